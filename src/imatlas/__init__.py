@@ -1,0 +1,33 @@
+"""imatlas learns from images that nobody labelled. Start with `imatlas.learn`, or `imatlas.Images` and a model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from imatlas._version import __version__
+from imatlas.models import MODELS
+
+# Public names outside the model table, with the module that holds each. Resolved on first use: `import imatlas` is fast.
+_NAMES = {
+    "Atlas": "imatlas.atlas",
+    "ImageSpec": "imatlas.images.spec",
+    "Images": "imatlas.images.dataset",
+    "learn": "imatlas.atlas",
+    "load": "imatlas.atlas",
+}
+_NAMES |= {
+    target.partition(":")[2]: f"imatlas.models.{target.partition(':')[0]}" for target in MODELS.values()
+}
+
+__all__ = sorted([*_NAMES, "__version__"])  # noqa: PLE0605 - built from the tables on purpose
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'imatlas' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

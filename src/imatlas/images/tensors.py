@@ -1,0 +1,47 @@
+"""The one border between pixel arrays (N, H, W, C) and network tensors (N, C, H, W) in [-1, 1]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imatlas.images.spec import ImageSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = "cpu") -> torch.Tensor:
+    """Pixels (N, H, W, C) of `spec.dtype` as a float32 tensor (N, C, H, W); `low` becomes -1 and `high` becomes +1.
+
+    NaN (a missing pixel) stays NaN: whoever trains on the tensor masks it out. Integer pixels travel to the device
+    in their own depth and become floats there, so the copy is small.
+    """
+    import torch
+
+    if pixels.dtype == np.uint16:  # torch has few kernels for uint16; int32 holds every value
+        pixels = pixels.astype(np.int32)
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    tensor = tensor.permute(0, 3, 1, 2).to(torch.float32)
+    scale = 2.0 / (spec.high - spec.low)
+    return tensor.sub_(spec.low).mul_(scale).sub_(1.0)
+
+
+def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
+    """A tensor (N, C, H, W) in [-1, 1] as pixels (N, H, W, C) of `spec.dtype`, rounded, kept within the dtype."""
+    values = tensor.detach().to("cpu").float().permute(0, 2, 3, 1).numpy()
+    values = (values + 1.0) * ((spec.high - spec.low) / 2.0) + spec.low
+    if spec.dtype == "float32":
+        return np.ascontiguousarray(values, dtype=np.float32)
+    top = np.iinfo(spec.dtype).max
+    return np.ascontiguousarray(np.clip(np.rint(values), 0, top).astype(spec.dtype))
+
+
+def to_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` is black, `high` is white, NaN is grey."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = (pixels.astype(np.float32) - spec.low) / (spec.high - spec.low)
+    values = np.nan_to_num(values, nan=0.5, posinf=1.0, neginf=0.0)
+    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -1,0 +1,32 @@
+"""The table of models. To add one: write its file, add its line; the Python name, the command line, save and load,
+the contract tests and the docs follow."""
+
+from __future__ import annotations
+
+import importlib
+
+MODELS: dict[str, str] = {
+    "som": "som:SOM",
+    "kmeans": "kmeans:KMeans",
+    "autoencoder": "autoencoder:Autoencoder",
+    "vae": "vae:VAE",
+    "pretrained": "pretrained:PretrainedEncoder",
+}
+
+
+def class_names() -> dict[str, str]:
+    """Every model's Python name with its name in the table: {"VAE": "vae", …}."""
+    return {target.partition(":")[2]: name for name, target in MODELS.items()}
+
+
+def model_class(name: str) -> type:
+    """The class of a model, by its name in the table ("vae") or in Python ("VAE").
+
+    Raises
+    ------
+    KeyError
+        If there is no such model.
+    """
+    target = MODELS[class_names().get(name, name)]
+    module, _, cls = target.partition(":")
+    return getattr(importlib.import_module(f"imatlas.models.{module}"), cls)

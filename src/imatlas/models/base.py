@@ -1,0 +1,191 @@
+"""What every model shares: parameters declared once, checked at `fit`, stored as given, saved without pickle.
+
+A model is a dataclass whose fields are its hyper-parameters::
+
+    @estimator
+    class SOM(Estimator):
+        rows: Annotated[int, Field(ge=1, description="rows of the lattice")] = 10
+
+From that one line come `get_params`, the check and its message, the command line option, the saved JSON and the docs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from imatlas import artifact
+from imatlas.errors import ParameterError
+
+T = TypeVar("T", bound=type)
+Seed = Annotated[int | None, Field(ge=0, description="seed of everything that chance decides; None draws a fresh one")]
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
+def estimator(cls: T) -> T:
+    """Make a class an estimator: a keyword-only dataclass that keeps scikit-learn's `repr` and identity."""
+    return dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyper-parameter as declared: all that a check, an option, a form or a docs table needs to know.
+
+    `type` is the bare type (`int`, `float | None`, `Literal[...]`), `annotation` the same with its constraints.
+    """
+
+    name: str
+    type: Any
+    annotation: Any
+    default: Any
+    description: str
+    limits: tuple[Any, ...]
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The allowed values where the type is a `Literal`, else nothing."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    def expected(self) -> str:
+        """What is allowed, in scikit-learn's words: "an int in the range [1, inf)"."""
+        return _expected(self.type, self.limits)
+
+
+def parameters(cls: type) -> dict[str, Parameter]:
+    """The hyper-parameters of an estimator class by name, inherited ones last."""
+    return _parameters(cls)
+
+
+@functools.cache
+def _parameters(cls: type) -> dict[str, Parameter]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found: dict[str, Parameter] = {}
+    own = set(vars(cls).get("__annotations__", ()))
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    for field in sorted(fields, key=lambda f: f.name not in own):
+        annotation = hints[field.name]
+        kind, extras = annotation, ()
+        if get_origin(annotation) is Annotated:
+            kind, *extras = get_args(annotation)
+        limits: list[Any] = []
+        description = ""
+        for extra in extras:
+            if isinstance(extra, FieldInfo):
+                limits += extra.metadata
+                description = extra.description or description
+        found[field.name] = Parameter(field.name, kind, annotation, field.default, description, tuple(limits))
+    return found
+
+
+def _expected(kind: Any, limits: tuple[Any, ...]) -> str:
+    """A type with its limits as a phrase that fits after "must be"."""
+    options = [kind] if get_origin(kind) is Literal else list(get_args(kind)) or [kind]
+    low, high = "(-inf", "inf)"
+    for limit in limits:
+        if isinstance(limit, Ge):
+            low = f"[{limit.ge}"
+        elif isinstance(limit, Gt):
+            low = f"({limit.gt}"
+        elif isinstance(limit, Le):
+            high = f"{limit.le}]"
+        elif isinstance(limit, Lt):
+            high = f"{limit.lt})"
+    bounded = (low, high) != ("(-inf", "inf)")
+    words = []
+    for option in options:
+        if get_origin(option) is Literal:
+            words.append("one of " + ", ".join(repr(choice) for choice in get_args(option)))
+        elif option is type(None):
+            words.append("None")
+        elif option in (int, float):
+            name = "an int" if option is int else "a float"
+            words.append(f"{name} in the range {low}, {high}" if bounded else name)
+        elif option is bool:
+            words.append("True or False")
+        elif option is str:
+            words.append("a str")
+        else:
+            words.append(f"an instance of {getattr(option, '__name__', str(option))}")
+    return " or ".join(words)
+
+
+@functools.cache
+def _checkers(cls: type) -> dict[str, TypeAdapter[Any]]:
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    return {name: TypeAdapter(p.annotation, config=config) for name, p in _parameters(cls).items()}
+
+
+@estimator
+class Estimator(BaseEstimator):
+    """The root of all models: scikit-learn's contract, parameters as fields, `save` and `load` without pickle.
+
+    The constructor only stores. `fit` calls `_check_parameters` first, never writes a parameter back, and puts what
+    it learns in attributes that end in `_`.
+    """
+
+    random_state: Seed = 0
+
+    def _check_parameters(self) -> None:
+        """Check every parameter against its declaration.
+
+        Raises
+        ------
+        ParameterError
+            Naming the parameter, what it must be, and what was got.
+        """
+        for name, checker in _checkers(type(self)).items():
+            value = getattr(self, name)
+            plain = value.item() if isinstance(value, np.generic) else value
+            try:
+                checker.validate_python(plain)
+            except ValidationError:
+                expected = _parameters(type(self))[name].expected()
+                raise ParameterError(
+                    f"The '{name}' parameter of {type(self).__name__} must be {expected}. Got {value!r} instead."
+                ) from None
+
+    def _check_fitted(self) -> None:
+        """Raise scikit-learn's `NotFittedError` before `fit` was called."""
+        if not self.__sklearn_is_fitted__():
+            name = type(self).__name__
+            raise NotFittedError(f"This {name} instance is not fitted yet; call 'fit' before using this method.")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
+
+    def _seed(self) -> int:
+        """The seed as a number: `random_state`, or a fresh draw from the operating system where that is None."""
+        if self.random_state is None:
+            return int.from_bytes(os.urandom(4), "little") >> 1
+        return int(self.random_state)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fitted model as a folder: `model.json` and `weights.safetensors`, whole or not at all.
+
+        Parameters
+        ----------
+        folder : path
+            The folder to create.
+        overwrite : bool
+            Replace a model that is already there.
+
+        Raises
+        ------
+        ArtifactError
+            Where the folder exists and `overwrite` is False.
+        """
+        self._check_fitted()
+        return artifact.save(self, folder, overwrite=overwrite)
+

@@ -1,0 +1,158 @@
+"""Result: what a task gives back, and all that the report, the command line and the studio can show.
+
+A Result is a few plain sentences, numbers with names, and panels. A panel is one of the eight kinds below; a renderer
+that knows these eight can show every task there will ever be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Picture = np.ndarray | bytes
+"""One picture: pixels (H, W, C) uint8 with 1, 3 or 4 channels, or the bytes of a PNG, JPEG or WebP file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """What all panels share: a short title, a sentence that explains it, and a text that stands in for the picture."""
+
+    title: str = ""
+    note: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGrid(Panel):
+    """Pictures in rows, each with a short caption ("" for none) and an optional link or key."""
+
+    images: Sequence[Picture]
+    captions: Sequence[str] = ()
+    size: int = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePairs(Panel):
+    """Groups of pictures to compare side by side: each row holds one picture per name in `names`."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[Picture]]
+    captions: Sequence[str] = ()
+    size: int = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scatter(Panel):
+    """Points (N, 2), with a group for colour, a key, and a picture for each point where given."""
+
+    x: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None = None
+    keys: Sequence[str] = ()
+    images: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Panel):
+    """Lines over one horizontal axis: name -> (x values, y values)."""
+
+    series: dict[str, tuple[Sequence[float], Sequence[float]]]
+    x_label: str = ""
+    y_label: str = ""
+    log_y: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataTable(Panel):
+    """Rows of plain values under named columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place on a map: its exemplar picture (None where empty), how many images fell here, and some of them."""
+
+    row: int
+    column: int
+    count: int
+    image: Picture | None = None
+    cluster: int | None = None
+    members: Sequence[tuple[str, Picture]] = ()
+    u_height: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPanel(Panel):
+    """A lattice of cells with pictures, cluster colours and borders between unlike neighbours."""
+
+    rows: int
+    columns: int
+    topology: Literal["rectangular", "hexagonal"]
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileList(Panel):
+    """Files that were written or left out: path and what is to be said about it."""
+
+    files: Sequence[tuple[str, str]]
+
+
+@dataclass
+class Result:
+    """What a task found.
+
+    Attributes
+    ----------
+    name : str
+        Short machine name ("clusters"); the anchor in the report, the key in JSON.
+    title : str
+        Heading for people.
+    sentences : list of str
+        What was found, in plain words, most important first.
+    metrics : dict
+        Numbers by name, with their protocol in the name or in `protocol`.
+    panels : list of Panel
+        What there is to see.
+    data : dict
+        JSON values for `--json` beyond the metrics.
+    protocol : str
+        How the metrics were measured: n, split, features, seed.
+    """
+
+    name: str
+    title: str
+    sentences: list[str] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    panels: list[Panel] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    protocol: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result without its pictures, as JSON values."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "sentences": self.sentences,
+            "metrics": {k: _plain(v) for k, v in self.metrics.items()},
+            "protocol": self.protocol,
+            **{k: _plain(v) for k, v in self.data.items()},
+        }
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values as Python ones, so that `json.dumps` takes them."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
