@@ -1,0 +1,43 @@
+"""Fixtures for all tests: one seed, the real image sets where they are at hand, threads kept to the machine's."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def data_root() -> Path:
+    """The folder with the real image sets: IMATLAS_DATA, or `../shared/data` beside the checkout."""
+    named = os.environ.get("IMATLAS_DATA")
+    return Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def need_data(name: str) -> Path:
+    """The path of one real set; skips the test with the reason where it is not at hand."""
+    path = data_root() / name
+    if not path.exists():
+        pytest.skip(f"the image set '{name}' is not at hand (looked in {data_root()}; set IMATLAS_DATA)")
+    return path
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The one source of chance in tests."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def fashion() -> tuple[np.ndarray, np.ndarray]:
+    """Fashion-MNIST's test part: pixels (10000, 28, 28) uint8 and labels (10000,)."""
+    folder = need_data("fashion_mnist")
+
+    def read(name: str, offset: int) -> np.ndarray:
+        with gzip.open(folder / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+    pixels = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    return pixels, read("t10k-labels-idx1-ubyte.gz", 8)
