@@ -1,0 +1,1 @@
+"""Side by side with peers on real image sets: `python -m benchmarks NAME`."""
