@@ -1,0 +1,166 @@
+"""A folder of pictures to try imatlas on, without a download: patches of photographs that come with scikit-image.
+
+Twelve photographs, all free of known copyright restrictions, are cut at chance places and scales. What such a folder
+should turn into is easy to see: patches of one photograph belong together. A few odd files are added on purpose, as
+every real folder has some: broken, misnamed, rotated, grey, 16-bit and duplicate ones.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from imatlas.errors import ArtifactError
+
+PATCHES_PER_PHOTO = 76
+
+# Name of the patches -> name in `skimage.data`, and the two tones that stand for black and white in grey photographs.
+_PHOTOS: dict[str, tuple[str, tuple[str, str] | None]] = {
+    "astronaut": ("astronaut", None),
+    "brick": ("brick", ("#3a1710", "#e9a27c")),
+    "cat": ("chelsea", None),
+    "coffee": ("coffee", None),
+    "coins": ("coins", ("#1d140a", "#f3dc9c")),
+    "galaxies": ("hubble_deep_field", None),
+    "grass": ("grass", ("#0d1f0c", "#c3df8a")),
+    "gravel": ("gravel", ("#17171c", "#e4ddd3")),
+    "moon": ("moon", ("#05070f", "#d7e0ee")),
+    "retina": ("retina", None),
+    "rocket": ("rocket", None),
+    "tissue": ("immunohistochemistry", None),
+}
+
+
+def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
+    """Write the demo pictures: 912 patches of 12 photographs ("coffee-0012.jpg") and 10 odd files ("odd-…").
+
+    Parameters
+    ----------
+    folder : path
+        The folder to create. One that already holds exactly these files is left as it is.
+    random_state : int
+        Seed of the places, scales and flips.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ArtifactError
+        Where the folder holds anything else.
+    """
+    folder = Path(folder)
+    files = demo_files(random_state)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+        if there.keys() == files.keys() and all(there[name].read_bytes() == files[name] for name in files):
+            return folder
+        raise ArtifactError(f"'{folder}' already exists and holds other files; choose another folder for the demo.")
+    aside = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
+        if folder.exists():
+            folder.rmdir()
+        os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def demo_files(random_state: int = 0) -> dict[str, bytes]:
+    """The demo pictures as file name -> content, the same for the same seed."""
+    files: dict[str, bytes] = {}
+    patches: dict[str, np.ndarray] = {}
+    for number, name in enumerate(_PHOTOS):
+        rng = np.random.default_rng([random_state, number])
+        photo = _photo(name)
+        for index in range(PATCHES_PER_PHOTO):
+            patch = _patch(photo, rng)
+            # Every fourth photograph goes to PNG: real folders are mixed.
+            suffix = "png" if number % 4 == 3 else "jpg"
+            file = f"{name}-{index:04d}.{suffix}"
+            patches[file] = patch
+            files[file] = _encode(patch, suffix)
+    return files | _odd_files(files, patches)
+
+
+def _photo(name: str) -> np.ndarray:
+    """One photograph (H, W, 3) uint8; a grey one is stretched to full contrast and toned."""
+    from skimage import data
+
+    source, tones = _PHOTOS[name]
+    photo = getattr(data, source)()
+    if tones is None:
+        return photo
+    low, high = np.percentile(photo, (0.5, 99.5))
+    grey = np.clip((photo - low) / (high - low), 0.0, 1.0)[..., None]
+    dark, light = (np.array([int(tone[i : i + 2], 16) for i in (1, 3, 5)], float) for tone in tones)
+    return np.rint(dark + (light - dark) * grey).astype(np.uint8)
+
+
+def _patch(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One patch (S, S, 3) with S of 96 to 128: the liveliest of three crops, by chance mirrored."""
+    height, width = photo.shape[:2]
+    crops = []
+    for _ in range(3):
+        side = int(min(height, width) * rng.uniform(0.28, 0.55))
+        top = int(rng.integers(0, height - side + 1))
+        left = int(rng.integers(0, width - side + 1))
+        crops.append(photo[top : top + side, left : left + side])
+    crop = max(crops, key=lambda c: float(c[::4, ::4].std()))
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return _resize(crop, int(rng.choice([96, 112, 128])))
+
+
+def _odd_files(files: dict[str, bytes], patches: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """Ten files of the kind that spoil other tools' runs; each name says what is odd about it."""
+    from skimage import data
+
+    cat, rocket = patches["cat-0001.jpg"], patches["rocket-0002.jpg"]
+    grey = _resize(data.camera()[60:300, 120:360], 128)
+    deep = data.cell()[250:410, 330:490].astype(np.uint16) * 257
+    return {
+        "odd-16-bit.png": _encode(deep, "png"),
+        "odd-copy-1.jpg": files["astronaut-0003.jpg"],
+        "odd-copy-2.png": files["coffee-0012.png"],
+        "odd-empty.jpg": b"",
+        "odd-grey.png": _encode(grey, "png"),
+        # Stored lying on its side; the EXIF note (6: turn a quarter clockwise) makes it stand.
+        "odd-rotated.jpg": _encode(np.rot90(cat), "jpg", orientation=6),
+        "odd-saved-again-1.jpg": _encode(cat, "jpg", quality=60),
+        "odd-saved-again-2.jpg": _encode(rocket, "jpg", quality=50),
+        "odd-text.jpg": b"This is a text file with the name of a picture.\n",
+        "odd-truncated.jpg": files["retina-0005.jpg"][: len(files["retina-0005.jpg"]) // 2],
+    }
+
+
+def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def _encode(pixels: np.ndarray, suffix: str, quality: int = 90, orientation: int | None = None) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    buffer = io.BytesIO()
+    if suffix == "png":
+        image.save(buffer, "PNG", compress_level=6)
+    else:
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[0x0112] = orientation
+        image.save(buffer, "JPEG", quality=quality, exif=exif.tobytes() if orientation else b"")
+    return buffer.getvalue()
