@@ -1,0 +1,23 @@
+"""How near a restored or rebuilt image is to the one it should be. Pure functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mean_squared_error(target: np.ndarray, image: np.ndarray, *, span: float) -> float:
+    """Mean squared error over all observed pixels, with pixel values divided by `span` (255 for 8-bit images).
+
+    Parameters
+    ----------
+    target, image : arrays (N, H, W, C)
+        NaN in `target` is a missing pixel and is left out.
+    """
+    difference = (target.astype(np.float64) - image.astype(np.float64)) / span
+    return float(np.nanmean(difference**2))
+
+
+def psnr(target: np.ndarray, image: np.ndarray, *, span: float) -> float:
+    """Peak signal-to-noise ratio in decibels: -10 log10 of the mean squared error at unit span; inf for equal images."""
+    error = mean_squared_error(target, image, span=span)
+    return float("inf") if error == 0 else float(-10 * np.log10(error))
