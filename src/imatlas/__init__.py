@@ -13,7 +13,7 @@ _NAMES = {
     "Atlas": "imatlas.atlas",
     "ImageSpec": "imatlas.images.spec",
     "Images": "imatlas.images.dataset",
-    "learn": "imatlas.atlas",
+    "learn": "imatlas.learning",
     "load": "imatlas.atlas",
 }
 _NAMES |= {

@@ -26,7 +26,9 @@ AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas tha
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything that chance decides")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is already at the output")]
-Budget = Annotated[str | None, typer.Option("--budget", help="time to learn, such as 90s, 5m or 1h  [default: by size]")]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="time to learn, such as 90s, 5m or 1h  [default: by size]")
+]
 Fit = Annotated[Literal["crop", "pad", "stretch"], typer.Option("--fit", help="what to do with odd aspect ratios")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="side in pixels  [default: by the set]")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps")]
@@ -64,10 +66,14 @@ def learn(
     images: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="the atlas to make, continue or update")],
     budget: Budget = None,
-    clusters: Annotated[int | None, typer.Option("--clusters", min=1, help="number of clusters  [default: found]")] = None,
+    clusters: Annotated[
+        int | None, typer.Option("--clusters", min=1, help="number of clusters  [default: found]")
+    ] = None,
     encoder: Annotated[
         Literal["auto", "pretrained", "own"],
-        typer.Option("--encoder", help="the eyes: pretrained (learnt with ImageNet's labels) or own (learnt here, no labels)"),
+        typer.Option(
+            "--encoder", help="the eyes: pretrained (learnt with ImageNet's labels) or own (learnt here, no labels)"
+        ),
     ] = "auto",
     image_size: ImageSize = None,
     fit: Fit = "crop",
@@ -106,7 +112,9 @@ def info(atlas: AtlasFolder, json_: Json = False) -> None:
 @app.command(epilog="Example: imatlas report photos.atlas -o report.html")
 def report(
     atlas: AtlasFolder,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="the file  [default: ATLAS/report.html]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="the file  [default: ATLAS/report.html]")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the report again: one HTML file that needs nothing else."""
@@ -184,7 +192,9 @@ def score(atlas: AtlasFolder, json_: Json = False, seed: Seed = 0) -> None:
 
 @app.command(epilog="Example: imatlas demo -o demo")
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="a folder for the pictures and the atlas")] = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="a folder for the pictures and the atlas")] = Path(
+        "demo"
+    ),
     budget: Budget = "75s",
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -244,9 +254,7 @@ def _add_fit_command(name: str) -> None:
         kind = _as_option(parameter.type)
         if kind is bool:
             option = typer.Option(help=parameter.description)
-        arguments.append(
-            inspect.Parameter(key, keyword, annotation=Annotated[kind, option], default=parameter.default)
-        )
+        arguments.append(inspect.Parameter(key, keyword, annotation=Annotated[kind, option], default=parameter.default))
     command.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
     command.__annotations__ = {a.name: a.annotation for a in arguments}
     command.__doc__ = (cls.__doc__ or "").strip().partition("\n\n")[0]

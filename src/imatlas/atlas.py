@@ -1,0 +1,215 @@
+"""Atlas: what was learnt from a set of images, opened from its folder. A verb is a few lines over models and tasks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from imatlas import artifact, story
+from imatlas.errors import InputError
+from imatlas.images.encode import decode_thumbnail
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_view
+from imatlas.manifest import Manifest
+from imatlas.report import render
+from imatlas.result import Result
+from imatlas.table import ImagesTable
+from imatlas.tasks.score import MOST_TRAIN
+from imatlas.tasks.score import score as score_generator
+from imatlas.tasks.search import search as search_embedding
+
+
+class Atlas:
+    """A learnt map of a set of images, read from its folder.
+
+    Parameters
+    ----------
+    folder : path
+        The `.atlas` folder that `learn` made. It may have been moved: what needs only the thumbnails goes on working.
+
+    Raises
+    ------
+    SourceError
+        If there is no atlas in `folder`.
+    ArtifactError
+        If it is damaged, of a newer format, or not far enough learnt for the verb asked of it.
+
+    Examples
+    --------
+    >>> atlas = imatlas.load("photos.atlas")          # doctest: +SKIP
+    >>> atlas.search("query.jpg", k=10).to_pylist()   # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.read(self.folder)
+        self._models: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        state = "" if self.manifest.finished else ", unfinished"
+        return f"Atlas({str(self.folder)!r}, {len(self):,} images{state})"
+
+    def __len__(self) -> int:
+        return len(self.images_table)
+
+    @property
+    def name(self) -> str:
+        """The folder's name without its ending."""
+        return self.folder.name.removesuffix(".atlas")
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Size, depth and range of the images as the models see them."""
+        return ImageSpec.from_json(self.manifest.spec)
+
+    @cached_property
+    def images_table(self) -> ImagesTable:
+        """The committed version of the images table."""
+        return ImagesTable(self.folder / self.manifest.table["name"], self.manifest.table["version"])
+
+    @cached_property
+    def embedding(self) -> np.ndarray:
+        """The place of every image in the learnt space, (n_images, n_features) float32."""
+        self._require("embedding")
+        return self.images_table.vectors("embedding")
+
+    @cached_property
+    def rows(self) -> dict[str, np.ndarray]:
+        """The columns of the table without vectors and thumbnails, as arrays."""
+        columns = [c for c in self.images_table.columns if c not in ("thumbnail", "embedding")]
+        read = self.images_table.read(columns)
+        return {c: read[c].to_numpy() if read[c].null_count == 0 else np.array(read[c].to_pylist()) for c in columns}
+
+    def model(self, role: str) -> Any:
+        """The saved model of one role: "encoder", "map", "clusters" or "generator"."""
+        if role not in self._models:
+            self._require(role, role in self.manifest.models)
+            self._models[role] = artifact.load(self.folder / self.manifest.models[role])
+        return self._models[role]
+
+    def table(self) -> pa.Table:
+        """One row an image: key, width, height, held_out, cell, x, y, cluster, outlier, duplicate_of.
+
+        `cell` is the flat index on the map, `x` and `y` the place on it in cells, `outlier` the score that
+        `imatlas.tasks.outliers` defines, `duplicate_of` the key of the image that this one doubles, or null.
+        """
+        wanted = ("key", "width", "height", "held_out", "cell", "x", "y", "cluster", "outlier", "duplicate_of")
+        return self.images_table.read([c for c in wanted if c in self.images_table.columns])
+
+    def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
+        """The stored small pictures of some rows, as the bytes of image files."""
+        return self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+
+    def pixels(self, rows: np.ndarray | list[int]) -> np.ndarray:
+        """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
+        return np.stack([decode_thumbnail(data, self.spec) for data in self.thumbnails(rows)])
+
+    def embed(self, images: Any) -> np.ndarray:
+        """The place of other images in the learnt space, (n, n_features) float32."""
+        return np.asarray(self.model("encoder").transform(images), dtype=np.float32)
+
+    def search(self, query: Any, k: int = 10) -> pa.Table:
+        """The images that are nearest to one image.
+
+        Parameters
+        ----------
+        query : path, array (H, W[, C]), or key of an image in the atlas
+        k : int
+
+        Returns
+        -------
+        Table
+            `rank` from 1, `key`, `distance` in the learnt space, and `closer_than`: the share of random pairs of this
+            atlas that are farther apart than this one; 0.99 is very near.
+        """
+        keys = self.rows["key"]
+        own = np.flatnonzero(keys == query) if isinstance(query, str) else np.empty(0, int)
+        point = self.embedding[own[:1]] if len(own) else self.embed(_one_image(query))
+        found = search_embedding(self.embedding, point, k=k + len(own[:1]))
+        indices, distances, closer = found.indices[0], found.distances[0], found.closer_than[0]
+        keep = ~np.isin(indices, own[:1])
+        return pa.table(
+            {
+                "rank": np.arange(1, keep.sum() + 1),
+                "key": keys[indices[keep]].tolist(),
+                "distance": distances[keep],
+                "closer_than": closer[keep],
+            }
+        )
+
+    def sample(self, n: int, *, random_state: int = 0) -> np.ndarray:
+        """New images, (n, H, W, C) uint8; image i depends on (`random_state`, i) only."""
+        images = self.model("generator").sample(n, random_state=random_state)
+        return to_view(images, self.spec)
+
+    def score(self, *, random_state: int = 0) -> Result:
+        """How good the generator is, measured on the images that were held out from learning.
+
+        Works from the thumbnails, so it also works on an atlas that was moved away from its images.
+        """
+        train, held_out = (np.flatnonzero(self.rows["held_out"] == side) for side in (False, True))
+        if len(train) > MOST_TRAIN:
+            train = np.sort(np.random.default_rng(random_state).choice(train, MOST_TRAIN, replace=False))
+        return score_generator(
+            self.model("generator"),
+            self.pixels(train),
+            self.pixels(held_out),
+            spec=self.spec,
+            embed=self.embed,
+            eyes=type(self.model("encoder")).__name__,
+            random_state=random_state,
+        )
+
+    def info(self) -> Result:
+        """What the atlas holds and how it was learnt, in words and numbers."""
+        return story.summary(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write everything as one HTML file that needs nothing else."""
+        for what in ("encoder", "map", "clusters", "generator"):
+            self._require(what, what in self.manifest.models)
+        source = Path(self.manifest.source).name
+        return render(story.tell(self), title=self.name, subtitle=source, facts=story.facts(self), path=Path(path))
+
+    def _require(self, what: str, there: bool | None = None) -> None:
+        there = what in self.images_table.columns if there is None else there
+        if not there:
+            raise InputError(
+                f"The atlas '{self.folder}' has no {what} yet; finish it with the same 'imatlas learn' command again."
+            )
+
+
+def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
+    """Open an atlas or a saved model, whichever is in `folder`.
+
+    Parameters
+    ----------
+    folder : path
+    classes : tuple of classes
+        Models of your own that the table of imatlas does not know.
+
+    Returns
+    -------
+    Atlas or Estimator
+
+    Raises
+    ------
+    SourceError
+        If there is neither in `folder`.
+    ArtifactError
+        If what is there is damaged or of a newer format.
+    """
+    if (Path(folder) / "atlas.json").is_file():
+        return Atlas(folder)
+    return artifact.load(folder, classes=classes)
+
+
+def _one_image(image: Any) -> Any:
+    """One image as a set of one."""
+    if isinstance(image, str | Path):
+        return [image]
+    return np.asarray(image)[None]

@@ -1,0 +1,233 @@
+"""learn: from a source of images to an atlas, stage by stage, each committed as it finishes.
+
+    intake -> encoder -> map -> clusters -> generator -> report
+
+A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
+stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
+models are kept, so every old image keeps its place, and only new images are embedded.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from imatlas.atlas import Atlas
+from imatlas.errors import ArtifactError, ParameterError
+from imatlas.images.dataset import Images
+from imatlas.manifest import Manifest, locked
+from imatlas.stages import SHARES, STAGES, THUMBNAIL, Job, Settings
+from imatlas.training import JsonLines, parse_budget
+
+
+def learn(
+    images: Any,
+    path: str | Path,
+    *,
+    budget: str | float | None = None,
+    clusters: int | None = None,
+    encoder: Literal["auto", "pretrained", "own"] = "auto",
+    image_size: int | None = None,
+    fit: Literal["crop", "pad", "stretch"] = "crop",
+    random_state: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+) -> Atlas:
+    """Learn an atlas from images, save it as it grows, and open it.
+
+    Parameters
+    ----------
+    images : Images, or anything that `Images` takes
+        At least 8 usable ones.
+    path : path
+        The atlas folder. An unfinished atlas of the same source and settings is continued, a finished one updated.
+    budget : str or float, optional
+        Time for learning after the pixel cache exists: "90s", "5m", "1h" or seconds. By default 90 s up to 500
+        images, 3 minutes up to 5,000, 5 minutes up to 20,000, 10 minutes above.
+    clusters : int, optional
+        The number of clusters; by default found by the rule of `imatlas.tasks.cluster`.
+    encoder : {'auto', 'pretrained', 'own'}
+        The eyes. 'pretrained' is EfficientNet-Lite0, learnt with ImageNet's labels; 'own' is an autoencoder learnt
+        here from these images alone. 'auto' takes 'pretrained' for 8-bit colour images and 'own' for all others.
+    image_size : int, optional
+        Side in pixels at which models learn; by default chosen by `Images`.
+    fit : {'crop', 'pad', 'stretch'}
+        What to do with odd aspect ratios.
+    random_state : int
+        Seed of everything that chance decides.
+    device : str
+        'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+    overwrite : bool
+        Learn anew where an atlas of other settings stands.
+    progress : bool
+        Print what happens.
+    callback : callable, optional
+        Called with every event as a dict; the same events go to `metrics.jsonl`.
+
+    Raises
+    ------
+    SourceError, InputError
+        Where there are no images, or too few.
+    ArtifactError
+        Where `path` holds something else, or an atlas of other settings; the message lists the differences.
+    AtlasBusyError
+        Where another process writes this atlas.
+    """
+    folder = Path(path)
+    settings = Settings(
+        source=_source_name(images),
+        budget=None if budget is None else parse_budget(budget),
+        clusters=clusters,
+        encoder=encoder,
+        image_size=image_size,
+        fit=fit,
+        random_state=random_state,
+        device=device,
+    )
+    _check(settings)
+    _claim(folder, overwrite)
+    with locked(folder):
+        manifest = _open(folder, settings, overwrite)
+        log = JsonLines(folder / "metrics.jsonl")
+
+        def emit(event: dict[str, Any]) -> None:
+            log(event)
+            if callback is not None:
+                callback(event)
+
+        if not isinstance(images, Images):
+            images = Images(
+                images,
+                image_size=image_size,
+                fit=fit,
+                cache_dir=folder / "cache",
+                thumbnail_size=THUMBNAIL,
+                progress=progress,
+            )
+        say = _print if progress else _silent
+        job = Job(folder, images, settings, manifest, say, emit, progress)
+        _run(job)
+    return Atlas(folder)
+
+
+def _run(job: Job) -> None:
+    """Run the stages that are not yet done for these images, and commit after each."""
+    manifest = job.manifest
+    if manifest.finished and manifest.done("report", job.fingerprint):
+        job.say(f"Nothing has changed since '{job.folder}' was learnt: {len(job.images):,} images.")
+        return
+    manifest.finished = False
+    for number, (name, stage) in enumerate(STAGES.items(), start=1):
+        began = time.perf_counter()
+        if not manifest.done(name, job.fingerprint):
+            job.emit({"event": "stage", "stage": name, "state": "started"})
+            decided = stage(job)
+            seconds = time.perf_counter() - began
+            manifest.stages[name] = {"fingerprint": job.fingerprint, "seconds": round(seconds, 2), **decided}
+            job.emit({"event": "stage", "stage": name, "state": "done", "seconds": round(seconds, 2)})
+            job.say(f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {decided.get('said', '')}")
+            manifest.finished = name == "report"
+            # An update replaces the rows before it has embedded the new ones: the two are committed together, so that
+            # a kill between them costs no old embedding.
+            if not (name == "intake" and job.previous is not None):
+                manifest.commit(job.folder)
+        if name == "intake":
+            _print_plan(job)
+        else:
+            job.learnt += float(manifest.stages[name]["seconds"])
+    job.table.clean()
+    manifest.sweep(job.folder)
+    job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
+
+
+def _print_plan(job: Job) -> None:
+    """Tell how the budget will be spent, and which eyes were chosen and why."""
+    decided = job.manifest.stages["intake"]
+    job.say(f"     encoder: {decided['why']}")
+    plan = ", ".join(f"{stage} {share * job.budget:.0f} s" for stage, share in SHARES[job.kind].items() if share)
+    job.say(f"     budget:  {job.budget:.0f} s of learning: at most {plan}")
+
+
+def _source_name(source: Any) -> str:
+    """What an atlas remembers of where its images came from."""
+    if isinstance(source, Images):
+        source = source.source
+    if isinstance(source, str | Path):
+        text = str(source)
+        return text if any(c in text for c in "*?[") else str(Path(text).absolute())
+    if isinstance(source, list | tuple) and source and all(isinstance(s, str | Path) for s in source):
+        return f"{len(source)} files from {Path(source[0]).absolute().parent}"
+    shape = getattr(source, "shape", None)
+    return f"{type(source).__name__} {tuple(shape)}" if shape is not None else type(source).__name__
+
+
+def _check(settings: Settings) -> None:
+    """Refuse options that cannot hold, before anything is read."""
+    allowed = {"encoder": ("auto", "pretrained", "own"), "fit": ("crop", "pad", "stretch")}
+    for name, choices in allowed.items():
+        if getattr(settings, name) not in choices:
+            listed = ", ".join(repr(c) for c in choices)
+            raise ParameterError(
+                f"The '{name}' of learn must be one of {listed}. Got {getattr(settings, name)!r} instead."
+            )
+    for name, lowest in (("clusters", 1), ("image_size", 8), ("random_state", 0)):
+        value = getattr(settings, name)
+        if value is not None and (not isinstance(value, int) or value < lowest):
+            raise ParameterError(f"The '{name}' of learn must be an int of at least {lowest}. Got {value!r} instead.")
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    """Make the atlas folder, or refuse one that holds something else."""
+    if folder.is_file():
+        raise ArtifactError(f"'{folder}' is a file; choose another name for the atlas with -o.")
+    if folder.exists() and not (folder / "atlas.json").exists() and any(folder.iterdir()):
+        raise ArtifactError(
+            f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _open(folder: Path, settings: Settings, overwrite: bool) -> Manifest:
+    """The manifest to go on with: a new one, or the one that stands where the settings agree.
+
+    Raises
+    ------
+    ArtifactError
+        Where an atlas of other settings stands, with the list of differences.
+    """
+    asked = asdict(settings)
+    if (folder / "atlas.json").exists() and not overwrite:
+        manifest = Manifest.read(folder)
+        differences = [
+            f"{name} was {manifest.settings.get(name)!r} and is now {value!r}"
+            for name, value in asked.items()
+            if manifest.settings.get(name) != value
+        ]
+        if differences:
+            raise ArtifactError(
+                f"'{folder}' was learnt with other settings: {'; '.join(differences)}. "
+                "Use the same settings to continue it, another name with -o, or --overwrite to learn anew."
+            )
+    else:
+        manifest = Manifest(source=settings.source, settings=asked)
+        manifest.commit(folder)  # from here on the old atlas does not count, and its parts are swept
+        for name in ("metrics.jsonl", "skipped.csv", "report.html"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "images.lance", ignore_errors=True)
+        shutil.rmtree(folder / "cache" / "checkpoint", ignore_errors=True)
+    manifest.sweep(folder)
+    return manifest
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    return None

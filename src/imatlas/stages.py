@@ -1,0 +1,403 @@
+"""The stages of learning an atlas: intake, encoder, map, clusters, generator, report.
+
+Each is a function of a `Job`. It does its part for all images of the job, keeps what an earlier run learnt where that
+still holds, hands new columns and models to the job, and returns what it decided, as JSON values for the manifest.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from imatlas import artifact
+from imatlas.atlas import Atlas
+from imatlas.errors import InputError
+from imatlas.images.dataset import Images
+from imatlas.images.encode import encode_thumbnail
+from imatlas.manifest import Manifest
+from imatlas.models.autoencoder import Autoencoder
+from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.result import Result
+from imatlas.table import ROWS, SCHEMA, ImagesTable
+from imatlas.tasks.cluster import cluster
+from imatlas.tasks.duplicates import duplicate_of
+from imatlas.tasks.map import fit_map
+from imatlas.tasks.outliers import outlier_scores
+from imatlas.tasks.score import MOST_TRAIN, score
+
+FEWEST = 8
+"""Images below which there is nothing to learn a map from."""
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 1000
+"""The share of images that no model learns from, and the number that is enough to measure with."""
+
+THUMBNAIL = 128
+"""Longest side in pixels of the small picture that the table keeps of every image."""
+
+SHARES = {
+    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.50, "report": 0.15},
+    "own": {"encoder": 0.75, "map": 0.04, "clusters": 0.06, "generator": 0.0, "report": 0.15},
+}
+"""How the budget is meant to be spent. What an early stage leaves goes to the generator; the own encoder is the
+autoencoder, which the generator stage then needs not learn again."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list."""
+
+    source: str
+    budget: float | None = None
+    clusters: int | None = None
+    encoder: Literal["auto", "pretrained", "own"] = "auto"
+    image_size: int | None = None
+    fit: str = "crop"
+    random_state: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The images that an earlier run has embedded: key -> (sha256, row), and the embedding by row."""
+
+    rows: dict[str, tuple[str, int]]
+    embedding: np.ndarray
+
+
+@dataclass
+class Job:
+    """One call of `learn` while it runs."""
+
+    folder: Path
+    images: Images
+    settings: Settings
+    manifest: Manifest
+    say: Callable[[str], None]
+    emit: Callable[[dict[str, Any]], None]
+    progress: bool
+    started: float = field(default_factory=time.perf_counter)
+    learnt: float = 0.0  # seconds of learning, after the pixel cache exists
+    previous: Previous | None = None  # what an earlier run knows, where this one updates its atlas
+
+    @property
+    def fingerprint(self) -> str:
+        """What the stages are done for: the content of the usable images, and nothing else."""
+        return str(self.images.fingerprint)
+
+    @property
+    def table(self) -> ImagesTable:
+        """The committed images table."""
+        return ImagesTable(self.folder / self.manifest.table["name"], self.manifest.table["version"])
+
+    @property
+    def kind(self) -> str:
+        """The kind of encoder that was chosen at intake: "pretrained" or "own"."""
+        return str(self.manifest.stages["intake"]["encoder"])
+
+    @property
+    def budget(self) -> float:
+        """Seconds of learning in all."""
+        return float(self.manifest.stages["intake"]["budget"])
+
+    @property
+    def train(self) -> np.ndarray:
+        """Rows of the images that models may learn from."""
+        return np.flatnonzero(~self._held_out)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Rows of the images that are kept for measuring."""
+        return np.flatnonzero(self._held_out)
+
+    @cached_property
+    def _held_out(self) -> np.ndarray:
+        return self.table.read(["held_out"])["held_out"].to_numpy()
+
+    def model(self, role: str) -> Any:
+        """The saved model of a role."""
+        return artifact.load(self.folder / self.manifest.models[role])
+
+    def allowance(self, stage: str) -> float:
+        """Seconds that a stage may take: its share, and what earlier stages left over."""
+        shares = SHARES[self.kind]
+        names = list(shares)
+        due = sum(shares[name] for name in names[: names.index(stage) + 1])
+        return max(0.25 * shares[stage] * self.budget, due * self.budget - self.learnt)
+
+    def save_columns(self, **columns: Any) -> None:
+        """Add or replace columns of the images table; they count from the next commit on."""
+        self.manifest.table["version"] = self.table.set(**columns).version
+
+    def save_model(self, role: str, model: Any, name: str | None = None) -> None:
+        """Save a model under a new name; it counts from the next commit on."""
+        folder = self.manifest.new_name(self.folder, name or role)
+        model.save(self.folder / folder)
+        self.manifest.models[role] = folder
+
+
+def intake(job: Job) -> dict[str, Any]:
+    """Decode every image once, find duplicates, hold some out, and write the table and the list of what was skipped."""
+    images, manifest = job.images, job.manifest
+    n = len(images)
+    if n < FEWEST:
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in images.skipped[:3])
+        raise InputError(
+            f"Learning needs at least {FEWEST} usable images. Got {n}{' (' + reasons + ')' if reasons else ''}; "
+            "see 'imatlas check'."
+        )
+    before = manifest.stages.get("intake", {})
+    if "embedding" in (job.table.columns if manifest.table else ()):
+        job.previous = _previous(job.table)
+    double = duplicate_of(images.records)
+    share = before.get("held_out") or min(HELD_OUT, MOST_HELD_OUT / n)
+    held_out = held_out_rows([r.sha256 for r in images.records], double, share, job.settings.random_state)
+    manifest.spec = images.spec.to_json()
+    manifest.table = {"name": "images.lance"}
+    table = ImagesTable.write(job.folder / "images.lance", _table_batches(images, held_out, double))
+    manifest.table["version"] = table.version
+    _write_skipped(job.folder / "skipped.csv", images.skipped)
+    kind, why = choose_encoder(images, job.settings.encoder)
+    kind = before.get("encoder", kind)
+    budget = job.settings.budget or default_budget(n)
+    said = f"{n:,} images, {len(images.skipped):,} skipped, {int((double >= 0).sum()):,} doubles, {int(held_out.sum()):,} held out"
+    return {
+        "n_images": n,
+        "n_skipped": len(images.skipped),
+        "held_out": share,
+        "encoder": kind,
+        "why": why,
+        "budget": budget,
+        "said": said,
+    }
+
+
+def encoder(job: Job) -> dict[str, Any]:
+    """Learn or load the eyes, and embed every image that has no place yet."""
+    if "encoder" in job.manifest.models:
+        model = job.model("encoder")
+    elif job.kind == "pretrained":
+        model = PretrainedEncoder(device=job.settings.device, random_state=job.settings.random_state)
+        model.fit(job.images[job.train])
+        job.save_model("encoder", model)
+    else:
+        model = _learn_autoencoder(job, job.allowance("encoder"))
+        job.save_model("encoder", model, "autoencoder")
+        job.manifest.models["generator"] = job.manifest.models["encoder"]
+    old = _rows_known_before(job)
+    fresh = np.flatnonzero(old < 0)
+    if len(fresh):
+        vectors = np.asarray(model.transform(job.images[fresh]), np.float32)
+        embedding = np.empty((len(job.images), vectors.shape[1]), np.float32)
+        embedding[fresh] = vectors
+    else:
+        embedding = np.empty((len(job.images), job.previous.embedding.shape[1]), np.float32)  # type: ignore[union-attr]
+    if job.previous is not None:
+        embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
+    job.save_columns(embedding=embedding)
+    eyes = EYES[type(model).__name__]
+    return {"said": f"{len(fresh):,} images embedded in {embedding.shape[1]} dimensions by {eyes}"}
+
+
+def map_(job: Job) -> dict[str, Any]:
+    """Lay the embedding out on a lattice; an update keeps the lattice and places the new images on it."""
+    embedding = job.table.vectors("embedding")
+    known = job.model("map") if "map" in job.manifest.models else None
+    placed = fit_map(
+        embedding[job.train], held_out=embedding[job.held_out], som=known, random_state=job.settings.random_state
+    )
+    if known is None:
+        job.save_model("map", placed.som)
+    cells = placed.som.predict(embedding)
+    x, y = placed.som.project(embedding).T
+    job.save_columns(cell=cells.astype(np.int32), x=x.astype(np.float32), y=y.astype(np.float32))
+    job.manifest.metrics["map"] = _numbers(placed.result)
+    return {"said": placed.result.sentences[0]}
+
+
+def clusters(job: Job) -> dict[str, Any]:
+    """Group the embedding, and score how odd each image is."""
+    embedding = job.table.vectors("embedding")
+    seed = job.settings.random_state
+    if "clusters" in job.manifest.models:
+        model = job.model("clusters")
+        said = job.manifest.metrics["clusters"]
+    else:
+        found = cluster(embedding[job.train], n_clusters=job.settings.clusters, random_state=seed)
+        model, said = found.model, _numbers(found.result)
+        job.save_model("clusters", model)
+    job.manifest.metrics["clusters"] = said
+    labels = model.predict(embedding)
+    scores = outlier_scores(embedding, random_state=seed)
+    job.save_columns(cluster=labels.astype(np.int32), outlier=scores.astype(np.float32))
+    return {"said": said["sentences"][0]}
+
+
+def generator(job: Job) -> dict[str, Any]:
+    """Learn to make images, unless the encoder already is an autoencoder or an earlier run has learnt it."""
+    if "generator" not in job.manifest.models:
+        job.save_model("generator", _learn_autoencoder(job, job.allowance("generator")), "autoencoder")
+    model = job.model("generator")
+    return {"said": getattr(model, "verdict_", "")}
+
+
+def report(job: Job) -> dict[str, Any]:
+    """Measure on the held-out images and write the report."""
+    seed = job.settings.random_state
+    train = job.train
+    if len(train) > MOST_TRAIN:
+        train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
+    eyes = job.model("encoder")
+    result = score(
+        job.model("generator"),
+        np.asarray(job.images.pixels[train]),
+        np.asarray(job.images.pixels[job.held_out]),
+        spec=job.images.spec,
+        embed=eyes.transform,
+        eyes=EYES[type(eyes).__name__],
+        random_state=seed,
+    )
+    job.manifest.metrics["quality"] = _numbers(result)
+    job.manifest.commit(job.folder)  # the report reads what counts
+    Atlas(job.folder).report(job.folder / "report.html")
+    return {"said": f"{job.folder / 'report.html'}"}
+
+
+STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "intake": intake,
+    "encoder": encoder,
+    "map": map_,
+    "clusters": clusters,
+    "generator": generator,
+    "report": report,
+}
+
+EYES = {
+    "PretrainedEncoder": "EfficientNet-Lite0, which learnt with ImageNet's labels",
+    "Autoencoder": "an autoencoder learnt from these images alone, without labels",
+}
+
+
+def default_budget(n_images: int) -> float:
+    """Seconds of learning where the user names none: 90 up to 500 images, 180 to 5,000, 300 to 20,000, 600 above."""
+    for most, seconds in ((500, 90.0), (5_000, 180.0), (20_000, 300.0)):
+        if n_images <= most:
+            return seconds
+    return 600.0
+
+
+def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
+    """The eyes to use, and the reason in words.
+
+    Photographs (8-bit colour without alpha, 32 px and more) get the pretrained network, everything else an
+    autoencoder of its own: ImageNet has no grey, 16-bit or many-channel pictures.
+    """
+    spec = images.spec
+    side = float(np.median([min(r.width, r.height) for r in images.records]))
+    if asked != "auto":
+        return asked, f"{asked}, as asked"
+    if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
+        return "pretrained", (
+            "pretrained EfficientNet-Lite0 (learnt with ImageNet's labels), because these are 8-bit colour pictures; "
+            "--encoder own uses no labels at all"
+        )
+    return "own", (
+        f"an autoencoder learnt from these images alone, because they are not 8-bit colour photographs "
+        f"({spec.channels} channels, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
+    )
+
+
+def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_state: int) -> np.ndarray:
+    """Which images no model may learn from: decided by content, so that it holds when the folder grows.
+
+    An image is held out where a hash of its content and the seed falls into the lowest `share` of all hashes. Doubles
+    go where the image goes that they double, so that no held-out picture is also learnt from.
+    """
+    root = [hashes[d] if d >= 0 else h for h, d in zip(hashes, double.tolist(), strict=True)]
+    draws = [hashlib.sha256(f"{random_state}:{h}".encode()).digest()[:8] for h in root]
+    held_out = np.array([int.from_bytes(d, "big") < share * 2**64 for d in draws], dtype=bool)
+    if held_out.all() or not held_out.any():  # tiny sets: exactly the lowest draw
+        held_out[:] = False
+        held_out[np.argmin([int.from_bytes(d, "big") for d in draws])] = True
+    return held_out
+
+
+def _learn_autoencoder(job: Job, seconds: float) -> Autoencoder:
+    """Train the autoencoder within `seconds`, from its checkpoint where an earlier run was killed."""
+    size = max(job.images.spec.height, job.images.spec.width)
+    model = Autoencoder(
+        latent_dim=64 if size <= 32 else 128,
+        budget=round(seconds, 1),
+        random_state=job.settings.random_state,
+        device=job.settings.device,
+        progress=job.progress,
+    )
+    model.fit(
+        job.images[job.train],
+        validation=job.images[job.held_out],
+        checkpoint=job.folder / "cache" / "checkpoint",
+        callback=job.emit,
+    )
+    return model
+
+
+def _previous(table: ImagesTable) -> Previous:
+    known = table.read(["key", "sha256"])
+    keys, hashes = known["key"].to_pylist(), known["sha256"].to_pylist()
+    rows = {key: (sha, row) for row, (key, sha) in enumerate(zip(keys, hashes, strict=True))}
+    return Previous(rows, table.vectors("embedding"))
+
+
+def _rows_known_before(job: Job) -> np.ndarray:
+    """For each image its row in the table of an earlier run, or -1 where its content is new."""
+    if job.previous is None:
+        return np.full(len(job.images), -1)
+    known = (job.previous.rows.get(key, ("", -1)) for key in job.images.keys)
+    pairs = zip(known, job.images.records, strict=True)
+    return np.array([row if sha == record.sha256 else -1 for (sha, row), record in pairs])
+
+
+def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """The rows that the intake knows, in batches that bound memory."""
+    for start in range(0, len(images), ROWS):
+        some = range(start, min(start + ROWS, len(images)))
+        records = [images.records[i] for i in some]
+        columns = {
+            "key": [r.key for r in records],
+            "width": [r.width for r in records],
+            "height": [r.height for r in records],
+            "sha256": [r.sha256 for r in records],
+            "held_out": held_out[some.start : some.stop],
+            "duplicate_of": [images.keys[double[i]] if double[i] >= 0 else None for i in some],
+            "thumbnail": [_thumbnail(images, i) for i in some],
+        }
+        yield pa.record_batch(columns, schema=SCHEMA)
+
+
+def _thumbnail(images: Images, row: int) -> bytes:
+    if images.thumbnails is not None:
+        return bytes(images.thumbnails[row])
+    return encode_thumbnail(images.pixels[row], images.spec, THUMBNAIL)
+
+
+def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("key", "reason"))
+    writer.writerows(skipped)
+    artifact.write_file(path, text.getvalue().encode())
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    """What the manifest keeps of a Result: its words and numbers."""
+    plain = result.to_json()
+    return {key: plain[key] for key in ("sentences", "metrics", "protocol")}

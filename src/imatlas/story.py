@@ -1,0 +1,319 @@
+"""What there is to tell about an atlas, as Results in the order of a report: no HTML here, and no learning."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imatlas.images.encode import shrink
+from imatlas.images.tensors import to_view
+from imatlas.metrics.topology import u_heights
+from imatlas.nearest import as_tensor, k_nearest
+from imatlas.result import Cell, Curve, DataTable, FileList, ImageGrid, ImagePairs, MapPanel, Panel, Picture, Result
+from imatlas.tasks.score import small_pixels
+
+if TYPE_CHECKING:
+    from imatlas.atlas import Atlas
+
+MOST_PICTURES = 3000
+"""Pictures that the cells of the map may hold in all: bounds the size of the report."""
+
+MOST_CLUSTERS = 40
+"""Clusters that are shown with exemplars; the rest are counted."""
+
+PICTURE = 72
+"""Longest side in pixels of a picture in the report's map and grids."""
+
+
+def tell(atlas: Atlas) -> list[Result]:
+    """Everything there is to see, in the order of a report."""
+    parts = [
+        the_map(atlas),
+        clusters(atlas),
+        new_images(atlas),
+        reconstructions(atlas),
+        outliers(atlas),
+        duplicates(atlas),
+        quality(atlas),
+        learning_curves(atlas),
+        skipped(atlas),
+        settings(atlas),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def facts(atlas: Atlas) -> dict[str, str]:
+    """The few numbers that stand at the top."""
+    manifest, rows = atlas.manifest, atlas.rows
+    map_ = atlas.model("map")
+    return {
+        "images": f"{len(atlas):,}",
+        "clusters": f"{len(np.unique(rows['cluster'])):,}",
+        "cells on the map": f"{len(map_.codebook_):,}",
+        "duplicates": f"{_doubles(atlas).sum():,}",
+        "skipped": f"{manifest.stages['intake']['n_skipped']:,}",
+        "time to learn": _minutes(sum(stage["seconds"] for stage in manifest.stages.values())),
+    }
+
+
+def summary(atlas: Atlas) -> Result:
+    """What an atlas holds and how it was learnt, in a few lines."""
+    manifest, spec = atlas.manifest, atlas.spec
+    sentences = [
+        f"{len(atlas):,} images from {manifest.source}, {manifest.stages['intake']['n_skipped']:,} files skipped.",
+        f"Models see them as {spec.width} x {spec.height} pixels, {spec.channels} channels, {spec.dtype}.",
+    ]
+    sentences += [stage["said"][:1].upper() + stage["said"][1:] + "." for stage in manifest.stages.values()]
+    if not manifest.finished:
+        sentences.append("It is not finished: the same 'imatlas learn' command continues it.")
+    scores = manifest.metrics.get("quality", {})
+    return Result(
+        name="info",
+        title=f"Atlas {atlas.name}",
+        sentences=sentences + scores.get("sentences", []),
+        metrics={**manifest.metrics.get("map", {}), **scores.get("metrics", {})},
+        protocol=scores.get("protocol", ""),
+        data={"settings": manifest.settings, "stages": manifest.stages, "finished": manifest.finished},
+    )
+
+
+def the_map(atlas: Atlas) -> Result:
+    """The lattice with a picture in every cell that an image fell on."""
+    som, rows = atlas.model("map"), atlas.rows
+    n_cells = len(som.codebook_)
+    heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
+    each = int(np.clip(MOST_PICTURES // n_cells, 3, 12))
+    members = [np.flatnonzero(rows["cell"] == cell) for cell in range(n_cells)]
+    ordered = [_by_distance(atlas.embedding, m, som.codebook_[cell])[:each] for cell, m in enumerate(members)]
+    shown = np.concatenate(ordered)
+    pictures = dict(zip(shown.tolist(), _small(atlas, shown), strict=True))
+    keys = rows["key"]
+    cells = [
+        Cell(
+            row=cell // som.cols_,
+            column=cell % som.cols_,
+            count=len(members[cell]),
+            image=pictures[int(near[0])] if len(near) else None,
+            cluster=_most_common(rows["cluster"][members[cell]]),
+            members=[(str(keys[i]), pictures[int(i)]) for i in near],
+            u_height=float(heights[cell]),
+        )
+        for cell, near in enumerate(ordered)
+    ]
+    numbers = atlas.manifest.metrics.get("map", {})
+    return Result(
+        name="map",
+        title="The map",
+        sentences=[
+            "Every image has a place here, and images that look alike to the eyes of this atlas lie side by side.",
+            f"Each cell shows the image nearest to its centre; {sum(not c.count for c in cells):,} of "
+            f"{n_cells:,} cells are empty.",
+            *numbers.get("sentences", []),
+        ],
+        metrics=numbers.get("metrics", {}),
+        protocol=numbers.get("protocol", ""),
+        panels=[
+            MapPanel(
+                rows=som.rows_,
+                columns=som.cols_,
+                topology=som.topology,
+                cells=cells,
+                alt=f"A {som.topology} map of {som.rows_} by {som.cols_} cells with pictures of the images.",
+            )
+        ],
+    )
+
+
+def clusters(atlas: Atlas) -> Result:
+    """Each cluster with its size and the images that are most typical of it."""
+    rows, model = atlas.rows, atlas.model("clusters")
+    labels, counts = np.unique(rows["cluster"], return_counts=True)
+    panels: list[Panel] = []
+    for label, count in sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[
+        :MOST_CLUSTERS
+    ]:
+        members = np.flatnonzero(rows["cluster"] == label)
+        typical = _by_distance(atlas.embedding, members, model.cluster_centers_[label])[:12]
+        panels.append(
+            ImageGrid(
+                title=f"Cluster {label}: {count:,} images",
+                images=_small(atlas, typical),
+                alt=f"The {len(typical)} most typical images of cluster {label}.",
+            )
+        )
+    said = atlas.manifest.metrics.get("clusters", {})
+    sentences = list(said.get("sentences", []))
+    if len(labels) > MOST_CLUSTERS:
+        sentences.append(f"The {MOST_CLUSTERS} largest of {len(labels):,} clusters are shown.")
+    return Result("clusters", "Clusters", sentences, said.get("metrics", {}), panels, protocol=said.get("protocol", ""))
+
+
+def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
+    """Images that the generator made, each beside the training image that it is nearest to."""
+    made = atlas.sample(n, random_state=random_state)
+    train = np.flatnonzero(~atlas.rows["held_out"])
+    train = train[:: max(1, len(train) // 5000)]
+    reference = to_view(atlas.pixels(train), atlas.spec)
+    nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(made)), 1)[0].numpy()[:, 0]
+    note = "Beside each is the training image that it is nearest to: a model that copies would show the same picture twice."
+    return Result(
+        name="new",
+        title="New images",
+        sentences=[
+            f"{n} images that nobody took: drawn from a mixture of Gaussians over the learnt codes, seed {random_state}.",
+        ],
+        panels=[
+            ImageGrid(images=list(made), size=112, alt=f"{n} new images made by the model."),
+            ImagePairs(
+                title="Are they copies?",
+                note=note,
+                names=("new", "nearest real"),
+                rows=[(made[i], reference[nearest[i]]) for i in range(min(8, n))],
+                alt="New images beside their nearest training images.",
+            ),
+        ],
+    )
+
+
+def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
+    """Held-out images, and what is left of them after encoding and decoding."""
+    held = np.flatnonzero(atlas.rows["held_out"])
+    if not len(held):
+        return None
+    held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
+    generator = atlas.model("generator")
+    pixels = atlas.pixels(held)
+    rebuilt = to_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
+    return Result(
+        name="rebuilt",
+        title="What the model keeps",
+        sentences=[
+            f"Images that it never learnt from, squeezed into {generator.latent_dim} numbers and drawn again from those."
+        ],
+        panels=[
+            ImagePairs(
+                names=("original", "rebuilt"),
+                rows=list(zip(to_view(pixels, atlas.spec), rebuilt, strict=True)),
+                alt="Held-out images beside their reconstructions.",
+            )
+        ],
+    )
+
+
+def outliers(atlas: Atlas, n: int = 18) -> Result:
+    """The images that lie farthest from all others."""
+    scores = atlas.rows["outlier"]
+    odd = np.argsort(-scores, kind="stable")[:n]
+    return Result(
+        name="outliers",
+        title="The odd ones",
+        sentences=[
+            "Images far from all their neighbours. The number is how many times farther than usual; 1 is an ordinary image."
+        ],
+        panels=[
+            ImageGrid(
+                images=_small(atlas, odd),
+                captions=[f"{atlas.rows['key'][i]} ({scores[i]:.1f})" for i in odd],
+                alt="The images with the highest outlier scores.",
+            )
+        ],
+    )
+
+
+def duplicates(atlas: Atlas, n: int = 12) -> Result:
+    """Images that are the same picture as another one."""
+    keys = atlas.rows["key"].tolist()
+    double = np.flatnonzero(_doubles(atlas))
+    place = {key: i for i, key in enumerate(keys)}
+    first = [place[str(atlas.rows["duplicate_of"][i])] for i in double[:n]]
+    panels: list[Panel] = []
+    if len(double):
+        left, right = _small(atlas, double[:n]), _small(atlas, np.array(first))
+        panels.append(
+            ImagePairs(
+                names=("image", "doubles"),
+                rows=list(zip(left, right, strict=True)),
+                captions=[f"{keys[i]} = {keys[j]}" for i, j in zip(double, first, strict=False)],
+                alt="Pairs of images that are the same picture.",
+            )
+        )
+    found = f"{len(double):,} images are the same picture as another one, to the byte or nearly."
+    return Result("duplicates", "Doubles", [found if len(double) else "No image doubles another one."], panels=panels)
+
+
+def quality(atlas: Atlas) -> Result | None:
+    """The measured numbers, in words first."""
+    said = atlas.manifest.metrics.get("quality")
+    if not said:
+        return None
+    return Result("quality", "How good it is", said["sentences"], said["metrics"], protocol=said["protocol"])
+
+
+def learning_curves(atlas: Atlas) -> Result | None:
+    """The losses of the generator over the time of its training."""
+    history: list[dict[str, Any]] = getattr(atlas.model("generator"), "history_", [])
+    series = {}
+    for name, label in (("loss", "training"), ("held_out", "held out")):
+        points = [(h["seconds"], h[name]) for h in history if h.get(name) is not None]
+        if points:
+            series[label] = tuple(zip(*points, strict=True))
+    if not series:
+        return None
+    verdict = getattr(atlas.model("generator"), "verdict_", "")
+    return Result(
+        name="learning",
+        title="How it learnt",
+        sentences=[verdict] if verdict else [],
+        panels=[Curve(series=series, x_label="seconds", y_label="loss", log_y=True, alt="Loss over time.")],
+    )
+
+
+def skipped(atlas: Atlas) -> Result:
+    """The files that were not used, each with its reason."""
+    path = atlas.folder / "skipped.csv"
+    files: list[tuple[str, str]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            files = [(row["key"], row["reason"]) for row in csv.DictReader(file)]
+    said = f"{len(files):,} files were not used." if files else "Every file was used."
+    return Result("skipped", "Left out", [said], panels=[FileList(files=files)] if files else [])
+
+
+def settings(atlas: Atlas) -> Result:
+    """Everything that is needed to learn the same atlas again."""
+    manifest = atlas.manifest
+    rows = [(name, "default" if value is None else value) for name, value in manifest.settings.items()]
+    rows += [
+        ("encoder chosen", manifest.stages["intake"]["why"]),
+        ("budget, seconds", manifest.stages["intake"]["budget"]),
+    ]
+    rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]
+    rows += [("imatlas", manifest.library)]
+    return Result("settings", "Settings", panels=[DataTable(columns=("setting", "value"), rows=rows)])
+
+
+def _small(atlas: Atlas, rows: np.ndarray) -> list[Picture]:
+    return [shrink(data, PICTURE) for data in atlas.thumbnails(rows)]
+
+
+def _doubles(atlas: Atlas) -> np.ndarray:
+    return np.array([value is not None for value in atlas.rows["duplicate_of"]], dtype=bool)
+
+
+def _by_distance(embedding: np.ndarray, members: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Rows `members` from the nearest to `center` to the farthest."""
+    distance = ((embedding[members] - center) ** 2).sum(1)
+    return members[np.argsort(distance, kind="stable")]
+
+
+def _most_common(labels: np.ndarray) -> int | None:
+    if not len(labels):
+        return None
+    values, counts = np.unique(labels, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

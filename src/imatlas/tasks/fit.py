@@ -1,0 +1,57 @@
+"""Learn one model from images and save it: what `imatlas fit MODEL` does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imatlas.errors import ArtifactError
+from imatlas.images.dataset import Images
+from imatlas.models.network import ImageEstimator
+
+
+def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: bool = False) -> Any:
+    """Fit `model` to `images` and save it to `folder`; a killed run of the same settings is resumed.
+
+    Image models see the pictures. Vector models (SOM, KMeans) see the pixels of each picture as one row
+    (n_images, height * width * channels), from 0 to 1.
+
+    Parameters
+    ----------
+    model : Estimator
+    images : Images
+    folder : path
+        Where the model goes; its checkpoint is kept beside it, as `FOLDER.checkpoint`, until it is saved.
+    overwrite : bool
+        Replace a model that is already there.
+
+    Returns
+    -------
+    Estimator
+        The fitted model.
+
+    Raises
+    ------
+    ArtifactError
+        Where `folder` exists and `overwrite` is False.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise ArtifactError(f"'{folder}' already exists; choose another name with -o, or pass --overwrite.")
+    if isinstance(model, ImageEstimator):
+        checkpoint = folder.with_name(folder.name + ".checkpoint")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        model.fit(images, checkpoint=checkpoint)
+        model.save(folder, overwrite=overwrite)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return model
+    rows = images.pixels.reshape(len(images), -1).astype(np.float32)
+    if hasattr(model, "n_components") or not hasattr(model, "predict"):
+        model.fit(images)
+    else:
+        model.fit((rows - images.spec.low) / (images.spec.high - images.spec.low))
+    model.save(folder, overwrite=overwrite)
+    return model
