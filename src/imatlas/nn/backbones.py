@@ -1,0 +1,154 @@
+"""EfficientNet-Lite0: a small convolutional network whose published weights serve as ready-made eyes.
+
+Mingxing Tan and Quoc V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
+table 1, in the variant for small devices ("Lite", 2020): ReLU6 instead of swish, no squeeze-and-excitation.
+
+    image (N, 3, H, W) -> stem /2 -> 16 inverted residual blocks /16 -> 1 x 1 head -> mean over places -> (N, 1280)
+
+The network here is for inference only: every batch normalisation of the published checkpoint is folded into the
+convolution before it (`fold_checkpoint`), which leaves a plain stack of convolutions with biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+N_FEATURES = 1280
+BATCH_NORM_EPSILON = 1e-3
+
+
+class Stage(NamedTuple):
+    """A run of inverted residual blocks: only the first one has the stride and changes the number of channels."""
+
+    n_blocks: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+STEM_CHANNELS = 32
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution with bias whose output has ceil(size / stride) places; where the padding is odd, the extra row
+    and column go to the bottom and right, as in the framework in which the weights were learnt."""
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
+        padding = kernel_size // 2 if stride == 1 else 0
+        super().__init__(c_in, c_out, kernel_size, stride, padding, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            x = F.pad(x, (*self._margins(x.shape[3]), *self._margins(x.shape[2])))
+        return super().forward(x)
+
+    def _margins(self, size: int) -> tuple[int, int]:
+        stride, kernel_size = self.stride[0], self.kernel_size[0]
+        total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+        return total // 2, total - total // 2
+
+
+class InvertedResidual(nn.Module):
+    """Widen (1 x 1), filter each channel on its own (k x k), narrow (1 x 1); add the input where the shapes agree."""
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = c_in * expansion
+        self.expand = Convolution(c_in, width, 1) if expansion > 1 else None
+        self.depthwise = Convolution(width, width, kernel_size, stride, groups=width)
+        self.project = Convolution(width, c_out, 1)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        hidden = F.relu6(self.depthwise(hidden), inplace=True)
+        out = self.project(hidden)
+        return out.add_(x) if self.residual else out
+
+
+class EfficientNetLite0(nn.Module):
+    """Pixels (N, 3, H, W) in [-1, 1] to features (N, 1280), each >= 0.
+
+    Parameters
+    ----------
+    n_classes : int
+        Outputs of the linear classifier on top that `logits` applies; 0 leaves it out.
+    """
+
+    def __init__(self, n_classes: int = 0) -> None:
+        super().__init__()
+        self.stem = Convolution(3, STEM_CHANNELS, 3, stride=2)
+        blocks = []
+        channels = STEM_CHANNELS
+        for stage in STAGES:
+            for i in range(stage.n_blocks):
+                stride = stage.stride if i == 0 else 1
+                blocks.append(InvertedResidual(channels, stage.channels, stage.kernel_size, stride, stage.expansion))
+                channels = stage.channels
+        self.blocks = nn.Sequential(*blocks)
+        self.head = Convolution(channels, N_FEATURES, 1)
+        self.classifier = nn.Linear(N_FEATURES, n_classes) if n_classes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu6(self.stem(x), inplace=True)
+        x = F.relu6(self.head(self.blocks(x)), inplace=True)
+        return x.mean(dim=(2, 3))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (N, 1280) to class scores (N, n_classes)."""
+        if self.classifier is None:
+            raise ValueError("This network was built without a classifier; pass n_classes.")
+        return self.classifier(features)
+
+
+def fold_checkpoint(checkpoint: Mapping[str, Tensor], *, classifier: bool = False) -> dict[str, Tensor]:
+    """The published checkpoint as a state of `EfficientNetLite0`: names translated, batch normalisation folded in.
+
+    With running mean m, variance v, scale g and shift b, g (Wx - m) / sqrt(v + e) + b is the convolution with
+    weight W g / sqrt(v + e) and bias b - m g / sqrt(v + e); computed in float64.
+
+    Raises
+    ------
+    KeyError
+        If the checkpoint lacks a tensor, or holds one that the network has no place for.
+    """
+    left = dict(checkpoint)
+    state: dict[str, Tensor] = {}
+
+    def fold(name: str, convolution: str, norm: str) -> None:
+        weight = left.pop(f"{convolution}.weight").double()
+        scale, shift, mean, variance = (
+            left.pop(f"{norm}.{part}").double() for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        left.pop(f"{norm}.num_batches_tracked", None)
+        scale = scale / torch.sqrt(variance + BATCH_NORM_EPSILON)
+        state[f"{name}.weight"] = (weight * scale[:, None, None, None]).float()
+        state[f"{name}.bias"] = (shift - mean * scale).float()
+
+    fold("stem", "_conv_stem", "_bn0")
+    expansions = [stage.expansion for stage in STAGES for _ in range(stage.n_blocks)]
+    for i, expansion in enumerate(expansions):
+        if expansion > 1:
+            fold(f"blocks.{i}.expand", f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")
+        fold(f"blocks.{i}.depthwise", f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
+        fold(f"blocks.{i}.project", f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
+    fold("head", "_conv_head", "_bn1")
+    top = {f"classifier.{part}": left.pop(f"_fc.{part}") for part in ("weight", "bias")}
+    if left:
+        raise KeyError(f"the checkpoint holds tensors that EfficientNet-Lite0 has no place for: {sorted(left)[:3]}")
+    return state | top if classifier else state
