@@ -1,0 +1,168 @@
+"""Autoencoder: images to short vectors and back.
+
+Hinton, Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks". New images come from a Gaussian
+mixture fitted to the vectors of the training images, as in Ghosh et al. 2020, "From variational to deterministic
+autoencoders" (section 4), whose small penalty on the vectors' length (eq. 9) is used too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from imatlas import chance
+from imatlas.images.spec import ImageSpec
+from imatlas.losses import masked_mean
+from imatlas.models.base import estimator
+from imatlas.models.network import DEPTHS, WIDTHS, ImageEstimator, Size
+from imatlas.nn.decoder import Decoder
+from imatlas.nn.encoder import Encoder
+from imatlas.training import Batch
+
+MIXTURE_IMAGES = 10_000
+"""Most training images whose vectors the mixture is fitted to."""
+
+
+class AutoencoderModule(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, shape: tuple[int, int, int], latent_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape, latent_dim, width=width, depth=depth)
+        self.decoder = Decoder(shape, latent_dim, width=width, depth=depth)
+
+
+@estimator
+class Autoencoder(ImageEstimator):
+    """A convolutional autoencoder, trained to rebuild each image from `latent_dim` numbers.
+
+    The loss is the mean squared error over the known pixels, in the range [-1, 1], plus `penalty` times the mean square
+    of the vector. Missing pixels (NaN, or `mask`) are shown to the encoder as mid-grey and count in no loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imatlas import Autoencoder
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> model = Autoencoder(latent_dim=4, max_steps=5, progress=False).fit(images)
+    >>> model.transform(images).shape
+    (64, 4)
+    >>> model.sample(3, random_state=0).shape
+    (3, 16, 16, 1)
+    """
+
+    latent_dim: Annotated[int, Field(ge=1, description="numbers that an image becomes")] = 64
+    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
+    penalty: Annotated[float, Field(ge=0, description="weight of the vectors' mean square in the loss")] = 1e-4
+    n_components: Annotated[
+        int | None,
+        Field(ge=1, description="Gaussians in the mixture that samples come from; None: by number of images"),
+    ] = None
+
+    def _build(self, spec: ImageSpec) -> AutoencoderModule:
+        return AutoencoderModule(spec.shape, self.latent_dim, WIDTHS[self.size], DEPTHS[self.size])
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        z = module.encoder(batch.x)
+        x_hat = module.decoder(z)
+        recon = masked_mean((x_hat.float() - batch.x).square(), batch.known)
+        length = z.float().square().mean()
+        yield "adam", recon + self.penalty * length, {"recon": recon, "length": length}
+
+    def _finish(self, pixels: np.ndarray) -> None:
+        """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
+        rows = np.sort(chance.rng(self.seed_, "mixture").permutation(len(pixels))[:MIXTURE_IMAGES])
+        z = self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels[rows])
+        n_components = self.n_components
+        if n_components is None:
+            # a full covariance needs several images for each of its dimensions
+            n_components = int(np.clip(len(z) // (10 * self.latent_dim), 1, 32))
+        weights, means, covariances = fit_mixture(z, min(n_components, len(z)), self.seed_)
+        self.mixture_weights_ = weights
+        self.mixture_means_ = means
+        self.mixture_factors_ = np.linalg.cholesky(covariances)
+
+    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """The vectors of images like those of `fit`.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing.
+
+        Returns
+        -------
+        array (N, latent_dim) float32
+        """
+        pixels = self._load_like_fitted(images, mask)
+        return self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels)
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """The images of vectors.
+
+        Parameters
+        ----------
+        Z : array (N, latent_dim)
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+        z = self._check_codes(Z, self.latent_dim)
+        return self._decode_chunks(lambda module, codes: module.decoder(codes), z)
+
+    def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """How well each image is rebuilt: minus the mean squared error over its known pixels, in the range [-1, 1].
+
+        Returns
+        -------
+        array (N,) float32; higher is more like the images that were learnt
+        """
+
+        def score(module: Any, batch: Batch) -> Tensor:
+            x_hat = module.decoder(module.encoder(batch.x))
+            return -masked_mean((x_hat - batch.x).square(), batch.known, dim=(1, 2, 3))
+
+        return self._encode_chunks(score, self._load_like_fitted(images, mask))
+
+    def sample(self, n_samples: int = 1, *, random_state: int | None = None) -> np.ndarray:
+        """New images, from the Gaussian mixture over the training vectors.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+        """
+        self._check_fitted()
+        seed = self.seed_ if random_state is None else random_state
+        normal = chance.noise(seed, n_samples, self.latent_dim)
+        edges = np.cumsum(self.mixture_weights_)
+        draws = [chance.rng(seed, "component", i).random() for i in range(n_samples)]
+        component = np.minimum(np.searchsorted(edges, draws), len(edges) - 1)
+        z = [self.mixture_means_[k] + self.mixture_factors_[k] @ e for k, e in zip(component, normal, strict=True)]
+        return self.inverse_transform(np.reshape(z, (n_samples, self.latent_dim)))
+
+
+def fit_mixture(z: np.ndarray, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (K,), means (K, D) and covariances (K, D, D) of a Gaussian mixture over vectors (N, D)."""
+    z = z.astype(np.float64)
+    spread = float(z.var(axis=0).mean())
+    mixture = GaussianMixture(n_components, reg_covar=1e-4 * spread + 1e-9, max_iter=50, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        # a mixture that still moves a little after 50 rounds is good enough to draw from
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(z)
+    return mixture.weights_, mixture.means_, mixture.covariances_

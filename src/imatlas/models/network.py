@@ -1,0 +1,292 @@
+"""What every model that trains a network on images shares: the training fields, and the way from images to `module_`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from imatlas import chance, devices, schedule, training
+from imatlas.errors import InputError
+from imatlas.images.dataset import load_pixels
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_pixels
+from imatlas.models.base import Estimator, estimator
+from imatlas.progress import Callback
+from imatlas.training import Batch
+
+MIN_SIZE = 8
+"""Smallest height and width that the networks take."""
+
+Size = Literal["small", "medium", "large"]
+WIDTHS: dict[str, int] = {"small": 32, "medium": 64, "large": 128}
+DEPTHS: dict[str, int] = {"small": 1, "medium": 1, "large": 2}
+
+
+@estimator
+class ImageEstimator(Estimator):
+    """The base of models that learn from images with a network.
+
+    A model gives `_build(spec)`, `_optimizers(module)` and `_losses(module, batch, generator)`; `_finish` where
+    something is learnt after the network.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The network, its weights averaged over the end of training.
+    spec_ : ImageSpec
+        Shape, depth and range of the images.
+    history_ : dict of lists
+        `step, images_seen, seconds, train, held_out` and what the model logs; one entry for each look at the held-out
+        images. Losses of training are means since the entry before.
+    verdict_ : str
+        'still improving', 'flat', 'getting worse' or 'too short to tell', from the held-out loss.
+    decisions_ : list of dict
+        What the clock or an accident decided, each with its step; `fit(..., replay=decisions_)` gives the same weights.
+    n_steps_, seconds_ : int, float
+        Length of the training.
+    interrupted_ : bool
+        Whether Ctrl-C ended it early.
+    fingerprint_ : str
+        Hash of the images that were learnt from.
+    """
+
+    budget: Annotated[
+        float | str | None, Field(description="training time: seconds, or such as '90s', '5m', '1h'; None for no limit")
+    ] = None
+    max_steps: Annotated[
+        int | None, Field(ge=1, description="training steps; None for as many as fit in the budget, or 30 epochs")
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 64
+    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 2e-3
+    device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="number format of training; 'auto' takes what is faster here"),
+    ] = "auto"
+    progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
+
+    # -- what a model gives --------------------------------------------------------------------------------------
+
+    def _build(self, spec: ImageSpec) -> torch.nn.Module:
+        """The network for images like `spec`, on the CPU."""
+        raise NotImplementedError
+
+    def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]:
+        """Optimizers by name."""
+        return {"adam": torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), fused=True)}
+
+    def _losses(
+        self, module: torch.nn.Module, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """Yield (optimizer name, loss, logs) for each optimizer step; the loop steps in between."""
+        raise NotImplementedError
+
+    def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The loss on held-out images that tells whether training still helps: the first of `_losses`."""
+        return next(iter(self._losses(module, batch, generator)))[1]
+
+    def _finish(self, pixels: np.ndarray) -> None:
+        """Learn what comes after the network, from the pixels (N, H, W, C) it was trained on."""
+
+    # -- what it gets --------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        validation: Any = None,
+        checkpoint: str | Path | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Learn from images.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            uint8, uint16, or float; at least 2 images of at least 8 x 8 pixels. NaN is a missing pixel.
+        y : None
+            Ignored; there for scikit-learn's pipelines.
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing: it then counts in no loss.
+        validation : like images, optional
+            Images to watch the held-out loss on. Without them, every tenth image (at most 1,000) is kept aside.
+        checkpoint : path, optional
+            A folder for the state of the run. The same call goes on from it after a crash or Ctrl-C.
+        replay : list of dict, optional
+            `decisions_` of an earlier fit: the clock is not read and the weights come out the same.
+        callback : callable, optional
+            Gets every event of the run as a dict; `imatlas.progress.JsonLines(path)` writes them to a file.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is not what was declared.
+        InputError
+            If the images cannot be learnt from.
+        TrainingError
+            If the loss stays non-finite, or memory does not hold one image.
+        ArtifactError
+            If the checkpoint is of another run.
+        KeyboardInterrupt
+            On Ctrl-C where `checkpoint` was given, once it is written. Without it, what was learnt so far is kept.
+        """
+        self._check_parameters()
+        schedule.parse_budget(self.budget)
+        pixels, spec = self._load(images, mask)
+        if len(pixels) < 2:
+            raise InputError(f"{type(self).__name__} needs at least 2 images. Got {len(pixels)} instead.")
+        if min(spec.height, spec.width) < MIN_SIZE:
+            raise InputError(
+                f"{type(self).__name__} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+                f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
+            )
+        seed = self._seed()
+        fingerprint = _fingerprint(pixels)
+        data = self._set_aside(pixels, spec, validation, seed)
+        with chance.seeded_init(seed):
+            module = self._build(spec)
+        asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}
+        trained = training.train(
+            self,
+            module,
+            data,
+            seed=seed,
+            checkpoint=checkpoint,
+            identity={"model": type(self).__name__, **asked, "images": fingerprint},
+            replay=replay,
+            callback=callback,
+        )
+        self.spec_ = spec
+        self.module_ = trained.module
+        self.history_ = trained.history
+        self.decisions_ = trained.decisions
+        self.verdict_ = trained.verdict
+        self.n_steps_ = trained.n_steps
+        self.seconds_ = trained.seconds
+        self.interrupted_ = trained.interrupted
+        self.fingerprint_ = fingerprint
+        self.seed_ = seed
+        self._finish(pixels)
+        return self
+
+    def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
+        """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
+        pixels, spec = load_pixels(images)
+        if mask is not None:
+            pixels, _ = load_pixels(pixels, mask=mask)
+        return pixels, spec
+
+    def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        """Pixels (N, H, W, C) that the fitted network takes.
+
+        Raises
+        ------
+        InputError
+            Where shape or depth differ from what was fitted.
+        """
+        self._check_fitted()
+        fitted = self.spec_
+        size = None if isinstance(images, np.ndarray | Tensor) else (fitted.height, fitted.width)
+        pixels, spec = load_pixels(images, image_size=size)
+        if spec.shape != fitted.shape or spec.dtype != fitted.dtype:
+            raise InputError(
+                f"{type(self).__name__} was fitted on images of shape {fitted.shape}, {fitted.dtype}. "
+                f"Got {spec.shape}, {spec.dtype} instead; give images like those it was fitted on."
+            )
+        if mask is not None:
+            pixels, _ = load_pixels(pixels, mask=mask)
+        return pixels
+
+    def _set_aside(self, pixels: np.ndarray, spec: ImageSpec, validation: Any, seed: int) -> training.Data:
+        if validation is not None:
+            held_out, other = self._load(validation, None)
+            if other.shape != spec.shape or other.dtype != spec.dtype:
+                raise InputError(
+                    f"The validation images must be like the images: {spec.shape}, {spec.dtype}. "
+                    f"Got {other.shape}, {other.dtype} instead."
+                )
+            return training.Data(pixels, spec, held_out)
+        order = chance.rng(seed, "held out").permutation(len(pixels))
+        n_held_out = min(1000, len(pixels) // 10)
+        return training.Data(pixels, spec, pixels[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+
+    # -- inference -----------------------------------------------------------------------------------------------
+
+    def _ready_module(self) -> Any:
+        """`module_` on its device."""
+        self._check_fitted()
+        return devices.place(self.module_, devices.pick_device(self.device)).eval()
+
+    def _chunk_size(self) -> int:
+        """Images that go through the network at a time: the same for every call, so no batch size changes an answer."""
+        height, width, channels = self.spec_.shape
+        return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
+
+    def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
+        """`function(module, batch)` over pixels (N, H, W, C) in chunks, rows joined: an array (N, …) float32."""
+        module = self._ready_module()
+        device = devices.pick_device(self.device)
+
+        def run(part: np.ndarray) -> np.ndarray:
+            return function(module, training.make_batch(part, self.spec_, device)).cpu().numpy()
+
+        return self._in_chunks(run, pixels)
+
+    def _decode_chunks(self, function: Callable[[Any, Tensor], Tensor], z: np.ndarray) -> np.ndarray:
+        """`function(module, z)` over vectors (N, D) in chunks: pixels (N, H, W, C) of the fitted dtype."""
+        module = self._ready_module()
+        device = devices.pick_device(self.device)
+
+        def run(part: np.ndarray) -> np.ndarray:
+            return to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_)
+
+        return self._in_chunks(run, z)
+
+    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        size = self._chunk_size()
+        parts = []
+        with torch.no_grad():
+            for start in range(0, max(1, len(rows)), size):
+                part = np.ascontiguousarray(rows[start : start + size])
+                n = len(part)
+                if n < size:
+                    part = np.concatenate([part, np.zeros((size - n, *part.shape[1:]), part.dtype)])
+                parts.append(run(part)[:n])
+        return np.concatenate(parts)
+
+    def _check_codes(self, z: Any, latent_dim: int) -> np.ndarray:
+        """Latent vectors (N, latent_dim) as float32.
+
+        Raises
+        ------
+        InputError
+            If the shape differs.
+        """
+        self._check_fitted()
+        z = np.asarray(z, dtype=np.float32)
+        if z.ndim != 2 or z.shape[1] != latent_dim:
+            raise InputError(f"Latent vectors must be an array (n, {latent_dim}). Got shape {z.shape} instead.")
+        return z
+
+
+def _fingerprint(pixels: np.ndarray) -> str:
+    """A hash of shape, dtype and up to 1,024 images spread evenly over the set."""
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=16)
+    for i in np.unique(np.linspace(0, len(pixels) - 1, 1024).astype(int)):
+        digest.update(np.ascontiguousarray(pixels[i]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""What a run says while it goes: a bar on a terminal, plain lines elsewhere, events for programs and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+Event = dict[str, Any]
+Callback = Callable[[Event], None]
+
+REDRAW = 0.2
+"""Seconds between two redraws of the bar."""
+
+LINE = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class JsonLines:
+    """A callback that appends each event to a file as one line of JSON, flushed at once.
+
+    Parameters
+    ----------
+    path : path
+        The file; created with its folder where missing, else appended to.
+
+    Examples
+    --------
+    >>> vae.fit(images, callback=JsonLines("runs/vae/metrics.jsonl"))  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, event: Event) -> None:
+        # JSON has no NaN: a number that is not finite becomes null
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
+
+
+class Progress:
+    """Shows one run. `show=False` keeps it silent; the callback gets every event either way."""
+
+    def __init__(self, title: str, *, show: bool = True, callback: Callback | None = None) -> None:
+        self.title = title
+        self.callback = callback
+        self.stream: TextIO | None = sys.stderr if show else None
+        self._bar: Any = None
+        self._task: Any = None
+        self._next = time.monotonic() + (LINE if self.stream and not self.stream.isatty() else 0.0)
+
+    def event(self, kind: str, message: str = "", **values: Any) -> None:
+        """Send one event to the callback and, where it carries a message, a line to the user."""
+        if message and self.stream:
+            self._say(message)
+        if self.callback:
+            self.callback({"event": kind, **values, **({"message": message} if message else {})})
+
+    def tick(self, done: float, seconds_left: float, text: str) -> None:
+        """Say how far the run is (0 to 1); cheap enough to call at every step."""
+        if not self.stream or time.monotonic() < self._next:
+            return
+        if self.stream.isatty():
+            self._next = time.monotonic() + REDRAW
+            self._draw(done, seconds_left, text)
+        else:
+            self._next = time.monotonic() + LINE
+            self._say(f"{100 * done:.0f} %, {duration(seconds_left)} left, {text}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _draw(self, done: float, seconds_left: float, text: str) -> None:
+        from rich import progress as rich_progress
+        from rich.console import Console
+
+        if self._bar is None:
+            columns = (
+                "{task.description}",
+                rich_progress.BarColumn(),
+                "{task.percentage:>3.0f} %",
+                "{task.fields[text]}",
+            )
+            self._bar = rich_progress.Progress(
+                *columns, console=Console(file=self.stream), auto_refresh=False, transient=True
+            )
+            self._task = self._bar.add_task(self.title, total=1.0, text="")
+            self._bar.start()
+        self._bar.update(self._task, completed=done, text=f"{duration(seconds_left)} left  {text}", refresh=True)
+
+    def _say(self, message: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(f"{self.title}: {message}", markup=False, highlight=False)
+        else:
+            print(f"{self.title}: {message}", file=self.stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "8 s", "3 min 20 s", "2 h 5 min"."""
+    if not math.isfinite(seconds):
+        return "unknown time"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,86 @@
+"""When things happen in a run: how long it takes, which images come next, how fast it learns, whether it still does."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+
+import numpy as np
+
+from imatlas import chance
+from imatlas.errors import ParameterError
+
+LATE = 0.8
+"""Share of the budget, or of max_steps, after which the learning rate falls to zero."""
+
+RISE = 50
+"""Steps over which the learning rate rises at the start."""
+
+
+def parse_budget(budget: float | str | None) -> float | None:
+    """A budget in seconds: 90, "90s", "5m", "1.5h", "1h30m" or None.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these, or not above zero.
+    """
+    if budget is None:
+        return None
+    if isinstance(budget, str):
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*(h|m|s|$)", budget.strip())
+        whole = re.fullmatch(r"(?:\d+(?:\.\d+)?\s*(?:h|m|s)\s*)+|\d+(?:\.\d+)?", budget.strip())
+        seconds = sum(float(n) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for n, unit in parts) if whole else -1.0
+    else:
+        seconds = float(budget)
+    if not (0 < seconds < math.inf):
+        raise ParameterError(
+            f"The budget must be a time above zero such as 90, '90s', '5m' or '1h30m'. Got {budget!r}."
+        )
+    return seconds
+
+
+def default_steps(n_images: int, batch_size: int) -> int:
+    """Steps of a run that was given neither `max_steps` nor a `budget`: 30 epochs, at least 1,000, at most 20,000."""
+    return min(20_000, max(1_000, 30 * n_images // batch_size))
+
+
+def batch_rows(n_images: int, seed: int, start: int, size: int) -> np.ndarray:
+    """Rows (size,) number `start` and on in the endless row of permutations, each drawn from (seed, epoch)."""
+    parts = []
+    while size > 0:
+        epoch, offset = divmod(start, n_images)
+        part = _permutation(n_images, seed, epoch)[offset : offset + size]
+        parts.append(part)
+        start, size = start + len(part), size - len(part)
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(n_images: int, seed: int, epoch: int) -> np.ndarray:
+    return chance.rng(seed, "epoch", epoch).permutation(n_images)
+
+
+def learning_rate(step: int, decay_start: int | None, max_steps: int | None) -> float:
+    """The share of `learning_rate` at a step: a short rise, then 1, then a straight fall to zero at `max_steps`."""
+    rise = RISE if max_steps is None else max(1, min(RISE, max_steps // 10))
+    share = min(1.0, (step + 1) / rise)
+    if decay_start is not None and max_steps is not None and step >= decay_start:
+        share *= (max_steps - step) / (max_steps - decay_start)
+    return share
+
+
+def verdict(losses: list[float | None]) -> str:
+    """What held-out losses, oldest first, say: 'still improving', 'flat', 'getting worse' or 'too short to tell'.
+
+    The loss now is compared with the best of the first three quarters, on the scale of all that was gained so far.
+    """
+    finite = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    if len(finite) < 4:
+        return "too short to tell"
+    earlier = min(finite[: max(1, 3 * len(finite) // 4)])
+    gained = max(finite[0] - min(finite), 1e-12)
+    if finite[-1] < earlier - 0.01 * gained:
+        return "still improving"
+    return "getting worse" if finite[-1] > earlier + 0.05 * gained else "flat"

@@ -1,0 +1,627 @@
+"""The one loop that trains every network.
+
+A model says what to learn: `_build(spec)` gives the module, `_optimizers(module)` its optimizers by name, and
+`_losses(module, batch, generator)` yields `(optimizer name, loss, logs)`. The loop owns all the rest: batches, budget,
+precision, averaged weights, the finite check with its way back, checkpoints, held-out loss, progress.
+
+What makes a run repeatable: the step counter never goes back; the randomness of step s comes from (seed, s); batch
+number n is cut from an endless row of permutations, each drawn from (seed, epoch); the clock is read for two decisions
+only, and those are written down with their step. So weights are a function of data, parameters and decisions.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from imatlas import chance, checkpoints, devices, schedule
+from imatlas.errors import TrainingError
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_tensor
+from imatlas.progress import Callback, Progress, duration
+
+SNAPSHOT = 100
+"""Steps between two copies of the state in memory, to which a run goes back when a loss is not finite."""
+
+CHECKPOINT_SECONDS = 30.0
+"""A snapshot also goes to the disk where the last one there is older than this."""
+
+WARM_UP = 24
+"""Steps after which a run with a budget decides on precision and batch size."""
+
+PROBE = range(12, 20)
+"""Warm-up steps that run in bf16 where the hardware has it; compared with as many fp32 steps before them."""
+
+EVALUATE_EVERY = 250
+"""Most steps between two looks at the held-out images."""
+
+AVERAGE_EVERY = 8
+"""Steps between two updates of the averaged weights."""
+
+ENOUGH_STEPS = 600
+"""With a budget, the batch is halved (not below 16) until at least so many steps fit."""
+
+CLIP = 1.0
+"""Largest norm of a gradient; a longer one is scaled down to it."""
+
+MAX_FAILURES = 6
+"""Restarts without reaching the next snapshot, after which a run gives up."""
+
+Decision = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What `_losses` gets: images x (N, C, H, W) in [-1, 1] with missing pixels 0; `known` (same shape, bool) is None
+    where nothing is missing; y (N, …) is what the user passed to condition on, or None."""
+
+    x: Tensor
+    known: Tensor | None = None
+    y: Tensor | None = None
+
+
+class Learner(Protocol):
+    """What the loop needs of a model."""
+
+    budget: Any
+    max_steps: int | None
+    batch_size: int
+    learning_rate: float
+    device: str
+    precision: Any
+    progress: bool
+
+    def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
+
+    def _losses(
+        self, module: torch.nn.Module, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]: ...
+
+    def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images to learn from, and those kept aside: pixels (N, H, W, C), conditions y (N, …) or None."""
+
+    pixels: np.ndarray
+    spec: ImageSpec
+    held_out: np.ndarray
+    y: np.ndarray | None = None
+    held_out_y: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    """Which rows of `pixels` are learnt from (all where None), so that a memory-mapped array is never copied."""
+
+    def __len__(self) -> int:
+        return len(self.pixels if self.rows is None else self.rows)
+
+
+@dataclass
+class State:
+    """Where a run stands, in plain values: with the tensors this is all that a checkpoint holds."""
+
+    batch_size: int
+    precision: devices.Precision | None = None
+    max_steps: int | None = None
+    decay_start: int | None = None
+    step: int = 0
+    images_seen: int = 0
+    rate: float = 1.0
+    failures: int = 0
+    seconds: float = 0.0
+    decisions: list[Decision] = field(default_factory=list)
+    history: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gives back: the averaged weights and its record."""
+
+    module: torch.nn.Module
+    history: dict[str, list[Any]]
+    decisions: list[Decision]
+    verdict: str
+    n_steps: int
+    seconds: float
+    interrupted: bool
+
+
+def train(
+    learner: Learner,
+    module: torch.nn.Module,
+    data: Data,
+    *,
+    seed: int,
+    checkpoint: str | Path | None = None,
+    identity: dict[str, Any] | None = None,
+    replay: list[Decision] | None = None,
+    callback: Callback | None = None,
+) -> Trained:
+    """Train `module` as `learner` says, until its `max_steps` or its `budget` is used up.
+
+    Parameters
+    ----------
+    learner : Learner
+        The model: its training fields, `_optimizers`, `_losses` and `_held_out_loss`.
+    module : torch.nn.Module
+        The network as built, on the CPU.
+    data : Data
+        Images to learn from and images kept aside.
+    seed : int
+        Decides everything that chance decides.
+    checkpoint : path, optional
+        A folder. Where it holds a checkpoint of the same run, the run goes on from there; else it is filled as the
+        run goes.
+    identity : dict, optional
+        What must agree between a checkpoint and this run: parameters and data fingerprint, as plain values.
+    replay : list of dict, optional
+        The decisions of an earlier run; the clock is then never read.
+    callback : callable, optional
+        Gets every event as a dict; `imatlas.progress.JsonLines` writes them to a file.
+
+    Raises
+    ------
+    TrainingError
+        Where the loss stays non-finite, or not even one image fits into memory.
+    ArtifactError
+        Where the checkpoint belongs to a run with other parameters or data.
+    KeyboardInterrupt
+        On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so far
+        is kept (`Trained.interrupted`). A second Ctrl-C stops at once.
+    """
+    return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback).run()
+
+
+def make_batch(
+    pixels: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu", y: np.ndarray | None = None
+) -> Batch:
+    """Pixels (N, H, W, C) as a batch; what is NaN or infinite counts as missing."""
+    x = to_tensor(pixels, spec, device)
+    known = None
+    if spec.dtype == "float32":
+        finite = torch.isfinite(x)
+        if not bool(finite.all()):
+            known, x = finite, torch.where(finite, x, 0.0)
+    return Batch(x, known, None if y is None else torch.as_tensor(y, device=device))
+
+
+class _Interrupt:
+    """Holds back the first Ctrl-C until a step is whole; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._usual: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._usual = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._usual is not None:
+            signal.signal(signal.SIGINT, self._usual)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            signal.default_int_handler(number, frame)
+        self.asked = True
+
+
+class _Run:
+    """One run: the state, and what happens to it."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        module: torch.nn.Module,
+        data: Data,
+        seed: int,
+        checkpoint: str | Path | None,
+        identity: dict[str, Any],
+        replay: list[Decision] | None,
+        callback: Callback | None,
+    ) -> None:
+        self.learner, self.data, self.seed = learner, data, seed
+        self.folder = None if checkpoint is None else Path(checkpoint)
+        self.identity = json.loads(json.dumps(identity))  # as it will come back from a file
+        self.pending = None if replay is None else list(replay)
+        self.budget = schedule.parse_budget(learner.budget)
+        self.device = devices.pick_device(learner.device)
+        self.live = devices.place(module, self.device).train()
+        self.average = copy.deepcopy(self.live).eval().requires_grad_(False)
+        self.optimizers = learner._optimizers(self.live)
+        self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+        self.state = self._start_state()
+        self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)
+        self.totals: dict[str, Tensor] = {}
+        self.n_totals = 0
+        self.probe_seconds: dict[int, float] = {}
+        self.expected_steps = 0
+        self.evaluation_seconds = 0.0
+        self.generator = torch.Generator(device=self.device)
+
+    def _start_state(self) -> State:
+        learner, n_images = self.learner, len(self.data)
+        size = min(learner.batch_size, n_images)
+        max_steps = learner.max_steps
+        if max_steps is None and self.budget is None:
+            max_steps = schedule.default_steps(n_images, size)
+        precision: devices.Precision | None = learner.precision
+        if learner.precision == "auto":
+            able = devices.has_bf16(self.device)
+            # without a budget the clock has no say: what the hardware has is what is used
+            precision = ("bf16" if able else "fp32") if self.budget is None or not able else None
+        decay_start = None if max_steps is None else int(schedule.LATE * max_steps)
+        return State(batch_size=size, precision=precision, max_steps=max_steps, decay_start=decay_start)
+
+    def run(self) -> Trained:
+        self._resume()
+        self._begin = time.monotonic() - self.state.seconds
+        self._saved_at = self.state.seconds
+        self._snapshot()
+        self._announce()
+        try:
+            with _Interrupt() as interrupt:
+                while not self._finished():
+                    if self._replayed():
+                        continue
+                    self._read_clock()
+                    self._advance()
+                    if interrupt.asked:
+                        self._stop_early()
+                        break
+            return self._end(interrupt.asked)
+        finally:
+            self.progress.close()
+
+    def _finished(self) -> bool:
+        return self.state.max_steps is not None and self.state.step >= self.state.max_steps
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Do step number `state.step`, and what is due after it."""
+        state = self.state
+        began = time.perf_counter()
+        try:
+            fine = self._learn(self._next_batch())
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            self._halve_batch(error)
+            return
+        if not fine:
+            self._roll_back()
+            return
+        if state.step < WARM_UP:
+            devices.synchronize(self.device)
+            self.probe_seconds[state.step] = time.perf_counter() - began
+        state.images_seen += state.batch_size
+        state.step += 1
+        if state.step % AVERAGE_EVERY == 0 or self._finished():
+            self._update_average()
+        state.seconds = time.monotonic() - self._begin
+        if state.step % self._evaluation_interval() == 0 or self._finished():
+            self._evaluate()
+        if state.step % SNAPSHOT == 0:
+            state.failures = 0
+            self._snapshot()
+            if state.seconds - self._saved_at >= CHECKPOINT_SECONDS:
+                self._save_checkpoint()
+        self._tick()
+
+    def _next_batch(self) -> Batch:
+        data, state = self.data, self.state
+        rows = schedule.batch_rows(len(data), self.seed, state.images_seen, state.batch_size)
+        if data.rows is not None:
+            rows = data.rows[rows]
+        y = None if data.y is None else data.y[rows]
+        return make_batch(data.pixels[rows], data.spec, self.device, y)
+
+    def _learn(self, batch: Batch) -> bool:
+        """One step of every optimizer; False, and nothing learnt from that loss, where it or its gradient is not finite."""
+        state = self.state
+        share = state.rate * schedule.learning_rate(state.step, state.decay_start, state.max_steps)
+        for name, optimizer in self.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self.base_rates[name], strict=True):
+                group["lr"] = base * share
+        self.generator.manual_seed(chance.seed_of(self.seed, "step", state.step))
+        losses = self.learner._losses(self.live, batch, self.generator)
+        first = True
+        while True:
+            with devices.autocast(self.device, self._precision()):
+                item = next(losses, None)
+            if item is None:
+                self.n_totals += 1
+                return True
+            name, loss, logs = item
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            weights = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(weights, CLIP)
+            if not math.isfinite(float(loss.detach() + norm)):
+                return False
+            self.optimizers[name].step()
+            self._add_up({"train": loss, **logs} if first else logs)
+            first = False
+
+    def _precision(self) -> devices.Precision:
+        if self.state.precision is not None:
+            return self.state.precision
+        return "bf16" if self.state.step in PROBE else "fp32"
+
+    def _add_up(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            value = value.detach().float()
+            self.totals[name] = self.totals[name] + value if name in self.totals else value
+
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the live ones; their half-life is a fiftieth of the run so far."""
+        decay = 0.5 ** (AVERAGE_EVERY / min(500.0, 0.02 * max(1, self.state.step)))
+        average, live = list(self.average.parameters()), [p.detach() for p in self.live.parameters()]
+        get_ema_multi_avg_fn(decay)(average, live, None)
+        for kept, buffer in zip(self.average.buffers(), self.live.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    # -- decisions -----------------------------------------------------------------------------------------------
+
+    def _decide(self, decision: str, message: str, **values: Any) -> None:
+        """Write a decision down and act on it."""
+        entry = {"step": self.state.step, "decision": decision, **values}
+        self.state.decisions.append(entry)
+        self.progress.event("decision", message, **entry)
+        self._act(entry)
+
+    def _act(self, entry: Decision) -> None:
+        state, kind = self.state, entry["decision"]
+        if kind in ("rollback", "out_of_memory"):
+            self._restore()
+        if kind == "rollback":
+            # the batch that failed is not tried again
+            state.images_seen += state.batch_size
+            state.step += 1
+        if kind == "snapshot":
+            self._snapshot()
+        if kind == "stop":
+            self._update_average()
+        for name in ("precision", "batch_size", "max_steps", "decay_start", "rate"):
+            if name in entry:
+                setattr(state, name, entry[name])
+        if kind == "warm_up":
+            self.expected_steps = entry["expected_steps"]
+
+    def _replayed(self) -> bool:
+        """Act on the next decision of the run that is replayed, if it was taken at this step."""
+        if not self.pending or self.pending[0]["step"] != self.state.step:
+            return False
+        entry = self.pending.pop(0)
+        self.state.decisions.append(entry)
+        self._act(entry)
+        return True
+
+    def _read_clock(self) -> None:
+        """The only two places where time decides anything."""
+        state, budget = self.state, self.budget
+        if budget is None or self.pending is not None or state.step == 0:
+            return
+        taken = {entry["decision"] for entry in state.decisions}
+        seconds = state.seconds = time.monotonic() - self._begin
+        if "warm_up" not in taken and (state.step >= WARM_UP or seconds > 0.1 * budget):
+            self._decide_precision_and_batch(budget - seconds)
+        if "schedule" not in taken and seconds >= schedule.LATE * budget:
+            left = budget - seconds - self.evaluation_seconds - 0.01 * budget
+            fit = state.step + max(1, int(left * state.step / seconds))
+            if state.max_steps is not None and state.max_steps <= fit:
+                self._decide("schedule", "", max_steps=state.max_steps, decay_start=state.decay_start)
+            else:
+                self._decide("schedule", "", max_steps=fit, decay_start=state.step)
+
+    def _decide_precision_and_batch(self, seconds_left: float) -> None:
+        state = self.state
+        fp32 = [s for step, s in self.probe_seconds.items() if step not in PROBE and step >= min(4, state.step - 1)]
+        bf16 = [s for step, s in self.probe_seconds.items() if step in PROBE]
+        seconds = float(np.median(fp32)) if fp32 else 1e-3
+        precision = state.precision or "fp32"
+        if state.precision is None and len(bf16) == len(PROBE) and np.median(bf16[2:]) < 0.95 * seconds:
+            precision, seconds = "bf16", float(np.median(bf16[2:]))
+        size, steps = state.batch_size, seconds_left / seconds
+        while size >= 32 and steps < ENOUGH_STEPS:
+            size, steps = size // 2, steps * 2
+        message = f"{state.batch_size} images a step leave too few steps in the budget; going on with {size}."
+        self._decide(
+            "warm_up",
+            message if size < state.batch_size else "",
+            precision=precision,
+            batch_size=size,
+            expected_steps=int(steps),
+        )
+
+    def _roll_back(self) -> None:
+        state = self.state
+        state.failures += 1
+        if state.failures > MAX_FAILURES:
+            raise TrainingError(
+                f"The loss was not finite {state.failures} times in a row up to step {state.step}, at ever lower rates; "
+                f"set a learning_rate below {self.learner.learning_rate * state.rate:.1g}, "
+                "or look for extreme values in the images."
+            )
+        self._decide(
+            "rollback",
+            f"The loss was not finite at step {state.step}; going on from the last good state at half the learning rate.",
+            rate=state.rate / 2,
+        )
+
+    def _halve_batch(self, error: BaseException) -> None:
+        state = self.state
+        if state.batch_size == 1:
+            raise TrainingError("There is not enough memory for one image; use smaller images.") from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = state.batch_size // 2
+        self._decide(
+            "out_of_memory", f"There is not enough memory for {state.batch_size} images a step; going on with {size}.",
+            batch_size=size,
+        )  # fmt: skip
+
+    # -- what is kept --------------------------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the run by name, live."""
+        tensors = {f"live/{k}": v for k, v in self.live.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(v) for key, v in values.items()}
+        return tensors
+
+    def _snapshot(self) -> None:
+        self.kept = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+
+    def _restore(self) -> None:
+        """Put the last snapshot back; the step counter does not go back."""
+        parts: dict[str, dict[str, Tensor]] = {"live": {}, "average": {}}
+        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.optimizers}
+        for path, tensor in self.kept.items():
+            part, _, name = path.partition("/")
+            if part != "optimizer":
+                parts[part][name] = tensor
+                continue
+            optimizer, index, key = name.rsplit("/", 2)
+            states[optimizer].setdefault(int(index), {})[key] = tensor.clone()
+        self.live.load_state_dict(parts["live"])
+        self.average.load_state_dict(parts["average"])
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+
+    def _save_checkpoint(self) -> None:
+        if self.folder is None:
+            return
+        values = {"identity": self.identity, "seed": self.seed, "state": asdict(self.state)}
+        try:
+            checkpoints.write(self.folder, self.kept, values)
+        except OSError as error:
+            self.progress.event(
+                "problem", f"The checkpoint could not be written ({error}); training goes on without it."
+            )
+        else:
+            self.progress.event("checkpoint", step=self.state.step, folder=str(self.folder))
+        self._saved_at = time.monotonic() - self._begin
+
+    def _resume(self) -> None:
+        saved = checkpoints.read(self.folder) if self.folder is not None else None
+        if saved is None or self.folder is None:
+            return
+        tensors, values = saved
+        checkpoints.check_same_run(self.folder, values["identity"], self.identity)
+        self.kept = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self.seed = values["seed"]
+        self.state = State(**values["state"])
+        self._restore()
+        for entry in self.state.decisions:
+            if entry["decision"] == "warm_up":
+                self.expected_steps = entry["expected_steps"]
+        if self.pending is not None:
+            self.pending = self.pending[len(self.state.decisions) :]
+        self.progress.event("resume", f"Going on from step {self.state.step} of '{self.folder}'.", step=self.state.step)
+
+    def _stop_early(self) -> None:
+        if self.folder is not None:
+            self._decide("snapshot", "")
+            self._save_checkpoint()
+            self.progress.event(
+                "stop", f"Stopped at step {self.state.step}; the same call goes on from '{self.folder}'."
+            )
+            raise KeyboardInterrupt
+        self._decide(
+            "stop", f"Stopped at step {self.state.step}; what was learnt so far is kept.", max_steps=self.state.step
+        )
+
+    # -- what is said --------------------------------------------------------------------------------------------
+
+    def _evaluation_interval(self) -> int:
+        steps = self.state.max_steps or self.expected_steps
+        return max(1, min(EVALUATE_EVERY, steps // 20)) if steps else EVALUATE_EVERY
+
+    def _evaluate(self) -> None:
+        """Held-out loss of the averaged weights, and a line in the history."""
+        began = time.monotonic()
+        state, data = self.state, self.data
+        generator = self.generator.manual_seed(chance.seed_of(self.seed, "held out"))
+        total, n_images = 0.0, len(data.held_out)
+        with torch.no_grad(), devices.autocast(self.device, self._precision()):
+            for start in range(0, n_images, state.batch_size):
+                part = slice(start, start + state.batch_size)
+                y = None if data.held_out_y is None else data.held_out_y[part]
+                batch = make_batch(data.held_out[part], data.spec, self.device, y)
+                total += float(self.learner._held_out_loss(self.average, batch, generator)) * len(batch.x)
+        numbers: dict[str, Any] = {name: float(value) / max(1, self.n_totals) for name, value in self.totals.items()}
+        numbers["held_out"] = total / n_images if n_images else None
+        self.totals, self.n_totals = {}, 0
+        self.evaluation_seconds = time.monotonic() - began
+        state.seconds = time.monotonic() - self._begin
+        line = {"step": state.step, "images_seen": state.images_seen, "seconds": round(state.seconds, 3), **numbers}
+        for name, value in line.items():
+            state.history.setdefault(name, []).append(value)
+        self.progress.event("loss", **line)
+
+    def _announce(self) -> None:
+        n_weights = sum(p.numel() for p in self.live.parameters())
+        self.progress.event(
+            "start",
+            f"Learning from {len(self.data)} images with {n_weights / 1e6:.2f} M weights on {self.device}.",
+            n_images=len(self.data), n_held_out=len(self.data.held_out), n_weights=n_weights, device=str(self.device),
+            budget=self.budget, max_steps=self.state.max_steps, batch_size=self.state.batch_size, seed=self.seed,
+        )  # fmt: skip
+
+    def _tick(self) -> None:
+        state, budget = self.state, self.budget
+        if state.max_steps is not None:
+            done = state.step / max(1, state.max_steps)
+            left = state.seconds / state.step * (state.max_steps - state.step)
+        else:
+            done, left = state.seconds / (budget or math.inf), (budget or math.inf) - state.seconds
+        held_out = (state.history.get("held_out") or [None])[-1]
+        text = f"step {state.step}" + (f", held-out loss {held_out:.4g}" if held_out is not None else "")
+        self.progress.tick(min(1.0, done), max(0.0, left), text)
+
+    def _end(self, interrupted: bool) -> Trained:
+        state = self.state
+        if not state.history or state.history["step"][-1] != state.step:
+            self._evaluate()
+        if self.folder is not None:
+            self._snapshot()
+            self._save_checkpoint()
+        words = schedule.verdict(state.history["held_out"])
+        held_out = state.history["held_out"][-1]
+        loss = "" if held_out is None else f", held-out loss {held_out:.4g} ({words})"
+        self.progress.event(
+            "end",
+            f"{state.step} steps in {duration(state.seconds)}{loss}.",
+            step=state.step, seconds=state.seconds, held_out=held_out, verdict=words,
+        )  # fmt: skip
+        return Trained(
+            module=self.average.requires_grad_(True),
+            history=state.history,
+            decisions=state.decisions,
+            verdict=words,
+            n_steps=state.step,
+            seconds=state.seconds,
+            interrupted=interrupted,
+        )
