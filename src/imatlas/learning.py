@@ -20,8 +20,13 @@ from imatlas.atlas import Atlas
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest, locked
-from imatlas.stages import SHARES, STAGES, THUMBNAIL, Job, Settings
-from imatlas.training import JsonLines, parse_budget
+from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.stages import SHARES, STAGES, THUMBNAIL, Job, Settings, choose_encoder, default_budget
+
+BASE_MEMORY_GB = 1.1
+"""Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
+from imatlas.progress import JsonLines
+from imatlas.schedule import parse_budget
 
 
 def learn(
@@ -231,3 +236,36 @@ def _print(line: str) -> None:
 
 def _silent(line: str) -> None:
     return None
+
+
+def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, Any]:
+    """What `learn` would take on this machine, from a short probe.
+
+    The eyes are run on at most 16 images, and the cost of the stages that grow with the set is scaled from that;
+    training takes what the budget leaves.
+
+    Returns
+    -------
+    dict
+        `encoder`, `why`, `images_per_second` of the eyes, `minutes` in all, and `memory_gb` at the peak.
+    """
+    n = len(images)
+    kind, why = choose_encoder(images, "auto")
+    seconds = parse_budget(budget) or default_budget(n)
+    rate = None
+    if kind == "pretrained":
+        model = PretrainedEncoder().fit(images[: min(n, 16)])
+        model.transform(images[: min(n, 16)])  # the first pass also pays for the allocation of buffers
+        began = time.perf_counter()
+        model.transform(images[: min(n, 16)])
+        rate = min(n, 16) / (time.perf_counter() - began)
+        needed = n / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
+        seconds = max(seconds, needed)
+    row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
+    return {
+        "encoder": kind,
+        "why": why,
+        "images_per_second": None if rate is None else round(rate, 1),
+        "minutes": round((seconds + images.intake_seconds) / 60 + 0.5, 1),
+        "memory_gb": round(BASE_MEMORY_GB + n * row_bytes / 1e9, 1),
+    }

@@ -169,7 +169,9 @@ def intake(job: Job) -> dict[str, Any]:
     kind, why = choose_encoder(images, job.settings.encoder)
     kind = before.get("encoder", kind)
     budget = job.settings.budget or default_budget(n)
-    said = f"{n:,} images, {len(images.skipped):,} skipped, {int((double >= 0).sum()):,} doubles, {int(held_out.sum()):,} held out"
+    said = (
+        f"{n:,} images, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, {held_out.sum():,} held out"
+    )
     return {
         "n_images": n,
         "n_skipped": len(images.skipped),

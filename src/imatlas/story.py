@@ -157,12 +157,12 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     train = train[:: max(1, len(train) // 5000)]
     reference = to_view(atlas.pixels(train), atlas.spec)
     nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(made)), 1)[0].numpy()[:, 0]
-    note = "Beside each is the training image that it is nearest to: a model that copies would show the same picture twice."
+    note = "Beside each is the training image that it is nearest to; a model that copies would show one picture twice."
     return Result(
         name="new",
         title="New images",
         sentences=[
-            f"{n} images that nobody took: drawn from a mixture of Gaussians over the learnt codes, seed {random_state}.",
+            f"{n} images that nobody took, drawn from a mixture of Gaussians over the codes (seed {random_state}).",
         ],
         panels=[
             ImageGrid(images=list(made), size=112, alt=f"{n} new images made by the model."),
@@ -189,9 +189,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     return Result(
         name="rebuilt",
         title="What the model keeps",
-        sentences=[
-            f"Images that it never learnt from, squeezed into {generator.latent_dim} numbers and drawn again from those."
-        ],
+        sentences=[f"Images that it never learnt from, squeezed into {generator.latent_dim} numbers and drawn again."],
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
@@ -210,7 +208,7 @@ def outliers(atlas: Atlas, n: int = 18) -> Result:
         name="outliers",
         title="The odd ones",
         sentences=[
-            "Images far from all their neighbours. The number is how many times farther than usual; 1 is an ordinary image."
+            "Images far from all their neighbours. The number says how many times farther than usual; 1 is ordinary."
         ],
         panels=[
             ImageGrid(

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from imatlas.artifact import flush
 from imatlas.errors import ArtifactError
 
 os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every dataset that it creates
-import lance  # noqa: E402
+import lance
 
 ROWS = 4096
 """Rows in one batch: bounds the memory of writing and reading."""
@@ -65,7 +66,16 @@ class ImagesTable:
     @classmethod
     def write(cls, path: str | Path, batches: Iterable[pa.RecordBatch]) -> ImagesTable:
         """A new version of the table at `path` that holds just these rows of `SCHEMA`, written batch by batch."""
-        lance.write_dataset(iter(batches), str(path), schema=SCHEMA, mode="overwrite")
+        path = Path(path)
+        caught: list[BaseException] = []
+        mode = "overwrite" if (path / "_versions").is_dir() else "create"
+        try:
+            lance.write_dataset(_guarded(batches, caught), str(path), schema=SCHEMA, mode=mode)
+        except OSError:
+            if caught:  # Lance wraps what the generator raised, even Ctrl-C, in an OSError of its own
+                raise caught[0] from None
+            raise
+        _flush_folder(path)
         return cls(path)
 
     @property
@@ -104,6 +114,7 @@ class ImagesTable:
         added = pa.table(arrays)
         reader = pa.RecordBatchReader.from_batches(added.schema, added.to_batches(max_chunksize=ROWS))
         data.add_columns(reader)
+        _flush_folder(self.path)
         return ImagesTable(self.path)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -126,8 +137,23 @@ class ImagesTable:
         yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
 
     def clean(self) -> None:
-        """Delete every other version. Only for a writer, after this version was committed."""
-        lance.dataset(str(self.path)).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        """Delete every older version and what killed writers left. Only for a writer, once this version is committed."""
+        self._data.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+
+def _guarded(batches: Iterable[pa.RecordBatch], caught: list[BaseException]) -> Iterator[pa.RecordBatch]:
+    """The same batches; what their source raises is also put into `caught`."""
+    try:
+        yield from batches
+    except BaseException as error:
+        caught.append(error)
+        raise
+
+
+def _flush_folder(path: Path) -> None:
+    """Put every file of the dataset on the disk: Lance itself never asks for that."""
+    for part in (*path.rglob("*"), path):
+        flush(part)
 
 
 def _arrow(values: np.ndarray | pa.Array) -> pa.Array:
