@@ -1,1 +1,7 @@
+"""The report: one self-contained, offline HTML file made from Results."""
 
+from __future__ import annotations
+
+from imatlas.report.page import render
+
+__all__ = ["render"]

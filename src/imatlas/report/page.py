@@ -1,0 +1,298 @@
+"""Results to one HTML page: each panel becomes plain values for the templates, which hold all markup."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from imatlas._version import __version__
+from imatlas.artifact import write_file
+from imatlas.errors import InputTypeError
+from imatlas.report.lattice import PITCH, Lattice, gaps, label_places, outlines, rounded
+from imatlas.report.pictures import Pictures
+from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_view, scatter_view
+from imatlas.report.text import cluster_name, images, is_number, plain, words
+from imatlas.result import (
+    Cell,
+    Curve,
+    DataTable,
+    FileList,
+    ImageGrid,
+    ImagePairs,
+    MapPanel,
+    Panel,
+    Result,
+    Scatter,
+)
+
+N_COLORS = 20
+MAX_TABLE_ROWS = 1000
+MAX_FILES = 2000
+MAX_MEMBERS = 24
+FOLD_FILES, FOLD_IMAGES = 20, 60
+"""Longer lists start folded after so many."""
+_MEMBER_SIZE, _CELL_SIZE, _THUMBNAIL_SIZE = 96, 120, 44
+
+
+def render(
+    results: Sequence[Result],
+    *,
+    title: str,
+    subtitle: str = "",
+    facts: Mapping[str, str] | None = None,
+    path: str | Path,
+) -> Path:
+    """Write Results as one HTML file that needs nothing else: no network, no other file, no script to be read.
+
+    The first result that holds a `MapPanel` opens the page; the others follow in their order. Identical pictures are
+    stored once. Members of map cells, which a click brings up, are left out evenly where the file would grow too large.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    title, subtitle : str
+        Heading of the page and the sentence under it.
+    facts : mapping of str to str, optional
+        A few headline numbers: {"images": "1,053", "clusters": "12"}.
+    path : path
+        The file to write; one that is there is replaced whole or not at all.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputTypeError
+        If a panel is of a kind that `imatlas.result` does not define.
+    InputError
+        If a picture is neither pixels (H, W, C) uint8 nor a PNG, JPEG, WebP or GIF file.
+    """
+    page = _Page()
+    sections = [page.section(result) for result in results]
+    page.add_members()
+    first = next((k for k, section in enumerate(sections) if section["has_map"]), None)
+    hero = sections.pop(first) if first is not None else None
+    html = (
+        _environment()
+        .get_template("base.html.j2")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            facts=list((facts or {}).items()),
+            hero=hero,
+            sections=sections,
+            pictures=page.pictures,
+            data={"pictures": page.pictures.behind(), "maps": page.maps},
+            version=__version__,
+        )
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, html.encode("utf-8"))
+    return path
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "words": words, "images": images}
+    environment.tests["numeric"] = is_number
+    environment.globals["color"] = lambda group: "none" if group is None or group < 0 else group % N_COLORS
+    return environment
+
+
+class _Page:
+    """What all panels of one page share: its pictures, its ids, and the data that clicks need."""
+
+    def __init__(self) -> None:
+        self.pictures = Pictures()
+        self.maps: dict[str, Any] = {}
+        self._ids = {"main", "top", "cell", "data", "theme"}
+        self._maps: list[tuple[str, MapPanel]] = []
+        self._views: dict[type[Panel], tuple[str, Callable[[Any, str], dict[str, Any]]]] = {
+            ImageGrid: ("image_grid", self._image_grid),
+            ImagePairs: ("image_pairs", self._image_pairs),
+            MapPanel: ("map", self._map),
+            Scatter: ("scatter", self._scatter),
+            Curve: ("curve", self._curve),
+            DataTable: ("table", self._table),
+            FileList: ("files", self._files),
+        }
+
+    def section(self, result: Result) -> dict[str, Any]:
+        """One result as the templates want it."""
+        anchor = self._id(result.name or result.title)
+        return {
+            "id": anchor,
+            "title": result.title,
+            "sentences": result.sentences,
+            "metrics": [(words(name), plain(value)) for name, value in result.metrics.items()],
+            "protocol": result.protocol,
+            "panels": [self._panel(panel, f"{anchor}-{k}") for k, panel in enumerate(result.panels, 1)],
+            "has_map": any(isinstance(panel, MapPanel) for panel in result.panels),
+        }
+
+    def add_members(self) -> None:
+        """Store the members of all cells, one of each cell at a time, until the page is large enough."""
+        shown: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        everything = [(name, k, cell) for name, panel in self._maps for k, cell in enumerate(panel.cells)]
+        for rank in range(MAX_MEMBERS):
+            have = [(name, k, cell.members[rank]) for name, k, cell in everything if rank < len(cell.members)]
+            stored = self.pictures.show_later([picture for _, _, (_, picture) in have], _MEMBER_SIZE)
+            if not have or stored is None:
+                break
+            for (name, k, (key, _)), one in zip(have, stored):
+                shown.setdefault((name, k), []).append((str(key), one.id))
+        for name, panel in self._maps:
+            self.maps[name] = [
+                {
+                    "row": cell.row,
+                    "column": cell.column,
+                    "count": cell.count,
+                    "cluster": cell.cluster,
+                    "members": shown.get((name, k), []),
+                }
+                for k, cell in enumerate(panel.cells)
+            ]
+
+    def _id(self, name: str) -> str:
+        """An id that nothing else on the page has."""
+        base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "section"
+        base = f"section-{base}" if base.startswith("pic-") or base[0].isdigit() else base
+        free, number = base, 2
+        while free in self._ids:
+            free, number = f"{base}-{number}", number + 1
+        self._ids.add(free)
+        return free
+
+    def _panel(self, panel: Panel, name: str) -> dict[str, Any]:
+        for kind, (template, view) in self._views.items():
+            if isinstance(panel, kind):
+                name = self._id(name)
+                alt = panel.alt or panel.title
+                common = {"kind": template, "id": name, "title": panel.title, "note": panel.note, "alt": alt}
+                return common | view(panel, name)
+        kinds = ", ".join(kind.__name__ for kind in self._views)
+        raise InputTypeError(f"A report shows panels of the kinds {kinds}; got a {type(panel).__name__}.")
+
+    def _image_grid(self, panel: ImageGrid, name: str) -> dict[str, Any]:
+        what = panel.alt or panel.title or "picture"
+        items = [
+            {
+                "picture": self.pictures.show(picture, panel.size),
+                "caption": str(caption or ""),
+                "alt": str(caption or f"{what}, {number} of {len(panel.images)}"),
+            }
+            for number, (picture, caption) in enumerate(_aligned(panel.images, panel.captions), 1)
+        ]
+        return {"items": items[:FOLD_IMAGES], "folded": items[FOLD_IMAGES:], "size": panel.size}
+
+    def _image_pairs(self, panel: ImagePairs, name: str) -> dict[str, Any]:
+        rows = []
+        for number, (row, caption) in enumerate(_aligned(panel.rows, panel.captions), 1):
+            about = caption or f"{number} of {len(panel.rows)}"
+            shown = [(self.pictures.show(picture, panel.size), f"{n}: {about}") for n, picture in zip(panel.names, row)]
+            rows.append({"pictures": shown, "caption": str(caption or "")})
+        size = panel.size
+        return {"names": panel.names, "items": rows[:FOLD_IMAGES], "folded": rows[FOLD_IMAGES:], "size": size}
+
+    def _map(self, panel: MapPanel, name: str) -> dict[str, Any]:
+        self._maps.append((name, panel))
+        lattice = Lattice(panel.topology, panel.rows, panel.columns)
+        corners, gap = lattice.corners, gaps(panel)
+        drawn = [self._cell(lattice, cell, space) for cell, space in zip(panel.cells, gap)]
+        by_row = [[c for c in drawn if c["row"] == row] for row in range(panel.rows)]
+        width, height = lattice.size
+        sizes = Counter[int]()
+        for cell in panel.cells:
+            if cell.cluster is not None:
+                sizes[cell.cluster] += cell.count
+        # On a large map a number of fixed size would be too small to read.
+        badge = min(max(15.0, 1.35 * max(panel.columns, panel.rows)), 40.0)
+        places = label_places(lattice, panel.cells)
+        return {
+            "rows": by_row,
+            "n_rows": panel.rows,
+            "n_columns": panel.columns,
+            "width": width,
+            "height": height,
+            "pitch": PITCH,
+            "clip": rounded(corners, 0.965, 9.0 if panel.topology == "rectangular" else 6.0),
+            "ring": rounded(corners, 0.97, 9.0 if panel.topology == "rectangular" else 6.0),
+            "tile": max(abs(y) for _, y in corners),
+            "outlines": outlines(lattice, panel.cells),
+            "labels": [(cluster, *lattice.center(*place)) for cluster, place in places.items() if cluster >= 0],
+            "badge": badge,
+            "legend": [(cluster, sizes[cluster]) for cluster in sorted(sizes)],
+            "has_gaps": any(gap),
+            "n_empty": sum(cell.count == 0 for cell in panel.cells),
+            "alt": panel.alt or f"Map of {panel.rows} by {panel.columns} cells; neighbours hold similar images.",
+        }
+
+    def _cell(self, lattice: Lattice, cell: Cell, gap: float) -> dict[str, Any]:
+        x, y = lattice.center(cell.row, cell.column)
+        told = images(cell.count) if cell.count else "empty"
+        cluster = "" if cell.cluster is None else f", {cluster_name(cell.cluster)}"
+        return {
+            "row": cell.row,
+            "column": cell.column,
+            "x": x,
+            "y": y,
+            "scale": 1.0 - 0.14 * gap,
+            "empty": cell.image is None,
+            "picture": None if cell.image is None else self.pictures.show(cell.image, _CELL_SIZE),
+            "cluster": cell.cluster,
+            "label": f"Row {cell.row}, column {cell.column}: {told}{cluster}",
+        }
+
+    def _scatter(self, panel: Scatter, name: str) -> dict[str, Any]:
+        view = scatter_view(panel)
+        keys = panel.keys
+        thumbnails = [
+            (self.pictures.show(panel.images[k], _THUMBNAIL_SIZE), x, y, str(keys[k]) if len(keys) else f"point {k}")
+            for k, x, y in view["thumbnails"]
+        ]
+        n = sum(group["n"] for group in view["groups"])
+        alt = panel.alt or f"{panel.title or 'Scatter'}: {n:,} points" + (
+            f" in {len(view['groups'])} groups." if view["labelled"] else "."
+        )
+        return view | {"thumbnails": thumbnails, "alt": alt, "radius": 3.0 if n > 3000 else 4.5 if n > 400 else 7.0}
+
+    def _curve(self, panel: Curve, name: str) -> dict[str, Any]:
+        frame = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+        return curve_view(panel) | frame | {"x_label": panel.x_label, "y_label": panel.y_label}
+
+    def _table(self, panel: DataTable, name: str) -> dict[str, Any]:
+        rows = list(panel.rows)
+        return {"columns": panel.columns, "rows": rows[:MAX_TABLE_ROWS], "n_rows": len(rows)}
+
+    def _files(self, panel: FileList, name: str) -> dict[str, Any]:
+        files = [(str(path), str(note)) for path, note in panel.files]
+        notes = Counter(note for _, note in files if note)
+        common = notes.most_common(8) if len(files) > FOLD_FILES and len(notes) < len(files) else []
+        head = len(files) if len(files) <= FOLD_FILES else 8
+        return {
+            "files": files[:head],
+            "folded": files[head:MAX_FILES],
+            "n_files": len(files),
+            "n_left": max(0, len(files) - MAX_FILES),
+            "common": common,
+        }
+
+
+def _aligned(items: Sequence[Any], captions: Sequence[str]) -> list[tuple[Any, str]]:
+    """Every item with its caption; captions may be fewer."""
+    return list(zip_longest(items, list(captions)[: len(items)], fillvalue=""))
