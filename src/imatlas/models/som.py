@@ -1,0 +1,288 @@
+"""Self-organizing map: a lattice of prototypes on which neighbours are alike.
+
+Kohonen, T. (2001), "Self-Organizing Maps", 3rd edition, Springer: the batch map of §3.6. One epoch gives every row to
+its best matching unit b(x) and sets each prototype to the mean of all rows, weighted by the neighborhood h between
+its cell and theirs (the equation of §3.6.1)::
+
+    m_i = Σ_x h(i, b(x)) x / Σ_x h(i, b(x)),    h(i, j) = exp(-|r_i - r_j|² / (2 sigma²))
+
+with r_i the position of cell i on the lattice. Sums are first taken for each cell, then spread by h: the cost of an
+epoch is the search. A Gaussian on a rectangular lattice is the product of one along the rows and one along the
+columns; a hexagonal lattice is every other point of a rectangular one with half the spacing, so the same holds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.validation import validate_data
+
+from imatlas.metrics.topology import lattice_positions, neighbor_table
+from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.nearest import all_distances, as_tensor, group_sums, nearest, nearest_index
+
+ROWS_PER_CELL = 30
+"""Rows that an early epoch sees for each cell: while the neighborhood is wide, few degrees of freedom are fitted."""
+
+
+@estimator
+class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """Learn a lattice of prototypes on which neighbouring cells hold similar rows (batch map).
+
+    A cell is addressed by its flat index, row · cols + column. On a hexagonal lattice odd rows are shifted right by
+    half a cell. Euclidean distance; NaN and infinite values are refused. The same seed gives the same map bit for
+    bit on one machine and thread count.
+
+    Attributes
+    ----------
+    codebook_ : ndarray (n_cells, n_features) float32
+        The prototypes, in row-major order of the lattice.
+    shape_ : tuple of int
+        (rows, cols) as given or chosen.
+    cells_ : ndarray (n_samples, 2) int64
+        (row, column) of each row given to `fit`.
+    schedule_ : list of tuple
+        (sigma, rows seen) of each epoch.
+
+    Notes
+    -----
+    Where `rows` or `cols` is None the size follows the data: about 5 √n_samples cells (Vesanto & Alhoniemi 2000),
+    at most 40 × 40, the sides in the ratio of the deviations along the two leading principal axes, at most 2 : 1.
+
+    Complexity O(n_epochs · n_samples · n_cells · n_features); memory besides the input stays under some 64 MB.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).random((200, 3))
+    >>> som = SOM(rows=5, cols=6).fit(X)
+    >>> som.codebook_.shape, som.predict(X).shape
+    ((30, 3), (200,))
+    """
+
+    rows: Annotated[int | None, Field(ge=1, description="rows of the lattice; None follows the data")] = None
+    cols: Annotated[int | None, Field(ge=1, description="columns of the lattice; None follows the data")] = None
+    topology: Annotated[Literal["rectangular", "hexagonal"], Field(description="8 or 6 neighbours for a cell")] = (
+        "rectangular"
+    )
+    init: Annotated[
+        Literal["pca", "sample", "random"],
+        Field(description="first prototypes: a sheet along two principal axes, rows of the data, or Gaussian noise"),
+    ] = "pca"
+    n_epochs: Annotated[int, Field(ge=1, description="passes over the data (early ones over a part of it)")] = 20
+    sigma: Annotated[float | None, Field(gt=0, description="first neighborhood radius; None: half the longer side")] = (
+        None
+    )
+    final_sigma: Annotated[float, Field(gt=0, description="last radius, in cells: smaller fits closer")] = 0.6
+    device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda', 'cuda:1' …")] = "cpu"
+    random_state: Seed = 0
+
+    def fit(self, X: Any, y: Any = None) -> SOM:
+        """Learn the map.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+        y : ignored
+
+        Raises
+        ------
+        ParameterError, ValueError
+            If a parameter is wrong, or `X` holds NaN or infinite values.
+        """
+        self._check_parameters()
+        X = validate_data(self, X, dtype=np.float32, order="C")
+        data = as_tensor(X, self._device())
+        generator = torch.Generator().manual_seed(self._seed())
+        order = torch.randperm(len(data), generator=generator).to(data.device)
+        mean, axes, deviations = _principal_plane(data[order[:8192].sort().values], self._seed())
+        rows, cols = lattice_shape(len(data), deviations, self.rows, self.cols)
+        lattice = _Lattice(rows, cols, self.topology, data.device)
+        if self.init == "pca":
+            codebook = lattice.sheet(mean, axes, deviations)
+        elif self.init == "sample":
+            codebook = data[order.repeat(-(-rows * cols // len(order)))[: rows * cols]].clone()
+        else:
+            noise = torch.randn((rows * cols, data.shape[1]), generator=generator).to(data.device)
+            codebook = mean + noise * data.std(0, correction=0)
+        self.schedule_ = schedule(
+            self.n_epochs, self._first_sigma(rows, cols), self.final_sigma, len(data), rows * cols
+        )
+        for epoch, (sigma, n_rows) in enumerate(self.schedule_):
+            seen = data
+            if n_rows < len(data):  # the next rows of the shuffled order, from its start again at its end
+                at = epoch * n_rows % len(data)
+                seen = data[torch.cat([order, order])[at : at + n_rows].sort().values]
+            codebook = epoch_of(seen, codebook, lattice, sigma)
+        self.shape_ = (rows, cols)
+        self.codebook_ = codebook.cpu().numpy()
+        self.cells_ = np.stack(np.divmod(nearest_index(data, codebook).cpu().numpy(), cols), axis=1)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the best matching unit of each row: flat cell indices (n_samples,) int64."""
+        return nearest_index(self._rows(X), self._codes()).cpu().numpy()
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the Euclidean distance of each row to each prototype (n_samples, n_cells) float32."""
+        return all_distances(self._rows(X), self._codes()).cpu().numpy()
+
+    def inverse_transform(self, cells: Any) -> np.ndarray:
+        """Return the prototypes (n_samples, n_features) of flat cell indices (n_samples,), as `predict` gives them.
+
+        Raises
+        ------
+        IndexError
+            If a cell is not on the map.
+        """
+        self._check_fitted()
+        return self.codebook_[np.asarray(cells, dtype=np.int64)]
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return minus the distance of each row to its best matching unit (n_samples,): higher is more usual."""
+        _, squared = nearest(self._rows(X), self._codes())
+        return -squared.sqrt_().cpu().numpy()
+
+    def project(self, X: Any) -> np.ndarray:
+        """Place each row on the map between its best matching unit and the cells around it.
+
+        The place is the mean of the positions of the best matching unit and its neighbours, with weights that fall
+        with how much farther than the best one each prototype is: exp(-2 gap / mean gap). A row at its
+        prototype lies near the middle of its cell, one between two prototypes near their border.
+
+        Returns
+        -------
+        ndarray (n_samples, 2) float64
+            (x, y) in the units of `positions_`.
+        """
+        rows, codes = self._rows(X), self._codes()
+        best, squared = nearest(rows, codes)
+        table = torch.as_tensor(neighbor_table(*self.shape_, self.topology), device=rows.device)[best]
+        gaps = torch.full(table.shape, torch.inf, device=rows.device)
+        for j in range(table.shape[1]):
+            present = table[:, j] >= 0
+            there = (codes[table[present, j]] - rows[present]).square_().sum(1)
+            gaps[present, j] = (there - squared[present]).clamp_(min=0)
+        finite = torch.isfinite(gaps)
+        scale = torch.where(finite, gaps, 0).sum(1) / finite.sum(1).clamp(min=1)
+        weights = torch.exp(-2 * gaps / scale.clamp(min=1e-30)[:, None]).double()
+        positions = torch.as_tensor(self.positions_, device=rows.device)
+        offsets = positions[table.clamp(min=0)] - positions[best][:, None]
+        moved = (weights[..., None] * offsets).sum(1) / (1 + weights.sum(1, keepdim=True))
+        return (positions[best] + moved).cpu().numpy()
+
+    @property
+    def positions_(self) -> np.ndarray:
+        """Where the cells lie: (n_cells, 2) x and y, one unit apart; rows of hexagons are √3/2 apart."""
+        self._check_fitted()
+        return lattice_positions(*self.shape_, self.topology)
+
+    def _rows(self, X: Any) -> torch.Tensor:
+        self._check_fitted()
+        return as_tensor(validate_data(self, X, dtype=np.float32, order="C", reset=False), self._device())
+
+    def _codes(self) -> torch.Tensor:
+        return as_tensor(self.codebook_, self._device())
+
+    def _device(self) -> torch.device:
+        return torch.device(self.device)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.codebook_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def lattice_shape(
+    n_samples: int, deviations: torch.Tensor, rows: int | None = None, cols: int | None = None
+) -> tuple[int, int]:
+    """The sides of the map, (rows, cols), where they are not given: see the notes of `SOM`."""
+    if rows is not None and cols is not None:
+        return rows, cols
+    n_cells = min(5 * math.sqrt(n_samples), 1600.0)
+    if rows is not None:
+        return rows, max(1, round(n_cells / rows))
+    if cols is not None:
+        return max(1, round(n_cells / cols)), cols
+    ratio = min(2.0, float(deviations[0]) / max(float(deviations[1]), 1e-30)) if float(deviations[0]) > 0 else 1.0
+    short = max(1, round(math.sqrt(n_cells / ratio)))
+    return short, max(1, round(n_cells / short))
+
+
+def schedule(n_epochs: int, first: float, last: float, n_samples: int, n_cells: int) -> list[tuple[float, int]]:
+    """(sigma, rows seen) of each epoch.
+
+    The radius falls geometrically over the first three quarters of the epochs and then rests at `last`. Epochs before
+    the last quarter see `ROWS_PER_CELL` rows a cell, the last quarter sees all.
+    """
+    falling = max(1, round(0.75 * n_epochs))
+    first = max(first, last)
+    some = min(n_samples, max(1000, ROWS_PER_CELL * n_cells))
+    steps = []
+    for epoch in range(n_epochs):
+        share = min(1.0, epoch / falling)
+        steps.append((first * (last / first) ** share, some if epoch < falling and n_epochs > 1 else n_samples))
+    return steps
+
+
+def epoch_of(data: torch.Tensor, codebook: torch.Tensor, lattice: _Lattice, sigma: float) -> torch.Tensor:
+    """One epoch of the batch map: the new prototypes. A prototype that no row reaches stays where it was."""
+    sums, hits = group_sums(data, nearest_index(data, codebook), len(codebook))
+    spread = lattice.spread(torch.cat([sums, hits[:, None]], dim=1), sigma)
+    weight = spread[:, -1:]
+    return torch.where(weight > 1e-6, spread[:, :-1] / weight.clamp(min=1e-6), codebook)
+
+
+class _Lattice:
+    """The cells as points of a rectangular grid, on which a Gaussian is one product along each axis."""
+
+    def __init__(self, rows: int, cols: int, topology: Literal["rectangular", "hexagonal"], device: torch.device):
+        self.positions = torch.as_tensor(lattice_positions(rows, cols, topology), device=device)
+        step, width = (0.5, 2 * cols) if topology == "hexagonal" else (1.0, cols)
+        row = torch.arange(rows * cols, device=device) // cols
+        self.slot = row * width + (self.positions[:, 0] / step).round().long()
+        self.x = torch.arange(width, device=device, dtype=torch.float64) * step
+        self.y = torch.arange(rows, device=device, dtype=torch.float64) * (0.75**0.5 if topology == "hexagonal" else 1)
+
+    def spread(self, values: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The sums over all cells of `values` (n_cells, n), weighted by the neighborhood of radius `sigma`."""
+        height, width, n = len(self.y), len(self.x), values.shape[1]
+        grid = torch.zeros((height * width, n), dtype=values.dtype, device=values.device)
+        grid[self.slot] = values
+        grid = (_gaussian(self.y, sigma).to(values.dtype) @ grid.view(height, -1)).view(height, width, n)
+        return (_gaussian(self.x, sigma).to(values.dtype) @ grid).view(height * width, n)[self.slot]
+
+    def sheet(self, mean: torch.Tensor, axes: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
+        """Prototypes on the plane of two axes (2, n_features), the longer side of the lattice along the first."""
+        low, high = self.positions.min(0).values, self.positions.max(0).values
+        place = (self.positions - (low + high) / 2) / ((high - low) / 2).clamp(min=1e-9)
+        place = (place if high[0] - low[0] >= high[1] - low[1] else place.flip(1)).to(mean.dtype)
+        return mean + (place * 1.5 * deviations) @ axes
+
+
+def _gaussian(places: torch.Tensor, sigma: float) -> torch.Tensor:
+    return torch.exp(-(places[:, None] - places).square() / (2 * sigma**2))
+
+
+def _principal_plane(sample: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean (n_features,), two leading axes (2, n_features) and the deviations along them (2,); zeros where missing."""
+    mean = sample.mean(0)
+    axes = torch.zeros((2, sample.shape[1]), device=sample.device)
+    deviations = torch.zeros(2, device=sample.device)
+    n = min(2, *sample.shape)
+    if len(sample) > 1:
+        centred = (sample - mean).cpu().numpy()
+        _, values, vectors = randomized_svd(centred, n_components=n, random_state=seed)
+        axes[:n] = torch.from_numpy(np.ascontiguousarray(vectors)).to(sample.device)
+        deviations[:n] = torch.from_numpy(values / math.sqrt(len(sample))).to(sample.device)
+    return mean, axes, deviations

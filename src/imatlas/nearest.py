@@ -1,0 +1,237 @@
+"""Exact nearest neighbours by chunks: the one search that the SOM, k-means, neighbours and the copy audit share.
+
+Every function takes tensors on one device and works there. A chunk costs one matrix product,
+|x - c|² = |x|² - 2 x·c + |c|², taken after both sides were shifted by the mean of `centers`, so that data far from the
+origin lose no digits. Distances of winners are then computed again as a plain sum of squares: they are exact to the
+last bits of float32 and zero for equal rows. Memory besides the inputs and outputs stays under `memory` bytes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+MEMORY = 32 * 2**20
+"""Bytes for the buffers of one search where the caller names no limit: small enough to stay in a processor's cache."""
+
+_PAD = 64  # rows of a product come in multiples of this, so that a batch of one takes the same path as a batch of many
+_SPARE = 4  # candidates beyond k whose distances are computed exactly before the k nearest are chosen
+
+
+def as_tensor(array: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+    """An array as a float32 tensor on `device`, sharing its memory where it can. The tensor must not be written to."""
+    with warnings.catch_warnings():
+        # a memory map that was opened for reading is fine: nothing here writes to its input
+        warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
+
+
+def nearest(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the nearest center of every row.
+
+    Parameters
+    ----------
+    X : Tensor (n_samples, n_features)
+        Any real dtype; chunks are converted to the dtype of `centers`.
+    centers : Tensor (n_centers, n_features)
+        Floating point, on the device of `X`.
+    memory : int
+        Limit in bytes for the buffers.
+
+    Returns
+    -------
+    indices : Tensor (n_samples,) int64
+        The lowest index wins among equals.
+    squared_distances : Tensor (n_samples,)
+    """
+    indices = nearest_index(X, centers, memory=memory)
+    return indices, paired_distances(X, centers, indices, memory=memory)
+
+
+def nearest_index(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> torch.Tensor:
+    """The first half of `nearest`, for loops that need no distances. Returns indices (n_samples,)."""
+    indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
+    for start, stop, scores, _ in _score_chunks(X, centers, memory):
+        torch.argmin(scores, dim=1, out=indices[start:stop])
+    return indices
+
+
+def paired_distances(
+    X: torch.Tensor, centers: torch.Tensor, indices: torch.Tensor, *, memory: int = MEMORY
+) -> torch.Tensor:
+    """Squared distance of row i of `X` to `centers[indices[i]]` as a plain sum of squares. Returns (n_samples,)."""
+    squared = torch.empty(len(X), dtype=centers.dtype, device=X.device)
+    rows = max(1, min(len(X), memory // (2 * centers.element_size() * max(1, X.shape[1]))))
+    for start in range(0, len(X), rows):
+        stop = min(start + rows, len(X))
+        difference = centers[indices[start:stop]]
+        torch.sub(difference, X[start:stop], out=difference)
+        torch.sum(difference.square_(), dim=1, out=squared[start:stop])
+    return squared
+
+
+def k_nearest(
+    X: torch.Tensor,
+    queries: torch.Tensor,
+    k: int,
+    *,
+    exclude_self: torch.Tensor | None = None,
+    memory: int = MEMORY,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the `k` nearest rows of `X` for every query, nearest first.
+
+    Parameters
+    ----------
+    X : Tensor (n_samples, n_features)
+        Floating point.
+    queries : Tensor (n_queries, n_features)
+    k : int
+        At most n_samples, or n_samples - 1 with `exclude_self`.
+    exclude_self : Tensor (n_queries,) int64, optional
+        The row of `X` that each query is itself and that must not be found; -1 for a query that is none of them.
+    memory : int
+        Limit in bytes for the buffers.
+
+    Returns
+    -------
+    indices : Tensor (n_queries, k) int64
+    squared_distances : Tensor (n_queries, k)
+        Ascending; the lowest index comes first among equals.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `k` rows to find.
+    """
+    available = len(X) - (exclude_self is not None)
+    if not 1 <= k <= available:
+        raise ValueError(f"'k' must be between 1 and the {available} rows there are to find. Got {k}.")
+    wanted = min(k + _SPARE, len(X))
+    block = max(wanted, min(len(X), 16384))
+    indices = torch.empty((len(queries), k), dtype=torch.int64, device=X.device)
+    squared = torch.empty((len(queries), k), dtype=X.dtype, device=X.device)
+    rows = max(1, memory // (2 * X.element_size() * max(block, wanted * X.shape[1])))
+    for start in range(0, len(queries), rows):
+        stop = min(start + rows, len(queries))
+        own = None if exclude_self is None else exclude_self[start:stop]
+        found = _candidates(X, queries[start:stop], wanted, block, own, memory // 2)
+        indices[start:stop], squared[start:stop] = _settle(X, queries[start:stop], found, own, k)
+    return indices, squared
+
+
+def all_distances(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> torch.Tensor:
+    """Euclidean distance of every row to every center. Returns (n_samples, n_centers), in the dtype of `centers`.
+
+    From the expanded square: distances far below those between the centers carry its rounding, about 1e-3 of them.
+    """
+    distances = torch.empty((len(X), len(centers)), dtype=centers.dtype, device=X.device)
+    for start, stop, scores, shifted in _score_chunks(X, centers, memory):
+        squared = scores.mul_(2).add_(shifted.square().sum(1, keepdim=True)).clamp_(min=0)
+        torch.sqrt(squared, out=distances[start:stop])
+    return distances
+
+
+def group_sums(
+    X: torch.Tensor, groups: torch.Tensor, n_groups: int, weights: torch.Tensor | None = None, *, memory: int = MEMORY
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up the rows of each group, in the same order every time.
+
+    Parameters
+    ----------
+    X : Tensor (n_samples, n_features)
+    groups : Tensor (n_samples,) int64
+    n_groups : int
+    weights : Tensor (n_samples,), optional
+
+    Returns
+    -------
+    sums : Tensor (n_groups, n_features)
+    totals : Tensor (n_groups,)
+        Total weight of each group.
+    """
+    dtype = X.dtype if X.dtype.is_floating_point else torch.float32
+    weights = torch.ones(len(X), dtype=dtype, device=X.device) if weights is None else weights.to(dtype)
+    sums = torch.zeros((n_groups, X.shape[1]), dtype=dtype, device=X.device)
+    totals = torch.zeros(n_groups, dtype=dtype, device=X.device)
+    width = X.shape[1] + (0 if X.device.type == "cpu" else n_groups)
+    rows = max(1, min(len(X), memory // (sums.element_size() * max(1, width))))
+    for start in range(0, len(X), rows):
+        stop = min(start + rows, len(X))
+        part, weight = groups[start:stop], weights[start:stop]
+        if X.device.type == "cpu":
+            sums.index_add_(0, part, X[start:stop] * weight[:, None])
+            totals.index_add_(0, part, weight)
+        else:  # index_add_ on a GPU adds in any order; a product with the membership matrix does not
+            member = torch.zeros((stop - start, n_groups), dtype=dtype, device=X.device)
+            member.scatter_(1, part[:, None], weight[:, None])
+            sums.addmm_(member.T, X[start:stop].to(dtype))
+            totals += member.sum(0)
+    return sums, totals
+
+
+def _score_chunks(
+    X: torch.Tensor, centers: torch.Tensor, memory: int
+) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+    """Yield (start, stop, scores, shifted rows) chunk by chunk, in buffers that the next chunk overwrites.
+
+    `scores` (rows, n_centers) is (|x - c|² - |x|²) / 2 after the shift: what orders the centers of a row. The half of
+    |c|² rides in one more column of the product.
+    """
+    n_centers, n_features = centers.shape
+    shift = centers.mean(0)
+    table = torch.empty((n_features + 1, n_centers), dtype=centers.dtype, device=X.device)
+    torch.sub(shift[:, None], centers.T, out=table[:-1])
+    table[-1] = table[:-1].square().sum(0) / 2
+    rows = memory // (centers.element_size() * (n_centers + n_features + 1))
+    rows = max(_PAD, min(rows, len(X) + _PAD - 1) // _PAD * _PAD)
+    shifted = torch.zeros((rows, n_features + 1), dtype=centers.dtype, device=X.device)
+    shifted[:, -1] = 1
+    scores = torch.empty((rows, n_centers), dtype=centers.dtype, device=X.device)
+    for start in range(0, len(X), rows):
+        stop = min(start + rows, len(X))
+        used = stop - start
+        padded = -(-used // _PAD) * _PAD
+        torch.sub(X[start:stop], shift, out=shifted[:used, :-1])
+        torch.mm(shifted[:padded], table, out=scores[:padded])
+        yield start, stop, scores[:used], shifted[:used, :-1]
+
+
+def _candidates(
+    X: torch.Tensor, queries: torch.Tensor, wanted: int, block: int, own: torch.Tensor | None, memory: int
+) -> torch.Tensor:
+    """The `wanted` most promising rows of `X` for each query, by the expanded square: (n_queries, wanted)."""
+    best: torch.Tensor | None = None
+    index = torch.empty(0)
+    shift = X.mean(0)  # one shift for all blocks: their scores must compare
+    for first in range(0, len(X), block):
+        part = X[first : first + block] - shift
+        half = part.square().sum(1) / 2
+        scores = torch.addmm(half, queries - shift, part.T, alpha=-1)
+        if own is not None:
+            row = torch.nonzero((own >= first) & (own < first + len(part)))[:, 0]
+            scores[row, own[row] - first] = torch.inf
+        found = torch.topk(scores, min(wanted, len(part)), dim=1, largest=False)
+        if best is None:
+            best, index = found.values, found.indices
+            continue
+        both = torch.cat([best, found.values], dim=1)
+        chosen = torch.topk(both, wanted, dim=1, largest=False)
+        best = chosen.values
+        index = torch.cat([index, found.indices + first], dim=1).gather(1, chosen.indices)
+    return index
+
+
+def _settle(
+    X: torch.Tensor, queries: torch.Tensor, found: torch.Tensor, own: torch.Tensor | None, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `k` nearest among the candidates by their exact distances, ties broken by the lower index."""
+    found = found.sort(dim=1).values
+    squared = (X[found] - queries[:, None]).square_().sum(2)
+    if own is not None:
+        squared.masked_fill_(found == own[:, None], torch.inf)
+    order = torch.sort(squared, dim=1, stable=True)
+    chosen = order.indices[:, :k]
+    return found.gather(1, chosen), order.values[:, :k]
