@@ -21,12 +21,12 @@ from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest, locked
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.progress import JsonLines
+from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, THUMBNAIL, Job, Settings, choose_encoder, default_budget
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
-from imatlas.progress import JsonLines
-from imatlas.schedule import parse_budget
 
 
 def learn(

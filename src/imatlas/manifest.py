@@ -71,7 +71,8 @@ class Manifest:
         path = Path(folder) / "atlas.json"
         if not path.is_file():
             raise SourceError(
-                f"There is no atlas in '{folder}': 'atlas.json' was not found; make one with 'imatlas learn FOLDER -o {folder}'."
+                f"There is no atlas in '{folder}': 'atlas.json' was not found; "
+                f"make one with 'imatlas learn FOLDER -o {folder}'."
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +82,7 @@ class Manifest:
             raise ArtifactError(f"'{path}' is damaged ({error}); learn the atlas again with --overwrite.") from error
         if version > FORMAT:
             raise ArtifactError(
-                f"'{folder}' has format {version}, and this imatlas {__version__} reads up to {FORMAT}; upgrade imatlas."
+                f"'{folder}' has format {version}; this imatlas {__version__} reads up to {FORMAT}: upgrade imatlas."
             )
         return cls(**known)
 

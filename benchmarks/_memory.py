@@ -1,0 +1,64 @@
+"""Run a command and watch the memory of all its processes."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command went: wall seconds, peak of the summed PSS of all its processes in MB, and what it printed."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path | None = None) -> Run:
+    """Run `command` to its end, reading the proportional set size of its process tree every `every` seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If the command fails, with what it printed.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
+    peak, lines = 0.0, []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+    reader.start()
+    while process.poll() is None:
+        peak = max(peak, sum(_pss_mb(pid) for pid in _tree(process.pid)))
+        time.sleep(every)
+    reader.join()
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}:\n{''.join(lines)}")
+    return Run(seconds, peak, "".join(lines))
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for parent in found:
+        try:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0

@@ -1,0 +1,163 @@
+"""The command line: in process for every verb, and once from an installed wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imatlas as ia
+from imatlas.cli import main
+from tests.test_learning import write_patches
+
+VERBS = ("check", "learn", "fit", "info", "report", "table", "search", "sample", "score", "demo")
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("cli")
+    photos = write_patches(root / "photos", 60)
+    assert main(["learn", str(photos), "-o", str(root / "photos.atlas"), "--budget", "3s", "--json"]) == 0
+    return root / "photos.atlas"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"imatlas {verb}" in out
+    if verb != "fit":
+        assert "Example:" in out
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy():
+    code = (
+        "import sys; from imatlas.cli import main; main(['--help']); main(['learn']); "
+        "heavy = {'torch', 'sklearn', 'lance', 'numpy', 'PIL'} & set(sys.modules); sys.exit(3 if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f" {verb} " in done.stdout for verb in VERBS)
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    assert main(["learn"]) == 2
+    assert main(["nosuchverb"]) == 2
+    assert main(["search"]) == 2
+    assert "Missing argument" in capsys.readouterr().err
+
+
+def test_a_failure_is_one_line_and_exits_with_1(tmp_path, capsys):
+    assert main(["info", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Error: There is no atlas in")
+    assert err.count("\n") == 1
+
+
+def test_check_prints_words_and_json(atlas, capsys):
+    photos = str(atlas.parent / "photos")
+    assert main(["check", photos]) == 0
+    out = capsys.readouterr().out
+    assert "60" in out
+    assert f"imatlas learn {photos} -o photos.atlas" in out
+    assert main(["check", photos, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "check"
+
+
+def test_info_table_and_search(atlas, tmp_path, capsys):
+    assert main(["info", str(atlas), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"] is True
+    for ending in ("csv", "parquet", "json"):
+        assert main(["table", str(atlas), "-o", str(tmp_path / f"rows.{ending}")]) == 0
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 61
+    assert main(["table", str(atlas), "-o", str(tmp_path / "rows.csv")]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["search", str(atlas), "coins-0001.png", "-k", "4", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_path, capsys):
+    sheet = tmp_path / "new.png"
+    assert main(["sample", str(atlas), "-n", "5", "--seed", "2", "-o", str(sheet)]) == 0
+    recipe = json.loads(Image.open(sheet).text["imatlas"])
+    assert (recipe["n"], recipe["seed"]) == (5, 2)
+    before = sheet.read_bytes()
+    assert main(["sample", str(atlas), "-o", str(sheet)]) == 1
+    assert sheet.read_bytes() == before
+    assert main(["sample", str(atlas), "-n", "3", "--seed", "2", "-o", str(tmp_path / "singles")]) == 0
+    singles = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "singles").iterdir())]
+    np.testing.assert_array_equal(np.stack(singles), ia.load(atlas).sample(3, random_state=2)[..., 0])
+    capsys.readouterr()
+
+
+def test_report_and_score(atlas, tmp_path, capsys):
+    assert main(["report", str(atlas), "-o", str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").stat().st_size > 50_000
+    capsys.readouterr()
+    assert main(["score", str(atlas), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["pca_mse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("vae", ["--latent-dim", "4", "--max-steps", "5", "--no-progress"]),
+        ("kmeans", ["--n-clusters", "3"]),
+        ("som", ["--rows", "3", "--cols", "3", "--topology", "hexagonal"]),
+    ],
+)
+def test_fit_takes_the_options_that_the_model_declares(atlas, tmp_path, model, options, capsys):
+    folder = tmp_path / model
+    assert main(["fit", model, str(atlas.parent / "photos"), "-o", str(folder), *options]) == 0
+    loaded = ia.load(folder)
+    for option, value in zip(options[::2], options[1::2], strict=False):
+        assert str(loaded.get_params()[option[2:].replace("-", "_")]) == value
+    assert main(["fit", model, str(atlas.parent / "photos"), "-o", str(folder)]) == 1
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_fit_tells_a_wrong_value_in_one_line(atlas, tmp_path, capsys):
+    assert main(["fit", "vae", str(atlas.parent / "photos"), "-o", str(tmp_path / "x"), "--latent-dim", "0"]) == 1
+    assert "'latent_dim' parameter of VAE must be" in capsys.readouterr().err
+
+
+def test_an_installed_wheel_works_away_from_the_checkout(tmp_path):
+    root = Path(__file__).parents[1]
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    wheel = next(tmp_path.glob("imatlas-*.whl"))
+    target = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True, timeout=120)
+    env = {**os.environ, "PYTHONPATH": str(target)}
+    photos = write_patches(tmp_path / "photos", 40)
+
+    def imatlas(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "imatlas", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=180)
+
+    where = [sys.executable, "-c", "import imatlas; print(imatlas.__file__)"]
+    assert (
+        str(target) in subprocess.run(where, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+    )
+    done = imatlas("learn", str(photos), "-o", "photos.atlas", "--budget", "3s")
+    assert done.returncode == 0, done.stderr
+    assert "Next:" in done.stdout
+    assert (tmp_path / "photos.atlas" / "report.html").stat().st_size > 50_000

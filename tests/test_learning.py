@@ -1,0 +1,196 @@
+"""The main job on small real pictures: learn, stop, continue, update, move; and nothing lost in between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import imatlas as ia
+from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError, SourceError
+from imatlas.manifest import Manifest
+
+BUDGET = "6s"
+
+
+def write_patches(folder: Path, n: int, *, start: int = 0) -> Path:
+    """Grey patches (28 x 28) of three bundled photographs, so that the own encoder is chosen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = {"camera": data.camera(), "coins": data.coins(), "brick": data.brick()}
+    rng = np.random.default_rng(start)
+    for i in range(start, start + n):
+        name, photo = list(photos.items())[i % 3]
+        top, left = rng.integers(0, np.array(photo.shape) - 56)
+        patch = Image.fromarray(photo[top : top + 56, left : left + 56]).resize((28, 28))
+        patch.save(folder / f"{name}-{i:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = write_patches(tmp_path_factory.mktemp("source") / "photos", 240)
+    (folder / "broken.png").write_bytes((folder / "brick-0002.png").read_bytes()[:200])
+    (folder / "notes.txt").write_text("no image")
+    shutil.copy(folder / "camera-0000.png", folder / "copy of camera.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(photos, tmp_path_factory) -> Path:
+    """A finished atlas; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("atlas") / "photos.atlas"
+    ia.learn(photos, folder, budget=BUDGET, progress=False)
+    return folder
+
+
+def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
+    atlas = ia.load(learnt)
+    assert len(atlas) == 241
+    assert atlas.manifest.finished
+    rows = atlas.table().to_pydict()
+    assert set(rows) == {"key", "width", "height", "held_out", "cell", "x", "y", "cluster", "outlier", "duplicate_of"}
+    assert rows["duplicate_of"][rows["key"].index("copy of camera.png")] == "camera-0000.png"
+    assert 0 < sum(rows["held_out"]) < 60
+    som = atlas.model("map")
+    assert max(rows["cell"]) < len(som.codebook_)
+    skipped = (learnt / "skipped.csv").read_text()
+    assert "broken.png" in skipped
+    assert "1 file" in skipped  # the text file, counted in one line
+    html = (learnt / "report.html").read_text()
+    assert "broken.png" in html
+    assert len(html) > 100_000
+    assert all(json.loads(line) for line in (learnt / "metrics.jsonl").read_text().splitlines())
+
+
+def test_neighbours_are_of_the_same_photograph(learnt):
+    found = ia.load(learnt).search("brick-0005.png", k=8).to_pylist()
+    assert [row["rank"] for row in found] == list(range(1, 9))
+    assert sum(row["key"].startswith("brick") for row in found) >= 6
+    distances = [row["distance"] for row in found]
+    assert distances == sorted(distances)
+    assert "brick-0005.png" not in [row["key"] for row in found]
+
+
+def test_a_picture_from_outside_is_found_too(learnt, photos, tmp_path):
+    shutil.copy(photos / "coins-0001.png", tmp_path / "query.png")
+    found = ia.load(learnt).search(tmp_path / "query.png", k=3).to_pylist()
+    assert found[0]["key"] == "coins-0001.png"
+    assert found[0]["distance"] == pytest.approx(0, abs=1e-3)
+
+
+def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
+    atlas = ia.load(learnt)
+    images = atlas.sample(9, random_state=3)
+    assert images.shape == (9, 28, 28, 1)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(atlas.sample(4, random_state=3), images[:4])
+    assert not np.array_equal(atlas.sample(4, random_state=4), images[:4])
+    assert images.reshape(9, -1).std(0).mean() > 5
+
+
+def test_the_same_again_does_nothing_and_other_settings_stop_with_a_list(learnt, photos, capsys):
+    before = (learnt / "atlas.json").read_bytes()
+    ia.learn(photos, learnt, budget=BUDGET)
+    assert "Nothing has changed" in capsys.readouterr().out
+    assert (learnt / "atlas.json").read_bytes() == before
+    with pytest.raises(ArtifactError, match=r"clusters was None and is now 4; image_size was None and is now 32"):
+        ia.learn(photos, learnt, budget=BUDGET, clusters=4, image_size=32)
+
+
+def test_an_atlas_that_was_moved_away_from_its_images_still_works(learnt, photos, tmp_path):
+    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+    shutil.rmtree(moved / "cache")
+    manifest = Manifest.read(moved)
+    manifest.source = "/nowhere/photos"
+    manifest.commit(moved)
+    atlas = ia.load(moved)
+    assert len(atlas.search("coins-0001.png", k=5)) == 5
+    assert atlas.sample(2, random_state=0).shape == (2, 28, 28, 1)
+    report = atlas.report(tmp_path / "report.html")
+    assert report.stat().st_size > 100_000
+    assert atlas.score().metrics["heldout_mse"] > 0
+
+
+def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, photos, tmp_path):
+    grown = Path(shutil.copytree(photos, tmp_path / "photos"))
+    folder = tmp_path / "photos.atlas"
+    ia.learn(grown, folder, budget=BUDGET, progress=False)
+    old = {row["key"]: row for row in ia.load(folder).table().to_pylist()}
+    encoder_before = Manifest.read(folder).models
+    write_patches(grown, 24, start=1000)
+    (grown / "brick-0002.png").unlink()
+    atlas = ia.learn(grown, folder, budget=BUDGET, progress=False)
+    new = {row["key"]: row for row in atlas.table().to_pylist()}
+    assert len(new) == len(old) + 24 - 1
+    assert "brick-0002.png" not in new
+    assert atlas.manifest.models == encoder_before
+    for key in set(old) & set(new):
+        assert (new[key]["cell"], new[key]["x"], new[key]["cluster"], new[key]["held_out"]) == (
+            old[key]["cell"], old[key]["x"], old[key]["cluster"], old[key]["held_out"],
+        )  # fmt: skip
+
+
+def test_kill_at_any_moment_then_the_same_command_finishes(photos, tmp_path):
+    folder = tmp_path / "killed.atlas"
+    command = [sys.executable, "-m", "imatlas", "learn", str(photos), "-o", str(folder), "--budget", "4s"]
+    for delay in (2.5, 4.0, 6.0):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (folder / "atlas.json").exists():
+            Manifest.read(folder)  # always whole
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    atlas = ia.load(folder)
+    assert atlas.manifest.finished
+    assert len(atlas) == 241
+    named = {*atlas.manifest.models.values(), "images.lance"}
+    left = {p.name for p in folder.iterdir()} - named
+    assert left <= {"atlas.json", "cache", "metrics.jsonl", "skipped.csv", "report.html", ".lock"}
+
+
+def test_a_second_writer_is_refused(photos, tmp_path):
+    from imatlas.manifest import locked
+
+    folder = tmp_path / "busy.atlas"
+    folder.mkdir()
+    with locked(folder), pytest.raises(AtlasBusyError, match="Another process is writing"), locked(folder):
+        pass
+
+
+def test_wrong_calls_say_what_to_do(photos, tmp_path):
+    with pytest.raises(SourceError):
+        ia.learn(tmp_path / "nothing", tmp_path / "a.atlas", progress=False)
+    few = write_patches(tmp_path / "few", 3)
+    with pytest.raises(InputError, match=r"at least 8 usable images\. Got 3"):
+        ia.learn(few, tmp_path / "b.atlas", progress=False)
+    with pytest.raises(ParameterError, match="'encoder' of learn must be one of"):
+        ia.learn(photos, tmp_path / "c.atlas", encoder="nosuch")
+    with pytest.raises(ParameterError, match="budget"):
+        ia.learn(photos, tmp_path / "d.atlas", budget="soon")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match="is not an atlas"):
+        ia.learn(photos, mine, overwrite=True)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(SourceError, match="no atlas in"):
+        ia.Atlas(mine)
+
+
+def test_an_array_is_a_source_like_any_other(tmp_path, fashion):
+    pixels = fashion[0][:300]
+    atlas = ia.learn(pixels, tmp_path / "clothes.atlas", budget="5s", clusters=6, progress=False)
+    assert len(atlas) == 300
+    assert len(set(atlas.table()["cluster"].to_pylist())) == 6
+    np.testing.assert_array_equal(atlas.pixels([5])[0, :, :, 0], pixels[5])
