@@ -23,7 +23,9 @@ def main(argv: list[str]) -> None:
     rows = []
     for name, arguments in CASES.items():
         seconds = [_once(arguments) for _ in range(RUNS + 1)][1:]
-        rows.append([name, statistics.median(seconds), min(seconds), max(seconds), "yes" if max(seconds) < 0.5 else "no"])
+        rows.append(
+            [name, statistics.median(seconds), min(seconds), max(seconds), "yes" if max(seconds) < 0.5 else "no"]
+        )
     save_table(
         "startup",
         "Seconds until the command line answers",
