@@ -32,7 +32,7 @@ def rng(*parts: int | str) -> np.random.Generator:
 
 
 def noise(seed: int, n: int, size: int) -> np.ndarray:
-    """Standard normal draws (n, size) float32; row i depends on (seed, i) alone, so more rows never change earlier ones."""
+    """Standard normal draws (n, size) float32; row i depends on (seed, i) alone, so more rows change no earlier one."""
     rows = [rng(seed, "sample", i).standard_normal(size, dtype=np.float32) for i in range(n)]
     return np.stack(rows) if rows else np.zeros((0, size), np.float32)
 

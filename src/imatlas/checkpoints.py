@@ -1,19 +1,79 @@
-"""A run on disk: one safetensors file that holds the tensors and, in its header, the plain values. Replaced whole."""
+"""What a run keeps: a copy of all weights in memory to go back to, and the same on disk to go on from."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imatlas.errors import ArtifactError
 
 NAME = "checkpoint.safetensors"
+"""The one file of a checkpoint: tensors, and in its header the plain values as JSON."""
+
+AVERAGE_EVERY = 8
+"""Steps between two updates of the averaged weights."""
+
+
+class Weights:
+    """Every tensor of a run: the live weights, their running average, and what the optimizers remember.
+
+    Parameters
+    ----------
+    live : torch.nn.Module
+        The network that is trained, on its device.
+    optimizers : dict of str to Optimizer
+    """
+
+    def __init__(self, live: nn.Module, optimizers: dict[str, Optimizer]) -> None:
+        self.live = live
+        self.average = copy.deepcopy(live).eval().requires_grad_(False)
+        self.optimizers = optimizers
+        self.kept: dict[str, Tensor] = {}
+
+    def update_average(self, step: int) -> None:
+        """Move the average towards the live weights; its half-life is a fiftieth of the run so far."""
+        decay = 0.5 ** (AVERAGE_EVERY / min(500.0, 0.02 * max(1, step)))
+        average, live = list(self.average.parameters()), [p.detach() for p in self.live.parameters()]
+        get_ema_multi_avg_fn(decay)(average, live, None)
+        for kept, buffer in zip(self.average.buffers(), self.live.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    def snapshot(self) -> None:
+        """Copy everything to `kept`."""
+        tensors = {f"live/{k}": v for k, v in self.live.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(v) for key, v in values.items()}
+        self.kept = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def restore(self) -> None:
+        """Put everything in `kept` back."""
+        modules: dict[str, dict[str, Tensor]] = {"live": {}, "average": {}}
+        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.optimizers}
+        for path, tensor in self.kept.items():
+            part, _, name = path.partition("/")
+            if part != "optimizer":
+                modules[part][name] = tensor
+                continue
+            optimizer_name, index, key = name.rsplit("/", 2)
+            # load_state_dict may take a tensor as it is, and the next step would then change the copy
+            states[optimizer_name].setdefault(int(index), {})[key] = tensor.clone()
+        self.live.load_state_dict(modules["live"])
+        self.average.load_state_dict(modules["average"])
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
 
 
 def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -55,6 +115,12 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(f"The checkpoint '{path}' is damaged ({error}); delete it to start anew.") from error
+
+
+def saved_seed(folder: str | Path | None) -> int | None:
+    """The seed of the run whose checkpoint is in `folder`, None where there is none."""
+    saved = None if folder is None else read(Path(folder))
+    return None if saved is None else int(saved[1]["seed"])
 
 
 def check_same_run(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:

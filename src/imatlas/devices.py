@@ -52,7 +52,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def place(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a module to the device, its convolutions in the layout that is faster there. Does nothing the second time."""
+    """Move a module to the device, its convolutions in the layout that is faster there; a second call does nothing."""
     # pixels come as (N, H, W, C): channels_last is also the layout that needs no copy
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -20,6 +20,11 @@ def masked_mean(values: Tensor, known: Tensor | None, dim: int | tuple[int, ...]
     return kept.sum(dim) / known.sum(dim).clamp(min=1)
 
 
+def masked_sum(values: Tensor, known: Tensor | None) -> Tensor:
+    """The sum over what is known of each image: (N, C, H, W) -> (N,)."""
+    return (values if known is None else values * known).flatten(1).sum(1)
+
+
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each dimension, in nats: Kingma, Welling 2014, appendix B."""
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)

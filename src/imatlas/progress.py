@@ -1,10 +1,12 @@
-"""What a run says while it goes: a bar on a terminal, plain lines elsewhere, events for programs and files."""
+"""What a run says while it goes, and what it hears: a bar or plain lines, events for programs and files, Ctrl-C."""
 
 from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +104,29 @@ class Progress:
             self._bar.console.print(f"{self.title}: {message}", markup=False, highlight=False)
         else:
             print(f"{self.title}: {message}", file=self.stream, flush=True)
+
+
+class Interrupt:
+    """Holds back the first Ctrl-C until a step is whole; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._usual: Any = None
+
+    def __enter__(self) -> Interrupt:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._usual = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._usual is not None:
+            signal.signal(signal.SIGINT, self._usual)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            signal.default_int_handler(number, frame)
+        self.asked = True
 
 
 def duration(seconds: float) -> str:

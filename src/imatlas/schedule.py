@@ -1,14 +1,10 @@
-"""When things happen in a run: how long it takes, which images come next, how fast it learns, whether it still does."""
+"""When things happen in a run: how long it takes, how fast it learns when, whether it still learns."""
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 
-import numpy as np
-
-from imatlas import chance
 from imatlas.errors import ParameterError
 
 LATE = 0.8
@@ -44,22 +40,6 @@ def parse_budget(budget: float | str | None) -> float | None:
 def default_steps(n_images: int, batch_size: int) -> int:
     """Steps of a run that was given neither `max_steps` nor a `budget`: 30 epochs, at least 1,000, at most 20,000."""
     return min(20_000, max(1_000, 30 * n_images // batch_size))
-
-
-def batch_rows(n_images: int, seed: int, start: int, size: int) -> np.ndarray:
-    """Rows (size,) number `start` and on in the endless row of permutations, each drawn from (seed, epoch)."""
-    parts = []
-    while size > 0:
-        epoch, offset = divmod(start, n_images)
-        part = _permutation(n_images, seed, epoch)[offset : offset + size]
-        parts.append(part)
-        start, size = start + len(part), size - len(part)
-    return np.concatenate(parts)
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(n_images: int, seed: int, epoch: int) -> np.ndarray:
-    return chance.rng(seed, "epoch", epoch).permutation(n_images)
 
 
 def learning_rate(step: int, decay_start: int | None, max_steps: int | None) -> float:

@@ -11,11 +11,8 @@ only, and those are written down with their step. So weights are a function of d
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -26,13 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imatlas import chance, checkpoints, devices, schedule
+from imatlas.batches import Batch, Data, batch_rows, make_batch
+from imatlas.checkpoints import Weights
 from imatlas.errors import TrainingError
-from imatlas.images.spec import ImageSpec
-from imatlas.images.tensors import to_tensor
-from imatlas.progress import Callback, Progress, duration
+from imatlas.progress import Callback, Interrupt, Progress, duration
 
 SNAPSHOT = 100
 """Steps between two copies of the state in memory, to which a run goes back when a loss is not finite."""
@@ -49,9 +45,6 @@ PROBE = range(12, 20)
 EVALUATE_EVERY = 250
 """Most steps between two looks at the held-out images."""
 
-AVERAGE_EVERY = 8
-"""Steps between two updates of the averaged weights."""
-
 ENOUGH_STEPS = 600
 """With a budget, the batch is halved (not below 16) until at least so many steps fit."""
 
@@ -62,16 +55,6 @@ MAX_FAILURES = 6
 """Restarts without reaching the next snapshot, after which a run gives up."""
 
 Decision = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What `_losses` gets: images x (N, C, H, W) in [-1, 1] with missing pixels 0; `known` (same shape, bool) is None
-    where nothing is missing; y (N, …) is what the user passed to condition on, or None."""
-
-    x: Tensor
-    known: Tensor | None = None
-    y: Tensor | None = None
 
 
 class Learner(Protocol):
@@ -92,22 +75,6 @@ class Learner(Protocol):
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]: ...
 
     def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Data:
-    """The images to learn from, and those kept aside: pixels (N, H, W, C), conditions y (N, …) or None."""
-
-    pixels: np.ndarray
-    spec: ImageSpec
-    held_out: np.ndarray
-    y: np.ndarray | None = None
-    held_out_y: np.ndarray | None = None
-    rows: np.ndarray | None = None
-    """Which rows of `pixels` are learnt from (all where None), so that a memory-mapped array is never copied."""
-
-    def __len__(self) -> int:
-        return len(self.pixels if self.rows is None else self.rows)
 
 
 @dataclass
@@ -186,42 +153,6 @@ def train(
     return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback).run()
 
 
-def make_batch(
-    pixels: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu", y: np.ndarray | None = None
-) -> Batch:
-    """Pixels (N, H, W, C) as a batch; what is NaN or infinite counts as missing."""
-    x = to_tensor(pixels, spec, device)
-    known = None
-    if spec.dtype == "float32":
-        finite = torch.isfinite(x)
-        if not bool(finite.all()):
-            known, x = finite, torch.where(finite, x, 0.0)
-    return Batch(x, known, None if y is None else torch.as_tensor(y, device=device))
-
-
-class _Interrupt:
-    """Holds back the first Ctrl-C until a step is whole; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._usual: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._usual = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._usual is not None:
-            signal.signal(signal.SIGINT, self._usual)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
-            signal.default_int_handler(number, frame)
-        self.asked = True
-
-
 class _Run:
     """One run: the state, and what happens to it."""
 
@@ -242,9 +173,9 @@ class _Run:
         self.pending = None if replay is None else list(replay)
         self.budget = schedule.parse_budget(learner.budget)
         self.device = devices.pick_device(learner.device)
-        self.live = devices.place(module, self.device).train()
-        self.average = copy.deepcopy(self.live).eval().requires_grad_(False)
-        self.optimizers = learner._optimizers(self.live)
+        module = devices.place(module, self.device).train()
+        self.optimizers = learner._optimizers(module)
+        self.weights = Weights(module, self.optimizers)
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.state = self._start_state()
         self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)
@@ -273,10 +204,10 @@ class _Run:
         self._resume()
         self._begin = time.monotonic() - self.state.seconds
         self._saved_at = self.state.seconds
-        self._snapshot()
+        self.weights.snapshot()
         self._announce()
         try:
-            with _Interrupt() as interrupt:
+            with Interrupt() as interrupt:
                 while not self._finished():
                     if self._replayed():
                         continue
@@ -313,35 +244,35 @@ class _Run:
             self.probe_seconds[state.step] = time.perf_counter() - began
         state.images_seen += state.batch_size
         state.step += 1
-        if state.step % AVERAGE_EVERY == 0 or self._finished():
-            self._update_average()
+        if state.step % checkpoints.AVERAGE_EVERY == 0 or self._finished():
+            self.weights.update_average(state.step)
         state.seconds = time.monotonic() - self._begin
         if state.step % self._evaluation_interval() == 0 or self._finished():
             self._evaluate()
         if state.step % SNAPSHOT == 0:
             state.failures = 0
-            self._snapshot()
+            self.weights.snapshot()
             if state.seconds - self._saved_at >= CHECKPOINT_SECONDS:
                 self._save_checkpoint()
         self._tick()
 
     def _next_batch(self) -> Batch:
         data, state = self.data, self.state
-        rows = schedule.batch_rows(len(data), self.seed, state.images_seen, state.batch_size)
+        rows = batch_rows(len(data), self.seed, state.images_seen, state.batch_size)
         if data.rows is not None:
             rows = data.rows[rows]
         y = None if data.y is None else data.y[rows]
         return make_batch(data.pixels[rows], data.spec, self.device, y)
 
     def _learn(self, batch: Batch) -> bool:
-        """One step of every optimizer; False, and nothing learnt from that loss, where it or its gradient is not finite."""
+        """One step of every optimizer; False where a loss or its gradient is not finite."""
         state = self.state
         share = state.rate * schedule.learning_rate(state.step, state.decay_start, state.max_steps)
         for name, optimizer in self.optimizers.items():
             for group, base in zip(optimizer.param_groups, self.base_rates[name], strict=True):
                 group["lr"] = base * share
         self.generator.manual_seed(chance.seed_of(self.seed, "step", state.step))
-        losses = self.learner._losses(self.live, batch, self.generator)
+        losses = self.learner._losses(self.weights.live, batch, self.generator)
         first = True
         while True:
             with devices.autocast(self.device, self._precision()):
@@ -371,14 +302,6 @@ class _Run:
             value = value.detach().float()
             self.totals[name] = self.totals[name] + value if name in self.totals else value
 
-    def _update_average(self) -> None:
-        """Move the averaged weights towards the live ones; their half-life is a fiftieth of the run so far."""
-        decay = 0.5 ** (AVERAGE_EVERY / min(500.0, 0.02 * max(1, self.state.step)))
-        average, live = list(self.average.parameters()), [p.detach() for p in self.live.parameters()]
-        get_ema_multi_avg_fn(decay)(average, live, None)
-        for kept, buffer in zip(self.average.buffers(), self.live.buffers(), strict=True):
-            kept.copy_(buffer)
-
     # -- decisions -----------------------------------------------------------------------------------------------
 
     def _decide(self, decision: str, message: str, **values: Any) -> None:
@@ -391,15 +314,15 @@ class _Run:
     def _act(self, entry: Decision) -> None:
         state, kind = self.state, entry["decision"]
         if kind in ("rollback", "out_of_memory"):
-            self._restore()
+            self.weights.restore()
         if kind == "rollback":
             # the batch that failed is not tried again
             state.images_seen += state.batch_size
             state.step += 1
         if kind == "snapshot":
-            self._snapshot()
+            self.weights.snapshot()
         if kind == "stop":
-            self._update_average()
+            self.weights.update_average(state.step)
         for name in ("precision", "batch_size", "max_steps", "decay_start", "rate"):
             if name in entry:
                 setattr(state, name, entry[name])
@@ -457,13 +380,13 @@ class _Run:
         state.failures += 1
         if state.failures > MAX_FAILURES:
             raise TrainingError(
-                f"The loss was not finite {state.failures} times in a row up to step {state.step}, at ever lower rates; "
-                f"set a learning_rate below {self.learner.learning_rate * state.rate:.1g}, "
+                f"The loss was not finite {state.failures} times in a row up to step {state.step}, "
+                f"each time at a lower rate; set a learning_rate below {self.learner.learning_rate * state.rate:.1g}, "
                 "or look for extreme values in the images."
             )
         self._decide(
             "rollback",
-            f"The loss was not finite at step {state.step}; going on from the last good state at half the learning rate.",
+            f"The loss was not finite at step {state.step}; going on from the last good state at half the rate.",
             rate=state.rate / 2,
         )
 
@@ -481,41 +404,12 @@ class _Run:
 
     # -- what is kept --------------------------------------------------------------------------------------------
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the run by name, live."""
-        tensors = {f"live/{k}": v for k, v in self.live.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
-        for name, optimizer in self.optimizers.items():
-            for index, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(v) for key, v in values.items()}
-        return tensors
-
-    def _snapshot(self) -> None:
-        self.kept = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
-
-    def _restore(self) -> None:
-        """Put the last snapshot back; the step counter does not go back."""
-        parts: dict[str, dict[str, Tensor]] = {"live": {}, "average": {}}
-        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.optimizers}
-        for path, tensor in self.kept.items():
-            part, _, name = path.partition("/")
-            if part != "optimizer":
-                parts[part][name] = tensor
-                continue
-            optimizer, index, key = name.rsplit("/", 2)
-            states[optimizer].setdefault(int(index), {})[key] = tensor.clone()
-        self.live.load_state_dict(parts["live"])
-        self.average.load_state_dict(parts["average"])
-        for name, optimizer in self.optimizers.items():
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
-
     def _save_checkpoint(self) -> None:
         if self.folder is None:
             return
         values = {"identity": self.identity, "seed": self.seed, "state": asdict(self.state)}
         try:
-            checkpoints.write(self.folder, self.kept, values)
+            checkpoints.write(self.folder, self.weights.kept, values)
         except OSError as error:
             self.progress.event(
                 "problem", f"The checkpoint could not be written ({error}); training goes on without it."
@@ -530,10 +424,10 @@ class _Run:
             return
         tensors, values = saved
         checkpoints.check_same_run(self.folder, values["identity"], self.identity)
-        self.kept = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self.weights.kept = tensors
         self.seed = values["seed"]
         self.state = State(**values["state"])
-        self._restore()
+        self.weights.restore()
         for entry in self.state.decisions:
             if entry["decision"] == "warm_up":
                 self.expected_steps = entry["expected_steps"]
@@ -570,7 +464,7 @@ class _Run:
                 part = slice(start, start + state.batch_size)
                 y = None if data.held_out_y is None else data.held_out_y[part]
                 batch = make_batch(data.held_out[part], data.spec, self.device, y)
-                total += float(self.learner._held_out_loss(self.average, batch, generator)) * len(batch.x)
+                total += float(self.learner._held_out_loss(self.weights.average, batch, generator)) * len(batch.x)
         numbers: dict[str, Any] = {name: float(value) / max(1, self.n_totals) for name, value in self.totals.items()}
         numbers["held_out"] = total / n_images if n_images else None
         self.totals, self.n_totals = {}, 0
@@ -582,7 +476,7 @@ class _Run:
         self.progress.event("loss", **line)
 
     def _announce(self) -> None:
-        n_weights = sum(p.numel() for p in self.live.parameters())
+        n_weights = sum(p.numel() for p in self.weights.live.parameters())
         self.progress.event(
             "start",
             f"Learning from {len(self.data)} images with {n_weights / 1e6:.2f} M weights on {self.device}.",
@@ -606,7 +500,7 @@ class _Run:
         if not state.history or state.history["step"][-1] != state.step:
             self._evaluate()
         if self.folder is not None:
-            self._snapshot()
+            self.weights.snapshot()
             self._save_checkpoint()
         words = schedule.verdict(state.history["held_out"])
         held_out = state.history["held_out"][-1]
@@ -617,7 +511,7 @@ class _Run:
             step=state.step, seconds=state.seconds, held_out=held_out, verdict=words,
         )  # fmt: skip
         return Trained(
-            module=self.average.requires_grad_(True),
+            module=self.weights.average.requires_grad_(True),
             history=state.history,
             decisions=state.decisions,
             verdict=words,

@@ -19,13 +19,13 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from imatlas import chance
+from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
 from imatlas.models.network import DEPTHS, WIDTHS, ImageEstimator, Size
 from imatlas.nn.decoder import Decoder
 from imatlas.nn.encoder import Encoder
-from imatlas.training import Batch
 
 MIXTURE_IMAGES = 10_000
 """Most training images whose vectors the mixture is fitted to."""

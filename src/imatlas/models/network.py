@@ -1,4 +1,4 @@
-"""What every model that trains a network on images shares: the training fields, and the way from images to `module_`."""
+"""What every model that trains a network on images shares: training fields, and the way from images to `module_`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 
-from imatlas import chance, devices, schedule, training
+from imatlas import batches, chance, checkpoints, devices, schedule, training
+from imatlas.batches import Batch
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
 from imatlas.progress import Callback
-from imatlas.training import Batch
 
 MIN_SIZE = 8
 """Smallest height and width that the networks take."""
@@ -156,6 +156,8 @@ class ImageEstimator(Estimator):
                 f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
             )
         seed = self._seed()
+        if self.random_state is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
+            seed = saved
         fingerprint = _fingerprint(pixels)
         data = self._set_aside(pixels, spec, validation, seed)
         with chance.seeded_init(seed):
@@ -167,7 +169,12 @@ class ImageEstimator(Estimator):
             data,
             seed=seed,
             checkpoint=checkpoint,
-            identity={"model": type(self).__name__, **asked, "images": fingerprint},
+            identity={
+                "model": type(self).__name__,
+                **asked,
+                "images": fingerprint,
+                "held out": _fingerprint(data.held_out),
+            },
             replay=replay,
             callback=callback,
         )
@@ -212,7 +219,7 @@ class ImageEstimator(Estimator):
             pixels, _ = load_pixels(pixels, mask=mask)
         return pixels
 
-    def _set_aside(self, pixels: np.ndarray, spec: ImageSpec, validation: Any, seed: int) -> training.Data:
+    def _set_aside(self, pixels: np.ndarray, spec: ImageSpec, validation: Any, seed: int) -> batches.Data:
         if validation is not None:
             held_out, other = self._load(validation, None)
             if other.shape != spec.shape or other.dtype != spec.dtype:
@@ -220,10 +227,10 @@ class ImageEstimator(Estimator):
                     f"The validation images must be like the images: {spec.shape}, {spec.dtype}. "
                     f"Got {other.shape}, {other.dtype} instead."
                 )
-            return training.Data(pixels, spec, held_out)
+            return batches.Data(pixels, spec, held_out)
         order = chance.rng(seed, "held out").permutation(len(pixels))
         n_held_out = min(1000, len(pixels) // 10)
-        return training.Data(pixels, spec, pixels[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+        return batches.Data(pixels, spec, pixels[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
 
     # -- inference -----------------------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class ImageEstimator(Estimator):
         device = devices.pick_device(self.device)
 
         def run(part: np.ndarray) -> np.ndarray:
-            return function(module, training.make_batch(part, self.spec_, device)).cpu().numpy()
+            return function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()
 
         return self._in_chunks(run, pixels)
 
@@ -287,6 +294,6 @@ class ImageEstimator(Estimator):
 def _fingerprint(pixels: np.ndarray) -> str:
     """A hash of shape, dtype and up to 1,024 images spread evenly over the set."""
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=16)
-    for i in np.unique(np.linspace(0, len(pixels) - 1, 1024).astype(int)):
+    for i in np.unique(np.linspace(0, len(pixels) - 1, 1024).astype(int)) if len(pixels) else ():
         digest.update(np.ascontiguousarray(pixels[i]).tobytes())
     return digest.hexdigest()

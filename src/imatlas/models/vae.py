@@ -1,0 +1,163 @@
+"""VAE: a variational autoencoder.
+
+Kingma, Welling 2014, "Auto-encoding variational Bayes"; beta: Higgins et al. 2017, "beta-VAE"; free bits: Kingma et al.
+2016, "Improved variational inference with inverse autoregressive flow" (eq. 15); the learnt scale of the likelihood:
+Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders" (there in closed form, here a weight).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from imatlas import chance
+from imatlas.batches import Batch
+from imatlas.images.spec import ImageSpec
+from imatlas.losses import Likelihood, gaussian_kl, log_likelihood, masked_sum
+from imatlas.models.base import estimator
+from imatlas.models.network import DEPTHS, WIDTHS, ImageEstimator, Size
+from imatlas.nn.decoder import Decoder
+from imatlas.nn.encoder import Encoder
+
+
+class VAEModule(nn.Module):
+    """q(z | x) and p(x | z): an encoder to mean and logvar, a decoder to the likelihood's centre, and its scale."""
+
+    def __init__(self, shape: tuple[int, int, int], latent_dim: int, width: int, depth: int, has_scale: bool) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape, 2 * latent_dim, width=width, depth=depth)
+        self.decoder = Decoder(shape, latent_dim, width=width, depth=depth)
+        # a Bernoulli has no scale
+        self.log_scale = nn.Parameter(torch.zeros(())) if has_scale else None
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) -> mean and logvar of q(z | x), (N, latent_dim) each, float32."""
+        mean, logvar = self.encoder(x).float().chunk(2, dim=1)
+        return mean, logvar
+
+    def log_likelihood(self, x: Tensor, z: Tensor, likelihood: Likelihood) -> Tensor:
+        """log p(x | z) of each pixel, (N, C, H, W), in nats."""
+        log_scale = 0.0 if self.log_scale is None else self.log_scale
+        return log_likelihood(x, self.decoder(z).float(), likelihood, log_scale)
+
+
+@estimator
+class VAE(ImageEstimator):
+    """A convolutional variational autoencoder: codes that follow a standard normal, and new images from it.
+
+    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels, z = mean +
+    exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to the encoder
+    as mid-grey and count in no loss. Free bits keep dimensions from falling unused where beta is high.
+
+    Examples
+    --------
+    >>> from imatlas import VAE
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> model = VAE(latent_dim=4, max_steps=5, progress=False).fit(images)
+    >>> model.sample(3, random_state=0).shape
+    (3, 16, 16, 1)
+    """
+
+    latent_dim: Annotated[int, Field(ge=1, description="dimensions of the code z")] = 32
+    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
+    beta: Annotated[
+        float, Field(ge=0, description="weight of the KL divergence; 1 is the VAE, more is smoother codes")
+    ] = 1.0
+    free_bits: Annotated[float, Field(ge=0, description="nats that each dimension of z may carry at no cost")] = 0.0
+    likelihood: Annotated[
+        Likelihood, Field(description="p(x | z): 'gaussian', 'laplace' (sharper edges) or 'bernoulli' (black on white)")
+    ] = "gaussian"
+
+    def _build(self, spec: ImageSpec) -> VAEModule:
+        has_scale = self.likelihood != "bernoulli"
+        return VAEModule(spec.shape, self.latent_dim, WIDTHS[self.size], DEPTHS[self.size], has_scale)
+
+    def _optimizers(self, module: Any) -> dict[str, Optimizer]:
+        if module.log_scale is None:
+            return super()._optimizers(module)
+        weights = [p for name, p in module.named_parameters() if name != "log_scale"]
+        # one number that has a long way to go (from 1 to a few hundredths) and no noise to speak of
+        scale = {"params": [module.log_scale], "lr": 10 * self.learning_rate, "weight_decay": 0.0}
+        groups = [{"params": weights, "lr": self.learning_rate}, scale]
+        return {"adam": torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)}
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        mean, logvar = module.encode(batch.x)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        z = mean + (logvar / 2).exp() * noise
+        recon = -masked_sum(module.log_likelihood(batch.x, z, self.likelihood), batch.known).mean()
+        kl = gaussian_kl(mean, logvar).mean(0)  # of each dimension
+        loss = recon + self.beta * kl.clamp(min=self.free_bits).sum()
+        yield "adam", loss, {"recon": recon, "kl": kl.sum()}
+
+    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """The mean of q(z | x) of images like those of `fit`.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing.
+
+        Returns
+        -------
+        array (N, latent_dim) float32
+        """
+        return self._encode_chunks(
+            lambda module, batch: module.encode(batch.x)[0], self._load_like_fitted(images, mask)
+        )
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """The images of codes: the centre of p(x | z).
+
+        Parameters
+        ----------
+        Z : array (N, latent_dim)
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+
+        def decode(module: Any, z: Tensor) -> Tensor:
+            x_hat = module.decoder(z)
+            return x_hat.sigmoid() * 2 - 1 if self.likelihood == "bernoulli" else x_hat
+
+        return self._decode_chunks(decode, self._check_codes(Z, self.latent_dim))
+
+    def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """How likely each image is: log p(x | z) - KL(q(z | x) || N(0, 1)) in nats, at z = the mean of q(z | x).
+
+        Returns
+        -------
+        array (N,) float32; higher is more like the images that were learnt
+        """
+
+        def score(module: Any, batch: Batch) -> Tensor:
+            mean, logvar = module.encode(batch.x)
+            recon = -masked_sum(module.log_likelihood(batch.x, mean, self.likelihood), batch.known)
+            return -recon - gaussian_kl(mean, logvar).sum(1)
+
+        return self._encode_chunks(score, self._load_like_fitted(images, mask))
+
+    def sample(self, n_samples: int = 1, *, random_state: int | None = None) -> np.ndarray:
+        """New images: the decoder at z drawn from a standard normal.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+        """
+        self._check_fitted()
+        seed = self.seed_ if random_state is None else random_state
+        return self.inverse_transform(chance.noise(seed, n_samples, self.latent_dim))
