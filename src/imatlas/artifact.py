@@ -212,7 +212,8 @@ def _restore_module(model: Any, prefix: str, arrays: dict[str, np.ndarray]) -> A
     """A network built by the model's own `_build(spec_)`, with the weights whose names start with `prefix`."""
     import torch
 
-    module = model._build(model.spec_)
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn by chance, and replaced at once
+        module = model._build(model.spec_)
     weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     module.load_state_dict(weights)
     return module.eval()
