@@ -70,24 +70,30 @@ def rounded(corners: Sequence[Point], scale: float, radius: float) -> str:
     return "".join(parts) + "Z"
 
 
-def outlines(lattice: Lattice, cells: Sequence[Cell], inset: float = 0.955) -> dict[int, str]:
+def outlines(lattice: Lattice, cells: Sequence[Cell], inset: float) -> dict[int, str]:
     """For each cluster one SVG path along every side where it meets another cluster or the edge of the map.
 
-    The path runs a little inside the cells, so that two neighbouring clusters lie side by side and both are seen.
+    The path runs `inset` inside the cells, so that two neighbouring clusters lie side by side and both are seen.
+    Empty where there are fewer than two clusters.
     """
     clusters = {(cell.row, cell.column): cell.cluster for cell in cells}
     corners = lattice.corners
+    n, shrink = len(corners), 1.0 - inset / (PITCH / 2)
     paths: dict[int, list[str]] = {}
-    for cell in cells:
-        if cell.cluster is None:
+    for (row, column), cluster in clusters.items():
+        if cluster is None:
             continue
-        x, y = lattice.center(cell.row, cell.column)
-        inner = [(x + inset * dx, y + inset * dy) for dx, dy in corners]
-        for side in range(len(corners)):
-            if clusters.get(lattice.neighbor(cell.row, cell.column, side)) != cell.cluster:
-                segment = f"M{_pair(inner[side])}L{_pair(inner[(side + 1) % len(corners)])}"
-                paths.setdefault(cell.cluster, []).append(segment)
-    return {cluster: "".join(paths[cluster]) for cluster in sorted(paths)}
+        border = [clusters.get(lattice.neighbor(row, column, side)) != cluster for side in range(n)]
+        x, y = lattice.center(row, column)
+        for side in (side for side in range(n) if border[side]):
+            (ax, ay), (bx, by) = corners[side], corners[(side + 1) % n]
+            # Where the line goes on in the neighbouring cell it must reach that cell, else it turns with this one.
+            inward = -inset / (PITCH / 2) * (ax + bx) / 2, -inset / (PITCH / 2) * (ay + by) / 2
+            start = (ax * shrink, ay * shrink) if border[side - 1] else (ax + inward[0], ay + inward[1])
+            end = (bx * shrink, by * shrink) if border[(side + 1) % n] else (bx + inward[0], by + inward[1])
+            line = f"M{_pair((x + start[0], y + start[1]))}L{_pair((x + end[0], y + end[1]))}"
+            paths.setdefault(cluster, []).append(line)
+    return {cluster: "".join(paths[cluster]) for cluster in sorted(paths)} if len(set(clusters.values())) > 1 else {}
 
 
 def label_places(lattice: Lattice, cells: Sequence[Cell]) -> dict[int, Place]:

@@ -157,6 +157,10 @@ class _Page:
             for (name, k, (key, _)), one in zip(have, stored):
                 shown.setdefault((name, k), []).append((str(key), one.id))
         for name, panel in self._maps:
+            for k, cell in enumerate(panel.cells):
+                if (name, k) not in shown and cell.image is not None:
+                    exemplar = self.pictures.show_later([cell.image], _CELL_SIZE) or []
+                    shown[name, k] = [("", one.id) for one in exemplar]
             self.maps[name] = [
                 {
                     "row": cell.row,
@@ -220,8 +224,9 @@ class _Page:
         for cell in panel.cells:
             if cell.cluster is not None:
                 sizes[cell.cluster] += cell.count
-        # On a large map a number of fixed size would be too small to read.
+        # On a large map lines and numbers of a fixed size would be too small to see.
         badge = min(max(15.0, 1.35 * max(panel.columns, panel.rows)), 40.0)
+        stroke = min(max(3.4, 0.27 * max(panel.columns, panel.rows)), 7.0)
         places = label_places(lattice, panel.cells)
         return {
             "rows": by_row,
@@ -233,8 +238,11 @@ class _Page:
             "clip": rounded(corners, 0.965, 9.0 if panel.topology == "rectangular" else 6.0),
             "ring": rounded(corners, 0.97, 9.0 if panel.topology == "rectangular" else 6.0),
             "tile": max(abs(y) for _, y in corners),
-            "outlines": outlines(lattice, panel.cells),
-            "labels": [(cluster, *lattice.center(*place)) for cluster, place in places.items() if cluster >= 0],
+            "stroke": stroke,
+            "outlines": outlines(lattice, panel.cells, inset=stroke / 2 + 0.2),
+            "labels": [(cluster, *lattice.center(*place)) for cluster, place in places.items() if cluster >= 0]
+            if len(sizes) > 1
+            else [],
             "badge": badge,
             "legend": [(cluster, sizes[cluster]) for cluster in sorted(sizes)],
             "has_gaps": any(gap),
@@ -262,8 +270,14 @@ class _Page:
         view = scatter_view(panel)
         keys = panel.keys
         thumbnails = [
-            (self.pictures.show(panel.images[k], _THUMBNAIL_SIZE), x, y, str(keys[k]) if len(keys) else f"point {k}")
-            for k, x, y in view["thumbnails"]
+            (
+                self.pictures.show(panel.images[k], _THUMBNAIL_SIZE),
+                x,
+                y,
+                str(keys[k]) if len(keys) else f"point {k}",
+                color,
+            )
+            for k, x, y, color in view["thumbnails"]
         ]
         n = sum(group["n"] for group in view["groups"])
         alt = panel.alt or f"{panel.title or 'Scatter'}: {n:,} points" + (

@@ -12,8 +12,8 @@ import numpy as np
 from imatlas.report.text import plain
 from imatlas.result import Curve, Scatter
 
-WIDTH, HEIGHT = 720.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 12.0, 46.0
+WIDTH, HEIGHT = 560.0, 280.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 12.0, 46.0
 MAX_POINTS = 500
 """A line is thinned to this many points, as many as there are pixels to tell them apart."""
 MAX_DOTS = 20_000
@@ -35,15 +35,27 @@ class Axis:
             value, low, high = math.log10(value), math.log10(low), math.log10(high)
         return (value - low) / (high - low)
 
+    def widened(self) -> Axis:
+        """The axis from one round value to another, so that the data end within it; a logarithmic one stays."""
+        if self.log:
+            return self
+        step = self._step()
+        return Axis(math.floor(self.low / step + 1e-9) * step, math.ceil(self.high / step - 1e-9) * step)
+
     def ticks(self) -> list[float]:
         """About five round values within the range."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(decades) <= 3 else (1,)
             return [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
-        step = _round_step((self.high - self.low) / 5)
+        step = self._step()
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+    def _step(self) -> float:
+        rough = (self.high - self.low) / 5
+        power = 10.0 ** math.floor(math.log10(rough))
+        return min((s * power for s in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
 
 
 def axis(values: np.ndarray, log: bool = False) -> Axis:
@@ -59,7 +71,7 @@ def curve_view(panel: Curve) -> dict[str, Any]:
     """The lines of a `Curve` as paths within `WIDTH` x `HEIGHT`, with ticks and a legend."""
     lines = {name: _points(x, y, panel.log_y) for name, (x, y) in panel.series.items()}
     everything = np.concatenate([np.empty((0, 2)), *lines.values()])
-    across, up = axis(everything[:, 0]), axis(everything[:, 1], panel.log_y)
+    across, up = axis(everything[:, 0]), axis(everything[:, 1], panel.log_y).widened()
 
     def x_at(value: float) -> float:
         return LEFT + across.place(value) * (WIDTH - LEFT - RIGHT)
@@ -96,13 +108,15 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     shown = finite[:: max(1, math.ceil(len(finite) / MAX_DOTS))]
     places, height = _isotropic(x[finite], y[finite], x[shown], y[shown])
-    found = []
+    found, colors = [], {}
     for index, group in enumerate(sorted(set(groups[shown].tolist()), key=lambda g: (isinstance(g, str), g))):
         members = places[groups[shown] == group]
         dots = "".join(f"M{a:.0f} {b:.0f}h0" for a, b in members.tolist())
         middle = np.median(members, axis=0)
-        color = group if isinstance(group, int) else index
-        found.append({"name": str(group), "color": color, "dots": dots, "label": middle.tolist(), "n": len(members)})
+        colors[group] = group if isinstance(group, int) else index
+        found.append(
+            {"name": str(group), "color": colors[group], "dots": dots, "label": middle.tolist(), "n": len(members)}
+        )
     taken: list[int] = []
     if len(panel.images) == len(x):
         taken = _with_room(places, distance=46.0)
@@ -111,7 +125,7 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
         "height": height,
         "groups": found if panel.groups is not None else [found[0] | {"name": ""}] if found else [],
         "labelled": panel.groups is not None and len(found) > 1,
-        "thumbnails": [(int(shown[k]), *places[k].tolist()) for k in taken],
+        "thumbnails": [(int(shown[k]), *places[k].tolist(), colors[groups[shown[k]].item()]) for k in taken],
         "dropped": len(x) - len(shown),
     }
 
@@ -142,11 +156,6 @@ def _in_words(panel: Curve, lines: dict[str, np.ndarray]) -> str:
     ]
     what = " over ".join(label for label in (panel.y_label, panel.x_label) if label)
     return f"Line chart{' of ' + what if what else ''}: {'; '.join(said)}."
-
-
-def _round_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
 
 
 def _tick(value: float) -> str:
