@@ -1,0 +1,119 @@
+"""Pictures out: pixels as the bytes of a PNG, JPEG, WebP or TIFF file."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from imatlas.errors import InputError
+
+Format = Literal["png", "jpeg", "webp", "tiff"]
+_BY_SUFFIX: dict[str, Format] = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+def encode(pixels: np.ndarray, format: Format = "png", *, quality: int = 90) -> bytes:
+    """One picture as the bytes of a file.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W, C) or (H, W)
+        uint8 with 1, 3 or 4 channels for any format; uint16 with 1 channel also as PNG; every other depth and number
+        of channels as TIFF.
+    format : {'png', 'jpeg', 'webp', 'tiff'}
+        JPEG knows no opacity: it is laid on white.
+    quality : int
+        For JPEG and WebP, 1 to 100.
+
+    Raises
+    ------
+    InputError
+        If the format cannot hold these pixels.
+    """
+    pixels = np.asarray(pixels)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise InputError(f"A picture must have the shape (H, W, C) or (H, W). Got {pixels.shape}.")
+    plain = pixels.dtype == np.uint8 and pixels.shape[2] in (1, 2, 3, 4)
+    if format == "tiff":
+        return _encode_tiff(pixels)
+    if not plain and not (format == "png" and pixels.dtype == np.uint16 and pixels.shape[2] == 1):
+        raise InputError(
+            f"A {format.upper()} file cannot hold {pixels.shape[2]} channels of {pixels.dtype}; write a TIFF, or the "
+            "8-bit view (imatlas.images.tensors.to_view)."
+        )
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    if format == "jpeg" and image.mode in ("LA", "RGBA"):
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    out = BytesIO()
+    if format == "jpeg":
+        image.save(out, "JPEG", quality=quality)
+    elif format == "webp":
+        image.save(out, "WEBP", quality=quality, method=4)
+    else:
+        image.save(out, "PNG")
+    return out.getvalue()
+
+
+def _encode_tiff(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W, C) as a Deflate-compressed TIFF; four 8-bit channels are RGB with opacity."""
+    import tifffile
+
+    channels = pixels.shape[2]
+    opacity = channels == 4 and pixels.dtype == np.uint8
+    out = BytesIO()
+    tifffile.imwrite(
+        out,
+        pixels[..., 0] if channels == 1 else pixels,
+        photometric="rgb" if channels == 3 or opacity else "minisblack",
+        planarconfig=None if channels == 1 else "contig",
+        extrasamples=["unassalpha"] if opacity else None,
+        compression="zlib",
+        metadata=None,
+    )
+    return out.getvalue()
+
+
+def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) -> Path:
+    """Write one picture (H, W, C); the name's ending says the format. Written aside and renamed.
+
+    Raises
+    ------
+    InputError
+        If the ending is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
+    """
+    path = Path(path)
+    format = _BY_SUFFIX.get(path.suffix.lower())
+    if format is None:
+        raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")
+    content = encode(pixels, format, quality=quality)
+    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def encode_thumbnail(pixels: np.ndarray) -> bytes:
+    """A small picture (h, w, C) uint8 as bytes: JPEG for photographs, PNG where it is tiny or has opacity.
+
+    Of other channel counts than 1 to 4 the first three are shown, or the first.
+    """
+    if pixels.shape[2] > 4:
+        pixels = pixels[..., :3]
+    if pixels.shape[2] in (2, 4) or max(pixels.shape[:2]) <= 48:
+        return encode(pixels, "png")
+    return encode(pixels, "jpeg", quality=85)

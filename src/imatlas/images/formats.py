@@ -1,0 +1,106 @@
+"""What a file is, told by its first bytes; the name decides only where a format has no mark of its own."""
+
+from __future__ import annotations
+
+import re
+
+from imatlas.errors import DecodeError
+
+_NAMES = """
+    jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga pcx
+    sgi avif heic heif hif
+"""
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw")
+_NOT_READ = {
+    **dict.fromkeys(_RAW, "camera raw files are"),
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".ai"), "vector drawings are"),
+    ".jxl": "JPEG XL is",
+    ".exr": "OpenEXR is",
+    ".hdr": "Radiance HDR is",
+    ".xcf": "GIMP's XCF is",
+    ".dcm": "DICOM is",
+    ".fits": "FITS is",
+    ".nii": "NIfTI is",
+    ".czi": "CZI is",
+    ".nd2": "ND2 is",
+    ".lif": "LIF is",
+}
+_MAGIC = [
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
+    (rb"RIFF....WEBP", "WEBP"),
+    (rb"BM.{4}\x00{4}", "BMP"),
+    (rb"P[1-6]\s+[\d#]|P[fF]\s+\d", "PPM"),
+    (rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51", "JPEG2000"),
+    (rb"....ftypavi[fs]", "AVIF"),
+    (rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", "HEIF"),
+    (rb"\x00\x00\x01\x00[\x01-\xff]\x00", "ICO"),
+    (rb"icns", "ICNS"),
+    (rb"8BPS\x00\x01", "PSD"),
+    (rb"DDS \x7c\x00\x00\x00", "DDS"),
+    (rb"qoif", "QOI"),
+    (rb"\x01\xda[\x00\x01][\x01\x02]\x00", "SGI"),
+]
+_SNIFF = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _MAGIC]
+_BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
+
+
+def sniff(head: bytes) -> str | None:
+    """The format that the first bytes of a file announce ("JPEG"), or None where they are no picture's."""
+    for pattern, name in _SNIFF:
+        if pattern.match(head):
+            return name
+    return None
+
+
+def suffix_of(key: str) -> str:
+    """The ending of a file's name, in small letters with its dot, or ""."""
+    name = key.rpartition("/")[2].lower()
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def has_image_name(key: str) -> bool:
+    """Whether a file's name says that it is a picture; the "._" files that macOS leaves in archives are none."""
+    suffix = suffix_of(key)
+    return not key.rpartition("/")[2].startswith("._") and (suffix in IMAGE_SUFFIXES or suffix in _NOT_READ)
+
+
+def format_of(data: bytes, key: str) -> str:
+    """The format to read a file as.
+
+    Raises
+    ------
+    DecodeError
+        Where it is no picture that is read, saying what it is instead.
+    """
+    suffix = suffix_of(key)
+    if not data:
+        raise DecodeError("an empty file")
+    if suffix in _NOT_READ:
+        raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
+    found = sniff(data[:64]) or _BY_SUFFIX.get(suffix)
+    if found is not None:
+        return found
+    if not data.strip(b"\x00"):
+        raise DecodeError("holds only zeros")
+    if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DecodeError("a web page or XML text, not a picture")
+    raise DecodeError("not a picture in any format that is read")
+
+
+def bits_of(data: bytes, found: str) -> int:
+    """Bits a sample, where the header says so at a fixed place; else 8."""
+    if found == "PNG" and len(data) > 24:
+        return data[24]
+    if found == "JPEG2000":
+        start = data.find(b"\xff\x4f\xff\x51")
+        if 0 <= start < len(data) - 42:
+            return (data[start + 42] & 0x7F) + 1
+    if found == "PPM" and data[1:2] in b"2356":
+        numbers = re.findall(rb"\d+", re.sub(rb"#[^\n]*", b"", data[2:256]))
+        if len(numbers) > 2 and int(numbers[2]) > 255:
+            return 16
+    return 8

@@ -1,0 +1,220 @@
+"""From a source to rows: read, told apart, hashed, decoded once and fitted, by threads, in order, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imatlas.errors import DecodeError
+from imatlas.images import decode, hashing
+from imatlas.images.encode import encode_thumbnail
+from imatlas.images.formats import has_image_name, sniff, suffix_of
+from imatlas.images.pixels import RGB, Kind
+from imatlas.images.quiet import quiet
+from imatlas.images.sources import Source
+
+CHUNK = 16
+"""How many images a thread takes at a time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each image is made into a row of the cache; equal plans give equal rows."""
+
+    height: int
+    width: int
+    fit: decode.Fit = "crop"
+    background: RGB = (255, 255, 255)
+    frames: decode.Frames = "first"
+    thumbnail_size: int | None = None
+
+    @property
+    def aim(self) -> decode.Aim:
+        """What decoders need to know of it."""
+        return decode.Aim(self.height, self.width, self.fit, self.thumbnail_size or 0)
+
+
+@dataclass(slots=True)
+class Row:
+    """One image on its way into the cache."""
+
+    item: int
+    key: str
+    pixels: np.ndarray
+    kind: Kind
+    clear: bool
+    width: int
+    height: int
+    format: str
+    mode: str
+    n_frames: int
+    frame: int
+    sha256: str
+    notes: str
+    phash: int = 0
+    thumbnail: bytes | np.ndarray | None = None
+    amplitudes: np.ndarray | None = None
+
+
+class Skip(NamedTuple):
+    """An item that was not used; without a reason it is no image at all."""
+
+    item: int
+    key: str
+    reason: str | None
+
+
+@dataclass
+class Tally:
+    """The skipped items of a set; those that are no images become one counted line."""
+
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    others: dict[str, int] = field(default_factory=dict)
+
+    def add(self, skip: Skip) -> None:
+        """Take one more."""
+        if skip.reason is not None:
+            self.skipped.append((skip.key, skip.reason))
+        else:
+            ending = suffix_of(skip.key) or "no ending"
+            self.others[ending] = self.others.get(ending, 0) + 1
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(key, reason) for each, the counted line last."""
+        if not self.others:
+            return list(self.skipped)
+        n = sum(self.others.values())
+        kinds = sorted(self.others, key=lambda e: (-self.others[e], e))
+        listed = ", ".join(f"{self.others[e]} {e}" for e in kinds[:8]) + (", ..." if len(kinds) > 8 else "")
+        return [*self.skipped, (f"({n} other file{'s' if n > 1 else ''})", f"no images: {listed}")]
+
+
+def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
+    """The row, or rows, of one item, or why there is none."""
+    key = source.keys[item]
+    try:
+        if not source.explicit and not has_image_name(key):
+            try:
+                named = sniff(source.head(item)) is not None and not key.rpartition("/")[2].startswith("._")
+            except DecodeError:
+                named = False
+            if not named:
+                return [Skip(item, key, None)]
+        value = source.read(item)
+        if isinstance(value, bytes):
+            digest = hashlib.sha256(value).hexdigest()
+            pictures: Iterable[decode.Picture] = decode.read_frames(
+                value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background
+            )
+        else:
+            pictures = [decode.picture_from(value, plan.background)]
+            digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+        return _rows(pictures, item, key, digest, plan)
+    except DecodeError as error:
+        return [Skip(item, key, str(error))]
+    except Exception as error:  # a source of someone else's making may raise anything
+        return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
+
+
+def _rows(pictures: Iterable[decode.Picture], item: int, key: str, digest: str, plan: Plan) -> list[Row | Skip]:
+    rows: list[Row | Skip] = []
+    try:
+        for picture in pictures:
+            pixels = picture.fitted(plan.height, plan.width, plan.fit, plan.background)
+            several = plan.frames == "all" and picture.n_frames > 1
+            row = Row(
+                item,
+                f"{key}#{picture.frame + 1}" if several else key,
+                pixels,
+                picture.kind,
+                picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
+                picture.width,
+                picture.height,
+                picture.format,
+                picture.mode,
+                picture.n_frames,
+                picture.frame,
+                digest,
+                "; ".join(picture.notes),
+            )
+            row.amplitudes = hashing.amplitudes(picture.grey())
+            if plan.thumbnail_size:
+                small = picture.thumbnail(plan.thumbnail_size)
+                row.thumbnail = encode_thumbnail(small) if small.dtype == np.uint8 else small
+            rows.append(row)
+    except DecodeError as error:
+        if not rows:
+            raise
+        rows.append(Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}"))
+    return rows
+
+
+def read_rows(source: Source, items: Sequence[int], plan: Plan, workers: int) -> Iterator[list[Row | Skip]]:
+    """The rows of each item, in order."""
+
+    def read_chunk(chunk: Sequence[int]) -> list[list[Row | Skip]]:
+        with quiet():
+            results = [read_item(source, item, plan) for item in chunk]
+        rows = [row for result in results for row in result if isinstance(row, Row)]
+        if rows:
+            hashes = hashing.hash_bits(np.stack([row.amplitudes for row in rows]))
+            for row, value in zip(rows, hashes, strict=True):
+                row.phash, row.amplitudes = int(value), None
+        return results
+
+    for results in in_order(read_chunk, [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)], workers):
+        yield from results
+
+
+def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+    """`work` on each task by threads, at most a few ahead of the reader; results in the order of the tasks."""
+    if workers <= 1:
+        yield from map(work, tasks)
+        return
+    waiting: deque[Future] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="imatlas-images")
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def n_workers(workers: int | None) -> int:
+    """The number of threads: as asked, or one for each processor, at most 16."""
+    if workers is not None:
+        return max(1, workers)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, usable)
+
+
+def with_progress(results: Iterator[Any], total: int, title: str, show: bool) -> Iterator[Any]:
+    """Pass on `results` and show how far they are: a bar on a terminal, a line every ten seconds elsewhere."""
+    if not show:
+        yield from results
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(results, title, total, console=Console(stderr=True), update_period=0.2, transient=True)
+        return
+    said = time.monotonic()
+    for done, result in enumerate(results, 1):
+        yield result
+        if time.monotonic() - said > 10.0:
+            said = time.monotonic()
+            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)

@@ -1,0 +1,229 @@
+"""Arithmetic on pixel arrays: turning, compositing, and bringing pictures of several kinds to the spec of their set."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from imatlas.images.spec import DTypeName, ImageSpec
+
+RGB = tuple[int, int, int]
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_TOP = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+_SAMPLE = 2**24
+
+
+class Kind(NamedTuple):
+    """What decides how pictures can share an array: channels (opacity counted), whether the last is opacity, depth."""
+
+    channels: int
+    alpha: bool
+    dtype: DTypeName
+
+    @property
+    def colours(self) -> int:
+        """Channels without opacity."""
+        return self.channels - self.alpha
+
+    @property
+    def is_picture(self) -> bool:
+        """Grey or RGB, as against a stack of measurements."""
+        return self.colours in (1, 3)
+
+    def __str__(self) -> str:
+        return f"{self.channels}{'a' if self.alpha else ''}-{self.dtype}"
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored picture (H, W, C) turned and mirrored as EXIF's orientation 1 to 8 asks."""
+    if orientation == 1:
+        return array
+    if orientation >= 5:
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
+    """Pixels (..., C) with opacity last, laid on the background; the opacity is gone after.
+
+    The background is given in 0..255 and scaled to the depth of the pixels (a float picture's white is 1).
+    """
+    top = _TOP[pixels.dtype.name]
+    colours = pixels.shape[-1] - 1
+    under = padding(colours, pixels.dtype, background)
+    opacity = pixels[..., -1:].astype(np.float32) / np.float32(top)
+    mixed = pixels[..., :-1].astype(np.float32) * opacity + under.astype(np.float32) * (1 - opacity)
+    return mixed if pixels.dtype == np.float32 else np.rint(mixed).astype(pixels.dtype)
+
+
+def padding(colours: int, dtype: np.dtype, background: RGB) -> np.ndarray:
+    """The background (C,) in a depth, as grey where there is one channel."""
+    colour = np.asarray(background, np.float32)
+    colour = np.array([colour @ LUMA]) if colours != 3 else colour
+    colour = colour * (_TOP[np.dtype(dtype).name] / 255.0)
+    return (colour if np.dtype(dtype) == np.float32 else np.rint(colour)).astype(dtype)
+
+
+def value_range(pixels: np.ndarray) -> tuple[float, float]:
+    """The values of a set that count as black and white.
+
+    (0, 255) for uint8; (0, 1) for floats that lie within; else the 0.1 and 99.9 percentiles, so that one hot pixel
+    does not blacken the set. Exact up to 16 million values, from evenly spread ones beyond; NaN is left
+    out.
+    """
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    stride = -(-pixels.size // _SAMPLE)
+    while stride > 1 and math.gcd(stride, pixels[0, 0].size) > 1:  # not always the same column or channel
+        stride += 1
+    values = pixels.reshape(-1)[::stride]
+    if pixels.dtype == np.float32:
+        values = values[np.isfinite(values)]
+        if values.size == 0:
+            return 0.0, 1.0
+        if _within_unit(pixels):
+            return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _within_unit(pixels: np.ndarray) -> bool:
+    """Whether all values lie in [0, 1]; NaN is left out."""
+    for start in range(0, len(pixels), 256):
+        part = pixels[start : start + 256]
+        part = part[np.isfinite(part)]
+        if part.size and (part.min() < 0.0 or part.max() > 1.0):
+            return False
+    return True
+
+
+def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
+    """The kind that a set takes, from how many pictures of each kind it has.
+
+    1. Measurements and pictures. Where most have some number of channels that is neither grey nor RGB, the set is of
+       that number and others are left out; else those many-channel files are left out.
+    2. Depth: the most frequent; of equals the deeper. Fewer 16-bit files among 8-bit ones become 8-bit, and so on.
+    3. Colour: grey where all are grey, else RGB.
+    4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
+       8-bit; else composited on the background. Kept opacity always makes 4 channels.
+    """
+    pictures = {k: n for k, n in counts.items() if k.is_picture}
+    stacks: dict[int, int] = {}
+    for k, n in counts.items():
+        if not k.is_picture:
+            stacks[k.channels] = stacks.get(k.channels, 0) + n
+    most = max(stacks, key=lambda c: (stacks[c], -c), default=0)
+    if stacks.get(most, 0) > sum(pictures.values()):
+        members = {k: n for k, n in counts.items() if k.channels == most and not k.is_picture}
+    else:
+        members = pictures
+    depths: dict[DTypeName, int] = {}
+    for k, n in members.items():
+        depths[k.dtype] = depths.get(k.dtype, 0) + n
+    order = ["uint8", "uint16", "float32"]
+    dtype = max(depths, key=lambda d: (depths[d], order.index(d)))
+    if members is not pictures:
+        return Kind(most, False, dtype)
+    colours = 1 if all(k.colours == 1 for k in members) else 3
+    if all(k.alpha for k in members) and any_clear and dtype == "uint8":
+        return Kind(4, True, dtype)
+    return Kind(colours, False, dtype)
+
+
+def fits_in(kind: Kind, target: Kind) -> bool:
+    """Whether pictures of a kind can become the target kind."""
+    return kind.is_picture if target.is_picture else kind.channels == target.channels and not kind.is_picture
+
+
+def converted(
+    pixels: np.ndarray, kind: Kind, target: Kind, background: RGB, deep_range: tuple[float, float] = (0.0, 1.0)
+) -> np.ndarray:
+    """Pixels (N, H, W, C) of one kind as another.
+
+    To a greater depth, full scale becomes full scale (x 257 from 8 to 16 bits; 0..1 as float). To a smaller one,
+    `deep_range`, the range of all deep pictures, becomes full scale; only this can clip.
+    """
+    if kind == target:
+        return pixels
+    if kind.alpha and not target.alpha:
+        pixels = composited(pixels, background)
+    opacity = None
+    if target.alpha:
+        opacity = pixels[..., -1:] if kind.alpha else np.full((*pixels.shape[:-1], 1), _TOP[kind.dtype], pixels.dtype)
+        pixels = pixels[..., :-1] if kind.alpha else pixels
+    pixels = _in_depth(pixels, target.dtype, deep_range)
+    if target.is_picture and pixels.shape[-1] != target.colours:
+        if target.colours == 3:
+            pixels = np.repeat(pixels, 3, axis=-1)
+        else:
+            grey = pixels.astype(np.float32) @ LUMA
+            pixels = (grey if pixels.dtype == np.float32 else np.rint(grey).astype(pixels.dtype))[..., None]
+    if opacity is not None:
+        pixels = np.concatenate([pixels, _in_depth(opacity, target.dtype, (0.0, _TOP[kind.dtype]))], axis=-1)
+    return pixels
+
+
+def _in_depth(pixels: np.ndarray, dtype: str, deep_range: tuple[float, float]) -> np.ndarray:
+    """Pixels in another depth, by the rule of `converted`."""
+    have = pixels.dtype.name
+    if have == dtype:
+        return pixels
+    if (have, dtype) == ("uint8", "uint16"):
+        return pixels.astype(np.uint16) * np.uint16(257)
+    if dtype == "float32":
+        return pixels.astype(np.float32) / np.float32(_TOP[have])
+    low, high = deep_range
+    scaled = np.nan_to_num((pixels.astype(np.float32) - low) / (high - low), nan=0.0)
+    return np.rint(np.clip(scaled, 0.0, 1.0) * _TOP[dtype]).astype(dtype)
+
+
+def kind_of(spec: ImageSpec) -> Kind:
+    """The kind of the pictures of a set."""
+    return Kind(spec.channels, spec.has_alpha, spec.dtype)
+
+
+def conformed(pixels: np.ndarray, spec: ImageSpec, to: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
+    """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
+
+    Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
+    model has learnt from. Where they differ, black and white of the one become black and white of the other.
+
+    Raises
+    ------
+    ValueError
+        If the channels cannot be brought together.
+    """
+    have, want = kind_of(spec), kind_of(to)
+    if not fits_in(have, want):
+        raise ValueError(f"{have.channels} channels cannot become {want.channels}")
+    if have.dtype == want.dtype:
+        return converted(pixels, have, want, background)
+    middle = converted(pixels, have, have._replace(channels=want.channels, alpha=want.alpha), background)
+    values = (middle.astype(np.float32) - spec.low) / (spec.high - spec.low) * (to.high - to.low) + to.low
+    if want.dtype == "float32":
+        return values
+    return np.rint(np.clip(np.nan_to_num(values), 0, _TOP[want.dtype])).astype(want.dtype)
+
+
+def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
+    """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
+
+    Deep values are seen through the range of the set, opacity is laid on the background, grey is repeated; of many
+    channels the first three are shown.
+    """
+    from imatlas.images.tensors import to_view
+
+    view = to_view(pixels, spec)
+    if spec.has_alpha:
+        view = composited(view, background)
+    if view.shape[-1] < 3:
+        return np.repeat(view[..., :1], 3, axis=-1)
+    return view[..., :3]

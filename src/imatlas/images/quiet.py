@@ -1,0 +1,51 @@
+"""Keeps the decoders' warnings from the user's screen: what matters is told in a picture's notes or skip reason."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DECODERS = r"(PIL|tifffile|pillow_heif|imatlas\.images\.(decode|tiff|encode))\b"
+_lock = threading.Lock()
+_inside = 0
+_entry: tuple | None = None
+_here = threading.local()
+
+
+def _not_while_decoding(record: logging.LogRecord) -> bool:
+    return not getattr(_here, "depth", 0)
+
+
+logging.getLogger("tifffile").addFilter(_not_while_decoding)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore the warnings of Pillow and tifffile inside the block.
+
+    `warnings.catch_warnings` is not safe among threads, so one filter is shared: the first block to open puts it in
+    and the last to close takes it out again.
+    """
+    global _inside, _entry
+    _here.depth = getattr(_here, "depth", 0) + 1
+    with _lock:
+        _inside += 1
+        # Looked for each time: whoever catches warnings elsewhere may have replaced the list meanwhile.
+        if _entry is None or _entry not in warnings.filters:
+            warnings.filterwarnings(
+                "ignore", module=r"(PIL|tifffile|pillow_heif|imatlas\.images\.(decode|tiff|encode))\b"
+            )
+            _entry = warnings.filters[0]
+    try:
+        yield
+    finally:
+        _here.depth -= 1
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                if _entry in warnings.filters:
+                    warnings.filters.remove(_entry)  # type: ignore[attr-defined]
+                _entry = None

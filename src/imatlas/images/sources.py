@@ -1,0 +1,400 @@
+"""Where images come from: a folder, a pattern, files, an archive, a Parquet file, arrays, or a dataset object.
+
+Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes when
+the content does, and a way to read one. Nothing is decoded here and archives are never unpacked by their own names.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
+
+MAX_BYTES = 2**30
+"""The largest single file that is read: 1 GiB."""
+
+HEAD = 64
+"""How many bytes tell what a file is."""
+
+# Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+class Source(Protocol):
+    """A list of items that may be images."""
+
+    name: str
+    """What to call the source in messages."""
+    root: Path | None
+    """The folder or file it lives in, where there is one."""
+    keys: list[str]
+    """One name an item, unique, relative to the source."""
+    skipped: list[tuple[str, str]]
+    """What could not even be listed, with the reason."""
+    explicit: bool
+    """Whether every item is meant to be a picture; in a folder or archive other files may lie beside them."""
+
+    def stamps(self) -> list[tuple[int, int]] | None:
+        """For each item a pair (size, time or checksum) that changes with the content; None where there is none."""
+
+    def head(self, index: int) -> bytes:
+        """The first bytes of an item, or b"" where an item is no file."""
+
+    def read(self, index: int) -> Any:
+        """An item: the bytes of a file, an array, or a Pillow image. Raises DecodeError with the reason."""
+
+
+def open_source(source: Any) -> Source:
+    """The source behind whatever the user gave.
+
+    Raises
+    ------
+    SourceError
+        Where a path does not exist or holds no files.
+    InputTypeError
+        Where the object is nothing that images can be read from.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _open_path(os.fspath(source))
+    if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
+        return FileSource.from_list([Path(s).expanduser() for s in source])
+    if isinstance(source, np.ndarray) or hasattr(source, "detach"):
+        return ArraySource(source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, bytes | dict):
+        return DatasetSource(source)
+    raise InputTypeError(
+        f"Images cannot be read from a {type(source).__name__}; give a folder, a file, a list of files, an array or a "
+        "dataset with a length."
+    )
+
+
+def _open_path(text: str) -> Source:
+    from imatlas.images.archives import ParquetSource, TarSource, ZipSource
+
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return FileSource.from_folder(path)
+    if not path.exists():
+        if glob.has_magic(text):
+            return FileSource.from_pattern(os.path.expanduser(text))
+        raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
+    name = path.name.lower()
+    with _opened(path) as file:
+        head = file.read(512)
+    try:
+        if name.endswith((".npy", ".npz")) or head.startswith(b"\x93NUMPY"):
+            return _open_numpy(path)
+        if name.endswith((".parquet", ".pq")) or head.startswith(b"PAR1"):
+            return ParquetSource(path)
+        if name.endswith(".zip") or head.startswith(b"PK\x03\x04"):
+            return ZipSource(path)
+        if name.endswith(_ARCHIVE_SUFFIXES) or head[257:262] == b"ustar":
+            return TarSource(path)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
+        if isinstance(error, SourceError | InputError):
+            raise
+        raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file whole?") from error
+    return FileSource.from_list([path])
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if not path.is_file():
+        raise SourceError(f"'{path}' is neither a file nor a folder; give a path to images.")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise SourceError(f"'{path}' cannot be opened ({reason_of(error)}); check its permissions.") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as a few plain words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode: bytes that are not UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_size(size: int) -> None:
+    """Refuse an item that is too large to be one picture."""
+    if size > MAX_BYTES:
+        raise DecodeError(f"{size / 2**30:.1f} GiB is more than the limit of {MAX_BYTES / 2**30:.0f} GiB for one file")
+
+
+class FileSource:
+    """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
+
+    def __init__(
+        self, root: Path, paths: Iterable[str], name: str, skipped: list[tuple[str, str]], explicit: bool = False
+    ) -> None:
+        self.explicit = explicit
+        self.root: Path | None = root
+        self.name = name
+        self.skipped = skipped
+        base = str(root)
+        found: dict[str, str] = {}
+        for path in paths:
+            key = printable(os.path.relpath(path, base)).replace(os.sep, "/")
+            if key in found:
+                self.skipped.append((key, "named twice; used once"))
+            found[key] = path
+        self.keys = sorted(found)
+        self._paths = [found[key] for key in self.keys]
+
+    @classmethod
+    def from_folder(cls, root: Path) -> FileSource:
+        """All files below `root`; links are followed, each folder is entered once."""
+        paths: list[str] = []
+        skipped: list[tuple[str, str]] = []
+        entered: dict[tuple[int, int], str] = {}
+        waiting = [str(root)]
+        while waiting:
+            folder = waiting.pop()
+            key = printable(os.path.relpath(folder, root)).replace(os.sep, "/") + "/"
+            try:
+                status = os.stat(folder)
+                first = entered.setdefault((status.st_dev, status.st_ino), key)
+                if first != key:
+                    skipped.append((key, f"a link to a folder that is read already as '{first}'"))
+                    continue
+                # Real folders first: what a link points to then keeps its own name.
+                with os.scandir(folder) as entries:
+                    links: list[str] = []
+                    for entry in sorted(entries, key=lambda e: e.name, reverse=True):
+                        if entry.is_dir():
+                            (links if entry.is_symlink() else waiting).append(entry.path)
+                        else:
+                            paths.append(entry.path)
+                    waiting[:0] = links
+            except OSError as error:
+                skipped.append((key, f"the folder cannot be read ({reason_of(error)})"))
+        if not paths:
+            raise SourceError(f"There are no files in '{root}'; give a folder with images.")
+        return cls(root, paths, str(root), skipped)
+
+    @classmethod
+    def from_pattern(cls, pattern: str) -> FileSource:
+        """All files that match a glob pattern; `**` goes into folders."""
+        paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
+        if not paths:
+            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
+        fixed = []
+        for part in Path(pattern).parts[:-1]:
+            if glob.has_magic(part):
+                break
+            fixed.append(part)
+        return cls(Path(*fixed), paths, pattern, [])
+
+    @classmethod
+    def from_list(cls, paths: list[Path]) -> FileSource:
+        """These files; the keys are relative to the folder that holds them all."""
+        absolute = [os.path.abspath(p) for p in paths]
+        try:
+            root = os.path.commonpath([os.path.dirname(p) for p in absolute])
+        except ValueError:  # several drives
+            root = ""
+        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(paths)} files"
+        return cls(Path(root), absolute, name, [], explicit=True)
+
+    def stamps(self) -> list[tuple[int, int]] | None:
+        """Size and time of change of each file; (-1, -1) where that cannot be told."""
+        return [self._stamp(path) for path in self._paths]
+
+    @staticmethod
+    def _stamp(path: str) -> tuple[int, int]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return (-1, -1)
+        return (status.st_size, status.st_mtime_ns)
+
+    def path(self, index: int) -> Path:
+        """Where an item lies on the disk."""
+        return Path(self._paths[index])
+
+    def head(self, index: int) -> bytes:
+        """The first bytes of a file."""
+        return self._read(index, HEAD)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a file."""
+        return self._read(index, None)
+
+    def _read(self, index: int, size: int | None) -> bytes:
+        try:
+            descriptor = os.open(
+                self._paths[index], os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            )
+            with open(descriptor, "rb", buffering=0) as file:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise DecodeError("not a regular file")
+                check_size(status.st_size)
+                return file.read(status.st_size + 1 if size is None else size) or b""
+        except FileNotFoundError:
+            broken = os.path.islink(self._paths[index])
+            raise DecodeError("a broken link" if broken else "no such file") from None
+        except OSError as error:
+            raise DecodeError(f"cannot be read ({reason_of(error)})") from None
+
+
+class ArraySource:
+    """Images in memory, or memory-mapped: an array or tensor (N, H, W) or (N, H, W, C)."""
+
+    explicit = True
+
+    def __init__(self, array: Any, path: Path | None = None) -> None:
+        if hasattr(array, "detach"):
+            array = array.detach().cpu().numpy()
+        self.root: Path | None = path
+        self.name = f"an array of shape {tuple(array.shape)}" if path is None else str(path)
+        self.skipped: list[tuple[str, str]] = []
+        self.array = _as_pixels(array)
+        digits = max(6, len(str(len(self.array))))
+        self.keys = [f"{i:0{digits}d}" for i in range(len(self.array))]
+
+    def stamps(self) -> list[tuple[int, int]] | None:
+        """None: an array has no cheap sign of its content."""
+        return None
+
+    def head(self, index: int) -> bytes:
+        """Nothing: an array is no file."""
+        return b""
+
+    def read(self, index: int) -> np.ndarray:
+        """One image (H, W, C)."""
+        return self.array[index]
+
+
+def _as_pixels(array: np.ndarray) -> np.ndarray:
+    """An array of images as (N, H, W, C) in uint8, uint16 or float32, copied only where the type must change.
+
+    Whole numbers of other types become uint8 or uint16 where all values fit, else float32.
+    """
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise InputError(
+            f"An array of images must have the shape (N, H, W) or (N, H, W, C), none of them 0. Got {array.shape}."
+        )
+    if array.shape[1] in (1, 3, 4) and array.shape[3] > 16 and array.shape[2] > 4:
+        raise InputError(
+            f"An array of images must have its channels last. Got {array.shape}, which looks like (N, C, H, W); use "
+            "x.transpose(0, 2, 3, 1), or x.permute(0, 2, 3, 1) for a tensor."
+        )
+    if array.dtype in (np.uint8, np.uint16, np.float32):
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(array.dtype, np.integer):
+        low, high = int(array.min()), int(array.max())
+        fitting = np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
+        return array.astype(fitting)
+    if np.issubdtype(array.dtype, np.floating):
+        return array.astype(np.float32)
+    raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
+
+
+def _open_numpy(path: Path) -> ArraySource:
+    """The array in a .npy file (memory-mapped) or a .npz file; pickled objects are refused."""
+    with open(path, "rb") as file:
+        single = file.read(6) == b"\x93NUMPY"
+    if single:
+        return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), path)
+    with np.load(path, allow_pickle=False) as archive:
+        names = archive.files
+        preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in names]
+        for name in [*preferred, *names]:
+            try:
+                array = archive[name]
+            except ValueError:  # an object array
+                continue
+            if array.ndim in (3, 4):
+                return ArraySource(array, path)
+    raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {', '.join(names)}).")
+
+
+class DatasetSource:
+    """A Hugging Face or torch dataset, or any sequence of pictures: whatever has a length and gives items by number.
+
+    An item is a picture, or a dict or tuple that holds one: a Pillow image, an array (H, W[, C]), a tensor (C, H, W) or
+    (H, W[, C]), the bytes of an image file, a path, or {"bytes", "path"}.
+    """
+
+    explicit = True
+
+    def __init__(self, items: Any) -> None:
+        self.root: Path | None = None
+        self.name = f"a {type(items).__name__} of {len(items)} items"
+        self.skipped: list[tuple[str, str]] = []
+        self._items = items
+        n = len(items)
+        if n == 0:
+            raise SourceError(f"The {type(items).__name__} holds no items; give one with images.")
+        self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"items": self._items}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["items"])  # type: ignore[misc]
+
+    def stamps(self) -> list[tuple[int, int]] | None:
+        """None: the content of an object has no cheap sign."""
+        return None
+
+    def head(self, index: int) -> bytes:
+        """Nothing: an item is no file."""
+        return b""
+
+    def read(self, index: int) -> Any:
+        """The picture of an item: bytes, an array (H, W, C), or a Pillow image."""
+        try:
+            with self._lock:  # few datasets promise to be safe among threads
+                value = self._items[index]
+            return _picture_in(value)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"the dataset failed to give it ({type(error).__name__}: {reason_of(error)})") from None
+
+
+def _picture_in(value: Any) -> Any:
+    """The picture that an item of a dataset is or holds."""
+    if isinstance(value, dict):
+        if isinstance(value.get("bytes"), bytes):
+            return value["bytes"]
+        for name in ("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp", "path", "file"):
+            if value.get(name) is not None:
+                return _picture_in(value[name])
+        raise DecodeError(f"no image among the fields {', '.join(map(str, value))}")
+    if isinstance(value, tuple | list) and value and not np.isscalar(value[0]):
+        return _picture_in(value[0])
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return FileSource.from_list([Path(value).expanduser()]).read(0)
+    if hasattr(value, "getbands"):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+        if value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] not in (1, 3, 4):
+            value = value.transpose(1, 2, 0)
+    if isinstance(value, np.ndarray) and value.ndim in (2, 3):
+        return _as_pixels(value[None])[0]
+    raise DecodeError(f"a {type(value).__name__} is no picture")
