@@ -72,6 +72,8 @@ def render(
         If a panel is of a kind that `imatlas.result` does not define.
     InputError
         If a picture is neither pixels (H, W, C) uint8 nor a PNG, JPEG, WebP or GIF file.
+    DecodeError
+        If the bytes of a picture are damaged.
     """
     page = _Page()
     sections = [page.section(result) for result in results]

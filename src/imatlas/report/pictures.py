@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy as np
 
 from imatlas.errors import InputError
+from imatlas.images.decode import read_picture
+from imatlas.images.encode import encode
+from imatlas.images.formats import sniff
 from imatlas.result import Picture
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MAX_BYTES = 10_000_000
 """All pictures of a page together, before base64 adds a third. Pictures behind a click are left out beyond it."""
 
-_HEAVY = 48_000
-_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+TINY = 40
+"""Pictures up to this many pixels wide are shown with hard pixels."""
+
+_HEAVY, _QUALITY = 48_000, 84
+_MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 @dataclass(eq=False)
@@ -30,8 +32,6 @@ class Stored:
     id: str
     mime: str
     content: bytes
-    width: int
-    height: int
     shown: int = 0
     """How many places of the page show it at once."""
     behind: int = 0
@@ -41,6 +41,17 @@ class Stored:
     def uri(self) -> str:
         """The picture as a `data:` address."""
         return f"data:{self.mime};base64,{base64.b64encode(self.content).decode('ascii')}"
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as a browser shows it."""
+        picture = read_picture(self.content)
+        return picture.width, picture.height
+
+    @property
+    def tiny(self) -> bool:
+        """Whether it is so small that smoothing would blur it."""
+        return self.size[0] <= TINY
 
     @property
     def shared(self) -> bool:
@@ -81,67 +92,39 @@ class Pictures:
         return {stored.id: stored.uri for stored in self._by_hash.values() if not stored.shown}
 
     def _store(self, picture: Picture, size: int) -> Stored:
-        content = _slim(bytes(picture), size) if isinstance(picture, bytes | bytearray) else _encode(picture)
+        content = (
+            _slim(bytes(picture), size) if isinstance(picture, bytes | bytearray) else _encode(np.asarray(picture))
+        )
         key = hashlib.sha256(content).digest()
         if key not in self._by_hash:
-            width, height = _size(content)
-            name = f"pic-{len(self._by_hash)}"
-            self._by_hash[key] = Stored(name, _mime(content), content, width, height)
+            self._by_hash[key] = Stored(f"pic-{len(self._by_hash)}", _mime(content), content)
             self.total += len(content)
         return self._by_hash[key]
 
 
 def _mime(content: bytes) -> str:
-    for magic, mime in _MAGIC.items():
-        if content.startswith(magic):
-            return mime
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    raise InputError(
-        f"A picture of a report must be a PNG, JPEG, WebP or GIF file; got bytes that start with {content[:8]!r}."
-    )
-
-
-def _size(content: bytes) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return image.size
+    name = sniff(content[:64]) or "UNKNOWN"
+    if name not in _MIME:
+        shown = ", ".join(_MIME)
+        raise InputError(f"A picture of a report must be a {shown} file; got bytes that start with {content[:8]!r}.")
+    return _MIME[name]
 
 
 def _slim(content: bytes, size: int) -> bytes:
     """The file as it is, unless it is heavy and far larger than it is shown."""
-    from PIL import Image
-
-    _mime(content)
     if len(content) < _HEAVY:
         return content
-    with Image.open(io.BytesIO(content)) as image:
-        if max(image.size) <= 3 * size:
-            return content
-        small = image.convert("RGBA" if "A" in image.getbands() or image.mode == "P" else "RGB")
-    small.thumbnail((2 * size, 2 * size))
-    return _webp(small)
+    picture = read_picture(content)
+    if max(picture.width, picture.height) <= 3 * size or picture.kind.dtype != "uint8":
+        return content
+    return encode(picture.thumbnail(2 * size), "webp", quality=_QUALITY)
 
 
 def _encode(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+    if pixels.dtype != np.uint8:
         raise InputError(
-            "A picture of a report must be an array (H, W, C) of uint8 with 1, 3 or 4 channels; "
-            f"got {pixels.shape} of {pixels.dtype}."
+            f"The pixels of a report must be uint8; got {pixels.dtype}: use imatlas.images.tensors.to_view."
         )
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
-    if max(image.size) > 40:
-        return _webp(image)
-    buffer = io.BytesIO()  # tiny pictures are shown enlarged, where lossy coding would be seen
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _webp(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=84, method=4)
-    return buffer.getvalue()
+    if max(pixels.shape[:2]) <= TINY:  # shown enlarged, where lossy coding would be seen
+        return encode(pixels, "png")
+    return encode(pixels, "webp", quality=_QUALITY)
