@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from imatlas import artifact, story
 from imatlas.errors import InputError
-from imatlas.images.encode import decode_thumbnail
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
+from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.manifest import Manifest
 from imatlas.report import render
 from imatlas.result import Result
@@ -106,7 +106,8 @@ class Atlas:
 
     def pixels(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
-        return np.stack([decode_thumbnail(data, self.spec) for data in self.thumbnails(rows)])
+        fit = self.manifest.settings["fit"]
+        return np.stack([thumbnail_pixels(data, self.spec, fit) for data in self.thumbnails(rows)])
 
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""

@@ -23,7 +23,8 @@ from imatlas import artifact
 from imatlas.atlas import Atlas
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
-from imatlas.images.encode import encode_thumbnail
+from imatlas.images.tensors import to_view
+from imatlas.images.thumbnails import thumbnail_of
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.pretrained import PretrainedEncoder
@@ -249,7 +250,7 @@ def generator(job: Job) -> dict[str, Any]:
     if "generator" not in job.manifest.models:
         job.save_model("generator", _learn_autoencoder(job, job.allowance("generator")), "autoencoder")
     model = job.model("generator")
-    return {"said": getattr(model, "verdict_", "")}
+    return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps, held-out loss {model.verdict_}"}
 
 
 def report(job: Job) -> dict[str, Any]:
@@ -388,7 +389,7 @@ def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray) -> 
 def _thumbnail(images: Images, row: int) -> bytes:
     if images.thumbnails is not None:
         return bytes(images.thumbnails[row])
-    return encode_thumbnail(images.pixels[row], images.spec, THUMBNAIL)
+    return thumbnail_of(to_view(np.asarray(images.pixels[row]), images.spec), THUMBNAIL)
 
 
 def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:

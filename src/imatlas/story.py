@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imatlas.images.encode import shrink
 from imatlas.images.tensors import to_view
+from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.result import Cell, Curve, DataTable, FileList, ImageGrid, ImagePairs, MapPanel, Panel, Picture, Result
@@ -251,19 +251,23 @@ def quality(atlas: Atlas) -> Result | None:
 
 def learning_curves(atlas: Atlas) -> Result | None:
     """The losses of the generator over the time of its training."""
-    history: list[dict[str, Any]] = getattr(atlas.model("generator"), "history_", [])
+    model = atlas.model("generator")
+    history: dict[str, list[Any]] = getattr(model, "history_", {})
     series = {}
-    for name, label in (("loss", "training"), ("held_out", "held out")):
-        points = [(h["seconds"], h[name]) for h in history if h.get(name) is not None]
+    for name, label in (("train", "training"), ("held_out", "held out")):
+        pairs = zip(history.get("seconds", []), history.get(name, []), strict=False)
+        points = [(x, y) for x, y in pairs if y is not None and np.isfinite(y)]
         if points:
-            series[label] = tuple(zip(*points, strict=True))
+            series[label] = ([x for x, _ in points], [y for _, y in points])
     if not series:
         return None
-    verdict = getattr(atlas.model("generator"), "verdict_", "")
+    sentence = f"After {model.n_steps_:,} steps the loss on held-out images is {model.verdict_}."
+    if model.verdict_ == "still improving":
+        sentence += " A larger --budget would help."
     return Result(
         name="learning",
         title="How it learnt",
-        sentences=[verdict] if verdict else [],
+        sentences=[sentence],
         panels=[Curve(series=series, x_label="seconds", y_label="loss", log_y=True, alt="Loss over time.")],
     )
 

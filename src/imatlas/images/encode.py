@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from imatlas.errors import InputError
 
@@ -23,7 +25,9 @@ _BY_SUFFIX: dict[str, Format] = {
 }
 
 
-def encode(pixels: np.ndarray, format: Format = "png", *, quality: int = 90) -> bytes:
+def encode(
+    pixels: np.ndarray, format: Format = "png", *, quality: int = 90, text: Mapping[str, str] | None = None
+) -> bytes:
     """One picture as the bytes of a file.
 
     Parameters
@@ -35,6 +39,8 @@ def encode(pixels: np.ndarray, format: Format = "png", *, quality: int = 90) -> 
         JPEG knows no opacity: it is laid on white.
     quality : int
         For JPEG and WebP, 1 to 100.
+    text : mapping of str to str, optional
+        Words that travel inside a PNG, such as the recipe of a made image.
 
     Raises
     ------
@@ -62,7 +68,10 @@ def encode(pixels: np.ndarray, format: Format = "png", *, quality: int = 90) -> 
     elif format == "webp":
         image.save(out, "WEBP", quality=quality, method=4)
     else:
-        image.save(out, "PNG")
+        words = PngInfo()
+        for name, value in (text or {}).items():
+            words.add_itxt(name, value)
+        image.save(out, "PNG", pnginfo=words)
     return out.getvalue()
 
 

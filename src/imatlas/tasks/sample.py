@@ -11,7 +11,7 @@ import numpy as np
 
 from imatlas.artifact import write_file
 from imatlas.errors import InputError
-from imatlas.images.encode import encode_png
+from imatlas.images.encode import encode
 
 GAP = 2
 """Pixels between two images on a sheet."""
@@ -40,7 +40,7 @@ def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, A
     output = Path(output)
     if output.suffix.lower() == ".png":
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_file(output, encode_png(contact_sheet(images), text={"imatlas": json.dumps(recipe)}))
+        write_file(output, encode(contact_sheet(images), text={"imatlas": json.dumps(recipe)}))
         return [output]
     if output.suffix:
         raise InputError(f"New images go to a .png file or a folder. Got '{output.name}'; change its ending.")
@@ -48,7 +48,7 @@ def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, A
     paths = []
     for number, image in enumerate(images):
         path = output / f"{number:05d}.png"
-        write_file(path, encode_png(image, text={"imatlas": json.dumps(recipe | {"image": number})}))
+        write_file(path, encode(image, text={"imatlas": json.dumps(recipe | {"image": number})}))
         paths.append(path)
     return paths
 
