@@ -51,8 +51,8 @@ class VAEModule(nn.Module):
 class VAE(ImageEstimator):
     """A convolutional variational autoencoder: codes that follow a standard normal, and new images from it.
 
-    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels, z = mean +
-    exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to the encoder
+    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels, z = mean
+    + exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to the encoder
     as mid-grey and count in no loss. Free bits keep dimensions from falling unused where beta is high.
 
     Examples
@@ -70,10 +70,8 @@ class VAE(ImageEstimator):
     beta: Annotated[
         float, Field(ge=0, description="weight of the KL divergence; 1 is the VAE, more is smoother codes")
     ] = 1.0
-    free_bits: Annotated[float, Field(ge=0, description="nats that each dimension of z may carry at no cost")] = 0.0
-    likelihood: Annotated[
-        Likelihood, Field(description="p(x | z): 'gaussian', 'laplace' (sharper edges) or 'bernoulli' (black on white)")
-    ] = "gaussian"
+    free_bits: Annotated[float, Field(ge=0, description="nats a dimension of z carries at no cost")] = 0.0
+    likelihood: Annotated[Likelihood, Field(description="p(x | z): 'gaussian', 'laplace' or 'bernoulli'")] = "gaussian"
 
     def _build(self, spec: ImageSpec) -> VAEModule:
         has_scale = self.likelihood != "bernoulli"

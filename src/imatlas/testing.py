@@ -1,0 +1,343 @@
+"""For authors of models: `check_image_estimator`, the contract of every image model, and small synthetic sets.
+
+scikit-learn's own `check_estimator` skips nearly everything for input that is no table, so these checks stand alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import pickle
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from imatlas import artifact
+from imatlas.errors import ParameterError
+from imatlas.models.base import Estimator, parameters
+
+VERBS = ("transform", "inverse_transform", "predict", "score_samples", "sample", "kneighbors", "compress", "decompress")
+"""What a fitted model may do; each is checked where the class has it."""
+
+IMAGE_VERBS = ("transform", "predict", "score_samples")
+"""Those that take images and give one row for each."""
+
+
+def synthetic_images(
+    n: int = 32,
+    *,
+    size: int | tuple[int, int] = 16,
+    channels: int = 1,
+    dtype: str = "uint8",
+    random_state: int = 0,
+) -> np.ndarray:
+    """Small pictures with something to learn: one soft disc each, of random place, radius and colour, on a soft slope.
+
+    Parameters
+    ----------
+    n : int
+    size : int or (height, width)
+    channels : int
+    dtype : {'uint8', 'uint16', 'float32', 'float64'}
+        Integers use the whole range of the type, floats 0 to 1.
+    random_state : int
+
+    Returns
+    -------
+    array (n, height, width, channels)
+    """
+    rng = np.random.default_rng(random_state)
+    height, width = (size, size) if isinstance(size, int) else size
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    centre = rng.uniform(0.2, 0.8, (2, n, 1, 1)) * np.array([height, width]).reshape(2, 1, 1, 1) / max(height, width)
+    radius = rng.uniform(0.1, 0.3, (n, 1, 1))
+    disc = 1 / (1 + np.exp(40 * (np.hypot(y - centre[0], x - centre[1]) - radius)))
+    colour, ground = rng.uniform(0.4, 1.0, (n, 1, 1, channels)), rng.uniform(0.0, 0.4, (n, 1, 1, channels))
+    images = disc[..., None] * colour + (1 - disc[..., None]) * ground * (0.5 + 0.5 * x[..., None])
+    if dtype.startswith("float"):
+        return images.astype(dtype)
+    return np.rint(images * np.iinfo(dtype).max).astype(dtype)
+
+
+def check_image_estimator(estimator: Estimator) -> None:
+    """Check that a model of images keeps imatlas's contract.
+
+    Verbs, and the `mask` of `fit`, are checked only where the class has them. Give an instance that learns within
+    seconds: `check_image_estimator(MyModel(latent_dim=4, max_steps=8, progress=False))`.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        An unfitted instance; it is cloned, never fitted itself.
+
+    Raises
+    ------
+    AssertionError
+        Naming the check that failed and why.
+    """
+    for check in CHECKS:
+        try:
+            check(clone(estimator))
+        except AssertionError as error:
+            raise AssertionError(f"{type(estimator).__name__} fails {check.__name__}: {error}") from error
+
+
+def check_constructor_only_stores(estimator: Any) -> None:
+    """`vars` of a new instance are its parameters, each the very object that was given; `clone` gives the same."""
+    cls = type(estimator)
+    given = estimator.get_params(deep=False)
+    assert cls(), "the constructor must work without arguments"
+    assert set(vars(estimator)) == set(given), "the constructor must set its parameters and nothing else"
+    made = cls(**given)
+    for name, value in given.items():
+        assert getattr(made, name) is value, f"the constructor must store '{name}' as it was given"
+    assert repr(clone(estimator)) == repr(estimator), "clone must give the same parameters"
+    for name, parameter in parameters(cls).items():
+        assert parameter.description, f"the parameter '{name}' needs a description"
+
+
+def check_parameters_are_checked(estimator: Any) -> None:
+    """A wrong value is refused at `fit`, naming the parameter, and leaves the model unfitted."""
+    images = _images()
+    for name, parameter in parameters(type(estimator)).items():
+        if parameter.type is Any:
+            continue
+        wrong = clone(estimator)
+        setattr(wrong, name, {"no": "such value"})
+        message = _raised(functools.partial(wrong.fit, images), ParameterError, f"{name} of a wrong kind")
+        assert f"'{name}'" in message, f"the message must name the parameter '{name}': {message}"
+        assert not wrong.__sklearn_is_fitted__(), "a refused fit must leave nothing learnt"
+
+
+def check_needs_fit(estimator: Any) -> None:
+    """Every verb says `NotFittedError` before `fit`."""
+    for verb in _verbs(estimator):
+        given = () if verb == "sample" else (np.zeros((2, 4), np.float32) if "inverse" in verb else _images(),)
+        _raised(functools.partial(getattr(estimator, verb), *given), NotFittedError, f"{verb} before fit")
+
+
+def check_fit(estimator: Any) -> None:
+    """`fit` returns self, keeps parameters and input as they were, and learns attributes that end in `_`."""
+    images = _images()
+    before, kept = {k: repr(v) for k, v in estimator.get_params().items()}, images.copy()
+    assert estimator.fit(images) is estimator, "fit must return self"
+    for verb in _image_verbs(estimator):
+        getattr(estimator, verb)(images)
+    assert {k: repr(v) for k, v in estimator.get_params().items()} == before, "fit must not change a parameter"
+    assert np.array_equal(images, kept), "the input must not be changed"
+    images.flags.writeable = False
+    clone(estimator).fit(images)  # a read-only array, as a memory-mapped cache is
+    learnt = [name for name in vars(estimator) if name not in before]
+    odd = [name for name in learnt if not name.endswith("_") and not name.startswith("_")]
+    assert learnt, "fit must learn something"
+    assert not odd, f"learnt attributes must end in '_': {odd}"
+
+
+def check_chance(estimator: Any) -> None:
+    """The same seed gives the same answers bit for bit; global generators are neither read nor moved."""
+    import torch
+
+    images = _images()
+    first = _answers(clone(estimator).fit(images), images)
+    random.random()
+    np.random.random()  # noqa: NPY002
+    torch.rand(3)
+    before = _global_states()
+    second = _answers(clone(estimator).fit(images), images)
+    assert _global_states() == before, "fit and the verbs must leave the global random states as they were"
+    _same(first, second, "two fits with one seed")
+
+
+def check_batches_do_not_matter(estimator: Any) -> None:
+    """An image's answer does not depend on which images came along with it."""
+    images = _images(n=70)
+    estimator.fit(images)
+    for verb in _image_verbs(estimator):
+        answer = getattr(estimator, verb)(images)
+        assert len(answer) == len(images), f"{verb} must give one row for each image"
+        assert np.array_equal(getattr(estimator, verb)(images[3:5]), answer[3:5]), f"{verb} depends on its batch"
+        backwards = getattr(estimator, verb)(images[::-1])
+        assert np.array_equal(backwards[::-1], answer), f"{verb} depends on the order of images"
+    if hasattr(estimator, "sample"):
+        many = estimator.sample(67, random_state=1)
+        assert many.shape == (67, *images.shape[1:]), f"sample must give (n, H, W, C), not {many.shape}"
+        assert many.dtype == images.dtype, f"sample must keep the dtype {images.dtype}, not {many.dtype}"
+        assert np.array_equal(estimator.sample(3, random_state=1), many[:3]), "sample(n)[:k] must equal sample(k)"
+        assert not np.array_equal(estimator.sample(67, random_state=2), many), "another seed must give other samples"
+
+
+def check_kinds_of_images(estimator: Any) -> None:
+    """Grey, RGB and 4-channel images of any depth and aspect are learnt; the dtype comes back."""
+    kinds: list[dict[str, Any]] = [
+        {"channels": 3},
+        {"channels": 4, "size": (12, 20)},
+        {"dtype": "uint16", "size": (15, 9)},
+        {"dtype": "float32", "channels": 2, "size": 8},
+        {"dtype": "float64"},
+    ]
+    for kind in kinds:
+        images = _images(n=12, **kind)
+        model = clone(estimator).fit(images)
+        answers = _answers(model, images)
+        for verb, answer in answers.items():
+            assert np.isfinite(answer).all(), f"{verb} of {kind} must be finite"
+        dtype = np.float32 if images.dtype == np.float64 else images.dtype
+        for verb in ("inverse_transform", "sample"):
+            if verb in answers:
+                assert answers[verb].dtype == dtype, f"{verb} of {kind} must be {dtype}, not {answers[verb].dtype}"
+                assert answers[verb].shape[1:] == images.shape[1:], f"{verb} of {kind} must keep the shape"
+    grey = _images(n=12)
+    with_axis, without = clone(estimator).fit(grey), clone(estimator).fit(grey[..., 0])
+    _same(_answers(with_axis, grey), _answers(without, grey[..., 0]), "(N, H, W, 1) and (N, H, W)")
+
+
+def check_save_and_load(estimator: Any) -> None:
+    """A saved model, a pickled one and a copy answer bit for bit like the one they came from."""
+    images = _images()
+    expected = _answers(estimator.fit(images), images)
+    _same(expected, _answers(pickle.loads(pickle.dumps(estimator)), images), "a pickled model")
+    _same(expected, _answers(copy.deepcopy(estimator), images), "a copied model")
+    with tempfile.TemporaryDirectory() as folder:
+        saved = estimator.save(Path(folder) / "model")
+        found = {path.name for path in saved.iterdir()}
+        assert found == {"model.json", "weights.safetensors"}, f"a saved model is two files, not {sorted(found)}"
+        loaded = artifact.load(saved, classes=(type(estimator),))
+        _same(expected, _answers(loaded, images), "a loaded model")
+        again = artifact.load(loaded.save(Path(folder) / "again"), classes=(type(estimator),))
+        _same(expected, _answers(again, images), "a model saved and loaded twice")
+    assert repr(loaded) == repr(estimator), "a loaded model must have the same parameters"
+
+
+def check_wrong_input(estimator: Any) -> None:
+    """What is no set of images is refused with a plain message, before and after `fit`."""
+    images = _images()
+    wrongs: dict[str, Any] = {
+        "a vector": np.zeros(8, np.uint8),
+        "no images": images[:0],
+        "a number": 3,
+        "words": np.full((4, 16, 16, 1), "a"),
+    }
+    for what, wrong in wrongs.items():
+        _raised(functools.partial(clone(estimator).fit, wrong), (ValueError, TypeError), f"fit on {what}")
+    estimator.fit(images)
+    wrongs["images of another shape"] = _images(channels=3, size=(20, 12))
+    for verb in _image_verbs(estimator):
+        for what, wrong in wrongs.items():
+            call = getattr(estimator, verb)
+            if what != "images of another shape" or hasattr(estimator, "module_"):
+                _raised(functools.partial(call, wrong), (ValueError, TypeError), f"{verb} on {what}")
+    if hasattr(estimator, "inverse_transform"):
+        codes = estimator.transform(images)[:, :-1]
+        _raised(
+            functools.partial(estimator.inverse_transform, codes), ValueError, "inverse_transform on too short codes"
+        )
+
+
+def check_missing_pixels(estimator: Any) -> None:
+    """Missing pixels, as NaN or by `mask`, are learnt around: whatever stands under the mask changes nothing."""
+    if "mask" not in inspect.signature(estimator.fit).parameters:
+        return
+    images = _images(n=24)
+    mask = np.random.default_rng(0).random(images.shape[:3]) < 0.3
+    spoilt = np.where(mask[..., None], 255 - images, images).astype(np.uint8)
+    first, second = clone(estimator).fit(images, mask=mask), clone(estimator).fit(spoilt, mask=mask)
+    answers = _answers(first, images)
+    _same(answers, _answers(second, images), "fits that differ only under the mask")
+    if "sample" in answers:
+        assert answers["sample"].dtype == images.dtype, "a mask must not change the dtype that comes back"
+    floats = images.astype(np.float32) / 255
+    floats[mask] = np.nan
+    model = clone(estimator).fit(floats)
+    for verb, answer in _answers(model, floats).items():
+        assert np.isfinite(answer).all(), f"{verb} of images with NaN must be finite"
+
+
+def check_gradients(estimator: Any) -> None:
+    """Every weight of the network gets a gradient, and training moves it."""
+    if not hasattr(estimator, "_losses"):
+        return
+    import torch
+
+    from imatlas.batches import make_batch
+
+    images = _images()
+    estimator.fit(images)
+    module = copy.deepcopy(estimator.module_).train()
+    generator = torch.Generator().manual_seed(0)
+    reached: set[str] = set()
+    for _, loss, _ in estimator._losses(module, make_batch(images, estimator.spec_), generator):
+        assert loss.ndim == 0, "a loss must be one number"
+        module.zero_grad()
+        loss.backward()
+        reached |= {name for name, p in module.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
+    missing = {name for name, p in module.named_parameters() if p.requires_grad} - reached
+    assert not missing, f"no gradient reaches {sorted(missing)}"
+
+
+CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_constructor_only_stores,
+    check_parameters_are_checked,
+    check_needs_fit,
+    check_fit,
+    check_chance,
+    check_batches_do_not_matter,
+    check_kinds_of_images,
+    check_save_and_load,
+    check_wrong_input,
+    check_missing_pixels,
+    check_gradients,
+)
+"""All that `check_image_estimator` runs, in this order."""
+
+
+def _images(n: int = 24, **kind: Any) -> np.ndarray:
+    return synthetic_images(n, **kind)
+
+
+def _verbs(estimator: Any) -> Iterator[str]:
+    return (verb for verb in VERBS if hasattr(estimator, verb))
+
+
+def _image_verbs(estimator: Any) -> Iterator[str]:
+    return (verb for verb in IMAGE_VERBS if hasattr(estimator, verb))
+
+
+def _answers(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What each verb of a fitted model says."""
+    answers = {verb: getattr(model, verb)(images) for verb in _image_verbs(model)}
+    if hasattr(model, "inverse_transform"):
+        answers["inverse_transform"] = model.inverse_transform(answers["transform"])
+    if hasattr(model, "sample"):
+        answers["sample"] = model.sample(5, random_state=3)
+    return answers
+
+
+def _global_states() -> tuple[Any, ...]:
+    """Where the global generators of Python, NumPy and torch stand."""
+    import torch
+
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), numpy_state[1].tolist(), torch.random.get_rng_state().tolist()
+
+
+def _same(first: dict[str, np.ndarray], second: dict[str, np.ndarray], what: str) -> None:
+    for verb, answer in first.items():
+        assert np.array_equal(answer, second[verb]), f"{verb} differs: {what} must give the same answer"
+
+
+def _raised(call: Callable[[], Any], kind: type[BaseException] | tuple[type[BaseException], ...], what: str) -> str:
+    """The message of the error that `call` must raise."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    except Exception as error:
+        raise AssertionError(f"{what} must raise {kind}, not {type(error).__name__}: {error}") from error
+    raise AssertionError(f"{what} must raise {kind}")
