@@ -111,9 +111,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         else:
             noise = torch.randn((rows * cols, data.shape[1]), generator=generator).to(data.device)
             codebook = mean + noise * data.std(0, correction=0)
-        self.schedule_ = schedule(
-            self.n_epochs, self._first_sigma(rows, cols), self.final_sigma, len(data), rows * cols
-        )
+        first = max(rows, cols) / 2 if self.sigma is None else self.sigma
+        self.schedule_ = schedule(self.n_epochs, first, self.final_sigma, len(data), rows * cols)
         for epoch, (sigma, n_rows) in enumerate(self.schedule_):
             seen = data
             if n_rows < len(data):  # the next rows of the shuffled order, from its start again at its end
