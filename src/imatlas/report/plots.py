@@ -26,6 +26,8 @@ class Axis:
 
     low: float
     high: float
+    step: float
+    """Distance of two ticks; a logarithmic axis has its own."""
     log: bool = False
 
     def place(self, value: float) -> float:
@@ -39,8 +41,8 @@ class Axis:
         """The axis from one round value to another, so that the data end within it; a logarithmic one stays."""
         if self.log:
             return self
-        step = self._step()
-        return Axis(math.floor(self.low / step + 1e-9) * step, math.ceil(self.high / step - 1e-9) * step)
+        first, last = math.floor(self.low / self.step + 1e-9), math.ceil(self.high / self.step - 1e-9)
+        return Axis(first * self.step, last * self.step, self.step)
 
     def ticks(self) -> list[float]:
         """About five round values within the range."""
@@ -48,14 +50,8 @@ class Axis:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(decades) <= 3 else (1,)
             return [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
-        step = self._step()
-        first = math.ceil(self.low / step - 1e-9)
-        return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-    def _step(self) -> float:
-        rough = (self.high - self.low) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        return min((s * power for s in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+        first, last = math.ceil(self.low / self.step - 1e-9), math.floor(self.high / self.step + 1e-9)
+        return [k * self.step for k in range(first, last + 1)]
 
 
 def axis(values: np.ndarray, log: bool = False) -> Axis:
@@ -64,7 +60,10 @@ def axis(values: np.ndarray, log: bool = False) -> Axis:
     if high <= low:
         margin = abs(low) * 0.1 or 1.0
         low, high = (low / 1.5, high * 1.5) if log else (low - margin, high + margin)
-    return Axis(low, high, log)
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((s * power for s in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+    return Axis(low, high, step, log)
 
 
 def curve_view(panel: Curve) -> dict[str, Any]:
