@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -191,7 +192,7 @@ def test_headings_are_in_order(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:]))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     titles = page.texts["h2"]
     assert titles[0] == "The map"  # the map opens the page
     assert titles[1:4] == ["What is there", "Pictures", "Plots"]
@@ -453,7 +454,7 @@ def test_numbers_read_well(value: object, text: str) -> None:
 
 
 def test_colours_can_be_read_in_both_themes() -> None:
-    """Contrast by WCAG 2.2: text at least 4.5 on every ground, cluster colours (which a number goes with) at least 3."""
+    """Contrast by WCAG 2.2: text at least 4.5 on every ground, cluster colours at least 3 on the paper."""
     css = (Path(imatlas.report.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     blocks = [b for b in re.findall(r"\{([^{}]*)\}", css) if "--c19:" in b]
     assert len(blocks) == 3
