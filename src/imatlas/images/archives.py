@@ -7,6 +7,7 @@ import os
 import tarfile
 import tempfile
 import threading
+import weakref
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -105,6 +106,7 @@ class TarSource(_Archive):
             packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115
             with packed:
                 self._unpack(packed)
+        weakref.finalize(self, self._file.close)
         self._file.seek(0)
         taken: set[str] = set()
         members = []

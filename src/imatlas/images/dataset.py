@@ -3,159 +3,549 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+import operator
+import shutil
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from imatlas.errors import InputError, InputTypeError, SourceError
+from imatlas.errors import DecodeError, InputError, ParameterError
+from imatlas.images import cache, decode, intake
+from imatlas.images.encode import encode_thumbnail
+from imatlas.images.pixels import RGB, conformed, converted, kind_of, rgb_view, value_range
+from imatlas.images.records import Record, Records
+from imatlas.images.sources import ArraySource, Source, open_source
 from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_view
+
+Size = int | tuple[int, int]
+_PEEK = 200
+_MANY = 200_000
 
 
 class Images:
-    """A set of pictures; first version: arrays and plain folders, held in memory."""
+    """A set of pictures, whatever they come from; nothing is decoded before it is needed, and then once.
+
+    Parameters
+    ----------
+    source : path, list of paths, array, tensor or dataset
+        A folder (with all folders below), a glob pattern, one file, a list of files, a .zip, .tar, .tar.gz, .parquet,
+        .npy or .npz file, an array or tensor (N, H, W) or (N, H, W, C), a Hugging Face or torch dataset, or a list of
+        pictures.
+    image_size : int or (int, int), optional
+        Height and width of `pixels`. By default an array keeps its own size, and so do files that all have one size of
+        at most 64 px; else it is 32 where the median shorter side is at most 40 px or there are more than 200,000
+        images, and 64 otherwise. (The sizes are those of 200 evenly spread files.)
+    fit : {'crop', 'pad', 'stretch'}
+        What to do with odd aspect ratios: keep the middle, add background, or change the ratio.
+    background : (int, int, int)
+        What opacity is composited on, and the colour of padding.
+    frames : {'first', 'all'}
+        What to take from animations and stacks; with 'all' the keys are "name#1", "name#2", ...
+    cache_dir : path, optional
+        Where the pixel cache is kept. By default it is temporary and goes with the object.
+    workers : int, optional
+        Threads that decode; by default one for each processor.
+    progress : bool
+        Show how far reading is.
+    thumbnail_size : int, optional
+        Longer side of `thumbnails` in pixels, made while decoding; for arrays 96 by default.
+
+    Attributes
+    ----------
+    keys : list of str
+        One name an image, relative to the source, with forward slashes.
+    skipped : list of (str, str)
+        Key and reason of everything that was not used; files that are no images at all are one counted line.
+    records : Records
+        Key, original size, format, mode, frames, sha256 of the file, perceptual hash and notes of each image.
+    pixels : ndarray of shape (N, H, W, C)
+        Memory-mapped, or the array that was given. Not to be written to.
+    spec : ImageSpec
+        The shape, depth and value range of the set.
+    thumbnails : sequence of bytes
+        JPEG or PNG files.
+
+    Raises
+    ------
+    SourceError
+        If the source does not exist or is empty.
+    InputError
+        On first use, if not one image can be read.
+
+    Notes
+    -----
+    Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a 4th channel where every image
+    has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
+    8-bit images among 16-bit ones are multiplied by 257, 16-bit ones among 8-bit ones are read through the 0.1 to 99.9
+    percentile range of all of them, with a note. Images with many channels: the more frequent sort stays, the other is
+    skipped. 16-bit and float sets keep their values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for
+    floats that lie within) in `spec`.
+    """
 
     def __init__(
         self,
         source: Any,
         *,
-        image_size: int | tuple[int, int] | None = None,
-        fit: str = "crop",
-        background: tuple[int, int, int] = (255, 255, 255),
-        frames: str = "first",
+        image_size: Size | None = None,
+        fit: decode.Fit = "crop",
+        background: RGB = (255, 255, 255),
+        frames: decode.Frames = "first",
         cache_dir: str | Path | None = None,
         workers: int | None = None,
         progress: bool = False,
         thumbnail_size: int | None = None,
     ) -> None:
-        self.source = source
+        _check(image_size, fit, background, frames, workers, thumbnail_size)
         self.image_size = image_size
-        self.fit = fit
-        self.background = background
-        self.skipped: list[tuple[str, str]] = []
-        self.thumbnails = None
-        if isinstance(source, str | Path):
-            self._read_folder(Path(source))
-        else:
-            self.pixels, self.spec = as_pixels(source)
-            self.keys = [f"{i:06d}" for i in range(len(self.pixels))]
-            if image_size is not None:
-                self.pixels = _resize(self.pixels, image_size)
-                self.spec = replace(self.spec, height=self.pixels.shape[1], width=self.pixels.shape[2])
+        self.fit: decode.Fit = fit
+        self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
+        self.frames: decode.Frames = frames
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.workers = workers
+        self.progress = progress
+        self.thumbnail_size = thumbnail_size
+        self._index: np.ndarray | None = None
+        self._intake = _Intake(open_source(source))
 
-    def _read_folder(self, folder: Path) -> None:
-        from PIL import Image, ImageOps
+    @property
+    def _all(self) -> _Opened:
+        """The whole set behind this view, decoded now if it was not yet."""
+        return self._intake.opened(self)
 
-        if not folder.exists():
-            raise SourceError(f"There is no folder '{folder}'.")
-        size = self.image_size or 64
-        height, width = (size, size) if isinstance(size, int) else size
-        rows, self.keys = [], []
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            try:
-                with Image.open(path) as image:
-                    picture = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height))
-            except Exception as error:
-                self.skipped.append((path.relative_to(folder).as_posix(), str(error)))
-                continue
-            rows.append(np.asarray(picture))
-            self.keys.append(path.relative_to(folder).as_posix())
-        if not rows:
-            raise InputError(f"No image in '{folder}' can be read.")
-        self.pixels = np.stack(rows)
-        self.spec = ImageSpec(height, width, 3)
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self._index is None else rows[self._index]
+
+    @property
+    def source(self) -> str:
+        """What the images come from, in words."""
+        return self._intake.source.name
+
+    @property
+    def root(self) -> Path | None:
+        """The folder or file that the keys are relative to, where there is one."""
+        return self._intake.source.root
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self._all.pixels) if self._index is None else len(self._index)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """One name an image."""
+        keys = self._all.keys
+        return list(keys) if self._index is None else [keys[i] for i in self._index]
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Key and reason of everything in the source that was not used."""
+        return list(self._all.skipped)
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The shape, depth and value range of the set."""
+        return self._all.spec
+
+    @cached_property
+    def records(self) -> Records:
+        """What is known of each image besides its pixels."""
+        records = self._all.records
+        return records if self._index is None else records[self._index]
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """The images (N, H, W, C) at the size of the set; a view of several images in order costs no memory."""
+        pixels = self._all.pixels
+        if self._index is None:
+            return pixels
+        run = _as_slice(self._index)
+        return pixels[self._index if run is None else run]
+
+    @property
+    def thumbnails(self) -> Sequence[bytes]:
+        """A small picture of each image as the bytes of a JPEG or PNG file."""
+        return _Thumbnails(self)
 
     def __getitem__(self, index: Any) -> Any:
+        """`images[3]` is the picture (H, W, C) at its original size; a slice, index array or mask gives a view."""
         if isinstance(index, int | np.integer):
-            return self.pixels[index]
-        view = Images.__new__(Images)
-        view.__dict__.update(self.__dict__)
-        view.pixels = self.pixels[index]
-        view.keys = list(np.asarray(self.keys, dtype=object)[index])
+            row = range(len(self))[operator.index(index)]
+            return self._all.original(row if self._index is None else int(self._index[row]), self)
+        whole = np.arange(len(self._all.pixels)) if self._index is None else self._index
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            if index.size == 0:
+                index = index.astype(np.int64)
+            if index.ndim != 1 or index.dtype.kind not in "iub":
+                raise TypeError(f"Images are chosen by number, slice, array of numbers or mask. Got {index!r}.")
+        view = object.__new__(Images)
+        view.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
+        view._index = whole[index]
         return view
 
-    def batches(self, batch_size: int, image_size: Any = None, channels: int | None = None) -> Iterator[np.ndarray]:
-        """Arrays (n, H, W, C) of `batch_size` images, in order."""
-        for start in range(0, len(self), batch_size):
-            rows = self.pixels[start : start + batch_size]
-            if image_size is not None:
-                rows = _resize(rows, image_size)
-            if channels == 3 and rows.shape[-1] == 1:
-                rows = np.repeat(rows, 3, axis=-1)
-            yield rows
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        source = self._intake.source
+        if self._intake.is_open or isinstance(source, ArraySource):
+            spec, skipped = self.spec, len(self._all.skipped)
+            what = f"{len(self)} images of {spec.height} x {spec.width} x {spec.channels} {spec.dtype}"
+            return f"<Images: {what} from {source.name}{f', {skipped} lines of skipped' if skipped else ''}>"
+        return f"<Images: {len(source.keys)} items from {source.name}, not read yet>"
 
     def split(self, held_out: float = 0.1, random_state: int = 0) -> tuple[Images, Images]:
-        """(train, held_out) views, drawn by `random_state`."""
+        """Two views, the images to learn from and those held out, each in the order of the set.
+
+        Parameters
+        ----------
+        held_out : float
+            The share that is held out, within (0, 1); at least one image on either side.
+        random_state : int
+            The seed of the draw.
+        """
+        if not 0.0 < held_out < 1.0:
+            raise ParameterError(
+                f"The 'held_out' parameter must be a float in the range (0, 1). Got {held_out!r} instead."
+            )
+        if len(self) < 2:
+            raise InputError(f"A split needs at least 2 images. Got {len(self)}.")
         order = np.random.default_rng(random_state).permutation(len(self))
         n = min(len(self) - 1, max(1, round(held_out * len(self))))
         return self[np.sort(order[n:])], self[np.sort(order[:n])]
 
-    @property
+    def at_size(self, image_size: Size) -> Images:
+        """The same images at another size, decoded anew from their originals."""
+        height, width = _pair(image_size)
+        if (height, width) == (self.spec.height, self.spec.width):
+            return self
+        other = object.__new__(Images)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
+        other.image_size = (height, width)
+        other._intake = _Intake(self._intake.source)
+        if self._index is not None and len(other._all.pixels) != len(self._all.pixels):
+            raise InputError("The originals have changed since these images were first read; make the Images anew.")
+        return other
+
+    def batches(
+        self, batch_size: int, image_size: Size | None = None, channels: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The images in order, as arrays (n, H, W, C) with n = `batch_size`, the last one smaller.
+
+        Parameters
+        ----------
+        batch_size : int
+        image_size : int or (int, int), optional
+            Another size than the set's: the originals are decoded anew by threads, a few batches ahead. Where an
+            original can no longer be read its cached pixels are scaled, and one warning tells how many.
+        channels : {3}, optional
+            3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, grey repeated.
+        """
+        if batch_size < 1 or channels not in (None, 3):
+            raise ParameterError(f"batch_size must be at least 1 and channels None or 3. Got {batch_size}, {channels}.")
+        spec = self.spec
+        size = (spec.height, spec.width) if image_size is None else _pair(image_size)
+        rows = np.arange(len(self._all.pixels)) if self._index is None else self._index
+        parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        opened = self._all
+        if size == (spec.height, spec.width):
+            arrays: Iterator[np.ndarray] = (opened.pixels[p] for p in parts)
+        else:
+            arrays = self._decoded(opened, parts, size)
+        for array in arrays:
+            yield rgb_view(array, spec, self.background) if channels == 3 else array
+
+    def _decoded(self, opened: _Opened, parts: list[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        workers = intake.n_workers(self.workers)
+        lost = 0
+        # A batch is cut into small tasks, so that all threads work on the one that is waited for.
+        tasks = [part[i : i + intake.CHUNK] for part in parts for i in range(0, len(part), intake.CHUNK)]
+        results = intake.in_order(lambda rows: opened.refitted(rows, size, self), tasks, workers)
+        for part in parts:
+            batch = np.empty((len(part), *size, opened.spec.channels), opened.spec.dtype)
+            filled = 0
+            while filled < len(part):
+                pixels, failed = next(results)
+                batch[filled : filled + len(pixels)] = pixels
+                filled += len(pixels)
+                lost += failed
+            yield batch
+        if lost:
+            warnings.warn(
+                f"{lost} of {len(self)} originals can no longer be read; their cached pixels were scaled instead.",
+                stacklevel=3,
+            )
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash over the content."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
+        """A hash over the content: keys, files, size and fit. Equal for equal images at any place."""
+        spec = self.spec
+        digest = hashlib.sha256(repr((spec, self.fit, self.background)).encode())
+        for key, sha256 in zip(self.keys, self.records["sha256"].tolist(), strict=True):
+            digest.update(f"{key}\0{sha256}\n".encode())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")}
 
 
-def as_pixels(array: Any) -> tuple[np.ndarray, ImageSpec]:
-    """An array or tensor (N, H, W[, C]) as pixels (N, H, W, C) with their spec."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu().numpy()
-    if not isinstance(array, np.ndarray):
-        raise InputTypeError(f"Images cannot be read from a {type(array).__name__}.")
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or 0 in array.shape:
-        raise InputError(f"An array of images must be (N, H, W) or (N, H, W, C). Got shape {array.shape} instead.")
-    n, height, width, channels = array.shape
-    if array.dtype == np.uint8:
-        return array, ImageSpec(height, width, channels)
-    if array.dtype != np.uint16:
-        array = array.astype(np.float32, copy=False)
-    low, high = (float(v) for v in np.nanpercentile(array, (0.1, 99.9)))
-    if array.dtype == np.float32 and np.nanmin(array) >= 0 and np.nanmax(array) <= 1:
-        low, high = 0.0, 1.0
-    if high <= low:
-        high = low + 1.0
-    return array, ImageSpec(height, width, channels, array.dtype.name, low, high)
+@dataclass
+class _Opened:
+    """A whole set after it was decoded."""
+
+    source: Source
+    pixels: np.ndarray
+    spec: ImageSpec
+    skipped: list[tuple[str, str]]
+    cache: cache.Cache | None
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return self.source.keys if self.cache is None else self.cache.records["key"].tolist()
+
+    @cached_property
+    def records(self) -> Records:
+        return _array_records(self.source.keys, self.pixels, self.spec) if self.cache is None else self.cache.records
+
+    def _picture(self, row: int, aim: decode.Aim | None, images: Images) -> decode.Picture:
+        """The original of a row, decoded."""
+        if self.cache is None:
+            return decode.picture_from(self.pixels[row], images.background)
+        columns = self.cache.records.table
+        value = self.source.read(columns.column("item")[row].as_py())
+        if not isinstance(value, bytes):
+            return decode.picture_from(value, images.background)
+        key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
+        options: dict[str, Any] = {"name": key, "background": images.background, "aim": aim}
+        if frame == 0:
+            return decode.read_picture(value, **options)
+        for picture in decode.read_frames(value, frames="all", **options):
+            if picture.frame == frame:
+                return picture
+        raise DecodeError(f"has no frame {frame + 1} any more")
+
+    def _in_kind(self, pixels: np.ndarray, picture: decode.Picture, images: Images) -> np.ndarray:
+        """Pixels (H, W, C) of one picture in the channels and depth of the set."""
+        target = kind_of(self.spec)
+        own = value_range(pixels[None]) if picture.kind.dtype != target.dtype else (0.0, 1.0)
+        return converted(pixels[None], picture.kind, target, images.background, own)[0]
+
+    def original(self, row: int, images: Images) -> np.ndarray:
+        """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
+        picture = self._picture(row, None, images)
+        return self._in_kind(picture.pixels(), picture, images)
+
+    def refitted(self, rows: np.ndarray, size: tuple[int, int], images: Images) -> tuple[np.ndarray, int]:
+        """Rows decoded at another size, and how many had to be scaled from the cache."""
+        out = np.empty((len(rows), *size, self.spec.channels), self.spec.dtype)
+        lost = 0
+        for i, row in enumerate(rows.tolist()):
+            try:
+                picture = self._picture(row, decode.Aim(*size, images.fit), images)
+                out[i] = self._in_kind(picture.fitted(*size, images.fit, images.background), picture, images)
+            except DecodeError:
+                out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
+                lost += 1
+        return out, lost
+
+
+class _Intake:
+    """A source and, after first use, its decoded set; shared by all views."""
+
+    def __init__(self, source: Source, folder: Path | None = None) -> None:
+        self.source = source
+        self._folder = folder  # of the cache that a copy in another process has built
+        self._opened: _Opened | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+    def opened(self, images: Images) -> _Opened:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open(images)
+            return self._opened
+
+    def _open(self, images: Images) -> _Opened:
+        source = self.source
+        if isinstance(source, ArraySource):
+            shape = source.array.shape
+            own = images.image_size is None or _pair(images.image_size) == shape[1:3]
+            if own:
+                low, high = value_range(source.array)
+                height, width, channels = shape[1:]
+                spec = ImageSpec(height, width, channels, source.array.dtype.name, low, high)  # type: ignore[arg-type]
+                return _Opened(source, source.array, spec, [], None)
+        if self._folder is not None and (found := cache.open_cache(self._folder)) is not None:
+            return _Opened(source, found.pixels, found.spec, found.skipped, found)
+        height, width = _automatic_size(source) if images.image_size is None else _pair(images.image_size)
+        plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
+        found, temporary = cache.open_or_build(
+            source, plan, images.cache_dir, workers=images.workers, progress=images.progress
+        )
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)
+        return _Opened(source, found.pixels, found.spec, found.skipped, found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        built = self._opened.cache if self._opened is not None else None
+        return {"source": self.source, "folder": built.folder if built is not None else self._folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+class _Thumbnails(Sequence[bytes]):
+    """The thumbnails of a set, each read or made when it is asked for."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Any) -> Any:
+        images = self._images
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        row = range(len(self))[index]
+        row = row if images._index is None else int(images._index[row])
+        opened = images._all
+        if opened.cache is not None and images.thumbnail_size:
+            return opened.cache.thumbnail(row)
+        picture = decode.picture_from(to_view(opened.pixels[row], opened.spec), images.background)
+        return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96))
 
 
 def load_pixels(
-    images: Any, *, image_size: int | tuple[int, int] | None = None, mask: np.ndarray | None = None
+    images: Any, *, image_size: Size | None = None, mask: np.ndarray | None = None, spec: ImageSpec | None = None
 ) -> tuple[np.ndarray, ImageSpec]:
-    """The pixels (N, H, W, C) and spec of an `Images`, an array or tensor (N, H, W[, C]), or any source of `Images`.
+    """The pixels (N, H, W, C) and spec of whatever a model was given; nothing is copied that need not be.
 
-    `mask` (N, H, W), True where a pixel is missing, gives a float array with NaN there.
+    Parameters
+    ----------
+    images : Images, ndarray, tensor, or any source of `Images`
+    image_size : int or (int, int), optional
+        Bring them to this size.
+    mask : ndarray of bool of shape (N, H, W), optional
+        True where a pixel is missing: the result is a float array with NaN there.
+    spec : ImageSpec, optional
+        Bring them to the size, channels and depth that a model has learnt from.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape, or the channels cannot be brought to those of `spec`.
     """
+    if spec is not None:
+        image_size = (spec.height, spec.width)
     if not isinstance(images, Images):
         images = Images(images, image_size=image_size)
-    pixels, spec = images.pixels, images.spec
-    if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if size != (spec.height, spec.width):
-            pixels = _resize(pixels, size)
-            spec = replace(spec, height=size[0], width=size[1])
+    elif image_size is not None:
+        images = images.at_size(image_size)
+    pixels, own = images.pixels, images.spec
+    if spec is not None:
+        try:
+            pixels = conformed(pixels, own, spec, images.background)
+        except ValueError as error:
+            raise InputError(f"These images do not fit the model: {error}; give images like those it learnt.") from None
+        own = spec
     if mask is not None:
-        mask = np.asarray(mask, dtype=bool)
-        if mask.shape != pixels.shape[:3]:
-            raise InputError(f"The mask must have the shape {pixels.shape[:3]}. Got {mask.shape} instead.")
-        pixels = np.where(mask[..., None], np.float32(np.nan), pixels.astype(np.float32))
-        spec = replace(spec, dtype="float32")
-    return pixels, spec
+        mask = np.asarray(mask)
+        if mask.shape != pixels.shape[:3] or mask.dtype != bool:
+            raise InputError(
+                f"The mask must be bool of shape {pixels.shape[:3]}, True where a pixel is missing. Got {mask.dtype} "
+                f"of shape {mask.shape}."
+            )
+        pixels = pixels.astype(np.float32)
+        pixels[mask] = np.nan
+        own = replace(own, dtype="float32")
+    return pixels, own
 
 
-def _resize(pixels: np.ndarray, image_size: int | tuple[int, int]) -> np.ndarray:
-    """Pixels at another size (first version: through torch)."""
-    import torch
+def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Records:
+    """The records of an array: its own size for all, hashes of its bytes."""
+    import pyarrow as pa
 
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if pixels.shape[1:3] == size:
-        return pixels
-    values = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)
-    values = torch.nn.functional.interpolate(values, size=size, mode="bilinear", antialias=True)
-    out = values.permute(0, 2, 3, 1).numpy()
-    return out if pixels.dtype == np.float32 else np.rint(out).astype(pixels.dtype)
+    from imatlas.images.hashing import perceptual_hash
+
+    n, height, width, channels = pixels.shape
+    hashes = np.empty(n, np.uint64)
+    digests = []
+    for start in range(0, n, 1024):
+        part = np.ascontiguousarray(pixels[start : start + 1024])
+        digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
+        view = rgb_view(part, spec) if channels in (3, 4) else part.mean(axis=3, dtype=np.float32)[..., None]
+        grey = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
+        hashes[start : start + 1024] = perceptual_hash(grey)
+    same = {"format": "array", "mode": f"{channels} x {pixels.dtype}", "notes": ""}
+    numbers = {"width": width, "height": height, "n_frames": 1, "frame": 0}
+    columns = {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}
+    columns |= {name: pa.repeat(pa.scalar(value, pa.int32()), n) for name, value in numbers.items()}
+    columns |= {"key": pa.array(keys), "sha256": pa.array(digests), "phash": pa.array(hashes)}
+    return Records(pa.table({name: columns[name] for name in Record._fields}))
+
+
+def _automatic_size(source: Source) -> tuple[int, int]:
+    """The size of the pixels where none was given; the rule stands with `Images`."""
+    n = len(source.keys)
+    sizes = []
+    for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):
+        size = intake.peek_size(source, item)
+        if size is not None:
+            sizes.append(size)
+    if not sizes:
+        return (64, 64)
+    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
+        return sizes[0]
+    small = float(np.median([min(size) for size in sizes])) <= 40
+    return (32, 32) if small or n > _MANY else (64, 64)
+
+
+def _pair(image_size: Size) -> tuple[int, int]:
+    """(height, width) of an image size."""
+    if isinstance(image_size, int | np.integer):
+        return (int(image_size), int(image_size))
+    return (int(image_size[0]), int(image_size[1]))
+
+
+def _as_slice(index: np.ndarray) -> slice | None:
+    """An evenly rising index as a slice, which copies nothing."""
+    if len(index) == 0:
+        return slice(0, 0)
+    step = int(index[1] - index[0]) if len(index) > 1 else 1
+    if step > 0 and np.array_equal(np.diff(index), np.full(len(index) - 1, step)):
+        return slice(int(index[0]), int(index[-1]) + 1, step)
+    return None
+
+
+def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any, thumbnail_size: Any) -> None:
+    """Check the options of `Images`, each with a message that says what it must be."""
+
+    def side(value: Any) -> bool:
+        return isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= value <= 4096
+
+    def fail(name: str, must: str, value: Any) -> None:
+        raise ParameterError(f"The '{name}' parameter of Images must be {must}. Got {value!r} instead.")
+
+    pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(side(v) for v in image_size)
+    if not (image_size is None or side(image_size) or pair):
+        fail("image_size", "None, an int in the range [1, 4096], or a pair of them (height, width)", image_size)
+    if fit not in get_args(decode.Fit):
+        fail("fit", "one of " + ", ".join(map(repr, get_args(decode.Fit))), fit)
+    if frames not in get_args(decode.Frames):
+        fail("frames", "one of " + ", ".join(map(repr, get_args(decode.Frames))), frames)
+    if np.shape(background) != (3,) or not all(0 <= v <= 255 for v in background):
+        fail("background", "three ints in the range [0, 255]", background)
+    if not (workers is None or (side(workers))):
+        fail("workers", "None or an int in the range [1, 4096]", workers)
+    if not (thumbnail_size is None or side(thumbnail_size)):
+        fail("thumbnail_size", "None or an int in the range [1, 4096]", thumbnail_size)

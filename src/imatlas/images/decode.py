@@ -450,3 +450,26 @@ def _resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple
             mean = plane(np.where(missing, 0, values)) / np.maximum(weight, 1e-6)
             out[..., channel] = np.where(weight >= 0.5, mean, np.nan)
     return out if stored.dtype == np.float32 else np.rint(out).astype(stored.dtype)
+
+
+def size_of(data: bytes, name: str = "") -> tuple[int, int]:
+    """(height, width) of the upright picture in a file, from its header alone where the format allows.
+
+    Raises
+    ------
+    DecodeError
+        If it cannot be read.
+    """
+    try:
+        format = format_of(data, name)
+        with quiet():
+            if format in ("TIFF", "HEIF"):
+                picture = read_picture(data, name=name)
+                return (picture.height, picture.width)
+            image = Image.open(BytesIO(data), formats=(format,))
+            turned = _orientation(image) >= 5
+            return (image.size[not turned], image.size[turned])
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(_explained(error, "image")) from None

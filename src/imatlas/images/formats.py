@@ -7,8 +7,8 @@ import re
 from imatlas.errors import DecodeError
 
 _NAMES = """
-    jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga pcx
-    sgi avif heic heif hif
+    jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga
+    pcx sgi avif heic heif hif
 """
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw")

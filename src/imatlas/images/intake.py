@@ -60,9 +60,9 @@ class Row:
     frame: int
     sha256: str
     notes: str
+    amplitudes: np.ndarray | None = None
     phash: int = 0
     thumbnail: bytes | np.ndarray | None = None
-    amplitudes: np.ndarray | None = None
 
 
 class Skip(NamedTuple):
@@ -117,7 +117,7 @@ def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
             )
         else:
             pictures = [decode.picture_from(value, plan.background)]
-            digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+            digest = hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
         return _rows(pictures, item, key, digest, plan)
     except DecodeError as error:
         return [Skip(item, key, str(error))]
@@ -166,9 +166,9 @@ def read_rows(source: Source, items: Sequence[int], plan: Plan, workers: int) ->
             results = [read_item(source, item, plan) for item in chunk]
         rows = [row for result in results for row in result if isinstance(row, Row)]
         if rows:
-            hashes = hashing.hash_bits(np.stack([row.amplitudes for row in rows]))
-            for row, value in zip(rows, hashes, strict=True):
-                row.phash, row.amplitudes = int(value), None
+            hashes = hashing.hash_bits(np.stack([row.amplitudes for row in rows if row.amplitudes is not None]))
+            for row, value in zip(rows, hashes.tolist(), strict=True):
+                row.phash = value
         return results
 
     for results in in_order(read_chunk, [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)], workers):
@@ -218,3 +218,18 @@ def with_progress(results: Iterator[Any], total: int, title: str, show: bool) ->
         if time.monotonic() - said > 10.0:
             said = time.monotonic()
             print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def peek_size(source: Source, item: int) -> tuple[int, int] | None:
+    """(height, width) of an item's original without decoding its pixels; None where it is no image."""
+    key = source.keys[item]
+    try:
+        if not source.explicit and not has_image_name(key) and sniff(source.head(item)) is None:
+            return None
+        value = source.read(item)
+        if isinstance(value, bytes):
+            return decode.size_of(value, key)
+        height, width = np.asarray(value).shape[:2]
+        return (int(height), int(width))
+    except Exception:
+        return None

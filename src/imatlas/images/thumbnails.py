@@ -15,11 +15,7 @@ WHITE = (255, 255, 255)
 def shrink(data: bytes, size: int) -> bytes:
     """A thumbnail whose longest side is at most `size` pixels, as the bytes of a file; a smaller one as it is."""
     picture = read_picture(data)
-    scale = size / max(picture.width, picture.height)
-    if scale >= 1:
-        return data
-    height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
-    return encode_thumbnail(picture.fitted(height, width, "stretch", WHITE))
+    return data if max(picture.width, picture.height) <= size else encode_thumbnail(picture.thumbnail(size))
 
 
 def thumbnail_of(pixels: np.ndarray, size: int) -> bytes:

@@ -1,0 +1,463 @@
+"""The pixel cache of a set: decoded once, memory-mapped after, written aside and renamed, its known rows reused.
+
+CACHE_DIR/3f2a.../pixels.npy        (N, H, W, C), plain NumPy format
+                  records.parquet   one row an image
+                  thumbnails.bin    files one after the other, where asked for
+                  cache.json        the plan, the spec, what was skipped
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from imatlas.errors import ArtifactError, InputError
+from imatlas.images.encode import encode_thumbnail
+from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
+from imatlas.images.pixels import Kind, common_kind, converted, fits_in, value_range
+from imatlas.images.records import Records
+from imatlas.images.sources import Source, reason_of
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_view
+
+FORMAT = 1
+_NPY = b"\x93NUMPY"
+
+
+class Cache:
+    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}")
+        self.about: dict[str, Any] = about
+        self.spec = ImageSpec.from_json(about["spec"])
+        self.skipped = [(key, reason) for key, reason in about["skipped"]]
+        self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        self._records: Records | None = None
+        if len(self.pixels) != about["n"] or (folder / "thumbnails.bin").stat().st_size != about["thumbnail_bytes"]:
+            raise ValueError("sizes do not agree")
+
+    @property
+    def records(self) -> Records:
+        """One record an image; read on first use."""
+        if self._records is None:
+            import pyarrow.parquet as pq
+
+            self._records = Records(pq.read_table(self.folder / "records.parquet"))
+        return self._records
+
+    def thumbnail(self, row: int) -> bytes:
+        """The file in which a row's thumbnail is encoded."""
+        with open(self.folder / "thumbnails.bin", "rb") as file:
+            return _thumbnail(file, self.records["thumbnail_end"], row)
+
+
+def _thumbnail(file: IO[bytes], ends: np.ndarray, row: int) -> bytes:
+    start = int(ends[row - 1]) if row else 0
+    file.seek(start)
+    return file.read(int(ends[row]) - start)
+
+
+def open_or_build(
+    source: Source, plan: Plan, cache_dir: Path | None, *, workers: int | None = None, progress: bool = False
+) -> tuple[Cache, bool]:
+    """The cache of a source under a plan, and whether it is temporary.
+
+    Raises
+    ------
+    InputError
+        If not one image of the source can be used.
+    ArtifactError
+        If the cache cannot be written: a file in the way, no permission, a full disk.
+    """
+    temporary = cache_dir is None
+    if cache_dir is None:
+        cache_dir = Path(tempfile.mkdtemp(prefix="imatlas-"))
+    try:
+        stamps = source.stamps()
+        name = _name(source, stamps, plan)
+        if stamps is not None:
+            found = open_cache(cache_dir / name)
+            if found is not None:
+                return found, temporary
+        return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
+    except BaseException as error:
+        if temporary:
+            shutil.rmtree(cache_dir, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, ArtifactError):
+            raise ArtifactError(_told(error, cache_dir)) from error
+        raise
+
+
+def _told(error: OSError, cache_dir: Path) -> str:
+    """What kept the cache from being written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        advice = "free some space or choose another cache_dir"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        advice = "a file is in the way; move it or choose another cache_dir"
+    else:
+        advice = "choose a cache_dir that you may write to"
+    return f"The pixel cache cannot be written to '{cache_dir}' ({reason_of(error)}); {advice}."
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """What rows depend on besides their files, as JSON gives it back."""
+    heif = importlib.util.find_spec("pillow_heif") is not None  # with it more files can be read
+    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), "heif": heif}))
+
+
+def _name(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan) -> str:
+    """The cache's folder name: a hash over the plan and the listing of the source."""
+    digest = hashlib.sha256(json.dumps(_settings(plan), sort_keys=True).encode())
+    if stamps is None:
+        digest.update(source.name.encode())
+        return f"unlisted-{digest.hexdigest()[:16]}"  # told apart by nothing: always built anew, in one place
+    digest.update(str(source.explicit).encode())
+    for key, stamp in zip(source.keys, stamps, strict=True):
+        digest.update(f"{key}\0{stamp[0]}\0{stamp[1]}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def open_cache(folder: Path) -> Cache | None:
+    """The cache in a folder, or None where there is none or it is damaged."""
+    try:
+        return Cache(folder)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _build(
+    source: Source,
+    stamps: list[tuple[int, int]] | None,
+    plan: Plan,
+    cache_dir: Path,
+    name: str,
+    workers: int,
+    progress: bool,
+) -> Cache:
+    """Write a cache aside, rename it into place, and open it."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    _sweep(cache_dir)
+    previous, known = _known_rows(source, stamps, plan, cache_dir)
+    aside = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
+    try:
+        writer = _Writer(aside, plan, stamps)
+        rows = _new_and_known(source, plan, workers, previous, known)
+        for result in with_progress(rows, len(source.keys), "Reading images", progress):
+            writer.add(result)
+        writer.finish(source)
+        target = cache_dir / name
+        if target.exists() and (stamps is None or open_cache(target) is None):
+            shutil.rmtree(target)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if open_cache(target) is None:  # else another process has built the same meanwhile
+                raise
+        if previous is not None and previous.about["source"] == source.name and previous.folder != target:
+            shutil.rmtree(previous.folder, ignore_errors=True)
+        return Cache(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(cache_dir: Path) -> None:
+    """Remove what builds that were killed more than a day ago have left."""
+    for left in cache_dir.glob(".new-*"):
+        try:
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def _known_rows(
+    source: Source, stamps: list[tuple[int, int]] | None, plan: Plan, cache_dir: Path
+) -> tuple[Cache | None, dict[int, list[int]]]:
+    """The earlier cache of the same plan that knows most of the items, and its rows by item.
+
+    Only rows that the cache holds as they were decoded count; one that was made grey or 8-bit to fit its set does not.
+    """
+    best: tuple[Cache | None, dict[int, list[int]]] = (None, {})
+    if stamps is None:
+        return best
+    index = {(key, *stamp): i for i, (key, stamp) in enumerate(zip(source.keys, stamps, strict=True))}
+    for folder in sorted(cache_dir.glob("[0-9a-f]*")):
+        cache = open_cache(folder)
+        if cache is None or cache.about["settings"] != _settings(plan):
+            continue
+        columns = [cache.records[name].tolist() for name in ("item_key", "size", "time", "kind")]
+        rows: dict[int, list[int]] = {}
+        for row, (key, size, changed, kind) in enumerate(zip(*columns, strict=True)):
+            item = index.get((key, size, changed))
+            if item is not None and kind == cache.about["kind"]:
+                rows.setdefault(item, []).append(row)
+        frames = cache.records["n_frames"]
+        if plan.frames == "all":  # all frames of a file or none
+            rows = {item: found for item, found in rows.items() if len(found) == frames[found[0]]}
+        if len(rows) > len(best[1]):
+            best = (cache, rows)
+    return best
+
+
+def _new_and_known(
+    source: Source, plan: Plan, workers: int, previous: Cache | None, known: dict[int, list[int]]
+) -> Iterator[list[Row | Skip]]:
+    """The rows of every item in order: from the previous cache where it knows them, else decoded."""
+    fresh = [item for item in range(len(source.keys)) if item not in known]
+    decoded = read_rows(source, fresh, plan, workers)
+    try:
+        columns = previous.records.table.to_pydict() if previous is not None else {}
+        kind = Kind(*previous.about["kind_values"]) if previous is not None else None
+        for item in range(len(source.keys)):
+            if item not in known:
+                yield next(decoded)
+                continue
+            assert previous is not None
+            assert kind is not None
+            yield [_known_row(previous, columns, kind, item, row) for row in known[item]]
+    finally:
+        decoded.close()  # type: ignore[attr-defined]
+
+
+def _known_row(cache: Cache, columns: dict[str, list], kind: Kind, item: int, row: int) -> Row:
+    pixels = cache.pixels[row]
+    values = {name: columns[name][row] for name in _FIELDS}
+    thumbnail = cache.thumbnail(row) if cache.about["settings"]["thumbnail_size"] else None
+    return Row(
+        item=item,
+        pixels=pixels,
+        kind=kind,
+        clear=kind.alpha and bool((pixels[..., -1] < 255).any()),
+        thumbnail=thumbnail,
+        **values,
+    )
+
+
+_FIELDS = ("key", "width", "height", "format", "mode", "n_frames", "frame", "sha256", "phash", "notes")
+
+
+class _Writer:
+    """Takes rows in order and appends their pixels to one file a kind; most sets have one, which then is the cache."""
+
+    def __init__(self, folder: Path, plan: Plan, stamps: list[tuple[int, int]] | None) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._stamps = stamps
+        self._files: dict[Kind, IO[bytes]] = {}
+        self._counts: dict[Kind, int] = {}
+        self._kinds: list[Kind] = []
+        self._any_clear = False
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*_FIELDS, "item")}
+        self._ends: list[int] = []
+        self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
+        self._unfinished_thumbnails = False
+        self._tally = Tally()
+
+    def add(self, results: list[Row | Skip]) -> None:
+        """Append the rows of one item."""
+        for row in results:
+            if isinstance(row, Skip):
+                self._tally.add(row)
+                continue
+            if row.kind not in self._files:
+                file = open(self._path(row.kind), "wb", buffering=2**18)  # noqa: SIM115 - closed in finish
+                self._files[row.kind] = file
+                self._counts[row.kind] = 0
+                _write_header(file, row.kind, self._plan, 0)
+            self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
+            self._counts[row.kind] += 1
+            self._kinds.append(row.kind)
+            self._any_clear |= row.clear
+            for name, column in self._columns.items():
+                column.append(getattr(row, name))
+            self._add_thumbnail(row.thumbnail)
+
+    def _add_thumbnail(self, thumbnail: bytes | np.ndarray | None) -> None:
+        if isinstance(thumbnail, np.ndarray):  # its range is known only at the end
+            np.save(self._thumbnails, thumbnail, allow_pickle=False)
+            self._unfinished_thumbnails = True
+        elif thumbnail is not None:
+            self._thumbnails.write(thumbnail)
+        self._ends.append(self._thumbnails.tell())
+
+    def _path(self, kind: Kind) -> Path:
+        return self._folder / f"rows-{kind}.npy"
+
+    def finish(self, source: Source) -> None:
+        """Bring all rows to the common kind and write the records."""
+        skipped = [*source.skipped, *self._tally.lines()]
+        if not self._kinds:
+            raise InputError(_nothing(source, skipped))
+        for kind, file in self._files.items():
+            file.seek(0)
+            _write_header(file, kind, self._plan, self._counts[kind])
+            file.close()
+        self._thumbnails.close()
+        target = common_kind(self._counts, self._any_clear)
+        kept = np.array([fits_in(kind, target) for kind in self._kinds])
+        for row in np.flatnonzero(~kept):
+            skipped.append((self._columns["key"][row], _misfit(self._kinds[row], target)))
+        self._write_pixels(target, kept)
+        pixels = np.load(self._folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        low, high = value_range(pixels)
+        spec = ImageSpec(self._plan.height, self._plan.width, target.channels, target.dtype, low, high)
+        ends = np.array(self._ends, np.int64)
+        if self._unfinished_thumbnails or not kept.all():
+            ends = self._finish_thumbnails(spec, kept)
+        self._write_records(kept, ends)
+        about = {
+            "format": FORMAT,
+            "source": source.name,
+            "settings": _settings(self._plan),
+            "spec": spec.to_json(),
+            "n": len(pixels),
+            "thumbnail_bytes": int(ends[-1]),
+            "kind": str(target),
+            "kind_values": list(target),
+            "skipped": skipped,
+        }
+        (self._folder / "cache.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _write_pixels(self, target: Kind, kept: np.ndarray) -> None:
+        """`pixels.npy`: the one file there is, or a merger of several."""
+        path = self._folder / "pixels.npy"
+        if list(self._counts) == [target]:
+            os.rename(self._path(target), path)
+            return
+        parts = {kind: np.load(self._path(kind), mmap_mode="r", allow_pickle=False) for kind in self._counts}
+        deep = [value_range(part) for kind, part in parts.items() if kind.dtype != "uint8" and fits_in(kind, target)]
+        deep_range = (min(low for low, _ in deep), max(high for _, high in deep)) if deep else (0.0, 1.0)
+        at = dict.fromkeys(parts, 0)
+        with open(path, "wb", buffering=2**18) as out:
+            _write_header(out, target, self._plan, int(kept.sum()))
+            for kind, n in _runs(self._kinds):
+                if fits_in(kind, target):
+                    rows = parts[kind][at[kind] : at[kind] + n]
+                    out.write(
+                        np.ascontiguousarray(converted(rows, kind, target, self._plan.background, deep_range)).data
+                    )
+                at[kind] += n
+        for row, kind in enumerate(self._kinds):
+            if kind.dtype != target.dtype and kept[row]:
+                note = f"{kind.dtype} brought to the {target.dtype} of most"
+                self._columns["notes"][row] = "; ".join(filter(None, (self._columns["notes"][row], note)))
+        del parts
+        for kind in self._counts:
+            self._path(kind).unlink()
+
+    def _finish_thumbnails(self, spec: ImageSpec, kept: np.ndarray) -> np.ndarray:
+        """Encode the deep thumbnails through the range of the set, and leave out those of rows that were left out."""
+        ends = np.array(self._ends, np.int64)
+        path, new = self._folder / "thumbnails.bin", self._folder / "thumbnails.new"
+        out_ends = []
+        with open(path, "rb") as file, open(new, "wb") as out:
+            for row in np.flatnonzero(kept):
+                content = _thumbnail(file, ends, int(row))
+                if content.startswith(_NPY):
+                    start = int(ends[row - 1]) if row else 0
+                    file.seek(start)
+                    deep = np.load(file, allow_pickle=False)
+                    own = spec if spec.dtype == deep.dtype.name else _spec_of(deep, spec)
+                    content = encode_thumbnail(to_view(deep, own))
+                out.write(content)
+                out_ends.append(out.tell())
+        os.replace(new, path)
+        return np.array(out_ends, np.int64)
+
+    def _write_records(self, kept: np.ndarray, ends: np.ndarray) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = np.flatnonzero(kept)
+        columns: dict[str, Any] = {}
+        types = _types()
+        for name in _FIELDS:
+            values = self._columns[name] if len(rows) == len(kept) else [self._columns[name][i] for i in rows]
+            columns[name] = pa.array(values, types[name])
+        items = np.array(self._columns["item"], np.int64)[rows]
+        columns["item"] = pa.array(items)
+        # The listing's own key and stamp tell later whether a file is still the same.
+        columns["item_key"] = pa.array([_item_key(key, n, f) for key, n, f in self._names(rows)], pa.string())
+        stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
+        columns["size"], columns["time"] = pa.array(stamps[:, 0]), pa.array(stamps[:, 1])
+        columns["kind"] = pa.array([str(self._kinds[i]) for i in rows], pa.string()).dictionary_encode()
+        columns["thumbnail_end"] = pa.array(ends)
+        pq.write_table(pa.table(columns), self._folder / "records.parquet", compression="zstd")
+
+    def _names(self, rows: np.ndarray) -> Iterator[tuple[str, int, int]]:
+        for i in rows:
+            several = self._plan.frames == "all" and self._columns["n_frames"][i] > 1
+            yield self._columns["key"][i], several, self._columns["frame"][i]
+
+
+def _item_key(key: str, several: int, frame: int) -> str:
+    return key.removesuffix(f"#{frame + 1}") if several else key
+
+
+def _types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    text, count = pa.string(), pa.int32()
+    return {
+        "key": text,
+        "width": count,
+        "height": count,
+        "format": text,
+        "mode": text,
+        "n_frames": count,
+        "frame": count,
+        "sha256": text,
+        "phash": pa.uint64(),
+        "notes": text,
+    }
+
+
+def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:
+    """NumPy's own header; it is padded so that it is as long for any number of rows."""
+    shape = (n, plan.height, plan.width, kind.channels)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind.dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _runs(kinds: Sequence[Kind], most: int = 1024) -> Iterator[tuple[Kind, int]]:
+    """Runs of equal kinds with their lengths."""
+    start = 0
+    for i in range(1, len(kinds) + 1):
+        if i == len(kinds) or kinds[i] != kinds[start] or i - start == most:
+            yield kinds[start], i - start
+            start = i
+
+
+def _spec_of(pixels: np.ndarray, spec: ImageSpec) -> ImageSpec:
+    """The spec to view one picture by whose depth is not that of its set."""
+    low, high = value_range(pixels[None])
+    return ImageSpec(spec.height, spec.width, spec.channels, pixels.dtype.name, low, high)  # type: ignore[arg-type]
+
+
+def _misfit(kind: Kind, target: Kind) -> str:
+    if target.is_picture:
+        return f"has {kind.channels} channels, and most of the set are pictures"
+    return f"has {kind.channels} channels, and most of the set have {target.channels}"
+
+
+def _nothing(source: Source, skipped: list[tuple[str, str]]) -> str:
+    """Why there is nothing to learn from."""
+    first = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"None of the {len(source.keys)} items of {source.name!r} can be used as an image ({first}{more})."
