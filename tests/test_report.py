@@ -20,7 +20,7 @@ from imatlas.report import render
 from imatlas.report.lattice import PITCH, Lattice, label_places, outlines
 from imatlas.report.pictures import MAX_BYTES
 from imatlas.report.plots import MAX_POINTS, axis, curve_view, scatter_view
-from imatlas.report.text import plain
+from imatlas.report.text import plain, shortened
 from imatlas.result import (
     Cell,
     Curve,
@@ -451,6 +451,14 @@ def test_scatter_thins_dots_and_gives_pictures_room() -> None:
 )
 def test_numbers_read_well(value: object, text: str) -> None:
     assert plain(value) == text
+
+
+def test_long_names_keep_both_ends() -> None:
+    assert shortened("short.jpg") == "short.jpg"
+    name = "Holidays/" + "x" * 200 + "/DCIM_0042.jpeg"
+    assert len(shortened(name)) == 44
+    assert shortened(name).startswith("Holidays/")
+    assert shortened(name).endswith("/DCIM_0042.jpeg")
 
 
 def test_colours_can_be_read_in_both_themes() -> None:

@@ -15,7 +15,7 @@ from imatlas.errors import InputTypeError
 from imatlas.report.lattice import PITCH, Lattice, gaps, label_places, outlines, rounded
 from imatlas.report.pictures import Pictures
 from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_view, scatter_view
-from imatlas.report.text import cluster_name, images, is_number, plain, words
+from imatlas.report.text import cluster_name, images, is_number, plain, shortened, words
 from imatlas.result import (
     Cell,
     Curve,
@@ -110,7 +110,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "words": words, "images": images}
+    environment.filters |= {"plain": plain, "words": words, "shortened": shortened}
     environment.tests["numeric"] = is_number
     environment.globals["color"] = lambda group: "none" if group is None or group < 0 else group % N_COLORS
     return environment

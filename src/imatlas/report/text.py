@@ -37,6 +37,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+def shortened(text: str, length: int = 44) -> str:
+    """A long name with its middle left out: its start says where it is from, its end which one it is."""
+    return text if len(text) <= length else f"{text[: length // 2 - 4]}…{text[-length // 2 - 3 :]}"
+
+
 def images(count: int) -> str:
     """ "1 image", "2,000 images"."""
     return f"{count:,} image" + ("" if count == 1 else "s")
