@@ -89,7 +89,7 @@ function walkable(figure) {
     dialog.scrollTop = 0;
     if (!dialog.open) dialog.showModal();
     dialog.onkeydown = walk;
-    dialog.onclose = () => current.focus();
+    dialog.onclose = () => node.focus(); // the browser itself would go back to where the walk began
   }
   function walk(event) {
     if (event.key.startsWith("Arrow")) {
