@@ -15,6 +15,7 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from imatlas.devices import pick_device
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, group_sums, nearest, nearest_index, paired_distances
@@ -50,7 +51,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     n_init: Annotated[int, Field(ge=1, description="runs from different starts; the best is kept")] = 1
     max_iter: Annotated[int, Field(ge=1, description="iterations of one run at most")] = 300
     tol: Annotated[float, Field(ge=0, description="stop when centers move less than this, in mean variances")] = 1e-4
-    device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda', 'cuda:1' …")] = "cpu"
+    device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
@@ -115,7 +116,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         return as_tensor(self.cluster_centers_, self._device())
 
     def _device(self) -> torch.device:
-        return torch.device(self.device)
+        return pick_device(self.device)
 
     @property
     def _n_features_out(self) -> int:
