@@ -7,14 +7,16 @@ every real folder has some: broken, misnamed, rotated, grey, 16-bit and duplicat
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 
 from imatlas.errors import ArtifactError
+from imatlas.images.decode import resize_pixels
+from imatlas.images.encode import encode
 
 PATCHES_PER_PHOTO = 76
 
@@ -89,7 +91,7 @@ def demo_files(random_state: int = 0) -> dict[str, bytes]:
             suffix = "png" if number % 4 == 3 else "jpg"
             file = f"{name}-{index:04d}.{suffix}"
             patches[file] = patch
-            files[file] = _encode(patch, suffix)
+            files[file] = encode(patch, "png" if suffix == "png" else "jpeg")
     return files | _odd_files(files, patches)
 
 
@@ -130,37 +132,26 @@ def _odd_files(files: dict[str, bytes], patches: dict[str, np.ndarray]) -> dict[
     grey = _resize(data.camera()[60:300, 120:360], 128)
     deep = data.cell()[250:410, 330:490].astype(np.uint16) * 257
     return {
-        "odd-16-bit.png": _encode(deep, "png"),
+        "odd-16-bit.png": encode(deep, "png"),
         "odd-copy-1.jpg": files["astronaut-0003.jpg"],
         "odd-copy-2.png": files["coffee-0012.png"],
         "odd-empty.jpg": b"",
-        "odd-grey.png": _encode(grey, "png"),
+        "odd-grey.png": encode(grey, "png"),
         # Stored lying on its side; the EXIF note (6: turn a quarter clockwise) makes it stand.
-        "odd-rotated.jpg": _encode(np.rot90(cat), "jpg", orientation=6),
-        "odd-saved-again-1.jpg": _encode(cat, "jpg", quality=60),
-        "odd-saved-again-2.jpg": _encode(rocket, "jpg", quality=50),
+        "odd-rotated.jpg": _turned(encode(np.rot90(cat), "jpeg"), 6),
+        "odd-saved-again-1.jpg": encode(cat, "jpeg", quality=60),
+        "odd-saved-again-2.jpg": encode(rocket, "jpeg", quality=50),
         "odd-text.jpg": b"This is a text file with the name of a picture.\n",
         "odd-truncated.jpg": files["retina-0005.jpg"][: len(files["retina-0005.jpg"]) // 2],
     }
 
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    return resize_pixels(np.ascontiguousarray(pixels)[None], side, side)[0]
 
 
-def _encode(pixels: np.ndarray, suffix: str, quality: int = 90, orientation: int | None = None) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    buffer = io.BytesIO()
-    if suffix == "png":
-        image.save(buffer, "PNG", compress_level=6)
-    else:
-        exif = Image.Exif()
-        if orientation is not None:
-            exif[0x0112] = orientation
-        image.save(buffer, "JPEG", quality=quality, exif=exif.tobytes() if orientation else b"")
-    return buffer.getvalue()
+def _turned(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG file with an EXIF note that holds nothing but the orientation (tag 0x0112, one short)."""
+    note = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return jpeg[:2] + struct.pack(">HH", 0xFFE1, len(note) + 2) + note + jpeg[2:]
