@@ -249,7 +249,9 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     dict
         `encoder`, `why`, `images_per_second` of the eyes, `minutes` in all, and `memory_gb` at the peak.
     """
-    n = len(images)
+    began = time.perf_counter()
+    n = len(images)  # decodes, unless that was done
+    intake_seconds = time.perf_counter() - began
     kind, why = choose_encoder(images, "auto")
     seconds = parse_budget(budget) or default_budget(n)
     rate = None
@@ -266,6 +268,6 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         "encoder": kind,
         "why": why,
         "images_per_second": None if rate is None else round(rate, 1),
-        "minutes": round((seconds + images.intake_seconds) / 60 + 0.5, 1),
+        "minutes": round((seconds + intake_seconds) / 60 + 0.5, 1),
         "memory_gb": round(BASE_MEMORY_GB + n * row_bytes / 1e9, 1),
     }

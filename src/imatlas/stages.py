@@ -23,8 +23,6 @@ from imatlas import artifact
 from imatlas.atlas import Atlas
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
-from imatlas.images.tensors import to_view
-from imatlas.images.thumbnails import thumbnail_of
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.pretrained import PretrainedEncoder
@@ -44,6 +42,9 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 
 THUMBNAIL = 128
 """Longest side in pixels of the small picture that the table keeps of every image."""
+
+FROM_RECORDS = ("key", "width", "height", "sha256")
+"""Columns of the table that are copied from what the intake recorded."""
 
 SHARES = {
     "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.50, "report": 0.15},
@@ -161,7 +162,7 @@ def intake(job: Job) -> dict[str, Any]:
         job.previous = _previous(job.table)
     double = duplicate_of(images.records)
     share = before.get("held_out") or min(HELD_OUT, MOST_HELD_OUT / n)
-    held_out = held_out_rows([r.sha256 for r in images.records], double, share, job.settings.random_state)
+    held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
     manifest.spec = images.spec.to_json()
     manifest.table = {"name": "images.lance"}
     table = ImagesTable.write(job.folder / "images.lance", _table_batches(images, held_out, double))
@@ -305,7 +306,7 @@ def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
     autoencoder of its own: ImageNet has no grey, 16-bit or many-channel pictures.
     """
     spec = images.spec
-    side = float(np.median([min(r.width, r.height) for r in images.records]))
+    side = float(np.median(np.minimum(images.records["width"], images.records["height"])))
     if asked != "auto":
         return asked, f"{asked}, as asked"
     if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
@@ -364,32 +365,23 @@ def _rows_known_before(job: Job) -> np.ndarray:
     """For each image its row in the table of an earlier run, or -1 where its content is new."""
     if job.previous is None:
         return np.full(len(job.images), -1)
-    known = (job.previous.rows.get(key, ("", -1)) for key in job.images.keys)
-    pairs = zip(known, job.images.records, strict=True)
-    return np.array([row if sha == record.sha256 else -1 for (sha, row), record in pairs])
+    known = [job.previous.rows.get(key, ("", -1)) for key in job.images.keys]
+    hashes = job.images.records["sha256"].tolist()
+    return np.array([row if sha == now else -1 for (sha, row), now in zip(known, hashes, strict=True)])
 
 
 def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray) -> Iterator[pa.RecordBatch]:
     """The rows that the intake knows, in batches that bound memory."""
     for start in range(0, len(images), ROWS):
         some = range(start, min(start + ROWS, len(images)))
-        records = [images.records[i] for i in some]
+        known = {name: pa.array(images.records[start : some.stop].table[name].to_pylist()) for name in FROM_RECORDS}
         columns = {
-            "key": [r.key for r in records],
-            "width": [r.width for r in records],
-            "height": [r.height for r in records],
-            "sha256": [r.sha256 for r in records],
-            "held_out": held_out[some.start : some.stop],
+            **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
+            "held_out": held_out[start : some.stop],
             "duplicate_of": [images.keys[double[i]] if double[i] >= 0 else None for i in some],
-            "thumbnail": [_thumbnail(images, i) for i in some],
+            "thumbnail": list(images.thumbnails[start : some.stop]),
         }
         yield pa.record_batch(columns, schema=SCHEMA)
-
-
-def _thumbnail(images: Images, row: int) -> bytes:
-    if images.thumbnails is not None:
-        return bytes(images.thumbnails[row])
-    return thumbnail_of(to_view(np.asarray(images.pixels[row]), images.spec), THUMBNAIL)
 
 
 def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:

@@ -82,6 +82,7 @@ def summary(atlas: Atlas) -> Result:
 def the_map(atlas: Atlas) -> Result:
     """The lattice with a picture in every cell that an image fell on."""
     som, rows = atlas.model("map"), atlas.rows
+    territory = atlas.model("clusters").predict(som.codebook_)
     n_cells = len(som.codebook_)
     heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
     each = int(np.clip(MOST_PICTURES // n_cells, 3, 12))
@@ -96,7 +97,7 @@ def the_map(atlas: Atlas) -> Result:
             column=cell % som.cols_,
             count=len(members[cell]),
             image=pictures[int(near[0])] if len(near) else None,
-            cluster=_most_common(rows["cluster"][members[cell]]),
+            cluster=int(territory[cell]),
             members=[(str(keys[i]), pictures[int(i)]) for i in near],
             u_height=float(heights[cell]),
         )
@@ -308,13 +309,6 @@ def _by_distance(embedding: np.ndarray, members: np.ndarray, center: np.ndarray)
     """Rows `members` from the nearest to `center` to the farthest."""
     distance = ((embedding[members] - center) ** 2).sum(1)
     return members[np.argsort(distance, kind="stable")]
-
-
-def _most_common(labels: np.ndarray) -> int | None:
-    if not len(labels):
-        return None
-    values, counts = np.unique(labels, return_counts=True)
-    return int(values[counts.argmax()])
 
 
 def _minutes(seconds: float) -> str:

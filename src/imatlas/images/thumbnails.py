@@ -18,11 +18,6 @@ def shrink(data: bytes, size: int) -> bytes:
     return data if max(picture.width, picture.height) <= size else encode_thumbnail(picture.thumbnail(size))
 
 
-def thumbnail_of(pixels: np.ndarray, size: int) -> bytes:
-    """A picture (H, W, C) uint8 as a thumbnail whose longest side is at most `size` pixels."""
-    return shrink(encode_thumbnail(pixels), size)
-
-
 def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndarray:
     """A thumbnail as pixels (H, W, C) of `spec`: near to what the cache holds, and exact for tiny 8-bit pictures."""
     pixels = read_picture(data).fitted(spec.height, spec.width, fit, WHITE)[None]
