@@ -22,10 +22,11 @@ def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = 
 
     if pixels.dtype == np.uint16:  # torch has few kernels for uint16; int32 holds every value
         pixels = pixels.astype(np.int32)
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    tensor = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(device)  # a read-only array is copied
     tensor = tensor.permute(0, 3, 1, 2).to(torch.float32)
     scale = 2.0 / (spec.high - spec.low)
-    return tensor.sub_(spec.low).mul_(scale).sub_(1.0)
+    # the first operation makes a new tensor: a float array shares its memory with `tensor`
+    return tensor.sub(spec.low).mul_(scale).sub_(1.0)
 
 
 def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
