@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,14 @@ def fashion() -> tuple[np.ndarray, np.ndarray]:
 
     pixels = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
     return pixels, read("t10k-labels-idx1-ubyte.gz", 8)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny networks run fastest on one thread, and do not stand still where other work fills the machine."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)

@@ -13,6 +13,9 @@ from imatlas import chance
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 
+FARTHEST = 1e4
+"""Pixels farther from zero than this, where the set spans -1 to 1, are taken for broken ones."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -43,13 +46,13 @@ class Data:
 def make_batch(
     pixels: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu", y: np.ndarray | None = None
 ) -> Batch:
-    """Pixels (N, H, W, C) as a batch; what is NaN or infinite counts as missing."""
+    """Pixels (N, H, W, C) as a batch; floats that are NaN, infinite or beyond `FARTHEST` count as missing."""
     x = to_tensor(pixels, spec, device)
     known = None
     if pixels.dtype.kind == "f":
-        finite = torch.isfinite(x)
-        if not bool(finite.all()):
-            known, x = finite, torch.where(finite, x, 0.0)
+        sane = x.abs() <= FARTHEST  # False for NaN
+        if not bool(sane.all()):
+            known, x = sane, torch.where(sane, x, 0.0)
     return Batch(x, known, None if y is None else torch.as_tensor(y, device=device))
 
 

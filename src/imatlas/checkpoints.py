@@ -67,13 +67,23 @@ class Weights:
                 modules[part][name] = tensor
                 continue
             optimizer_name, index, key = name.rsplit("/", 2)
-            # load_state_dict may take a tensor as it is, and the next step would then change the copy
-            states[optimizer_name].setdefault(int(index), {})[key] = tensor.clone()
+            states[optimizer_name].setdefault(int(index), {})[key] = tensor
         self.live.load_state_dict(modules["live"])
         self.average.load_state_dict(modules["average"])
         for name, optimizer in self.optimizers.items():
+            weights = [p for group in optimizer.param_groups for p in group["params"]]
+            for index, values in states[name].items():
+                states[name][index] = {key: _laid_out_like(weights[index], value) for key, value in values.items()}
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+
+
+def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
+    """A copy of `value`, in the memory layout of `weight` where it has its shape.
+
+    A fused optimizer walks through memory, not through indices: with another layout it would mix up the elements.
+    """
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone()
 
 
 def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

@@ -54,6 +54,9 @@ CLIP = 1.0
 MAX_FAILURES = 6
 """Restarts without reaching the next snapshot, after which a run gives up."""
 
+CLEAN = 5
+"""Snapshots without a restart after which a lowered rate is doubled again: an odd batch must not slow the whole run."""
+
 Decision = dict[str, Any]
 
 
@@ -89,22 +92,17 @@ class State:
     images_seen: int = 0
     rate: float = 1.0
     failures: int = 0
+    """Restarts since the last snapshot."""
+    clean: int = 0
+    """Snapshots since the last restart, or since the rate was last raised."""
     seconds: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
     history: dict[str, list[Any]] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run gives back: the averaged weights and its record."""
-
-    module: torch.nn.Module
-    history: dict[str, list[Any]]
-    decisions: list[Decision]
-    verdict: str
-    n_steps: int
-    seconds: float
-    interrupted: bool
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped early and goes no further."""
+        return bool(self.decisions) and self.decisions[-1]["decision"] == "stop"
 
 
 def train(
@@ -117,7 +115,7 @@ def train(
     identity: dict[str, Any] | None = None,
     replay: list[Decision] | None = None,
     callback: Callback | None = None,
-) -> Trained:
+) -> tuple[torch.nn.Module, State]:
     """Train `module` as `learner` says, until its `max_steps` or its `budget` is used up.
 
     Parameters
@@ -140,6 +138,13 @@ def train(
     callback : callable, optional
         Gets every event as a dict; `imatlas.progress.JsonLines` writes them to a file.
 
+    Returns
+    -------
+    module : torch.nn.Module
+        With the averaged weights.
+    state : State
+        The record of the run; `interrupted` where Ctrl-C ended it.
+
     Raises
     ------
     TrainingError
@@ -148,7 +153,7 @@ def train(
         Where the checkpoint belongs to a run with other parameters or data.
     KeyboardInterrupt
         On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so far
-        is kept (`Trained.interrupted`). A second Ctrl-C stops at once.
+        is kept (`State.interrupted`). A second Ctrl-C stops at once.
     """
     return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback).run()
 
@@ -200,7 +205,7 @@ class _Run:
         decay_start = None if max_steps is None else int(schedule.LATE * max_steps)
         return State(batch_size=size, precision=precision, max_steps=max_steps, decay_start=decay_start)
 
-    def run(self) -> Trained:
+    def run(self) -> tuple[torch.nn.Module, State]:
         self._resume()
         self._begin = time.monotonic() - self.state.seconds
         self._saved_at = self.state.seconds
@@ -216,7 +221,8 @@ class _Run:
                     if interrupt.asked:
                         self._stop_early()
                         break
-            return self._end(interrupt.asked)
+            self._end()
+            return self.weights.average.requires_grad_(True), self.state
         finally:
             self.progress.close()
 
@@ -250,7 +256,9 @@ class _Run:
         if state.step % self._evaluation_interval() == 0 or self._finished():
             self._evaluate()
         if state.step % SNAPSHOT == 0:
-            state.failures = 0
+            state.failures, state.clean = 0, state.clean + 1
+            if state.rate < 1 and state.clean >= CLEAN:
+                state.rate, state.clean = 2 * state.rate, 0
             self.weights.snapshot()
             if state.seconds - self._saved_at >= CHECKPOINT_SECONDS:
                 self._save_checkpoint()
@@ -316,6 +324,7 @@ class _Run:
         if kind in ("rollback", "out_of_memory"):
             self.weights.restore()
         if kind == "rollback":
+            state.failures, state.clean = state.failures + 1, 0
             # the batch that failed is not tried again
             state.images_seen += state.batch_size
             state.step += 1
@@ -377,10 +386,9 @@ class _Run:
 
     def _roll_back(self) -> None:
         state = self.state
-        state.failures += 1
-        if state.failures > MAX_FAILURES:
+        if state.failures >= MAX_FAILURES:
             raise TrainingError(
-                f"The loss was not finite {state.failures} times in a row up to step {state.step}, "
+                f"The loss was not finite {MAX_FAILURES + 1} times in a row up to step {state.step}, "
                 f"each time at a lower rate; set a learning_rate below {self.learner.learning_rate * state.rate:.1g}, "
                 "or look for extreme values in the images."
             )
@@ -495,7 +503,7 @@ class _Run:
         text = f"step {state.step}" + (f", held-out loss {held_out:.4g}" if held_out is not None else "")
         self.progress.tick(min(1.0, done), max(0.0, left), text)
 
-    def _end(self, interrupted: bool) -> Trained:
+    def _end(self) -> None:
         state = self.state
         if not state.history or state.history["step"][-1] != state.step:
             self._evaluate()
@@ -510,12 +518,3 @@ class _Run:
             f"{state.step} steps in {duration(state.seconds)}{loss}.",
             step=state.step, seconds=state.seconds, held_out=held_out, verdict=words,
         )  # fmt: skip
-        return Trained(
-            module=self.weights.average.requires_grad_(True),
-            history=state.history,
-            decisions=state.decisions,
-            verdict=words,
-            n_steps=state.step,
-            seconds=state.seconds,
-            interrupted=interrupted,
-        )

@@ -163,7 +163,7 @@ class ImageEstimator(Estimator):
         with chance.seeded_init(seed):
             module = self._build(spec)
         asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}
-        trained = training.train(
+        module, state = training.train(
             self,
             module,
             data,
@@ -179,13 +179,13 @@ class ImageEstimator(Estimator):
             callback=callback,
         )
         self.spec_ = spec
-        self.module_ = trained.module
-        self.history_ = trained.history
-        self.decisions_ = trained.decisions
-        self.verdict_ = trained.verdict
-        self.n_steps_ = trained.n_steps
-        self.seconds_ = trained.seconds
-        self.interrupted_ = trained.interrupted
+        self.module_ = module
+        self.history_ = state.history
+        self.decisions_ = state.decisions
+        self.verdict_ = schedule.verdict(state.history["held_out"])
+        self.n_steps_ = state.step
+        self.seconds_ = state.seconds
+        self.interrupted_ = state.interrupted
         self.fingerprint_ = fingerprint
         self.seed_ = seed
         self._finish(pixels)

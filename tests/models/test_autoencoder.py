@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from torch import nn
+
+from imatlas.errors import InputError
+from imatlas.images.spec import ImageSpec
+from imatlas.models.autoencoder import Autoencoder, fit_mixture
+from imatlas.models.base import estimator
+from imatlas.testing import synthetic_images
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@estimator
+class LinearAutoencoder(Autoencoder):
+    """The same, with one linear layer on each side."""
+
+    def _build(self, spec: ImageSpec) -> nn.Module:
+        module = nn.Module()
+        n_pixels = spec.height * spec.width * spec.channels
+        module.encoder = nn.Sequential(nn.Flatten(), nn.Linear(n_pixels, self.latent_dim))
+        image = (spec.channels, spec.height, spec.width)
+        module.decoder = nn.Sequential(nn.Linear(self.latent_dim, n_pixels), nn.Unflatten(1, image))
+        return module
+
+
+def test_a_linear_autoencoder_finds_the_space_of_pca():
+    """Baldi, Hornik 1989: the best linear autoencoder rebuilds as well as PCA."""
+    images = synthetic_images(300, size=8, dtype="float32", random_state=0)
+    model = LinearAutoencoder(latent_dim=3, penalty=0.0, max_steps=1500, learning_rate=5e-3, progress=False)
+    model.fit(images, validation=images)
+    rows = images.reshape(300, -1) * 2 - 1
+    singular = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+    best = (singular[3:] ** 2).sum() / rows.size
+    error = -model.score_samples(images).mean()
+    assert best <= error * 1.0001
+    assert error < 1.03 * best
+
+
+def test_it_rebuilds_fashion_better_than_pca(fashion):
+    train, test = fashion[0][:2500], fashion[0][2500:3000]
+    model = Autoencoder(latent_dim=16, size="small", max_steps=150, progress=False, learning_rate=4e-3).fit(train)
+    rows, other = (part.reshape(len(part), -1) / 255.0 for part in (train, test))
+    axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:16]
+    rebuilt = (other - rows.mean(0)) @ axes.T @ axes + rows.mean(0)
+    error = np.mean((model.inverse_transform(model.transform(test))[..., 0] / 255.0 - test / 255.0) ** 2)
+    assert error < np.mean((rebuilt - other) ** 2)
+    assert model.verdict_ == "still improving"
+
+
+def test_scores_are_minus_the_error(rng):
+    images = synthetic_images(30, size=8, dtype="float32")
+    model = Autoencoder(latent_dim=3, max_steps=30, size="small", progress=False).fit(images)
+    rebuilt = model.inverse_transform(model.transform(images))
+    # the images fill 0 to 1, the network sees -1 to 1
+    assert model.score_samples(images) == pytest.approx(-4 * ((rebuilt - images) ** 2).mean((1, 2, 3)), rel=1e-3)
+    odd = rng.random(images.shape, dtype=np.float32)
+    assert model.score_samples(odd).max() < model.score_samples(images).min()
+
+
+def test_a_mask_leaves_masked_pixels_out_of_the_score(rng):
+    images = synthetic_images(20, size=8)
+    model = Autoencoder(latent_dim=3, max_steps=5, size="small", progress=False).fit(images)
+    mask = rng.random((20, 8, 8)) < 0.3
+    spoilt = np.where(mask[..., None], 255 - images, images)
+    assert np.array_equal(model.score_samples(images, mask=mask), model.score_samples(spoilt, mask=mask))
+    assert np.array_equal(model.transform(images, mask=mask), model.transform(spoilt, mask=mask))
+    assert not np.array_equal(model.score_samples(images, mask=mask), model.score_samples(images))
+
+
+def test_sixteen_bits_come_back_as_sixteen_bits():
+    images = synthetic_images(60, size=16, dtype="uint16")
+    model = Autoencoder(latent_dim=8, max_steps=150, size="small", progress=False).fit(images)
+    rebuilt = model.inverse_transform(model.transform(images))
+    assert rebuilt.dtype == np.uint16
+    assert len(np.unique(rebuilt)) > 1000
+    assert np.abs(rebuilt.astype(float) - images).mean() < 0.08 * 65535
+
+
+def test_the_mixture_finds_two_clouds(rng):
+    z = np.concatenate([rng.normal(-5, 1, (300, 2)), rng.normal(5, 0.5, (100, 2))]).astype(np.float32)
+    mixture_weights, means, covariances = fit_mixture(z, 2, seed=0)
+    order = np.argsort(means[:, 0])
+    assert mixture_weights[order] == pytest.approx([0.75, 0.25], abs=0.01)
+    assert means[order] == pytest.approx(np.array([[-5, -5], [5, 5]]), abs=0.3)
+    assert covariances[order[1]] == pytest.approx(0.25 * np.eye(2), abs=0.1)
+
+
+def test_samples_follow_the_mixture():
+    """Codes of many samples have the mean and the likelihood that the mixture says."""
+    images = synthetic_images(200, size=8)
+    model = Autoencoder(latent_dim=2, n_components=3, max_steps=100, size="small", progress=False).fit(images)
+    codes = []
+    model.inverse_transform = lambda z: codes.append(np.asarray(z))
+    model.sample(3000, random_state=0)
+    expected = model.mixture_weights_ @ model.mixture_means_
+    spread = codes[0].std(0)
+    assert np.abs(codes[0].mean(0) - expected).max() < 0.1 * spread.max()
+    logs = []
+    for weight, mean, factor in zip(model.mixture_weights_, model.mixture_means_, model.mixture_factors_, strict=True):
+        e = np.linalg.solve(factor, (codes[0] - mean).T)
+        logs.append(np.log(weight) - 0.5 * (e**2).sum(0) - np.log(np.diag(factor)).sum() - np.log(2 * np.pi))
+    train = model.transform(images)
+    assert np.isfinite(logsumexp(logs, axis=0)).all()
+    assert np.abs(train.mean(0) - expected).max() < 0.2 * spread.max()
+
+
+def test_too_small_and_too_few_are_refused():
+    model = Autoencoder(max_steps=1, progress=False)
+    with pytest.raises(InputError, match=r"at least 8 x 8 pixels\. Got 7 x 20"):
+        model.fit(synthetic_images(4, size=(7, 20)))
+    with pytest.raises(InputError, match=r"at least 2 images\. Got 1"):
+        model.fit(synthetic_images(1))
+
+
+def test_another_depth_is_refused():
+    model = Autoencoder(latent_dim=2, max_steps=1, size="small", progress=False).fit(synthetic_images(8))
+    with pytest.raises(InputError, match=r"uint8\. Got .* uint16"):
+        model.transform(synthetic_images(8, dtype="uint16"))
+
+
+def test_large_images_go_through_in_small_chunks():
+    model = Autoencoder(latent_dim=2, max_steps=1, size="small", batch_size=2, progress=False)
+    model.fit(synthetic_images(3, size=128, channels=3))
+    assert model._chunk_size() == 32
+    assert model.sample(1).shape == (1, 128, 128, 3)
+
+
+def test_weights_are_float32_and_frozen_in_no_way():
+    model = Autoencoder(latent_dim=2, max_steps=1, size="small", progress=False).fit(synthetic_images(8))
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in model.module_.parameters())

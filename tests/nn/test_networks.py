@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from imatlas.nn.blocks import ResidualBlock, coarse_grid, pad_to, stage_widths
+from imatlas.nn.decoder import Decoder
+from imatlas.nn.encoder import Encoder
+
+SHAPES = [(8, 8, 1), (9, 17, 5), (28, 28, 1), (30, 30, 3), (45, 64, 4), (64, 45, 2), (130, 20, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_size_goes_in_and_comes_out(shape):
+    height, width, channels = shape
+    encoder, decoder = Encoder(shape, 6, width=32), Decoder(shape, 6, width=32)
+    x = torch.randn(2, channels, height, width)
+    z = encoder(x)
+    assert z.shape == (2, 6)
+    x_hat = decoder(z)
+    assert x_hat.shape == x.shape
+    with torch.no_grad():
+        for module in (encoder, decoder):  # a block starts as the identity and would hide its first convolution
+            for block in module.blocks:
+                block.conv_out.weight.normal_(std=0.1)
+    (decoder(encoder(x)) - x).square().mean().backward()
+    for module in (encoder, decoder):
+        assert all(p.grad is not None and (p.grad != 0).any() for p in module.parameters())
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (11, 9, 3), (28, 28, 1), (33, 70, 2)])
+def test_every_pixel_counts(shape):
+    height, width, channels = shape
+    encoder, decoder = Encoder(shape, 4, width=32), Decoder(shape, 4, width=32)
+    x = torch.randn(1, channels, height, width, requires_grad=True)
+    encoder(x).square().sum().backward()
+    assert (x.grad != 0).all()
+    x_hat, other = decoder(torch.zeros(1, 4)), decoder(torch.ones(1, 4))
+    assert (x_hat != other).float().mean() > 0.99
+
+
+def test_stages_leave_four_to_eight_pixels():
+    for size in range(8, 300):
+        widths = stage_widths(size, size + 30, 64)
+        grid = coarse_grid(size, size + 30, len(widths))
+        assert 4 <= grid[0] <= 8
+        assert widths[-1] == 64
+        assert widths == sorted(widths)
+        assert grid[0] * 2 ** len(widths) >= size
+
+
+def test_a_new_block_is_the_identity():
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(ResidualBlock(8)(x), x)
+
+
+def test_padding_repeats_the_border():
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    padded = pad_to(x, 4, 4)[0, 0]
+    assert padded[:, 3].tolist() == [2.0, 5.0, 5.0, 5.0]
+    assert pad_to(x, 2, 3) is x
