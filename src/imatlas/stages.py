@@ -160,7 +160,7 @@ def intake(job: Job) -> dict[str, Any]:
     before = manifest.stages.get("intake", {})
     if "embedding" in (job.table.columns if manifest.table else ()):
         job.previous = _previous(job.table)
-    double = duplicate_of(images.records)
+    double = duplicate_of(images)
     share = before.get("held_out") or min(HELD_OUT, MOST_HELD_OUT / n)
     held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
     manifest.spec = images.spec.to_json()

@@ -522,7 +522,7 @@ def _as_slice(index: np.ndarray) -> slice | None:
     if len(index) == 0:
         return slice(0, 0)
     step = int(index[1] - index[0]) if len(index) > 1 else 1
-    if step > 0 and np.array_equal(np.diff(index), np.full(len(index) - 1, step)):
+    if step > 0 and not np.any(np.diff(index) != step):
         return slice(int(index[0]), int(index[-1]) + 1, step)
     return None
 
@@ -531,7 +531,7 @@ def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any
     """Check the options of `Images`, each with a message that says what it must be."""
 
     def side(value: Any) -> bool:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= value <= 4096
+        return isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= int(value) <= 4096
 
     def fail(name: str, must: str, value: Any) -> None:
         raise ParameterError(f"The '{name}' parameter of Images must be {must}. Got {value!r} instead.")

@@ -40,7 +40,7 @@ def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
 
 
 def to_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` is black, `high` is white, NaN is grey."""
+    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` black, `high` white, NaN grey."""
     if pixels.dtype == np.uint8:
         return pixels
     values = (pixels.astype(np.float32) - spec.low) / (spec.high - spec.low)

@@ -1,0 +1,135 @@
+"""Intake: the whole way from JPEG files to the pixel cache, beside a bare loop that only makes thumbnails.
+
+python -m benchmarks intake [--files 1500] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks._data import ROOT
+from benchmarks._table import save_table
+from imatlas.images.dataset import Images
+
+WIDTH, HEIGHT, QUALITY, SIZE = 500, 375, 88, 64
+
+
+def main(argv: list[str]) -> None:
+    """Make the files, time both ways in turns, measure the quality, save the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks intake")
+    parser.add_argument("--files", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(argv)
+    folder = Path(tempfile.mkdtemp(prefix="imatlas-intake-"))
+    try:
+        files = make_files(folder, options.files)
+        ways: dict[str, Callable[[], object]] = {
+            "bare": lambda: bare_loop(files),
+            "one": lambda: intake(folder, workers=1),
+            "two": lambda: intake(folder, workers=2),
+        }
+        for way in ways.values():  # files into the page cache, modules loaded
+            way()
+        # In turns, so that whatever else the machine does falls on all of them alike.
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                times[name].append(time.perf_counter() - start)
+        quality = psnr_to_full_decoding(folder, files)
+        report(times, quality, len(files), sum(f.stat().st_size for f in files) / len(files))
+    finally:
+        shutil.rmtree(folder)
+
+
+def make_files(folder: Path, n: int) -> list[Path]:
+    """Crops of the BSDS and Kodak photographs, enlarged or not, as 500 x 375 JPEGs at quality 88."""
+    rng = np.random.default_rng(0)
+    pictures = [Image.open(path).convert("RGB") for path in sorted((ROOT / "kodak").glob("*.png"))]
+    with tarfile.open(ROOT / "bsds500" / "images_train_val.tar") as archive:
+        for member in archive.getmembers():
+            if member.name.endswith(".jpg"):
+                pictures.append(Image.open(archive.extractfile(member)).convert("RGB"))  # type: ignore[arg-type]
+    files = []
+    for i in range(n):
+        picture = pictures[i % len(pictures)]
+        share = rng.uniform(0.75, 1.0)
+        width = min(picture.width, picture.height * WIDTH / HEIGHT) * share
+        height = width * HEIGHT / WIDTH
+        left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+        box = (left, top, left + width, top + height)
+        path = folder / f"{i:05d}.jpg"
+        picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS, box=box).save(path, quality=QUALITY)
+        files.append(path)
+    return files
+
+
+def bare_loop(files: list[Path]) -> None:
+    """What one would write in three lines; nothing is kept."""
+    for path in files:
+        with Image.open(path) as image:
+            image.thumbnail((SIZE, SIZE))
+
+
+def intake(folder: Path, workers: int) -> int:
+    """List, read, sniff, hash, orient, decode, fit, hash for likeness, write the cache and map it."""
+    return len(Images(folder, image_size=SIZE, workers=workers).pixels)
+
+
+def psnr_to_full_decoding(folder: Path, files: list[Path]) -> np.ndarray:
+    """PSNR in dB of each cached image to the same crop, decoded in full and shrunk by Lanczos in one step."""
+    pixels = Images(folder, image_size=SIZE).pixels
+    left = (WIDTH - HEIGHT) / 2
+    values = []
+    for path, cached in zip(files, pixels, strict=True):
+        with Image.open(path) as image:
+            full = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, 0, left + HEIGHT, HEIGHT))
+        error = np.mean((np.asarray(full, np.float64) - cached) ** 2)
+        values.append(10 * np.log10(255**2 / max(error, 1e-12)))
+    return np.array(values)
+
+
+def report(times: dict[str, list[float]], quality: np.ndarray, n: int, size: float) -> None:
+    """The table: medians over the rounds, ratios within a round."""
+    bare = np.array(times["bare"])
+
+    def row(name: str, key: str, psnr: float | str) -> list[object]:
+        seconds = np.array(times[key])
+        ratios = bare / seconds
+        return [
+            name,
+            float(np.median(seconds) / n * 1e3),
+            float(np.median(ratios)),
+            f"{ratios.min():.2f} to {ratios.max():.2f}",
+            psnr,
+        ]
+
+    mean = f"{quality.mean():.1f} (least {quality.min():.1f})"
+    save_table(
+        "intake",
+        f"Intake of {n} JPEG files of {WIDTH} x {HEIGHT} to {SIZE} px",
+        ["way", "ms an image, median", "speed, bare loop = 1", "over the rounds", "PSNR to full decoding, dB, mean"],
+        [
+            [f"Pillow {version('pillow')}: open, thumbnail; nothing kept; 1 thread", *row("", "bare", "")[1:]],
+            row("imatlas, whole way into the cache; workers=1", "one", mean),
+            row("imatlas, whole way into the cache; workers=2", "two", mean),
+        ],
+        [
+            f"Crops of BSDS500 (train, val) and Kodak photographs, quality {QUALITY}, {size / 1024:.0f} KiB on average.",
+            "imatlas: list the folder, read, sniff, SHA-256, EXIF, decode, crop to a square, perceptual hash, write "
+            "the cache and its records, map it.",
+            f"{len(times['bare'])} rounds, the three ways in turns in one process, files in the page cache.",
+            "PSNR: the same crop, decoded in full and shrunk by Lanczos in one step.",
+        ],
+    )
