@@ -111,7 +111,10 @@ class Atlas:
 
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""
-        return np.asarray(self.model("encoder").transform(images), dtype=np.float32)
+        model = self.model("encoder")
+        if hasattr(model, "inverse_transform"):  # an autoencoder sees one size, depth and number of channels only
+            images = load_pixels(images, spec=model.spec_)[0]
+        return np.asarray(model.transform(images), dtype=np.float32)
 
     def search(self, query: Any, k: int = 10) -> pa.Table:
         """The images that are nearest to one image.

@@ -43,6 +43,9 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 THUMBNAIL = 128
 """Longest side in pixels of the small picture that the table keeps of every image."""
 
+N_COMPONENTS = 128
+"""Principal components of the pretrained features that an atlas keeps."""
+
 FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from what the intake recorded."""
 
@@ -187,29 +190,28 @@ def intake(job: Job) -> dict[str, Any]:
 
 def encoder(job: Job) -> dict[str, Any]:
     """Learn or load the eyes, and embed every image that has no place yet."""
+    old = _rows_known_before(job)
+    fresh = np.flatnonzero(old < 0)
     if "encoder" in job.manifest.models:
         model = job.model("encoder")
+        vectors = np.asarray(model.transform(job.images[fresh])) if len(fresh) else np.empty((0, 0))
     elif job.kind == "pretrained":
-        model = PretrainedEncoder(device=job.settings.device, random_state=job.settings.random_state)
-        model.fit(job.images[job.train])
+        model, vectors = _embed_with_pretrained(job)
         job.save_model("encoder", model)
     else:
         model = _learn_autoencoder(job, job.allowance("encoder"))
+        vectors = model.transform(job.images)
         job.save_model("encoder", model, "autoencoder")
         job.manifest.models["generator"] = job.manifest.models["encoder"]
-    old = _rows_known_before(job)
-    fresh = np.flatnonzero(old < 0)
+    n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
+    embedding = np.empty((len(job.images), n_features), np.float32)
     if len(fresh):
-        vectors = np.asarray(model.transform(job.images[fresh]), np.float32)
-        embedding = np.empty((len(job.images), vectors.shape[1]), np.float32)
         embedding[fresh] = vectors
-    else:
-        embedding = np.empty((len(job.images), job.previous.embedding.shape[1]), np.float32)  # type: ignore[union-attr]
     if job.previous is not None:
         embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
     job.save_columns(embedding=embedding)
     eyes = EYES[type(model).__name__]
-    return {"said": f"{len(fresh):,} images embedded in {embedding.shape[1]} dimensions by {eyes}"}
+    return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes}"}
 
 
 def map_(job: Job) -> dict[str, Any]:
@@ -333,6 +335,18 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
         held_out[:] = False
         held_out[np.argmin([int.from_bytes(d, "big") for d in draws])] = True
     return held_out
+
+
+def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray]:
+    """The pretrained eyes, their components learnt from the training images, and the place of every image."""
+    model = PretrainedEncoder(
+        n_components=N_COMPONENTS, device=job.settings.device, random_state=job.settings.random_state
+    )
+    learnt = model.fit_transform(job.images[job.train])
+    vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)
+    vectors[job.train] = learnt
+    vectors[job.held_out] = model.transform(job.images[job.held_out])
+    return model, vectors
 
 
 def _learn_autoencoder(job: Job, seconds: float) -> Autoencoder:

