@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from imatlas import artifact, story
 from imatlas.errors import InputError
+from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import thumbnail_pixels
