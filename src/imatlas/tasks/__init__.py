@@ -1,4 +1,4 @@
-"""The table of tasks: each is a function (models, images or embeddings, options) that gives a Result or plain arrays."""
+"""The table of tasks: functions of models, images or embeddings, and options, that give a Result or plain arrays."""
 
 from __future__ import annotations
 
