@@ -72,10 +72,12 @@ class Weights:
         self.average.load_state_dict(modules["average"])
         for name, optimizer in self.optimizers.items():
             weights = [p for group in optimizer.param_groups for p in group["params"]]
-            for index, values in states[name].items():
-                states[name][index] = {key: _laid_out_like(weights[index], value) for key, value in values.items()}
+            numbered = {
+                i: {key: _laid_out_like(weights[i], value) for key, value in values.items()}
+                for i, values in states[name].items()
+            }
             groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+            optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
 
 def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def test_a_linear_autoencoder_finds_the_space_of_pca():
 
 def test_it_rebuilds_fashion_better_than_pca(fashion):
     train, test = fashion[0][:2500], fashion[0][2500:3000]
-    model = Autoencoder(latent_dim=16, size="small", max_steps=150, progress=False, learning_rate=4e-3).fit(train)
+    model = Autoencoder(latent_dim=16, size="small", max_steps=220, progress=False, learning_rate=4e-3).fit(train)
     rows, other = (part.reshape(len(part), -1) / 255.0 for part in (train, test))
     axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:16]
     rebuilt = (other - rows.mean(0)) @ axes.T @ axes + rows.mean(0)

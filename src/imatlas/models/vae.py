@@ -51,9 +51,9 @@ class VAEModule(nn.Module):
 class VAE(ImageEstimator):
     """A convolutional variational autoencoder: codes that follow a standard normal, and new images from it.
 
-    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels, z = mean
-    + exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to the encoder
-    as mid-grey and count in no loss. Free bits keep dimensions from falling unused where beta is high.
+    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels,
+    z = mean + exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to
+    the encoder as mid-grey and count in no loss. Free bits keep dimensions from falling unused where beta is high.
 
     Examples
     --------
