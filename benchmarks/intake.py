@@ -126,7 +126,7 @@ def report(times: dict[str, list[float]], quality: np.ndarray, n: int, size: flo
             row("imatlas, whole way into the cache; workers=2", "two", mean),
         ],
         [
-            f"Crops of BSDS500 (train, val) and Kodak photographs, quality {QUALITY}, {size / 1024:.0f} KiB on average.",
+            f"Crops of BSDS500 (train, val) and Kodak photographs, quality {QUALITY}, {size / 1024:.0f} KiB a file.",
             "imatlas: list the folder, read, sniff, SHA-256, EXIF, decode, crop to a square, perceptual hash, write "
             "the cache and its records, map it.",
             f"{len(times['bare'])} rounds, the three ways in turns in one process, files in the page cache.",

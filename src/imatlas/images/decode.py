@@ -6,6 +6,7 @@ wrong is a `DecodeError` with a plain reason; no other exception leaves `read_fr
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from imatlas.errors import DecodeError
 from imatlas.images.formats import bits_of, format_of
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
-from imatlas.images.quiet import quiet
+from imatlas.images.quiet import quiet, silence_libtiff
 from imatlas.images.sources import reason_of
 
 MAX_PIXELS = 2**27
@@ -232,6 +233,8 @@ def _explained(error: BaseException, format: str) -> str:
         return f"a damaged {format} file: its header cannot be read"
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"a truncated {format} file: it ends before the picture does"
+    if isinstance(error, TypeError | AttributeError | LookupError | ArithmeticError | AssertionError | struct.error):
+        return f"a damaged {format} file: its parts contradict each other"
     return f"a damaged {format} file ({text})"
 
 
@@ -312,6 +315,7 @@ def _read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     """A TIFF: through tifffile where it is deep or has many channels, else through Pillow, which knows more codecs."""
     from imatlas.images.tiff import open_stack
 
+    silence_libtiff()
     stack = open_stack(data, _check_pixels)
     if stack is None:
         for picture in _read_plain(data, format, frames, aim, background):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _DECODERS = r"(PIL|tifffile|pillow_heif|imatlas\.images\.(decode|tiff|encode))\b"
 _lock = threading.Lock()
@@ -49,3 +52,18 @@ def quiet() -> Iterator[None]:
                 if _entry in warnings.filters:
                     warnings.filters.remove(_entry)  # type: ignore[attr-defined]
                 _entry = None
+
+
+@functools.cache
+def silence_libtiff() -> None:
+    """Keep the libtiff inside Pillow's wheels from writing to the terminal past Python; others cannot be reached."""
+    import PIL
+
+    package = Path(PIL.__file__).parent
+    for path in [*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")]:
+        try:
+            library = ctypes.CDLL(str(path))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
+        except (OSError, AttributeError):
+            continue

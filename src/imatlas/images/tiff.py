@@ -91,6 +91,8 @@ def open_stack(data: bytes, check_pixels: CheckPixels) -> Stack | None:
     if _is_plain(page) and not _has_channel_pages(file, n_pages):
         return None
     samples = page.samplesperpixel
+    if not isinstance(page.bitspersample, int):
+        raise DecodeError("channels that differ in depth are not read")
     if page.bitspersample == 1 and samples > 1:
         raise DecodeError(f"{samples} channels of 1 bit are not read")
     if not _has_codec(page):

@@ -1,0 +1,173 @@
+"""Say what is in a set of images before anything is learnt: kinds, sizes, broken files, doubles, what suits it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from imatlas.images.dataset import Images
+from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
+from imatlas.tasks.duplicates import duplicates
+
+SHOWN = 24
+
+
+def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
+    """What is in a set of images, what is wrong with it, and how to learn from it.
+
+    Parameters
+    ----------
+    images : Images
+        Decoded by this, if it was not yet.
+    estimate : dict, optional
+        What `learn` would take on this machine: `minutes`, `memory_gb`, `encoder` and `why`. Told where given.
+
+    Raises
+    ------
+    InputError
+        If not one image can be used.
+    """
+    n = len(images)
+    records = images.records
+    widths, heights = records["width"].astype(np.int64), records["height"].astype(np.int64)
+    formats = Counter(records["format"].tolist())
+    modes = Counter(records["mode"].tolist())
+    notes = Counter(note for text in records["notes"].tolist() if text for note in text.split("; "))
+    bad = [(key, reason) for key, reason in images.skipped if not reason.startswith("no images: ")]
+    doubles = duplicates(images, shown=SHOWN // 2)
+    suggestion = suggest(images, widths, heights)
+    n_exact, n_near = doubles.metrics["n_exact"], doubles.metrics["n_near"]
+    counts = {
+        "n_images": n,
+        "n_skipped": len(bad),
+        "n_exact_duplicates": n_exact,
+        "n_near_duplicates": n_near,
+    }
+    sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, bad), *doubles.sentences]
+    sentences += [f"{count:,} of them: {note}." for note, count in notes.most_common(5)]
+    sentences += [suggestion["image_size_why"], suggestion["fit_why"]]
+    if estimate is not None:
+        sentences.append(_estimate_sentence(estimate))
+    return Result(
+        name="check",
+        title="What is in the folder",
+        sentences=[sentence for sentence in sentences if sentence],
+        metrics=counts,
+        panels=_panels(images, formats, modes, widths, heights) + doubles.panels,
+        data={
+            "formats": dict(formats.most_common()),
+            "modes": dict(modes.most_common()),
+            "notes": dict(notes.most_common()),
+            "width": _quantiles(widths),
+            "height": _quantiles(heights),
+            "spec": images.spec.to_json(),
+            "suggested": {"image_size": suggestion["image_size"], "fit": suggestion["fit"]},
+            "skipped": [{"key": key, "reason": reason} for key, reason in images.skipped],
+            **doubles.data,
+            **({"estimate": estimate} if estimate is not None else {}),
+        },
+        protocol=doubles.protocol,
+    )
+
+
+def suggest(images: Images, widths: np.ndarray, heights: np.ndarray) -> dict[str, Any]:
+    """A size and a fit for a set, each with the reason as a sentence.
+
+    The size is the one that `Images` chose or was told. 'crop' is suggested where the middle square holds at least 70 %
+    of the median picture, else 'pad'.
+    """
+    spec = images.spec
+    shorter = np.minimum(widths, heights)
+    size = f"{spec.height} px" if spec.height == spec.width else f"{spec.height} x {spec.width} px"
+    told = "as you asked" if images.image_size is not None else "chosen from the size and number of the images"
+    size_why = f"Resolution: {size} ({told}); the median shorter side is {int(np.median(shorter))} px"
+    double = max(spec.height, spec.width) * 2
+    if images.image_size is None and np.median(shorter) >= double:
+        size_why += f", so {double} px would show more detail at about four times the cost"
+    smaller = int((shorter < min(spec.height, spec.width)).sum())
+    if smaller:
+        size_why += f", and {smaller:,} {'is' if smaller == 1 else 'are'} smaller and enlarged"
+    kept = float(np.median(shorter / np.maximum(widths, heights)))
+    fit = "crop" if kept >= 0.7 else "pad"
+    if fit == "crop":
+        fit_why = f"Fit: crop; the middle square holds {kept:.0%} of the median picture."
+    else:
+        fit_why = f"Fit: pad (--fit pad); a middle square would hold only {kept:.0%} of the median picture."
+    return {"image_size": [spec.height, spec.width], "image_size_why": size_why + ".", "fit": fit, "fit_why": fit_why}
+
+
+def _summary(images: Images, formats: Counter[str], widths: np.ndarray, heights: np.ndarray) -> str:
+    n, spec = len(images), images.spec
+    sizes = f"{widths.min()} x {heights.min()}"
+    if widths.min() != widths.max() or heights.min() != heights.max():
+        sizes += f" to {widths.max()} x {heights.max()}"
+    kinds = {1: "grey", 3: "colour", 4: "colour with opacity"}
+    depth = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}[spec.dtype]
+    kind = kinds.get(spec.channels, f"{spec.channels}-channel")
+    named = ", ".join(f"{count:,} {name}" for name, count in formats.most_common(4))
+    return f"{n:,} image{'s' if n != 1 else ''} of {sizes} pixels, as {depth} {kind} ({named})."
+
+
+def _skipped_sentence(images: Images, bad: list[tuple[str, str]]) -> str:
+    others = [(key, reason) for key, reason in images.skipped if reason.startswith("no images: ")]
+    if bad:
+        key, reason = bad[0]
+        text = f"{len(bad):,} {'cannot' if len(bad) > 1 else 'file cannot'} be used, such as {key}: {reason}"
+    else:
+        text = "Every image can be used"
+    if others:
+        text += f"; beside them are {others[0][0].strip('()')}, {others[0][1]}"
+    return f"{text}."
+
+
+def _estimate_sentence(estimate: dict[str, Any]) -> str:
+    text = f"Learning would take about {estimate['minutes']} minutes and {estimate['memory_gb']} GB here"
+    if estimate.get("encoder"):
+        text += f", with the {estimate['encoder']} encoder"
+        text += f" ({estimate['why']})" if estimate.get("why") else ""
+    return text + "."
+
+
+def _quantiles(values: np.ndarray) -> dict[str, int]:
+    low, middle, high = np.percentile(values, (0, 50, 100))
+    return {"min": int(low), "median": int(middle), "max": int(high)}
+
+
+def _panels(
+    images: Images, formats: Counter[str], modes: Counter[str], widths: np.ndarray, heights: np.ndarray
+) -> list[Panel]:
+    rows = np.unique(np.linspace(0, len(images) - 1, SHOWN).round().astype(int)).tolist()
+    thumbnails = images.thumbnails
+    panels: list[Panel] = [
+        ImageGrid(
+            title="Evenly spread images",
+            images=[thumbnails[row] for row in rows],
+            captions=[images.keys[row] for row in rows],
+            alt=f"{len(rows)} images of the set.",
+        ),
+        DataTable(
+            title="Formats and modes",
+            columns=("kind", "name", "images"),
+            rows=[("format", *pair) for pair in formats.most_common()] + [("mode", *p) for p in modes.most_common()],
+        ),
+    ]
+    if widths.min() != widths.max() or heights.min() != heights.max():
+        share = np.linspace(0, 100, 41)
+        panels.append(
+            Curve(
+                title="Sizes",
+                note="How many percent of the images are at most so large.",
+                series={
+                    "width": (np.percentile(widths, share).tolist(), share.tolist()),
+                    "height": (np.percentile(heights, share).tolist(), share.tolist()),
+                },
+                x_label="pixels",
+                y_label="percent of the images",
+                alt="Cumulative distribution of widths and heights.",
+            )
+        )
+    if images.skipped:
+        panels.append(FileList(title="Files that are not used", files=images.skipped))
+    return panels
