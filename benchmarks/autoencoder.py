@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
         ["model", "MSE", "times PCA", "seconds to fit", "steps", "weights"],
         rows,
         [
-            "Both learn from the 60,000 training images without labels; MSE over the 28 x 28 pixels of the test images, in "
-            "the range 0 to 1; the autoencoder's answers are first rounded to 8 bits.",
+            "Both learn from the 60,000 training images without labels; MSE over the 28 x 28 pixels of the test ones, "
+            "in the range 0 to 1; its answers are first rounded to 8 bits.",
             f"Autoencoder: all settings default but latent_dim and budget, seed {options.seed}; 1,000 of the training "
             "images are kept aside to watch. Seconds include fitting the mixture that it samples from.",
             "Target: at most 0.75 times PCA.",

@@ -55,3 +55,16 @@ def test_default_steps_follow_the_set():
 )
 def test_verdict(losses, words):
     assert schedule.verdict(losses) == words
+
+
+def test_the_batch_is_halved_until_enough_steps_fit():
+    assert schedule.batch_for_budget(64, 0.01, 100) == (64, 10_000)
+    assert schedule.batch_for_budget(64, 0.1, 40) == (32, 800)
+    assert schedule.batch_for_budget(64, 10.0, 40) == (16, 16)
+    assert schedule.batch_for_budget(24, 10.0, 40) == (24, 4)
+
+
+def test_bf16_is_taken_only_where_it_is_faster():
+    assert schedule.faster_precision([1.0, 1.1, 0.9], []) == ("fp32", 1.0)
+    assert schedule.faster_precision([1.0, 1.1, 0.9], [3.0, 2.0, 0.5, 0.6, 0.7]) == ("bf16", 0.6)
+    assert schedule.faster_precision([1.0, 1.1, 0.9], [0.1, 0.1, 0.98, 0.99, 0.97]) == ("fp32", 1.0)

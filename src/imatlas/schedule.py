@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
+from typing import Literal
 
 from imatlas.errors import ParameterError
 
 LATE = 0.8
 """Share of the budget, or of max_steps, after which the learning rate falls to zero."""
+
+ENOUGH_STEPS = 600
+"""With a budget, the batch is halved (not below 16) until at least so many steps fit."""
+
+EVALUATE_EVERY = 250
+"""Most steps between two looks at the held-out images."""
 
 RISE = 50
 """Steps over which the learning rate rises at the start."""
@@ -49,6 +57,27 @@ def learning_rate(step: int, decay_start: int | None, max_steps: int | None) -> 
     if decay_start is not None and max_steps is not None and step >= decay_start:
         share *= (max_steps - step) / (max_steps - decay_start)
     return share
+
+
+def evaluation_interval(n_steps: int) -> int:
+    """Steps between two looks at the held-out images, in a run of so many steps (0 where that is not known)."""
+    return max(1, min(EVALUATE_EVERY, n_steps // 20)) if n_steps else EVALUATE_EVERY
+
+
+def faster_precision(fp32: list[float], bf16: list[float]) -> tuple[Literal["fp32", "bf16"], float]:
+    """The faster of two precisions, and its seconds a step, from the seconds of single steps (none where not tried)."""
+    seconds = statistics.median(fp32) if fp32 else 1e-3
+    # the first steps in a new precision choose their kernels
+    other = statistics.median(bf16[2:]) if len(bf16) > 2 else math.inf
+    return ("bf16", other) if other < 0.95 * seconds else ("fp32", seconds)
+
+
+def batch_for_budget(batch_size: int, step_seconds: float, seconds_left: float) -> tuple[int, int]:
+    """The batch size that leaves `ENOUGH_STEPS`, a step's time being in proportion to it, and the steps that fit."""
+    steps = seconds_left / step_seconds
+    while batch_size >= 32 and steps < ENOUGH_STEPS:
+        batch_size, steps = batch_size // 2, steps * 2
+    return batch_size, int(steps)
 
 
 def verdict(losses: list[float | None]) -> str:

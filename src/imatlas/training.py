@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -41,12 +40,6 @@ WARM_UP = 24
 
 PROBE = range(12, 20)
 """Warm-up steps that run in bf16 where the hardware has it; compared with as many fp32 steps before them."""
-
-EVALUATE_EVERY = 250
-"""Most steps between two looks at the held-out images."""
-
-ENOUGH_STEPS = 600
-"""With a budget, the batch is halved (not below 16) until at least so many steps fit."""
 
 CLIP = 1.0
 """Largest norm of a gradient; a longer one is scaled down to it."""
@@ -184,12 +177,11 @@ class _Run:
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.state = self._start_state()
         self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)
-        self.totals: dict[str, Tensor] = {}
-        self.n_totals = 0
+        self.totals, self.n_totals = dict[str, Tensor](), 0
         self.probe_seconds: dict[int, float] = {}
-        self.expected_steps = 0
-        self.evaluation_seconds = 0.0
+        self.expected_steps, self.evaluation_seconds = 0, 0.0
         self.generator = torch.Generator(device=self.device)
+        self._begin, self._saved_at = time.monotonic(), 0.0
 
     def _start_state(self) -> State:
         learner, n_images = self.learner, len(self.data)
@@ -229,8 +221,6 @@ class _Run:
     def _finished(self) -> bool:
         return self.state.max_steps is not None and self.state.step >= self.state.max_steps
 
-    # -- one step ------------------------------------------------------------------------------------------------
-
     def _advance(self) -> None:
         """Do step number `state.step`, and what is due after it."""
         state = self.state
@@ -253,7 +243,7 @@ class _Run:
         if state.step % checkpoints.AVERAGE_EVERY == 0 or self._finished():
             self.weights.update_average(state.step)
         state.seconds = time.monotonic() - self._begin
-        if state.step % self._evaluation_interval() == 0 or self._finished():
+        if state.step % schedule.evaluation_interval(state.max_steps or self.expected_steps) == 0 or self._finished():
             self._evaluate()
         if state.step % SNAPSHOT == 0:
             state.failures, state.clean = 0, state.clean + 1
@@ -310,8 +300,6 @@ class _Run:
             value = value.detach().float()
             self.totals[name] = self.totals[name] + value if name in self.totals else value
 
-    # -- decisions -----------------------------------------------------------------------------------------------
-
     def _decide(self, decision: str, message: str, **values: Any) -> None:
         """Write a decision down and act on it."""
         entry = {"step": self.state.step, "decision": decision, **values}
@@ -366,22 +354,18 @@ class _Run:
 
     def _decide_precision_and_batch(self, seconds_left: float) -> None:
         state = self.state
-        fp32 = [s for step, s in self.probe_seconds.items() if step not in PROBE and step >= min(4, state.step - 1)]
-        bf16 = [s for step, s in self.probe_seconds.items() if step in PROBE]
-        seconds = float(np.median(fp32)) if fp32 else 1e-3
-        precision = state.precision or "fp32"
-        if state.precision is None and len(bf16) == len(PROBE) and np.median(bf16[2:]) < 0.95 * seconds:
-            precision, seconds = "bf16", float(np.median(bf16[2:]))
-        size, steps = state.batch_size, seconds_left / seconds
-        while size >= 32 and steps < ENOUGH_STEPS:
-            size, steps = size // 2, steps * 2
+        timed = {step: s for step, s in self.probe_seconds.items() if step >= min(4, state.step - 1)}
+        fp32 = [s for step, s in timed.items() if step not in PROBE]
+        bf16 = [s for step, s in timed.items() if step in PROBE]
+        precision, step_seconds = schedule.faster_precision(fp32, bf16 if state.precision is None else [])
+        size, steps = schedule.batch_for_budget(state.batch_size, step_seconds, seconds_left)
         message = f"{state.batch_size} images a step leave too few steps in the budget; going on with {size}."
         self._decide(
             "warm_up",
             message if size < state.batch_size else "",
-            precision=precision,
+            precision=state.precision or precision,
             batch_size=size,
-            expected_steps=int(steps),
+            expected_steps=steps,
         )
 
     def _roll_back(self) -> None:
@@ -409,8 +393,6 @@ class _Run:
             "out_of_memory", f"There is not enough memory for {state.batch_size} images a step; going on with {size}.",
             batch_size=size,
         )  # fmt: skip
-
-    # -- what is kept --------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
         if self.folder is None:
@@ -454,12 +436,6 @@ class _Run:
         self._decide(
             "stop", f"Stopped at step {self.state.step}; what was learnt so far is kept.", max_steps=self.state.step
         )
-
-    # -- what is said --------------------------------------------------------------------------------------------
-
-    def _evaluation_interval(self) -> int:
-        steps = self.state.max_steps or self.expected_steps
-        return max(1, min(EVALUATE_EVERY, steps // 20)) if steps else EVALUATE_EVERY
 
     def _evaluate(self) -> None:
         """Held-out loss of the averaged weights, and a line in the history."""
@@ -512,7 +488,8 @@ class _Run:
             self._save_checkpoint()
         words = schedule.verdict(state.history["held_out"])
         held_out = state.history["held_out"][-1]
-        loss = "" if held_out is None else f", held-out loss {held_out:.4g} ({words})"
+        advice = "; more time would help" if words == "still improving" else ""
+        loss = "" if held_out is None else f", held-out loss {held_out:.4g} ({words}{advice})"
         self.progress.event(
             "end",
             f"{state.step} steps in {duration(state.seconds)}{loss}.",
