@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -152,8 +153,8 @@ class TarSource(_Archive):
                     ) from error
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Size of each member, and its time of change together with its place."""
-        return [(size, mtime * 2**40 + offset) for offset, size, mtime in self._places]
+        """Size of each member, and a checksum over its time of change and its place."""
+        return [(size, zlib.crc32(f"{mtime} {offset}".encode())) for offset, size, mtime in self._places]
 
     def _read(self, index: int, size: int | None) -> bytes:
         offset, whole, _ = self._places[index]

@@ -8,6 +8,7 @@ CACHE_DIR/3f2a.../pixels.npy        (N, H, W, C), plain NumPy format
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -156,11 +157,11 @@ def _build(
     previous, known = _known_rows(source, stamps, plan, cache_dir)
     aside = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
     try:
-        writer = _Writer(aside, plan, stamps)
         rows = _new_and_known(source, plan, workers, previous, known)
-        for result in with_progress(rows, len(source.keys), "Reading images", progress):
-            writer.add(result)
-        writer.finish(source)
+        with _Writer(aside, plan, stamps) as writer:
+            for result in with_progress(rows, len(source.keys), "Reading images", progress):
+                writer.add(result)
+            writer.finish(source)
         target = cache_dir / name
         if target.exists() and (stamps is None or open_cache(target) is None):
             shutil.rmtree(target)
@@ -268,6 +269,14 @@ class _Writer:
         self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
         self._unfinished_thumbnails = False
         self._tally = Tally()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in [*self._files.values(), self._thumbnails]:
+            with contextlib.suppress(OSError):  # a full disk was told already
+                file.close()
 
     def add(self, results: list[Row | Skip]) -> None:
         """Append the rows of one item."""

@@ -19,7 +19,7 @@ import numpy as np
 from imatlas.errors import DecodeError, InputError, ParameterError
 from imatlas.images import cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
-from imatlas.images.pixels import RGB, conformed, converted, kind_of, rgb_view, value_range
+from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources import ArraySource, Source, open_source
 from imatlas.images.spec import ImageSpec
@@ -332,7 +332,7 @@ class _Opened:
 
     def _in_kind(self, pixels: np.ndarray, picture: decode.Picture, images: Images) -> np.ndarray:
         """Pixels (H, W, C) of one picture in the channels and depth of the set."""
-        target = kind_of(self.spec)
+        target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
         own = value_range(pixels[None]) if picture.kind.dtype != target.dtype else (0.0, 1.0)
         return converted(pixels[None], picture.kind, target, images.background, own)[0]
 

@@ -22,7 +22,8 @@ def _not_while_decoding(record: logging.LogRecord) -> bool:
     return not getattr(_here, "depth", 0)
 
 
-logging.getLogger("tifffile").addFilter(_not_while_decoding)
+for _name in ("tifffile", "PIL.TiffImagePlugin"):
+    logging.getLogger(_name).addFilter(_not_while_decoding)
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
         and page.photometric in _PLAIN
         and page.sampleformat in (1, 4)
         and colours in (1, 3, 4)
-        and len(page.extrasamples) <= 1
+        and page.extrasamples in ((), (1,), (2,))  # nothing but opacity; Pillow drops other channels
         and page.imagedepth == 1
     )
 

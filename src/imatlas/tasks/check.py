@@ -118,7 +118,7 @@ def _skipped_sentence(images: Images, bad: list[tuple[str, str]]) -> str:
     else:
         text = "Every image can be used"
     if others:
-        text += f"; beside them are {others[0][0].strip('()')}, {others[0][1]}"
+        text += f"; left aside: {others[0][0].strip('()')} ({others[0][1]})"
     return f"{text}."
 
 
