@@ -10,6 +10,8 @@ import torch
 from imatlas.nearest import as_tensor, k_nearest, nearest
 
 Topology = Literal["rectangular", "hexagonal"]
+HEX_ROW = 0.75**0.5
+"""Distance between two rows of a hexagonal lattice whose cells are one unit apart."""
 
 
 def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
@@ -25,7 +27,7 @@ def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
     """
     row, col = np.divmod(np.arange(rows * cols), cols)
     if topology == "hexagonal":
-        return np.stack([col + 0.5 * (row % 2), row * np.sqrt(0.75)], axis=1)
+        return np.stack([col + 0.5 * (row % 2), row * HEX_ROW], axis=1)
     return np.stack([col, row], axis=1).astype(np.float64)
 
 

@@ -143,17 +143,24 @@ def first_centers(
         return X[order[:n_clusters]].clone()
     sample = order[: max(8192, 16 * n_clusters)]
     pool, mass = X[sample], weights[sample].double()
+    pool = pool - pool.mean(0)
+    norms = pool.square().sum(1)
+
+    def squared_to(chosen: torch.Tensor) -> torch.Tensor:
+        products = torch.addmm(norms, pool[chosen], pool.T, alpha=-2)
+        return products.add_(norms[chosen][:, None]).clamp_(min=0)
+
     trials = 2 + int(math.log(n_clusters))
     chosen = torch.zeros(n_clusters, dtype=torch.int64, device=X.device)
-    chosen[0] = _draw(mass, 1, generator)[0]
-    closest = paired_distances(pool, pool[chosen[:1]], torch.zeros_like(sample))
+    chosen[:1] = _draw(mass, 1, generator)
+    closest = squared_to(chosen[:1])[0]
     for i in range(1, n_clusters):
         drawn = _draw(closest * mass, trials, generator)
-        squared = torch.minimum(closest, all_distances(pool, pool[drawn]).square_().T)
+        squared = torch.minimum(closest, squared_to(drawn))
         best = int(torch.argmin(squared.double() @ mass))
-        chosen[i], closest = drawn[best], squared[best].clone()
-        closest[drawn[best]] = 0
-    return pool[chosen]
+        chosen[i], closest = drawn[best], squared[best]
+        closest[drawn[best]] = 0  # rounding leaves a rest that could be drawn again
+    return X[sample[chosen]]
 
 
 def _draw(mass: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

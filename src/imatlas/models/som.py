@@ -24,7 +24,7 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import validate_data
 
 from imatlas.devices import pick_device
-from imatlas.metrics.topology import lattice_positions, neighbor_table
+from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, group_sums, nearest, nearest_index
 
@@ -58,9 +58,12 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     Notes
     -----
     Where `rows` or `cols` is None the size follows the data: about 5 √n_samples cells (Vesanto & Alhoniemi 2000),
-    at most 40 × 40, the sides in the ratio of the deviations along the two leading principal axes, at most 2 : 1.
+    at most 1,600, the sides of the sheet in the ratio of the deviations along the two leading principal axes, at most
+    1.6 : 1. Where `final_sigma` is None it is 0.95 (n_samples / n_cells)^-0.1, between 0.5 and 0.85: with few rows a
+    cell a narrow neighborhood follows the single rows, and held-out rows find their two best units apart.
 
-    Complexity O(n_epochs · n_samples · n_cells · n_features); memory besides the input stays under some 64 MB.
+    Complexity O(n_epochs · n_samples · n_cells · n_features). Memory besides the input: some 64 MB, and the 30 rows a
+    cell that an early epoch sees.
 
     Examples
     --------
@@ -85,8 +88,9 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         float | None, Field(gt=0, description="first radius; None: half the longer side, a fifth of it from init='pca'")
     ] = None
     final_sigma: Annotated[
-        float, Field(gt=0, description="last radius, in cells: smaller fits closer, larger keeps neighbours alike")
-    ] = 0.55
+        float | None,
+        Field(gt=0, description="last radius: smaller fits closer, larger orders better; None: by rows a cell"),
+    ] = None
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
 
@@ -109,7 +113,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         generator = torch.Generator().manual_seed(self._seed())
         order = torch.randperm(len(data), generator=generator).to(data.device)
         mean, axes, deviations = _principal_plane(data[order[:8192].sort().values], self._seed())
-        rows, cols = lattice_shape(len(data), deviations, self.rows, self.cols)
+        rows, cols = lattice_shape(len(data), deviations, self.topology, self.rows, self.cols)
         lattice = _Lattice(rows, cols, self.topology, data.device)
         if self.init == "pca":
             codebook = lattice.sheet(mean, axes, deviations)
@@ -119,7 +123,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             noise = torch.randn((rows * cols, data.shape[1]), generator=generator).to(data.device)
             codebook = mean + noise * data.std(0, correction=0)
         first = self.sigma or max(rows, cols) / (5 if self.init == "pca" else 2)
-        self.schedule_ = schedule(self.n_epochs, first, self.final_sigma, len(data), rows * cols)
+        last = self.final_sigma or narrowest(len(data), rows * cols)
+        self.schedule_ = schedule(self.n_epochs, first, last, len(data), rows * cols)
         for epoch, (sigma, n_rows) in enumerate(self.schedule_):
             seen = data
             if n_rows < len(data):  # the next rows of the shuffled order, from its start again at its end
@@ -210,7 +215,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
 
 def lattice_shape(
-    n_samples: int, deviations: torch.Tensor, rows: int | None = None, cols: int | None = None
+    n_samples: int, deviations: torch.Tensor, topology: Topology, rows: int | None = None, cols: int | None = None
 ) -> tuple[int, int]:
     """The sides of the map, (rows, cols), where they are not given: see the notes of `SOM`."""
     if rows is not None and cols is not None:
@@ -220,9 +225,15 @@ def lattice_shape(
         return rows, max(1, round(n_cells / rows))
     if cols is not None:
         return max(1, round(n_cells / cols)), cols
-    ratio = min(2.0, float(deviations[0]) / max(float(deviations[1]), 1e-30)) if float(deviations[0]) > 0 else 1.0
-    short = max(1, round(math.sqrt(n_cells / ratio)))
+    first, second = deviations.tolist()
+    ratio = min(1.6, first / second) if second > 0 else 1.6 if first > 0 else 1.0
+    short = max(1, round(math.sqrt(n_cells / (ratio * (HEX_ROW if topology == "hexagonal" else 1)))))
     return short, max(1, round(n_cells / short))
+
+
+def narrowest(n_samples: int, n_cells: int) -> float:
+    """The last radius where none is given: see the notes of `SOM`."""
+    return min(0.85, max(0.5, 0.95 * (n_samples / n_cells) ** -0.1))
 
 
 def schedule(n_epochs: int, first: float, last: float, n_samples: int, n_cells: int) -> list[tuple[float, int]]:
@@ -251,13 +262,13 @@ def epoch_of(data: torch.Tensor, codebook: torch.Tensor, lattice: _Lattice, sigm
 class _Lattice:
     """The cells as points of a rectangular grid, on which a Gaussian is one product along each axis."""
 
-    def __init__(self, rows: int, cols: int, topology: Literal["rectangular", "hexagonal"], device: torch.device):
+    def __init__(self, rows: int, cols: int, topology: Topology, device: torch.device):
         self.positions = torch.as_tensor(lattice_positions(rows, cols, topology), device=device)
         step, width = (0.5, 2 * cols) if topology == "hexagonal" else (1.0, cols)
         row = torch.arange(rows * cols, device=device) // cols
         self.slot = row * width + (self.positions[:, 0] / step).round().long()
         self.x = torch.arange(width, device=device, dtype=torch.float64) * step
-        self.y = torch.arange(rows, device=device, dtype=torch.float64) * (0.75**0.5 if topology == "hexagonal" else 1)
+        self.y = torch.arange(rows, device=device, dtype=torch.float64) * (HEX_ROW if topology == "hexagonal" else 1)
 
     def spread(self, values: torch.Tensor, sigma: float) -> torch.Tensor:
         """The sums over all cells of `values` (n_cells, n), weighted by the neighborhood of radius `sigma`."""

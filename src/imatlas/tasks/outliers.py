@@ -1,45 +1,51 @@
-"""How odd each image is: its distance to its neighbours, in units of what is usual in this set."""
+"""How odd each image is: the distance to its nearest neighbours, in the set's own measure."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from imatlas.nearest import as_tensor, k_nearest
 
-MOST_REFERENCE = 20_000
-"""Images that neighbours are looked for among: bounds the time to n times this."""
+NEIGHBORS = 10
+MOST_REFERENCES = 8192
+"""Images that neighbours are sought among; a random sample where the set is larger, so that time stays linear."""
 
 
-def outlier_scores(embedding: np.ndarray, *, k: int = 10, random_state: int = 0) -> np.ndarray:
-    """Mean distance of each image to its `k` nearest others, divided by the median of that over the set.
+def outlier_scores(embedding: np.ndarray, *, n_neighbors: int = NEIGHBORS, random_state: int = 0) -> np.ndarray:
+    """Mean distance of each image to its nearest neighbours (Angiulli & Pizzuti 2002), over the median in the set.
 
-    1 is an ordinary image, 2 lies twice as far from its neighbours as is usual. (Ramaswamy, Rastogi, Shim 2000 rank by
-    the distance to the k-th neighbour; the mean over k is steadier.) In sets of more than 20,000 images, neighbours
-    are looked for among that many, drawn by the seed. Memory is bounded; time is O(n · min(n, 20,000) · n_features).
+    1 is ordinary, 2 is twice as far from its neighbours as usual; an image with `n_neighbors` exact doubles has 0.
+    Where there are more than 8,192 images, neighbours are sought in a random sample of them.
 
     Parameters
     ----------
-    embedding : array (n_images, n_features)
-    k : int
-        Neighbours; fewer in sets of `k` images or less.
+    embedding : ndarray (n_samples, n_features)
+    n_neighbors : int
+        Fewer where the set is smaller.
     random_state : int
+        Seed of the sample.
 
     Returns
     -------
-    array (n_images,) float32
+    ndarray (n_samples,) float32
+        At least 0; all 1 for a single image.
     """
     n = len(embedding)
-    rows = np.arange(n)
-    if n > MOST_REFERENCE:
-        rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_REFERENCE, replace=False))
-    own = np.full(n, -1)
-    own[rows] = np.arange(len(rows))
-    k = min(k, len(rows) - 1)
-    if k < 1:
-        return np.ones(n, np.float32)
-    every = as_tensor(np.ascontiguousarray(embedding, dtype=np.float32))
-    some = every if len(rows) == n else as_tensor(np.ascontiguousarray(embedding[rows], dtype=np.float32))
-    squared = k_nearest(some, every, k, exclude_self=as_tensor(own))[1].numpy()
-    distance = np.sqrt(squared).mean(axis=1)
-    usual = float(np.median(distance))
-    return (distance / usual if usual > 0 else np.ones(n)).astype(np.float32)
+    if n < 2:
+        return np.ones(n, dtype=np.float32)
+    data = as_tensor(embedding)
+    own = torch.arange(n)
+    references = data
+    if n > MOST_REFERENCES:
+        chosen = np.sort(np.random.default_rng(random_state).choice(n, MOST_REFERENCES, replace=False))
+        references = data[torch.from_numpy(chosen)]
+        own = torch.full((n,), -1)
+        own[chosen] = torch.arange(len(chosen))
+    k = min(n_neighbors, len(references) - 1)
+    _, squared = k_nearest(references, data, k, exclude_self=own)
+    mean = squared.sqrt_().mean(1).double().numpy()
+    usual = np.median(mean)
+    if usual <= 0:  # most images are doubles: the others are measured by their own mean
+        usual = mean.mean() or 1.0
+    return (mean / usual).astype(np.float32)
