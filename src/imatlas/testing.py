@@ -228,11 +228,11 @@ def check_wrong_input(estimator: Any) -> None:
     for what, wrong in wrongs.items():
         _raised(functools.partial(clone(estimator).fit, wrong), (ValueError, TypeError), f"fit on {what}")
     estimator.fit(images)
-    wrongs["images of another shape"] = _images(channels=3, size=(20, 12))
+    wrongs["images of another depth"] = _images(channels=3, size=(20, 12), dtype="float32")
     for verb in _image_verbs(estimator):
         for what, wrong in wrongs.items():
             call = getattr(estimator, verb)
-            if what != "images of another shape" or hasattr(estimator, "module_"):
+            if what != "images of another depth" or hasattr(estimator, "module_"):
                 _raised(functools.partial(call, wrong), (ValueError, TypeError), f"{verb} on {what}")
     if hasattr(estimator, "inverse_transform"):
         codes = estimator.transform(images)[:, :-1]
