@@ -51,7 +51,7 @@ def originals() -> list[tuple[str, bytes]]:
         ("ppm", saved(rgb, "PPM")),
         ("jp2", saved(rgb, "JPEG2000")),
         ("avif", saved(rgb, "AVIF")),
-        ("ico", saved(rgba, "ICO")),
+        ("ico", saved(rgba, "ICO", sizes=[(40, 30)])),
         ("tga", saved(rgb, "TGA", compression="tga_rle")),
         ("qoi", saved(rgb, "QOI")),
         ("pcx", saved(rgb, "PCX")),

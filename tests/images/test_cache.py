@@ -1,0 +1,213 @@
+"""The pixel cache: whole or not at all, found again, grown, and clear about what is in its way."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imatlas import Images
+from imatlas.errors import ArtifactError
+from imatlas.images import intake
+from imatlas.images.encode import write_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(40):
+        write_picture(root / f"{i:02d}.png", rng.integers(0, 256, (24, 30, 3), np.uint8))
+    (root / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    return root
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the items that are really read, as they are."""
+    seen: list[str] = []
+    original = intake.read_item
+
+    def spy(source, item, plan):
+        seen.append(source.keys[item])
+        return original(source, item, plan)
+
+    monkeypatch.setattr(intake, "read_item", spy)
+    return seen
+
+
+def test_it_is_found_again_and_equals_itself(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+    first = Images(folder, image_size=16, cache_dir=tmp_path / "cache", thumbnail_size=20)
+    pixels, keys, thumbnails = np.array(first.pixels), first.keys, list(first.thumbnails)
+    assert len(decoded) == 41
+    again = Images(folder, image_size=16, cache_dir=tmp_path / "cache", thumbnail_size=20)
+    np.testing.assert_array_equal(again.pixels, pixels)
+    assert (again.keys, again.skipped, list(again.thumbnails)) == (keys, first.skipped, thumbnails)
+    assert again.fingerprint == first.fingerprint
+    assert len(decoded) == 41
+    assert isinstance(again.pixels, np.memmap)
+    assert not again.pixels.flags.writeable
+    names = sorted(p.name for p in next((tmp_path / "cache").iterdir()).iterdir())
+    assert names == ["cache.json", "pixels.npy", "records.parquet", "thumbnails.bin"]
+
+
+@pytest.mark.parametrize("change", [{"image_size": 12}, {"fit": "pad"}, {"background": (0, 0, 0)}, {"frames": "all"}])
+def test_another_plan_is_another_cache(folder: Path, tmp_path: Path, decoded: list[str], change: dict) -> None:
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache"}
+    len(Images(folder, **options))
+    len(Images(folder, **{**options, **change}))
+    assert len(decoded) == 82
+
+
+def test_the_number_of_threads_changes_nothing(folder: Path) -> None:
+    one, four = (Images(folder, image_size=16, workers=n) for n in (1, 4))
+    np.testing.assert_array_equal(one.pixels, four.pixels)
+    assert one.records.table.equals(four.records.table)
+
+
+def test_a_grown_folder_decodes_only_what_is_new(folder: Path, tmp_path: Path, decoded: list[str], rng) -> None:
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
+    first = Images(folder, **options)
+    old = dict(zip(first.keys, np.array(first.pixels), strict=True))
+    decoded.clear()
+    write_picture(folder / "05.png", rng.integers(0, 256, (24, 30, 3), np.uint8))  # changed
+    write_picture(folder / "005.png", rng.integers(0, 256, (24, 30, 3), np.uint8))  # new
+    (folder / "07.png").unlink()
+    grown = Images(folder, **options)
+    assert "07.png" not in grown.keys
+    assert sorted(decoded) == ["005.png", "05.png", "bad.jpg"]
+    fresh = Images(folder, image_size=16, thumbnail_size=20)
+    np.testing.assert_array_equal(grown.pixels, fresh.pixels)
+    assert list(grown.thumbnails) == list(fresh.thumbnails)
+    assert [tuple(r) for r in grown.records] == [tuple(r) for r in fresh.records]
+    assert not np.array_equal(old["05.png"], grown.pixels[grown.keys.index("05.png")])
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the outgrown cache is gone
+
+
+def test_rows_that_were_converted_for_their_set_are_not_reused(tmp_path: Path, rng: np.random.Generator) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    clear = rng.integers(0, 256, (16, 16, 4), np.uint8)
+    write_picture(root / "a.png", clear)
+    write_picture(root / "b.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
+    assert Images(root, cache_dir=tmp_path / "cache", image_size=16).spec.channels == 3
+    (root / "b.png").unlink()
+    write_picture(root / "c.png", clear)
+    again = Images(root, cache_dir=tmp_path / "cache", image_size=16)
+    np.testing.assert_array_equal(again.pixels, [clear, clear])
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "words", "newer"])
+def test_a_damaged_cache_is_built_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache"}
+    pixels = np.array(Images(folder, **options).pixels)
+    inside = next((tmp_path / "cache").iterdir())
+    if damage == "cut":
+        os.truncate(inside / "pixels.npy", 1000)
+    elif damage == "gone":
+        (inside / "thumbnails.bin").unlink()
+    elif damage == "words":
+        (inside / "cache.json").write_text("{")
+    else:
+        text = (inside / "cache.json").read_text()
+        (inside / "cache.json").write_text(text.replace('"format": 1', '"format": 99', 1))
+    np.testing.assert_array_equal(Images(folder, **options).pixels, pixels)
+
+
+def test_a_temporary_cache_goes_with_its_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    images = Images(folder, image_size=16)
+    view = images[3:5]
+    len(images)
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del images
+    gc.collect()
+    assert view.pixels.shape == (2, 16, 16, 3)
+    del view
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_file_where_the_cache_should_be(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(ArtifactError, match=r"cache.*a file is in the way"):
+        len(Images(folder, cache_dir=tmp_path / "cache"))
+    with pytest.raises(ArtifactError, match="a file is in the way"):
+        len(Images(folder, cache_dir=tmp_path / "cache" / "deeper"))
+    assert (tmp_path / "cache").read_text() == "in the way"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may write everywhere")
+def test_a_folder_that_may_not_be_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o555)
+    with pytest.raises(ArtifactError, match="may write"):
+        len(Images(folder, cache_dir=tmp_path / "cache"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file-size limits here")
+@pytest.mark.parametrize("limit", [2_000, 20_000])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_full_disk_is_told_and_leaves_nothing_behind(folder: Path, tmp_path: Path, limit: int, kept: bool) -> None:
+    (tmp_path / "temporary").mkdir()
+    script = textwrap.dedent(
+        f"""
+        import resource, sys, tempfile
+        import pyarrow.parquet, imatlas
+        tempfile.tempdir = sys.argv[2]
+        images = imatlas.Images(sys.argv[1], image_size=16, cache_dir=sys.argv[2] + "/cache" if {kept} else None)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+        try:
+            len(images)
+        except imatlas.errors.ArtifactError as error:
+            print(error)
+        """
+    )
+    where = tmp_path / "temporary"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(folder), str(where)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(where) in done.stdout
+    assert "free some space or choose another cache_dir" in done.stdout
+    assert [p for p in where.rglob("*") if p.is_file()] == []
+
+
+def test_two_that_build_the_same_cache_at_once_agree(folder: Path, tmp_path: Path) -> None:
+    sets = [Images(folder, image_size=16, cache_dir=tmp_path / "cache", workers=1) for _ in range(4)]
+    threads = [threading.Thread(target=len, args=(images,)) for images in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for images in sets:
+        np.testing.assert_array_equal(images.pixels, sets[0].pixels)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_an_old_killed_build_left_is_swept(folder: Path, tmp_path: Path) -> None:
+    for name, age in (("old", 90_000), ("new", 10)):
+        left = tmp_path / "cache" / f".new-1-{name}"
+        left.mkdir(parents=True)
+        stamp = left.stat().st_mtime - age
+        os.utime(left, (stamp, stamp))
+    len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
+    assert [p.name for p in (tmp_path / "cache").glob(".new*")] == [".new-1-new"]
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys, monkeypatch) -> None:
+    times = iter(range(0, 100_000, 6))
+    monkeypatch.setattr(intake.time, "monotonic", lambda: float(next(times)))
+    len(Images(folder, image_size=16, progress=True, workers=1))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Reading images: ")
+    assert lines[0].endswith(" of 41")
