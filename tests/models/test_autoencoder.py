@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from sklearn.decomposition import PCA
 from torch import nn
 
 from imatlas.errors import InputError
+from imatlas.images.dataset import Images
 from imatlas.images.spec import ImageSpec
 from imatlas.models.autoencoder import Autoencoder, fit_mixture
 from imatlas.models.base import estimator
@@ -43,8 +45,8 @@ def test_it_rebuilds_fashion_better_than_pca(fashion):
     train, test = fashion[0][:2500], fashion[0][2500:3000]
     model = Autoencoder(latent_dim=16, size="small", max_steps=220, progress=False, learning_rate=4e-3).fit(train)
     rows, other = (part.reshape(len(part), -1) / 255.0 for part in (train, test))
-    axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:16]
-    rebuilt = (other - rows.mean(0)) @ axes.T @ axes + rows.mean(0)
+    pca = PCA(16, svd_solver="covariance_eigh").fit(rows)
+    rebuilt = pca.inverse_transform(pca.transform(other))
     error = np.mean((model.inverse_transform(model.transform(test))[..., 0] / 255.0 - test / 255.0) ** 2)
     assert error < np.mean((rebuilt - other) ** 2)
     assert model.verdict_ == "still improving"
@@ -131,3 +133,13 @@ def test_large_images_go_through_in_small_chunks():
 def test_weights_are_float32_and_frozen_in_no_way():
     model = Autoencoder(latent_dim=2, max_steps=1, size="small", progress=False).fit(synthetic_images(8))
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.module_.parameters())
+
+
+def test_pictures_are_brought_to_the_fitted_shape():
+    model = Autoencoder(latent_dim=2, max_steps=2, size="small", progress=False)
+    model.fit(
+        Images(synthetic_images(12, size=16, channels=3)), validation=Images(synthetic_images(4, size=16, channels=3))
+    )
+    assert model.transform(Images(synthetic_images(5, size=(40, 24), channels=1))).shape == (5, 2)
+    with pytest.raises(InputError, match="Got"):
+        model.fit(synthetic_images(12, size=16), validation=synthetic_images(4, size=20))

@@ -199,34 +199,34 @@ class ImageEstimator(Estimator):
         return pixels, spec
 
     def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
-        """Pixels (N, H, W, C) that the fitted network takes.
-
-        Raises
-        ------
-        InputError
-            Where shape or depth differ from what was fitted.
-        """
+        """Pixels (N, H, W, C) that the fitted network takes."""
         self._check_fitted()
-        fitted = self.spec_
-        size = None if isinstance(images, np.ndarray | Tensor) else (fitted.height, fitted.width)
-        pixels, spec = load_pixels(images, image_size=size)
-        if spec.shape != fitted.shape or spec.dtype != fitted.dtype:
-            raise InputError(
-                f"{type(self).__name__} was fitted on images of shape {fitted.shape}, {fitted.dtype}. "
-                f"Got {spec.shape}, {spec.dtype} instead; give images like those it was fitted on."
-            )
+        pixels = self._load_like(images, self.spec_)
         if mask is not None:
             pixels, _ = load_pixels(pixels, mask=mask)
         return pixels
 
+    def _load_like(self, images: Any, spec: ImageSpec) -> np.ndarray:
+        """Pixels in the shape and depth of `spec`: pictures are brought to it, an array must have it.
+
+        Raises
+        ------
+        InputError
+            Where an array differs, or pictures cannot be brought to it.
+        """
+        if not isinstance(images, np.ndarray | Tensor):
+            return load_pixels(images, spec=spec)[0]
+        pixels, own = load_pixels(images)
+        if own.shape != spec.shape or own.dtype != spec.dtype:
+            raise InputError(
+                f"{type(self).__name__} learns from images of shape {spec.shape}, {spec.dtype}. "
+                f"Got {own.shape}, {own.dtype} instead; give arrays like those it was fitted on."
+            )
+        return pixels
+
     def _set_aside(self, pixels: np.ndarray, spec: ImageSpec, validation: Any, seed: int) -> batches.Data:
         if validation is not None:
-            held_out, other = self._load(validation, None)
-            if other.shape != spec.shape or other.dtype != spec.dtype:
-                raise InputError(
-                    f"The validation images must be like the images: {spec.shape}, {spec.dtype}. "
-                    f"Got {other.shape}, {other.dtype} instead."
-                )
+            held_out = self._load_like(validation, spec)
             return batches.Data(pixels, spec, held_out)
         order = chance.rng(seed, "held out").permutation(len(pixels))
         n_held_out = min(1000, len(pixels) // 10)
