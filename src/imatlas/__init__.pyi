@@ -1,0 +1,26 @@
+# Made by tools/make_stub.py; run it again after a change.
+from imatlas._version import __version__ as __version__
+from imatlas.atlas import Atlas as Atlas
+from imatlas.atlas import load as load
+from imatlas.images.dataset import Images as Images
+from imatlas.images.spec import ImageSpec as ImageSpec
+from imatlas.learning import learn as learn
+from imatlas.models.autoencoder import Autoencoder as Autoencoder
+from imatlas.models.kmeans import KMeans as KMeans
+from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
+from imatlas.models.som import SOM as SOM
+from imatlas.models.vae import VAE as VAE
+
+__all__ = [  # noqa: RUF022 - in the order of the package
+    "Atlas",
+    "Autoencoder",
+    "ImageSpec",
+    "Images",
+    "KMeans",
+    "PretrainedEncoder",
+    "SOM",
+    "VAE",
+    "__version__",
+    "learn",
+    "load",
+]
