@@ -269,7 +269,7 @@ def _jpeg_scale(full: tuple[int, int], orientation: int, aim: Aim) -> int:
     ratios = (full[0] / target[0], full[1] / target[1])
     room = max(ratios) if aim.fit == "pad" else min(ratios)
     if aim.thumbnail:
-        room = min(room, max(full) / aim.thumbnail)
+        room = min(room, max(full) / aim.thumbnail * REDUCE_MARGIN)  # a thumbnail is content with its own size
     return next((s for s in (8, 4, 2) if room >= s * REDUCE_MARGIN and min(full) >= 2 * s), 1)
 
 

@@ -124,8 +124,8 @@ def duplicates(images: Images, *, max_distance: int = MAX_DISTANCE, shown: int =
     pairs = [(keys[i], keys[double[i]], "same file" if same else "near") for i, same in zip(copies, exact)]
     n_exact, n_near = int(exact.sum()), int((~exact).sum())
     sentences = [
-        f"{_counted(n_exact, 'exact copy', 'exact copies')} and {_counted(n_near, 'near copy', 'near copies')} of other "
-        "images are in the set."
+        f"{_counted(n_exact, 'exact copy', 'exact copies')} and {_counted(n_near, 'near copy', 'near copies')} of "
+        "other images are in the set."
         if len(copies)
         else f"No image is in the set twice ({len(images)} images)."
     ]
