@@ -72,7 +72,7 @@ def _row(name: str, scratch: Path, budget: str, keep: Path | None) -> list[objec
         run.seconds / 60,
         run.peak_mb / 1024,
         numbers["topographic_error"],
-        numbers["qe_ratio_to_kmeans"],
+        numbers.get("kmeans_ratio"),
         numbers["mse_ratio_to_pca"],
         f"{numbers['kernel_distance']:.3g} ({numbers['kernel_floor']:.3g})",
         numbers["near_copies"],

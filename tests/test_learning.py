@@ -64,7 +64,7 @@ def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
     assert max(rows["cell"]) < len(som.codebook_)
     skipped = (learnt / "skipped.csv").read_text()
     assert "broken.png" in skipped
-    assert "1 file" in skipped  # the text file, counted in one line
+    assert "(1 other file),no images: 1 .txt" in skipped
     html = (learnt / "report.html").read_text()
     assert "broken.png" in html
     assert len(html) > 100_000
@@ -94,7 +94,7 @@ def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(atlas.sample(4, random_state=3), images[:4])
     assert not np.array_equal(atlas.sample(4, random_state=4), images[:4])
-    assert images.reshape(9, -1).std(0).mean() > 5
+    assert len(np.unique(images.reshape(9, -1), axis=0)) == 9
 
 
 def test_the_same_again_does_nothing_and_other_settings_stop_with_a_list(learnt, photos, capsys):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from imatlas._version import __version__
+from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
 
-# Public names outside the model table, with the module that holds each. Resolved on first use: `import imatlas` is fast.
+# Public names outside the model table, with the module that holds each; resolved on first use, so importing is fast.
 _NAMES = {
     "Atlas": "imatlas.atlas",
     "ImageSpec": "imatlas.images.spec",
@@ -16,11 +16,9 @@ _NAMES = {
     "learn": "imatlas.learning",
     "load": "imatlas.atlas",
 }
-_NAMES |= {
-    target.partition(":")[2]: f"imatlas.models.{target.partition(':')[0]}" for target in MODELS.values()
-}
+_NAMES |= {target.partition(":")[2]: f"imatlas.models.{target.partition(':')[0]}" for target in MODELS.values()}
 
-__all__ = sorted([*_NAMES, "__version__"])  # noqa: PLE0605 - built from the tables on purpose
+__all__ = sorted([*_NAMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -75,7 +75,8 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         version = int(described["format"])
-        described["class"]  # noqa: B018 - asks for the key
+        if "class" not in described:
+            raise KeyError("class")
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"'{path}' is damaged ({error}); learn the model again.") from error
     if version > FORMAT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -254,7 +255,7 @@ def learning_curves(atlas: Atlas) -> Result | None:
     """The losses of the generator over the time of its training."""
     model = atlas.model("generator")
     history: dict[str, list[Any]] = getattr(model, "history_", {})
-    series = {}
+    series: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for name, label in (("train", "training"), ("held_out", "held out")):
         pairs = zip(history.get("seconds", []), history.get(name, []), strict=False)
         points = [(x, y) for x, y in pairs if y is not None and np.isfinite(y)]

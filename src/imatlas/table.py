@@ -137,7 +137,7 @@ class ImagesTable:
         yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
 
     def clean(self) -> None:
-        """Delete every older version and what killed writers left. Only for a writer, once this version is committed."""
+        """Delete older versions and what killed writers left. Only for a writer, once this version is committed."""
         self._data.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
 
 

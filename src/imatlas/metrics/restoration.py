@@ -18,6 +18,6 @@ def mean_squared_error(target: np.ndarray, image: np.ndarray, *, span: float) ->
 
 
 def psnr(target: np.ndarray, image: np.ndarray, *, span: float) -> float:
-    """Peak signal-to-noise ratio in decibels: -10 log10 of the mean squared error at unit span; inf for equal images."""
+    """Peak signal-to-noise ratio in decibels: -10 log10 of the squared error at unit span; inf for equal images."""
     error = mean_squared_error(target, image, span=span)
     return float("inf") if error == 0 else float(-10 * np.log10(error))

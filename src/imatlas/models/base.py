@@ -29,12 +29,12 @@ from sklearn.exceptions import NotFittedError
 from imatlas import artifact
 from imatlas.errors import ParameterError
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T")
 Seed = Annotated[int | None, Field(ge=0, description="seed of everything that chance decides; None draws a fresh one")]
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
-def estimator(cls: T) -> T:
+def estimator(cls: type[T]) -> type[T]:
     """Make a class an estimator: a keyword-only dataclass that keeps scikit-learn's `repr` and identity."""
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
@@ -76,7 +76,7 @@ def _parameters(cls: type) -> dict[str, Parameter]:
     fields = [f for f in dataclasses.fields(cls) if f.init]
     for field in sorted(fields, key=lambda f: f.name not in own):
         annotation = hints[field.name]
-        kind, extras = annotation, ()
+        kind, extras = annotation, []
         if get_origin(annotation) is Annotated:
             kind, *extras = get_args(annotation)
         limits: list[Any] = []
@@ -145,15 +145,16 @@ class Estimator(BaseEstimator):
         ParameterError
             Naming the parameter, what it must be, and what was got.
         """
-        for name, checker in _checkers(type(self)).items():
+        cls: type = type(self)
+        for name, checker in _checkers(cls).items():
             value = getattr(self, name)
             plain = value.item() if isinstance(value, np.generic) else value
             try:
                 checker.validate_python(plain)
             except ValidationError:
-                expected = _parameters(type(self))[name].expected()
+                expected = _parameters(cls)[name].expected()
                 raise ParameterError(
-                    f"The '{name}' parameter of {type(self).__name__} must be {expected}. Got {value!r} instead."
+                    f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {value!r} instead."
                 ) from None
 
     def _check_fitted(self) -> None:
@@ -188,4 +189,3 @@ class Estimator(BaseEstimator):
         """
         self._check_fitted()
         return artifact.save(self, folder, overwrite=overwrite)
-

@@ -132,6 +132,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         self.spec_ = spec
         self.learnt_with_ = "ImageNet's labels"
         self.module_ = module.eval()
+        self.mean_ = self.components_ = self.explained_variance_ratio_ = None
         if self.n_components is None:
             return np.empty(0, np.int64), np.empty((0, N_FEATURES), np.float32)
         seed = self._seed()
@@ -186,7 +187,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
 
     def _project(self, features: np.ndarray) -> np.ndarray:
         """Features (N, 1280) on the principal components, where there are any."""
-        if self.n_components is None:
+        if self.components_ is None:
             return features
         out = np.empty((len(features), len(self.components_)), np.float32)
         for start in range(0, len(features), CHUNK):  # always as many rows, so that no batch size changes an answer
@@ -222,7 +223,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
 
     @property
     def _n_features_out(self) -> int:
-        return N_FEATURES if self.n_components is None else len(self.components_)
+        return N_FEATURES if self.components_ is None else len(self.components_)
 
 
 def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
