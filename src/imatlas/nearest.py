@@ -44,7 +44,7 @@ def nearest(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> 
     Returns
     -------
     indices : Tensor (n_samples,) int64
-        The lowest index wins among equals.
+        Of centers that are equal, or equally far to within rounding, any one.
     squared_distances : Tensor (n_samples,)
     """
     indices = nearest_index(X, centers, memory=memory)

@@ -26,14 +26,20 @@ from sklearn.utils.validation import validate_data
 from imatlas.devices import pick_device
 from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.nearest import all_distances, as_tensor, group_sums, nearest, nearest_index
+from imatlas.nearest import all_distances, as_tensor, group_sums, k_nearest, nearest, nearest_index
 
 ROWS_PER_CELL = 30
 """Rows that an early epoch sees for each cell: while the neighborhood is wide, few degrees of freedom are fitted."""
 
-RESTING = 1.6
+RESTING = 1.5
 """Radius of the epochs before the last one, over the last radius. One closing epoch at a smaller radius takes most of
 the gain in quantization error and, unlike several, leaves the order of the cells nearly as it was."""
+
+LAST_RADII = (0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
+FOLD = 4000
+TORN = 0.09
+"""The last radius narrows along `LAST_RADII` while the topographic error of left-out rows (five folds, at most this
+many rows each), plus three standard errors of it, stays under this."""
 
 
 @estimator
@@ -57,10 +63,13 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     Notes
     -----
-    Where `rows` or `cols` is None the size follows the data: about 5 √n_samples cells (Vesanto & Alhoniemi 2000),
-    at most 1,600, the sides of the sheet in the ratio of the deviations along the two leading principal axes, at most
-    1.6 : 1. Where `final_sigma` is None it is 0.95 (n_samples / n_cells)^-0.1, between 0.5 and 0.85: with few rows a
-    cell a narrow neighborhood follows the single rows, and held-out rows find their two best units apart.
+    Where `rows` or `cols` is None the size follows the data: about 5 √n_samples cells (Vesanto & Alhoniemi 2000), but
+    at least 12 rows a cell unless that leaves fewer than 30 cells, and at most 1,600 cells; the sides of the sheet in
+    the ratio of the deviations along the two leading principal axes, at most 1.6 : 1.
+
+    Where `final_sigma` is None it is the narrowest of `LAST_RADII` at which the topographic error of rows left out
+    of the closing epoch (five folds of at most 4,000 rows), plus three standard errors, stays under 0.09: data of few
+    dimensions bear a closer fit than data of many, and many rows a closer one than few.
 
     Complexity O(n_epochs · n_samples · n_cells · n_features). Memory besides the input: some 64 MB, and the 30 rows a
     cell that an early epoch sees.
@@ -83,13 +92,13 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         Literal["pca", "sample", "random"],
         Field(description="first prototypes: a sheet along two principal axes, rows of the data, or Gaussian noise"),
     ] = "pca"
-    n_epochs: Annotated[int, Field(ge=1, description="passes over the data (early ones over a part of it)")] = 20
+    n_epochs: Annotated[int, Field(ge=1, description="passes over the data, early ones over a part of it")] = 20
     sigma: Annotated[
-        float | None, Field(gt=0, description="first radius; None: half the longer side, a fifth of it from init='pca'")
+        float | None, Field(gt=0, description="first radius; None: the longer side, a fifth of it from init='pca'")
     ] = None
     final_sigma: Annotated[
         float | None,
-        Field(gt=0, description="last radius: smaller fits closer, larger orders better; None: by rows a cell"),
+        Field(gt=0, description="last radius: smaller fits closer, larger orders better; None: by the data"),
     ] = None
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
@@ -122,15 +131,19 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         else:
             noise = torch.randn((rows * cols, data.shape[1]), generator=generator).to(data.device)
             codebook = mean + noise * data.std(0, correction=0)
-        first = self.sigma or max(rows, cols) / (5 if self.init == "pca" else 2)
-        last = self.final_sigma or narrowest(len(data), rows * cols)
+        first = self.sigma or max(rows, cols) / (5 if self.init == "pca" else 1)
+        last = self.final_sigma or LAST_RADII[0]
         self.schedule_ = schedule(self.n_epochs, first, last, len(data), rows * cols)
         for epoch, (sigma, n_rows) in enumerate(self.schedule_):
+            if self.final_sigma is None and epoch == self.n_epochs - 1:
+                codebook, radii = close(data, order, codebook, lattice)
+                self.schedule_[-1:] = [(radius, len(data)) for radius in radii]
+                break
             seen = data
             if n_rows < len(data):  # the next rows of the shuffled order, from its start again at its end
                 at = epoch * n_rows % len(data)
                 seen = data[torch.cat([order, order])[at : at + n_rows].sort().values]
-            codebook = epoch_of(seen, codebook, lattice, sigma)
+            codebook = update(cell_sums(seen, codebook), codebook, lattice, sigma)
         self.rows_, self.cols_ = rows, cols
         self.codebook_ = codebook.cpu().numpy()
         self.cells_ = np.stack(np.divmod(nearest_index(data, codebook).cpu().numpy(), cols), axis=1)
@@ -220,7 +233,7 @@ def lattice_shape(
     """The sides of the map, (rows, cols), where they are not given: see the notes of `SOM`."""
     if rows is not None and cols is not None:
         return rows, cols
-    n_cells = min(5 * math.sqrt(n_samples), 1600.0)
+    n_cells = min(5 * math.sqrt(n_samples), max(n_samples / 12, min(30, n_samples / 2)), 1600.0)
     if rows is not None:
         return rows, max(1, round(n_cells / rows))
     if cols is not None:
@@ -229,11 +242,6 @@ def lattice_shape(
     ratio = min(1.6, first / second) if second > 0 else 1.6 if first > 0 else 1.0
     short = max(1, round(math.sqrt(n_cells / (ratio * (HEX_ROW if topology == "hexagonal" else 1)))))
     return short, max(1, round(n_cells / short))
-
-
-def narrowest(n_samples: int, n_cells: int) -> float:
-    """The last radius where none is given: see the notes of `SOM`."""
-    return min(0.85, max(0.5, 0.95 * (n_samples / n_cells) ** -0.1))
 
 
 def schedule(n_epochs: int, first: float, last: float, n_samples: int, n_cells: int) -> list[tuple[float, int]]:
@@ -251,24 +259,92 @@ def schedule(n_epochs: int, first: float, last: float, n_samples: int, n_cells: 
     return [*steps[: n_epochs - 1], (last, n_samples)]
 
 
-def epoch_of(data: torch.Tensor, codebook: torch.Tensor, lattice: _Lattice, sigma: float) -> torch.Tensor:
-    """One epoch of the batch map: the new prototypes. A prototype that no row reaches stays where it was."""
-    sums, hits = group_sums(data, nearest_index(data, codebook), len(codebook))
-    spread = lattice.spread(torch.cat([sums, hits[:, None]], dim=1), sigma)
+def cell_sums(data: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """The sum of the rows of each best matching unit, and their number in one more column (n_cells, n_features + 1)."""
+    return _sums_of(data, nearest_index(data, codebook), len(codebook))
+
+
+def _sums_of(data: torch.Tensor, cells: torch.Tensor, n_cells: int) -> torch.Tensor:
+    sums, hits = group_sums(data, cells, n_cells)
+    return torch.cat([sums, hits[:, None]], dim=1)
+
+
+def update(sums: torch.Tensor, codebook: torch.Tensor, lattice: _Lattice, sigma: float) -> torch.Tensor:
+    """The new prototypes of the batch map. A prototype that no row reaches stays where it was."""
+    spread = lattice.spread(sums, sigma)
     weight = spread[:, -1:]
     return torch.where(weight > 1e-6, spread[:, :-1] / weight.clamp(min=1e-6), codebook)
+
+
+def close(
+    data: torch.Tensor, order: torch.Tensor, codebook: torch.Tensor, lattice: _Lattice
+) -> tuple[torch.Tensor, list[float]]:
+    """Narrow the radius step by step, and end at the last one that keeps rows left out in order.
+
+    Returns
+    -------
+    codebook : Tensor (n_cells, n_features)
+    radii : list of float
+        Of the epochs that led to it.
+    """
+    radii: list[float] = []
+    closed = codebook
+    for i, last in enumerate(LAST_RADII):
+        cells = nearest_index(data, codebook)
+        sums = _sums_of(data, cells, len(codebook))
+        if i and torn_bound(data, order, cells, sums, codebook, lattice, last) > TORN:
+            break
+        closed = update(sums, codebook, lattice, last)
+        radii = [*radii[:-1], *([RESTING * last] if i else []), last]
+        if last != LAST_RADII[-1]:
+            codebook = update(sums, codebook, lattice, RESTING * LAST_RADII[i + 1])
+    return closed, radii
+
+
+def torn_bound(
+    data: torch.Tensor,
+    order: torch.Tensor,
+    cells: torch.Tensor,
+    sums: torch.Tensor,
+    codebook: torch.Tensor,
+    lattice: _Lattice,
+    sigma: float,
+) -> float:
+    """Topographic error of rows under the map that a closing epoch without them makes, plus three standard errors.
+
+    Sums over rows subtract, so leaving a fold out costs no search over the others.
+    """
+    if len(codebook) < 2:
+        return 0.0
+    torn, n = 0.0, 0
+    for fold in order[: 5 * FOLD].tensor_split(5):
+        if not len(fold):
+            continue
+        rows = data[fold]
+        left = update(sums - _sums_of(rows, cells[fold], len(codebook)), codebook, lattice, sigma)
+        two, _ = k_nearest(left, rows, 2)
+        torn += float((~lattice.touch(two[:, 0], two[:, 1])).sum())
+        n += len(fold)
+    share = torn / n
+    return share + 3 * math.sqrt(share * (1 - share) / n)
 
 
 class _Lattice:
     """The cells as points of a rectangular grid, on which a Gaussian is one product along each axis."""
 
     def __init__(self, rows: int, cols: int, topology: Topology, device: torch.device):
+        self.squares = topology == "rectangular"
         self.positions = torch.as_tensor(lattice_positions(rows, cols, topology), device=device)
         step, width = (0.5, 2 * cols) if topology == "hexagonal" else (1.0, cols)
         row = torch.arange(rows * cols, device=device) // cols
         self.slot = row * width + (self.positions[:, 0] / step).round().long()
         self.x = torch.arange(width, device=device, dtype=torch.float64) * step
         self.y = torch.arange(rows, device=device, dtype=torch.float64) * (HEX_ROW if topology == "hexagonal" else 1)
+
+    def touch(self, cells: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Whether pairs of different cells are neighbours (n_pairs,)."""
+        apart = (self.positions[cells] - self.positions[others]).abs()
+        return (apart.max(1).values if self.squares else apart.norm(dim=1)) < 1.01
 
     def spread(self, values: torch.Tensor, sigma: float) -> torch.Tensor:
         """The sums over all cells of `values` (n_cells, n), weighted by the neighborhood of radius `sigma`."""
