@@ -1,7 +1,5 @@
 """`python -m imatlas`: the same as the `imatlas` command."""
 
-import sys
+from imatlas.cli import run
 
-from imatlas.cli import main
-
-sys.exit(main())
+run()

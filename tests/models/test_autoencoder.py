@@ -31,7 +31,9 @@ class LinearAutoencoder(Autoencoder):
 def test_a_linear_autoencoder_finds_the_space_of_pca():
     """Baldi, Hornik 1989: the best linear autoencoder rebuilds as well as PCA."""
     images = synthetic_images(300, size=8, dtype="float32", random_state=0)
-    model = LinearAutoencoder(latent_dim=3, penalty=0.0, max_steps=1500, learning_rate=5e-3, progress=False)
+    model = LinearAutoencoder(
+        latent_dim=3, penalty=0.0, max_steps=1500, learning_rate=5e-3, progress=False, augment=False
+    )
     model.fit(images, validation=images)
     rows = images.reshape(300, -1) * 2 - 1
     singular = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
@@ -54,7 +56,7 @@ def test_it_rebuilds_fashion_better_than_pca(fashion):
 
 def test_scores_are_minus_the_error(rng):
     images = synthetic_images(30, size=8, dtype="float32")
-    model = Autoencoder(latent_dim=3, max_steps=30, size="small", progress=False).fit(images)
+    model = Autoencoder(latent_dim=3, max_steps=30, size="small", progress=False, augment=False).fit(images)
     rebuilt = model.inverse_transform(model.transform(images))
     # the images fill 0 to 1, the network sees -1 to 1
     assert model.score_samples(images) == pytest.approx(-4 * ((rebuilt - images) ** 2).mean((1, 2, 3)), rel=1e-3)
