@@ -159,6 +159,39 @@ def test_kill_at_any_moment_then_the_same_command_finishes(photos, tmp_path):
     assert left <= {"atlas.json", "cache", "metrics.jsonl", "skipped.csv", "report.html", ".lock"}
 
 
+def test_a_full_disk_is_told_in_one_line_and_costs_nothing(photos, tmp_path):
+    """No file may grow over 60 kB: what a full disk does to the cache, the table or the weights."""
+    folder = tmp_path / "full.atlas"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "from imatlas.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["learn", str(photos), "-o", str(folder), "--budget", "3s"]
+    full = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in full.stderr
+    done = subprocess.run([sys.executable, "-m", "imatlas", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ia.load(folder).manifest.finished
+
+
+def test_a_file_where_the_cache_should_be_is_named(photos, learnt, tmp_path):
+    folder = Path(shutil.copytree(learnt, tmp_path / "photos.atlas"))
+    shutil.rmtree(folder / "cache")
+    (folder / "cache").write_text("in the way")
+    grown = write_patches(Path(shutil.copytree(photos, tmp_path / "photos")), 3, start=2000)
+    manifest = Manifest.read(folder)
+    manifest.settings["source"] = str(grown)
+    manifest.commit(folder)
+    before = (folder / "atlas.json").read_bytes()
+    with pytest.raises((OSError, ValueError), match="cache"):
+        ia.learn(grown, folder, budget=BUDGET, progress=False)
+    assert (folder / "atlas.json").read_bytes() == before
+    assert len(ia.load(folder).search("coins-0001.png", k=2)) == 2
+
+
 def test_a_second_writer_is_refused(photos, tmp_path):
     from imatlas.manifest import locked
 

@@ -50,8 +50,8 @@ FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from what the intake recorded."""
 
 SHARES = {
-    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.50, "report": 0.15},
-    "own": {"encoder": 0.75, "map": 0.04, "clusters": 0.06, "generator": 0.0, "report": 0.15},
+    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.55, "report": 0.10},
+    "own": {"encoder": 0.80, "map": 0.04, "clusters": 0.06, "generator": 0.0, "report": 0.10},
 }
 """How the budget is meant to be spent. What an early stage leaves goes to the generator; the own encoder is the
 autoencoder, which the generator stage then needs not learn again."""

@@ -24,8 +24,14 @@ MOST_PICTURES = 3000
 MOST_CLUSTERS = 40
 """Clusters that are shown with exemplars; the rest are counted."""
 
-PICTURE = 72
-"""Longest side in pixels of a picture in the report's map and grids."""
+PICTURE, LARGE_PICTURE = 72, 128
+"""Longest side in pixels of a picture in the report's grids, and of those in the cells of a small map."""
+
+SMALL_MAP = 300
+"""Cells up to which a map has room for large pictures."""
+
+TYPICAL = 10
+"""Images that are shown of each cluster: one row."""
 
 
 def tell(atlas: Atlas) -> list[Result]:
@@ -91,13 +97,16 @@ def the_map(atlas: Atlas) -> Result:
     ordered = [_by_distance(atlas.embedding, m, som.codebook_[cell])[:each] for cell, m in enumerate(members)]
     shown = np.concatenate(ordered)
     pictures = dict(zip(shown.tolist(), _small(atlas, shown), strict=True))
+    faces = [near[0] for near in ordered if len(near)]
+    size = LARGE_PICTURE if n_cells <= SMALL_MAP else PICTURE
+    exemplars = dict(zip(faces, _small(atlas, np.array(faces), size), strict=True))
     keys = rows["key"]
     cells = [
         Cell(
             row=cell // som.cols_,
             column=cell % som.cols_,
             count=len(members[cell]),
-            image=pictures[int(near[0])] if len(near) else None,
+            image=exemplars[near[0]] if len(near) else None,
             cluster=int(territory[cell]),
             members=[(str(keys[i]), pictures[int(i)]) for i in near],
             u_height=float(heights[cell]),
@@ -137,7 +146,7 @@ def clusters(atlas: Atlas) -> Result:
         :MOST_CLUSTERS
     ]:
         members = np.flatnonzero(rows["cluster"] == label)
-        typical = _by_distance(atlas.embedding, members, model.cluster_centers_[label])[:12]
+        typical = _by_distance(atlas.embedding, members, model.cluster_centers_[label])[:TYPICAL]
         panels.append(
             ImageGrid(
                 title=f"Cluster {label}: {count:,} images",
@@ -298,8 +307,8 @@ def settings(atlas: Atlas) -> Result:
     return Result("settings", "Settings", panels=[DataTable(columns=("setting", "value"), rows=rows)])
 
 
-def _small(atlas: Atlas, rows: np.ndarray) -> list[Picture]:
-    return [shrink(data, PICTURE) for data in atlas.thumbnails(rows)]
+def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]:
+    return [shrink(data, size) for data in atlas.thumbnails(rows)]
 
 
 def _doubles(atlas: Atlas) -> np.ndarray:

@@ -21,6 +21,9 @@ MOST_TRAIN = 20_000
 N_MADE = 500
 """New images that are judged."""
 
+NEAR, FAR = 50.0, 1000.0
+"""Kernel distances, beyond that of real images, below and above which words are used."""
+
 
 def score(
     generator: Any,
@@ -124,11 +127,11 @@ def _in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
             f"Rebuilding unseen images, it makes {ratio:.2f} times the error of PCA with {n_dims} numbers: "
             "the simple baseline is as good, and more time to learn (--budget) or more images would help."
         )
-    gap = metrics["kernel_distance"] / max(metrics["kernel_floor"], 1e-9)
+    gap = metrics["kernel_distance"] - max(metrics["kernel_floor"], 0.0)
     words.append(
         f"New images lie at kernel distance {metrics['kernel_distance']:.3g} from unseen real ones; "
         f"real training images lie at {metrics['kernel_floor']:.3g}"
-        + ("." if gap < 3 else ": a careful eye tells them from real ones.")
+        + (": near." if gap < NEAR else ": told apart at a glance, blurred or too much alike." if gap > FAR else ".")
     )
     if copies > 0.05:
         words.append(f"{copies:.0%} of the new images are suspiciously near to a training image: it copies.")
