@@ -103,7 +103,7 @@ def test_the_map_is_measured_on_held_out_rows_beside_kmeans(rng):
     X = rng.normal(size=(1000, 5)).astype(np.float32)
     fitted = fit_map(X[:900], held_out=X[900:])
     metrics = fitted.result.metrics
-    assert fitted.som.topology == "hexagonal"
+    assert fitted.som.topology == "rectangular"
     assert 0.8 < metrics["kmeans_ratio"] < 1.2
     assert 0 < metrics["hit_entropy"] <= 1
     assert "100 images that the map did not learn from" in fitted.result.protocol

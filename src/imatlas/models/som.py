@@ -28,18 +28,27 @@ from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neigh
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, group_sums, k_nearest, nearest, nearest_index
 
-ROWS_PER_CELL = 30
+ROWS_PER_CELL = 15
 """Rows that an early epoch sees for each cell: while the neighborhood is wide, few degrees of freedom are fitted."""
+
+FALLING = 0.75
+"""Share of the epochs in which the radius falls."""
 
 RESTING = 1.5
 """Radius of the epochs before the last one, over the last radius. One closing epoch at a smaller radius takes most of
 the gain in quantization error and, unlike several, leaves the order of the cells nearly as it was."""
 
-LAST_RADII = (0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
-FOLD = 4000
+LAST_RADII = (0.85, 0.77, 0.7, 0.66, 0.62, 0.59, 0.56, 0.53, 0.5)
+"""What the last radius is chosen from."""
+
+RESTS = 3
+"""Epochs spent at `RESTING` times each of them."""
+
 TORN = 0.09
-"""The last radius narrows along `LAST_RADII` while the topographic error of left-out rows (five folds, at most this
-many rows each), plus three standard errors of it, stays under this."""
+"""The last radius narrows while the topographic error of rows left out, plus two standard errors, is under this."""
+
+FOLD = 4000
+"""Rows left out at a time, at most."""
 
 
 @estimator
@@ -68,10 +77,10 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     the ratio of the deviations along the two leading principal axes, at most 1.6 : 1.
 
     Where `final_sigma` is None it is the narrowest of `LAST_RADII` at which the topographic error of rows left out
-    of the closing epoch (five folds of at most 4,000 rows), plus three standard errors, stays under 0.09: data of few
+    of the closing epoch (five folds of at most 4,000 rows), plus two standard errors, stays under 0.09: data of few
     dimensions bear a closer fit than data of many, and many rows a closer one than few.
 
-    Complexity O(n_epochs · n_samples · n_cells · n_features). Memory besides the input: some 64 MB, and the 30 rows a
+    Complexity O(n_epochs · n_samples · n_cells · n_features). Memory besides the input: some 64 MB, and the 15 rows a
     cell that an early epoch sees.
 
     Examples
@@ -92,7 +101,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         Literal["pca", "sample", "random"],
         Field(description="first prototypes: a sheet along two principal axes, rows of the data, or Gaussian noise"),
     ] = "pca"
-    n_epochs: Annotated[int, Field(ge=1, description="passes over the data, early ones over a part of it")] = 20
+    n_epochs: Annotated[int, Field(ge=1, description="passes over the data, early ones over a part of it")] = 40
     sigma: Annotated[
         float | None, Field(gt=0, description="first radius; None: the longer side, a fifth of it from init='pca'")
     ] = None
@@ -134,16 +143,17 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         first = self.sigma or max(rows, cols) / (5 if self.init == "pca" else 1)
         last = self.final_sigma or LAST_RADII[0]
         self.schedule_ = schedule(self.n_epochs, first, last, len(data), rows * cols)
+        if self.final_sigma is None:
+            del self.schedule_[round(FALLING * self.n_epochs) :]
         for epoch, (sigma, n_rows) in enumerate(self.schedule_):
-            if self.final_sigma is None and epoch == self.n_epochs - 1:
-                codebook, radii = close(data, order, codebook, lattice)
-                self.schedule_[-1:] = [(radius, len(data)) for radius in radii]
-                break
             seen = data
             if n_rows < len(data):  # the next rows of the shuffled order, from its start again at its end
                 at = epoch * n_rows % len(data)
                 seen = data[torch.cat([order, order])[at : at + n_rows].sort().values]
             codebook = update(cell_sums(seen, codebook), codebook, lattice, sigma)
+        if self.final_sigma is None:
+            codebook, radii = close(data, order, codebook, lattice)
+            self.schedule_ += [(radius, len(data)) for radius in radii]
         self.rows_, self.cols_ = rows, cols
         self.codebook_ = codebook.cpu().numpy()
         self.cells_ = np.stack(np.divmod(nearest_index(data, codebook).cpu().numpy(), cols), axis=1)
@@ -252,7 +262,7 @@ def schedule(n_epochs: int, first: float, last: float, n_samples: int, n_cells: 
     """
     resting = RESTING * last
     first = max(first, resting)
-    falling = round(0.75 * n_epochs)
+    falling = round(FALLING * n_epochs)
     some = min(n_samples, max(1000, ROWS_PER_CELL * n_cells))
     steps = [(first * (resting / first) ** (epoch / falling), some) for epoch in range(falling)]
     steps += [(resting, n_samples)] * (n_epochs - falling - 1)
@@ -287,18 +297,18 @@ def close(
     radii : list of float
         Of the epochs that led to it.
     """
-    radii: list[float] = []
     closed = codebook
-    for i, last in enumerate(LAST_RADII):
-        cells = nearest_index(data, codebook)
-        sums = _sums_of(data, cells, len(codebook))
-        if i and torn_bound(data, order, cells, sums, codebook, lattice, last) > TORN:
+    levels: list[float] = []
+    for last in LAST_RADII:
+        for _ in range(RESTS):
+            rested, cells = codebook, nearest_index(data, codebook)
+            sums = _sums_of(data, cells, len(codebook))
+            codebook = update(sums, rested, lattice, RESTING * last)
+        if levels and torn_bound(data, order, cells, sums, rested, lattice, last) > TORN:
             break
-        closed = update(sums, codebook, lattice, last)
-        radii = [*radii[:-1], *([RESTING * last] if i else []), last]
-        if last != LAST_RADII[-1]:
-            codebook = update(sums, codebook, lattice, RESTING * LAST_RADII[i + 1])
-    return closed, radii
+        closed = update(sums, rested, lattice, last)
+        levels.append(last)
+    return closed, [*[RESTING * last for last in levels for _ in range(RESTS)][:-1], levels[-1]]
 
 
 def torn_bound(
@@ -310,7 +320,7 @@ def torn_bound(
     lattice: _Lattice,
     sigma: float,
 ) -> float:
-    """Topographic error of rows under the map that a closing epoch without them makes, plus three standard errors.
+    """Topographic error of rows under the map that a closing epoch without them makes, plus two standard errors.
 
     Sums over rows subtract, so leaving a fold out costs no search over the others.
     """
@@ -326,7 +336,7 @@ def torn_bound(
         torn += float((~lattice.touch(two[:, 0], two[:, 1])).sum())
         n += len(fold)
     share = torn / n
-    return share + 3 * math.sqrt(share * (1 - share) / n)
+    return share + 2 * math.sqrt(share * (1 - share) / n)
 
 
 class _Lattice:
