@@ -42,8 +42,8 @@ def fit_map(
 ) -> FittedMap:
     """Learn a map of an embedding, or measure one that was learnt before.
 
-    The embedding is taken as it is: on features of photographs neither a projection to 32, 64 or 128 principal axes
-    nor a square root changed the errors, or the agreement of clusters with labels, by more than their spread.
+    The embedding is taken as it is. On features of photographs a projection to 32, 64 or 128 principal axes left the
+    agreement of clusters with labels as it was and raised the error of the map over that of k-means by 2 to 4 %.
 
     Parameters
     ----------
