@@ -34,7 +34,8 @@ def main(argv: list[str]) -> None:
             "QE: mean Euclidean distance to the nearest prototype. Topographic error: share of images whose two "
             "best cells do not touch; 8 cells touch on squares, 6 on hexagons. One function measures every model.",
             f"Mean ± standard deviation over {options.seeds} seeds, which also split the photographs anew.",
-            f"k-means: k-means++, one start, {ITERATIONS} iterations at most; ratios are to imatlas' own, seed by seed.",
+            f"k-means: k-means++, one start, {ITERATIONS} iterations at most; ratios are to imatlas' own, by seed.",
+            "Seconds are of single runs, other work on the machine not kept away: orders of magnitude only.",
             "clothes: Fashion-MNIST, 60,000 to learn from and the 10,000 test images; PCA-64 learnt from the former. "
             "photos: 1,053 shop photographs, 10 % held out, features of EfficientNet-Lite0, which learnt with "
             "ImageNet's labels, of length 1; PCA-128 learnt from the 90 %.",
