@@ -53,7 +53,7 @@ def fit_map(
         Rows to measure on; without them the training rows, and the protocol says so.
     som : SOM, optional
         A fitted map that is kept. By default a rectangular one whose size follows the data is learnt: its quantization
-        error was 1 to 2 % below that of a hexagonal one at no higher topographic error, and square pictures fill it.
+        error was 1 to 2 % below that of a hexagonal one at much the same topographic error, and pictures fill squares.
     random_state : int
     """
     known = som is not None
