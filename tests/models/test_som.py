@@ -160,7 +160,7 @@ def test_left_out_rows_are_judged_by_a_map_made_without_them(rng):
             best, second = (X[row] - left).norm(dim=1).argsort()[:2]
             torn += float((lattice.positions[best] - lattice.positions[second]).norm()) > 1.01
     share = torn / 100
-    expected = share + 2 * (share * (1 - share) / 100) ** 0.5
+    expected = share + (share * (1 - share) / 100) ** 0.5
     found = torn_bound(X, torch.arange(100), cells, cell_sums(X, codebook), codebook, lattice, 0.8)
     assert found == pytest.approx(expected)
 

@@ -44,8 +44,8 @@ LAST_RADII = (0.85, 0.77, 0.7, 0.66, 0.62, 0.59, 0.56, 0.53, 0.5)
 RESTS = 3
 """Epochs spent at `RESTING` times each of them."""
 
-TORN = 0.09
-"""The last radius narrows while the topographic error of rows left out, plus two standard errors, is under this."""
+TORN = 0.08
+"""The last radius narrows while the topographic error of rows left out, plus one standard error, is under this."""
 
 FOLD = 4000
 """Rows left out at a time, at most."""
@@ -77,7 +77,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     the ratio of the deviations along the two leading principal axes, at most 1.6 : 1.
 
     Where `final_sigma` is None it is the narrowest of `LAST_RADII` at which the topographic error of rows left out
-    of the closing epoch (five folds of at most 4,000 rows), plus two standard errors, stays under 0.09: data of few
+    of the closing epoch (five folds of at most 4,000 rows), plus one standard error, stays under 0.08: data of few
     dimensions bear a closer fit than data of many, and many rows a closer one than few.
 
     Complexity O(n_epochs · n_samples · n_cells · n_features). Memory besides the input: some 64 MB, and the 15 rows a
@@ -320,7 +320,7 @@ def torn_bound(
     lattice: _Lattice,
     sigma: float,
 ) -> float:
-    """Topographic error of rows under the map that a closing epoch without them makes, plus two standard errors.
+    """Topographic error of rows under the map that a closing epoch without them makes, plus one standard error.
 
     Sums over rows subtract, so leaving a fold out costs no search over the others.
     """
@@ -336,7 +336,7 @@ def torn_bound(
         torn += float((~lattice.touch(two[:, 0], two[:, 1])).sum())
         n += len(fold)
     share = torn / n
-    return share + 2 * math.sqrt(share * (1 - share) / n)
+    return share + math.sqrt(share * (1 - share) / n)
 
 
 class _Lattice:
