@@ -7,14 +7,13 @@ go to the safetensors file under their path ("autoencoder_.module_.encoder.0.wei
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imatlas._version import __version__
+from imatlas.disk import write_folder
 from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.spec import ImageSpec
 
@@ -91,61 +90,6 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
         return _restore_estimator(described, "", arrays, {cls.__name__: cls for cls in classes})
     except (KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(f"The model in '{folder}' is damaged ({error}); learn it again.") from error
-
-
-def write_folder(folder: Path, write: Any, *, overwrite: bool = False) -> None:
-    """Call `write(aside)` on a new folder beside `folder`, flush every file to the disk, and rename it into place.
-
-    Raises
-    ------
-    ArtifactError
-        Where `folder` exists and `overwrite` is False.
-    """
-    if folder.exists() and not overwrite:
-        raise ArtifactError(f"'{folder}' already exists; choose another name or pass overwrite=True (--overwrite).")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        write(aside)
-        for path in aside.rglob("*"):
-            if path.is_file():
-                flush(path)
-        old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(aside, folder)
-        flush(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Replace one file whole: written aside, flushed to the disk, renamed."""
-    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        flush(aside)
-        os.replace(aside, path)
-        flush(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk now."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except (PermissionError, IsADirectoryError):  # folders cannot be opened on Windows
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some network file systems refuse to sync folders
-    finally:
-        os.close(descriptor)
 
 
 def _describe_estimator(model: Estimator, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

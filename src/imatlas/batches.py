@@ -20,11 +20,13 @@ FARTHEST = 1e4
 @dataclass(frozen=True)
 class Batch:
     """What `_losses` gets: images x (N, C, H, W) in [-1, 1] with missing pixels 0; `known` (same shape, bool) is None
-    where nothing is missing; y (N, …) is what the user passed to condition on, or None."""
+    where nothing is missing; y (N, …) is what the user passed to condition on, or None; `n_images` is how many images
+    the batch was drawn from, which says how much there is to learn from."""
 
     x: Tensor
     known: Tensor | None = None
     y: Tensor | None = None
+    n_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Data:
 
 
 def make_batch(
-    pixels: np.ndarray, spec: ImageSpec, device: torch.device | str = "cpu", y: np.ndarray | None = None
+    pixels: np.ndarray,
+    spec: ImageSpec,
+    device: torch.device | str = "cpu",
+    y: np.ndarray | None = None,
+    n_images: int = 0,
 ) -> Batch:
     """Pixels (N, H, W, C) as a batch; floats that are NaN, infinite or beyond `FARTHEST` count as missing."""
     x = to_tensor(pixels, spec, device)
@@ -53,7 +59,7 @@ def make_batch(
         sane = x.abs() <= FARTHEST  # False for NaN
         if not bool(sane.all()):
             known, x = sane, torch.where(sane, x, 0.0)
-    return Batch(x, known, None if y is None else torch.as_tensor(y, device=device))
+    return Batch(x, known, None if y is None else torch.as_tensor(y, device=device), n_images)
 
 
 def batch_rows(n_images: int, seed: int, start: int, size: int) -> np.ndarray:

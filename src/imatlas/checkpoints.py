@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from imatlas.disk import replacing
 from imatlas.errors import ArtifactError
 
 NAME = "checkpoint.safetensors"
@@ -97,17 +97,12 @@ def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> N
         Where it cannot be written; the last one then stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{NAME}.new-{os.getpid()}"
-    try:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, str(aside), metadata={"values": json.dumps(values)})
-        _flush(aside)
-        os.replace(aside, folder / NAME)
-        _flush(folder)
-    except SafetensorError as error:  # what it raises where the disk is full
-        raise OSError(str(error)) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(folder / NAME) as aside:
+        try:
+            save_file(contiguous, str(aside), metadata={"values": json.dumps(values)})
+        except SafetensorError as error:  # what it raises where the disk is full
+            raise OSError(str(error)) from error
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -150,19 +145,3 @@ def check_same_run(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -
             f"The checkpoint in '{folder}' belongs to another run: {differences}; "
             "ask for the same to go on, or name another folder to start anew."
         )
-
-
-def _flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk now."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except (PermissionError, IsADirectoryError):  # folders cannot be opened on Windows
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if path.is_file():
-            raise
-        # some network file systems refuse to sync folders
-    finally:
-        os.close(descriptor)

@@ -322,7 +322,7 @@ def _write_table(rows: Any, path: Path) -> None:
 
     from pyarrow import csv, parquet
 
-    from imatlas.artifact import write_file
+    from imatlas.disk import write_file
     from imatlas.errors import InputError
 
     buffer = io.BytesIO()

@@ -7,13 +7,12 @@ every real folder has some: broken, misnamed, rotated, grey, 16-bit and duplicat
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from imatlas.disk import write_folder
 from imatlas.errors import ArtifactError
 from imatlas.images.decode import resize_pixels
 from imatlas.images.encode import encode
@@ -64,17 +63,12 @@ def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
         if there.keys() == files.keys() and all(there[name].read_bytes() == files[name] for name in files):
             return folder
         raise ArtifactError(f"'{folder}' already exists and holds other files; choose another folder for the demo.")
-    aside = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+
+    def write(aside: Path) -> None:
         for name, content in files.items():
             (aside / name).write_bytes(content)
-        if folder.exists():
-            folder.rmdir()
-        os.rename(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    write_folder(folder, write, overwrite=True)  # what stands there is empty
     return folder
 
 

@@ -96,7 +96,7 @@ def learn(
         device=device,
     )
     _check(settings)
-    _claim(folder, overwrite)
+    _claim(folder)
     with locked(folder):
         manifest = _open(folder, settings, overwrite)
         log = JsonLines(folder / "metrics.jsonl")
@@ -187,7 +187,7 @@ def _check(settings: Settings) -> None:
             raise ParameterError(f"The '{name}' of learn must be an int of at least {lowest}. Got {value!r} instead.")
 
 
-def _claim(folder: Path, overwrite: bool) -> None:
+def _claim(folder: Path) -> None:
     """Make the atlas folder, or refuse one that holds something else."""
     if folder.is_file():
         raise ArtifactError(f"'{folder}' is a file; choose another name for the atlas with -o.")

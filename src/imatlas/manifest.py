@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from imatlas import artifact
 from imatlas._version import __version__
+from imatlas.disk import write_file
 from imatlas.errors import ArtifactError, AtlasBusyError, SourceError
 
 FORMAT = 1
@@ -90,7 +90,7 @@ class Manifest:
         """Make this manifest the one that counts."""
         self.library = __version__
         text = json.dumps(asdict(self), indent=1) + "\n"
-        artifact.write_file(Path(folder) / "atlas.json", text.encode())
+        write_file(Path(folder) / "atlas.json", text.encode())
 
     def done(self, stage: str, fingerprint: str) -> bool:
         """Whether a stage is finished for just these images."""

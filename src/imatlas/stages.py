@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from imatlas import artifact
 from imatlas.atlas import Atlas
+from imatlas.disk import write_file
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
@@ -403,7 +404,7 @@ def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
     writer = csv.writer(text)
     writer.writerow(("key", "reason"))
     writer.writerows(skipped)
-    artifact.write_file(path, text.getvalue().encode())
+    write_file(path, text.getvalue().encode())
 
 
 def _numbers(result: Result) -> dict[str, Any]:

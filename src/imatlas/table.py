@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from imatlas.artifact import flush
+from imatlas.disk import flush_tree
 from imatlas.errors import ArtifactError
 
 os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every dataset that it creates
@@ -75,7 +75,7 @@ class ImagesTable:
             if caught:  # Lance wraps what the generator raised, even Ctrl-C, in an OSError of its own
                 raise caught[0] from None
             raise
-        _flush_folder(path)
+        flush_tree(path)  # Lance itself never asks for that
         return cls(path)
 
     @property
@@ -114,7 +114,7 @@ class ImagesTable:
         added = pa.table(arrays)
         reader = pa.RecordBatchReader.from_batches(added.schema, added.to_batches(max_chunksize=ROWS))
         data.add_columns(reader)
-        _flush_folder(self.path)
+        flush_tree(self.path)
         return ImagesTable(self.path)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -148,12 +148,6 @@ def _guarded(batches: Iterable[pa.RecordBatch], caught: list[BaseException]) -> 
     except BaseException as error:
         caught.append(error)
         raise
-
-
-def _flush_folder(path: Path) -> None:
-    """Put every file of the dataset on the disk: Lance itself never asks for that."""
-    for part in (*path.rglob("*"), path):
-        flush(part)
 
 
 def _arrow(values: np.ndarray | pa.Array) -> pa.Array:

@@ -260,7 +260,7 @@ class _Run:
         if data.rows is not None:
             rows = data.rows[rows]
         y = None if data.y is None else data.y[rows]
-        return make_batch(data.pixels[rows], data.spec, self.device, y)
+        return make_batch(data.pixels[rows], data.spec, self.device, y, n_images=len(data))
 
     def _learn(self, batch: Batch) -> bool:
         """One step of every optimizer; False where a loss or its gradient is not finite."""

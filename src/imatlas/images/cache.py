@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from imatlas.disk import flush_tree
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
@@ -162,6 +163,7 @@ def _build(
             for result in with_progress(rows, len(source.keys), "Reading images", progress):
                 writer.add(result)
             writer.finish(source)
+        flush_tree(aside)
         target = cache_dir / name
         if target.exists() and (stamps is None or open_cache(target) is None):
             shutil.rmtree(target)

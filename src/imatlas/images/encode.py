@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from imatlas.disk import write_file
 from imatlas.errors import InputError
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
@@ -106,13 +106,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) ->
     format = _BY_SUFFIX.get(path.suffix.lower())
     if format is None:
         raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")
-    content = encode(pixels, format, quality=quality)
-    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_file(path, encode(pixels, format, quality=quality))
     return path
 
 

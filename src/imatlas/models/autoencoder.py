@@ -24,7 +24,8 @@ from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
-from imatlas.models.network import DEPTHS, WIDTHS, ImageEstimator, Size
+from imatlas.models.latent import LatentModel
+from imatlas.models.network import DEPTHS, WIDTHS, Size
 from imatlas.nn.decoder import Decoder
 from imatlas.nn.encoder import Encoder
 
@@ -45,7 +46,7 @@ class AutoencoderModule(nn.Module):
 
 
 @estimator
-class Autoencoder(ImageEstimator):
+class Autoencoder(LatentModel):
     """A convolutional autoencoder, trained to rebuild each image from `latent_dim` numbers.
 
     The loss is the mean squared error over the known pixels, in the range [-1, 1], plus `penalty` times the mean square
@@ -83,7 +84,7 @@ class Autoencoder(ImageEstimator):
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         x, known = batch.x, batch.known
-        if self.augment or (self.augment is None and getattr(self, "_n_images", FEW_IMAGES) < FEW_IMAGES):
+        if self.augment or (self.augment is None and batch.n_images < FEW_IMAGES):
             x, known = flip_and_shift(x, generator, known)
         yield self._loss(module, x, known)
 
@@ -100,7 +101,7 @@ class Autoencoder(ImageEstimator):
     def _finish(self, pixels: np.ndarray) -> None:
         """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
         rows = np.sort(chance.rng(self.seed_, "mixture").permutation(len(pixels))[:MIXTURE_IMAGES])
-        z = self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels[rows])
+        z = self._encode_chunks(self._encode, pixels[rows])
         n_components = self.n_components
         if n_components is None:
             # a full covariance needs several images for each of its dimensions
@@ -110,49 +111,16 @@ class Autoencoder(ImageEstimator):
         self.mixture_means_ = means
         self.mixture_factors_ = np.linalg.cholesky(covariances)
 
-    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
-        """The vectors of images like those of `fit`.
+    def _encode(self, module: Any, batch: Batch) -> Tensor:
+        return module.encoder(batch.x)
 
-        Parameters
-        ----------
-        images : Images, array (N, H, W[, C]) or any source that `Images` takes
-        mask : array (N, H, W) of bool, optional
-            True where a pixel is missing.
+    def _decode(self, module: Any, z: Tensor) -> Tensor:
+        return module.decoder(z)
 
-        Returns
-        -------
-        array (N, latent_dim) float32
-        """
-        pixels = self._load_like_fitted(images, mask)
-        return self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels)
-
-    def inverse_transform(self, Z: Any) -> np.ndarray:
-        """The images of vectors.
-
-        Parameters
-        ----------
-        Z : array (N, latent_dim)
-
-        Returns
-        -------
-        array (N, H, W, C) of the dtype that was fitted
-        """
-        z = self._check_codes(Z, self.latent_dim)
-        return self._decode_chunks(lambda module, codes: module.decoder(codes), z)
-
-    def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
-        """How well each image is rebuilt: minus the mean squared error over its known pixels, in the range [-1, 1].
-
-        Returns
-        -------
-        array (N,) float32; higher is more like the images that were learnt
-        """
-
-        def score(module: Any, batch: Batch) -> Tensor:
-            x_hat = module.decoder(module.encoder(batch.x))
-            return -masked_mean((x_hat - batch.x).square(), batch.known, dim=(1, 2, 3))
-
-        return self._encode_chunks(score, self._load_like_fitted(images, mask))
+    def _score(self, module: Any, batch: Batch) -> Tensor:
+        """Minus the mean squared error over the known pixels, in the range [-1, 1]."""
+        x_hat = module.decoder(module.encoder(batch.x))
+        return -masked_mean((x_hat - batch.x).square(), batch.known, dim=(1, 2, 3))
 
     def sample(self, n_samples: int = 1, *, random_state: int | None = None) -> np.ndarray:
         """New images, from the Gaussian mixture over the training vectors.

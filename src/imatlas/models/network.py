@@ -160,7 +160,6 @@ class ImageEstimator(Estimator):
             seed = saved
         fingerprint = _fingerprint(pixels)
         data = self._set_aside(pixels, spec, validation, seed)
-        self._n_images = len(pixels)  # while it learns, a model may ask how much there is to learn from
         with chance.seeded_init(seed):
             module = self._build(spec)
         asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}

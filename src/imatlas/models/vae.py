@@ -21,7 +21,8 @@ from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import Likelihood, gaussian_kl, log_likelihood, masked_sum
 from imatlas.models.base import estimator
-from imatlas.models.network import DEPTHS, WIDTHS, ImageEstimator, Size
+from imatlas.models.latent import LatentModel
+from imatlas.models.network import DEPTHS, WIDTHS, Size
 from imatlas.nn.decoder import Decoder
 from imatlas.nn.encoder import Encoder
 
@@ -48,7 +49,7 @@ class VAEModule(nn.Module):
 
 
 @estimator
-class VAE(ImageEstimator):
+class VAE(LatentModel):
     """A convolutional variational autoencoder: codes that follow a standard normal, and new images from it.
 
     The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels,
@@ -97,55 +98,18 @@ class VAE(ImageEstimator):
         loss = recon + self.beta * kl.clamp(min=self.free_bits).sum()
         yield "adam", loss, {"recon": recon, "kl": kl.sum()}
 
-    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
-        """The mean of q(z | x) of images like those of `fit`.
+    def _encode(self, module: Any, batch: Batch) -> Tensor:
+        return module.encode(batch.x)[0]
 
-        Parameters
-        ----------
-        images : Images, array (N, H, W[, C]) or any source that `Images` takes
-        mask : array (N, H, W) of bool, optional
-            True where a pixel is missing.
+    def _decode(self, module: Any, z: Tensor) -> Tensor:
+        x_hat = module.decoder(z)
+        return x_hat.sigmoid() * 2 - 1 if self.likelihood == "bernoulli" else x_hat
 
-        Returns
-        -------
-        array (N, latent_dim) float32
-        """
-        return self._encode_chunks(
-            lambda module, batch: module.encode(batch.x)[0], self._load_like_fitted(images, mask)
-        )
-
-    def inverse_transform(self, Z: Any) -> np.ndarray:
-        """The images of codes: the centre of p(x | z).
-
-        Parameters
-        ----------
-        Z : array (N, latent_dim)
-
-        Returns
-        -------
-        array (N, H, W, C) of the dtype that was fitted
-        """
-
-        def decode(module: Any, z: Tensor) -> Tensor:
-            x_hat = module.decoder(z)
-            return x_hat.sigmoid() * 2 - 1 if self.likelihood == "bernoulli" else x_hat
-
-        return self._decode_chunks(decode, self._check_codes(Z, self.latent_dim))
-
-    def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
-        """How likely each image is: log p(x | z) - KL(q(z | x) || N(0, 1)) in nats, at z = the mean of q(z | x).
-
-        Returns
-        -------
-        array (N,) float32; higher is more like the images that were learnt
-        """
-
-        def score(module: Any, batch: Batch) -> Tensor:
-            mean, logvar = module.encode(batch.x)
-            recon = -masked_sum(module.log_likelihood(batch.x, mean, self.likelihood), batch.known)
-            return -recon - gaussian_kl(mean, logvar).sum(1)
-
-        return self._encode_chunks(score, self._load_like_fitted(images, mask))
+    def _score(self, module: Any, batch: Batch) -> Tensor:
+        """log p(x | z) - KL(q(z | x) || N(0, 1)) in nats, at z = the mean of q(z | x)."""
+        mean, logvar = module.encode(batch.x)
+        recon = -masked_sum(module.log_likelihood(batch.x, mean, self.likelihood), batch.known)
+        return -recon - gaussian_kl(mean, logvar).sum(1)
 
     def sample(self, n_samples: int = 1, *, random_state: int | None = None) -> np.ndarray:
         """New images: the decoder at z drawn from a standard normal.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imatlas._version import __version__
-from imatlas.artifact import write_file
+from imatlas.disk import write_file
 from imatlas.errors import InputTypeError
 from imatlas.report.lattice import PITCH, Lattice, gaps, label_places, outlines, rounded
 from imatlas.report.pictures import Pictures

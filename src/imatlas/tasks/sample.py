@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.artifact import write_file
+from imatlas.disk import write_file
 from imatlas.errors import InputError
 from imatlas.images.encode import encode
 

@@ -1,0 +1,72 @@
+"""What models between images and short vectors share: the way there, the way back, and how well both fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from imatlas.batches import Batch
+from imatlas.models.base import estimator
+from imatlas.models.network import ImageEstimator
+
+
+@estimator
+class LatentModel(ImageEstimator):
+    """The base of models that turn an image into `latent_dim` numbers and back.
+
+    A model declares the field `latent_dim` and gives, besides what `ImageEstimator` asks for, `_encode(module, batch)`,
+    `_decode(module, z)` and `_score(module, batch)`.
+    """
+
+    latent_dim = 0  # every model declares the field, with its own default
+
+    def _encode(self, module: Any, batch: Batch) -> Tensor:
+        """The vectors (N, latent_dim) of a batch."""
+        raise NotImplementedError
+
+    def _decode(self, module: Any, z: Tensor) -> Tensor:
+        """The images (N, C, H, W), in [-1, 1], of vectors (N, latent_dim)."""
+        raise NotImplementedError
+
+    def _score(self, module: Any, batch: Batch) -> Tensor:
+        """How usual each image of a batch is, (N,)."""
+        raise NotImplementedError
+
+    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """The vectors of images like those of `fit`.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing.
+
+        Returns
+        -------
+        array (N, latent_dim) float32
+        """
+        return self._encode_chunks(self._encode, self._load_like_fitted(images, mask))
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """The images of vectors.
+
+        Parameters
+        ----------
+        Z : array (N, latent_dim)
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+        return self._decode_chunks(self._decode, self._check_codes(Z, self.latent_dim))
+
+    def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """How usual each image is, by the measure that the model names.
+
+        Returns
+        -------
+        array (N,) float32; higher is more like the images that were learnt
+        """
+        return self._encode_chunks(self._score, self._load_like_fitted(images, mask))
