@@ -10,8 +10,9 @@ Y (n_samples, n_classes) the labels that are known ::
 
 so that two cells are joined by as many rows as lie between them; A, the cells that touch on the lattice, joins those
 between which no row lies. A row's class probabilities are Z times the rows of F, each of sum 1. With 200 labels of
-Fashion-MNIST's 60,000 rows this was right for 0.72 of the test rows, and a Gaussian in place of F for 0.69 on the
-distance of cells on the lattice and for 0.71 on the distance of their prototypes, each at its best radius.
+Fashion-MNIST's 60,000 rows this was right for 0.73 of the test rows at the best alpha and for 0.72 at the one that it
+chose itself; a Gaussian in place of F for 0.69 at its best radius on the distance of cells on the lattice, and for 0.71
+on that of their prototypes.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class SOMClassifier(ClassifierMixin, Estimator):
         chosen anew for each fold, without its labels. NaN where no class has two labelled rows. Rows that are the only
         ones of their class stay in training and are not counted.
     accuracy_error_ : float
-        Standard error of that share for so many rows: sqrt(p (1 - p) / n), p = (right + 1) / (n + 2).
+        Standard error of that share for so many rows: sqrt(p (1 - p) / n), p = (right + 1) / (n + 2). Over 25 draws of
+        20 to 100 labels of clothes, `accuracy_` missed the truth by 1.0 to 1.3 such errors (root mean square).
     n_folds_ : int
         Folds behind `accuracy_`; 0 where there are none.
     n_labelled_ : int
