@@ -1,4 +1,8 @@
-"""How well a self-organizing map fits its data: the lattice's geometry, and errors measured on any rows."""
+"""How well a self-organizing map fits its data: the lattice's geometry, and errors measured on any rows.
+
+On a torus (`toroidal=True`) opposite edges of the lattice touch. That asks a hexagonal lattice for an even number of
+rows: odd rows are shifted, and the last row must meet the first one as it meets the row before it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from imatlas.errors import InputError, ParameterError
 from imatlas.nearest import as_tensor, k_nearest, nearest
 
 Topology = Literal["rectangular", "hexagonal"]
@@ -31,8 +36,26 @@ def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
     return np.stack([col, row], axis=1).astype(np.float64)
 
 
-def are_neighbors(cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology) -> np.ndarray:
-    """Whether cells touch, pair by pair: 8 neighbours on a rectangular lattice, 6 on a hexagonal one.
+def lattice_period(rows: int, cols: int, topology: Topology) -> tuple[float, float]:
+    """How far right and down of a cell a torus brings one back to it.
+
+    Raises
+    ------
+    ParameterError
+        For a hexagonal lattice with an odd number of rows.
+    """
+    if topology == "hexagonal" and rows % 2:
+        raise ParameterError(
+            f"A hexagonal torus needs an even number of rows, or its first and last row do not fit together. "
+            f"Got {rows}; add one, or use topology='rectangular'."
+        )
+    return float(cols), rows * (HEX_ROW if topology == "hexagonal" else 1.0)
+
+
+def lattice_distances(
+    cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
+) -> np.ndarray:
+    """Euclidean distance of cells on the lattice, pair by pair; on a torus along the shortest way.
 
     Parameters
     ----------
@@ -41,29 +64,81 @@ def are_neighbors(cells: np.ndarray, others: np.ndarray, rows: int, cols: int, t
 
     Returns
     -------
+    ndarray of float64
+    """
+    return np.hypot(*_apart(cells, others, rows, cols, topology, toroidal))
+
+
+def are_neighbors(
+    cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
+) -> np.ndarray:
+    """Whether cells touch, pair by pair: 8 neighbours on a rectangular lattice, 6 on a hexagonal one.
+
+    Parameters
+    ----------
+    cells, others : ndarray of int
+        Flat cell indices, of shapes that broadcast.
+    toroidal : bool
+        Whether opposite edges touch.
+
+    Returns
+    -------
     ndarray of bool
         A cell is not its own neighbour.
+
+    Raises
+    ------
+    ParameterError
+        For a hexagonal torus with an odd number of rows.
     """
-    positions = lattice_positions(rows, cols, topology)
-    apart = np.abs(positions[cells] - positions[others])
-    if topology == "hexagonal":
-        near = np.hypot(apart[..., 0], apart[..., 1]) < 1.01
-    else:
-        near = apart.max(axis=-1) < 1.01
+    x, y = _apart(cells, others, rows, cols, topology, toroidal)
+    near = np.hypot(x, y) < 1.01 if topology == "hexagonal" else np.maximum(x, y) < 1.01
     return near & (np.asarray(cells) != np.asarray(others))
 
 
-def neighbor_table(rows: int, cols: int, topology: Topology) -> np.ndarray:
-    """The neighbours of every cell. Returns (n_cells, 8 or 6) int64, -1 where the lattice ends."""
+def _apart(
+    cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far cells lie apart along x and along y, at least 0."""
+    positions = lattice_positions(rows, cols, topology)
+    apart = np.abs(positions[cells] - positions[others])
+    if toroidal:
+        apart = np.minimum(apart, np.array(lattice_period(rows, cols, topology)) - apart)
+    return apart[..., 0], apart[..., 1]
+
+
+def neighbor_table(rows: int, cols: int, topology: Topology, toroidal: bool = False) -> np.ndarray:
+    """The neighbours of every cell, each once.
+
+    Returns
+    -------
+    ndarray (n_cells, 8 or 6) int64
+        -1 where the lattice ends, and on a torus of under three rows or columns where a neighbour would be the cell
+        itself or one that stands there already.
+
+    Raises
+    ------
+    ParameterError
+        For a hexagonal torus with an odd number of rows.
+    """
     offsets = _OFFSETS[topology]
-    row, col = np.divmod(np.arange(rows * cols), cols)
+    if toroidal:
+        lattice_period(rows, cols, topology)  # raises where there is no such torus
+    cell = np.arange(rows * cols)
+    row, col = np.divmod(cell, cols)
     table = np.full((rows * cols, len(offsets[0])), -1, dtype=np.int64)
     for parity in (0, 1):
         chosen = row % 2 == parity
         for j, (down, right) in enumerate(offsets[parity]):
             r, c = row[chosen] + down, col[chosen] + right
+            if toroidal:
+                r, c = r % rows, c % cols
             inside = (r >= 0) & (r < rows) & (c >= 0) & (c < cols)
             table[chosen, j] = np.where(inside, r * cols + c, -1)
+    if toroidal and min(rows, cols) < 3:
+        for j in range(table.shape[1]):
+            known = (table[:, j] == cell) | (table[:, :j] == table[:, j, None]).any(axis=1)
+            table[known, j] = -1
     return table
 
 
@@ -83,17 +158,158 @@ def quantization_error(X: np.ndarray, codebook: np.ndarray) -> float:
     return float(squared.double().sqrt().mean())
 
 
-def topographic_error(X: np.ndarray, codebook: np.ndarray, rows: int, cols: int, topology: Topology) -> float:
+def topographic_error(
+    X: np.ndarray, codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
+) -> float:
     """Share of rows whose two best matching units do not touch (Kiviluoto 1996), in [0, 1].
 
     8 cells touch a cell of a rectangular lattice and 6 one of a hexagonal lattice. 0 where there are fewer than two
     cells.
+
+    Raises
+    ------
+    ParameterError
+        For a hexagonal torus with an odd number of rows.
     """
     if rows * cols < 2:
         return 0.0
     two, _ = k_nearest(as_tensor(codebook), as_tensor(X), 2)
     best, second = two.cpu().numpy().T
-    return float(1.0 - are_neighbors(best, second, rows, cols, topology).mean())
+    return float(1.0 - are_neighbors(best, second, rows, cols, topology, toroidal).mean())
+
+
+def topographic_product(
+    codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
+) -> float:
+    """Whether the lattice has the dimension of what it stands for (Bauer & Pawelzik 1992), from the prototypes alone.
+
+    With n_k(j) the k-th nearest cell of cell j, on the lattice (A) or by the distance of prototypes (V), they define ::
+
+        Q1(j, k) = d_V(w_j, w_nA_k(j)) / d_V(w_j, w_nV_k(j)),    Q2(j, k) = d_A(j, nA_k(j)) / d_A(j, nV_k(j))
+        P3(j, k) = (Π_l≤k Q1(j, l) Q2(j, l))^(1 / 2k),           P = Σ_j Σ_k log P3(j, k) / (N (N - 1))
+
+    Of cells equally near the one of the lower index comes first. Distances under a millionth of the spread of the
+    prototypes count as that much, so that equal prototypes leave the product finite.
+
+    Parameters
+    ----------
+    codebook : ndarray (n_cells, n_features)
+        Row-major.
+
+    Returns
+    -------
+    float
+        About 0 where the dimensions agree; below 0 where the lattice is folded to fill more than it has, above 0 where
+        it has more than the data. It is 0 as well where cells lie in no order at all, since then both ratios suffer
+        alike: read it beside the topographic error. 0 for fewer than three cells. Complexity
+        O(n_cells² · n_features); memory some 80 MB, however many cells.
+    """
+    codes = as_tensor(codebook)
+    n = len(codes)
+    floor = 1e-6 * float((codes - codes.mean(0)).square().sum(1).mean().sqrt())
+    if n < 3 or floor <= 0:
+        return 0.0
+    steps = np.arange(1, n)
+    total = 0.0
+    chunk = max(1, 2**20 // n)
+    for start in range(0, n, chunk):
+        cells = np.arange(start, min(start + chunk, n))
+        away = torch.cdist(codes[cells], codes, compute_mode="donot_use_mm_for_euclid_dist").double().clamp_(min=floor)
+        there = away.log_().numpy()
+        distances = lattice_distances(cells[:, None], np.arange(n), rows, cols, topology, toroidal).round(9)
+        there[np.arange(len(cells)), cells] = distances[np.arange(len(cells)), cells] = -np.inf  # itself comes first
+        by_lattice = np.argsort(distances, axis=1, kind="stable")[:, 1:]
+        by_prototype = np.argsort(there, axis=1, kind="stable")[:, 1:]
+        here = np.log(np.maximum(distances, 1e-9))
+        ratios = np.take_along_axis(there, by_lattice, 1) - np.take_along_axis(there, by_prototype, 1)
+        ratios += np.take_along_axis(here, by_lattice, 1) - np.take_along_axis(here, by_prototype, 1)
+        total += float((np.cumsum(ratios, axis=1) / (2 * steps)).sum())
+    return total / (n * (n - 1))
+
+
+def trustworthiness(
+    X: np.ndarray,
+    places: np.ndarray,
+    *,
+    n_neighbors: int = 10,
+    max_rows: int = 2000,
+    period: tuple[float, float] | None = None,
+    random_state: int = 0,
+) -> float:
+    """How far neighbours on the map can be believed to be neighbours in kind (Venna & Kaski 2001).
+
+    Rows among the `n_neighbors` nearest on the map but not among those by their features cost as much as they rank
+    farther there.
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, n_features)
+    places : ndarray (n_samples, 2)
+        Where the rows lie on the map, as `SOM.project` gives them. Rows at one place are equally near: their order
+        is arbitrary, so cell positions alone say less.
+    n_neighbors : int
+        Fewer where there are not more than twice as many rows.
+    max_rows : int
+        Above it a random sample of so many rows is measured, and neighbours are neighbours in the sample: memory and
+        time go with the square.
+    period : (float, float), optional
+        Where the map is a torus, its `lattice_period`.
+    random_state : int
+        Seed of the sample.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 where no stranger comes near, some 0.5 where places are drawn by chance.
+
+    Raises
+    ------
+    InputError
+        If `X` and `places` differ in length.
+    """
+    X, places = _sample(X, places, max_rows, period, random_state)
+    return _trustworthiness(X, places, n_neighbors)
+
+
+def neighborhood_preservation(
+    X: np.ndarray,
+    places: np.ndarray,
+    *,
+    n_neighbors: int = 10,
+    max_rows: int = 2000,
+    period: tuple[float, float] | None = None,
+    random_state: int = 0,
+) -> float:
+    """How far neighbours in kind stay neighbours on the map (Venna & Kaski 2001; also called continuity).
+
+    The mirror of `trustworthiness`: rows among the nearest by their features that the map puts far away cost as much
+    as they rank farther there. Parameters, range and errors are the same.
+    """
+    X, places = _sample(X, places, max_rows, period, random_state)
+    return _trustworthiness(places, X, n_neighbors)
+
+
+def _sample(
+    X: np.ndarray, places: np.ndarray, max_rows: int, period: tuple[float, float] | None, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features and places of the rows to measure; those on a torus on two circles, where near ones stay as near."""
+    X, places = np.asarray(X), np.asarray(places, dtype=np.float64)
+    if len(X) != len(places):
+        raise InputError(f"Every row needs one place. Got {len(X):,} rows and {len(places):,} places.")
+    if len(X) > max_rows:
+        rows = np.sort(np.random.default_rng(random_state).choice(len(X), max_rows, replace=False))
+        X, places = X[rows], places[rows]
+    if period is not None:
+        radius = np.array(period) / (2 * np.pi)
+        places = np.hstack([radius * np.cos(places / radius), radius * np.sin(places / radius)])
+    return X, places
+
+
+def _trustworthiness(space: np.ndarray, neighbors_in: np.ndarray, n_neighbors: int) -> float:
+    from sklearn.manifold import trustworthiness
+
+    k = min(n_neighbors, (len(space) - 1) // 2)
+    return float(trustworthiness(space, neighbors_in, n_neighbors=k)) if k else 1.0
 
 
 def hit_entropy(cells: np.ndarray, n_cells: int) -> float:
@@ -112,9 +328,50 @@ def hit_entropy(cells: np.ndarray, n_cells: int) -> float:
     return float(max(0.0, -(share * np.log(share)).sum() / np.log(n_cells)))
 
 
-def u_heights(codebook: np.ndarray, rows: int, cols: int, topology: Topology) -> np.ndarray:
-    """Mean distance of each prototype to those of the cells around it (Ultsch & Siemon 1990). Returns (n_cells,)."""
-    table = neighbor_table(rows, cols, topology)
+def cell_purities(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> np.ndarray:
+    """Share of the rows of each cell that carry its most frequent label.
+
+    Parameters
+    ----------
+    cells : ndarray (n_samples,) of int
+        Flat cell index of each row.
+    labels : ndarray (n_samples,)
+    n_cells : int
+
+    Returns
+    -------
+    ndarray (n_cells,) float64
+        NaN where no row fell.
+    """
+    counts = _label_counts(cells, labels, n_cells)
+    hits = counts.sum(axis=1)
+    return np.where(hits > 0, counts.max(axis=1) / np.maximum(hits, 1), np.nan)
+
+
+def cell_purity(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> float:
+    """Share of all rows that carry the most frequent label of their cell, in (0, 1]; 0 without rows.
+
+    It grows by itself with the number of cells: where every cell holds one row it is 1.
+    """
+    return float(_label_counts(cells, labels, n_cells).max(axis=1).sum() / max(1, len(cells)))
+
+
+def _label_counts(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> np.ndarray:
+    """How many rows of each cell carry each label (n_cells, n_labels)."""
+    known, codes = np.unique(np.asarray(labels), return_inverse=True)
+    n = max(1, len(known))
+    return np.bincount(np.asarray(cells) * n + codes.ravel(), minlength=n_cells * n).reshape(n_cells, n)
+
+
+def u_heights(codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False) -> np.ndarray:
+    """Mean distance of each prototype to those of the cells around it (Ultsch & Siemon 1990). Returns (n_cells,).
+
+    Raises
+    ------
+    ParameterError
+        For a hexagonal torus with an odd number of rows.
+    """
+    table = neighbor_table(rows, cols, topology, toroidal)
     codes = torch.as_tensor(codebook, dtype=torch.float32)
     heights = np.zeros(len(table))
     present = table >= 0
