@@ -29,7 +29,7 @@ from torch import Tensor
 from imatlas.models.lattice import Lattice
 from imatlas.models.rows import Rows
 
-ROWS_PER_CELL = 15
+ROWS_PER_CELL = 10
 """Rows that an early epoch sees for each cell: while the neighborhood is wide, few degrees of freedom are fitted."""
 
 RESTING_ROWS_PER_CELL = 30

@@ -84,22 +84,24 @@ class Plane:
     axes: Tensor
     deviations: Tensor
 
-    def project(self, rows: Rows) -> Rows:
-        """The rows along the axes (n_rows, n_axes)."""
-        projected = torch.empty((len(rows), len(self.axes)), device=self.axes.device)
-        for start in range(0, len(rows), CHUNK):
-            part = rows.values[start : start + CHUNK] - self.mean
-            torch.mm(part, self.axes.T, out=projected[start : start + CHUNK])
-        return Rows(projected, rows.missing, rows.weights)
+    def shadows(self, X: Tensor) -> Tensor:
+        """Points along the axes, and beside it their distance from the plane (n, n_axes + 1)."""
+        thrown = torch.empty((len(X), len(self.axes) + 1), device=self.axes.device)
+        for start in range(0, len(X), CHUNK):
+            part, out = X[start : start + CHUNK] - self.mean, thrown[start : start + CHUNK]
+            torch.mm(part, self.axes.T, out=out[:, :-1])
+            rest = torch.linalg.vector_norm(part, dim=1).square_() - out[:, :-1].square().sum(1)
+            out[:, -1] = rest.clamp_(min=0).sqrt_()
+        return thrown
 
     def lift(self, projected: Tensor) -> Tensor:
-        """Where points of the plane (n, n_axes) lie among the rows (n, n_features)."""
-        return torch.addmm(self.mean, projected, self.axes)
+        """Where points along the first axes (n, n_first) lie among the rows (n, n_features)."""
+        return torch.addmm(self.mean, projected, self.axes[: projected.shape[1]])
 
-    def of_itself(self) -> Plane:
-        """The same axes as the projected rows have them."""
-        n = len(self.axes)
-        return Plane(self.mean.new_zeros(n), torch.eye(n, device=self.axes.device), self.deviations)
+    def of_itself(self, n_first: int) -> Plane:
+        """The first axes as points along them have them."""
+        eye = torch.eye(n_first, device=self.axes.device)
+        return Plane(self.mean.new_zeros(n_first), eye, self.deviations[:n_first])
 
 
 def principal_axes(rows: Rows, n_axes: int, n_sample: int, generator: torch.Generator, seed: int) -> Plane:

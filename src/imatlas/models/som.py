@@ -34,11 +34,14 @@ from imatlas.models.batch_map import (
 )
 from imatlas.models.lattice import Lattice
 from imatlas.models.rows import Plane, Rows, principal_axes
-from imatlas.nearest import all_distances, as_tensor, nearest, paired_distances
+from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
 
 N_COMPONENTS = 48
-"""Principal components in which rows of more than twice as many features are searched. On Fashion-MNIST (784 pixels,
+"""Principal components in which rows of many features are searched while the map learns. On Fashion-MNIST (784 pixels,
 20 x 20 cells) 32 gave the errors 4.27 / .066, 64 4.26 / .069 and all pixels 4.25 / .070."""
+
+N_SHADOW = 96
+"""Principal components in which the last, exact search looks first; rows of twice as many features have many."""
 
 SAMPLE = 4096
 """Rows from which principal axes are taken; fewer are not searched in them."""
@@ -85,7 +88,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     of the closing epoch (five folds of at most 4,000 rows), plus one standard error, stays under 0.08: data of few
     dimensions bear a closer fit than data of many, and many rows a closer one than few.
 
-    Memory besides the input: some 64 MB, and 48 numbers a row where there are more than 96 features. NaN and the
+    Memory besides the input: some 64 MB, and 97 numbers a row where there are 192 features or more. NaN and the
     cosine are searched in all features, at the cost of as many.
 
     Examples
@@ -144,18 +147,23 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         rows = self._to_learn_from(whole, sample_weight)
         generator = torch.Generator().manual_seed(self._seed())
         lattice, plane = self._lattice_for(rows, generator)
-        searched = rows
-        if len(plane.axes) > AXES:
-            searched, lifted, plane = plane.project(rows), plane, plane.of_itself()
         order = torch.randperm(len(rows), generator=generator).to(rows.values.device)
-        codebook, last = self._learn(searched, lattice, plane, order, generator)
-        if searched is not rows:
-            cells, codebook = searched.cells(codebook), lifted.lift(codebook)
+        if len(plane.axes) > AXES:
+            shadows = plane.shadows(whole.values)
+            thrown = self._to_learn_from(Rows(shadows[:, :N_COMPONENTS]), sample_weight)
+            codebook, last = self._learn(thrown, lattice, plane.of_itself(N_COMPONENTS), order, generator)
+            cells, codebook = thrown.cells(codebook), plane.lift(codebook)
         else:
+            codebook, last = self._learn(rows, lattice, plane, order, generator)
             cells = rows.cells(codebook)
         sums = rows.sums(cells, len(lattice))
         self._keep(lattice, update(sums, codebook, lattice, last, self._unit), sums, len(rows))
-        self.cells_ = np.stack(np.divmod(whole.cells(self._codes()).cpu().numpy(), lattice.cols), axis=1)
+        codes = self._codes()
+        if len(plane.axes) > AXES:
+            cells = nearest_index_by_shadow(whole.values, codes, shadows, plane.shadows(codes))
+        else:
+            cells = whole.cells(codes)
+        self.cells_ = np.stack(np.divmod(cells.cpu().numpy(), lattice.cols), axis=1)
         self.cells_[self.cells_[:, 0] < 0] = -1
         return self
 
@@ -296,10 +304,10 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     # -- how it learns -------------------------------------------------------------------------------------------
 
     def _lattice_for(self, rows: Rows, generator: torch.Generator) -> tuple[Lattice, Plane]:
-        """The lattice, and the principal axes: 48 where the rows are searched in them, else 4."""
-        many = min(rows.values.shape[1] // 2, len(rows) // SAMPLE * N_COMPONENTS) >= N_COMPONENTS
+        """The lattice, and the principal axes: 96 where the rows are searched in them, else 4."""
+        many = rows.values.shape[1] >= 2 * N_SHADOW and len(rows) >= SAMPLE
         reduces = many and not rows.missing and not self._unit
-        plane = principal_axes(rows, N_COMPONENTS if reduces else AXES, SAMPLE, generator, self._seed())
+        plane = principal_axes(rows, N_SHADOW if reduces else AXES, SAMPLE, generator, self._seed())
         shape = lattice_shape(len(rows), plane.deviations[:2], self.topology, self.rows, self.cols, self.toroidal)
         if self.toroidal and self.topology == "hexagonal" and shape[0] % 2:
             raise ParameterError(f"A hexagonal torus needs an even number of rows. Got rows={shape[0]} instead.")
@@ -358,7 +366,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         """
         X = validate_data(self, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite="allow-nan")
         values = as_tensor(X, self._device())
-        rows = Rows(values, missing=any(bool(part.isnan().any()) for part in values.split(8192)))
+        rows = Rows(values, missing=any(bool(part.sum().isnan()) for part in values.split(8192)))
         return rows.on_the_sphere() if self._unit else rows
 
     def _rows(self, X: Any) -> Rows:
