@@ -1,7 +1,7 @@
 """Runs of map libraries, each in a process and an environment of its own, measured once and kept.
 
-A run is kept under benchmarks/.data/som/runs by its peer, its version, its data and its settings: a sweep that was stopped
-goes on where it was, and one peer can be run again alone (delete its files).
+A run is kept under benchmarks/.data/som/runs by its peer, its version, its data and its settings: a sweep that was
+stopped goes on where it was, and one peer can be run again alone (delete its files).
 """
 
 from __future__ import annotations
@@ -28,16 +28,7 @@ FOLDER = SCRATCH / "som"
 OWN = ("imatlas", "numpy")
 """Run in the environment of imatlas itself."""
 
-ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "LOKY_MAX_CPU_COUNT",
-    )
-}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 def sets() -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """IntraSOM, in an environment of its own. See `_som.py` for how it is called.
 
 Its own scaling of the features is off, so that the codebook is in the units of the data; its fast profile (fp32, wide
-blocks) is on. The radius falls linearly in each of its two phases; half of the epochs in each, with the geometric mean of
-the two radii between them, come near to an exponential fall.
+blocks) is on. The radius falls linearly in each of its two phases; half of the epochs in each, with the geometric mean
+of the two radii between them, come near to an exponential fall.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from intrasom import SOMFactory
 
 
 def fit(data, settings):
-    np.random.seed(settings["seed"])
+    np.random.seed(settings["seed"])  # noqa: NPY002 (it draws from the global state)
     n_epochs, first, last = settings["n_epochs"], settings["sigma"], settings["final_sigma"]
     rough = max(1, n_epochs // 2)
     middle = (first * last) ** 0.5
