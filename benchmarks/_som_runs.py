@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,37 @@ def sets() -> tuple[str, ...]:
 def rows_of(name: str, part: str) -> np.ndarray:
     """The rows of a set, from disk."""
     return np.load(FOLDER / f"{name}-{part}.npy")
+
+
+def noisy(dim: int, n_samples: int = 1_000_000) -> str:
+    """Name of a large synthetic set: training rows of `dim` columns, repeated, each with Gaussian noise of a tenth of
+    the deviation of the column; its test rows are those of the set itself."""
+    source, name = f"pixels{dim}" if dim == 784 else f"pca{dim}", f"noisy{dim}-{n_samples}"
+    if not (FOLDER / f"{name}-test.npy").exists():
+        sets()
+        rows, rng = rows_of(source, "train"), np.random.default_rng(0)
+        shape = (n_samples, rows.shape[1])
+        made = np.lib.format.open_memmap(FOLDER / f"{name}-train.npy", mode="w+", dtype=np.float32, shape=shape)
+        for at in range(0, n_samples, 20_000):
+            part = rows[rng.integers(len(rows), size=min(20_000, n_samples - at))]
+            part += rng.standard_normal(part.shape, dtype=np.float32) * (rows.std(0) / 10)
+            made[at : at + len(part)] = part
+        made.flush()
+        np.save(FOLDER / f"{name}-test.npy", rows_of(source, "test"))
+    return name
+
+
+def settings_of(
+    side: int, n_epochs: int | None, final_sigma: float | None, seed: int = 0, **more: Any
+) -> dict[str, Any]:
+    """The settings of a run in the shared names: a PCA start and a first radius of a fifth of the side."""
+    shared = {"rows": side, "cols": side, "topology": "rectangular", "n_epochs": n_epochs, "sigma": side / 5}
+    return {**shared, "final_sigma": final_sigma, "init": "pca", "seed": seed, "threads": 1, **more}
+
+
+def ours_of(side: int, final_sigma: float | None, seed: int = 0, **more: Any) -> dict[str, Any]:
+    """The settings of a run of ours: its own first radius and number of epochs."""
+    return settings_of(side, None, final_sigma, seed, **{"sigma": None, **more})
 
 
 def installed(peer: str) -> bool:
@@ -110,9 +143,20 @@ def _python(peer: str) -> str:
     return sys.executable if peer in OWN else str(HERE / ".envs" / peer / "bin" / "python")
 
 
+@cache
 def _pins(peer: str) -> str:
+    """What a kept run stands for: the pinned versions of a peer; for imatlas, the code that its map imports."""
     path = HERE / "peers" / f"som_{peer}.txt"
-    return " ".join(path.read_text().split()) if path.exists() else os.environ.get("IMATLAS_RUN", "own")
+    if path.exists():
+        return " ".join(path.read_text().split())
+    if peer != "imatlas":
+        return "own"
+    listed = "import sys, imatlas.models.som; print(*sorted(m.__file__ for n, m in sys.modules.items() if "
+    listed += "n.startswith('imatlas.') and m.__file__), sep='\\n')"
+    wanted = {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
+    found = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True, env=wanted)
+    code = b"".join(Path(name).read_bytes() for name in found.stdout.splitlines())
+    return hashlib.sha256(code).hexdigest()[:12]
 
 
 def default_prefix() -> str:
