@@ -168,8 +168,9 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             "A peer's row is the fastest of its swept runs whose QE is within 1 % of ours at no worse TE. Swept: "
             f"{', '.join(map(str, EPOCHS))} epochs (20 not at 50 x 50), last radius "
             f"{', '.join(map(str, RADII))}, first radius a fifth of the side (3 and 5 epochs: also a tenth) "
-            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). Slow ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, "
-            "MiniSom one epoch at 20 x 20 alone.",
+            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). Slow "
+            "ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom one "
+            "epoch at 20 x 20 alone.",
             "Our rows and epochs: the peer learns as many epochs as ours, all of them on as many rows as our early "
             "ones see, with our radii; its errors are shown, and may be worse.",
             f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
