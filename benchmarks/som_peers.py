@@ -46,10 +46,12 @@ def main(argv: list[str]) -> None:
     sizes, names = [int(side) for side in options.sizes.split(",")], options.data.split(",")
     peers = [peer for peer in options.peers.split(",") if installed(peer)]
     seeds = 1 if options.quick else options.seeds
-    if {"sweep", "table"} & set(parts):
+    if "sweep" in parts:
+        for peer, data, side in ((peer, data, side) for peer in peers for side in sizes for data in names):
+            _swept(peer, data, side, prefix, options.quick)
+    if "table" in parts:
         rows = [row for side in sizes for data in names for row in _compare(data, side, peers, prefix, options.quick)]
-        if "table" in parts:
-            _table(rows, [peer for peer in PEERS if peer not in peers])
+        _table(rows, [peer for peer in PEERS if peer not in peers])
     if "curve" in parts:
         swept = [peer for peer in BATCH if peer in peers]
         _som_curve.curves(sizes, names, swept, OURS, RADII, seeds, prefix)
@@ -84,10 +86,20 @@ def sweep(peer: str, side: int, quick: bool) -> Iterator[Run]:
         yield settings_of(side, 1, 0.7)
 
 
+def _swept(peer: str, data: str, side: int, prefix: list[str], quick: bool) -> list[Run]:
+    runs = []
+    for chosen in sweep(peer, side, quick):
+        run = measured(peer, data, chosen, prefix=prefix)
+        if "failed" in run:
+            print(f"{peer}, {data}, {_told(chosen)}: {run['failed']}", flush=True)
+        else:
+            runs.append(run)
+    return runs
+
+
 def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: bool) -> Iterator[list[Any]]:
     """One row for each of our decisive settings and each peer."""
-    tried = {peer: [measured(peer, data, one, prefix=prefix) for one in sweep(peer, side, quick)] for peer in peers}
-    swept = {peer: [run for run in runs if "failed" not in run] for peer, runs in tried.items()}
+    swept = {peer: _swept(peer, data, side, prefix, quick) for peer in peers}
     for radius in DECISIVE[:1] if quick else DECISIVE:
         ours = measured("imatlas", data, ours_of(side, radius), prefix=prefix)
         if "failed" in ours:
@@ -168,9 +180,9 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             "A peer's row is the fastest of its swept runs whose QE is within 1 % of ours at no worse TE. Swept: "
             f"{', '.join(map(str, EPOCHS))} epochs (20 not at 50 x 50), last radius "
             f"{', '.join(map(str, RADII))}, first radius a fifth of the side (3 and 5 epochs: also a tenth) "
-            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). Slow "
-            "ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom one "
-            "epoch at 20 x 20 alone.",
+            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). "
+            "Slow ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom "
+            "one epoch at 20 x 20 alone.",
             "Our rows and epochs: the peer learns as many epochs as ours, all of them on as many rows as our early "
             "ones see, with our radii; its errors are shown, and may be worse.",
             f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
