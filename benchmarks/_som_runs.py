@@ -123,7 +123,7 @@ def _run(peer: str, data: str, settings: dict[str, Any], prefix: Sequence[str]) 
         limits = ["env", wanted, *[f"{name}={value}" for name, value in ONE_THREAD.items()]]
         arguments = [str(FOLDER / f"{data}-train.npy"), str(chosen), str(codebook)]
         try:
-            run = run_measured([*prefix, *limits, _python(peer), str(script), *arguments])
+            run = run_measured([*prefix, *limits, _python(peer), str(script), *arguments], every=0.05)
         except RuntimeError as problem:
             return {"failed": str(problem).strip().splitlines()[-1]}
         told = json.loads(next(line for line in reversed(run.output.splitlines()) if line.startswith("{")))

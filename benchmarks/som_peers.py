@@ -9,6 +9,7 @@ Runs are kept (see `_som_runs.py`); those of imatlas are run anew when its code 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -47,11 +48,11 @@ def main(argv: list[str]) -> None:
     peers = [peer for peer in options.peers.split(",") if installed(peer)]
     seeds = 1 if options.quick else options.seeds
     if "sweep" in parts:
-        for peer, data, side in ((peer, data, side) for peer in peers for side in sizes for data in names):
+        for side, data, peer in itertools.product(sizes, names, peers):
             _swept(peer, data, side, prefix, options.quick)
     if "table" in parts:
         rows = [row for side in sizes for data in names for row in _compare(data, side, peers, prefix, options.quick)]
-        _table(rows, [peer for peer in PEERS if peer not in peers])
+        _table(rows, [peer for peer in PEERS if not installed(peer)])
     if "curve" in parts:
         swept = [peer for peer in BATCH if peer in peers]
         _som_curve.curves(sizes, names, swept, OURS, RADII, seeds, prefix)
@@ -106,16 +107,17 @@ def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: b
             yield [data, side, radius or "default", None, None, None, "imatlas failed: " + ours["failed"]]
             continue
         found = {peer: fastest(swept[peer], ours) for peer in peers}
-        equal = {peer: given_ours(side, ours) for peer in peers if peer in BATCH}
+        readings = given_ours(side, ours).items()
+        equal = [(peer, name, chosen) for peer in peers if peer in BATCH for name, chosen in readings]
         timed = [("imatlas", ours["settings"])]
         timed += [(peer, run["settings"]) for peer, run in found.items() if run]
-        timed += list(equal.items())
+        timed += [(peer, chosen) for peer, _, chosen in equal]
         turns = [
             [measured(peer, data, chosen, prefix=prefix, turn=turn) for peer, chosen in timed]
             for turn in range(1 if quick else TURNS)
         ]
         medians = [_median([turn[i] for turn in turns]) for i in range(len(timed))]
-        yield from _rows(data, side, radius, medians, found, list(equal))
+        yield from _rows(data, side, radius, medians, found, [(peer, name) for peer, name, _ in equal])
 
 
 def fastest(runs: list[Run], ours: Run) -> Run | None:
@@ -124,11 +126,20 @@ def fastest(runs: list[Run], ours: Run) -> Run | None:
     return min(reached, key=lambda run: run["seconds"], default=None)
 
 
-def given_ours(side: int, ours: Run) -> Run:
-    """The settings of a peer with our number of epochs, rows of the early ones, and radii."""
+def given_ours(side: int, ours: Run) -> dict[str, Run]:
+    """The settings of a peer with our number of epochs and radii, for three readings of our number of rows.
+
+    Ours sees more rows from epoch to epoch, a peer the same in each: those of our first epoch, of our largest one
+    short of the whole set, or as many as make the visits of all epochs equal.
+    """
     schedule = ours["schedule"]
-    sigma, n_rows = schedule[0]
-    return settings_of(side, len(schedule), schedule[-1][0], sigma=sigma, n_rows=n_rows)
+    seen = [n_rows for _, n_rows in schedule]
+    largest = max((n_rows for n_rows in seen if n_rows < max(seen)), default=seen[0])
+    readings = {"first": seen[0], "largest early": largest, "mean": round(statistics.fmean(seen))}
+    (first, _), (last, _) = schedule[0], schedule[-1]
+    return {
+        name: settings_of(side, len(schedule), last, sigma=first, n_rows=n_rows) for name, n_rows in readings.items()
+    }
 
 
 def _median(runs: list[Run]) -> Run:
@@ -140,7 +151,12 @@ def _median(runs: list[Run]) -> Run:
 
 
 def _rows(
-    data: str, side: int, radius: float | None, medians: list[Run], found: dict[str, Run | None], equal: list[str]
+    data: str,
+    side: int,
+    radius: float | None,
+    medians: list[Run],
+    found: dict[str, Run | None],
+    equal: list[tuple[str, str]],
 ) -> Iterator[list[Any]]:
     ours, *others = medians
     name = f"{side} x {side}"
@@ -152,9 +168,17 @@ def _rows(
         yield [data, name, used, peer, _told(run["settings"]), *_numbers(run), ratio]
     for peer in (peer for peer, run in found.items() if not run):
         yield [data, name, used, peer, "none of its runs reaches it", None, None, None, None, None]
-    for peer, run in zip(equal, others[len(reached) :], strict=True):
+    for (peer, reading), run in zip(equal, others[len(reached) :], strict=True):
         ratio = run["seconds"] / ours["seconds"]
-        yield [data, name, used, f"{peer}, our rows and epochs", _told(run["settings"]), *_numbers(run), ratio]
+        yield [
+            data,
+            name,
+            used,
+            f"{peer}, our epochs and {reading} rows",
+            _told(run["settings"]),
+            *_numbers(run),
+            ratio,
+        ]
 
 
 def _numbers(run: Run) -> list[float]:
@@ -183,8 +207,9 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). "
             "Slow ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom "
             "one epoch at 20 x 20 alone.",
-            "Our rows and epochs: the peer learns as many epochs as ours, all of them on as many rows as our early "
-            "ones see, with our radii; its errors are shown, and may be worse.",
+            "Our epochs and rows: the peer learns as many epochs as ours with our first and last radius, on one subset "
+            "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, as our largest "
+            "one short of all, or as the mean of ours (equal visits). All three are shown, with the errors they reach.",
             f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
             "core each; imports and a first matrix product are not counted. Peak: whole process with its input.",
             *([f"Not installed here: {', '.join(absent)}."] if absent else []),
