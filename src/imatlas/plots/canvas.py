@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.errors import InputError, MissingExtraError, ParameterError
-from imatlas.lattice import Lattice, Point, borders, label_places
+from imatlas.lattice import PITCH, Lattice, Place, Point, borders, label_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
 PAPER, INK, SOFT, FAINT = "#fbf9f5", "#1c1a17", "#625c53", "#d8d1c4"
 """The report's paper, ink, softer ink, and the outline of an empty cell."""
@@ -73,6 +72,8 @@ class Canvas:
     points: float
     """Points (1/72 inch) to a unit of the lattice."""
     letters: float = LETTERS
+    trim: Point = (0.0, 0.0)
+    """What is cut off at the left and right, and at the top and bottom, where nothing is drawn."""
 
     @property
     def n_cells(self) -> int:
@@ -114,50 +115,47 @@ class Canvas:
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK, "family": "DejaVu Sans"}
         self.axes.text(x, y, text, **(style | options | {"fontsize": size * self.points}))
 
-    def mark_clusters(
-        self, clusters: np.ndarray | None, *, inside: bool = True, trim: tuple[float, float] = (0.0, 0.0)
-    ) -> None:
+    def mark_clusters(self, clusters: np.ndarray | None, *, inside: bool = True, raised: bool = False) -> None:
         """Draw borders between clusters and write each one's number in its middle; a negative number is no cluster.
 
         With `inside` the lines run inside the cells of each cluster in its colour, around the map too; else one dark
-        line runs on the sides where two clusters meet, and ends `trim` before the sides of the map.
+        line runs on the sides where two clusters meet. With `raised` the numbers leave the middle of their cells free.
         """
         if clusters is None:
             return
-        from matplotlib.patches import Rectangle
-
-        wide, high = self.lattice.size
         known = {divmod(k, self.lattice.columns): int(c) if c >= 0 else None for k, c in enumerate(clusters)}
         if len(set(known.values())) < 2:
             return
         size = max(self.lattice.columns, self.lattice.rows)
         stroke = min(max(3.4, 0.27 * size), 7.0)  # as in the report: a fixed width would be lost on a large map
-        badge = min(max(15.0, 1.35 * size), 40.0)
-        lines = borders(self.lattice, known, stroke / 2 + 0.2 if inside else 0.0)
         if inside:
-            for cluster, sides in lines.items():
+            for cluster, sides in borders(self.lattice, known, stroke / 2 + 0.2).items():
                 self._lines(sides, _color(cluster), stroke, f"cluster-{cluster}")
         else:
-            met = Counter(_same_either_way(side) for sides in lines.values() for side in sides)
-            shared = [side for side, n in met.items() if n > 1]
-            clip = Rectangle((trim[0], trim[1]), wide - 2 * trim[0], high - 2 * trim[1], transform=self.axes.transData)
-            self._lines(shared, PAPER, 1.8 * stroke, "halo", clip)
-            self._lines(shared, INK, stroke, "borders", clip)
+            self._lines(self._inner_borders(known), PAPER, 1.8 * stroke, "halo")
+            self._lines(self._inner_borders(known), INK, stroke, "borders")
+        badge = min(max(15.0, 1.35 * size), 20.0 if raised else 40.0)
         for cluster, place in label_places(self.lattice, known).items():
-            self._badge(cluster, self.lattice.center(*place), badge)
+            x, y = self.lattice.center(*place)
+            self._badge(cluster, (x, y - (0.34 * PITCH if raised else 0.0)), badge)
 
-    def _lines(
-        self, sides: list[tuple[Point, Point]], color: str, width: float, name: str, clip: Patch | None = None
-    ) -> None:
-        from matplotlib.patches import PathPatch
+    def _inner_borders(self, known: dict[Place, int | None]) -> list[tuple[Point, Point]]:
+        """The sides between two cells of unlike clusters, each once."""
+        lines = borders(self.lattice, {place: -1 if cluster is None else cluster for place, cluster in known.items()})
+        met = Counter(_same_either_way(side) for sides in lines.values() for side in sides)
+        return [side for side, n in met.items() if n > 1]
+
+    def _lines(self, sides: list[tuple[Point, Point]], color: str, width: float, name: str) -> None:
+        from matplotlib.patches import PathPatch, Rectangle
         from matplotlib.path import Path
 
         if sides:
             path = Path(np.array(sides).reshape(-1, 2), [Path.MOVETO, Path.LINETO] * len(sides))
             line: dict[str, Any] = {"linewidth": width * self.points, "capstyle": "round", "gid": name}
             patch = self.axes.add_patch(PathPatch(path, fill=False, edgecolor=color, zorder=3, **line))
-            if clip is not None:
-                patch.set_clip_path(clip)
+            if self.trim != (0.0, 0.0):
+                (wide, high), (x, y) = self.lattice.size, self.trim
+                patch.set_clip_path(Rectangle((x, y), wide - 2 * x, high - 2 * y, transform=self.axes.transData))
 
     def _badge(self, cluster: int, center: Point, radius: float) -> None:
         from matplotlib.patches import Circle
@@ -170,11 +168,11 @@ class Canvas:
     @property
     def _below(self) -> float:
         """Where the middle of the line below the map lies."""
-        return self.lattice.size[1] + 6.0 + 0.8 * self.letters * self.lattice.size[0]
+        return self.lattice.size[1] - self.trim[1] + 6.0 + 0.8 * self.letters * self.lattice.size[0]
 
     def caption(self, text: str) -> None:
         """Write a few words below the map."""
-        self.write(0, self._below, text, self.letters * self.lattice.size[0], ha="left", color=SOFT)
+        self.write(self.trim[0], self._below, text, self.letters * self.lattice.size[0], ha="left", color=SOFT)
 
     def scale(self, label: str, least: float, most: float) -> None:
         """Say below the map what the shades mean: a label, shortened where there is no room, and a bar of numbers."""
@@ -184,21 +182,24 @@ class Canvas:
         letters, height = self.letters * width, 0.6 * self.letters * width
         y = self._below
         low, high = numbers(least, most)
-        right = width - 0.62 * letters * max(len(high), 2) - 0.5 * letters
+        end = width - self.trim[0]
+        right = end - 0.62 * letters * max(len(high), 2) - 0.5 * letters
         left = right - 0.24 * width
-        room = int((left - 1.5 * letters) / (0.62 * letters)) - len(low)
+        room = int((left - self.trim[0] - 1.5 * letters) / (0.62 * letters)) - len(low)
         label = label if len(label) <= room else label[: max(1, room - 1)] + "…"
         self.caption(label)
         self.write(left - 0.5 * letters, y, low, letters, ha="right", color=SOFT)
-        self.write(width, y, high, letters, ha="right", color=SOFT)
+        self.write(end, y, high, letters, ha="right", color=SOFT)
         extent = (left, right, y + height / 2, y - height / 2)
         bar = AxesImage(self.axes, interpolation="bilinear", extent=extent, origin="upper")
         bar.set_data(shades()(np.linspace(0, 1, 256))[None])
         self.axes.add_image(bar)
 
 
-def blank(som: Any, width: float, *, scale: bool = False) -> Canvas:
+def blank(som: Any, width: float, *, scale: bool = False, trim: Point = (0.0, 0.0)) -> Canvas:
     """A figure with one empty map on it, `width` inches wide, with room below for a scale where asked.
+
+    `trim` is cut off at the left and right, and at the top and bottom.
 
     Raises
     ------
@@ -210,27 +211,35 @@ def blank(som: Any, width: float, *, scale: bool = False) -> Canvas:
     from matplotlib.figure import Figure
 
     lattice = lattice_of(som)
-    wide, high = paper_size(lattice, LETTERS if scale else 0.0)
+    letters = LETTERS if scale else 0.0
+    wide, high = paper_size(lattice, letters, trim)
     figure = Figure(figsize=(width, width * high / wide), facecolor=PAPER)
-    return on_axes(figure, (0.0, 0.0, 1.0, 1.0), lattice, LETTERS if scale else 0.0)
+    return on_axes(figure, (0.0, 0.0, 1.0, 1.0), lattice, letters, trim)
 
 
-def paper_size(lattice: Lattice, letters: float) -> tuple[float, float]:
+def paper_size(lattice: Lattice, letters: float, trim: Point = (0.0, 0.0)) -> tuple[float, float]:
     """Width and height of a map with its margin, and below it the room for a scale with `letters`; 0 for none."""
     width, height = lattice.size
-    return width + 2 * _margin(lattice), height + 2 * _margin(lattice) + 2.0 * letters * width
+    across, down = _margin(lattice) - trim[0], _margin(lattice) - trim[1]
+    return width + 2 * across, height + 2 * down + 2.0 * letters * width
 
 
-def on_axes(figure: Figure, place: tuple[float, float, float, float], lattice: Lattice, letters: float) -> Canvas:
+def on_axes(
+    figure: Figure,
+    place: tuple[float, float, float, float],
+    lattice: Lattice,
+    letters: float,
+    trim: Point = (0.0, 0.0),
+) -> Canvas:
     """An empty map at a place of a figure: left, bottom, width and height in shares of it."""
     axes = figure.add_axes(place)
     axes.set_axis_off()
-    wide, high = paper_size(lattice, letters)
-    margin = _margin(lattice)
-    axes.set_xlim(-margin, wide - margin)
-    axes.set_ylim(high - margin, -margin)
+    wide, high = paper_size(lattice, letters, trim)
+    left, top = trim[0] - _margin(lattice), trim[1] - _margin(lattice)
+    axes.set_xlim(left, left + wide)
+    axes.set_ylim(top + high, top)
     points = 72 * figure.get_size_inches()[0] * place[2] / wide
-    return Canvas(figure, axes, lattice, points, letters or LETTERS)
+    return Canvas(figure, axes, lattice, points, letters or LETTERS, trim)
 
 
 def shades() -> Colormap:
@@ -289,9 +298,13 @@ def numbers(least: float, most: float) -> tuple[str, str]:
     decimals = max(0, 2 - math.floor(math.log10(most - least))) if most > least else 3
     if decimals > 6:
         return f"{least:.3g}", f"{most:.3g}"
-    low, high = (f"{value:,.{decimals}f}" for value in (least, most))
-    shown = [text.rstrip("0").rstrip(".") if "." in text else text for text in (low, high)]
-    return shown[0] if shown[0] not in ("", "-", "-0") else "0", shown[1] or "0"
+
+    def told(value: float) -> str:
+        text = f"{value:,.{decimals}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return "0" if text == "-0" else text
+
+    return told(least), told(most)
 
 
 def _same_either_way(side: tuple[Point, Point]) -> tuple[Point, Point]:

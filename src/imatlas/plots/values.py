@@ -71,7 +71,8 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
     >>> som = SOM(rows=5, cols=6).fit(X)                      # doctest: +SKIP
     >>> save(u_matrix(som, between=True), "u-matrix.svg")     # doctest: +SKIP
     """
-    canvas = blank(som, width, scale=True)
+    corner = np.abs(lattice_of(som).corners).max(axis=0) / 2 if between else np.zeros(2)
+    canvas = blank(som, width, scale=True, trim=(float(corner[0]), float(corner[1])))
     marked = checked_clusters(clusters, canvas.n_cells)
     heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
     polygons, label = canvas.polygons(), "mean distance to the cells around"
@@ -81,9 +82,8 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
         heights, label = np.concatenate([heights, gaps]), "distance between neighbouring cells"
         polygons = centers[:, None] + np.array(canvas.lattice.corners) / 2
     canvas.fill(polygons, shaded(heights))
-    corner = np.abs(canvas.lattice.corners).max(axis=0)
-    canvas.mark_clusters(marked, inside=not between, trim=(corner[0] / 2, corner[1] / 2))
-    canvas.scale(label, heights.min(), heights.max())
+    canvas.mark_clusters(marked, inside=not between)
+    canvas.scale(label, float(heights.min()), float(heights.max()))
     return canvas.figure
 
 
@@ -141,6 +141,7 @@ def hit_map(
         raise ParameterError(f"The 'by' parameter must be 'color' or 'size'. Got {by!r} instead.")
     canvas = blank(som, width, scale=True)
     marked = checked_clusters(clusters, canvas.n_cells)
+    written = False
     counts = np.bincount(cells_of(som, X), minlength=canvas.n_cells)
     filled, most = np.flatnonzero(counts), max(1, int(counts.max()))
     empty = np.flatnonzero(counts == 0) if by == "color" else np.arange(canvas.n_cells)
@@ -153,20 +154,21 @@ def hit_map(
         colors = shaded(np.concatenate([[0], counts[filled], [most]]))[1:-1]
         canvas.fill(canvas.polygons(SHRUNK, filled), colors)
         canvas.scale("images in a cell", 0, most)
-        _write_counts(canvas, counts, filled, colors)
-    canvas.mark_clusters(marked)
+        written = _write_counts(canvas, counts, filled, colors)
+    canvas.mark_clusters(marked, raised=written)
     return canvas.figure
 
 
-def _write_counts(canvas: Canvas, counts: np.ndarray, filled: np.ndarray, colors: np.ndarray) -> None:
-    """Write the number of each cell into it, where letters would be large enough to read."""
+def _write_counts(canvas: Canvas, counts: np.ndarray, filled: np.ndarray, colors: np.ndarray) -> bool:
+    """Write the number of each cell into it, where letters would be large enough to read. Returns whether."""
     letters = min(0.3, 1.1 / max(2, len(str(counts.max())))) * PITCH
     if letters * canvas.points < SMALLEST:
-        return
+        return False
     for cell, color in zip(filled, colors, strict=True):
         dark = color[:3] @ (0.2126, 0.7152, 0.0722) < 0.5
         x, y = canvas.centers[cell]
         canvas.write(x, y, str(counts[cell]), letters, color=PAPER if dark else INK)
+    return True
 
 
 def component_planes(
