@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"errors": ("errors", "_version"), "chance": ("chance",)},
-    {"disk": ("disk",)},
+    {"disk": ("disk",), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest")},
@@ -23,8 +23,8 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"artifact": ("artifact",)},
     {"models": ("models",)},
     {"tasks": ("tasks",)},
-    {"report": ("report",), "table": ("table",)},
-    {"atlas": ("atlas", "learning", "stages", "story", "manifest")},
+    {"report": ("report",), "plots": ("plots",), "table": ("table",)},
+    {"atlas": ("atlas", "learning", "stages", "story", "drawing", "manifest")},
     {"scale": ("scale",), "studio": ("studio",), "demo": ("demo",), "testing": ("testing",)},
     {"cli": ("cli", "__main__")},
 )
