@@ -202,7 +202,7 @@ def topographic_product(
         About 0 where the dimensions agree; below 0 where the lattice is folded to fill more than it has, above 0 where
         it has more than the data. It is 0 as well where cells lie in no order at all, since then both ratios suffer
         alike: read it beside the topographic error. 0 for fewer than three cells. Complexity
-        O(n_cells² · n_features); memory some 80 MB, however many cells.
+        O(n_cells² · n_features); memory some 150 MB, however many cells.
     """
     codes = as_tensor(codebook)
     n = len(codes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 TASKS: dict[str, str] = {
     "check": "check:check",
     "map": "map:fit_map",
+    "regions": "regions:regions",
     "cluster": "cluster:cluster",
     "search": "search:search",
     "duplicates": "duplicates:duplicates",
