@@ -9,6 +9,7 @@ from imatlas.models.autoencoder import Autoencoder as Autoencoder
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.som import SOM as SOM
+from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
 from imatlas.models.vae import VAE as VAE
 
 __all__ = [  # noqa: RUF022 - in the order of the package
@@ -19,6 +20,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "KMeans",
     "PretrainedEncoder",
     "SOM",
+    "SOMClassifier",
     "VAE",
     "__version__",
     "learn",

@@ -108,7 +108,7 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.ndarray) and value.dtype == object:  # feature_names_in_
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":  # feature_names_in_, classes_
         return {"is": "strings", "values": [str(v) for v in value]}
     if isinstance(value, np.ndarray):
         arrays[name] = np.ascontiguousarray(value)

@@ -8,6 +8,7 @@ import importlib
 MODELS: dict[str, str] = {
     "som": "som:SOM",
     "kmeans": "kmeans:KMeans",
+    "som_classifier": "som_classifier:SOMClassifier",
     "autoencoder": "autoencoder:Autoencoder",
     "vae": "vae:VAE",
     "pretrained": "pretrained:PretrainedEncoder",
