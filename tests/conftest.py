@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def need_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"the image set '{name}' is not at hand (looked in {data_root()}; set IMATLAS_DATA)")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """A suite that was started in the background may inherit a Ctrl-C that is ignored; tests send one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from PIL import Image
 
 import imatlas as ia
 from imatlas.cli import main
+from imatlas.errors import InputError, ParameterError
 from tests.test_learning import write_patches
 
-VERBS = ("check", "learn", "fit", "info", "report", "table", "search", "sample", "score", "demo")
+VERBS = ("check", "learn", "fit", "info", "report", "map", "table", "search", "sample", "score", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,41 @@ def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_pat
     singles = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "singles").iterdir())]
     np.testing.assert_array_equal(np.stack(singles), ia.load(atlas).sample(3, random_state=2)[..., 0])
     capsys.readouterr()
+
+
+def test_the_map_as_a_picture(atlas, tmp_path, capsys):
+    target = tmp_path / "map.png"
+    assert main(["map", str(atlas), "-o", str(target), "--width", "700"]) == 0
+    assert str(target) in capsys.readouterr().out
+    with Image.open(target) as image:
+        assert image.width == 700
+    before = target.read_bytes()
+    assert main(["map", str(atlas), "-o", str(target)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert target.read_bytes() == before
+    plain = ["map", str(atlas), "-o", str(target), "--width", "700", "--overwrite"]
+    assert main([*plain, "--no-clusters", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["file"], told["show"], told["width"]) == (str(target), "exemplar", 700)
+    assert target.read_bytes() != before
+    for show in ("mean", "prototype", "u-matrix", "u-matrix-between", "hits"):
+        assert main([*plain, "--show", show]) == 0
+        assert target.read_bytes() != before
+        before = target.read_bytes()
+    assert main(["map", str(atlas), "-o", str(tmp_path / "map.svg")]) == 0
+    assert main(["map", str(atlas), "-o", str(tmp_path / "map.txt")]) == 1
+    assert "change its ending" in capsys.readouterr().err
+    assert main(["map", str(atlas), "-o", str(target), "--show", "nothing"]) == 2
+
+
+def test_prototypes_that_nothing_can_decode_are_told(atlas, tmp_path):
+    opened = ia.load(atlas)
+    opened._models["encoder"] = ia.PretrainedEncoder()
+    with pytest.raises(InputError, match="features of a PretrainedEncoder, which cannot be decoded"):
+        opened.map(tmp_path / "map.png", "prototype")
+    with pytest.raises(ParameterError, match="must be one of exemplar, mean"):
+        opened.map(tmp_path / "map.png", "best")
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_and_score(atlas, tmp_path, capsys):

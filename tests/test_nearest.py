@@ -13,6 +13,8 @@ from imatlas.nearest import (
     k_nearest,
     nearest,
     nearest_index,
+    nearest_index_by_shadow,
+    nearest_two,
     paired_distances,
 )
 
@@ -139,3 +141,28 @@ def test_the_same_on_a_gpu(points):
     groups = found[0]
     first, again = (group_sums(X.cuda(), groups, len(centers))[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_shadows_find_what_a_search_in_all_features_finds(rng):
+    # rows with two strong directions and many weak ones, so that the shadows alone are often wrong
+    X = (rng.normal(size=(3000, 50)) * np.r_[3, 2, np.full(48, 0.3)]).astype(np.float32)
+    centers = X[:200] + rng.normal(size=(200, 50)).astype(np.float32) * 0.1
+    for n_axes in (2, 10):
+        axes = torch.eye(50)[:n_axes]
+
+        def shadows(rows, axes=axes):
+            flat = rows @ axes.T
+            return torch.cat([flat, (rows - flat @ axes).norm(dim=1, keepdim=True)], dim=1)
+
+        rows, codes = as_tensor(X), as_tensor(centers)
+        thrown = shadows(rows), shadows(codes)
+        found = nearest_index_by_shadow(rows, codes, *thrown)
+        assert np.array_equal(found.numpy(), slow(X, centers).argmin(1))
+        assert not torch.equal(nearest_index(*thrown), found)
+
+
+def test_the_smallest_of_many_centers_is_found_by_groups(rng):
+    X, centers = rng.normal(size=(700, 8)).astype(np.float32), rng.normal(size=(333, 8)).astype(np.float32)
+    assert np.array_equal(nearest_index(as_tensor(X), as_tensor(centers)).numpy(), slow(X, centers).argmin(1))
+    two = nearest_two(as_tensor(X), as_tensor(centers)).numpy()
+    assert np.array_equal(two, slow(X, centers).argsort(1)[:, :2])

@@ -16,8 +16,9 @@ from PIL import Image
 
 import imatlas.report
 from imatlas.errors import InputError, InputTypeError
+from imatlas.lattice import Lattice
 from imatlas.report import render
-from imatlas.report.lattice import PITCH, Lattice, label_places, outlines
+from imatlas.report.lattice import outlines
 from imatlas.report.pictures import MAX_BYTES
 from imatlas.report.plots import MAX_POINTS, axis, curve_view, scatter_view
 from imatlas.report.text import plain, shortened
@@ -347,28 +348,11 @@ def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-def test_neighbours_lie_beyond_their_side(topology: str) -> None:
-    lattice = Lattice(topology, 6, 6)
-    corners = np.array(lattice.corners)
-    for row, column in ((2, 3), (3, 3)):
-        center = np.array(lattice.center(row, column))
-        for side in range(len(corners)):
-            there = lattice.neighbor(row, column, side)
-            offset = np.array(lattice.center(*there)) - center
-            assert np.linalg.norm(offset) == pytest.approx(PITCH)
-            middle = (corners[side] + corners[(side + 1) % len(corners)]) / 2
-            assert offset == pytest.approx(2 * middle)
-            assert (row, column) in [lattice.neighbor(*there, back) for back in range(len(corners))]
-    last = np.array(lattice.center(5, 5)) + corners.max(axis=0)
-    assert last == pytest.approx(lattice.size)
-
-
 def test_outlines_run_where_clusters_meet() -> None:
     """Two halves of a 4 x 4 square lattice: each is 2 wide and 4 high, so its outline is 2 + 4 + 2 + 4 sides long."""
     lattice = Lattice("rectangular", 4, 4)
-    cells = [Cell(k // 4, k % 4, 1, cluster=int(k % 4 > 1)) for k in range(16)]
-    paths = outlines(lattice, cells, inset=2.0)
+    clusters = {divmod(k, 4): int(k % 4 > 1) for k in range(16)}
+    paths = outlines(lattice, clusters, inset=2.0)
     assert {cluster: path.count("M") for cluster, path in paths.items()} == {0: 12, 1: 12}
     numbers = np.array([float(v) for v in re.findall(r"-?[\d.]+", paths[0])]).reshape(-1, 2)
     assert numbers.min(axis=0).tolist() == [2.0, 2.0]
@@ -376,17 +360,10 @@ def test_outlines_run_where_clusters_meet() -> None:
     segments = numbers.reshape(-1, 2, 2)
     length = np.abs(segments[:, 0] - segments[:, 1]).sum()
     assert length == pytest.approx(2 * (196 + 396))  # a closed line without gaps or overlaps
-    assert outlines(lattice, [Cell(k // 4, k % 4, 1, cluster=5) for k in range(16)], inset=2.0) == {}
+    assert outlines(lattice, dict.fromkeys(clusters, 5), inset=2.0) == {}
     alone = Lattice("hexagonal", 3, 3)
-    cells = [Cell(k // 3, k % 3, 1, cluster=int(k == 4)) for k in range(9)]
-    assert outlines(alone, cells, inset=2.0)[1].count("M") == 6
-
-
-def test_cluster_numbers_stand_in_their_largest_part() -> None:
-    lattice = Lattice("rectangular", 1, 7)
-    clusters = [1, 0, 1, 1, 1, 0, None]
-    cells = [Cell(0, k, 1, cluster=cluster) for k, cluster in enumerate(clusters)]
-    assert label_places(lattice, cells) == {0: (0, 1), 1: (0, 3)}
+    clusters = {divmod(k, 3): int(k == 4) for k in range(9)}
+    assert outlines(alone, clusters, inset=2.0)[1].count("M") == 6
 
 
 def test_curves_keep_spikes_and_drop_what_has_no_place() -> None:

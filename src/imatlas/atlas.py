@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from imatlas import artifact, story
+from imatlas.drawing import Show, draw_map
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.manifest import Manifest
+from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
 from imatlas.tasks.score import MOST_TRAIN
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Atlas:
@@ -179,6 +184,53 @@ class Atlas:
             self._require(what, what in self.manifest.models)
         source = Path(self.manifest.source).name
         return render(story.tell(self), title=self.name, subtitle=source, facts=story.facts(self), path=Path(path))
+
+    def map_figure(self, show: Show = "exemplar", *, clusters: bool = True) -> Figure:
+        """Draw the map.
+
+        Parameters
+        ----------
+        show : {'exemplar', 'mean', 'prototype', 'u-matrix', 'u-matrix-between', 'hits'}
+            In each cell the image nearest to its prototype, the mean of its images, or its prototype decoded (only
+            where the map was learnt from an autoencoder's codes); the distances of neighbouring prototypes, a cell or
+            also a gap between two cells; or how many images each cell holds.
+        clusters : bool
+            Outline and number the clusters.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        InputError, ParameterError, MissingExtraError
+        """
+        for what in ("map", *(["clusters"] if clusters else [])):
+            self._require(what, what in self.manifest.models)
+        return draw_map(self, show, clusters=clusters)
+
+    def map(
+        self, path: str | Path, show: Show = "exemplar", *, width: int = 2400, clusters: bool = True, quality: int = 90
+    ) -> Path:
+        """Write the map as a picture file; a file that is there is replaced.
+
+        Parameters
+        ----------
+        path : path
+            .png, .jpg, .webp or .tif for pixels; .svg or .pdf for vectors.
+        show, clusters
+            As in `map_figure`.
+        width : int
+            In pixels; for vectors 96 of them are an inch.
+        quality : int
+            For .jpg and .webp, 1 to 100.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        return save(self.map_figure(show, clusters=clusters), path, width_px=width, quality=quality)
 
     def _require(self, what: str, there: bool | None = None) -> None:
         there = what in self.images_table.columns if there is None else there

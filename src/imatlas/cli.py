@@ -126,6 +126,35 @@ def report(
     print(f"Report: {path}")
 
 
+@app.command(name="map", epilog="Example: imatlas map photos.atlas -o map.png --show mean")
+def map_(
+    atlas: AtlasFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png, .jpg, .webp, .tif, .svg or .pdf file")],
+    show: Annotated[
+        Literal["exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits"],
+        typer.Option(
+            "--show", help="what each cell shows: an image, the mean of its images, its prototype, or numbers"
+        ),
+    ] = "exemplar",
+    width: Annotated[int, typer.Option("--width", min=16, help="in pixels; .svg and .pdf take 96 to the inch")] = 2400,
+    clusters: Annotated[bool, typer.Option("--clusters/--no-clusters", help="outline and number the clusters")] = True,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Draw the map as one picture, at any size."""
+    from imatlas.plots.export import check_ending
+
+    check_ending(output)
+    _refuse_existing(output, overwrite)
+    opened = _atlas(atlas)
+    opened.map(output, show, width=width, clusters=clusters)
+    som = opened.model("map")
+    if json_:
+        _print_json({"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_})
+    else:
+        print(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
+
+
 @app.command(epilog="Example: imatlas table photos.atlas -o photos.csv")
 def table(
     atlas: AtlasFolder,

@@ -4,6 +4,11 @@ Every function takes tensors on one device and works there. A chunk costs one ma
 |x - c|² = |x|² - 2 x·c + |c|², taken after both sides were shifted by the mean of `centers`, so that data far from the
 origin lose no digits. Distances of winners are then computed again as a plain sum of squares: they are exact to the
 last bits of float32 and zero for equal rows. Memory besides the inputs and outputs stays under `memory` bytes.
+
+With `missing=True` NaN in the rows is a value that is not known. Distances are then over the known values alone, their
+squares scaled up by the number of features over that of known ones, as scikit-learn's `nan_euclidean_distances` does
+(Dixon 1979, "Pattern recognition with partly missing data"). The product gets one more column a feature, 1 where the
+value is known: |x - c|² over the known = |x|² - 2 x·c + known·c².
 """
 
 from __future__ import annotations
@@ -17,6 +22,10 @@ import torch
 MEMORY = 32 * 2**20
 """Bytes for the buffers of one search where the caller names no limit: small enough to stay in a processor's cache."""
 
+CACHE = 4 * 2**20
+"""Bytes of scores and rows that a chunk of the search fills at most: what stays in a core's own cache."""
+
+_GROUP = 32  # centers come in multiples of this, so that the smallest score is found by groups
 _PAD = 64  # rows of a product come in multiples of this, so that a batch of one takes the same path as a batch of many
 _SPARE = 4  # candidates beyond k whose distances are computed exactly before the k nearest are chosen
 
@@ -29,7 +38,9 @@ def as_tensor(array: np.ndarray, device: str | torch.device = "cpu") -> torch.Te
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
 
 
-def nearest(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(
+    X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the nearest center of every row.
 
     Parameters
@@ -38,29 +49,104 @@ def nearest(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> 
         Any real dtype; chunks are converted to the dtype of `centers`.
     centers : Tensor (n_centers, n_features)
         Floating point, on the device of `X`.
+    missing : bool
+        Whether NaN in `X` is a value that is not known.
     memory : int
         Limit in bytes for the buffers.
 
     Returns
     -------
     indices : Tensor (n_samples,) int64
-        Of centers that are equal, or equally far to within rounding, any one.
+        Of centers that are equal, or equally far to within rounding, any one; -1 for a row of which nothing is known.
     squared_distances : Tensor (n_samples,)
+        NaN for a row of which nothing is known.
     """
-    indices = nearest_index(X, centers, memory=memory)
-    return indices, paired_distances(X, centers, indices, memory=memory)
+    indices = nearest_index(X, centers, missing=missing, memory=memory)
+    return indices, paired_distances(X, centers, indices, missing=missing, memory=memory)
 
 
-def nearest_index(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> torch.Tensor:
+def nearest_index(
+    X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY
+) -> torch.Tensor:
     """The first half of `nearest`, for loops that need no distances. Returns indices (n_samples,)."""
     indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
-    for start, stop, scores, _ in _score_chunks(X, centers, memory):
-        torch.argmin(scores, dim=1, out=indices[start:stop])
+    for start, stop, scores, _ in _score_chunks(X, centers, missing, memory):
+        indices[start:stop] = _smallest(scores)
+        if missing:
+            indices[start:stop].masked_fill_(X[start:stop].isnan().all(1), -1)
     return indices
 
 
+def nearest_index_by_shadow(
+    X: torch.Tensor, centers: torch.Tensor, shadows: torch.Tensor, center_shadows: torch.Tensor
+) -> torch.Tensor:
+    """`nearest_index` for rows of many features, exact, at the cost of a search in few.
+
+    The shadow of a row is its coordinates along some orthonormal axes and, as one more, its distance from their plane.
+    Shadows are never farther from each other than what throws them: |x - c|² is the squared distance within the plane
+    plus that of the rests, which is at least the square of the difference of their lengths. So only centers whose
+    shadows are nearer than the best candidate itself have to be looked at: on Fashion-MNIST, with 48 axes and a map of
+    400 cells, 3.
+
+    Parameters
+    ----------
+    X : Tensor (n_samples, n_features)
+    centers : Tensor (n_centers, n_features)
+    shadows, center_shadows : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
+
+    Returns
+    -------
+    indices : Tensor (n_samples,) int64
+    """
+    indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
+    for start, stop, scores, thrown in _score_chunks(shadows, center_shadows, False, MEMORY):
+        rows, best = X[start:stop], _smallest(scores)
+        squared = paired_distances(rows, centers, best)
+        limit = (squared * (1 + 1e-4) - thrown[:, :-1].square().sum(1)) / 2
+        row, center = _below(scores, limit)
+        other = center != best[row]
+        row, center = row[other], center[other]
+        if len(row) > len(rows) * len(centers) // 8:  # the axes hold too little of these rows
+            best = nearest_index(rows, centers)
+        elif len(row):
+            found = _pair_distances(rows, centers, row, center)
+            nearest_found = squared.scatter_reduce(0, row, found, "amin")
+            better = (found == nearest_found[row]) & (found < squared[row])
+            best[row[better]] = center[better]
+        indices[start:stop] = best
+    return indices
+
+
+def _below(scores: torch.Tensor, limit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns (n_found,) of the scores under the limit (n_rows,) of their row; groups are looked at first."""
+    groups = scores.view(len(scores), -1, _GROUP)
+    row, group = (groups.amin(dim=2) < limit[:, None]).nonzero().unbind(1)
+    chosen = groups.view(-1, _GROUP).index_select(0, row * groups.shape[1] + group)
+    at, place = (chosen < limit[row][:, None]).nonzero().unbind(1)
+    return row[at], group[at] * _GROUP + place
+
+
+def _pair_distances(X: torch.Tensor, centers: torch.Tensor, rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Squared distance of `X[rows[i]]` to `centers[others[i]]` (n_pairs,), in pieces that stay in the cache."""
+    squared = torch.empty(len(rows), dtype=centers.dtype, device=X.device)
+    size = max(1, CACHE // (8 * X.shape[1]))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        difference = centers.index_select(0, others[part]).sub_(X.index_select(0, rows[part]))
+        squared[part] = torch.linalg.vector_norm(difference, dim=1).square_()
+    return squared
+
+
+def nearest_two(X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY) -> torch.Tensor:
+    """The nearest and the second nearest center of every row, by the expanded square. Returns (n_samples, 2) int64."""
+    two = torch.empty((len(X), 2), dtype=torch.int64, device=X.device)
+    for start, stop, scores, _ in _score_chunks(X, centers, missing, memory):
+        two[start:stop] = torch.topk(scores[:, : len(centers)], 2, dim=1, largest=False).indices
+    return two
+
+
 def paired_distances(
-    X: torch.Tensor, centers: torch.Tensor, indices: torch.Tensor, *, memory: int = MEMORY
+    X: torch.Tensor, centers: torch.Tensor, indices: torch.Tensor, *, missing: bool = False, memory: int = MEMORY
 ) -> torch.Tensor:
     """Squared distance of row i of `X` to `centers[indices[i]]` as a plain sum of squares. Returns (n_samples,)."""
     squared = torch.empty(len(X), dtype=centers.dtype, device=X.device)
@@ -69,7 +155,12 @@ def paired_distances(
         stop = min(start + rows, len(X))
         difference = centers[indices[start:stop]]
         torch.sub(difference, X[start:stop], out=difference)
-        torch.sum(difference.square_(), dim=1, out=squared[start:stop])
+        if missing:
+            n_known = difference.isnan().logical_not_().sum(1)
+            torch.sum(difference.square_().nan_to_num_(0.0), dim=1, out=squared[start:stop])
+            squared[start:stop] *= X.shape[1] / n_known  # 0 · inf is NaN where nothing is known
+        else:
+            torch.sum(difference.square_(), dim=1, out=squared[start:stop])
     return squared
 
 
@@ -122,20 +213,33 @@ def k_nearest(
     return indices, squared
 
 
-def all_distances(X: torch.Tensor, centers: torch.Tensor, *, memory: int = MEMORY) -> torch.Tensor:
+def all_distances(
+    X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY
+) -> torch.Tensor:
     """Euclidean distance of every row to every center. Returns (n_samples, n_centers), in the dtype of `centers`.
 
     From the expanded square: distances far below those between the centers carry its rounding, about 1e-3 of them.
     """
+    n_features = X.shape[1]
     distances = torch.empty((len(X), len(centers)), dtype=centers.dtype, device=X.device)
-    for start, stop, scores, shifted in _score_chunks(X, centers, memory):
-        squared = scores.mul_(2).add_(shifted.square().sum(1, keepdim=True)).clamp_(min=0)
+    for start, stop, scores, shifted in _score_chunks(X, centers, missing, memory):
+        squared = (
+            scores[:, : len(centers)].mul_(2).add_(shifted[:, :n_features].square().sum(1, keepdim=True)).clamp_(min=0)
+        )
+        if missing:
+            squared *= n_features / shifted[:, n_features:].sum(1, keepdim=True)
         torch.sqrt(squared, out=distances[start:stop])
     return distances
 
 
 def group_sums(
-    X: torch.Tensor, groups: torch.Tensor, n_groups: int, weights: torch.Tensor | None = None, *, memory: int = MEMORY
+    X: torch.Tensor,
+    groups: torch.Tensor,
+    n_groups: int,
+    weights: torch.Tensor | None = None,
+    *,
+    missing: bool = False,
+    memory: int = MEMORY,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add up the rows of each group, in the same order every time.
 
@@ -149,20 +253,26 @@ def group_sums(
     Returns
     -------
     sums : Tensor (n_groups, n_features)
-    totals : Tensor (n_groups,)
-        Total weight of each group.
+    totals : Tensor (n_groups,), with `missing` (n_groups, n_features)
+        Total weight of each group, or of its known values.
     """
+    if missing:
+        known = X.isnan().logical_not_()
+        sums, _ = group_sums(X.nan_to_num(0.0), groups, n_groups, weights, memory=memory)
+        totals, _ = group_sums(known.to(X.dtype), groups, n_groups, weights, memory=memory)
+        return sums, totals
     dtype = X.dtype if X.dtype.is_floating_point else torch.float32
-    weights = torch.ones(len(X), dtype=dtype, device=X.device) if weights is None else weights.to(dtype)
+    counts = torch.ones(len(X), dtype=dtype, device=X.device) if weights is None else weights.to(dtype)
     sums = torch.zeros((n_groups, X.shape[1]), dtype=dtype, device=X.device)
     totals = torch.zeros(n_groups, dtype=dtype, device=X.device)
     width = X.shape[1] + (0 if X.device.type == "cpu" else n_groups)
     rows = max(1, min(len(X), memory // (sums.element_size() * max(1, width))))
     for start in range(0, len(X), rows):
         stop = min(start + rows, len(X))
-        part, weight = groups[start:stop], weights[start:stop]
+        part, weight = groups[start:stop], counts[start:stop]
         if X.device.type == "cpu":
-            sums.index_add_(0, part, X[start:stop] * weight[:, None])
+            values = X[start:stop].to(dtype)
+            sums.index_add_(0, part, values if weights is None else values * weight[:, None])
             totals.index_add_(0, part, weight)
         else:  # index_add_ on a GPU adds in any order; a product with the membership matrix does not
             member = torch.zeros((stop - start, n_groups), dtype=dtype, device=X.device)
@@ -173,30 +283,55 @@ def group_sums(
 
 
 def _score_chunks(
-    X: torch.Tensor, centers: torch.Tensor, memory: int
+    X: torch.Tensor, centers: torch.Tensor, missing: bool, memory: int
 ) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
     """Yield (start, stop, scores, shifted rows) chunk by chunk, in buffers that the next chunk overwrites.
 
-    `scores` (rows, n_centers) is (|x - c|² - |x|²) / 2 after the shift: what orders the centers of a row. The half of
-    |c|² rides in one more column of the product.
+    `scores` (rows, n_centers + padding) is (|x - c|² - |x|²) / 2 after the shift: what orders the centers of a row. The
+    half of |c|² rides in one more column of the product, or with `missing` in as many as there are features. Padding
+    up to a multiple of `_GROUP` is larger than any score.
     """
-    n_centers, n_features = centers.shape
+    n_real, n_features = centers.shape
+    n_centers = -(-n_real // _GROUP) * _GROUP
     shift = centers.mean(0)
-    table = torch.empty((n_features + 1, n_centers), dtype=centers.dtype, device=X.device)
-    torch.sub(shift[:, None], centers.T, out=table[:-1])
-    table[-1] = table[:-1].square().sum(0) / 2
-    rows = memory // (centers.element_size() * (n_centers + n_features + 1))
+    width = n_features + (n_features if missing else 1)
+    table = torch.zeros((width, n_centers), dtype=centers.dtype, device=X.device)
+    table[:n_features, :n_real] = shift[:, None] - centers.T
+    halves = table[:n_features, :n_real].square() / 2
+    table[n_features:, :n_real] = halves if missing else halves.sum(0)
+    table[n_features:, n_real:] = 1e30
+    rows = min(memory, CACHE) // (centers.element_size() * (n_centers + width))
     rows = max(_PAD, min(rows, len(X) + _PAD - 1) // _PAD * _PAD)
-    shifted = torch.zeros((rows, n_features + 1), dtype=centers.dtype, device=X.device)
-    shifted[:, -1] = 1
+    shifted = torch.zeros((rows, width), dtype=centers.dtype, device=X.device)
+    shifted[:, n_features:] = 1
     scores = torch.empty((rows, n_centers), dtype=centers.dtype, device=X.device)
     for start in range(0, len(X), rows):
         stop = min(start + rows, len(X))
         used = stop - start
         padded = -(-used // _PAD) * _PAD
-        torch.sub(X[start:stop], shift, out=shifted[:used, :-1])
+        values = shifted[:used, :n_features]
+        torch.sub(X[start:stop], shift, out=values)
+        if missing:
+            unknown = values.isnan()
+            shifted[:used, n_features:] = ~unknown
+            values.masked_fill_(unknown, 0.0)
         torch.mm(shifted[:padded], table, out=scores[:padded])
-        yield start, stop, scores[:used], shifted[:used, :-1]
+        yield start, stop, scores[:used], shifted[:used]
+
+
+def _smallest(scores: torch.Tensor) -> torch.Tensor:
+    """The place of the smallest of each row (n_rows,).
+
+    torch.argmin takes 2 ns a score on a CPU, three times the product that makes it for 48 features. Here the smallest
+    of each group of 32 is found first, which runs at the speed of memory, then the group, then the place within.
+    """
+    n_rows, n_groups = len(scores), scores.shape[1] // _GROUP
+    if n_groups < 3 or scores.device.type != "cpu":
+        return scores.argmin(dim=1)
+    groups = scores.view(n_rows, n_groups, _GROUP)
+    group = groups.amin(dim=2).min(dim=1).indices
+    chosen = groups.view(-1, _GROUP).index_select(0, group + torch.arange(n_rows) * n_groups)
+    return chosen.min(dim=1).indices + group * _GROUP
 
 
 def _candidates(

@@ -86,7 +86,7 @@ def test_an_empty_cluster_moves_to_a_far_row(blobs):
 
     X = torch.from_numpy(blobs[0])
     start = torch.cat([X[:5], torch.full((1, 8), 1e4)])  # nothing is near the last center
-    centers, _ = lloyd(X, torch.ones(len(X)), start, 100, 0.0)
+    centers, _ = lloyd(X, torch.ones(len(X)), start, 100, 0.0, lambda centers: torch.cdist(X, centers).argmin(1))
     assert float(centers.abs().max()) < 100
 
 
@@ -107,3 +107,13 @@ def test_saved_and_loaded_it_answers_the_same(blobs, tmp_path):
     again = imatlas.artifact.load(tmp_path / "k")
     assert np.array_equal(again.predict(X), model.predict(X))
     assert again.get_params() == model.get_params()
+
+
+def test_many_features_are_grouped_in_few_and_end_in_all(fashion):
+    X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
+    ours = KMeans(n_clusters=20, max_iter=25).fit(X)
+    theirs = sklearn.cluster.KMeans(20, max_iter=25, n_init=1, random_state=0).fit(X)
+    assert ours.inertia_ < 1.01 * theirs.inertia_
+    assert np.array_equal(ours.labels_, ours.predict(X))
+    exact = ((X - ours.cluster_centers_[ours.labels_]).astype(np.float64) ** 2).sum()
+    assert ours.inertia_ == pytest.approx(exact, rel=1e-5)

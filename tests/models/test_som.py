@@ -5,20 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics.pairwise import cosine_distances, nan_euclidean_distances
 
 import imatlas
-from imatlas.metrics.topology import lattice_positions, quantization_error, topographic_error
+from imatlas.metrics.topology import lattice_distances, lattice_positions, quantization_error, topographic_error
+from imatlas.models.batch_map import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
 from imatlas.models.kmeans import KMeans
-from imatlas.models.som import LAST_RADII, SOM, _Lattice, cell_sums, lattice_shape, schedule, torn_bound, update
+from imatlas.models.lattice import Lattice
+from imatlas.models.rows import Rows
+from imatlas.models.som import SOM, lattice_shape
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOPOLOGIES = ["rectangular", "hexagonal"]
+WEIGHTS = "the size of the map follows the number of rows, and a row given twice is two"
+
+
+def cell_sums(X, codebook):
+    rows = Rows(X)
+    return rows.sums(rows.cells(codebook), len(codebook))
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_sklearn_contract(topology):
-    run_checks(SOM(topology=topology))
+    run_checks(SOM(topology=topology), {"check_sample_weight_equivalence_on_dense_data": WEIGHTS})
+
+
+def test_sklearn_contract_on_the_sphere():
+    run_checks(SOM(metric="cosine", toroidal=True), {"check_sample_weight_equivalence_on_dense_data": WEIGHTS})
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -30,14 +44,14 @@ def test_an_epoch_is_the_batch_equation(rng, topology, sigma):
     best = ((X[:, None] - codebook) ** 2).sum(2).argmin(1)
     weights = h[:, best]
     expected = weights @ X / weights.sum(1, keepdims=True)
-    lattice = _Lattice(4, 7, topology, torch.device("cpu"))
+    lattice = Lattice(4, 7, topology)
     first = torch.tensor(codebook).float()
     found = update(cell_sums(torch.tensor(X).float(), first), first, lattice, sigma)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_a_unit_that_no_row_reaches_keeps_its_place():
-    lattice = _Lattice(1, 30, "rectangular", torch.device("cpu"))
+    lattice = Lattice(1, 30, "rectangular")
     codebook = torch.linspace(0, 29, 30)[:, None]
     found = update(cell_sums(torch.zeros(5, 1), codebook), codebook, lattice, 0.5)
     assert found[0] == 0
@@ -132,7 +146,7 @@ def test_the_schedule_falls_rests_and_closes():
     steps = schedule(20, 10.0, 0.6, 50_000, 100)
     radii = [sigma for sigma, _ in steps]
     assert radii == sorted(radii, reverse=True)
-    assert steps[0] == (10.0, 1500)
+    assert steps[0] == (10.0, 1000)  # of a lattice of 13 cells
     assert steps[-1] == (0.6, 50_000)
     assert len(steps) == 20
     assert schedule(1, 10.0, 0.6, 50, 100) == [(0.6, 50)]
@@ -148,11 +162,12 @@ def test_the_last_radius_follows_the_data(rng):
 
 def test_left_out_rows_are_judged_by_a_map_made_without_them(rng):
     X = torch.tensor(rng.normal(size=(100, 6))).float()
-    lattice = _Lattice(4, 5, "hexagonal", X.device)
+    lattice = Lattice(4, 5, "hexagonal")
     codebook = torch.tensor(rng.normal(size=(20, 6))).float()
     cells = torch.cdist(X, codebook).argmin(1)
     torn = 0
-    for fold in torch.arange(100).tensor_split(5):
+    for first in range(5):
+        fold = torch.arange(first, 100, 5)
         kept = torch.ones(100, dtype=torch.bool)
         kept[fold] = False
         left = update(cell_sums(X[kept], codebook), codebook, lattice, 0.8)
@@ -161,7 +176,7 @@ def test_left_out_rows_are_judged_by_a_map_made_without_them(rng):
             torn += float((lattice.positions[best] - lattice.positions[second]).norm()) > 1.01
     share = torn / 100
     expected = share + (share * (1 - share) / 100) ** 0.5
-    found = torn_bound(X, torch.arange(100), cells, cell_sums(X, codebook), codebook, lattice, 0.8)
+    found = torn_bound(Rows(X), cells, cell_sums(X, codebook), codebook, lattice, 0.8)
     assert found == pytest.approx(expected)
 
 
@@ -173,11 +188,10 @@ def test_poor_data_gives_a_finite_map(X):
         assert np.isfinite(som.project(X)).all()
 
 
-@pytest.mark.parametrize(("bad", "message"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_nan_and_inf_are_refused(bad, message):
+def test_inf_is_refused():
     X = np.zeros((10, 2))
-    X[3, 1] = bad
-    with pytest.raises(ValueError, match=message):
+    X[3, 1] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
         SOM().fit(X)
 
 
@@ -193,3 +207,180 @@ def test_saved_and_loaded_it_answers_the_same(rng, tmp_path):
     again = imatlas.artifact.load(tmp_path / "map")
     assert np.array_equal(again.project(X), som.project(X))
     assert (again.rows_, again.cols_, again.schedule_) == (som.rows_, som.cols_, som.schedule_)
+
+
+def with_gaps(rng, X, share=0.3):
+    X = X.copy()
+    X[rng.random(X.shape) < share] = np.nan
+    return X
+
+
+def test_distances_with_gaps_are_those_over_the_known_values(rng):
+    X = with_gaps(rng, rng.normal(size=(300, 6)).astype(np.float32))
+    X[7] = np.nan
+    som = SOM(rows=4, cols=5).fit(X)
+    expected = nan_euclidean_distances(X, som.codebook_)
+    np.testing.assert_allclose(som.transform(X), expected, atol=1e-4)
+    known = np.arange(300) != 7
+    assert np.array_equal(som.predict(X)[known], expected[known].argmin(1))
+    np.testing.assert_allclose(-som.score_samples(X)[known], expected[known].min(1), atol=1e-4)
+    assert som.predict(X)[7] == -1
+    assert som.cells_[7].tolist() == [-1, -1]
+    assert np.isnan(som.inverse_transform(som.predict(X))[7]).all()
+    assert np.isnan(som.project(X)[7]).all()
+    assert np.isfinite(som.codebook_).all()
+
+
+def test_an_epoch_with_gaps_is_the_batch_equation_over_known_values(rng):
+    X, codebook = with_gaps(rng, rng.normal(size=(300, 5))), rng.normal(size=(12, 5))
+    best = nan_euclidean_distances(X, codebook).argmin(1)
+    positions = lattice_positions(3, 4, "rectangular")
+    h = np.exp(-((positions[:, None] - positions) ** 2).sum(2) / 2)[:, best]
+    expected = h @ np.nan_to_num(X) / (h @ ~np.isnan(X))
+    rows, first = Rows(torch.tensor(X).float(), missing=True), torch.tensor(codebook).float()
+    found = update(rows.sums(rows.cells(first), 12), first, Lattice(3, 4, "rectangular"), 1.0)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_without_gaps_the_way_for_gaps_gives_the_same_map(rng):
+    X = rng.normal(size=(500, 4)).astype(np.float32)
+    one_gap = np.vstack([X, np.full((1, 4), np.nan, np.float32)])
+    np.testing.assert_allclose(
+        SOM(rows=5, cols=5).fit(one_gap).codebook_, SOM(rows=5, cols=5).fit(X).codebook_, atol=1e-4
+    )
+
+
+def test_a_third_of_the_values_missing_costs_little(fashion):
+    X = fashion[0].reshape(-1, 784)[:, ::4].astype(np.float32) / 255
+    train, held_out = X[:6000], X[6000:]
+    gaps = with_gaps(np.random.default_rng(0), train)
+    with_all, without = (SOM(rows=8, cols=8, final_sigma=0.7).fit(x) for x in (train, gaps))
+    ratio = quantization_error(held_out, without.codebook_) / quantization_error(held_out, with_all.codebook_)
+    assert ratio < 1.05
+
+
+def test_nothing_to_learn_from_is_said():
+    with pytest.raises(ValueError, match="There is no row to learn from"):
+        SOM().fit(np.full((4, 3), np.nan))
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        SOM().fit(np.ones((4, 3)), sample_weight=np.zeros(4))
+
+
+def test_a_weight_counts_like_as_many_rows(rng):
+    X = rng.normal(size=(200, 3)).astype(np.float32)
+    weights = rng.integers(0, 4, 200)
+    make = lambda: SOM(rows=4, cols=4, final_sigma=0.7)  # noqa: E731
+    weighted = make().fit(X, sample_weight=weights)
+    repeated = make().fit(np.repeat(X, weights, axis=0))
+    np.testing.assert_allclose(weighted.codebook_, repeated.codebook_, atol=1e-3)
+    assert not np.allclose(weighted.codebook_, make().fit(X).codebook_, atol=1e-3)
+
+
+def test_cosine_looks_at_directions_alone(rng):
+    X = rng.normal(size=(400, 5)).astype(np.float32)
+    som = SOM(rows=4, cols=4, metric="cosine").fit(X)
+    longer = X * rng.uniform(0.1, 10, size=(400, 1)).astype(np.float32)
+    assert np.array_equal(som.predict(longer), som.predict(X))
+    np.testing.assert_allclose(som.transform(X), cosine_distances(X, som.codebook_), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(som.codebook_, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(-som.score_samples(X), cosine_distances(X, som.codebook_).min(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_torus_closes(rng, topology):
+    angle = rng.uniform(0, 2 * np.pi, size=(4000, 2))
+    X = np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    errors = {}
+    for toroidal in (False, True):
+        som = SOM(rows=12, cols=12, topology=topology, toroidal=toroidal, final_sigma=0.7).fit(X)
+        errors[toroidal] = topographic_error(X, som.codebook_, 12, 12, topology, toroidal)
+    assert errors[True] < 0.05
+    assert errors[False] > errors[True]
+    places = som.project(X)
+    assert np.isfinite(places).all()
+
+
+def test_the_spread_on_a_torus_wraps(rng):
+    for topology in TOPOLOGIES:
+        lattice = Lattice(6, 8, topology, toroidal=True)
+        cells = np.arange(48)
+        h = np.exp(-(lattice_distances(cells[:, None], cells, 6, 8, topology, True) ** 2) / (2 * 0.8**2))
+        values = rng.normal(size=(48, 3)).astype(np.float32)
+        np.testing.assert_allclose(lattice.spread(torch.tensor(values), 0.8).numpy(), h @ values, atol=1e-5)
+    with pytest.raises(ValueError, match="needs an even number of rows"):
+        SOM(rows=5, cols=4, topology="hexagonal", toroidal=True).fit(rng.normal(size=(50, 3)))
+
+
+def test_searching_near_the_last_cells_finds_what_a_full_search_finds(rng):
+    X = rng.random((4000, 2)).astype(np.float32)
+    som = SOM(rows=32, cols=32, final_sigma=0.7).fit(X)
+    for toroidal in (False, True):
+        lattice = Lattice(32, 32, "rectangular", toroidal)
+        rows, codebook = Rows(torch.tensor(X)), torch.tensor(som.codebook_)
+        before = rows.cells(codebook)
+        moved = codebook + 0.002 * torch.randn(codebook.shape, generator=torch.Generator().manual_seed(0))
+        near = search_near(rows, moved, before, lattice)
+        assert (near == rows.cells(moved)).float().mean() > 0.999  # rows between two cells fall either way
+        assert not torch.equal(near, before)
+    tile_of, windows = lattice.tiles()
+    assert all(cell in windows[tile] for cell, tile in enumerate(tile_of.tolist()))
+
+
+def test_a_coarse_lattice_grows_into_a_fine_one(rng):
+    for topology in TOPOLOGIES:
+        coarse, fine = Lattice(6, 6, topology), Lattice(12, 12, topology)
+        codebook = coarse.sheet(torch.zeros(2), torch.eye(4, 2), torch.ones(4))
+        grown = coarse.resampled(codebook, fine)
+        np.testing.assert_allclose(grown.mean(0).numpy(), 0, atol=0.02)
+        assert np.corrcoef(grown[:, 0], fine.positions[:, 0])[0, 1] > 0.99
+        assert np.corrcoef(grown[:, 1], fine.positions[:, 1])[0, 1] > 0.99
+    assert [coarseness(s) for s in (0.5, 1.9, 2, 3.9, 4, 9)] == [1, 1, 2, 2, 4, 8]
+
+
+def test_more_rows_go_on_where_the_last_ended(rng):
+    X = rng.random((6000, 2)).astype(np.float32)
+    som = SOM(rows=8, cols=8, final_sigma=0.6)
+    errors = []
+    for part in np.array_split(np.vstack([X, X]), 60):
+        som.partial_fit(part)
+        errors.append(quantization_error(X, som.codebook_))
+    assert som.n_seen_ == 12_000
+    assert errors[-1] < 0.9 * errors[0]
+    assert errors[-1] < 1.1 * quantization_error(X, SOM(rows=8, cols=8, final_sigma=0.6).fit(X).codebook_)
+    assert topographic_error(X, som.codebook_, 8, 8, "rectangular") < 0.1
+    fitted = SOM(rows=8, cols=8).fit(X)
+    before = fitted.codebook_.copy()
+    fitted.partial_fit(X[:50])
+    assert fitted.n_seen_ == 6050
+    assert 0 < np.abs(fitted.codebook_ - before).max() < 0.1  # it moves, and is not learnt anew
+
+
+def test_rows_that_come_one_by_one_and_with_gaps(rng):
+    X = with_gaps(rng, rng.normal(size=(500, 3)).astype(np.float32), 0.1)
+    som = SOM(rows=3, cols=3)
+    for row in X:
+        if not np.isnan(row).all():
+            som.partial_fit(row[None])
+    assert np.isfinite(som.codebook_).all()
+    assert len(np.unique(som.predict(X))) >= 8
+
+
+def test_many_features_are_searched_in_few_and_the_errors_stay(fashion):
+    X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
+    train, held_out = X[:8000], X[8000:]
+    reduced = SOM(rows=10, cols=10, final_sigma=0.7).fit(train)
+    whole = SOM(rows=10, cols=10, final_sigma=0.7).fit(np.vstack([train, np.full((1, 784), np.nan)]))
+    errors = [quantization_error(held_out, som.codebook_) for som in (reduced, whole)]
+    assert errors[0] < 1.01 * errors[1]
+    assert np.array_equal(reduced.cells_[:, 0] * 10 + reduced.cells_[:, 1], reduced.predict(train))
+
+
+def test_soft_cells_share_a_row_among_cells_that_touch(rng):
+    X = rng.random((300, 2)).astype(np.float32)
+    som = SOM(rows=5, cols=5).fit(X)
+    shares = som.soft_cells(X)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    assert np.array_equal(shares.argmax(1), som.predict(X))
+    assert (shares > 0).sum(1).max() <= 9
+    soft, hard = som.inverse_transform(shares), som.inverse_transform(som.predict(X))
+    assert np.linalg.norm(X - soft, axis=1).mean() < np.linalg.norm(X - hard, axis=1).mean()

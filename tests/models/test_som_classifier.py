@@ -113,7 +113,8 @@ def test_the_told_accuracy_is_that_of_rows_never_seen(rng):
         true.append(model.score(X[1500:], y[1500:]))
         assert (model.n_folds_, model.n_labelled_) == (5, 120)
     assert 0.5 < np.mean(true) < 0.98
-    assert abs(np.mean(told) - np.mean(true)) < 0.04
+    # folds learn from fewer labels, so it may tell too little; it must not flatter
+    assert -0.08 < np.mean(told) - np.mean(true) < 0.04
     assert np.mean(errors) == pytest.approx(math.sqrt(np.mean(true) * (1 - np.mean(true)) / 120), rel=0.3)
 
 

@@ -15,7 +15,7 @@ from imatlas.disk import write_file
 from imatlas.errors import InputError
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
-_BY_SUFFIX: dict[str, Format] = {
+SUFFIXES: dict[str, Format] = {
     ".png": "png",
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
@@ -23,6 +23,7 @@ _BY_SUFFIX: dict[str, Format] = {
     ".tif": "tiff",
     ".tiff": "tiff",
 }
+"""The format that the ending of a name says."""
 
 
 def encode(
@@ -103,7 +104,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) ->
         If the ending is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
     """
     path = Path(path)
-    format = _BY_SUFFIX.get(path.suffix.lower())
+    format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")
     write_file(path, encode(pixels, format, quality=quality))

@@ -6,7 +6,9 @@ Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful s
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,7 +20,31 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from imatlas.devices import pick_device
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.nearest import all_distances, as_tensor, group_sums, nearest, nearest_index, paired_distances
+from imatlas.models.rows import Rows, principal_axes
+from imatlas.nearest import (
+    all_distances,
+    as_tensor,
+    group_sums,
+    nearest,
+    nearest_index,
+    nearest_index_by_shadow,
+    paired_distances,
+)
+
+N_COMPONENTS = 64
+"""Principal components in which rows of many features are grouped before the last iterations."""
+
+N_SHADOW = 96
+"""Principal components in which the exact search looks first; rows of twice as many features have many."""
+
+SAMPLE = 4096
+"""Rows from which principal axes are taken; fewer are grouped as they are."""
+
+WHOLE = 2
+"""Iterations at the end that look at all features."""
+
+Search = Callable[[torch.Tensor], torch.Tensor]
+"""Centers (n_clusters, n_features) -> the nearest of each row (n_samples,)."""
 
 
 @estimator
@@ -26,7 +52,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     """Group rows around `n_clusters` centers so that the squared distances to them are small (Lloyd's iterations).
 
     One iteration costs one float32 matrix product, O(n_samples · n_clusters · n_features); memory besides the input
-    stays under some 64 MB. The same seed gives the same result bit for bit on one machine and thread count.
+    stays under some 64 MB. Rows of 192 features or more are first grouped in their 64 leading principal components (97
+    more numbers a row); the last iterations, at least 2 of `max_iter`, and the labels are exact in all. The same seed
+    gives the same result bit for bit on one machine and thread count.
 
     Attributes
     ----------
@@ -75,15 +103,29 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
         rows, weights = as_tensor(X, self._device()), as_tensor(weight, self._device())
         generator = torch.Generator().manual_seed(self._seed())
-        tolerance = self.tol * float(X.var(axis=0, dtype=np.float64).mean())
+        some = rows[:: max(1, len(rows) // 16384)]
+        tolerance = self.tol * float(some.var(dim=0, correction=0).mean()) if self.tol > 0 else 0.0
+        search: Search = functools.partial(nearest_index, rows)
+        few = rows
+        if rows.shape[1] >= 2 * N_SHADOW and len(rows) >= SAMPLE:
+            plane = principal_axes(Rows(rows, weights=weights), N_SHADOW, SAMPLE, generator, self._seed())
+            shadows = plane.shadows(rows)
+            few = shadows[:, :N_COMPONENTS]
+            search = lambda centers: nearest_index_by_shadow(rows, centers, shadows, plane.shadows(centers))  # noqa: E731
         best: tuple[float, torch.Tensor, torch.Tensor, int] | None = None
         for _ in range(self.n_init):
-            start = first_centers(rows, weights, self.n_clusters, self.init, generator)
-            centers, n_iter = lloyd(rows, weights, start, self.max_iter, tolerance)
-            labels, squared = nearest(rows, centers)
+            start = first_centers(few, weights, self.n_clusters, self.init, generator)
+            n_few = 0
+            if few is not rows:
+                rounds = max(0, self.max_iter - WHOLE)
+                start, n_few = lloyd(few, weights, start, rounds, tolerance, functools.partial(nearest_index, few))
+                start = moved_centers(rows, weights, nearest_index(few, start), plane.lift(start))
+            centers, n_iter = lloyd(rows, weights, start, self.max_iter - n_few, tolerance, search)
+            labels = search(centers)
+            squared = paired_distances(rows, centers, labels)
             inertia = float((squared.double() * weights).sum())
             if best is None or inertia < best[0]:
-                best = (inertia, centers, labels, n_iter)
+                best = (inertia, centers, labels, n_few + n_iter)
         assert best is not None
         self.inertia_, self.n_iter_ = best[0], best[3]
         self.cluster_centers_, self.labels_ = best[1].cpu().numpy(), best[2].cpu().numpy()
@@ -173,25 +215,33 @@ def _draw(mass: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tenso
 
 
 def lloyd(
-    X: torch.Tensor, weights: torch.Tensor, centers: torch.Tensor, max_iter: int, tolerance: float
+    X: torch.Tensor,
+    weights: torch.Tensor,
+    centers: torch.Tensor,
+    max_iter: int,
+    tolerance: float,
+    search: Search,
 ) -> tuple[torch.Tensor, int]:
-    """Move centers to the mean of their rows until they rest. Returns the centers and the number of iterations.
-
-    A center without rows moves to the row farthest from its own center.
-    """
+    """Move centers to the mean of their rows until they rest. Returns the centers and the number of iterations."""
     labels = torch.full((len(X),), -1, dtype=torch.int64, device=X.device)
     for n_iter in range(1, max_iter + 1):
-        previous, labels = labels, nearest_index(X, centers)
+        previous, labels = labels, search(centers)
         if torch.equal(previous, labels):
             return centers, n_iter
-        sums, totals = group_sums(X, labels, len(centers), weights)
-        moved = torch.where(totals[:, None] > 0, sums / totals.clamp(min=1e-30)[:, None], centers)
-        empty = torch.nonzero(totals <= 0)[:, 0]
-        if len(empty):
-            far = paired_distances(X, centers, labels) * (weights > 0)
-            moved[empty] = X[torch.topk(far, len(empty)).indices]
+        moved = moved_centers(X, weights, labels, centers)
         shift = float((moved - centers).square().sum())
         centers = moved
-        if shift <= tolerance and not len(empty):
+        if shift <= tolerance and len(labels.unique()) == len(centers):
             return centers, n_iter
     return centers, max_iter
+
+
+def moved_centers(X: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """The mean of the rows of each label (n_clusters, n_features); one without rows moves to a row far from its own."""
+    sums, totals = group_sums(X, labels, len(centers), weights)
+    moved = torch.where(totals[:, None] > 0, sums / totals.clamp(min=1e-30)[:, None], centers)
+    empty = torch.nonzero(totals <= 0)[:, 0]
+    if len(empty):
+        far = paired_distances(X, centers, labels) * (weights > 0)
+        moved[empty] = X[torch.topk(far, len(empty)).indices]
+    return moved

@@ -12,7 +12,8 @@ from typing import Any
 from imatlas._version import __version__
 from imatlas.disk import write_file
 from imatlas.errors import InputTypeError
-from imatlas.report.lattice import PITCH, Lattice, gaps, label_places, outlines, rounded
+from imatlas.lattice import PITCH, Lattice, label_places
+from imatlas.report.lattice import gaps, outlines, rounded
 from imatlas.report.pictures import Pictures
 from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_view, scatter_view
 from imatlas.report.text import cluster_name, images, is_number, plain, shortened, words
@@ -229,7 +230,8 @@ class _Page:
         # On a large map lines and numbers of a fixed size would be too small to see.
         badge = min(max(15.0, 1.35 * max(panel.columns, panel.rows)), 40.0)
         stroke = min(max(3.4, 0.27 * max(panel.columns, panel.rows)), 7.0)
-        places = label_places(lattice, panel.cells)
+        clusters = {(cell.row, cell.column): cell.cluster for cell in panel.cells}
+        places = label_places(lattice, clusters)
         return {
             "rows": by_row,
             "n_rows": panel.rows,
@@ -241,7 +243,7 @@ class _Page:
             "ring": rounded(corners, 0.97, 9.0 if panel.topology == "rectangular" else 6.0),
             "tile": max(abs(y) for _, y in corners),
             "stroke": stroke,
-            "outlines": outlines(lattice, panel.cells, inset=stroke / 2 + 0.2),
+            "outlines": outlines(lattice, clusters, inset=stroke / 2 + 0.2),
             "labels": [(cluster, *lattice.center(*place)) for cluster, place in places.items() if cluster >= 0]
             if len(sizes) > 1
             else [],

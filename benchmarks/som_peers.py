@@ -1,0 +1,219 @@
+"""Self-organizing maps side by side: `python -m benchmarks som_peers [--sizes 20,50] [--seeds 3] [--only table,curve]`.
+
+imatlas beside XPySom, IntraSOM, torchsom, MiniSom, Somoclu and ten lines of NumPy, all on one core, each swept over
+epochs and last radii; peers that are not installed are left out and named. Each peer needs an environment of its own:
+`python -m venv benchmarks/.envs/X && benchmarks/.envs/X/bin/pip install -r benchmarks/peers/som_X.txt`.
+Runs are kept (see `_som_runs.py`); those of imatlas are run anew when its code changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import _som_checks, _som_curve
+from benchmarks._som_runs import default_prefix, installed, measured, ours_of, sets, settings_of, split_prefix
+from benchmarks._table import save_table
+
+PEERS = ("numpy", "xpysom", "intrasom", "torchsom", "somoclu", "minisom")
+BATCH = ("numpy", "xpysom", "intrasom")
+"""Fast enough to be swept in full."""
+
+EPOCHS = (3, 5, 10, 20)
+RADII = (2.0, 1.5, 1.0, 0.7, 0.5)
+OURS: tuple[float | None, ...] = (None, 1.5, 1.0, 0.85, 0.7, 0.6, 0.5)
+DECISIVE: tuple[float | None, ...] = (None, 1.0, 0.7, 0.5)
+"""Our last radii that the table of speed compares at; None is the default."""
+
+TURNS = 3
+PARTS = ("sweep", "table", "curve", "hexagons", "scaling", "missing", "twice")
+Run = dict[str, Any]
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks som_peers")
+    parser.add_argument("--sizes", default="20,50")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", default=",".join(sets()))
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--only", default=",".join(PARTS), help="a part of: " + ",".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="few settings and one seed: does everything run?")
+    parser.add_argument("--prefix", default=default_prefix(), help="a command that each run goes through")
+    options = parser.parse_args(argv)
+    prefix, parts = split_prefix(options.prefix), options.only.split(",")
+    sizes, names = [int(side) for side in options.sizes.split(",")], options.data.split(",")
+    peers = [peer for peer in options.peers.split(",") if installed(peer)]
+    seeds = 1 if options.quick else options.seeds
+    if "sweep" in parts:
+        for side, data, peer in itertools.product(sizes, names, peers):
+            _swept(peer, data, side, prefix, options.quick)
+    if "table" in parts:
+        rows = [row for side in sizes for data in names for row in _compare(data, side, peers, prefix, options.quick)]
+        _table(rows, [peer for peer in PEERS if not installed(peer)])
+    if "curve" in parts:
+        swept = [peer for peer in BATCH if peer in peers]
+        _som_curve.curves(sizes, names, swept, OURS, RADII, seeds, prefix)
+    if "hexagons" in parts:
+        _som_checks.hexagons(peers, RADII, prefix)
+    if "scaling" in parts:
+        _som_checks.scaling(prefix, quick=options.quick)
+    if "missing" in parts:
+        _som_checks.missing(seeds, prefix)
+    if "twice" in parts:
+        _som_checks.twice(prefix)
+
+
+def sweep(peer: str, side: int, quick: bool) -> Iterator[Run]:
+    """The settings that a peer is tried at. Slow ones get the few told in the notes."""
+    if quick:
+        yield settings_of(side, 3, 0.7)
+    elif peer in BATCH:
+        for n_epochs in EPOCHS[: 4 if side <= 30 else 3]:
+            for radius in RADII:
+                yield settings_of(side, n_epochs, radius)
+                if n_epochs <= 5 and radius < side / 10:
+                    yield settings_of(side, n_epochs, radius, sigma=side / 10)
+                if n_epochs in (5, 10) and peer != "numpy":
+                    yield settings_of(side, n_epochs, radius, sigma=side / 2, init="random")
+    elif peer == "torchsom" and side <= 30:
+        for n_epochs, radius in ((3, 1.0), (3, 0.7), (10, 1.0), (10, 0.7), (10, 0.5)):
+            yield settings_of(side, n_epochs, radius)
+    elif peer in ("torchsom", "somoclu"):
+        yield settings_of(side, 3, 0.7)
+    elif side <= 30:
+        yield settings_of(side, 1, 0.7)
+
+
+def _swept(peer: str, data: str, side: int, prefix: list[str], quick: bool) -> list[Run]:
+    runs = []
+    for chosen in sweep(peer, side, quick):
+        run = measured(peer, data, chosen, prefix=prefix)
+        if "failed" in run:
+            print(f"{peer}, {data}, {_told(chosen)}: {run['failed']}", flush=True)
+        else:
+            runs.append(run)
+    return runs
+
+
+def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: bool) -> Iterator[list[Any]]:
+    """One row for each of our decisive settings and each peer."""
+    swept = {peer: _swept(peer, data, side, prefix, quick) for peer in peers}
+    for radius in DECISIVE[:1] if quick else DECISIVE:
+        ours = measured("imatlas", data, ours_of(side, radius), prefix=prefix)
+        if "failed" in ours:
+            yield [data, side, radius or "default", None, None, None, "imatlas failed: " + ours["failed"]]
+            continue
+        found = {peer: fastest(swept[peer], ours) for peer in peers}
+        readings = given_ours(side, ours).items()
+        equal = [(peer, name, chosen) for peer in peers if peer in BATCH for name, chosen in readings]
+        timed = [("imatlas", ours["settings"])]
+        timed += [(peer, run["settings"]) for peer, run in found.items() if run]
+        timed += [(peer, chosen) for peer, _, chosen in equal]
+        turns = [
+            [measured(peer, data, chosen, prefix=prefix, turn=turn) for peer, chosen in timed]
+            for turn in range(1 if quick else TURNS)
+        ]
+        medians = [_median([turn[i] for turn in turns]) for i in range(len(timed))]
+        yield from _rows(data, side, radius, medians, found, [(peer, name) for peer, name, _ in equal])
+
+
+def fastest(runs: list[Run], ours: Run) -> Run | None:
+    """The fastest run that reaches our quantization error within 1 % at no worse topographic error."""
+    reached = [run for run in runs if run["qe"] <= 1.01 * ours["qe"] and run["te"] <= ours["te"]]
+    return min(reached, key=lambda run: run["seconds"], default=None)
+
+
+def given_ours(side: int, ours: Run) -> dict[str, Run]:
+    """The settings of a peer with our number of epochs and radii, for three readings of our number of rows.
+
+    Ours sees more rows from epoch to epoch, a peer the same in each: those of our first epoch, of our largest one
+    short of the whole set, or as many as make the visits of all epochs equal.
+    """
+    schedule = ours["schedule"]
+    seen = [n_rows for _, n_rows in schedule]
+    largest = max((n_rows for n_rows in seen if n_rows < max(seen)), default=seen[0])
+    readings = {"first": seen[0], "largest early": largest, "mean": round(statistics.fmean(seen))}
+    (first, _), (last, _) = schedule[0], schedule[-1]
+    return {
+        name: settings_of(side, len(schedule), last, sigma=first, n_rows=n_rows) for name, n_rows in readings.items()
+    }
+
+
+def _median(runs: list[Run]) -> Run:
+    return {
+        **runs[0],
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "peak_mb": statistics.median(run["peak_mb"] for run in runs),
+    }
+
+
+def _rows(
+    data: str,
+    side: int,
+    radius: float | None,
+    medians: list[Run],
+    found: dict[str, Run | None],
+    equal: list[tuple[str, str]],
+) -> Iterator[list[Any]]:
+    ours, *others = medians
+    name = f"{side} x {side}"
+    used = f"{radius}" if radius else f"default ({ours['schedule'][-1][0]:.2f})"
+    yield [data, name, used, "imatlas", f"{len(ours['schedule'])} epochs", *_numbers(ours), None]
+    reached = [peer for peer, run in found.items() if run]
+    for peer, run in zip(reached, others, strict=False):
+        ratio = run["seconds"] / ours["seconds"]
+        yield [data, name, used, peer, _told(run["settings"]), *_numbers(run), ratio]
+    for peer in (peer for peer, run in found.items() if not run):
+        yield [data, name, used, peer, "none of its runs reaches it", None, None, None, None, None]
+    for (peer, reading), run in zip(equal, others[len(reached) :], strict=True):
+        ratio = run["seconds"] / ours["seconds"]
+        yield [
+            data,
+            name,
+            used,
+            f"{peer}, our epochs and {reading} rows",
+            _told(run["settings"]),
+            *_numbers(run),
+            ratio,
+        ]
+
+
+def _numbers(run: Run) -> list[float]:
+    return [run["seconds"], run["qe"], run["te"], run["peak_mb"]]
+
+
+def _told(settings: Run) -> str:
+    rows = f", {settings['n_rows']} rows" if settings.get("n_rows") else ""
+    radii = f"radius {settings['sigma']:.3g} to {settings['final_sigma']:.3g}"
+    return f"{settings['n_epochs']} epochs, {radii}, {settings['init']} start{rows}"
+
+
+def _table(rows: list[list[Any]], absent: list[str]) -> None:
+    save_table(
+        "som_peers",
+        "Self-organizing maps side by side: the fastest run of each library that reaches our errors (one core)",
+        ["data", "map", "our last radius", "library", "settings", "seconds", "QE", "TE", "peak PSS MB", "times ours"],
+        [[*row, *[None] * (10 - len(row))] for row in rows],
+        [
+            "60,000 training rows; QE (mean distance to the best cell) and TE (share of rows whose two best cells do "
+            "not touch, of 8) on the 10,000 test rows, by one function for all. pixels784: Fashion-MNIST, 0 to 1; "
+            "pca64: its 64 leading principal components.",
+            "A peer's row is the fastest of its swept runs whose QE is within 1 % of ours at no worse TE. Swept: "
+            f"{', '.join(map(str, EPOCHS))} epochs (20 not at 50 x 50), last radius "
+            f"{', '.join(map(str, RADII))}, first radius a fifth of the side (3 and 5 epochs: also a tenth) "
+            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). "
+            "Slow ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom "
+            "one epoch at 20 x 20 alone.",
+            "Our epochs and rows: the peer learns as many epochs as ours with our first and last radius, on one subset "
+            "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, as our largest "
+            "one short of all, or as the mean of ours (equal visits). All three are shown, with the errors they reach.",
+            f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
+            "core each; imports and a first matrix product are not counted. Peak: whole process with its input.",
+            *([f"Not installed here: {', '.join(absent)}."] if absent else []),
+            "Targets: at least 15 times the fastest peer, 4 times the same peer with our rows and epochs, and 4 times "
+            "NumPy.",
+        ],
+    )

@@ -1,0 +1,128 @@
+"""Rows as a map learns from them: gaps, weights, and the few principal components that hold most of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.utils.extmath import randomized_svd
+from torch import Tensor
+
+from imatlas.nearest import group_sums, nearest_index, nearest_two
+
+CHUNK = 8192
+"""Rows that are projected at a time."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from or to place.
+
+    Attributes
+    ----------
+    values : Tensor (n_rows, n_features) float32
+        NaN where a value is not known.
+    missing : bool
+        Whether any is.
+    weights : Tensor (n_rows,), optional
+    """
+
+    values: Tensor
+    missing: bool = False
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: Tensor) -> Rows:
+        """Some of the rows, or these very rows where `index` names all."""
+        if len(index) == len(self):
+            return self
+        return Rows(self.values[index], self.missing, None if self.weights is None else self.weights[index])
+
+    def cells(self, codebook: Tensor) -> Tensor:
+        """The best matching unit of each row (n_rows,); -1 where nothing is known."""
+        return nearest_index(self.values, codebook, missing=self.missing)
+
+    def two_cells(self, codebook: Tensor) -> Tensor:
+        """The two best matching units of each row (n_rows, 2)."""
+        return nearest_two(self.values, codebook, missing=self.missing)
+
+    def sums(self, cells: Tensor, n_cells: int) -> Tensor:
+        """The weighted sum of the rows of each cell, beside it their total weight: (n_cells, n_features + 1).
+
+        Where values are missing the weight is another for each feature: (n_cells, 2 n_features).
+        """
+        sums, totals = group_sums(self.values, cells, n_cells, self.weights, missing=self.missing)
+        return torch.cat([sums, totals.view(n_cells, -1)], dim=1)
+
+    def on_the_sphere(self) -> Rows:
+        """Each row at length 1; where values are missing, as if they were like the known ones. Zeros stay zeros."""
+        known = torch.nan_to_num(self.values)
+        length = known.square().sum(1, keepdim=True)
+        if self.missing:
+            length *= self.values.shape[1] / self.values.isnan().logical_not().sum(1, keepdim=True).clamp(min=1)
+        return Rows(self.values / length.sqrt_().clamp_(min=1e-30), self.missing, self.weights)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Principal axes of a sample of rows.
+
+    Attributes
+    ----------
+    mean : Tensor (n_features,)
+    axes : Tensor (n_axes, n_features)
+        Zeros where the rows have fewer dimensions.
+    deviations : Tensor (n_axes,)
+        Standard deviations along them.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    deviations: Tensor
+
+    def shadows(self, X: Tensor) -> Tensor:
+        """Points along the axes, and beside it their distance from the plane (n, n_axes + 1)."""
+        thrown = torch.empty((len(X), len(self.axes) + 1), device=self.axes.device)
+        for start in range(0, len(X), CHUNK):
+            part, out = X[start : start + CHUNK] - self.mean, thrown[start : start + CHUNK]
+            torch.mm(part, self.axes.T, out=out[:, :-1])
+            rest = torch.linalg.vector_norm(part, dim=1).square_() - out[:, :-1].square().sum(1)
+            out[:, -1] = rest.clamp_(min=0).sqrt_()
+        return thrown
+
+    def lift(self, projected: Tensor) -> Tensor:
+        """Where points along the first axes (n, n_first) lie among the rows (n, n_features)."""
+        return torch.addmm(self.mean, projected, self.axes[: projected.shape[1]])
+
+    def of_itself(self, n_first: int) -> Plane:
+        """The first axes as points along them have them."""
+        eye = torch.eye(n_first, device=self.axes.device)
+        return Plane(self.mean.new_zeros(n_first), eye, self.deviations[:n_first])
+
+
+def principal_axes(rows: Rows, n_axes: int, n_sample: int, generator: torch.Generator, seed: int) -> Plane:
+    """The leading `n_axes` principal axes of a sample of `n_sample` rows, gaps filled with the means of the rest."""
+    index = torch.randperm(len(rows), generator=generator)[:n_sample].sort().values.to(rows.values.device)
+    sample = rows.take(index)
+    weights = torch.ones(len(sample), device=sample.values.device) if sample.weights is None else sample.weights
+    weights = (weights / weights.sum())[:, None]
+    if sample.missing:
+        known = sample.values.isnan().logical_not()
+        mean = (sample.values.nan_to_num() * weights).sum(0) / (known * weights).sum(0).clamp(min=1e-30)
+        centred = torch.where(known, sample.values - mean, 0.0)
+    else:
+        mean = (sample.values * weights).sum(0)
+        centred = sample.values - mean
+    axes = torch.zeros((n_axes, sample.values.shape[1]), device=mean.device)
+    deviations = torch.zeros(n_axes, device=mean.device)
+    n = min(n_axes, *centred.shape)
+    if len(sample) > 1:
+        scaled = (centred * (weights * len(sample)).sqrt()).cpu().numpy()
+        _, values, vectors = randomized_svd(scaled, n_components=n, n_iter=3, random_state=seed % 2**32)
+        axes[:n] = torch.from_numpy(np.ascontiguousarray(vectors)).to(mean.device)
+        deviations[:n] = torch.from_numpy(values / math.sqrt(len(sample))).to(mean.device)
+    return Plane(mean, axes, deviations)
