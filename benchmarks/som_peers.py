@@ -211,7 +211,7 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, as our largest "
             "one short of all, or as the mean of ours (equal visits). All three are shown, with the errors they reach.",
             f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
-            "core each; imports and a first matrix product are not counted. Peak: whole process with its input.",
+            "core each; imports and a first tiny fit are not counted. Peak: whole process with its input.",
             *([f"Not installed here: {', '.join(absent)}."] if absent else []),
             "Targets: at least 15 times the fastest peer, 4 times the same peer with our rows and epochs, and 4 times "
             "NumPy.",
