@@ -145,7 +145,7 @@ def _python(peer: str) -> str:
 
 @cache
 def _pins(peer: str) -> str:
-    """What a kept run stands for: the pinned versions of a peer; for imatlas, the code that its map imports."""
+    """What a kept run stands for: the pinned versions of a peer; for imatlas, the code that its map imports and its runner."""
     path = HERE / "peers" / f"som_{peer}.txt"
     if path.exists():
         return " ".join(path.read_text().split())
@@ -155,7 +155,8 @@ def _pins(peer: str) -> str:
     listed += "n.startswith('imatlas.') and m.__file__), sep='\\n')"
     wanted = {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
     found = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True, env=wanted)
-    code = b"".join(Path(name).read_bytes() for name in found.stdout.splitlines())
+    names = [*found.stdout.splitlines(), HERE / "peers" / "_som.py", HERE / "peers" / "som_imatlas.py"]
+    code = b"".join(Path(name).read_bytes() for name in names)
     return hashlib.sha256(code).hexdigest()[:12]
 
 
