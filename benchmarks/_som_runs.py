@@ -145,7 +145,7 @@ def _python(peer: str) -> str:
 
 @cache
 def _pins(peer: str) -> str:
-    """What a kept run stands for: a peer's pinned versions; for imatlas, the code that its map imports and its runner."""
+    """What a kept run stands for: the pins of a peer; for imatlas, the code that its map imports and its runner."""
     path = HERE / "peers" / f"som_{peer}.txt"
     if path.exists():
         return " ".join(path.read_text().split())
