@@ -25,10 +25,13 @@ BATCH = ("numpy", "xpysom", "intrasom")
 EPOCHS = (3, 5, 10, 20)
 RADII = (2.0, 1.5, 1.0, 0.7, 0.5)
 OURS: tuple[float | None, ...] = (None, 1.5, 1.0, 0.85, 0.7, 0.6, 0.5)
-DECISIVE: tuple[float | None, ...] = (None, 1.0, 0.7, 0.5)
+DECISIVE: tuple[float | None, ...] = (None, 1.0)
 """Our last radii that the table of speed compares at; None is the default."""
 
 TURNS = 3
+LONG = 20.0
+"""Seconds above which a run is timed once: its ratio to ours is then far from any bound."""
+
 PARTS = ("sweep", "table", "curve", "hexagons", "scaling", "missing", "twice")
 Run = dict[str, Any]
 
@@ -74,9 +77,9 @@ def sweep(peer: str, side: int, quick: bool) -> Iterator[Run]:
         for n_epochs in EPOCHS[: 4 if side <= 30 else 3]:
             for radius in RADII:
                 yield settings_of(side, n_epochs, radius)
-                if n_epochs <= 5 and radius < side / 10:
+                if n_epochs <= 5 and radius <= 1:
                     yield settings_of(side, n_epochs, radius, sigma=side / 10)
-                if n_epochs in (5, 10) and peer != "numpy":
+                if n_epochs in (5, 10) and side <= 30 and peer != "numpy":
                     yield settings_of(side, n_epochs, radius, sigma=side / 2, init="random")
     elif peer == "torchsom" and side <= 30:
         for n_epochs, radius in ((3, 1.0), (3, 0.7), (10, 1.0), (10, 0.7), (10, 0.5)):
@@ -108,15 +111,16 @@ def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: b
             continue
         found = {peer: fastest(swept[peer], ours) for peer in peers}
         readings = given_ours(side, ours).items()
-        equal = [(peer, name, chosen) for peer in peers if peer in BATCH for name, chosen in readings]
+        equal = [(peer, name, chosen) for peer in peers if peer in BATCH for name, chosen in readings if not radius]
         timed = [("imatlas", ours["settings"])]
         timed += [(peer, run["settings"]) for peer, run in found.items() if run]
         timed += [(peer, chosen) for peer, _, chosen in equal]
-        turns = [
-            [measured(peer, data, chosen, prefix=prefix, turn=turn) for peer, chosen in timed]
-            for turn in range(1 if quick else TURNS)
-        ]
-        medians = [_median([turn[i] for turn in turns]) for i in range(len(timed))]
+        runs: list[list[Run]] = [[] for _ in timed]
+        for turn in range(1, 2 if quick else TURNS + 1):  # apart from the sweep, and in turns: a slow minute hits all
+            for (peer, chosen), own in zip(timed, runs, strict=True):
+                if turn == 1 or own[0]["seconds"] < LONG:
+                    own.append(measured(peer, data, chosen, prefix=prefix, turn=turn))
+        medians = [_median(own) for own in runs]
         yield from _rows(data, side, radius, medians, found, [(peer, name) for peer, name, _ in equal])
 
 
@@ -127,15 +131,14 @@ def fastest(runs: list[Run], ours: Run) -> Run | None:
 
 
 def given_ours(side: int, ours: Run) -> dict[str, Run]:
-    """The settings of a peer with our number of epochs and radii, for three readings of our number of rows.
+    """The settings of a peer with our number of epochs and radii, for two readings of our number of rows.
 
-    Ours sees more rows from epoch to epoch, a peer the same in each: those of our first epoch, of our largest one
-    short of the whole set, or as many as make the visits of all epochs equal.
+    Ours sees more rows from epoch to epoch, a peer the same in each: those of our first epoch, or as many as make the
+    visits of all epochs equal.
     """
     schedule = ours["schedule"]
     seen = [n_rows for _, n_rows in schedule]
-    largest = max((n_rows for n_rows in seen if n_rows < max(seen)), default=seen[0])
-    readings = {"first": seen[0], "largest early": largest, "mean": round(statistics.fmean(seen))}
+    readings = {"first": seen[0], "mean": round(statistics.fmean(seen))}
     (first, _), (last, _) = schedule[0], schedule[-1]
     return {
         name: settings_of(side, len(schedule), last, sigma=first, n_rows=n_rows) for name, n_rows in readings.items()
@@ -204,14 +207,15 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             "A peer's row is the fastest of its swept runs whose QE is within 1 % of ours at no worse TE. Swept: "
             f"{', '.join(map(str, EPOCHS))} epochs (20 not at 50 x 50), last radius "
             f"{', '.join(map(str, RADII))}, first radius a fifth of the side (3 and 5 epochs: also a tenth) "
-            "from a PCA start, and for XPySom and IntraSOM half of the side from a random start (5 and 10 epochs). "
+            "from a PCA start, and for XPySom and IntraSOM at 20 x 20 half of the side from a random start (5 and 10). "
             "Slow ones got fewer: torchsom five runs at 20 x 20, one at 50 x 50, Somoclu one run of 3 epochs, MiniSom "
             "one epoch at 20 x 20 alone.",
             "Our epochs and rows: the peer learns as many epochs as ours with our first and last radius, on one subset "
-            "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, as our largest "
-            "one short of all, or as the mean of ours (equal visits). All three are shown, with the errors they reach.",
-            f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns, one thread on one "
-            "core each; imports and a first tiny fit are not counted. Peak: whole process with its input.",
+            "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, or as the mean of "
+            "ours (equal visits). Both are shown, with the errors they reach.",
+            f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns (one run where it "
+            f"takes over {LONG:.0f} s), one thread on one core each; imports and a first tiny fit are not "
+            "counted. Peak: whole process with its input.",
             *([f"Not installed here: {', '.join(absent)}."] if absent else []),
             "Targets: at least 15 times the fastest peer, 4 times the same peer with our rows and epochs, and 4 times "
             "NumPy.",

@@ -108,10 +108,14 @@ def test_the_map_as_a_picture(atlas, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert target.read_bytes() == before
     plain = ["map", str(atlas), "-o", str(target), "--width", "700", "--overwrite"]
-    assert main([*plain, "--no-clusters", "--json"]) == 0
+    assert main([*plain, "--outline", "none", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["file"], told["show"], told["width"]) == (str(target), "exemplar", 700)
     assert target.read_bytes() != before
+    assert main([*plain, "--outline", "regions"]) == 0
+    opened = ia.load(atlas)
+    out = capsys.readouterr().out
+    assert all(opened.rows["key"][row] in out for row in opened.regions.medoids)
     for show in ("mean", "prototype", "u-matrix", "u-matrix-between", "hits"):
         assert main([*plain, "--show", show]) == 0
         assert target.read_bytes() != before

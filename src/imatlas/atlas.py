@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas import artifact, story
-from imatlas.drawing import Show, draw_map
+from imatlas.drawing import Outline, Show, draw_map
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
@@ -21,6 +21,7 @@ from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
+from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import MOST_TRAIN
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
@@ -185,7 +186,17 @@ class Atlas:
         source = Path(self.manifest.source).name
         return render(story.tell(self), title=self.name, subtitle=source, facts=story.facts(self), path=Path(path))
 
-    def map_figure(self, show: Show = "exemplar", *, clusters: bool = True) -> Figure:
+    @cached_property
+    def regions(self) -> Regions:
+        """The map divided into regions of neighbouring cells that hold one kind of image; see `imatlas.tasks.regions`.
+
+        Other than the clusters, which know nothing of the map, each region hangs together on it.
+        """
+        self._require("map", "map" in self.manifest.models)
+        seed = self.manifest.settings["random_state"]
+        return regions(self.model("map"), self.embedding, keys=self.rows["key"], random_state=seed)
+
+    def map_figure(self, show: Show = "exemplar", *, outline: Outline = "clusters") -> Figure:
         """Draw the map.
 
         Parameters
@@ -194,8 +205,8 @@ class Atlas:
             In each cell the image nearest to its prototype, the mean of its images, or its prototype decoded (only
             where the map was learnt from an autoencoder's codes); the distances of neighbouring prototypes, a cell or
             also a gap between two cells; or how many images each cell holds.
-        clusters : bool
-            Outline and number the clusters.
+        outline : {'clusters', 'regions', 'none'}
+            What to outline and number: the clusters, or the regions of the map.
 
         Returns
         -------
@@ -205,12 +216,18 @@ class Atlas:
         ------
         InputError, ParameterError, MissingExtraError
         """
-        for what in ("map", *(["clusters"] if clusters else [])):
+        for what in ("map", *(["clusters"] if outline == "clusters" else [])):
             self._require(what, what in self.manifest.models)
-        return draw_map(self, show, clusters=clusters)
+        return draw_map(self, show, outline=outline)
 
     def map(
-        self, path: str | Path, show: Show = "exemplar", *, width: int = 2400, clusters: bool = True, quality: int = 90
+        self,
+        path: str | Path,
+        show: Show = "exemplar",
+        *,
+        width: int = 2400,
+        outline: Outline = "clusters",
+        quality: int = 90,
     ) -> Path:
         """Write the map as a picture file; a file that is there is replaced.
 
@@ -218,7 +235,7 @@ class Atlas:
         ----------
         path : path
             .png, .jpg, .webp or .tif for pixels; .svg or .pdf for vectors.
-        show, clusters
+        show, outline
             As in `map_figure`.
         width : int
             In pixels; for vectors 96 of them are an inch.
@@ -230,7 +247,7 @@ class Atlas:
         Path
             The file.
         """
-        return save(self.map_figure(show, clusters=clusters), path, width_px=width, quality=quality)
+        return save(self.map_figure(show, outline=outline), path, width_px=width, quality=quality)
 
     def _require(self, what: str, there: bool | None = None) -> None:
         there = what in self.images_table.columns if there is None else there

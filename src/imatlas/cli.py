@@ -137,7 +137,10 @@ def map_(
         ),
     ] = "exemplar",
     width: Annotated[int, typer.Option("--width", min=16, help="in pixels; .svg and .pdf take 96 to the inch")] = 2400,
-    clusters: Annotated[bool, typer.Option("--clusters/--no-clusters", help="outline and number the clusters")] = True,
+    outline: Annotated[
+        Literal["clusters", "regions", "none"],
+        typer.Option("--outline", help="what to outline and number; regions hang together on the map"),
+    ] = "clusters",
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
@@ -147,12 +150,16 @@ def map_(
     check_ending(output)
     _refuse_existing(output, overwrite)
     opened = _atlas(atlas)
-    opened.map(output, show, width=width, clusters=clusters)
+    opened.map(output, show, width=width, outline=outline)
     som = opened.model("map")
+    told = opened.regions if outline == "regions" else None
     if json_:
-        _print_json({"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_})
-    else:
-        print(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
+        said = {"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_}
+        _print_json(said | ({"regions": told.result.to_json()} if told else {}))
+        return
+    print(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
+    if told:
+        _show(told.result, False)
 
 
 @app.command(epilog="Example: imatlas table photos.atlas -o photos.csv")

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from imatlas.atlas import Atlas
 
 Show = Literal["exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits"]
+Outline = Literal["clusters", "regions", "none"]
 SHOWS = ("exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits")
+OUTLINES = ("clusters", "regions", "none")
 
 MOST_IN_A_MEAN = 200
 """Images of a cell that its mean is taken of: more change no pixel that one would see."""
@@ -23,16 +25,20 @@ MOST_IN_A_MEAN = 200
 INCHES = 8.0
 
 
-def draw_map(atlas: Atlas, show: Show = "exemplar", *, clusters: bool = True) -> Figure:
+def draw_map(atlas: Atlas, show: Show = "exemplar", *, outline: Outline = "clusters") -> Figure:
     """Draw the map of an atlas; see `Atlas.map_figure`."""
     from imatlas import plots
 
     if show not in SHOWS:
         raise ParameterError(f"The 'show' parameter must be one of {', '.join(SHOWS)}. Got {show!r} instead.")
+    if outline not in OUTLINES:
+        raise ParameterError(f"The 'outline' parameter must be one of {', '.join(OUTLINES)}. Got {outline!r} instead.")
     som = atlas.model("map")
     options: dict[str, Any] = {"width": INCHES}
-    if clusters:
+    if outline == "clusters":
         options["clusters"] = atlas.model("clusters").predict(som.codebook_)
+    elif outline == "regions":
+        options["clusters"] = atlas.regions.labels
     if show in ("u-matrix", "u-matrix-between"):
         return plots.u_matrix(som, between=show == "u-matrix-between", **options)
     if show == "hits":

@@ -141,7 +141,8 @@ def nearest_two(X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False
     """The nearest and the second nearest center of every row, by the expanded square. Returns (n_samples, 2) int64."""
     two = torch.empty((len(X), 2), dtype=torch.int64, device=X.device)
     for start, stop, scores, _ in _score_chunks(X, centers, missing, memory):
-        two[start:stop] = torch.topk(scores[:, : len(centers)], 2, dim=1, largest=False).indices
+        two[start:stop, 0] = first = _smallest(scores)
+        two[start:stop, 1] = _smallest(scores.scatter_(1, first[:, None], torch.inf))
     return two
 
 

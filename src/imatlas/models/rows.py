@@ -12,8 +12,8 @@ from torch import Tensor
 
 from imatlas.nearest import group_sums, nearest_index, nearest_two
 
-CHUNK = 8192
-"""Rows that are projected at a time."""
+CHUNK = 2**20
+"""Bytes of rows that are projected at a time: they are read twice, so they should stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,15 @@ class Plane:
 
     def shadows(self, X: Tensor) -> Tensor:
         """Points along the axes, and beside it their distance from the plane (n, n_axes + 1)."""
-        thrown = torch.empty((len(X), len(self.axes) + 1), device=self.axes.device)
-        for start in range(0, len(X), CHUNK):
-            part, out = X[start : start + CHUNK] - self.mean, thrown[start : start + CHUNK]
-            torch.mm(part, self.axes.T, out=out[:, :-1])
-            rest = torch.linalg.vector_norm(part, dim=1).square_() - out[:, :-1].square().sum(1)
-            out[:, -1] = rest.clamp_(min=0).sqrt_()
+        n_axes, n_features = self.axes.shape
+        thrown = torch.empty((len(X), n_axes + 1), device=self.axes.device)
+        centred = torch.empty((max(1, CHUNK // (4 * n_features)), n_features), device=self.axes.device)
+        for start in range(0, len(X), len(centred)):
+            out = thrown[start : start + len(centred)]
+            part = torch.sub(X[start : start + len(centred)], self.mean, out=centred[: len(out)])
+            along = part @ self.axes.T
+            rest = torch.linalg.vector_norm(part, dim=1).square_() - along.square().sum(1)
+            out[:, :-1], out[:, -1] = along, rest.clamp_(min=0).sqrt_()
         return thrown
 
     def lift(self, projected: Tensor) -> Tensor:
@@ -122,7 +125,7 @@ def principal_axes(rows: Rows, n_axes: int, n_sample: int, generator: torch.Gene
     n = min(n_axes, *centred.shape)
     if len(sample) > 1:
         scaled = (centred * (weights * len(sample)).sqrt()).cpu().numpy()
-        _, values, vectors = randomized_svd(scaled, n_components=n, n_iter=3, random_state=seed % 2**32)
+        _, values, vectors = randomized_svd(scaled, n_components=n, n_iter=1, random_state=seed % 2**32)
         axes[:n] = torch.from_numpy(np.ascontiguousarray(vectors)).to(mean.device)
         deviations[:n] = torch.from_numpy(values / math.sqrt(len(sample))).to(mean.device)
     return Plane(mean, axes, deviations)

@@ -14,6 +14,7 @@ three small maps regions that need not hang together were the same to 0.001: the
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from imatlas.metrics.clustering import modularity
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.som import SOM
 from imatlas.nearest import as_tensor, group_sums, k_nearest
-from imatlas.result import Curve, Result
+from imatlas.result import Curve, DataTable, Result
 from imatlas.tasks.cluster import MOST_CLUSTERS, MOST_ROWS
 
 DRAWS = 10
@@ -56,7 +57,14 @@ class Regions:
     result: Result
 
 
-def regions(som: SOM, embedding: np.ndarray, *, n_regions: int | None = None, random_state: int = 0) -> Regions:
+def regions(
+    som: SOM,
+    embedding: np.ndarray,
+    *,
+    n_regions: int | None = None,
+    keys: Sequence[str] | np.ndarray = (),
+    random_state: int = 0,
+) -> Regions:
     """Divide a map into regions of cells that hold one kind of image.
 
     An empty cell first joins the neighbour that it is most like, so every region holds images.
@@ -72,6 +80,8 @@ def regions(som: SOM, embedding: np.ndarray, *, n_regions: int | None = None, ra
         their nearest neighbours against what chance would cut: the highest modularity of the neighbour graph of at
         most 4,000 images, as in `tasks.cluster`. It took numbers nearer to those of the labels than the modularity of
         the graph of best and second best cells; agreement between draws rises with the number and tells none.
+    keys : sequence of str (n_samples,), optional
+        Names of the images: the result then lists the regions, each by the name of its medoid.
     random_state : int
         Seed of the sample and of the draws.
 
@@ -113,7 +123,11 @@ def regions(som: SOM, embedding: np.ndarray, *, n_regions: int | None = None, ra
             "nearest neighbours, against what chance would cut (modularity)."
         )
         result.panels.append(_curve(tried, found, chosen))
-    return Regions(labels, chosen, confidence, _medoids(embedding, of_rows, chosen), result)
+    medoids = _medoids(embedding, of_rows, chosen)
+    if len(keys):
+        named = [[region, int(sizes[region]), keys[row]] for region, row in enumerate(medoids)]
+        result.panels.append(DataTable(title="Regions", columns=["region", "images", "most typical"], rows=named))
+    return Regions(labels, chosen, confidence, medoids, result)
 
 
 def ward_merges(codebook: np.ndarray, hits: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
