@@ -96,6 +96,14 @@ class ImageEstimator(Estimator):
     def _finish(self, pixels: np.ndarray) -> None:
         """Learn what comes after the network, from the pixels (N, H, W, C) it was trained on."""
 
+    def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
+        """What the network is told of each image, before it is built; a model that is told nothing ignores `y`."""
+        return None
+
+    def _conditions(self, y: Any, n: int) -> np.ndarray | None:
+        """`y` of other images as the network takes it."""
+        return None
+
     # -- what it gets --------------------------------------------------------------------------------------------
 
     def fit(
@@ -105,6 +113,7 @@ class ImageEstimator(Estimator):
         *,
         mask: np.ndarray | None = None,
         validation: Any = None,
+        validation_y: Any = None,
         checkpoint: str | Path | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
@@ -115,12 +124,14 @@ class ImageEstimator(Estimator):
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
             uint8, uint16, or float; at least 2 images of at least 8 x 8 pixels. NaN is a missing pixel.
-        y : None
-            Ignored; there for scikit-learn's pipelines.
+        y : array (N,) of int or (N, n_features), optional
+            A label or a vector of each image, for generators: what `sample` can then be asked for. Others ignore it.
         mask : array (N, H, W) of bool, optional
             True where a pixel is missing: it then counts in no loss.
         validation : like images, optional
             Images to watch the held-out loss on. Without them, every tenth image (at most 1,000) is kept aside.
+        validation_y : like y, optional
+            Those of the `validation` images.
         checkpoint : path, optional
             A folder for the state of the run. The same call goes on from it after a crash or Ctrl-C.
         replay : list of dict, optional
@@ -159,7 +170,8 @@ class ImageEstimator(Estimator):
         if self.random_state is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
         fingerprint = _fingerprint(pixels)
-        data = self._set_aside(pixels, spec, validation, seed)
+        told = self._learn_conditions(y, len(pixels))
+        data = self._set_aside(pixels, spec, validation, seed, told, validation_y)
         with chance.seeded_init(seed):
             module = self._build(spec)
         asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}
@@ -174,6 +186,7 @@ class ImageEstimator(Estimator):
                 **asked,
                 "images": fingerprint,
                 "held out": _fingerprint(data.held_out),
+                **({} if told is None else {"conditions": _fingerprint(told)}),
             },
             replay=replay,
             callback=callback,
@@ -224,15 +237,27 @@ class ImageEstimator(Estimator):
             )
         return pixels
 
-    def _set_aside(self, pixels: np.ndarray, spec: ImageSpec, validation: Any, seed: int) -> batches.Data:
+    def _set_aside(
+        self,
+        pixels: np.ndarray,
+        spec: ImageSpec,
+        validation: Any,
+        seed: int,
+        told: np.ndarray | None,
+        validation_y: Any,
+    ) -> batches.Data:
         if validation is not None:
             held_out = self._load_like(validation, spec)
-            return batches.Data(pixels, spec, held_out)
+            return batches.Data(pixels, spec, held_out, told, self._conditions(validation_y, len(held_out)))
         order = chance.rng(seed, "held out").permutation(len(pixels))
-        n_held_out = min(1000, len(pixels) // 10)
-        return batches.Data(pixels, spec, pixels[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+        n_aside = min(1000, len(pixels) // 10)
+        aside, rows = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+        return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
 
     # -- inference -----------------------------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
 
     def _ready_module(self) -> Any:
         """`module_` on its device."""

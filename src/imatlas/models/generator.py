@@ -1,0 +1,94 @@
+"""What models share that make images and can be told of what kind: conditions in `fit` and in `sample`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imatlas.errors import InputError
+from imatlas.models.base import estimator
+from imatlas.models.network import ImageEstimator
+from imatlas.nn.condition import Condition
+
+
+@estimator
+class Generator(ImageEstimator):
+    """The base of models that `sample` new images, free or as `y` says.
+
+    `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learnt
+    space. The batch then carries labels as indices into `classes_` and vectors standardised, and `_condition(width)`
+    gives the module that turns them into one vector an image.
+
+    Attributes
+    ----------
+    classes_ : array (n_classes,) int64, or None
+        The labels that were given to `fit`, ascending.
+    condition_range_ : array (2, n_features) float32, or None
+        Mean and standard deviation of the vectors that were given to `fit`.
+    """
+
+    def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
+        """Remember what kind of conditions there are, and give those of the images as the network takes them.
+
+        Raises
+        ------
+        InputError
+            If `y` is neither a label nor a vector for each image.
+        """
+        self.classes_: np.ndarray | None = None
+        self.condition_range_: np.ndarray | None = None
+        if y is None:
+            return None
+        y = np.asarray(y)
+        if len(y) != n_images or y.ndim not in (1, 2):
+            raise InputError(
+                f"'y' must hold one label, or one vector, for each of the {n_images} images. Got shape {y.shape}."
+            )
+        if y.ndim == 1:
+            if y.dtype.kind not in "iub":
+                raise InputError(f"Labels in 'y' must be whole numbers. Got {y.dtype}; give their indices instead.")
+            self.classes_ = np.unique(y).astype(np.int64)
+        else:
+            y = y.astype(np.float32)
+            if not np.isfinite(y).all():
+                raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; leave those images out.")
+            self.condition_range_ = np.stack([y.mean(0), y.std(0) + 1e-6])
+        return self._conditions(y, n_images)
+
+    def _conditions(self, y: Any, n: int) -> np.ndarray | None:
+        """What the network takes for `y`: (n,) int64 or (n, n_features) float32; one label or vector serves all.
+
+        Raises
+        ------
+        InputError
+            If the model was fitted without conditions or with others.
+        """
+        if y is None:
+            return None
+        y = np.asarray(y)
+        if self.classes_ is not None:
+            labels = np.broadcast_to(y, (n,)) if y.ndim == 0 else y
+            if labels.shape != (n,) or not np.isin(labels, self.classes_).all():
+                raise InputError(
+                    f"'y' must be a label, or {n} of them, out of the {len(self.classes_)} that the model was fitted "
+                    f"with ({self.classes_[0]} to {self.classes_[-1]}). Got {_shortened(y)} instead."
+                )
+            return np.searchsorted(self.classes_, labels)
+        if self.condition_range_ is not None:
+            vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
+            width = self.condition_range_.shape[1]
+            if vectors.shape != (n, width):
+                raise InputError(f"'y' must be a vector of {width} numbers, or {n} of them. Got shape {y.shape}.")
+            return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
+        raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
+
+    def _condition(self, width: int) -> Condition:
+        """The module from conditions to vectors of `width`."""
+        n_labels = 0 if self.classes_ is None else len(self.classes_)
+        n_features = 0 if self.condition_range_ is None else self.condition_range_.shape[1]
+        return Condition(n_labels, n_features, width)
+
+
+def _shortened(y: np.ndarray) -> str:
+    return f"{y!r}" if y.size <= 8 else f"an array of shape {y.shape}, from {y.min()} to {y.max()}"

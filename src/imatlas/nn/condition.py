@@ -1,0 +1,46 @@
+"""What a generator is told of an image, as one vector: a label, a vector, or nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Condition(nn.Module):
+    """Labels or vectors to vectors of one width; a learnt vector of its own stands for "anything".
+
+    Parameters
+    ----------
+    n_labels : int
+        Labels are 0 to n_labels - 1; 0 where there are none.
+    n_features : int
+        Length of the vectors; 0 where there are none.
+    width : int
+        Of what comes out.
+    """
+
+    def __init__(self, n_labels: int, n_features: int, width: int) -> None:
+        super().__init__()
+        self.free = nn.Parameter(torch.zeros(width))
+        self.told: nn.Module | None = None
+        if n_labels:
+            self.told = nn.Embedding(n_labels, width)
+        elif n_features:
+            self.told = nn.Sequential(nn.Linear(n_features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, y: Tensor | None, n: int, kept_back: Tensor | None = None) -> Tensor:
+        """What is known of n images as (n, width).
+
+        Parameters
+        ----------
+        y : Tensor (n,) int64 or (n, n_features), optional
+            None where nothing is told.
+        n : int
+        kept_back : Tensor (n,) of bool, optional
+            Images of which y is not told (Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3).
+        """
+        free = self.free.expand(n, -1)
+        if y is None or self.told is None:
+            return free
+        told = self.told(y)
+        return told if kept_back is None else torch.where(kept_back[:, None], free.to(told.dtype), told)
