@@ -95,11 +95,18 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
 def _describe_estimator(model: Estimator, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """The model as JSON values, its arrays added to `arrays` under names that start with `prefix`."""
     learnt = {k: v for k, v in vars(model).items() if k.endswith("_") and not k.startswith("_")}
+    given = model.get_params(deep=False)
+    used = {k: name for k, v in learnt.items() for name, value in given.items() if v is value and _is_model(v)}
+    state = {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learnt.items() if k not in used}
     return {
         "class": type(model).__name__,
-        "parameters": {k: _describe(v, f"{prefix}{k}", arrays) for k, v in model.get_params(deep=False).items()},
-        "state": {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learnt.items()},
+        "parameters": {k: _describe(v, f"{prefix}{k}", arrays) for k, v in given.items()},
+        "state": state | {k: {"is": "parameter", "name": name} for k, name in used.items()},
     }
+
+
+def _is_model(value: Any) -> bool:
+    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -121,7 +128,7 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_describe(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]
     if isinstance(value, dict):
         return {"is": "dict", "items": {str(k): _describe(v, f"{name}.{k}", arrays) for k, v in value.items()}}
-    if hasattr(value, "get_params"):
+    if _is_model(value):
         return {"is": "estimator", **_describe_estimator(value, f"{name}.", arrays)}
     if hasattr(value, "state_dict"):
         for key, tensor in value.state_dict().items():
@@ -146,6 +153,9 @@ def _restore_estimator(
     model = cls(**values["parameters"])
     modules = [k for k, v in described["state"].items() if isinstance(v, dict) and v.get("is") == "module"]
     for key, value in values["state"].items():
+        told = described["state"][key]
+        if isinstance(told, dict) and told["is"] == "parameter":  # a fitted model that was given, and used as it is
+            value = getattr(model, told["name"])
         if key not in modules:
             setattr(model, key, value)
     for key in modules:

@@ -266,14 +266,15 @@ def check_gradients(estimator: Any) -> None:
         return
     import torch
 
-    from imatlas.batches import make_batch
+    from imatlas.batches import Data, make_batch
 
     images = _images()
     estimator.fit(images)
     module = copy.deepcopy(estimator.module_).train()
+    data, _ = estimator._prepare(Data(images, estimator.spec_, images[:0]), 0)
     generator = torch.Generator().manual_seed(0)
     reached: set[str] = set()
-    for _, loss, _ in estimator._losses(module, make_batch(images, estimator.spec_), generator):
+    for _, loss, _ in estimator._losses(module, make_batch(data.pixels, data.spec), generator):
         assert loss.ndim == 0, "a loss must be one number"
         module.zero_grad()
         loss.backward()

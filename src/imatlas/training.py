@@ -41,6 +41,9 @@ WARM_UP = 24
 PROBE = range(12, 20)
 """Warm-up steps that run in bf16 where the hardware has it; compared with as many fp32 steps before them."""
 
+LEAST_SHARE = 0.1
+"""Of the budget, left for a network however long what came before it took."""
+
 CLIP = 1.0
 """Largest norm of a gradient; a longer one is scaled down to it."""
 
@@ -108,6 +111,7 @@ def train(
     identity: dict[str, Any] | None = None,
     replay: list[Decision] | None = None,
     callback: Callback | None = None,
+    spent: float = 0.0,
 ) -> tuple[torch.nn.Module, State]:
     """Train `module` as `learner` says, until its `max_steps` or its `budget` is used up.
 
@@ -130,6 +134,8 @@ def train(
         The decisions of an earlier run; the clock is then never read.
     callback : callable, optional
         Gets every event as a dict; `imatlas.progress.JsonLines` writes them to a file.
+    spent : float
+        Seconds of the budget that are used up already.
 
     Returns
     -------
@@ -148,7 +154,7 @@ def train(
         On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so far
         is kept (`State.interrupted`). A second Ctrl-C stops at once.
     """
-    return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback).run()
+    return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback, spent).run()
 
 
 class _Run:
@@ -164,12 +170,15 @@ class _Run:
         identity: dict[str, Any],
         replay: list[Decision] | None,
         callback: Callback | None,
+        spent: float = 0.0,
     ) -> None:
         self.learner, self.data, self.seed = learner, data, seed
         self.folder = None if checkpoint is None else Path(checkpoint)
         self.identity = json.loads(json.dumps(identity))  # as it will come back from a file
         self.pending = None if replay is None else list(replay)
         self.budget = schedule.parse_budget(learner.budget)
+        if self.budget is not None:
+            self.budget = max(LEAST_SHARE * self.budget, self.budget - spent)
         self.device = devices.pick_device(learner.device)
         module = devices.place(module, self.device).train()
         self.optimizers = learner._optimizers(module)

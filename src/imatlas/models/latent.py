@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from imatlas.batches import Batch
+from imatlas.errors import InputError
+from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator
 
@@ -48,6 +50,22 @@ class LatentModel(ImageEstimator):
         array (N, latent_dim) float32
         """
         return self._encode_chunks(self._encode, self._load_like_fitted(images, mask))
+
+    def _vectors(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+        """The vectors (N, latent_dim) of pixels (N, H, W, C) that are loaded already.
+
+        Raises
+        ------
+        InputError
+            If they are not of the kind that the model was fitted on.
+        """
+        self._check_fitted()
+        if (spec.shape, spec.dtype) != (self.spec_.shape, self.spec_.dtype):
+            raise InputError(
+                f"This {type(self).__name__} learnt from images of shape {self.spec_.shape}, {self.spec_.dtype}. "
+                f"Got {spec.shape}, {spec.dtype} instead; give images like those."
+            )
+        return self._encode_chunks(self._encode, pixels) if len(pixels) else np.zeros((0, self.latent_dim), np.float32)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The images of vectors.

@@ -169,40 +169,60 @@ class ImageEstimator(Estimator):
         seed = self._seed()
         if self.random_state is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
-        fingerprint = _fingerprint(pixels)
         told = self._learn_conditions(y, len(pixels))
         data = self._set_aside(pixels, spec, validation, seed, told, validation_y)
+        return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+
+    def _fit_data(
+        self,
+        data: batches.Data,
+        seed: int,
+        *,
+        checkpoint: str | Path | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Learn from images that are loaded and set aside already."""
+        fingerprint = _fingerprint(data.pixels)
+        ready, earlier = self._prepare(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        spent = sum(part.seconds_ for part in earlier.values())
         with chance.seeded_init(seed):
-            module = self._build(spec)
+            module = self._build(data.spec)
         asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}
         module, state = training.train(
             self,
             module,
-            data,
+            ready,
             seed=seed,
             checkpoint=checkpoint,
             identity={
                 "model": type(self).__name__,
-                **asked,
+                **{k: repr(v) if hasattr(v, "get_params") else v for k, v in asked.items()},
                 "images": fingerprint,
-                "held out": _fingerprint(data.held_out),
-                **({} if told is None else {"conditions": _fingerprint(told)}),
+                "held out": _fingerprint(ready.held_out),
+                **({} if data.y is None else {"conditions": _fingerprint(data.y)}),
             },
-            replay=replay,
+            replay=None if replay is None else [entry for entry in replay if "of" not in entry],
             callback=callback,
+            spent=spent,
         )
-        self.spec_ = spec
+        self.spec_ = data.spec
         self.module_ = module
         self.history_ = state.history
-        self.decisions_ = state.decisions
+        of_parts = [{"of": name, **entry} for name, part in earlier.items() for entry in part.decisions_]
+        self.decisions_ = [*of_parts, *state.decisions]
         self.verdict_ = schedule.verdict(state.history["held_out"])
         self.n_steps_ = state.step
-        self.seconds_ = state.seconds
+        self.seconds_ = state.seconds + spent
         self.interrupted_ = state.interrupted
         self.fingerprint_ = fingerprint
         self.seed_ = seed
-        self._finish(pixels)
+        self._finish(data.pixels)
         return self
+
+    def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
+        """What the network learns from, and by name the models that this fit learnt first to make that."""
+        return data, {}
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
         """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""

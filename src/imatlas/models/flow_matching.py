@@ -1,0 +1,420 @@
+"""Flow matching: a velocity field that carries noise to images along nearly straight paths.
+
+Lipman, Chen, Ben-Hamu, Nickel, Le 2023, "Flow matching for generative modeling": with x_t = (1 - t) x_0 + t x_1, x_0
+noise and x_1 data, a network learns v(x_t, t) = E[x_1 - x_0 | x_t] by least squares (their eq. 21 to 23 with
+sigma_min = 0), and dx/dt = v(x, t) from t = 0 to 1 turns noise into data. Run backwards it turns an image into the
+noise that it comes from. Over the vectors of an autoencoder a small network does, as in Rombach et al. 2022,
+"High-resolution image synthesis with latent diffusion models".
+
+- Times are logit-normal: Esser et al. 2024, "Scaling rectified flow transformers" (section 3.1).
+- Minibatch optimal transport pairs noise and data so that paths cross less: Tong et al. 2024, "Improving and
+  generalizing flow-based generative models with minibatch optimal transport" (algorithm 3).
+- Few steps: the network is also told the length d of the step it is for, and learns that one step of 2d equals two of
+  d: Frans, Hafner, Levine, Abbeel 2024, "One step diffusion via shortcut models" (eq. 4 and 5).
+- Guidance: Ho & Salimans 2022, "Classifier-free diffusion guidance" (eq. 6), on velocities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from imatlas import chance, devices, schedule, solvers
+from imatlas.batches import Batch, Data
+from imatlas.errors import ParameterError
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_pixels
+from imatlas.losses import masked_mean
+from imatlas.models.base import estimator
+from imatlas.models.generator import Generator
+from imatlas.models.latent import LatentModel
+from imatlas.models.network import Size
+from imatlas.nn.mlp import SteeredMLP
+from imatlas.nn.time import sinusoidal
+
+MLP_SIZES: dict[str, tuple[int, int]] = {"small": (256, 3), "medium": (512, 4), "large": (1024, 6)}
+"""(width, depth) of the network over an autoencoder's vectors."""
+
+UNET_SIZES: dict[str, tuple[int, int]] = {"small": (32, 1), "medium": (64, 1), "large": (128, 2)}
+"""(width of the finest grid times four, residual blocks a grid) of the network over pixels."""
+
+N_CONDITION = 128
+"""Length of the vector that times and conditions become."""
+
+AUTOENCODER_SHARE = 0.6
+"""Share of the budget in which an autoencoder is learnt that is not fitted yet."""
+
+SHORTEST = 1 / 16
+"""The shortest step that shortcuts are learnt for; their targets are made of steps of half that length or longer."""
+
+KEPT_BACK = 0.15
+"""Share of images of which the condition is kept back, so that the network also learns to go without."""
+
+Solver = Literal["euler", "heun", "adaptive", "shortcut"]
+
+
+class FlowModule(nn.Module):
+    """The velocity v(x, t, d | y) of a step of length d."""
+
+    def __init__(self, condition: nn.Module, body: nn.Module) -> None:
+        super().__init__()
+        self.times = nn.Sequential(nn.Linear(2 * N_CONDITION, N_CONDITION), nn.SiLU())
+        self.condition = condition
+        self.mix = nn.Sequential(nn.Linear(N_CONDITION, N_CONDITION), nn.SiLU())
+        self.body = body
+
+    def forward(
+        self, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None, kept_back: Tensor | None = None
+    ) -> Tensor:
+        """(N, C, H, W) at times (N,), for steps of lengths (N,), under conditions y -> (N, C, H, W)."""
+        times = torch.cat([sinusoidal(t, N_CONDITION), sinusoidal(d, N_CONDITION)], dim=1)
+        steering = self.mix(self.times(times) + self.condition(y, len(x), kept_back))
+        if isinstance(self.body, SteeredMLP):
+            return self.body(x.flatten(1), steering).view_as(x)
+        return self.body(x, t, steering)
+
+
+@estimator
+class FlowMatching(Generator):
+    """New images by following a learnt flow from noise, over an autoencoder's vectors or in pixels.
+
+    The loss is the mean squared error of the velocity, at times drawn from a logit-normal; a quarter of each batch
+    learns shortcuts instead. Pixels that are missing (NaN, or `mask`) count in no loss.
+
+    Attributes
+    ----------
+    autoencoder_ : Autoencoder or VAE, or None in pixels
+        Whose vectors the flow is over.
+    latent_range_ : array (2, latent_dim) float32, or None in pixels
+        Mean and standard deviation of the training vectors, by which they are made standard.
+
+    Examples
+    --------
+    >>> from imatlas import Autoencoder, FlowMatching
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> ae = Autoencoder(latent_dim=4, max_steps=5, progress=False)
+    >>> flow = FlowMatching(autoencoder=ae, size="small", max_steps=5, progress=False).fit(images)
+    >>> flow.sample(3, random_state=0).shape
+    (3, 16, 16, 1)
+    """
+
+    autoencoder: Annotated[
+        Any,
+        Field(
+            description="whose vectors the flow is over: a fitted model is used as it is, one that is not, or a name "
+            "such as 'autoencoder' or 'vae', is learnt first; None for pixels"
+        ),
+    ] = "autoencoder"
+    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
+    coupling: Annotated[
+        Literal["independent", "optimal"],
+        Field(description="which noise goes to which image of a batch: any, or the nearest by optimal transport"),
+    ] = "independent"
+    solver: Annotated[
+        Solver, Field(description="how samples are made: 'heun', 'euler', 'adaptive', or 'shortcut' for 1 to 16 steps")
+    ] = "heun"
+    n_steps: Annotated[int, Field(ge=1, description="steps of a sample; 'adaptive' chooses its own")] = 15
+    guidance: Annotated[
+        float, Field(ge=0, description="how far samples are pushed towards their condition; 1 is as learnt")
+    ] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 256
+    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
+        """The vectors of the images, standardised, as images of one pixel."""
+        self.autoencoder_: Any = None
+        self.latent_range_: np.ndarray | None = None
+        if self.autoencoder is None:
+            return data, {}
+        model, learnt = self._autoencoder_to_use(), {}
+        if not model.__sklearn_is_fitted__():
+            learnt["autoencoder"] = _fit_part(model, replace(data, y=None, held_out_y=None), seed, **options)
+        z, held_out = (model._vectors(pixels, data.spec) for pixels in (data.pixels, data.held_out))
+        own = z if data.rows is None else z[data.rows]
+        self.autoencoder_ = model
+        self.latent_range_ = np.stack([own.mean(0), own.std(0) + 1e-6])
+        z, held_out = ((part - self.latent_range_[0]) / self.latent_range_[1] for part in (z, held_out))
+        spec = ImageSpec(1, 1, z.shape[1], "float32", -1.0, 1.0)
+        ready = Data(z[:, None, None], spec, held_out[:, None, None], data.y, data.held_out_y, data.rows)
+        return ready, learnt
+
+    def _autoencoder_to_use(self) -> Any:
+        """The model whose vectors are used: as given where it is fitted, else a new one.
+
+        Raises
+        ------
+        ParameterError
+            If it is no model between images and vectors.
+        """
+        from imatlas import models
+
+        given = self.autoencoder
+        if isinstance(given, str) and given in models.MODELS:
+            given = models.model_class(given)(max_steps=self.max_steps, progress=self.progress)
+        if not isinstance(given, LatentModel):
+            raise ParameterError(
+                "The 'autoencoder' parameter of FlowMatching must be an Autoencoder, a VAE, the name of one, or None. "
+                f"Got {self.autoencoder!r} instead."
+            )
+        if given.__sklearn_is_fitted__():
+            return given
+        model = clone(given).set_params(device=self.device, precision=self.precision)
+        budget = schedule.parse_budget(self.budget)
+        if budget is not None and model.budget is None:
+            model.set_params(budget=AUTOENCODER_SHARE * budget)
+        return model
+
+    def _build(self, spec: ImageSpec) -> FlowModule:
+        condition = self._condition(N_CONDITION)
+        if self.latent_range_ is not None:
+            width, depth = MLP_SIZES[self.size]
+            return FlowModule(condition, SteeredMLP(self.latent_range_.shape[1], width, depth, N_CONDITION))
+        from imatlas.nn.unet import UNet
+
+        width, depth = UNET_SIZES[self.size]
+        return FlowModule(condition, UNet(spec.shape, width, depth, N_CONDITION))
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        x1, n = batch.x, len(batch.x)
+        x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
+        if self.coupling == "optimal":
+            x0 = x0[nearest_pairs(x0, x1)]
+        t = torch.randn(n, generator=generator, device=x1.device).sigmoid()
+        kept_back = torch.rand(n, generator=generator, device=x1.device) < KEPT_BACK
+        n_short = n // 4
+        d = torch.zeros_like(t)
+        target = x1 - x0
+        if n_short:
+            # lengths 2d of 1, 1/2, …, each from a start at a multiple of itself
+            halvings = torch.randint(0, round(-np.log2(SHORTEST)) + 1, (n_short,), generator=generator, device=t.device)
+            double = 0.5**halvings
+            places = torch.rand(n_short, generator=generator, device=t.device)
+            t[:n_short], d[:n_short] = (places / double).floor() * double, double
+        way = t.view(-1, 1, 1, 1)
+        x = (1 - way) * x0 + way * x1
+        if n_short:
+            y = None if batch.y is None else batch.y[:n_short]
+            two_steps = self._two_steps(module, x[:n_short], t[:n_short], d[:n_short] / 2, y, kept_back[:n_short])
+            target = torch.cat([two_steps.to(target.dtype), target[n_short:]])
+        v = module(x, t, d, batch.y, kept_back)
+        errors = (v.float() - target).square()
+        if batch.known is not None:
+            loss = masked_mean(errors, batch.known)
+            yield "adam", loss, {}
+            return
+        each = errors.flatten(1).mean(1)
+        logs = {"velocity": each[n_short:].mean(), "shortcuts": each[:n_short].sum() / max(1, n_short)}
+        yield "adam", each.mean(), logs
+
+    @staticmethod
+    def _two_steps(module: Any, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None, kept_back: Tensor) -> Tensor:
+        """The mean velocity of two steps of length d; the shortest are of the flow itself."""
+        told = torch.where(d < SHORTEST, 0.0, d)
+        with torch.no_grad():
+            first = module(x, t, told, y, kept_back)
+            between = x + d.view(-1, 1, 1, 1) * first
+            return (first + module(between, t + d, told, y, kept_back)) / 2
+
+    def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The error of the velocity at times spread evenly, with noise that the generator fixes."""
+        x1, n = batch.x, len(batch.x)
+        x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
+        t = (torch.arange(n, device=x1.device) + 0.5) / n
+        way = t.view(-1, 1, 1, 1)
+        v = module((1 - way) * x0 + way * x1, t, torch.zeros_like(t), batch.y)
+        return masked_mean((v.float() - (x1 - x0)).square(), batch.known)
+
+    # -- what it makes -------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        y: Any = None,
+        solver: Solver | None = None,
+        n_steps: int | None = None,
+        guidance: float | None = None,
+        random_state: int | None = None,
+    ) -> np.ndarray:
+        """New images, from noise drawn from a standard normal.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Parameters
+        ----------
+        n_samples : int
+        y : int, array (n_samples,) or (n_samples, n_features), optional
+            What to make, as in `fit`; one label or vector serves all. None: anything.
+        solver, n_steps, guidance
+            In place of those of the model. The 'shortcut' takes 1, 2, 4, 8 or 16 steps.
+        random_state : int, optional
+            None: the seed of the fit.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+        """
+        self._check_fitted()
+        noise = chance.noise(self.seed_ if random_state is None else random_state, n_samples, self._n_noise)
+        return self.inverse_transform(noise, y=y, solver=solver, n_steps=n_steps, guidance=guidance)
+
+    def inverse_transform(
+        self,
+        Z: Any,
+        *,
+        y: Any = None,
+        solver: Solver | None = None,
+        n_steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
+        """The images that noise flows to.
+
+        Parameters
+        ----------
+        Z : array (N, n_noise)
+            As `transform` gives it: as many numbers as the autoencoder's vectors have, or as an image.
+        y, solver, n_steps, guidance
+            As in `sample`.
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+        noise = self._check_codes(Z, self._n_noise)
+        return self._images(self._flow(noise, 0.0, 1.0, y, solver, n_steps, guidance))
+
+    def transform(self, images: Any, *, y: Any = None, mask: np.ndarray | None = None) -> np.ndarray:
+        """The noise that images come from: the flow run backwards, from t = 1 to 0.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        y : as in `sample`, optional
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing.
+
+        Returns
+        -------
+        array (N, n_noise) float32
+        """
+        return self._flow(self._points(images, mask), 1.0, 0.0, y, "heun", None, None)
+
+    def vary(
+        self, images: Any, *, strength: float = 0.5, y: Any = None, random_state: int | None = None, **options: Any
+    ) -> np.ndarray:
+        """Variations of images: noise is mixed in, and the flow removes it.
+
+        Meng et al. 2022, "SDEdit: guided image synthesis and editing with stochastic differential equations".
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        strength : float in [0, 1]
+            0 gives the images back as the autoencoder rebuilds them, 1 new ones.
+        y, solver, n_steps, guidance, random_state
+            As in `sample`.
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+        if not 0 <= strength <= 1:
+            raise ParameterError(f"The 'strength' must be in the range [0, 1]. Got {strength!r} instead.")
+        points = self._points(images)
+        noise = chance.noise(self.seed_ if random_state is None else random_state, len(points), points.shape[1])
+        start = 1.0 - strength
+        mixed = ((1 - start) * noise + start * points).astype(np.float32)
+        asked = [options.pop(name, None) for name in ("solver", "n_steps", "guidance")]
+        if options:
+            raise TypeError(f"vary() takes no {', '.join(options)}.")
+        return self._images(mixed if strength == 0 else self._flow(mixed, start, 1.0, y, *asked))
+
+    @property
+    def _n_noise(self) -> int:
+        self._check_fitted()
+        return int(np.prod(self.spec_.shape)) if self.latent_range_ is None else self.latent_range_.shape[1]
+
+    def _points(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        """Images as points at time 1, (N, n_noise)."""
+        pixels = self._load_like_fitted(images, mask)
+        if self.autoencoder_ is not None and self.latent_range_ is not None:
+            z = self.autoencoder_._vectors(pixels, self.spec_)
+            return ((z - self.latent_range_[0]) / self.latent_range_[1]).astype(np.float32)
+        return self._encode_chunks(lambda _, batch: batch.x.flatten(1), pixels)
+
+    def _images(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (N, H, W, C) of points at time 1."""
+        if self.autoencoder_ is not None and self.latent_range_ is not None:
+            return self.autoencoder_.inverse_transform(points * self.latent_range_[1] + self.latent_range_[0])
+        height, width, channels = self.spec_.shape
+        return to_pixels(torch.from_numpy(points).view(-1, channels, height, width), self.spec_)
+
+    def _flow(
+        self,
+        points: np.ndarray,
+        start: float,
+        stop: float,
+        y: Any,
+        solver: Solver | None,
+        n_steps: int | None,
+        guidance: float | None,
+    ) -> np.ndarray:
+        """Points (N, n_noise) at time `start` carried to time `stop`."""
+        solver, guidance = solver or self.solver, self.guidance if guidance is None else guidance
+        n_steps = n_steps or (self.n_steps if solver != "shortcut" else 4)
+        if solver not in ("euler", "heun", "adaptive", "shortcut"):
+            raise ParameterError(f"The 'solver' must be 'euler', 'heun', 'adaptive' or 'shortcut'. Got {solver!r}.")
+        if solver == "shortcut" and n_steps not in (1, 2, 4, 8, 16):
+            raise ParameterError(f"A 'shortcut' takes 1, 2, 4, 8 or 16 steps. Got n_steps={n_steps} instead.")
+        told = self._conditions(y, len(points))
+        if self.latent_range_ is None:
+            height, width, channels = self.spec_.shape
+        else:
+            height, width, channels = 1, 1, points.shape[1]
+        module, device = self._ready_module(), devices.pick_device(self.device)
+
+        def run(rows: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(points[rows]).to(device).view(-1, channels, height, width)
+            c = None if told is None else torch.from_numpy(told[rows]).to(device)
+
+            def velocity(x: Tensor, t: Tensor) -> Tensor:
+                d = torch.full_like(t, abs(stop - start) / n_steps if solver == "shortcut" else 0.0)
+                v = module(x, t, d, c)
+                return v if c is None or guidance == 1 else v + (guidance - 1) * (v - module(x, t, d))
+
+            if solver == "adaptive":
+                return solvers.adaptive(velocity, x, start, stop).flatten(1).cpu().numpy()
+            solve = solvers.heun if solver == "heun" else solvers.euler
+            return solve(velocity, x, start, stop, n_steps).flatten(1).cpu().numpy()
+
+        return self._in_chunks(run, np.arange(len(points)))
+
+
+def _fit_part(
+    model: Any, data: Data, seed: int, checkpoint: Any = None, replay: Any = None, callback: Any = None
+) -> Any:
+    """Fit an autoencoder to the same images, its checkpoint in a folder of its own."""
+    folder = None if checkpoint is None else Path(checkpoint) / "autoencoder"
+    if replay is not None:
+        replay = [{k: v for k, v in entry.items() if k != "of"} for entry in replay if "of" in entry]
+    return model._fit_data(data, seed, checkpoint=folder, replay=replay, callback=callback)
+
+
+def nearest_pairs(x0: Tensor, x1: Tensor) -> Tensor:
+    """The order (N,) of noise x0 in which it lies nearest to data x1 (N, …): least summed squared distance."""
+    cost = torch.cdist(x0.flatten(1).float(), x1.flatten(1).float()).square()
+    return torch.from_numpy(linear_sum_assignment(cost.T.cpu().numpy())[1]).to(x0.device)
