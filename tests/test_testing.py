@@ -24,7 +24,10 @@ def networks():
 
 def tiny(cls, **changes):
     known = cls().get_params()
-    return cls(**{name: value for name, value in {**TINY, **changes}.items() if name in known})
+    given = {name: value for name, value in {**TINY, **changes}.items() if name in known}
+    if "autoencoder" in known:
+        given |= {"autoencoder": tiny(models.model_class("autoencoder")), "n_steps": 2}
+    return cls(**given)
 
 
 @pytest.mark.parametrize("name", sorted(networks()))

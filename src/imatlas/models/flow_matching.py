@@ -40,12 +40,13 @@ from imatlas.models.latent import LatentModel
 from imatlas.models.network import Size
 from imatlas.nn.mlp import SteeredMLP
 from imatlas.nn.time import sinusoidal
+from imatlas.nn.unet import UNet
 
 MLP_SIZES: dict[str, tuple[int, int]] = {"small": (256, 3), "medium": (512, 4), "large": (1024, 6)}
 """(width, depth) of the network over an autoencoder's vectors."""
 
-UNET_SIZES: dict[str, tuple[int, int]] = {"small": (32, 1), "medium": (64, 1), "large": (128, 2)}
-"""(width of the finest grid times four, residual blocks a grid) of the network over pixels."""
+UNET_SIZES: dict[str, tuple[int, int]] = {"small": (64, 1), "medium": (128, 1), "large": (256, 2)}
+"""(channels of the coarsest grid, residual blocks a grid) of the network over pixels."""
 
 N_CONDITION = 128
 """Length of the vector that times and conditions become."""
@@ -162,7 +163,7 @@ class FlowMatching(Generator):
 
         given = self.autoencoder
         if isinstance(given, str) and given in models.MODELS:
-            given = models.model_class(given)(max_steps=self.max_steps, progress=self.progress)
+            given = models.model_class(given)()
         if not isinstance(given, LatentModel):
             raise ParameterError(
                 "The 'autoencoder' parameter of FlowMatching must be an Autoencoder, a VAE, the name of one, or None. "
@@ -170,7 +171,9 @@ class FlowMatching(Generator):
             )
         if given.__sklearn_is_fitted__():
             return given
-        model = clone(given).set_params(device=self.device, precision=self.precision)
+        model = clone(given).set_params(device=self.device, precision=self.precision, progress=self.progress)
+        if isinstance(self.autoencoder, str):
+            model.set_params(max_steps=self.max_steps)
         budget = schedule.parse_budget(self.budget)
         if budget is not None and model.budget is None:
             model.set_params(budget=AUTOENCODER_SHARE * budget)
@@ -181,8 +184,6 @@ class FlowMatching(Generator):
         if self.latent_range_ is not None:
             width, depth = MLP_SIZES[self.size]
             return FlowModule(condition, SteeredMLP(self.latent_range_.shape[1], width, depth, N_CONDITION))
-        from imatlas.nn.unet import UNet
-
         width, depth = UNET_SIZES[self.size]
         return FlowModule(condition, UNet(spec.shape, width, depth, N_CONDITION))
 

@@ -1,0 +1,190 @@
+"""Flow matching: what it makes, what it is told, and the models it stands on."""
+
+import numpy as np
+import pytest
+import torch
+
+from imatlas import VAE, Autoencoder, FlowMatching, artifact
+from imatlas.errors import InputError, ParameterError, TrainingError
+from imatlas.models.flow_matching import nearest_pairs
+from imatlas.testing import check_image_estimator, synthetic_images
+
+QUIET = {"progress": False, "precision": "fp32"}
+
+
+def tiny(**changes):
+    autoencoder = Autoencoder(latent_dim=4, size="small", max_steps=60, **QUIET)
+    plain = {"autoencoder": autoencoder, "size": "small", "max_steps": 40, "batch_size": 32, "n_steps": 4, **QUIET}
+    return FlowMatching(**{**plain, **changes})
+
+
+@pytest.fixture(scope="module")
+def two_kinds():
+    """Dark images with the label 3 and bright ones with the label 7."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([3, 7], 60)
+    level = np.where(y == 3, 50, 200)[:, None, None, None]
+    return np.clip(level + rng.normal(0, 12, (120, 8, 8, 1)), 0, 255).astype(np.uint8), y
+
+
+@pytest.fixture(scope="module")
+def told(two_kinds):
+    images, y = two_kinds
+    return tiny(max_steps=250).fit(images, y)
+
+
+def test_it_keeps_the_contract_in_pixels():
+    check_image_estimator(FlowMatching(autoencoder=None, size="small", max_steps=3, n_steps=2, batch_size=16, **QUIET))
+
+
+def test_a_label_says_what_comes_out(told):
+    dark, bright = (told.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
+    assert dark.max() < 128 < bright.min()
+    mixed = told.sample(4, y=[3, 7, 7, 3], random_state=0).mean((1, 2, 3))
+    np.testing.assert_array_equal(mixed > 128, [False, True, True, False])
+
+
+def test_without_a_label_both_kinds_come(told):
+    bright = told.sample(60, random_state=1).mean((1, 2, 3)) > 128
+    assert 0.15 < bright.mean() < 0.85
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 4])
+def test_shortcuts_come_near_in_few_steps(told, n_steps):
+    slow = told.sample(30, y=7, random_state=0).astype(float)
+    quick = told.sample(30, y=7, solver="shortcut", n_steps=n_steps, random_state=0).astype(float)
+    assert np.abs(quick.mean() - slow.mean()) < 25
+    other = told.sample(30, y=3, random_state=0).astype(float)
+    assert np.abs(quick - slow).mean() < np.abs(quick - other).mean() / 2
+
+
+def test_every_solver_agrees_on_the_same_noise(told):
+    fine = told.sample(8, y=3, solver="heun", n_steps=40, random_state=0).astype(float)
+    for options in ({"solver": "euler", "n_steps": 60}, {"solver": "adaptive"}):
+        assert np.abs(told.sample(8, y=3, random_state=0, **options) - fine).mean() < 4
+
+
+def test_vectors_say_what_comes_out(two_kinds):
+    images, y = two_kinds
+    vectors = np.stack([y / 7, np.zeros(len(y))], axis=1)
+    model = tiny(max_steps=250).fit(images, vectors)
+    assert model.sample(9, y=[3 / 7, 0], random_state=0).mean() < 110 < 145 < model.sample(9, y=[1, 0]).mean()
+    with pytest.raises(InputError, match="vector of 2 numbers"):
+        model.sample(3, y=[1.0, 0.0, 0.0])
+
+
+def test_wrong_conditions_are_told(told, two_kinds):
+    images, y = two_kinds
+    with pytest.raises(InputError, match=r"fitted with \(3 to 7\)"):
+        told.sample(3, y=5)
+    with pytest.raises(InputError, match="one label, or one vector, for each of the 120 images"):
+        tiny().fit(images, y[:-1])
+    with pytest.raises(InputError, match="whole numbers"):
+        tiny().fit(images, y / 2)
+    with pytest.raises(InputError, match="finite"):
+        tiny().fit(images, np.full((120, 2), np.nan))
+    with pytest.raises(InputError, match="fitted without conditions"):
+        tiny(max_steps=2).fit(images).sample(1, y=3)
+
+
+def test_noise_and_images_are_two_ends_of_one_path(told, two_kinds):
+    images, y = two_kinds
+    noise = told.transform(images[:10], y=y[:10])
+    assert noise.shape == (10, 4)
+    rebuilt = told.autoencoder_.inverse_transform(told.autoencoder_.transform(images[:10])).astype(float)
+    assert np.abs(told.inverse_transform(noise, y=y[:10]) - rebuilt).mean() < 6
+
+
+def test_variations_stay_near_when_weak(told, two_kinds):
+    images, _ = two_kinds
+    rebuilt = told.autoencoder_.inverse_transform(told.autoencoder_.transform(images[:20]))
+    np.testing.assert_array_equal(told.vary(images[:20], strength=0.0), rebuilt)
+    weak, strong = (np.abs(told.vary(images[:20], strength=s) - rebuilt.astype(float)).mean() for s in (0.1, 1.0))
+    assert weak < strong
+    with pytest.raises(ParameterError, match="strength"):
+        told.vary(images[:2], strength=1.5)
+
+
+def test_a_fitted_autoencoder_is_used_as_it_is_and_saved_once(two_kinds, tmp_path):
+    images, _ = two_kinds
+    given = Autoencoder(latent_dim=4, size="small", max_steps=5, **QUIET).fit(images)
+    before = {k: v.clone() for k, v in given.module_.state_dict().items()}
+    model = tiny(autoencoder=given, max_steps=5).fit(images)
+    assert model.autoencoder_ is given
+    assert all(torch.equal(v, before[k]) for k, v in given.module_.state_dict().items())
+    loaded = artifact.load(model.save(tmp_path / "model"))
+    assert loaded.autoencoder_ is loaded.autoencoder
+    np.testing.assert_array_equal(loaded.sample(3), model.sample(3))
+
+
+def test_an_unfitted_one_is_copied_and_fitted(two_kinds):
+    images, _ = two_kinds
+    given = VAE(latent_dim=3, size="small", max_steps=5, **QUIET)
+    model = tiny(autoencoder=given, max_steps=5).fit(images)
+    assert not given.__sklearn_is_fitted__()
+    assert isinstance(model.autoencoder_, VAE)
+    assert model.autoencoder_.n_steps_ == 5
+    named = tiny(autoencoder="vae", max_steps=3).fit(images)
+    assert isinstance(named.autoencoder_, VAE)
+
+
+def test_what_is_no_autoencoder_is_refused(two_kinds):
+    images, _ = two_kinds
+    with pytest.raises(ParameterError, match="must be an Autoencoder, a VAE"):
+        tiny(autoencoder="kmeans").fit(images)
+    other = Autoencoder(latent_dim=4, size="small", max_steps=2, **QUIET).fit(synthetic_images(12, size=16))
+    with pytest.raises(InputError, match=r"learnt from images of shape \(16, 16, 1\)"):
+        tiny(autoencoder=other).fit(images)
+
+
+def test_the_budget_is_split_and_replayed(two_kinds):
+    images, _ = two_kinds
+    autoencoder = Autoencoder(latent_dim=4, size="small", **QUIET)
+    model = tiny(autoencoder=autoencoder, max_steps=None, budget=3.0).fit(images)
+    assert model.autoencoder_.seconds_ < 0.75 * model.seconds_
+    assert {entry.get("of") for entry in model.decisions_} == {"autoencoder", None}
+    again = tiny(autoencoder=autoencoder, max_steps=None, budget=3.0).fit(images, replay=model.decisions_)
+    np.testing.assert_array_equal(again.sample(4), model.sample(4))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_while_the_flow_learns_and_resumed_it_is_the_same(two_kinds, tmp_path, monkeypatch):
+    from imatlas import checkpoints, training
+
+    images, y = two_kinds
+    monkeypatch.setattr(training, "SNAPSHOT", 10)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    whole = tiny().fit(images, y)
+    real, writes = checkpoints.write, []
+
+    def write(folder, tensors, values):
+        real(folder, tensors, values)
+        writes.append((folder, values["state"]["step"]))
+        if folder == tmp_path and values["state"]["step"] == 20:
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    with pytest.raises(Killed):
+        tiny().fit(images, y, checkpoint=tmp_path)
+    monkeypatch.setattr(checkpoints, "write", real)
+    resumed = tiny().fit(images, y, checkpoint=tmp_path)
+    np.testing.assert_array_equal(resumed.sample(5, y=3), whole.sample(5, y=3))
+
+
+def test_a_loss_that_is_never_finite_ends_in_words(two_kinds, monkeypatch):
+    images, _ = two_kinds
+    given = Autoencoder(latent_dim=4, size="small", max_steps=5, **QUIET).fit(images)
+    monkeypatch.setattr(
+        FlowMatching, "_losses", lambda *_: iter([("adam", torch.full((), torch.nan, requires_grad=True), {})])
+    )
+    with pytest.raises(TrainingError):
+        tiny(autoencoder=given).fit(images)
+
+
+def test_optimal_pairs_are_the_nearest():
+    x1 = torch.tensor([[0.0], [10.0], [20.0]])
+    x0 = torch.tensor([[19.0], [1.0], [11.0]])
+    assert nearest_pairs(x0, x1).tolist() == [1, 2, 0]
