@@ -6,6 +6,7 @@ import csv
 import gzip
 import os
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,41 @@ def emoji() -> tuple[Path, dict[str, str]]:
     folder = unpacked("emoji/noto_emoji64.tar", "noto_emoji64")
     with (folder / "index.csv").open(encoding="utf-8") as file:
         return folder, {row[next(iter(row))]: row.get("category", "") for row in csv.DictReader(file)}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images (n, H, W, C) uint8 with the index of their class (n,), in a part to learn from and one to test with."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+LABELLED = ("clothes", "satellite", "emoji", "photos")
+"""Sets that `labelled` knows."""
+
+
+def labelled(name: str) -> Labelled:
+    """A set as arrays: "clothes" at 32 px (padded), "satellite", "emoji" (RGBA) and "photos" at 64 px.
+
+    Clothes and satellite pictures come in two parts; of emoji and photographs a fifth, drawn by one seed, is the test.
+    """
+    if name == "clothes":
+        parts = [fashion_mnist(part) for part in ("train", "t10k")]
+        padded = [np.pad(pixels, ((0, 0), (2, 2), (2, 2)))[..., None] for pixels, _ in parts]
+        return Labelled(padded[0], parts[0][1].astype(np.int64), padded[1], parts[1][1].astype(np.int64))
+    from imatlas import Images
+
+    folder = {"satellite": eurosat, "emoji": lambda: emoji()[0], "photos": grocery}[name]()
+    images = Images(folder, image_size=64, progress=False)
+    kinds = np.array([Path(key).parts[-2] for key in images.keys])
+    labels = np.unique(kinds, return_inverse=True)[1]
+    if name == "satellite":
+        test = np.array(["test" in Path(key).parts for key in images.keys])
+    else:
+        test = np.zeros(len(labels), bool)
+        test[np.random.default_rng(0).permutation(len(labels))[: len(labels) // 5]] = True
+    pixels = np.asarray(images.pixels)
+    return Labelled(pixels[~test], labels[~test], pixels[test], labels[test])

@@ -142,6 +142,20 @@ def test_report_and_score(atlas, tmp_path, capsys):
     capsys.readouterr()
     assert main(["score", str(atlas), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["pca_mse"] > 0
+    assert main(["score", str(atlas), "--images", "photos"]) == 1
+    assert "leave --images out" in capsys.readouterr().err
+
+
+def test_score_of_a_saved_model(atlas, tmp_path, capsys):
+    photos, model = str(atlas.parent / "photos"), str(tmp_path / "ae")
+    assert main(["fit", "autoencoder", photos, "-o", model, "--max-steps", "5", "--no-progress"]) == 0
+    capsys.readouterr()
+    assert main(["score", model, "--images", photos, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["metrics"]["near_copies"] >= 0
+    assert any("held-out images are too few for" in sentence for sentence in told["sentences"])
+    assert main(["score", model]) == 1
+    assert "--images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

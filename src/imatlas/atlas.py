@@ -22,7 +22,7 @@ from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
 from imatlas.tasks.regions import Regions, regions
-from imatlas.tasks.score import MOST_TRAIN
+from imatlas.tasks.score import MOST_TRAIN, eyes_in_words
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
 
@@ -171,7 +171,8 @@ class Atlas:
             self.pixels(held_out),
             spec=self.spec,
             embed=self.embed,
-            eyes=type(self.model("encoder")).__name__,
+            eyes=eyes_in_words(self.model("encoder")),
+            places=(self.embedding[train], self.embedding[held_out]),
             random_state=random_state,
         )
 

@@ -221,10 +221,30 @@ def sample(
         print(f"New images: {output} ({n} images, seed {seed})")
 
 
-@app.command(epilog="Example: imatlas score photos.atlas")
-def score(atlas: AtlasFolder, json_: Json = False, seed: Seed = 0) -> None:
-    """Measure an atlas on images that it never learnt from, and say in words how good it is."""
-    _show(_atlas(atlas).score(random_state=seed), json_)
+@app.command(epilog="Example: imatlas score photos.atlas, or: imatlas score runs/vae --images photos/")
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas, or a model that 'imatlas fit' saved")],
+    images: Annotated[
+        str | None, typer.Option("--images", help="for a model: the images that it was fitted on")
+    ] = None,
+    json_: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Measure a generator on images that it never learnt from: how good it is, and whether it copies."""
+    from imatlas.atlas import Atlas, load
+    from imatlas.errors import InputError
+    from imatlas.tasks.score import score_model
+
+    opened = load(folder)
+    if isinstance(opened, Atlas):
+        if images is not None:
+            raise InputError(f"'{folder}' is an atlas, which holds its own images; leave --images out.")
+        _show(opened.score(random_state=seed), json_)
+        return
+    if images is None:
+        raise InputError(f"'{folder}' is a model; name the images that it was fitted on with --images.")
+    pictures = _images(images, image_size=None, progress=not json_)
+    _show(score_model(opened, pictures, random_state=seed), json_)
 
 
 @app.command(epilog="Example: imatlas demo -o demo")

@@ -33,7 +33,7 @@ from imatlas.tasks.cluster import cluster
 from imatlas.tasks.duplicates import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
-from imatlas.tasks.score import MOST_TRAIN, score
+from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
 
 FEWEST = 8
 """Images below which there is nothing to learn a map from."""
@@ -211,8 +211,7 @@ def encoder(job: Job) -> dict[str, Any]:
     if job.previous is not None:
         embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
     job.save_columns(embedding=embedding)
-    eyes = EYES[type(model).__name__]
-    return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes}"}
+    return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"}
 
 
 def map_(job: Job) -> dict[str, Any]:
@@ -263,14 +262,15 @@ def report(job: Job) -> dict[str, Any]:
     train = job.train
     if len(train) > MOST_TRAIN:
         train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
-    eyes = job.model("encoder")
+    eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
     result = score(
         job.model("generator"),
         np.asarray(job.images.pixels[train]),
         np.asarray(job.images.pixels[job.held_out]),
         spec=job.images.spec,
         embed=eyes.transform,
-        eyes=EYES[type(eyes).__name__],
+        eyes=eyes_in_words(eyes),
+        places=(embedding[train], embedding[job.held_out]),
         random_state=seed,
     )
     job.manifest.metrics["quality"] = _numbers(result)
@@ -286,11 +286,6 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "clusters": clusters,
     "generator": generator,
     "report": report,
-}
-
-EYES = {
-    "PretrainedEncoder": "EfficientNet-Lite0, which learnt with ImageNet's labels",
-    "Autoencoder": "an autoencoder learnt from these images alone, without labels",
 }
 
 

@@ -1,12 +1,24 @@
-"""Distances between sets of images, against closed forms; the planted copier is caught."""
+"""Distances between sets of images, against closed forms and slow references; planted faults are caught."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import mannwhitneyu, norm
 
 from imatlas.errors import InputError
-from imatlas.metrics.generation import frechet_distance, kernel_distance, near_copy_share
+from imatlas.metrics import generation
+from imatlas.metrics.generation import (
+    copying_score,
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_spread,
+    near_copy_chance,
+    near_copy_share,
+    precision_recall,
+)
 from imatlas.metrics.restoration import mean_squared_error, psnr
 
 
@@ -31,15 +43,141 @@ def test_kernel_distance_is_unbiased_and_sees_a_shift(rng):
     assert shifted > max(same)
 
 
-def test_a_copier_is_caught_and_a_fair_sampler_is_not(rng):
-    def nearest(a, b):
-        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(2)).min(1)
+def test_kernel_distance_is_the_sum_over_pairs_whatever_the_memory(rng, monkeypatch):
+    x, y = rng.standard_normal((30, 4)), rng.standard_normal((20, 4)) + 0.3
+    a, b = ((v - x.mean(0)) / x.std() for v in (x, y))
+    pairs = [((u @ v.T / 4 + 1) ** 3) for u, v in ((a, a), (b, b), (a, b))]
+    inside = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in pairs[:2]]
+    expected = 1000 * (sum(inside) - 2 * pairs[2].mean())
+    assert kernel_distance(x, y) == pytest.approx(expected)
+    monkeypatch.setattr(generation, "MEMORY", 8 * 20 * 3)  # three rows at a time
+    assert kernel_distance(x, y) == pytest.approx(expected)
 
-    train, held_out, fair = (rng.standard_normal((400, 5)) for _ in range(3))
+
+def test_the_spread_of_the_kernel_distance_is_that_of_fresh_draws(rng):
+    real, made = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 4)) + 0.5
+    mean, deviation = kernel_distance_spread(real, made, size=200)
+    fresh = [kernel_distance(rng.standard_normal((200, 4)), rng.standard_normal((200, 4)) + 0.5) for _ in range(100)]
+    assert mean == pytest.approx(np.mean(fresh), rel=0.15)
+    assert 0.6 < deviation / np.std(fresh) < 1.6
+    assert kernel_distance_spread(real, made, size=200) == (mean, deviation)
+    with pytest.raises(InputError, match=r"at least 4 images on each side. Got 3 and 2000"):
+        kernel_distance_spread(real[:3], made)
+
+
+def slow_overlap(real, made, k):
+    """Precision, recall, density and coverage from whole matrices of distances, by the definitions."""
+    real_radius, made_radius = (np.sort(cdist(a, a), axis=1)[:, k] for a in (real, made))
+    distance = cdist(made, real)
+    precision = (distance <= real_radius).any(1).mean()
+    recall = (distance <= made_radius[:, None]).any(0).mean()
+    density = (distance <= real_radius).sum() / (k * len(made))
+    return precision, recall, density, (distance.min(0) <= real_radius).mean()
+
+
+def test_overlap_is_that_of_whole_matrices_whatever_the_memory(rng, monkeypatch):
+    real, made = rng.standard_normal((300, 5)), 0.7 * rng.standard_normal((250, 5)) + 0.4
+    for memory in (2**25, 8 * 300 * 7):
+        monkeypatch.setattr(generation, "MEMORY", memory)
+        for k in (1, 4):
+            expected = slow_overlap(real, made, k)
+            assert (*precision_recall(real, made, k=k), *density_coverage(real, made, k=k)) == pytest.approx(expected)
+
+
+def test_overlap_by_hand():
+    real = np.array([[0.0], [1.0], [2.0], [10.0]])  # distances to the nearest other: 1, 1, 1, 8
+    made = np.array([[0.5], [2.5], [30.0], [31.0]])  # 2, 2, 1, 1
+    assert precision_recall(real, made, k=1) == (0.5, 0.75)  # balls of 0.5 and 2.5 reach 0, 1 and 2, not 10
+    # 0.5 is in the balls of 0 and 1; 2.5 in those of 2 and 10; the two far ones in none
+    assert density_coverage(real, made, k=1) == (1.0, 1.0)
+
+
+def test_two_draws_of_one_distribution_score_what_theory_expects(rng):
+    real, made = rng.standard_normal((1500, 6)), rng.standard_normal((1500, 6))
+    density, coverage = density_coverage(real, made, k=5)
+    falling = np.prod([(1500 - i) / (3000 - i) for i in range(1, 6)])
+    assert coverage == pytest.approx(1 - falling, abs=0.02)
+    assert density == pytest.approx(1, abs=0.06)
+    precision, recall = precision_recall(real, made)
+    assert min(precision, recall) > 0.75
+
+
+def test_a_collapsed_generator_has_low_recall_and_coverage(rng):
+    real, others = rng.standard_normal((600, 6)), rng.standard_normal((5, 6))
+    collapsed = np.repeat(others, 120, axis=0) + 1e-3 * rng.standard_normal((600, 6))
+    precision, recall = precision_recall(real, collapsed)
+    _, coverage = density_coverage(real, collapsed)
+    assert precision > 0.5
+    assert recall < 0.05
+    assert coverage < 0.2
+
+
+def test_overlap_asks_for_more_images_than_neighbours(rng):
+    with pytest.raises(InputError, match=r"k = 3 needs at least 4 images on each side. Got 3 and 9"):
+        precision_recall(rng.random((3, 2)), rng.random((9, 2)))
+    with pytest.raises(InputError, match=r"at least 6 real images and 1 that was made. Got 9 and 0"):
+        density_coverage(rng.random((9, 2)), rng.random((0, 2)))
+
+
+def test_the_z_score_is_that_of_mann_and_whitney(rng):
+    x, y = rng.integers(0, 30, 80).astype(float), rng.integers(5, 40, 60).astype(float)  # many ties
+    reference = mannwhitneyu(x, y, use_continuity=False, method="asymptotic", alternative="less")
+    assert norm.cdf(generation._mann_whitney_z(x, y)) == pytest.approx(reference.pvalue)
+    assert generation._mann_whitney_z(np.ones(9), np.ones(5)) == 0
+
+
+def test_copiers_are_caught_and_fair_samplers_are_not(rng):
+    centers = 4 * rng.standard_normal((8, 10))
+
+    def draw(n):
+        return centers[rng.integers(8, size=n)] + rng.standard_normal((n, 10))
+
+    train, held_out = draw(2000), draw(800)
+    copies = train[:800] + 0.02 * rng.standard_normal((800, 10))
+    some_copies = np.concatenate([copies[:400], draw(400)])
+    assert copying_score(train, held_out, copies) < -7
+    assert copying_score(train, held_out, some_copies) < -3
+    assert all(abs(copying_score(train, held_out, draw(800))) < 2 for _ in range(5))
+    assert abs(copying_score(train, held_out[::2], held_out[1::2])) < 2
+    assert copying_score(train, held_out, draw(800) + 2) > 3
+
+
+def test_copying_within_one_cell_is_seen_where_others_are_far_off(rng):
+    """The reason for cells: over all images at once, far samples of one group hide the copies of the other."""
+    groups = np.repeat([[-30.0], [30.0]], 500, axis=0) * np.ones(4)
+    train, held_out = (groups + rng.standard_normal((1000, 4)) for _ in range(2))
+    made = np.concatenate([train[:500] + 0.01 * rng.standard_normal((500, 4)), held_out[500:] + 4])
+    assert copying_score(train, held_out, made[:500], n_cells=2) < -20  # the cell of the copies alone counts
+    whole = copying_score(train, held_out, made, n_cells=1)
+    assert abs(whole) < 3
+    halves = [
+        copying_score(train[part], held_out[part], made[part], n_cells=1) for part in (slice(500), slice(500, 1000))
+    ]
+    assert halves[0] < -20
+    assert halves[1] > 10
+    assert copying_score(train, held_out, made, n_cells=2) == pytest.approx(np.mean(halves))
+
+
+def test_the_copying_test_asks_for_enough_images(rng):
+    with pytest.raises(InputError, match=r"20 held-out and 20 made images. Got 19 and 500 in 1 cells"):
+        copying_score(rng.random((100, 3)), rng.random((19, 3)), rng.random((500, 3)))
+
+
+def test_near_copies_are_counted_against_what_chance_gives(rng):
+    train, held_out, fair = (rng.standard_normal((n, 5)) for n in (1000, 400, 4000))
     copies = train[:200] + 0.01 * rng.standard_normal((200, 5))
-    reference = nearest(held_out, train)
-    assert near_copy_share(nearest(copies, train), reference) > 0.9
-    assert near_copy_share(nearest(fair, train), reference) < 0.05
+    reference = cdist(held_out, train).min(1)
+    assert near_copy_share(cdist(copies, train).min(1), reference) > 0.9
+    expected, deviation = near_copy_chance(400, 4000)
+    assert abs(near_copy_share(cdist(fair, train).min(1), reference) - expected) < 4 * deviation
+
+
+@pytest.mark.parametrize("n_held_out", [10, 100, 2000])
+def test_the_chance_of_near_copies_is_that_of_many_draws(n_held_out, rng):
+    shares = [near_copy_share(rng.random(300), rng.random(n_held_out)) for _ in range(4000)]
+    expected, deviation = near_copy_chance(n_held_out, 300)
+    assert np.mean(shares) == pytest.approx(expected, abs=4 * deviation / np.sqrt(4000))
+    assert np.std(shares) == pytest.approx(deviation, rel=0.2)
 
 
 def test_restoration_errors_leave_missing_pixels_out():

@@ -55,7 +55,9 @@ class ImageEstimator(Estimator):
     interrupted_ : bool
         Whether Ctrl-C ended it early.
     fingerprint_ : str
-        Hash of the images that were learnt from.
+        Hash of the images that were given to `fit`.
+    n_aside_ : int
+        How many of these were kept aside and not learnt from; 0 where `validation` was given.
     """
 
     budget: Annotated[
@@ -216,6 +218,7 @@ class ImageEstimator(Estimator):
         self.seconds_ = state.seconds + spent
         self.interrupted_ = state.interrupted
         self.fingerprint_ = fingerprint
+        self.n_aside_ = 0 if validation is not None else len(data.held_out)
         self.seed_ = seed
         self._finish(data.pixels)
         return self
@@ -269,10 +272,41 @@ class ImageEstimator(Estimator):
         if validation is not None:
             held_out = self._load_like(validation, spec)
             return batches.Data(pixels, spec, held_out, told, self._conditions(validation_y, len(held_out)))
-        order = chance.rng(seed, "held out").permutation(len(pixels))
-        n_aside = min(1000, len(pixels) // 10)
-        aside, rows = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+        aside, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
         return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
+
+    def rows_of_fit(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which of the images of `fit` were learnt from, and which were kept aside.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            Those of `fit`.
+
+        Returns
+        -------
+        pixels : array (N, H, W, C) of the dtype that was fitted
+        learnt, aside : arrays (n_learnt,), (n_aside,) of int64
+            Rows of `pixels`, ascending.
+
+        Raises
+        ------
+        InputError
+            If these are other images than those of `fit`, or it kept none aside.
+        """
+        pixels = self._load_like_fitted(images)
+        if _fingerprint(pixels) != self.fingerprint_:
+            raise InputError(
+                f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted on, so which of "
+                "them it has learnt is not known; give the same images, of the same size and fit."
+            )
+        if not self.n_aside_:
+            raise InputError(
+                f"This {type(self).__name__} was fitted with all of its images and none kept aside; "
+                "measure it with `imatlas.tasks.score.score` on images that it has not seen."
+            )
+        aside, learnt = _split(len(pixels), self.n_aside_, self.seed_)
+        return pixels, learnt, aside
 
     # -- inference -----------------------------------------------------------------------------------------------
 
@@ -334,6 +368,12 @@ class ImageEstimator(Estimator):
         if z.ndim != 2 or z.shape[1] != latent_dim:
             raise InputError(f"Latent vectors must be an array (n, {latent_dim}). Got shape {z.shape} instead.")
         return z
+
+
+def _split(n: int, n_aside: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n_aside` of `n` rows drawn by the seed, and the rest, both ascending."""
+    order = chance.rng(seed, "held out").permutation(n)
+    return np.sort(order[:n_aside]), np.sort(order[n_aside:])
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

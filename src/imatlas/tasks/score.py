@@ -1,7 +1,8 @@
-"""How good a generator is, measured on images that it never learnt from, beside the simple alternative."""
+"""How good a generator is and whether it copies, measured on images that it never learnt from."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +10,51 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
+from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
-from imatlas.metrics.generation import kernel_distance, near_copy_share
+from imatlas.metrics.generation import (
+    FEWEST_IN_CELL,
+    copying_score,
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_spread,
+    near_copy_chance,
+    near_copy_share,
+    precision_recall,
+)
 from imatlas.metrics.restoration import mean_squared_error
-from imatlas.nearest import as_tensor, k_nearest
+from imatlas.models.network import ImageEstimator
+from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.nearest import as_tensor, nearest
 from imatlas.result import Result
 
 MOST_TRAIN = 20_000
 """Training images that PCA and the copy audit look at: bounds time and memory."""
 
-N_MADE = 500
-"""New images that are judged."""
+MOST_EMBEDDED = 4_000
+"""The same where each must first go through the pretrained network."""
+
+FEWEST_MADE, MOST_MADE = 200, 1000
+"""New images that are judged: as many as are held out, within these."""
+
+FEWEST_OVERLAP = 50
+"""Held-out images below which precision, recall, density and coverage are mostly chance."""
+
+N_COMPONENTS = 128
+"""Principal components of the pretrained features in which a saved model is judged."""
 
 NEAR, FAR = 50.0, 1000.0
 """Kernel distances, beyond that of real images, below and above which words are used."""
+
+COPIES = -3.0
+"""C_T below which a generator copies; above minus this its images lie off."""
+
+SPARE_COPIES = 0.005
+"""Share of near copies beyond chance that is let pass."""
+
+Places = tuple[np.ndarray, np.ndarray]
+"""Features of the training images and of those held out."""
 
 
 def score(
@@ -33,13 +65,15 @@ def score(
     spec: ImageSpec,
     embed: Callable[[np.ndarray], np.ndarray],
     eyes: str,
+    places: Places | None = None,
     random_state: int = 0,
 ) -> Result:
-    """Measure reconstruction and new images against images held out from learning.
+    """Measure new images, and reconstruction where there is any, against images held out from learning.
 
     Parameters
     ----------
-    generator : model with `transform`, `inverse_transform` and `sample`
+    generator : model with `sample`
+        One that also has `transform` and `inverse_transform` is measured at rebuilding images, beside PCA.
     train, held_out : arrays (n, H, W, C)
         Pixels in the depth of `spec`. Of `train`, at most 20,000 rows drawn by the seed are used.
     spec : ImageSpec
@@ -47,51 +81,111 @@ def score(
         Pixels (n, H, W, C) to features (n, n_features): the space in which new images are compared with real ones.
     eyes : str
         What `embed` is, for the protocol.
+    places : (array (n_train, n_features), array (n_held_out, n_features)), optional
+        What `embed` gives for `train` and `held_out`, where it is known.
     random_state : int
 
     Returns
     -------
     Result
-        `heldout_mse` and `pca_mse` (as many dimensions) over pixels from 0 to 1 and their ratio; `kernel_distance` of
-        new images to held-out ones, and `kernel_floor`, the same for real training images; `near_copies`, the share
-        of new images nearer to a training image than 99 % of held-out images are.
+        The verdict in words, and as metrics:
+        `heldout_mse`, `pca_mse` (as many dimensions) over pixels from 0 to 1, and their ratio;
+        `kernel_distance` of new images to held-out ones, its deviation over subsets, and `frechet_distance`;
+        `precision, recall, density, coverage`; each with what as many real training images reach in their place
+        (`kernel_floor, frechet_floor, precision_real` …);
+        `c_t`, the copying test (below -3: copies), and `near_copies`, the share of new images nearer to a training
+        image than 99.9 % of held-out images are, with what chance gives. All distances are between features. A metric
+        that so few images do not allow is left out, and the words say so.
     """
     rng = np.random.default_rng(random_state)
-    if len(train) > MOST_TRAIN:
-        train = train[np.sort(rng.choice(len(train), MOST_TRAIN, replace=False))]
-    rebuilt = generator.inverse_transform(generator.transform(held_out))
-    span = spec.high - spec.low
-    error = mean_squared_error(held_out, rebuilt, span=span)
-    n_dims = int(generator.latent_dim)
-    baseline = _pca_error(train, held_out, n_dims, span, random_state)
-    made = generator.sample(min(N_MADE, max(len(held_out), 50)), random_state=random_state)
-
-    features = {"held": embed(held_out), "made": embed(made)}
-    real = train[np.sort(rng.choice(len(train), min(len(train), len(made)), replace=False))]
-    distance = kernel_distance(features["held"], features["made"])
-    floor = kernel_distance(features["held"], embed(real))
-    copies = near_copy_share(_to_nearest(made, train), _to_nearest(held_out, train))
-
-    metrics = {
-        "heldout_mse": error,
-        "pca_mse": baseline,
-        "mse_ratio_to_pca": error / baseline if baseline else float("nan"),
-        "kernel_distance": distance,
-        "kernel_floor": floor,
-        "near_copies": copies,
-    }
+    n_train = len(train)
+    if n_train > MOST_TRAIN:
+        rows = np.sort(rng.choice(n_train, MOST_TRAIN, replace=False))
+        train, places = train[rows], None if places is None else (places[0][rows], places[1])
+    rebuilt = _rebuilding(generator, train, held_out, spec.high - spec.low, random_state)
+    made = generator.sample(int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE)), random_state=random_state)
+    known, unseen = (embed(train), embed(held_out)) if places is None else places
+    new = embed(made)
+    real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
+    metrics = {**rebuilt, **_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
+    words = [
+        *_rebuilding_in_words(metrics, getattr(generator, "latent_dim", 0)),
+        *_likeness_in_words(metrics),
+        *_copying_in_words(metrics),
+        *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
+    ]
     return Result(
         name="quality",
         title="How good it is",
-        sentences=_in_words(metrics, n_dims),
+        sentences=words,
         metrics=metrics,
-        protocol=(
-            f"{len(held_out):,} held-out images against {len(train):,} training images at "
-            f"{spec.width} x {spec.height}; {len(made)} new images; PCA with {n_dims} dimensions fitted to the same "
-            f"training images; kernel distance x 1,000 on features of {eyes}; near copies by pixel distance, "
-            f"1 % expected by chance; seed {random_state}"
+        protocol="; ".join(
+            [
+                f"{len(unseen):,} held-out and {len(train):,} training images at {spec.width} x {spec.height}",
+                f"{len(new):,} new images",
+                f"distances between {unseen.shape[1]} features of {eyes}",
+                *_protocol(metrics, min(len(unseen), len(new), len(real))),
+                f"seed {random_state}",
+            ]
         ),
     )
+
+
+def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
+    """`score` of a fitted generator, on the images of its `fit` that it kept aside, seen by the pretrained eyes.
+
+    Parameters
+    ----------
+    model : fitted model with `sample`
+    images : Images, or anything that `Images` takes
+        Those that the model was fitted on.
+    random_state : int
+
+    Raises
+    ------
+    InputError
+        If the model makes no images, was fitted on others, or kept none aside.
+    """
+    if not isinstance(model, ImageEstimator) or not hasattr(model, "sample"):
+        raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
+    pixels, learnt, aside = model.rows_of_fit(images)
+    if len(learnt) > MOST_EMBEDDED:
+        learnt = np.sort(np.random.default_rng(random_state).choice(learnt, MOST_EMBEDDED, replace=False))
+    train, held_out = np.asarray(pixels[learnt]), np.asarray(pixels[aside])
+    # twice the size of the images, in steps of the network: at its usual 224 px small ones would take 12 times as long
+    side = int(np.clip(math.ceil(max(model.spec_.shape[:2]) / 16) * 32, 64, 224))
+    n_components = min(N_COMPONENTS, len(train))
+    eyes = PretrainedEncoder(image_size=side, n_components=n_components, device=model.device, random_state=random_state)
+    places = eyes.fit_transform(train), eyes.transform(held_out)
+    return score(
+        model,
+        train,
+        held_out,
+        spec=model.spec_,
+        embed=eyes.transform,
+        eyes=eyes_in_words(eyes),
+        places=places,
+        random_state=random_state,
+    )
+
+
+def eyes_in_words(encoder: Any) -> str:
+    """What an encoder is and what it has learnt from, for protocols."""
+    if isinstance(encoder, PretrainedEncoder):
+        return f"EfficientNet-Lite0 at {encoder.image_size} px, which learnt with {encoder.learnt_with_}"
+    return f"the {type(encoder).__name__} that learnt from these images alone, without labels"
+
+
+def _rebuilding(
+    generator: Any, train: np.ndarray, held_out: np.ndarray, span: float, random_state: int
+) -> dict[str, float]:
+    """The error of rebuilding held-out images, beside PCA's; nothing for a generator that rebuilds none."""
+    if not (hasattr(generator, "transform") and hasattr(generator, "inverse_transform")):
+        return {}
+    error = mean_squared_error(held_out, generator.inverse_transform(generator.transform(held_out)), span=span)
+    baseline = _pca_error(train, held_out, int(generator.latent_dim), span, random_state)
+    ratio = error / baseline if baseline else float("nan")
+    return {"heldout_mse": error, "pca_mse": baseline, "mse_ratio_to_pca": ratio}
 
 
 def _pca_error(train: np.ndarray, held_out: np.ndarray, n_dims: int, span: float, random_state: int) -> float:
@@ -104,10 +198,135 @@ def _pca_error(train: np.ndarray, held_out: np.ndarray, n_dims: int, span: float
     return mean_squared_error(held_out, rebuilt, span=span)
 
 
-def _to_nearest(images: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Distance of each image to its nearest training image, over pixels reduced to at most 16 x 16."""
-    few, many = (small_pixels(a) for a in (images, train))
-    return k_nearest(as_tensor(many), as_tensor(few), 1)[1].numpy()[:, 0]
+def _likeness(unseen: np.ndarray, new: np.ndarray, real: np.ndarray, random_state: int) -> dict[str, float]:
+    """Distances and overlap of new and held-out features, each beside that of as many real training images."""
+    found: dict[str, float] = {}
+    if min(len(unseen), len(real)) >= 4:
+        found["kernel_distance"] = kernel_distance(unseen, new)
+        found["kernel_deviation"] = kernel_distance_spread(unseen, new, random_state=random_state)[1]
+        found["kernel_floor"] = kernel_distance(unseen, real)
+    if min(len(unseen), len(new), len(real)) >= 2 * unseen.shape[1]:
+        found["frechet_distance"] = frechet_distance(unseen, new)
+        found["frechet_floor"] = frechet_distance(unseen, real)
+    n = min(len(unseen), len(new), len(real))  # each number grows with the other side's n: equal sides
+    if n >= FEWEST_OVERLAP:
+        for ending, side in (("", new), ("_real", real)):
+            found[f"precision{ending}"], found[f"recall{ending}"] = precision_recall(unseen[:n], side[:n])
+            found[f"density{ending}"], found[f"coverage{ending}"] = density_coverage(unseen[:n], side[:n])
+    return found
+
+
+def _copying(known: np.ndarray, unseen: np.ndarray, new: np.ndarray, random_state: int) -> dict[str, float]:
+    """C_T where there are enough images, and near copies with what chance gives."""
+    found: dict[str, float] = {}
+    if len(unseen) >= FEWEST_IN_CELL:
+        try:
+            found["c_t"] = copying_score(known, unseen, new, random_state=random_state)
+        except InputError:  # no cell holds enough of both: new images lie where no held-out ones do
+            found["c_t"] = copying_score(known, unseen, new, n_cells=1, random_state=random_state)
+    to_train = [nearest(as_tensor(a), as_tensor(known))[1].numpy() for a in (new, unseen)]
+    found["near_copies"] = near_copy_share(*to_train)
+    found["near_copies_by_chance"], found["near_copies_deviation"] = near_copy_chance(len(unseen), len(new))
+    return found
+
+
+def _rebuilding_in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
+    ratio = metrics.get("mse_ratio_to_pca")
+    if ratio is None:
+        return []
+    if ratio < 0.95:
+        return [f"Rebuilding unseen images, it makes {1 - ratio:.0%} less error than PCA with {n_dims} numbers."]
+    return [
+        f"Rebuilding unseen images, it makes {ratio:.2f} times the error of PCA with {n_dims} numbers: "
+        "the simple baseline is as good, and more time to learn (--budget) or more images would help."
+    ]
+
+
+def _likeness_in_words(metrics: dict[str, float]) -> list[str]:
+    words = []
+    if "kernel_distance" in metrics:
+        gap = metrics["kernel_distance"] - max(metrics["kernel_floor"], 0.0)
+        words.append(
+            f"New images lie at kernel distance {metrics['kernel_distance']:.3g} from unseen real ones; "
+            f"real training images lie at {metrics['kernel_floor']:.3g}"
+            + (
+                ": near."
+                if gap < NEAR
+                else ": told apart at a glance, blurred or too much alike."
+                if gap > FAR
+                else "."
+            )
+        )
+    if "frechet_distance" in metrics:
+        words.append(
+            f"Their Fréchet distance is {metrics['frechet_distance']:.3g}; "
+            f"that of real training images is {metrics['frechet_floor']:.3g}."
+        )
+    if "precision" in metrics:
+        words.append(
+            f"{metrics['precision']:.0%} of the new images lie among real ones (real ones: "
+            f"{metrics['precision_real']:.0%}), and they reach {metrics['recall']:.0%} of what is real "
+            f"({metrics['recall_real']:.0%})" + _short_of(metrics) + "."
+        )
+    return words
+
+
+def _short_of(metrics: dict[str, float]) -> str:
+    """What is wrong where precision or recall are under half of what real images reach."""
+    odd, alike = (metrics[name] < 0.5 * metrics[f"{name}_real"] for name in ("precision", "recall"))
+    if odd and alike:
+        return ": neither good nor varied"
+    return ": many do not look real" if odd else ": too much alike" if alike else ""
+
+
+def _copying_in_words(metrics: dict[str, float]) -> list[str]:
+    c_t, copies = metrics.get("c_t"), metrics["near_copies"]
+    chance = metrics["near_copies_by_chance"]
+    many = copies > chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+    counted = f"{copies:.1%} of the new images are near copies of training images (chance gives {chance:.1%})"
+    if many or (c_t is not None and c_t < COPIES):
+        seen = c_t is not None and c_t < COPIES
+        why = f"; new ones lie nearer to training images than unseen real ones do (C_T {c_t:.1f})" if seen else ""
+        return [f"It copies: {counted}{why}. More images, or less time to learn, would help."]
+    if c_t is None:
+        return [f"{counted}: no sign of copying, as far as so few held-out images can tell."]
+    words = [f"No sign of copying: C_T is {c_t:.1f} (copies are below {COPIES:.0f}); {counted}."]
+    if c_t > -COPIES:
+        words.append("New images lie farther from training images than unseen real ones do: it has not learnt all yet.")
+    return words
+
+
+def _too_few_in_words(metrics: dict[str, float], n_train: int, n_unseen: int, n_features: int) -> list[str]:
+    """Which measures so few held-out images do not allow, why, and from how many images on they would."""
+    needs = {
+        "c_t": ("the copying test C_T", FEWEST_IN_CELL),
+        "precision": ("precision and recall", FEWEST_OVERLAP),
+        "frechet_distance": (f"the Fréchet distance over {n_features} features", 2 * n_features),
+    }
+    missing = [need for name, need in needs.items() if name not in metrics]
+    if not missing:
+        return []
+    listed = ", ".join(f"{what} ({fewest})" for what, fewest in missing)
+    said = (
+        f"The {n_unseen:,} held-out images are too few for {listed}: with fewer, chance moves these numbers more than "
+        "a generator does."
+    )
+    if n_train < MOST_TRAIN:
+        enough = math.ceil(max(fewest for _, fewest in missing) * (n_train + n_unseen) / n_unseen / 100) * 100
+        said += f" A set of about {enough:,} images would allow them all."
+    return [said]
+
+
+def _protocol(metrics: dict[str, float], n_equal: int) -> list[str]:
+    """How the metrics that are there were measured."""
+    parts = {
+        "kernel_distance": "kernel distance x 1,000, deviation over 50 subsets of half the images",
+        "precision": f"precision and recall (k = 3), density and coverage (k = 5) with {n_equal:,} images a side",
+        "c_t": f"C_T in k-means cells that hold {FEWEST_IN_CELL} images of each kind or more",
+        "near_copies": "near copies below the 0.1 % quantile of held-out images",
+        "pca_mse": "PCA fitted to the same training images",
+    }
+    return [said for name, said in parts.items() if name in metrics]
 
 
 def small_pixels(images: np.ndarray) -> np.ndarray:
@@ -115,26 +334,3 @@ def small_pixels(images: np.ndarray) -> np.ndarray:
     tensor = torch.from_numpy(np.nan_to_num(images.astype(np.float32))).permute(0, 3, 1, 2)
     size = (min(16, tensor.shape[2]), min(16, tensor.shape[3]))
     return torch.nn.functional.adaptive_avg_pool2d(tensor, size).flatten(1).numpy()
-
-
-def _in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
-    ratio, copies = metrics["mse_ratio_to_pca"], metrics["near_copies"]
-    words = []
-    if ratio < 0.95:
-        words.append(f"Rebuilding unseen images, it makes {1 - ratio:.0%} less error than PCA with {n_dims} numbers.")
-    else:
-        words.append(
-            f"Rebuilding unseen images, it makes {ratio:.2f} times the error of PCA with {n_dims} numbers: "
-            "the simple baseline is as good, and more time to learn (--budget) or more images would help."
-        )
-    gap = metrics["kernel_distance"] - max(metrics["kernel_floor"], 0.0)
-    words.append(
-        f"New images lie at kernel distance {metrics['kernel_distance']:.3g} from unseen real ones; "
-        f"real training images lie at {metrics['kernel_floor']:.3g}"
-        + (": near." if gap < NEAR else ": told apart at a glance, blurred or too much alike." if gap > FAR else ".")
-    )
-    if copies > 0.05:
-        words.append(f"{copies:.0%} of the new images are suspiciously near to a training image: it copies.")
-    else:
-        words.append(f"{copies:.1%} of the new images are near copies of training images (1 % would be chance).")
-    return words

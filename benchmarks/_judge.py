@@ -1,0 +1,137 @@
+"""A judge of made images that is not ours to tune: a plain CNN that has learnt the labels of a set, and nothing else.
+
+Its features (what is left of an image before the last layer) are the space in which generators are compared. It is
+trained once a set, with fixed settings, and kept under benchmarks/.data/judge/ with its accuracy on the test part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks._data import SCRATCH, Labelled, labelled
+from imatlas import chance
+
+FOLDER = SCRATCH / "judge"
+CHUNK = 250
+
+N_FEATURES = {"clothes": 128, "satellite": 64, "emoji": 64, "photos": 64}
+"""Fewer where the test part is small: a Fréchet distance needs two images a feature."""
+
+EPOCHS = {"clothes": 2, "satellite": 25, "emoji": 25, "photos": 40}
+
+
+class Network(nn.Module):
+    """Convolutions with batch normalisation, global average pooling to `n_features`, one linear layer."""
+
+    def __init__(self, n_channels: int, side: int, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        widths = (n_channels, 32, 64, 128, n_features)
+        for i, (before, after) in enumerate(itertools.pairwise(widths)):
+            stride = 2 if i == 0 and side > 32 else 1
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if i < 3 else []
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(n_features, n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] -> (N, n_features)."""
+        return self.body(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class Judge:
+    """The trained judge of one set.
+
+    Attributes
+    ----------
+    accuracy : float
+        On the test part.
+    seconds : float
+        What its training took.
+    """
+
+    def __init__(self, network: Network, accuracy: float, seconds: float) -> None:
+        self.network, self.accuracy, self.seconds = network.eval(), accuracy, seconds
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Images (n, H, W, C) uint8 as features (n, n_features) float32."""
+        with torch.no_grad():
+            parts = [self.network.features(as_seen(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
+        return torch.cat(parts).numpy()
+
+    def accuracy_on(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """The share of images whose label it finds."""
+        with torch.no_grad():
+            scores = self.network.head(torch.from_numpy(self.features(images)))
+        return float((scores.argmax(1).numpy() == labels).mean())
+
+
+def as_seen(images: np.ndarray) -> Tensor:
+    """Images (n, H, W, C) uint8 as the network takes them; colour that is not seen through alpha is black."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    if x.shape[1] == 4:
+        x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)
+    return x * 2 - 1
+
+
+def judge(name: str) -> Judge:
+    """The judge of a set of `benchmarks._data.labelled`, from disk, or trained first."""
+    path = FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _train(name, path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    network = Network(*(int(about[key]) for key in ("n_channels", "side", "n_features", "n_classes")))
+    network.load_state_dict(load_file(path))
+    return Judge(network, float(about["accuracy"]), float(about["seconds"]))
+
+
+def _train(name: str, path: Path) -> None:
+    data = labelled(name)
+    n_classes = int(data.train_labels.max()) + 1
+    sizes = {"n_channels": data.train.shape[3], "side": data.train.shape[1], "n_features": N_FEATURES[name]}
+    began = time.perf_counter()
+    with chance.seeded_init(0):
+        network = Network(**sizes, n_classes=n_classes)
+    _fit(network, data, EPOCHS[name])
+    seconds = time.perf_counter() - began
+    accuracy = Judge(network, 0.0, 0.0).accuracy_on(data.test, data.test_labels)
+    about = {**sizes, "n_classes": n_classes, "accuracy": accuracy, "seconds": seconds}
+    save_file(network.state_dict(), path, {key: str(value) for key, value in about.items()})
+
+
+def _fit(network: Network, data: Labelled, n_epochs: int, batch_size: int = 128) -> None:
+    """AdamW with one cycle of the rate; images shifted by up to an eighth, and mirrored, as labels do not mind."""
+    labels = torch.from_numpy(data.train_labels)
+    n_batches = len(labels) // batch_size
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=n_epochs * n_batches)
+    generator = chance.generator(0, "judge")
+    network.train()
+    for _ in range(n_epochs):
+        order = torch.randperm(len(labels), generator=generator)[: n_batches * batch_size]
+        for rows in order.split(batch_size):
+            x = as_seen(data.train[rows.numpy()])
+            reach = x.shape[2] // 8
+            shift = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+            x = torch.roll(x, shift, dims=(2, 3))
+            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            x[mirrored] = x[mirrored].flip(3)
+            loss = functional.cross_entropy(network(x), labels[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cycle.step()

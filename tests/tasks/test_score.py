@@ -1,0 +1,150 @@
+"""Judging a generator: planted copiers and collapsed ones are named, fair ones are not, and few images are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import imatlas as ia
+from imatlas.errors import InputError
+from imatlas.images.spec import ImageSpec
+from imatlas.result import Result
+from imatlas.tasks.score import score, score_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@dataclass
+class Planted:
+    """A generator whose images are known."""
+
+    images: np.ndarray
+
+    def sample(self, n_samples: int, *, random_state: int) -> np.ndarray:
+        return self.images[np.resize(np.random.default_rng(random_state).permutation(len(self.images)), n_samples)]
+
+
+def judged(images: np.ndarray, train: np.ndarray, held_out: np.ndarray, n_features: int = 24) -> Result:
+    """The verdict on a generator that makes `images`, in features that are random projections of the pixels."""
+    axes = np.random.default_rng(9).standard_normal((train[0].size, n_features)) / 28
+    return score(
+        Planted(images),
+        train,
+        held_out,
+        spec=ImageSpec(28, 28, 1),
+        embed=lambda pixels: (pixels.reshape(len(pixels), -1) / 255 @ axes).astype(np.float32),
+        eyes="random projections",
+    )
+
+
+@pytest.fixture(scope="module")
+def clothes(fashion) -> dict[str, np.ndarray]:
+    pixels = fashion[0][..., None]
+    return {"train": pixels[:4000], "held_out": pixels[4000:4600], "fresh": pixels[5000:6000]}
+
+
+def noisy(images: np.ndarray, deviation: float) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(0, deviation, images.shape)
+    return np.clip(images + noise, 0, 255).astype(np.uint8)
+
+
+def test_unseen_real_images_pass_as_a_generator(clothes):
+    result = judged(clothes["fresh"], clothes["train"], clothes["held_out"])
+    said, numbers = " ".join(result.sentences), result.metrics
+    assert "No sign of copying" in said
+    assert "near." in said
+    assert abs(numbers["c_t"]) < 2
+    for name in ("precision", "recall", "coverage", "density"):
+        assert numbers[name] == pytest.approx(numbers[f"{name}_real"], abs=0.1)
+    assert numbers["frechet_distance"] < 3 * numbers["frechet_floor"]
+    assert abs(numbers["kernel_distance"]) < 4 * numbers["kernel_deviation"]
+    assert "too few" not in said
+    assert "600 held-out and 4,000 training images at 28 x 28; 600 new images; distances between 24" in result.protocol
+
+
+def test_a_copier_is_caught(clothes):
+    result = judged(noisy(clothes["train"][:800], 2), clothes["train"], clothes["held_out"])
+    assert result.metrics["c_t"] < -6
+    assert result.metrics["near_copies"] > 0.9
+    assert any(s.startswith("It copies: ") and "C_T" in s for s in result.sentences)
+
+
+def test_some_copies_among_fair_images_are_caught(clothes):
+    mixed = np.concatenate([noisy(clothes["train"][:100], 2), clothes["fresh"][:900]])
+    result = judged(mixed, clothes["train"], clothes["held_out"])
+    assert any(s.startswith("It copies: ") for s in result.sentences)
+
+
+def test_a_collapsed_generator_is_called_too_much_alike(clothes):
+    result = judged(noisy(np.repeat(clothes["fresh"][:3], 200, axis=0), 2), clothes["train"], clothes["held_out"])
+    assert result.metrics["recall"] < 0.1 * result.metrics["recall_real"]
+    assert result.metrics["coverage"] < 0.2 * result.metrics["coverage_real"]
+    assert "too much alike" in " ".join(result.sentences)
+
+
+def test_noise_does_not_look_real_and_is_no_copy(clothes):
+    noise = np.random.default_rng(0).integers(0, 255, (600, 28, 28, 1)).astype(np.uint8)
+    result = judged(noise, clothes["train"], clothes["held_out"])
+    said = " ".join(result.sentences)
+    assert result.metrics["precision"] < 0.2 * result.metrics["precision_real"]
+    assert result.metrics["c_t"] > 3
+    assert "told apart at a glance" in said
+    assert "farther from training images" in said
+
+
+def test_a_hundred_images_are_told_to_be_too_few_for_what_and_why(clothes):
+    train, held_out = clothes["train"][:90], clothes["held_out"][:10]
+    result = judged(clothes["fresh"], train, held_out)
+    said = " ".join(result.sentences)
+    assert (
+        "The 10 held-out images are too few for the copying test C_T (20), precision and recall (50), "
+        "the Fréchet distance over 24 features (48)" in said
+    )
+    assert "A set of about 500 images would allow them all." in said
+    assert {"kernel_distance", "near_copies"} <= set(result.metrics)
+    assert not {"c_t", "precision", "frechet_distance", "heldout_mse"} & set(result.metrics)
+    assert "chance gives 9.2%" in said
+    copied = judged(train, train, held_out)
+    assert any(s.startswith("It copies: 100.0%") for s in copied.sentences)
+
+
+def test_known_features_are_taken_as_they_are(clothes):
+    train, held_out = clothes["train"][:300], clothes["held_out"][:100]
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        return pixels.reshape(len(pixels), -1)[:, ::97].astype(np.float32)
+
+    made = Planted(clothes["fresh"])
+    told = {"spec": ImageSpec(28, 28, 1), "embed": embed, "eyes": "some pixels"}
+    plain = score(made, train, held_out, **told)
+    known = score(made, train, held_out, places=(embed(train), embed(held_out)), **told)
+    assert known.metrics == plain.metrics
+
+
+def test_a_saved_model_is_scored_on_what_it_kept_aside(clothes, tmp_path):
+    images = clothes["train"][:200]
+    model = ia.VAE(latent_dim=4, size="small", max_steps=20, progress=False).fit(images)
+    model.save(tmp_path / "vae")
+    loaded = ia.load(tmp_path / "vae")
+    pixels, learnt, aside = loaded.rows_of_fit(images)
+    np.testing.assert_array_equal(np.sort(np.concatenate([learnt, aside])), np.arange(200))
+    assert (len(aside), len(pixels)) == (20, 200)
+    result = score_model(loaded, images)
+    assert result.metrics["pca_mse"] > 0
+    assert result.metrics["c_t"] == score_model(model, images).metrics["c_t"]
+    assert "20 held-out and 180 training images" in result.protocol
+    assert "EfficientNet-Lite0 at 64 px, which learnt with ImageNet's labels" in result.protocol
+    with pytest.raises(InputError, match=r"These 199 images are not those that this VAE was fitted on"):
+        score_model(loaded, images[1:])
+
+
+def test_models_that_cannot_be_scored_say_why(clothes):
+    images = clothes["train"][:60]
+    model = ia.VAE(latent_dim=2, size="small", max_steps=2, progress=False)
+    model.fit(images, validation=clothes["held_out"][:20])
+    with pytest.raises(InputError, match="none kept aside"):
+        score_model(model, images)
+    with pytest.raises(InputError, match="A KMeans makes no images"):
+        score_model(ia.KMeans(), images)
