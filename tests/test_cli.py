@@ -17,7 +17,7 @@ from imatlas.cli import main
 from imatlas.errors import InputError, ParameterError
 from tests.test_learning import write_patches
 
-VERBS = ("check", "learn", "fit", "info", "report", "map", "table", "search", "sample", "score", "demo")
+VERBS = ("check", "learn", "fit", "info", "report", "map", "table", "search", "sample", "morph", "score", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,40 @@ def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_pat
     singles = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "singles").iterdir())]
     np.testing.assert_array_equal(np.stack(singles), ia.load(atlas).sample(3, random_state=2)[..., 0])
     capsys.readouterr()
+
+
+def test_samples_of_a_place_and_like_an_image(atlas, tmp_path, capsys):
+    opened = ia.load(atlas)
+    key = opened.rows["key"][4]
+    target = tmp_path / "new.png"
+    asked = ["--cell", "0,1", "--cluster", "0", "--weights", "2,1", "--json"]
+    assert main(["sample", str(atlas), "-o", str(target), "-n", "4", *asked]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cell"], told["cluster"], told["weights"]) == ([[0, 1]], [0], [2.0, 1.0])
+    assert json.loads(Image.open(target).text["imatlas"])["cell"] == [[0, 1]]
+    photo = str(atlas.parent / "photos" / key)
+    for like in (key, photo):
+        assert main(["sample", str(atlas), "-o", str(tmp_path / "like"), "-n", "2", "--like", like, "--overwrite"]) == 0
+    same = opened.sample(2, like=key, random_state=0)[..., 0]
+    np.testing.assert_array_equal(same, opened.sample(2, like=photo, random_state=0)[..., 0])
+    assert main(["sample", str(atlas), "-o", str(tmp_path / "x.png"), "--cell", "99,0"]) == 1
+    assert "The map has" in capsys.readouterr().err
+    assert main(["sample", str(atlas), "-o", str(tmp_path / "x.png"), "--cell", "nine"]) == 2
+
+
+def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
+    keys = [str(key) for key in ia.load(atlas).rows["key"][:2]]
+    film = tmp_path / "film.gif"
+    assert main(["morph", str(atlas), *keys, "-o", str(film), "--frames", "5"]) == 0
+    with Image.open(film) as image:
+        assert image.n_frames == 5
+        assert json.loads(image.info["comment"])["images"] == keys
+    path = ["--cells", "0,0", "--cells", "1,1", "--frames", "4", "--json"]
+    assert main(["morph", str(atlas), "-o", str(tmp_path / "walk.webp"), *path]) == 0
+    assert main(["morph", str(atlas), keys[0], "-o", str(tmp_path / "one.gif")]) == 1
+    assert "two or more" in capsys.readouterr().err
+    assert main(["morph", str(atlas), *keys, "-o", str(tmp_path / "film.txt")]) == 1
+    assert "film format" in capsys.readouterr().err
 
 
 def test_the_map_as_a_picture(atlas, tmp_path, capsys):

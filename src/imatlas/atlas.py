@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
+from imatlas.tasks.morph import morph
 from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
+from imatlas.tasks.steer import Cell, Places, sample_places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,7 +142,7 @@ class Atlas:
         """
         keys = self.rows["key"]
         own = np.flatnonzero(keys == query) if isinstance(query, str) else np.empty(0, int)
-        point = self.embedding[own[:1]] if len(own) else self.embed(_one_image(query))
+        point = self._place_of(query)
         found = search_embedding(self.embedding, point, k=k + len(own[:1]))
         indices, distances, closer = found.indices[0], found.distances[0], found.closer_than[0]
         keep = ~np.isin(indices, own[:1])
@@ -152,10 +155,116 @@ class Atlas:
             }
         )
 
-    def sample(self, n: int, *, random_state: int = 0) -> np.ndarray:
-        """New images, (n, H, W, C) uint8; image i depends on (`random_state`, i) only."""
-        images = self.model("generator").sample(n, random_state=random_state)
-        return to_view(images, self.spec)
+    @cached_property
+    def places(self) -> Places:
+        """Where the images lie on the map, and what the generator is told of each cell."""
+        som, rows = self.model("map"), self.rows
+        return Places(som.codebook_, (som.rows_, som.cols_), rows["cell"], rows["cluster"])
+
+    def sample(
+        self,
+        n: int,
+        *,
+        cell: Cell | Sequence[Cell] | None = None,
+        cluster: int | Sequence[int] | None = None,
+        like: Any = None,
+        strength: float = 0.6,
+        weights: Sequence[float] | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        """New images; image i depends on (`random_state`, i) only.
+
+        Parameters
+        ----------
+        n : int
+        cell : (row, column), flat index, or several, optional
+            Where on the map they are to lie.
+        cluster : int or several, optional
+            In which cluster.
+        like : path, array (H, W[, C]), key of an image in the atlas, or a list of them, optional
+            Alone: variations of these images, in turn. With cells or clusters: their cells count.
+        strength : float in [0, 1]
+            Of variations: 0 gives the image back as far as the model keeps it, 1 new ones of its place on the map.
+        weights : sequence of float, optional
+            How often each cell, cluster and image that was asked for comes up, in this order. None: equally often.
+
+        Returns
+        -------
+        array (n, H, W, C) uint8
+
+        Raises
+        ------
+        InputError
+            If a cell or cluster is not there, or an image cannot be read.
+        """
+        model = self.model("generator")
+        asked = {"cell": cell, "cluster": cluster, "weights": weights}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        likes = like if isinstance(like, list) else [] if like is None else [like]
+        near = self._cells_of(likes)
+        if likes and not asked and strength < 1:
+            turn = np.arange(n) % len(likes)
+            told = self.places.prototypes[near[turn]]
+            pixels = self._pixels_of(likes)[turn]
+            return to_view(model.vary(pixels, strength=strength, y=told, random_state=random_state), self.spec)
+        if likes:
+            asked["near"] = near.tolist()
+        return to_view(sample_places(model, self.places, n, random_state=random_state, **asked), self.spec)
+
+    def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
+        """A film from image to image, or along a path of cells, through images that do not exist.
+
+        Parameters
+        ----------
+        *images : path, array (H, W[, C]), or key of an image in the atlas
+            Two or more; the film passes through each as far as the model keeps it.
+        cells : sequence of (row, column) or flat index
+            Two or more, in place of images: new images all along, from one and the same noise.
+        frames : int
+        random_state : int
+            Of that noise.
+
+        Returns
+        -------
+        array (frames, H, W, C) uint8
+
+        Raises
+        ------
+        InputError
+            If there are not two places to go between.
+        """
+        model, places = self.model("generator"), self.places
+        if bool(images) == bool(len(cells)) or max(len(images), len(cells)) < 2:
+            raise InputError(
+                f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
+                f"{len(cells)} cells."
+            )
+        if getattr(model, "condition_range_", None) is None:
+            raise InputError(f"This atlas has a {type(model).__name__}, which cannot morph; learn the atlas again.")
+        if frames < 2:
+            raise InputError(f"A morph has 2 frames or more. Got {frames}.")
+        if images:
+            told, pixels = places.prototypes[self._cells_of(images)], self._pixels_of(images)
+        else:
+            told, pixels = np.stack([places.prototypes[places.flat(cell)] for cell in cells]), None
+        return to_view(morph(model, frames, told, pixels, random_state=random_state), self.spec)
+
+    def _cells_of(self, images: Sequence[Any]) -> np.ndarray:
+        """The cell of each image of the atlas, by its key, or of another one."""
+        return np.array([int(self.model("map").predict(self._place_of(image))[0]) for image in images], np.int64)
+
+    def _place_of(self, image: Any) -> np.ndarray:
+        """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
+        own = np.flatnonzero(self.rows["key"] == image) if isinstance(image, str) else np.empty(0, int)
+        return self.embedding[own[:1]] if len(own) else self.embed(_one_image(image))
+
+    def _pixels_of(self, images: Sequence[Any]) -> np.ndarray:
+        """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C)."""
+        found = []
+        for image in images:
+            own = np.flatnonzero(self.rows["key"] == image) if isinstance(image, str) else np.empty(0, int)
+            found.append(self.pixels(own[:1]) if len(own) else load_pixels(_one_image(image), spec=self.spec)[0])
+        return np.concatenate(found)
 
     def score(self, *, random_state: int = 0) -> Result:
         """How good the generator is, measured on the images that were held out from learning.
@@ -173,6 +282,7 @@ class Atlas:
             embed=self.embed,
             eyes=eyes_in_words(self.model("encoder")),
             places=(self.embedding[train], self.embedding[held_out]),
+            sample=lambda n, seed: sample_places(self.model("generator"), self.places, n, random_state=seed),
             random_state=random_state,
         )
 

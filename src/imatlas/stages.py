@@ -26,6 +26,7 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import Autoencoder
+from imatlas.models.flow_matching import FlowMatching
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
@@ -34,6 +35,7 @@ from imatlas.tasks.duplicates import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
+from imatlas.tasks.steer import Places, sample_places
 
 FEWEST = 8
 """Images below which there is nothing to learn a map from."""
@@ -52,10 +54,10 @@ FROM_RECORDS = ("key", "width", "height", "sha256")
 
 SHARES = {
     "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.55, "report": 0.10},
-    "own": {"encoder": 0.80, "map": 0.04, "clusters": 0.06, "generator": 0.0, "report": 0.10},
+    "own": {"encoder": 0.55, "map": 0.04, "clusters": 0.06, "generator": 0.25, "report": 0.10},
 }
-"""How the budget is meant to be spent. What an early stage leaves goes to the generator; the own encoder is the
-autoencoder, which the generator stage then needs not learn again."""
+"""How the budget is meant to be spent. What an early stage leaves goes to the generator, a flow over an autoencoder's
+vectors; the own encoder is that autoencoder, which the generator stage then needs not learn again."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,13 @@ class Job:
         """The saved model of a role."""
         return artifact.load(self.folder / self.manifest.models[role])
 
+    @property
+    def places(self) -> Places:
+        """Where all images lie on the map."""
+        rows, som = self.table.read(["cell", "cluster"]), self.model("map")
+        shape = (som.rows_, som.cols_)
+        return Places(som.codebook_, shape, rows["cell"].to_numpy(), rows["cluster"].to_numpy())
+
     def allowance(self, stage: str) -> float:
         """Seconds that a stage may take: its share, and what earlier stages left over."""
         shares = SHARES[self.kind]
@@ -203,7 +212,6 @@ def encoder(job: Job) -> dict[str, Any]:
         model = _learn_autoencoder(job, job.allowance("encoder"))
         vectors = model.transform(job.images)
         job.save_model("encoder", model, "autoencoder")
-        job.manifest.models["generator"] = job.manifest.models["encoder"]
     n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
     embedding = np.empty((len(job.images), n_features), np.float32)
     if len(fresh):
@@ -249,9 +257,9 @@ def clusters(job: Job) -> dict[str, Any]:
 
 
 def generator(job: Job) -> dict[str, Any]:
-    """Learn to make images, unless the encoder already is an autoencoder or an earlier run has learnt it."""
+    """Learn to make images, told of the cell of each, unless an earlier run has learnt it."""
     if "generator" not in job.manifest.models:
-        job.save_model("generator", _learn_autoencoder(job, job.allowance("generator")), "autoencoder")
+        job.save_model("generator", _learn_flow(job, job.allowance("generator")))
     model = job.model("generator")
     return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps, held-out loss {model.verdict_}"}
 
@@ -263,14 +271,16 @@ def report(job: Job) -> dict[str, Any]:
     if len(train) > MOST_TRAIN:
         train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
     eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
+    model, places = job.model("generator"), job.places
     result = score(
-        job.model("generator"),
+        model,
         np.asarray(job.images.pixels[train]),
         np.asarray(job.images.pixels[job.held_out]),
         spec=job.images.spec,
         embed=eyes.transform,
         eyes=eyes_in_words(eyes),
         places=(embedding[train], embedding[job.held_out]),
+        sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
         random_state=seed,
     )
     job.manifest.metrics["quality"] = _numbers(result)
@@ -345,16 +355,41 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray]:
     return model, vectors
 
 
-def _learn_autoencoder(job: Job, seconds: float) -> Autoencoder:
-    """Train the autoencoder within `seconds`, from its checkpoint where an earlier run was killed."""
-    size = max(job.images.spec.height, job.images.spec.width)
-    model = Autoencoder(
-        latent_dim=64 if size <= 32 else 128,
+def _learn_flow(job: Job, seconds: float) -> FlowMatching:
+    """Train the flow, and the autoencoder under it where the encoder is none, within `seconds`."""
+    encoder, places = job.model("encoder"), job.places
+    told = places.prototypes[places.cells]
+    model = FlowMatching(
+        autoencoder=encoder if isinstance(encoder, Autoencoder) else _autoencoder(job),
         budget=round(seconds, 1),
         random_state=job.settings.random_state,
         device=job.settings.device,
         progress=job.progress,
     )
+    return model.fit(
+        job.images[job.train],
+        told[job.train],
+        validation=job.images[job.held_out],
+        validation_y=told[job.held_out],
+        checkpoint=job.folder / "cache" / "checkpoint-generator",
+        callback=job.emit,
+    )
+
+
+def _autoencoder(job: Job) -> Autoencoder:
+    """The autoencoder for images of this size, not fitted."""
+    size = max(job.images.spec.height, job.images.spec.width)
+    return Autoencoder(
+        latent_dim=64 if size <= 32 else 128,
+        random_state=job.settings.random_state,
+        device=job.settings.device,
+        progress=job.progress,
+    )
+
+
+def _learn_autoencoder(job: Job, seconds: float) -> Autoencoder:
+    """Train the autoencoder within `seconds`, from its checkpoint where an earlier run was killed."""
+    model = _autoencoder(job).set_params(budget=round(seconds, 1))
     model.fit(
         job.images[job.train],
         validation=job.images[job.held_out],

@@ -13,7 +13,7 @@ from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.result import Cell, Curve, DataTable, FileList, ImageGrid, ImagePairs, MapPanel, Panel, Picture, Result
-from imatlas.tasks.score import small_pixels
+from imatlas.tasks.score import rebuilder_of, small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas import Atlas
@@ -72,7 +72,7 @@ def summary(atlas: Atlas) -> Result:
         f"{len(atlas):,} images from {manifest.source}, {manifest.stages['intake']['n_skipped']:,} files skipped.",
         f"Models see them as {spec.width} x {spec.height} pixels, {spec.channels} channels, {spec.dtype}.",
     ]
-    sentences += [stage["said"][:1].upper() + stage["said"][1:] + "." for stage in manifest.stages.values()]
+    sentences += [stage["said"][:1].upper() + stage["said"][1:].rstrip(".") + "." for stage in manifest.stages.values()]
     if not manifest.finished:
         sentences.append("It is not finished: the same 'imatlas learn' command continues it.")
     scores = manifest.metrics.get("quality", {})
@@ -80,7 +80,7 @@ def summary(atlas: Atlas) -> Result:
         name="info",
         title=f"Atlas {atlas.name}",
         sentences=sentences + scores.get("sentences", []),
-        metrics={**manifest.metrics.get("map", {}), **scores.get("metrics", {})},
+        metrics={**manifest.metrics.get("map", {}).get("metrics", {}), **scores.get("metrics", {})},
         protocol=scores.get("protocol", ""),
         data={"settings": manifest.settings, "stages": manifest.stages, "finished": manifest.finished},
     )
@@ -173,7 +173,7 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
         name="new",
         title="New images",
         sentences=[
-            f"{n} images that nobody took, drawn from a mixture of Gaussians over the codes (seed {random_state}).",
+            f"{n} images that nobody took, from places on the map drawn as the images lie there (seed {random_state}).",
         ],
         panels=[
             ImageGrid(images=list(made), size=112, alt=f"{n} new images made by the model."),
@@ -194,7 +194,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     if not len(held):
         return None
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
-    generator = atlas.model("generator")
+    generator = rebuilder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
     rebuilt = to_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(

@@ -270,7 +270,7 @@ class FlowMatching(Generator):
         array (n_samples, H, W, C) of the dtype that was fitted
         """
         self._check_fitted()
-        noise = chance.noise(self.seed_ if random_state is None else random_state, n_samples, self._n_noise)
+        noise = chance.noise(self.seed_ if random_state is None else random_state, n_samples, self.n_noise)
         return self.inverse_transform(noise, y=y, solver=solver, n_steps=n_steps, guidance=guidance)
 
     def inverse_transform(
@@ -295,7 +295,7 @@ class FlowMatching(Generator):
         -------
         array (N, H, W, C) of the dtype that was fitted
         """
-        noise = self._check_codes(Z, self._n_noise)
+        noise = self._check_codes(Z, self.n_noise)
         return self._images(self._flow(noise, 0.0, 1.0, y, solver, n_steps, guidance))
 
     def transform(self, images: Any, *, y: Any = None, mask: np.ndarray | None = None) -> np.ndarray:
@@ -345,7 +345,8 @@ class FlowMatching(Generator):
         return self._images(mixed if strength == 0 else self._flow(mixed, start, 1.0, y, *asked))
 
     @property
-    def _n_noise(self) -> int:
+    def n_noise(self) -> int:
+        """Numbers that an image is drawn from: those of the autoencoder's vectors, or of an image."""
         self._check_fitted()
         return int(np.prod(self.spec_.shape)) if self.latent_range_ is None else self.latent_range_.shape[1]
 

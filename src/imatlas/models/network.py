@@ -218,7 +218,7 @@ class ImageEstimator(Estimator):
         self.seconds_ = state.seconds + spent
         self.interrupted_ = state.interrupted
         self.fingerprint_ = fingerprint
-        self.n_aside_ = 0 if validation is not None else len(data.held_out)
+        self.n_aside_ = 0 if data.rows is None else len(data.held_out)
         self.seed_ = seed
         self._finish(data.pixels)
         return self

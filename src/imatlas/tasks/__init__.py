@@ -11,6 +11,8 @@ TASKS: dict[str, str] = {
     "duplicates": "duplicates:duplicates",
     "outliers": "outliers:outlier_scores",
     "sample": "sample:write_samples",
+    "steer": "steer:sample_places",
+    "morph": "morph:morph",
     "score": "score:score",
     "fit": "fit:fit_and_save",
 }

@@ -66,6 +66,7 @@ def score(
     embed: Callable[[np.ndarray], np.ndarray],
     eyes: str,
     places: Places | None = None,
+    sample: Callable[[int, int], np.ndarray] | None = None,
     random_state: int = 0,
 ) -> Result:
     """Measure new images, and reconstruction where there is any, against images held out from learning.
@@ -73,7 +74,7 @@ def score(
     Parameters
     ----------
     generator : model with `sample`
-        One that also has `transform` and `inverse_transform` is measured at rebuilding images, beside PCA.
+        One that rebuilds images through short vectors, or stands on a model that does, is measured at that, beside PCA.
     train, held_out : arrays (n, H, W, C)
         Pixels in the depth of `spec`. Of `train`, at most 20,000 rows drawn by the seed are used.
     spec : ImageSpec
@@ -83,6 +84,8 @@ def score(
         What `embed` is, for the protocol.
     places : (array (n_train, n_features), array (n_held_out, n_features)), optional
         What `embed` gives for `train` and `held_out`, where it is known.
+    sample : callable, optional
+        (n, random_state) to the images that are judged; `generator.sample` where it is not given.
     random_state : int
 
     Returns
@@ -102,14 +105,16 @@ def score(
     if n_train > MOST_TRAIN:
         rows = np.sort(rng.choice(n_train, MOST_TRAIN, replace=False))
         train, places = train[rows], None if places is None else (places[0][rows], places[1])
-    rebuilt = _rebuilding(generator, train, held_out, spec.high - spec.low, random_state)
-    made = generator.sample(int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE)), random_state=random_state)
+    rebuilder = rebuilder_of(generator)
+    rebuilt = _rebuilding(rebuilder, train, held_out, spec.high - spec.low, random_state)
+    n_made = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
+    made = sample(n_made, random_state) if sample else generator.sample(n_made, random_state=random_state)
     known, unseen = (embed(train), embed(held_out)) if places is None else places
     new = embed(made)
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
     metrics = {**rebuilt, **_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
     words = [
-        *_rebuilding_in_words(metrics, getattr(generator, "latent_dim", 0)),
+        *_rebuilding_in_words(metrics, getattr(rebuilder, "latent_dim", 0)),
         *_likeness_in_words(metrics),
         *_copying_in_words(metrics),
         *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
@@ -176,11 +181,17 @@ def eyes_in_words(encoder: Any) -> str:
     return f"the {type(encoder).__name__} that learnt from these images alone, without labels"
 
 
+def rebuilder_of(generator: Any) -> Any:
+    """The model that brings images to short vectors and back: the generator, what it stands on, or None."""
+    model = getattr(generator, "autoencoder_", None) or generator
+    return model if hasattr(model, "latent_dim") and hasattr(model, "inverse_transform") else None
+
+
 def _rebuilding(
     generator: Any, train: np.ndarray, held_out: np.ndarray, span: float, random_state: int
 ) -> dict[str, float]:
     """The error of rebuilding held-out images, beside PCA's; nothing for a generator that rebuilds none."""
-    if not (hasattr(generator, "transform") and hasattr(generator, "inverse_transform")):
+    if generator is None:
         return {}
     error = mean_squared_error(held_out, generator.inverse_transform(generator.transform(held_out)), span=span)
     baseline = _pca_error(train, held_out, int(generator.latent_dim), span, random_state)

@@ -1,0 +1,57 @@
+"""Ways between points, and films as files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imatlas.errors import InputError
+from imatlas.images.film import write_film
+from imatlas.tasks.morph import along
+
+
+def test_the_way_passes_through_every_key_and_starts_slowly(rng):
+    keys = rng.normal(size=(3, 5)).astype(np.float32)
+    for on_sphere in (False, True):
+        way = along(keys, 21, on_sphere=on_sphere)
+        np.testing.assert_allclose(way[[0, 10, 20]], keys, atol=1e-5)
+        steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
+        assert steps[0] < steps[4] / 2
+
+
+def test_noise_keeps_its_length_on_the_way(rng):
+    keys = rng.normal(size=(2, 64))
+    lengths = np.linalg.norm(along(keys, 11, on_sphere=True), axis=1)
+    assert lengths.min() > 0.95 * min(np.linalg.norm(keys, axis=1))
+    assert np.linalg.norm(along(keys, 11), axis=1).min() < 0.85 * lengths.min()
+    same = along(np.repeat(keys[:1], 2, axis=0), 5, on_sphere=True)
+    np.testing.assert_allclose(same, np.repeat(keys[:1], 5, axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("ending", ["gif", "webp", "mp4"])
+def test_a_film_holds_every_frame_and_its_recipe(tmp_path, channels, ending):
+    frames = np.zeros((6, 17, 20, channels), np.uint8)
+    frames[np.arange(6), :, 3 * np.arange(6)] = 255
+    frames[..., 3:] = 255
+    path = write_film(tmp_path / f"film.{ending}", frames, fps=10, text="seed 3")
+    if ending == "mp4":
+        av = pytest.importorskip("av")
+        with av.open(str(path)) as film:
+            assert sum(1 for _ in film.decode(video=0)) == 6
+            assert film.metadata["comment"] == "seed 3"
+        return
+    with Image.open(path) as film:
+        assert film.n_frames == 6
+        assert film.size == (20, 17)
+        told = film.info["comment"].decode() if ending == "gif" else film.getexif()[0x010E]
+        assert told == "seed 3"
+
+
+def test_what_is_no_film_is_refused(tmp_path):
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    with pytest.raises(InputError, match=r"end it in \.gif, \.webp or \.mp4"):
+        write_film(tmp_path / "film.avi", frames)
+    with pytest.raises(InputError, match="uint8 frames"):
+        write_film(tmp_path / "film.gif", frames.astype(float))
