@@ -170,7 +170,7 @@ def _failed(run: dict[str, Any]) -> list[Any]:
 def _planted_copies(train: np.ndarray) -> np.ndarray:
     """Training images with a little noise: what the copying test must catch."""
     copies = _some(train, N_SAMPLES)
-    noise = np.random.default_rng(1).normal(0, 2, copies.shape)
+    noise = np.random.default_rng(1).normal(0, 1, copies.shape)
     return np.clip(np.rint(copies + noise), 0, 255).astype(np.uint8)
 
 
