@@ -77,7 +77,11 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     data, seen_by = labelled(options.data), judge(options.data)
     features = {"train": seen_by.features(data.train), "test": seen_by.features(data.test)}
-    rows: list[list[Any]] = [["real images", *_real_row(features)]]
+    copies = _planted_copies(data.train)
+    rows: list[list[Any]] = [
+        ["real images", *_real_row(features)],
+        ["planted copier", *_measures(seen_by.features(copies), features), *[None] * 3, "training images and noise"],
+    ]
     for name in options.models:
         run = _run(name, data, options)
         row = _failed(run) if "failed" in run else _row(run, seen_by, features)
@@ -140,18 +144,22 @@ def _code(peer: str) -> str:
 
 
 def _row(run: dict[str, Any], seen_by: Judge, features: dict[str, np.ndarray]) -> list[Any]:
-    made = seen_by.features(np.load(run["samples"]))
+    measures = _measures(seen_by.features(np.load(run["samples"])), features)
+    return [*measures, run["sample_64"], run["seconds"], run["n_weights"], run["said"]]
+
+
+def _measures(made: np.ndarray, features: dict[str, np.ndarray]) -> list[Any]:
+    """From the Fréchet distance to near copies."""
     train, test = features["train"], features["test"]
-    measures = [_frechet(test, made), _floor(features, len(made)), len(made), *_overlap(test, made)]
-    copying = [_copying(train, test, made), *_near_copies(train, test, made)]
-    return [*measures, *copying, run["sample_64"], run["seconds"], run["n_weights"], run["said"]]
+    near = [_frechet(test, made), _frechet(test, _some(train, len(made))), len(made), *_overlap(test, made)]
+    return [*near, copying_score(train, test, made), *_near_copies(train, test, made)]
 
 
 def _real_row(features: dict[str, np.ndarray]) -> list[Any]:
     """Training images in the place of made ones; copying is measured between two halves of the test part."""
     train, test = features["train"], features["test"]
     real = _some(train, N_SAMPLES)
-    copying = [_copying(train, test[::2], test[1::2]), *_near_copies(train, test[::2], test[1::2])]
+    copying = [copying_score(train, test[::2], test[1::2]), *_near_copies(train, test[::2], test[1::2])]
     return [_frechet(test, real), None, len(real), *_overlap(test, real), *copying, *[None] * 4]
 
 
@@ -159,9 +167,11 @@ def _failed(run: dict[str, Any]) -> list[Any]:
     return [*[None] * (len(COLUMNS) - 2), run["failed"]]
 
 
-def _floor(features: dict[str, np.ndarray], n: int) -> float | None:
-    """What as many real training images score in the place of made ones."""
-    return _frechet(features["test"], _some(features["train"], n))
+def _planted_copies(train: np.ndarray) -> np.ndarray:
+    """Training images with a little noise: what the copying test must catch."""
+    copies = _some(train, N_SAMPLES)
+    noise = np.random.default_rng(1).normal(0, 1, copies.shape)
+    return np.clip(np.rint(copies + noise), 0, 255).astype(np.uint8)
 
 
 def _some(rows: np.ndarray, n: int) -> np.ndarray:
@@ -176,10 +186,6 @@ def _overlap(test: np.ndarray, made: np.ndarray) -> Sequence[float]:
     n = min(len(test), len(made), N_OVERLAP)
     sides = _some(test, n), _some(made, n)
     return *precision_recall(*sides), *density_coverage(*sides)
-
-
-def _copying(train: np.ndarray, test: np.ndarray, made: np.ndarray) -> float:
-    return copying_score(train, test, made)
 
 
 def _near_copies(train: np.ndarray, test: np.ndarray, made: np.ndarray) -> tuple[float, float]:
