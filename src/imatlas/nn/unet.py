@@ -1,0 +1,148 @@
+"""A U-Net: from a noisy image, a time and a condition to an image of the same size."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from imatlas.nn.blocks import coarse_grid, pad_to, stage_widths
+from imatlas.nn.time import sinusoidal
+
+
+class UNet(nn.Module):
+    """A velocity for each pixel of an image of any size from 8 px up, given a time and a condition.
+
+        x -> conv ----------------- + -> norm -> silu -> conv -> velocity
+               `-> down, blocks -- + -> blocks, up -^
+                      `-> down, blocks, self-attention, blocks, up -^
+
+    Ronneberger et al. 2015, "U-Net", with residual blocks that a vector of time and condition scales and shifts, as in
+    Dhariwal & Nichol 2021, "Diffusion models beat GANs on image synthesis" (section 3). Three choices keep it small
+    enough for a processor: the full resolution sees two convolutions and no block, the ways across the U are added
+    rather than concatenated, and attention works on the coarsest grid alone (4 to 8 pixels on the shorter side). Sizes
+    that cannot be halved are padded by repeating the border. The last convolution starts at zero, and so does the
+    velocity.
+
+    Parameters
+    ----------
+    shape : (height, width, channels)
+        Of the images.
+    width : int
+        Channels of the coarsest grid; each finer grid has half as many.
+    depth : int
+        Residual blocks on each grid and side of the U.
+    n_condition : int
+        Length of the condition vector.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: int, depth: int, n_condition: int) -> None:
+        super().__init__()
+        self.height, self.width, channels = shape
+        widths = stage_widths(self.height, self.width, width)
+        grid = coarse_grid(self.height, self.width, len(widths))
+        self.padded = (grid[0] << len(widths), grid[1] << len(widths))
+        finest = max(widths[0] // 2, min(16, width))
+        self.n_times = width
+        n_told = 2 * width
+        self.time = nn.Sequential(nn.Linear(width, n_told), nn.SiLU(), nn.Linear(n_told, n_told))
+        self.condition = nn.Linear(n_condition, n_told)
+        self.stem = nn.Conv2d(channels, finest, 3, padding=1)
+        self.level = Level(finest, widths, depth, n_told)
+        self.norm = group_norm(finest)
+        self.head = zeroed(nn.Conv2d(finest, channels, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """(N, channels, height, width), (N,) in [0, 1] and (N, n_condition) -> (N, channels, height, width)."""
+        told = nn.functional.silu(self.time(sinusoidal(t, self.n_times)) + self.condition(condition))
+        h = self.stem(pad_to(x, *self.padded))
+        h = h + self.level(h, told)
+        velocity = self.head(nn.functional.silu(self.norm(h)))
+        return velocity[:, :, : self.height, : self.width]
+
+
+class Level(nn.Module):
+    """One grid of the U and all that are coarser: down, blocks, the level below, blocks, and up again.
+
+    Parameters
+    ----------
+    n_outer : int
+        Channels of the finer grid, from which it comes and to which it goes back.
+    widths : list of int
+        Channels of this grid and of the coarser ones.
+    depth : int
+        Residual blocks on each side.
+    n_told : int
+        Length of the vector that the blocks are told.
+    """
+
+    def __init__(self, n_outer: int, widths: list[int], depth: int, n_told: int) -> None:
+        super().__init__()
+        width, *below = widths
+        self.down = nn.Conv2d(n_outer, width, 4, stride=2, padding=1)
+        self.before = nn.ModuleList([ToldBlock(width, n_told) for _ in range(depth)])
+        self.inner = Level(width, below, depth, n_told) if below else SelfAttention(width)
+        self.after = nn.ModuleList([ToldBlock(width, n_told) for _ in range(depth)])
+        self.up = nn.ConvTranspose2d(width, n_outer, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """(N, n_outer, 2H, 2W) and (N, n_told) -> (N, n_outer, 2H, 2W)."""
+        h = self.down(x)
+        for block in self.before:
+            h = block(h, told)
+        h = h + self.inner(h, told)
+        for block in self.after:
+            h = block(h, told)
+        return self.up(h)
+
+
+class ToldBlock(nn.Module):
+    """x + conv(silu(told(norm(conv(silu(norm(x))))))), where `told` scales and shifts each channel.
+
+    The last convolution starts at zero, so that the block starts as the identity.
+    """
+
+    def __init__(self, width: int, n_told: int) -> None:
+        super().__init__()
+        self.norm_in = group_norm(width)
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.told = nn.Linear(n_told, 2 * width)
+        self.norm_out = group_norm(width)
+        self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """(N, width, H, W) and (N, n_told) -> (N, width, H, W)."""
+        h = self.conv_in(nn.functional.silu(self.norm_in(x)))
+        scale, shift = self.told(told)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_out(h) * (1 + scale) + shift
+        return x + self.conv_out(nn.functional.silu(h))
+
+
+class SelfAttention(nn.Module):
+    """What each place takes from all others (Vaswani et al. 2017, eq. 1); to be added, and zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.n_heads = math.gcd(width, 4)
+        self.norm = group_norm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """(N, width, H, W) -> (N, width, H, W); nothing more needs to be told here."""
+        rows = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(rows).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        taken = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.out(taken).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Group normalisation over as many as eight groups of channels (Wu & He 2018)."""
+    return nn.GroupNorm(math.gcd(width, 8), width)
+
+
+def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """A layer that gives zero until it has learnt."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
