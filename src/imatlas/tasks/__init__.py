@@ -13,4 +13,5 @@ TASKS: dict[str, str] = {
     "sample": "sample:write_samples",
     "score": "score:score",
     "fit": "fit:fit_and_save",
+    "export": "export:export_model",
 }
