@@ -17,7 +17,21 @@ from imatlas.cli import main
 from imatlas.errors import InputError, ParameterError
 from tests.test_learning import write_patches
 
-VERBS = ("check", "learn", "fit", "info", "report", "map", "table", "search", "sample", "morph", "score", "demo")
+VERBS = (
+    "check",
+    "learn",
+    "fit",
+    "info",
+    "report",
+    "map",
+    "table",
+    "search",
+    "sample",
+    "morph",
+    "score",
+    "export",
+    "demo",
+)
 
 
 @pytest.fixture(scope="module")

@@ -301,6 +301,24 @@ def score(
     _show(score_model(opened, pictures, random_state=seed), json_)
 
 
+@app.command(name="export", epilog="Example: imatlas export runs/vae -o vae-onnx")
+def export_(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a folder that 'imatlas fit' or model.save made")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="a folder; or an .onnx file, for a single network")],
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="largest difference, as a share of the largest output")
+    ] = 1e-4,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Write the networks of a model as ONNX files, each checked against its network."""
+    from imatlas.atlas import load
+    from imatlas.tasks.export import export_model
+
+    _show(export_model(load(model), output, tolerance=tolerance, overwrite=overwrite), json_)
+    _next(json_, "see docs/export.md for the few lines that run it, without imatlas")
+
+
 @app.command(epilog="Example: imatlas demo -o demo")
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="a folder for the pictures and the atlas")] = Path(

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from imatlas.batches import Batch
 from imatlas.errors import InputError
+from imatlas.export import Network, OnnxMixin, images_in, images_out, random_images, random_vectors
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator
 
 
 @estimator
-class LatentModel(ImageEstimator):
+class LatentModel(OnnxMixin, ImageEstimator):
     """The base of models that turn an image into `latent_dim` numbers and back.
 
     A model declares the field `latent_dim` and gives, besides what `ImageEstimator` asks for, `_encode(module, batch)`,
@@ -88,3 +89,22 @@ class LatentModel(ImageEstimator):
         array (N,) float32; higher is more like the images that were learnt
         """
         return self._encode_chunks(self._score, self._load_like_fitted(images, mask))
+
+    def _exported(self) -> dict[str, Network]:
+        """Encoder and decoder, as `transform` and `inverse_transform` use them."""
+        z = f"float32 (N, {self.latent_dim}): "
+        encoder = Network(
+            self.module_,
+            lambda module, x: self._encode(module, Batch(x)),
+            {"images": random_images(self.spec_)},
+            "z",
+            {"input images": images_in(self.spec_), "output z": z + "the vectors that transform gives"},
+        )
+        decoder = Network(
+            self.module_,
+            self._decode,
+            {"z": random_vectors(self.latent_dim)},
+            "images",
+            {"input z": z + "vectors such as transform gives", "output images": images_out(self.spec_)},
+        )
+        return {"encoder": encoder, "decoder": decoder}

