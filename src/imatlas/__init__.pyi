@@ -6,6 +6,7 @@ from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.learning import learn as learn
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
+from imatlas.models.gan import GAN as GAN
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.som import SOM as SOM
@@ -15,6 +16,7 @@ from imatlas.models.vae import VAE as VAE
 __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
+    "GAN",
     "ImageSpec",
     "Images",
     "KMeans",

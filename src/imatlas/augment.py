@@ -47,6 +47,10 @@ class Variation:
     generator learns through it: Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training". The
     shift is one for all images that get it, which costs one copy instead of one for each.
 
+    The changes do not leak into what is generated: with a probability below 1 the unchanged image remains the most
+    frequent of its versions, so only a generator of unchanged images gives the same mixture as the real ones do (Karras
+    et al. 2020, "Training generative adversarial networks with limited data", section 2.2).
+
     Parameters
     ----------
     n : int

@@ -129,6 +129,7 @@ def test_diversity_of_what_is_known_to_vary():
     assert float(diversity(real[::2].repeat(2, 1, 1, 1), real)) < 0.2, "one kind of two"
     assert float(diversity(real[:4].repeat(16, 1, 1, 1), real)) < 0.1, "few images again and again"
     assert float(diversity(real, real[:1].expand(64, -1, -1, -1))) == 1.0, "nothing to vary from"
+    assert float(diversity(real[:1], real[:1])) == 1.0, "nothing to compare"
 
 
 # -- learning -----------------------------------------------------------------------------------------------------
@@ -141,9 +142,9 @@ def test_the_contract():
 @pytest.mark.parametrize("loss", ["relativistic", "minimax", "hinge"])
 def test_every_loss_learns(images, loss):
     """Samples come much nearer to images that were held out, and vary as they do."""
-    model = tiny(loss=loss, max_steps=250).fit(images)
+    model = tiny(loss=loss, max_steps=120).fit(images)
     looks = model.history_["held_out"]
-    assert looks[-1] < 0.4 * looks[0]
+    assert looks[-1] < 0.5 * looks[0]
     assert model.diversity_ > 0.5
     assert set(model.history_) == {
         "step", "images_seen", "seconds", "train", "r1", "r2", "generator", "diversity", "held_out",
@@ -155,7 +156,7 @@ def test_conditions_are_kept(kind):
     """Dark images where dark ones were asked for, and both where nothing was said."""
     pixels, labels = two_kinds()
     y = labels if kind == "labels" else np.stack([labels == 3, labels == 7], axis=1).astype(float)
-    model = tiny(max_steps=150).fit(pixels, y)
+    model = tiny(max_steps=100).fit(pixels, y)
     dark, bright = (model.sample(12, y=y[i], random_state=5).mean((1, 2, 3)) for i in (0, 1))
     assert dark.max() < 125 < bright.min()
     mixed = model.sample(12, y=y[:12], random_state=5).mean((1, 2, 3))
@@ -223,17 +224,27 @@ class Deaf(GAN):
         return module
 
 
-def test_collapse_rings_the_alarm():
+def test_collapse_rings_the_alarm(monkeypatch):
+    """Two kinds of images, and a generator that can make one image only."""
+    monkeypatch.setattr(gan, "FEWEST_STEPS", 100)
     pixels, _ = two_kinds()
     with pytest.warns(ConvergenceWarning, match=r"vary only 0\.00 times as much.*learning_rate below.*gamma above"):
-        model = tiny(Deaf, max_steps=gan.FEWEST_STEPS).fit(pixels)
+        model = tiny(Deaf, max_steps=100).fit(pixels)
     assert model.diversity_ < 0.01
     assert model.history_["diversity"][-1] < 0.01
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fine = tiny(max_steps=200).fit(pixels)  # the same images, a generator that hears
-        tiny(Deaf, max_steps=gan.FEWEST_STEPS - 1).fit(pixels)  # too short to tell
+        fine = tiny(max_steps=100).fit(pixels)  # the same images, a generator that hears
+        tiny(Deaf, max_steps=20).fit(pixels)  # too short to tell
     assert fine.diversity_ > gan.LOW_DIVERSITY
+
+
+def test_too_high_a_rate_rings_the_alarm(monkeypatch):
+    """The real networks, driven into a collapse."""
+    monkeypatch.setattr(gan, "FEWEST_STEPS", 60)
+    pixels, _ = two_kinds()
+    with pytest.warns(ConvergenceWarning, match="collapsed"):
+        tiny(max_steps=60, learning_rate=0.3).fit(pixels)
 
 
 @estimator

@@ -36,11 +36,14 @@ Loss = Literal["relativistic", "minimax", "hinge"]
 AUGMENT = ((2_000, 0.6), (20_000, 0.2))
 """(number of images, probability of each change): below so many, unless `augment` says otherwise."""
 
+PART = 4
+"""One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
+
 LOW_DIVERSITY = 0.5
 """Samples that vary less than this share of what the images do make the alarm ring."""
 
-FEWEST_STEPS = 100
-"""Before so many steps a generator has not learnt to vary yet, which is no collapse."""
+FEWEST_STEPS = 500
+"""Before so many steps a generator may not have learnt to vary yet, which is no collapse."""
 
 N_LOOK = 128
 """Images, and samples, whose variety is compared at the end."""
@@ -72,9 +75,32 @@ class GANModule(nn.Module):
 class GAN(Generator):
     """A generative adversarial network: noise z to images that a discriminator cannot tell from real ones.
 
-    The discriminator learns from its loss plus gamma / 2 * (r1 + r2), where r1 and r2 are the squared gradient norms of
-    its logit at real and at fake images; both are taken at a part of the batch, drawn anew each step, which leaves
-    their expectation as it is.
+    The discriminator lowers its loss plus gamma / 2 * (r1 + r2), where r1 and r2 are the mean squared norms of its
+    logit's gradient at real and at fake images. They are taken at one image in four, drawn anew each step, which leaves
+    their expectation as it is, and weigh H * W * C / 1024 times as much, because a gradient spreads over the pixels.
+    Where images are few the discriminator sees them varied, and the fake ones too (`augment`).
+
+    Conditions, where `fit` gets them, enter the generator beside z and the discriminator by projection. Missing pixels
+    (NaN, or `mask`) are shown to the discriminator as mid-grey, at the same places in a fake image as in the real one
+    beside it. A logit is no likelihood, so there is no `score_samples`.
+
+    Attributes
+    ----------
+    diversity_ : float
+        How much the samples vary, where 1 is as much as the images: see `diversity`. Below 0.5 a warning says so.
+        `history_["diversity"]` has the same for the fake images of each step; `history_["held_out"]` is the energy
+        distance between samples and held-out images, made small: the losses of the players do not tell who improves.
+    conditions_ : array, or None
+        Conditions of up to 1,000 training images, as the network takes them.
+
+    Examples
+    --------
+    >>> from imatlas import GAN
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> model = GAN(latent_dim=4, max_steps=5, progress=False).fit(images)
+    >>> model.sample(3, random_state=0).shape
+    (3, 16, 16, 1)
     """
 
     latent_dim: Annotated[int, Field(ge=1, description="dimensions of the noise z")] = 64
@@ -119,7 +145,7 @@ class GAN(Generator):
 
         discriminator.requires_grad_(True)
         d_loss = discriminator_loss(self.loss, discriminator(real, y), discriminator(seen.detach(), y))
-        logs = {}
+        logs: dict[str, Tensor] = {}
         if self.gamma > 0:
             part = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PART)]
             told = None if y is None else y[part]
@@ -137,6 +163,7 @@ class GAN(Generator):
         discriminator.requires_grad_(True)
 
     def _augment_share(self, n_images: int) -> float:
+        """The probability of each change to what the discriminator sees."""
         if self.augment is not None:
             return self.augment
         return next((share for fewer_than, share in AUGMENT if n_images < fewer_than), 0.0)
@@ -167,13 +194,35 @@ class GAN(Generator):
             )
 
     def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """New images: the generator at z drawn from a standard normal.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Parameters
+        ----------
+        n_samples : int
+        y : int, array (n_samples,), vector (n_features,) or array (n_samples, n_features), optional
+            What is asked for, where the model was fitted with conditions; one for all, or one for each. Without it,
+            each image gets the condition of a training image drawn at random.
+        random_state : int, optional
+            The seed; None for that of the fit.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+
+        Raises
+        ------
+        InputError
+            If `y` is not of the kind that the model was fitted with.
+        """
         self._check_fitted()
         seed = self.seed_ if random_state is None else random_state
         z = chance.noise(seed, n_samples, self.latent_dim)
         told = self._conditions(y, n_samples)
         if told is None and self.conditions_ is not None:
-            rows = [chance.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
-            told = self.conditions_[np.array(rows, int)]
+            drawn = [chance.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
+            told = self.conditions_[np.array(drawn, int)]
         if told is None:
             return self._decode_chunks(lambda module, z: module.generator(z), z)
         has_labels = self.classes_ is not None
@@ -184,10 +233,6 @@ class GAN(Generator):
 
         # a label is below 2^24 and goes through a float unchanged
         return self._decode_chunks(decode, np.concatenate([z, told.reshape(n_samples, -1).astype(np.float32)], axis=1))
-
-
-PART = 4
-"""One image in so many is where the gradient penalties are taken."""
 
 
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
@@ -230,12 +275,14 @@ def diversity(made: Tensor, real: Tensor) -> Tensor:
     """How much as many made images vary as real ones (N, C, H, W) do: 1 = as much, 0 = all the same.
 
     The lower of two ratios of distances between small images: the mean over all pairs, which falls where kinds of
-    images are missing, and the mean from each to its nearest, which falls where few images come again and again.
+    images are missing, and the mean from each to its nearest, which falls where few images come again and again. The
+    second counts twice, for it is also lower where only grain is missing.
     """
     with torch.no_grad():
         spreads = [_spreads(adaptive_avg_pool2d(x.float(), GRID).flatten(1)) for x in (made, real)]
         varied = spreads[1] > 1e-6
-        return torch.where(varied, spreads[0] / spreads[1].clamp(min=1e-6), 1.0).min()
+        pairs, nearest = torch.where(varied, spreads[0] / spreads[1].clamp(min=1e-6), 1.0)
+        return torch.minimum(pairs, 2 * nearest)
 
 
 def _spreads(rows: Tensor) -> Tensor:
