@@ -111,7 +111,6 @@ class GAN(Generator):
         float | None,
         Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
     ] = None
-    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         told = super()._learn_conditions(y, n_images)

@@ -12,7 +12,7 @@ from imatlas.nn.condition import Condition
 class ImageGenerator(nn.Module):
     """A residual generator for images of any size from 8 px up, without normalisation: the mirror of `Discriminator`.
 
-        z, condition -> linear -> [residual block x depth -> silu -> doubling -> conv] x n_stages -> image
+        z, condition -> linear -> [residual block x depth -> silu -> transposed conv] x n_stages -> image
 
     The condition is joined to z. What sizes that cannot be halved have too much is cut off.
 
@@ -48,7 +48,7 @@ class ImageGenerator(nn.Module):
         stages = []
         for n, m in zip(widths, [*widths[1:], channels]):
             blocks = [ResidualBlock(n) for _ in range(depth)]
-            stages.append(nn.Sequential(*blocks, nn.SiLU(), nn.Upsample(scale_factor=2), nn.Conv2d(n, m, 3, padding=1)))
+            stages.append(nn.Sequential(*blocks, nn.SiLU(), nn.ConvTranspose2d(n, m, 4, stride=2, padding=1)))
         self.stages = nn.Sequential(*stages)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
