@@ -2,8 +2,8 @@
 
 Goodfellow et al. 2014, "Generative adversarial nets" (the `minimax` loss, with the generator's loss of section 3 that
 does not saturate); Lim, Ye 2017, "Geometric GAN" (`hinge`); Jolicoeur-Martineau 2019, "The relativistic discriminator",
-and Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (`relativistic`: eq. 2 with the two
-zero-centred gradient penalties of eqs. 3 and 4, R1 on real images and R2 on fake ones, under which it converges).
+and Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (`relativistic`: section 2, with its
+two zero-centred gradient penalties, R1 on real images and R2 on fake ones, under which it converges).
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class GAN(Generator):
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         discriminator, y = module.discriminator, batch.y
         z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
-        fake = module.generator(z, y).float()
-        real, seen = batch.x, hidden(fake, batch.known)
+        fake = hidden(module.generator(z, y).float(), batch.known)
+        real, seen = batch.x, fake
         if (share := self._augment_share(batch.n_images)) > 0:
             varied = Variation(len(fake), share, generator)
             real, seen = varied(real, batch.known), varied(seen, batch.known)
@@ -158,7 +158,7 @@ class GAN(Generator):
         with torch.no_grad():
             logit_real = discriminator(real, y)
         g_loss = generator_loss(self.loss, logit_real, discriminator(seen, y))
-        yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(hidden(fake, batch.known), batch.x)}
+        yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
         discriminator.requires_grad_(True)
 
     def _augment_share(self, n_images: int) -> float:
@@ -285,8 +285,9 @@ def diversity(made: Tensor, real: Tensor) -> Tensor:
 
 
 def _spreads(rows: Tensor) -> Tensor:
+    """Mean distance of all pairs of rows (N, D), and from each to its nearest: (2,)."""
     n = len(rows)
-    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = _distances(rows, rows)
     pairs = distance.sum() / max(1, n * (n - 1))
     nearest = (distance + torch.diag(torch.full((n,), torch.inf, device=rows.device))).min(1).values
     return torch.stack([pairs, nearest.mean() if n > 1 else pairs])
@@ -295,10 +296,15 @@ def _spreads(rows: Tensor) -> Tensor:
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for two draws of one distribution, else above.
 
-    Székely, Rizzo 2013, "Energy statistics" (eq. 1), without the zeros of the diagonals, so that n does not matter.
+    Székely, Rizzo 2013, "Energy statistics", without the zeros of the diagonals, so that n does not matter.
     """
 
     def within(a: Tensor) -> Tensor:
-        return torch.cdist(a, a).sum() / max(1, len(a) * (len(a) - 1))
+        return _distances(a, a).sum() / max(1, len(a) * (len(a) - 1))
 
-    return 2 * torch.cdist(x, y).mean() - within(x) - within(y)
+    return 2 * _distances(x, y).mean() - within(x) - within(y)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    # through a matrix product a row would have a distance to itself
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

@@ -14,8 +14,8 @@ class Discriminator(nn.Module):
         image -> [strided conv -> residual block x depth -> silu] x n_stages -> linear -> silu -> features -> logit
 
     The condition enters by projection: logit = w . features + condition . features / sqrt(width), as in Miyato, Koyama
-    2018, "cGANs with projection discriminator" (eq. 3). The logit has no bias: a loss that compares two images would
-    not see it.
+    2018, "cGANs with projection discriminator" (section 3). The logit has no bias: a loss that compares two images
+    would not see it.
 
     Parameters
     ----------
