@@ -32,7 +32,7 @@ def test_all_is_sorted_and_what_dir_shows() -> None:
 
 
 def test_the_names_that_the_design_promises_are_public() -> None:
-    promised = {"Images", "learn", "load", "Atlas", "SOM", "KMeans", "Autoencoder", "VAE", "PretrainedEncoder"}
+    promised = {"Images", "learn", "load", "Atlas", "SOM", "KMeans", "Autoencoder", "VAE", "GAN", "PretrainedEncoder"}
     assert promised <= set(imatlas.__all__)
 
 

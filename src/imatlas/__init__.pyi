@@ -7,6 +7,7 @@ from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.learning import learn as learn
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
+from imatlas.models.gan import GAN as GAN
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.som import SOM as SOM
@@ -17,6 +18,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
     "FlowMatching",
+    "GAN",
     "ImageSpec",
     "Images",
     "KMeans",

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from imatlas.nn.blocks import ResidualBlock, coarse_grid, pad_to, stage_widths
+from imatlas.nn.condition import Condition
 from imatlas.nn.decoder import Decoder
+from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.encoder import Encoder
+from imatlas.nn.generator import ImageGenerator
 
 SHAPES = [(8, 8, 1), (9, 17, 5), (28, 28, 1), (30, 30, 3), (45, 64, 4), (64, 45, 2), (130, 20, 3)]
 
@@ -57,3 +60,42 @@ def test_padding_repeats_the_border():
     padded = pad_to(x, 4, 4)[0, 0]
     assert padded[:, 3].tolist() == [2.0, 5.0, 5.0, 5.0]
     assert pad_to(x, 2, 3) is x
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (256, 160, 3)])
+def test_both_players_take_any_size(shape):
+    height, width, channels = shape
+    generator = ImageGenerator(shape, 6, Condition(3, 0, 16), width=16)
+    discriminator = Discriminator(shape, Condition(3, 0, 16), width=16)
+    y = torch.tensor([0, 2])
+    x = generator(torch.randn(2, 6), y)
+    assert x.shape == (2, channels, height, width)
+    logit = discriminator(x, y)
+    assert logit.shape == (2,)
+    (logit[0] - logit[1]).backward()
+    for module in (generator, discriminator):
+        got = {name for name, p in module.named_parameters() if p.grad is not None and (p.grad != 0).any()}
+        # a block starts as the identity and hides its first convolution; a label was given, so "anything" was not
+        assert {name for name, _ in module.named_parameters()} - got <= {
+            name for name, _ in module.named_parameters() if "conv_in" in name or name == "condition.free"
+        }
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (33, 70, 2)])
+def test_a_discriminator_sees_every_pixel_and_what_is_told(shape):
+    height, width, channels = shape
+    discriminator = Discriminator(shape, Condition(0, 5, 16), width=16)
+    x = torch.randn(1, channels, height, width, requires_grad=True)
+    y = torch.randn(2, 5)
+    logit = discriminator(x, y[:1])
+    logit.sum().backward()
+    assert (x.grad != 0).all()
+    assert float((logit - discriminator(x, y[1:])).detach().abs()) > 1e-6
+
+
+def test_a_generator_hears_noise_and_condition():
+    generator = ImageGenerator((12, 12, 1), 4, Condition(2, 0, 16), width=16)
+    z, y = torch.randn(2, 4), torch.tensor([0, 1])
+    x = generator(z[:1], y[:1])
+    assert not torch.equal(x, generator(z[1:], y[:1]))
+    assert not torch.equal(x, generator(z[:1], y[1:]))

@@ -11,6 +11,7 @@ MODELS: dict[str, str] = {
     "som_classifier": "som_classifier:SOMClassifier",
     "autoencoder": "autoencoder:Autoencoder",
     "vae": "vae:VAE",
+    "gan": "gan:GAN",
     "flow_matching": "flow_matching:FlowMatching",
     "pretrained": "pretrained:PretrainedEncoder",
 }

@@ -1,0 +1,310 @@
+"""GAN: a generator that learns from a discriminator which tells its images from real ones.
+
+Goodfellow et al. 2014, "Generative adversarial nets" (the `minimax` loss, with the generator's loss of section 3 that
+does not saturate); Lim, Ye 2017, "Geometric GAN" (`hinge`); Jolicoeur-Martineau 2019, "The relativistic discriminator",
+and Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (`relativistic`: section 2, with its
+two zero-centred gradient penalties, R1 on real images and R2 on fake ones, under which it converges).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, softplus
+from torch.optim import Optimizer
+
+from imatlas import chance
+from imatlas.augment import Variation
+from imatlas.batches import Batch, make_batch
+from imatlas.images.spec import ImageSpec
+from imatlas.models.base import estimator
+from imatlas.models.generator import Generator
+from imatlas.models.network import DEPTHS, WIDTHS, Size
+from imatlas.nn.condition import Condition
+from imatlas.nn.discriminator import Discriminator
+from imatlas.nn.generator import ImageGenerator
+
+Loss = Literal["relativistic", "minimax", "hinge"]
+
+AUGMENT = ((2_000, 0.6), (20_000, 0.2))
+"""(number of images, probability of each change): below so many, unless `augment` says otherwise."""
+
+PART = 4
+"""One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
+
+LOW_DIVERSITY = 0.5
+"""Samples that vary less than this share of what the images do make the alarm ring."""
+
+FEWEST_STEPS = 500
+"""Before so many steps a generator may not have learnt to vary yet, which is no collapse."""
+
+N_LOOK = 128
+"""Images, and samples, whose variety is compared at the end."""
+
+N_CONDITIONS = 1_000
+"""Most conditions of training images that are kept for `sample` without `y`."""
+
+GRID = 8
+"""Rows and columns of the small images on which variety and distance are measured."""
+
+
+class GANModule(nn.Module):
+    """The two players."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        latent_dim: int,
+        conditions: tuple[Condition, Condition],
+        width: int,
+        depth: int,
+    ) -> None:
+        super().__init__()
+        self.generator = ImageGenerator(shape, latent_dim, conditions[0], width=width, depth=depth)
+        self.discriminator = Discriminator(shape, conditions[1], width=width, depth=depth)
+
+
+@estimator
+class GAN(Generator):
+    """A generative adversarial network: noise z to images that a discriminator cannot tell from real ones.
+
+    The discriminator lowers its loss plus gamma / 2 * (r1 + r2), where r1 and r2 are the mean squared norms of its
+    logit's gradient at real and at fake images. They are taken at one image in four, drawn anew each step, which leaves
+    their expectation as it is, and weigh H * W * C / 1024 times as much, because a gradient spreads over the pixels.
+    Where images are few the discriminator sees them varied, and the fake ones too (`augment`).
+
+    Conditions, where `fit` gets them, enter the generator beside z and the discriminator by projection. Missing pixels
+    (NaN, or `mask`) are shown to the discriminator as mid-grey, at the same places in a fake image as in the real one
+    beside it. A logit is no likelihood, so there is no `score_samples`.
+
+    Attributes
+    ----------
+    diversity_ : float
+        How much the samples vary, where 1 is as much as the images: see `diversity`. Below 0.5 a warning says so.
+        `history_["diversity"]` has the same for the fake images of each step; `history_["held_out"]` is the energy
+        distance between samples and held-out images, made small: the losses of the players do not tell who improves.
+    conditions_ : array, or None
+        Conditions of up to 1,000 training images, as the network takes them.
+
+    Examples
+    --------
+    >>> from imatlas import GAN
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> model = GAN(latent_dim=4, max_steps=5, progress=False).fit(images)
+    >>> model.sample(3, random_state=0).shape
+    (3, 16, 16, 1)
+    """
+
+    latent_dim: Annotated[int, Field(ge=1, description="dimensions of the noise z")] = 64
+    size: Annotated[Size, Field(description="size of both networks: 'small', 'medium' or 'large'")] = "small"
+    loss: Annotated[Loss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
+    gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 grey pixels")] = 1.0
+    augment: Annotated[
+        float | None,
+        Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
+    ] = None
+
+    def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
+        told = super()._learn_conditions(y, n_images)
+        self.conditions_: np.ndarray | None = None
+        if told is not None:
+            self.conditions_ = told[np.unique(np.linspace(0, n_images - 1, N_CONDITIONS).astype(int))]
+        return told
+
+    def _build(self, spec: ImageSpec) -> GANModule:
+        width = WIDTHS[self.size]
+        conditions = self._condition(width), self._condition(width)
+        return GANModule(spec.shape, self.latent_dim, conditions, width, DEPTHS[self.size])
+
+    def _optimizers(self, module: Any) -> dict[str, Optimizer]:
+        # no momentum: what was downhill a step ago need not be so after the other player's move
+        return {
+            name: torch.optim.Adam(player.parameters(), lr=self.learning_rate, betas=(0.0, 0.99), fused=True)
+            for name, player in (("discriminator", module.discriminator), ("generator", module.generator))
+        }
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        discriminator, y = module.discriminator, batch.y
+        z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
+        fake = hidden(module.generator(z, y).float(), batch.known)
+        real, seen = batch.x, fake
+        if (share := self._augment_share(batch.n_images)) > 0:
+            varied = Variation(len(fake), share, generator)
+            real, seen = varied(real, batch.known), varied(seen, batch.known)
+
+        discriminator.requires_grad_(True)
+        d_loss = discriminator_loss(self.loss, discriminator(real, y), discriminator(seen.detach(), y))
+        logs: dict[str, Tensor] = {}
+        if self.gamma > 0:
+            part = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PART)]
+            told = None if y is None else y[part]
+            logs["r1"] = gradient_penalty(discriminator, real[part], told)
+            logs["r2"] = gradient_penalty(discriminator, seen.detach()[part], told)
+            gamma = self.gamma * real[0].numel() / 1024
+            d_loss = d_loss + gamma / 2 * (logs["r1"] + logs["r2"])
+        yield "discriminator", d_loss, logs
+
+        discriminator.requires_grad_(False)
+        with torch.no_grad():
+            logit_real = discriminator(real, y)
+        g_loss = generator_loss(self.loss, logit_real, discriminator(seen, y))
+        yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
+        discriminator.requires_grad_(True)
+
+    def _augment_share(self, n_images: int) -> float:
+        """The probability of each change to what the discriminator sees."""
+        if self.augment is not None:
+            return self.augment
+        return next((share for fewer_than, share in AUGMENT if n_images < fewer_than), 0.0)
+
+    def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        y = batch.y
+        z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
+        if y is None and self.conditions_ is not None:
+            rows = torch.randint(len(self.conditions_), (len(z),), generator=generator, device=z.device)
+            y = torch.as_tensor(self.conditions_, device=z.device)[rows]
+        fake = hidden(module.generator(z, y).float(), batch.known)
+        return energy_distance(looks(fake), looks(batch.x))
+
+    def _finish(self, pixels: np.ndarray) -> None:
+        rows = np.sort(chance.rng(self.seed_, "diversity").permutation(len(pixels))[:N_LOOK])
+        real = make_batch(pixels[rows], self.spec_)
+        made = make_batch(self.sample(len(rows)), self.spec_).x
+        self.diversity_ = float(diversity(hidden(made, real.known), real.x))
+        if self.diversity_ < LOW_DIVERSITY and self.n_steps_ >= FEWEST_STEPS:
+            warnings.warn(
+                f"The samples vary only {self.diversity_:.2f} times as much as the images: the generator has collapsed "
+                f"onto few of them. Set a learning_rate below {self.learning_rate:.2g} or a gamma above "
+                f"{self.gamma:.2g}"
+                + ("" if self.loss == "relativistic" else ", or loss='relativistic'")
+                + "; where the held-out loss was still falling, train for longer.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """New images: the generator at z drawn from a standard normal.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Parameters
+        ----------
+        n_samples : int
+        y : int, array (n_samples,), vector (n_features,) or array (n_samples, n_features), optional
+            What is asked for, where the model was fitted with conditions; one for all, or one for each. Without it,
+            each image gets the condition of a training image drawn at random.
+        random_state : int, optional
+            The seed; None for that of the fit.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+
+        Raises
+        ------
+        InputError
+            If `y` is not of the kind that the model was fitted with.
+        """
+        self._check_fitted()
+        seed = self.seed_ if random_state is None else random_state
+        z = chance.noise(seed, n_samples, self.latent_dim)
+        told = self._conditions(y, n_samples)
+        if told is None and self.conditions_ is not None:
+            drawn = [chance.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
+            told = self.conditions_[np.array(drawn, int)]
+        if told is None:
+            return self._decode_chunks(lambda module, z: module.generator(z), z)
+        has_labels = self.classes_ is not None
+
+        def decode(module: Any, row: Tensor) -> Tensor:
+            z, y = row[:, : self.latent_dim], row[:, self.latent_dim :]
+            return module.generator(z, y[:, 0].long() if has_labels else y)
+
+        # a label is below 2^24 and goes through a float unchanged
+        return self._decode_chunks(decode, np.concatenate([z, told.reshape(n_samples, -1).astype(np.float32)], axis=1))
+
+
+def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """What the discriminator lowers, from logits (N,) of real and of fake images, in pairs."""
+    if loss == "relativistic":
+        return softplus(fake - real).mean()
+    if loss == "minimax":
+        return softplus(-real).mean() + softplus(fake).mean()
+    return (1 - real).relu().mean() + (1 + fake).relu().mean()
+
+
+def generator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """What the generator lowers."""
+    if loss == "relativistic":
+        return softplus(real - fake).mean()
+    return softplus(-fake).mean() if loss == "minimax" else -fake.mean()
+
+
+def gradient_penalty(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+    """The mean squared norm of the logit's gradient at images x (N, C, H, W)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(discriminator(x, y).float().sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+def hidden(x: Tensor, known: Tensor | None) -> Tensor:
+    """Images with mid-grey where a pixel is not known."""
+    return x if known is None else torch.where(known, x, 0.0)
+
+
+def looks(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) as vectors: mean and standard deviation in each cell of a small grid."""
+    mean = adaptive_avg_pool2d(x.float(), GRID)
+    square = adaptive_avg_pool2d(x.float().square(), GRID)
+    return torch.cat([mean.flatten(1), (square - mean.square()).clamp(min=0).sqrt().flatten(1)], dim=1)
+
+
+def diversity(made: Tensor, real: Tensor) -> Tensor:
+    """How much as many made images vary as real ones (N, C, H, W) do: 1 = as much, 0 = all the same.
+
+    The lower of two ratios of distances between small images: the mean over all pairs, which falls where kinds of
+    images are missing, and the mean from each to its nearest, which falls where few images come again and again. The
+    second counts twice, for it is also lower where only grain is missing.
+    """
+    with torch.no_grad():
+        spreads = [_spreads(adaptive_avg_pool2d(x.float(), GRID).flatten(1)) for x in (made, real)]
+        varied = spreads[1] > 1e-6
+        pairs, nearest = torch.where(varied, spreads[0] / spreads[1].clamp(min=1e-6), 1.0)
+        return torch.minimum(pairs, 2 * nearest)
+
+
+def _spreads(rows: Tensor) -> Tensor:
+    """Mean distance of all pairs of rows (N, D), and from each to its nearest: (2,)."""
+    n = len(rows)
+    distance = _distances(rows, rows)
+    pairs = distance.sum() / max(1, n * (n - 1))
+    nearest = (distance + torch.diag(torch.full((n,), torch.inf, device=rows.device))).min(1).values
+    return torch.stack([pairs, nearest.mean() if n > 1 else pairs])
+
+
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
+    """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for two draws of one distribution, else above.
+
+    Székely, Rizzo 2013, "Energy statistics", without the zeros of the diagonals, so that n does not matter.
+    """
+
+    def within(a: Tensor) -> Tensor:
+        return _distances(a, a).sum() / max(1, len(a) * (len(a) - 1))
+
+    return 2 * _distances(x, y).mean() - within(x) - within(y)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    # through a matrix product a row would have a distance to itself
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,0 +1,300 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from imatlas import chance, training
+from imatlas.batches import Batch, make_batch
+from imatlas.errors import InputError
+from imatlas.models import gan
+from imatlas.models.base import estimator
+from imatlas.models.gan import GAN, diversity, energy_distance, gradient_penalty
+from imatlas.testing import check_image_estimator, synthetic_images
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def tiny(cls=GAN, **changes):
+    given = {"latent_dim": 4, "size": "small", "max_steps": 20, "batch_size": 16, "progress": False, "random_state": 1}
+    return cls(**{**given, **changes})
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.module_.parameters()])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return synthetic_images(48, size=8, random_state=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(images):
+    return tiny().fit(images)
+
+
+def two_kinds(n=64, size=8):
+    """Dark and bright images, noisy, with their labels 3 and 7."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2 * 4 + 3
+    level = np.where(labels == 3, 40, 210)[:, None, None, None]
+    return np.clip(level + rng.normal(0, 12, (n, size, size, 1)), 0, 255).astype(np.uint8), labels
+
+
+# -- the math -----------------------------------------------------------------------------------------------------
+
+
+def test_losses_by_hand():
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.0])
+
+    def softplus(v):
+        return math.log1p(math.exp(v))
+
+    expected = {
+        "relativistic": (softplus(-1.5) + softplus(1.0), softplus(1.5) + softplus(-1.0)),
+        "minimax": (softplus(-2) + softplus(1) + softplus(0.5) + softplus(0), softplus(-0.5) + softplus(0)),
+        "hinge": (0.0 + 2.0 + 1.5 + 1.0, -0.5),
+    }
+    for loss, (critic, maker) in expected.items():
+        assert float(gan.discriminator_loss(loss, real, fake)) == pytest.approx(critic / 2, rel=1e-5)
+        assert float(gan.generator_loss(loss, real, fake)) == pytest.approx(maker / 2, rel=1e-5)
+
+
+def test_the_penalty_of_a_quadratic_critic():
+    """The gradient of a x² + b x is 2 a x + b."""
+    x = torch.randn(5, 2, 3, 4, generator=seeded())
+    a = torch.tensor(0.7, requires_grad=True)
+    penalty = gradient_penalty(lambda x, y: (a * x.square() + 3 * x).sum((1, 2, 3)), x, None)
+    by_hand = (2 * 0.7 * x + 3).square().sum((1, 2, 3)).mean()
+    assert float(penalty.detach()) == pytest.approx(float(by_hand), rel=1e-5)
+    slope = float(((2 * 0.7 * x + 3) * 2 * 2 * x).sum((1, 2, 3)).mean())
+    assert float(torch.autograd.grad(penalty, a)[0]) == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "minimax", "hinge"])
+def test_the_discriminator_pays_for_its_slope(images, fitted, loss):
+    batch = make_batch(images[:16], fitted.spec_)
+
+    def first(gamma):
+        model = tiny(loss=loss, gamma=gamma)
+        model.conditions_ = None
+        _, value, logs = next(model._losses(fitted.module_, batch, seeded()))
+        return float(value.detach()), {name: float(v.detach()) for name, v in logs.items()}
+
+    (free, none), (paid, logs) = first(0.0), first(5.0)
+    assert none == {}
+    assert paid - free == pytest.approx(5.0 * 64 / 1024 / 2 * (logs["r1"] + logs["r2"]), rel=1e-3)
+
+
+def test_the_two_players_learn_in_turn(images, fitted):
+    """The generator's loss gives the discriminator nothing to follow, and the other way round."""
+    batch = make_batch(images[:16], fitted.spec_)
+    module = fitted.module_
+    names = []
+    for name, loss, _ in fitted._losses(module, batch, seeded()):
+        module.zero_grad()
+        loss.backward()
+        for player in ("discriminator", "generator"):
+            gradients = [p.grad for p in getattr(module, player).parameters() if p.grad is not None]
+            assert bool(gradients) == (player == name)
+        names.append(name)
+    assert names == ["discriminator", "generator"]
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_energy_distance_by_hand():
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [3.0]])
+    assert float(energy_distance(x, y)) == pytest.approx(2 * (0 + 3 + 1 + 2) / 4 - 1 - 3)
+    far, near, other = (torch.randn(400, 6, generator=seeded(i)) for i in range(3))
+    assert abs(float(energy_distance(near, other))) < 0.05
+    assert float(energy_distance(near, far + 1)) > 0.5
+
+
+def test_diversity_of_what_is_known_to_vary():
+    real = torch.from_numpy(two_kinds(64, 16)[0]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert float(diversity(real.flip(0), real)) == pytest.approx(1.0)
+    assert float(diversity(real[:1].expand(64, -1, -1, -1), real)) == 0.0
+    assert float(diversity(real[::2].repeat(2, 1, 1, 1), real)) < 0.2, "one kind of two"
+    assert float(diversity(real[:4].repeat(16, 1, 1, 1), real)) < 0.1, "few images again and again"
+    assert float(diversity(real, real[:1].expand(64, -1, -1, -1))) == 1.0, "nothing to vary from"
+    assert float(diversity(real[:1], real[:1])) == 1.0, "nothing to compare"
+
+
+# -- learning -----------------------------------------------------------------------------------------------------
+
+
+def test_the_contract():
+    check_image_estimator(GAN(latent_dim=4, size="small", max_steps=4, progress=False))
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "minimax", "hinge"])
+def test_every_loss_learns(images, loss):
+    """Samples come much nearer to images that were held out, and vary as they do."""
+    model = tiny(loss=loss, max_steps=120).fit(images)
+    looks = model.history_["held_out"]
+    assert looks[-1] < 0.5 * looks[0]
+    assert model.diversity_ > 0.5
+    assert set(model.history_) == {
+        "step", "images_seen", "seconds", "train", "r1", "r2", "generator", "diversity", "held_out",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["labels", "vectors"])
+def test_conditions_are_kept(kind):
+    """Dark images where dark ones were asked for, and both where nothing was said."""
+    pixels, labels = two_kinds()
+    y = labels if kind == "labels" else np.stack([labels == 3, labels == 7], axis=1).astype(float)
+    model = tiny(max_steps=100).fit(pixels, y)
+    dark, bright = (model.sample(12, y=y[i], random_state=5).mean((1, 2, 3)) for i in (0, 1))
+    assert dark.max() < 125 < bright.min()
+    mixed = model.sample(12, y=y[:12], random_state=5).mean((1, 2, 3))
+    assert np.array_equal(mixed > 125, labels[:12] == 7)
+    free = model.sample(40, random_state=5)
+    assert 8 < (free.mean((1, 2, 3)) > 125).sum() < 32
+    assert np.array_equal(model.sample(7, random_state=5), free[:7])
+    assert np.array_equal(model.sample(3, y=y[:3], random_state=5), model.sample(9, y=y[:9], random_state=5)[:3])
+
+
+def test_conditions_that_were_not_learnt_are_refused(fitted):
+    with pytest.raises(InputError, match="fitted without conditions"):
+        fitted.sample(2, y=1)
+    pixels, labels = two_kinds()
+    model = tiny(max_steps=2).fit(pixels, labels)
+    with pytest.raises(InputError, match=r"3 to 7.*Got .*5"):
+        model.sample(2, y=5)
+
+
+def test_a_conditional_model_is_saved_whole(tmp_path):
+    from imatlas import load
+
+    pixels, labels = two_kinds()
+    model = tiny(max_steps=3).fit(pixels, labels)
+    again = load(model.save(tmp_path / "gan"))
+    assert np.array_equal(again.sample(5, random_state=2), model.sample(5, random_state=2))
+    assert np.array_equal(again.sample(5, y=7), model.sample(5, y=7))
+    assert again.diversity_ == model.diversity_
+
+
+@pytest.mark.parametrize("augment", [0.0, 0.9])
+def test_missing_pixels_are_grey_to_the_discriminator(images, fitted, augment):
+    """In real and in fake images alike: a mask on one side only would tell them apart."""
+    x = make_batch(images[:16], fitted.spec_).x
+    known = torch.rand(x.shape, generator=seeded(3)) < 0.6
+    seen = []
+    hook = fitted.module_.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    next(tiny(augment=augment)._losses(fitted.module_, Batch(torch.where(known, x, 0.0), known, n_images=48), seeded()))
+    hook.remove()
+    real, fake = seen[:2]
+    assert torch.equal(real == 0, fake == 0)
+    assert float((real == 0).float().mean()) > 0.35
+    if not augment:
+        assert torch.equal(real != 0, known)
+
+
+def test_few_images_are_varied_more():
+    model = tiny()
+    shares = [model._augment_share(n) for n in (100, 5_000, 60_000)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == 0.0
+    assert tiny(augment=0.3)._augment_share(60_000) == 0.3
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+@estimator
+class Deaf(GAN):
+    """A GAN whose generator does not hear its noise: it can make one image only."""
+
+    def _build(self, spec):
+        module = super()._build(spec)
+        module.generator.register_forward_pre_hook(lambda _, given: (torch.zeros_like(given[0]), *given[1:]))
+        return module
+
+
+def test_collapse_rings_the_alarm(monkeypatch):
+    """Two kinds of images, and a generator that can make one image only."""
+    monkeypatch.setattr(gan, "FEWEST_STEPS", 100)
+    pixels, _ = two_kinds()
+    with pytest.warns(ConvergenceWarning, match=r"vary only 0\.00 times as much.*learning_rate below.*gamma above"):
+        model = tiny(Deaf, max_steps=100).fit(pixels)
+    assert model.diversity_ < 0.01
+    assert model.history_["diversity"][-1] < 0.01
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine = tiny(max_steps=100).fit(pixels)  # the same images, a generator that hears
+        tiny(Deaf, max_steps=20).fit(pixels)  # too short to tell
+    assert fine.diversity_ > gan.LOW_DIVERSITY
+
+
+def test_too_high_a_rate_rings_the_alarm(monkeypatch):
+    """The real networks, driven into a collapse."""
+    monkeypatch.setattr(gan, "FEWEST_STEPS", 60)
+    pixels, _ = two_kinds()
+    with pytest.warns(ConvergenceWarning, match="collapsed"):
+        tiny(max_steps=60, learning_rate=0.3).fit(pixels)
+
+
+@estimator
+class Fragile(GAN):
+    """A GAN whose loss, of the player named, is NaN at the third step."""
+
+    player: str = "generator"
+
+    def _losses(self, module, batch, generator):
+        for name, loss, logs in super()._losses(module, batch, generator):
+            planted = name == self.player and generator.initial_seed() == chance.seed_of(1, "step", 3)
+            yield name, loss * torch.nan if planted else loss, logs
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_a_nan_goes_back_to_the_last_good_state(images, player):
+    model = tiny(Fragile, max_steps=8, player=player).fit(images)
+    assert [(entry["step"], entry["decision"]) for entry in model.decisions_] == [(3, "rollback")]
+    assert torch.isfinite(weights(model)).all()
+    assert model.n_steps_ == 8
+    replayed = tiny(Fragile, max_steps=8, player=player).fit(images, replay=model.decisions_)
+    assert torch.equal(weights(replayed), weights(model))
+
+
+def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SNAPSHOT", 5)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    folder = tmp_path / "checkpoint"
+    script = f"""
+        import os, signal
+        import torch
+        torch.set_num_threads(1)
+        from imatlas import training
+        from imatlas.models.gan import GAN
+        from imatlas.testing import synthetic_images
+        training.SNAPSHOT, training.CHECKPOINT_SECONDS = 5, 0.0
+        def die(event):
+            if event["event"] == "loss" and event["step"] == 13:
+                os.kill(os.getpid(), signal.SIGKILL)
+        model = GAN(latent_dim=4, size="small", max_steps=20, batch_size=16, progress=False, random_state=1)
+        model.fit(synthetic_images(48, size=8, random_state=1), checkpoint={str(folder)!r}, callback=die)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=False, timeout=120, env=dict(os.environ)
+    )
+    assert done.returncode == -signal.SIGKILL
+    events = []
+    resumed = tiny().fit(images, checkpoint=folder, callback=events.append)
+    assert next(event for event in events if event["event"] == "resume")["step"] == 10
+    whole = tiny().fit(images)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.history_["held_out"] == whole.history_["held_out"]
+    assert np.array_equal(resumed.sample(3), whole.sample(3))
