@@ -7,7 +7,6 @@ trained once a set, with fixed settings, and kept under benchmarks/.data/judge/ 
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +57,10 @@ class Judge:
     ----------
     accuracy : float
         On the test part.
-    seconds : float
-        What its training took.
     """
 
-    def __init__(self, network: Network, accuracy: float, seconds: float) -> None:
-        self.network, self.accuracy, self.seconds = network.eval(), accuracy, seconds
+    def __init__(self, network: Network, accuracy: float) -> None:
+        self.network, self.accuracy = network.eval(), accuracy
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Images (n, H, W, C) uint8 as features (n, n_features) float32."""
@@ -96,20 +93,18 @@ def judge(name: str) -> Judge:
         about = file.metadata()
     network = Network(*(int(about[key]) for key in ("n_channels", "side", "n_features", "n_classes")))
     network.load_state_dict(load_file(path))
-    return Judge(network, float(about["accuracy"]), float(about["seconds"]))
+    return Judge(network, float(about["accuracy"]))
 
 
 def _train(name: str, path: Path) -> None:
     data = labelled(name)
     n_classes = int(data.train_labels.max()) + 1
     sizes = {"n_channels": data.train.shape[3], "side": data.train.shape[1], "n_features": N_FEATURES[name]}
-    began = time.perf_counter()
     with chance.seeded_init(0):
         network = Network(**sizes, n_classes=n_classes)
     _fit(network, data, EPOCHS[name])
-    seconds = time.perf_counter() - began
-    accuracy = Judge(network, 0.0, 0.0).accuracy_on(data.test, data.test_labels)
-    about = {**sizes, "n_classes": n_classes, "accuracy": accuracy, "seconds": seconds}
+    accuracy = Judge(network, 0.0).accuracy_on(data.test, data.test_labels)
+    about = {**sizes, "n_classes": n_classes, "accuracy": accuracy}
     save_file(network.state_dict(), path, {key: str(value) for key, value in about.items()})
 
 
