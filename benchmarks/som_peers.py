@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         swept = [peer for peer in BATCH if peer in peers]
         _som_curve.curves(sizes, names, swept, OURS, RADII, seeds, prefix)
     if "hexagons" in parts:
-        _som_checks.hexagons(peers, RADII[1:], prefix)
+        _som_checks.hexagons(peers, (1.5, 1.2, 1.0, 0.7, 0.5), prefix)
     if "scaling" in parts:
         _som_checks.scaling(prefix, quick=options.quick)
     if "missing" in parts:
@@ -86,7 +86,7 @@ def sweep(peer: str, side: int, quick: bool) -> Iterator[Run]:
     elif peer == "torchsom" and side <= 30:
         for n_epochs, radius in ((3, 1.0), (3, 0.7), (10, 1.0), (10, 0.7), (10, 0.5)):
             yield settings_of(side, n_epochs, radius)
-    elif peer in ("torchsom", "somoclu"):
+    elif peer in ("torchsom", "somoclu") and side <= 30:
         yield settings_of(side, 3, 0.7)
     elif side <= 30:
         yield settings_of(side, 1, 0.7)
@@ -210,8 +210,8 @@ def _table(rows: list[list[Any]], absent: list[str]) -> None:
             f"{', '.join(map(str, EPOCHS))} epochs, last radius {', '.join(map(str, RADII))}, first radius a fifth of "
             "the side (3 and 5 epochs: also a tenth) from a PCA start; for XPySom and IntraSOM also half of the side "
             "from a random start (5 and 10 epochs). At 50 x 50 NumPy not 20 epochs, XPySom and IntraSOM 5, 10 and 20 "
-            "epochs, last radius 1 and below, PCA start alone. Slow ones got fewer: torchsom five runs at 20 x 20, "
-            "one at 50 x 50, Somoclu one run of 3 epochs, MiniSom one epoch at 20 x 20 alone.",
+            "epochs, last radius 1 and below, PCA start alone. Slow ones got fewer, at 20 x 20 alone: torchsom five "
+            "runs, Somoclu one of 3 epochs, MiniSom one epoch.",
             "Our epochs and rows: the peer learns as many epochs as ours with our first and last radius, on one subset "
             "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, or as the mean of "
             "ours (equal visits). Both are shown, with the errors they reach.",

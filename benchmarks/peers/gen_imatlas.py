@@ -14,7 +14,7 @@ def fit(images, settings):
         autoencoder = model_class("Autoencoder")(
             **{**shared, "budget": share * seconds}, latent_dim=settings["latent_dim"]
         )
-        model = model_class(name)(**{**shared, "budget": (1 - share) * seconds}, autoencoder=autoencoder)
+        model = model_class(name)(**shared, autoencoder=autoencoder)
     elif name == "Autoencoder":
         model = model_class(name)(**shared, latent_dim=settings["latent_dim"])
     else:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from imatlas import VAE, Autoencoder, FlowMatching, artifact
+from imatlas import VAE, Autoencoder, FlowMatching, artifact, solvers
 from imatlas.errors import InputError, ParameterError, TrainingError
-from imatlas.models.flow_matching import nearest_pairs
+from imatlas.models.flow_matching import gaussian_velocity, nearest_pairs, white_axes
 from imatlas.testing import check_image_estimator, synthetic_images
 
 QUIET = {"progress": False, "precision": "fp32"}
@@ -202,3 +202,24 @@ def test_optimal_pairs_are_the_nearest():
     x1 = torch.tensor([[0.0], [10.0], [20.0]])
     x0 = torch.tensor([[19.0], [1.0], [11.0]])
     assert nearest_pairs(x0, x1).tolist() == [1, 2, 0]
+
+
+def test_white_points_are_white_and_come_back():
+    rng = np.random.default_rng(0)
+    z = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 5).astype(np.float32)
+    z[:, 3] = z[:, 0]  # one dimension fewer than there are numbers
+    mean, axes = white_axes(z)
+    points = np.linalg.solve(axes.T, (z - mean).T).T
+    variances = np.linalg.eigvalsh(np.cov(points.T))
+    np.testing.assert_allclose(variances[1:], 1, atol=0.01)
+    np.testing.assert_allclose(mean + points @ axes, z, atol=1e-2)
+
+
+def test_an_untaught_flow_over_white_points_gives_normal_ones():
+    x = torch.randn((4000, 1, 1, 1), generator=torch.Generator().manual_seed(0))
+    end = solvers.heun(lambda x, t: gaussian_velocity(x, t, torch.zeros_like(t)), x, 0.0, 1.0, 30)
+    torch.testing.assert_close(end, x, rtol=1e-3, atol=1e-3)
+    for n_steps in (1, 2, 4):
+        d = torch.full((len(x),), 1 / n_steps)
+        end = solvers.euler(lambda x, t, d=d: gaussian_velocity(x, t, d), x, 0.0, 1.0, n_steps)
+        torch.testing.assert_close(end, x, rtol=1e-4, atol=1e-4)

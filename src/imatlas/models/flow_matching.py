@@ -80,8 +80,19 @@ class FlowModule(nn.Module):
         times = torch.cat([sinusoidal(t, N_CONDITION), sinusoidal(d, N_CONDITION)], dim=1)
         steering = self.mix(self.times(times) + self.condition(y, len(x), kept_back))
         if isinstance(self.body, SteeredMLP):
-            return self.body(x.flatten(1), steering).view_as(x)
+            return self.body(x.flatten(1), steering).view_as(x) + gaussian_velocity(x, t, d)
         return self.body(x, t, steering)
+
+
+def gaussian_velocity(x: Tensor, t: Tensor, d: Tensor) -> Tensor:
+    """The mean velocity from t to t + d that carries standard normal noise to standard normal data.
+
+    x_t then has the deviation s(t) = sqrt(t² + (1 - t)²) and keeps its direction, so x_(t+d) = x_t s(t + d) / s(t).
+    White vectors are near enough to normal that the network is left with what makes them images and not noise.
+    """
+    here, there = ((u.square() + (1 - u).square()).sqrt() for u in (t, t + d))
+    rate = torch.where(d > 0, (there / here - 1) / d.clamp(min=1e-6), (2 * t - 1) / here.square())
+    return rate.view(-1, 1, 1, 1) * x
 
 
 @estimator
@@ -95,8 +106,9 @@ class FlowMatching(Generator):
     ----------
     autoencoder_ : Autoencoder or VAE, or None in pixels
         Whose vectors the flow is over.
-    latent_range_ : array (2, latent_dim) float32, or None in pixels
-        Mean and standard deviation of the training vectors, by which they are made standard.
+    latent_mean_, latent_axes_ : arrays (latent_dim,), (latent_dim, latent_dim) float32, or None in pixels
+        Mean and principal axes, each as long as the deviation along it, of the training vectors: z = mean + p · axes
+        for points p that are white (mean 0, covariance 1), which is what the flow is over.
 
     Examples
     --------
@@ -116,7 +128,7 @@ class FlowMatching(Generator):
             "such as 'autoencoder' or 'vae', is learnt first; None for pixels"
         ),
     ] = "autoencoder"
-    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
+    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "small"
     coupling: Annotated[
         Literal["independent", "optimal"],
         Field(description="which noise goes to which image of a batch: any, or the nearest by optimal transport"),
@@ -136,7 +148,8 @@ class FlowMatching(Generator):
     def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
         """The vectors of the images, standardised, as images of one pixel."""
         self.autoencoder_: Any = None
-        self.latent_range_: np.ndarray | None = None
+        self.latent_mean_: np.ndarray | None = None
+        self.latent_axes_: np.ndarray | None = None
         if self.autoencoder is None:
             return data, {}
         model, learnt = self._autoencoder_to_use(), {}
@@ -145,8 +158,8 @@ class FlowMatching(Generator):
         z, held_out = (model._vectors(pixels, data.spec) for pixels in (data.pixels, data.held_out))
         own = z if data.rows is None else z[data.rows]
         self.autoencoder_ = model
-        self.latent_range_ = np.stack([own.mean(0), own.std(0) + 1e-6])
-        z, held_out = ((part - self.latent_range_[0]) / self.latent_range_[1] for part in (z, held_out))
+        self.latent_mean_, self.latent_axes_ = white_axes(own)
+        z, held_out = self._whitened(z), self._whitened(held_out)
         spec = ImageSpec(1, 1, z.shape[1], "float32", -1.0, 1.0)
         ready = Data(z[:, None, None], spec, held_out[:, None, None], data.y, data.held_out_y, data.rows)
         return ready, learnt
@@ -181,9 +194,9 @@ class FlowMatching(Generator):
 
     def _build(self, spec: ImageSpec) -> FlowModule:
         condition = self._condition(N_CONDITION)
-        if self.latent_range_ is not None:
+        if self.latent_mean_ is not None:
             width, depth = MLP_SIZES[self.size]
-            return FlowModule(condition, SteeredMLP(self.latent_range_.shape[1], width, depth, N_CONDITION))
+            return FlowModule(condition, SteeredMLP(len(self.latent_mean_), width, depth, N_CONDITION))
         width, depth = UNET_SIZES[self.size]
         return FlowModule(condition, UNet(spec.shape, width, depth, N_CONDITION))
 
@@ -348,20 +361,25 @@ class FlowMatching(Generator):
     def n_noise(self) -> int:
         """Numbers that an image is drawn from: those of the autoencoder's vectors, or of an image."""
         self._check_fitted()
-        return int(np.prod(self.spec_.shape)) if self.latent_range_ is None else self.latent_range_.shape[1]
+        return int(np.prod(self.spec_.shape)) if self.latent_mean_ is None else len(self.latent_mean_)
 
     def _points(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """Images as points at time 1, (N, n_noise)."""
         pixels = self._load_like_fitted(images, mask)
-        if self.autoencoder_ is not None and self.latent_range_ is not None:
-            z = self.autoencoder_._vectors(pixels, self.spec_)
-            return ((z - self.latent_range_[0]) / self.latent_range_[1]).astype(np.float32)
+        if self.autoencoder_ is not None:
+            return self._whitened(self.autoencoder_._vectors(pixels, self.spec_))
         return self._encode_chunks(lambda _, batch: batch.x.flatten(1), pixels)
+
+    def _whitened(self, z: np.ndarray) -> np.ndarray:
+        """Vectors (N, latent_dim) as white points."""
+        assert self.latent_mean_ is not None
+        assert self.latent_axes_ is not None
+        return np.linalg.solve(self.latent_axes_.T, (z - self.latent_mean_).T).T.astype(np.float32)
 
     def _images(self, points: np.ndarray) -> np.ndarray:
         """Pixels (N, H, W, C) of points at time 1."""
-        if self.autoencoder_ is not None and self.latent_range_ is not None:
-            return self.autoencoder_.inverse_transform(points * self.latent_range_[1] + self.latent_range_[0])
+        if self.autoencoder_ is not None:
+            return self.autoencoder_.inverse_transform(self.latent_mean_ + points @ self.latent_axes_)
         height, width, channels = self.spec_.shape
         return to_pixels(torch.from_numpy(points).view(-1, channels, height, width), self.spec_)
 
@@ -383,7 +401,7 @@ class FlowMatching(Generator):
         if solver == "shortcut" and n_steps not in (1, 2, 4, 8, 16):
             raise ParameterError(f"A 'shortcut' takes 1, 2, 4, 8 or 16 steps. Got n_steps={n_steps} instead.")
         told = self._conditions(y, len(points))
-        if self.latent_range_ is None:
+        if self.latent_mean_ is None:
             height, width, channels = self.spec_.shape
         else:
             height, width, channels = 1, 1, points.shape[1]
@@ -414,6 +432,18 @@ def _fit_part(
     if replay is not None:
         replay = [{k: v for k, v in entry.items() if k != "of"} for entry in replay if "of" in entry]
     return model._fit_data(data, seed, checkpoint=folder, replay=replay, callback=callback)
+
+
+def white_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and principal axes (D, D) of vectors (N, D), each as long as the deviation along it.
+
+    Deviations under a thousandth of the largest are taken as that: there is nothing to learn from rounding.
+    """
+    mean = z.mean(0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.cov(z.T.astype(np.float64), bias=True).reshape(z.shape[1], z.shape[1]))
+    deviations = np.sqrt(np.clip(values, 0, None))
+    deviations = np.maximum(deviations, 1e-3 * deviations.max() + 1e-12)
+    return mean.astype(np.float32), (deviations[:, None] * vectors.T).astype(np.float32)
 
 
 def nearest_pairs(x0: Tensor, x1: Tensor) -> Tensor:
