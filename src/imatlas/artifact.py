@@ -30,11 +30,14 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     Raises
     ------
     ArtifactError
-        Where the folder exists and `overwrite` is False, or the model holds something that cannot be saved.
+        Where the folder exists and `overwrite` is False or it holds no model, or the model holds something that cannot
+        be saved.
     """
     from safetensors.numpy import save_file
 
     folder = Path(folder)
+    if overwrite and folder.exists() and not (folder / "model.json").is_file():
+        raise ArtifactError(f"'{folder}' holds no model, so it is not overwritten; choose another name.")
     arrays: dict[str, np.ndarray] = {}
     described = _describe_estimator(model, "", arrays)
     described = {"format": FORMAT, "library": __version__, **described}

@@ -24,6 +24,10 @@ AVERAGE_EVERY = 8
 """Steps between two updates of the averaged weights."""
 
 
+LONGEST_HALF_LIFE = 500.0
+"""Steps."""
+
+
 class Weights:
     """Every tensor of a run: the live weights, their running average, and what the optimizers remember.
 
@@ -32,17 +36,20 @@ class Weights:
     live : torch.nn.Module
         The network that is trained, on its device.
     optimizers : dict of str to Optimizer
+    half_life : float
+        Of the average, as a share of the run so far.
     """
 
-    def __init__(self, live: nn.Module, optimizers: dict[str, Optimizer]) -> None:
+    def __init__(self, live: nn.Module, optimizers: dict[str, Optimizer], half_life: float = 0.02) -> None:
+        self.half_life = half_life
         self.live = live
         self.average = copy.deepcopy(live).eval().requires_grad_(False)
         self.optimizers = optimizers
         self.kept: dict[str, Tensor] = {}
 
     def update_average(self, step: int) -> None:
-        """Move the average towards the live weights; its half-life is a fiftieth of the run so far."""
-        decay = 0.5 ** (AVERAGE_EVERY / min(500.0, 0.02 * max(1, step)))
+        """Move the average towards the live weights."""
+        decay = 0.5 ** (AVERAGE_EVERY / min(LONGEST_HALF_LIFE, self.half_life * max(1, step)))
         average, live = list(self.average.parameters()), [p.detach() for p in self.live.parameters()]
         get_ema_multi_avg_fn(decay)(average, live, None)
         for kept, buffer in zip(self.average.buffers(), self.live.buffers(), strict=True):

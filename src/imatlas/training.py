@@ -66,6 +66,7 @@ class Learner(Protocol):
     device: str
     precision: Any
     progress: bool
+    _half_life: float
 
     def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
 
@@ -182,7 +183,7 @@ class _Run:
         self.device = devices.pick_device(learner.device)
         module = devices.place(module, self.device).train()
         self.optimizers = learner._optimizers(module)
-        self.weights = Weights(module, self.optimizers)
+        self.weights = Weights(module, self.optimizers, learner._half_life)
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.state = self._start_state()
         self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from imatlas import chance
 from imatlas.augment import flip_and_shift
-from imatlas.batches import Batch
+from imatlas.batches import Batch, Data
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
@@ -98,10 +98,9 @@ class Autoencoder(LatentModel):
         length = z.float().square().mean()
         return "adam", recon + self.penalty * length, {"recon": recon, "length": length}
 
-    def _finish(self, pixels: np.ndarray) -> None:
+    def _finish(self, data: Data) -> None:
         """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
-        rows = np.sort(chance.rng(self.seed_, "mixture").permutation(len(pixels))[:MIXTURE_IMAGES])
-        z = self._encode_chunks(self._encode, pixels[rows])
+        z = self._encode_chunks(self._encode, data.drawn(MIXTURE_IMAGES, self.seed_, "mixture"))
         n_components = self.n_components
         if n_components is None:
             # a full covariance needs several images for each of its dimensions

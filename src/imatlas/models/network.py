@@ -75,6 +75,8 @@ class ImageEstimator(Estimator):
     ] = "auto"
     progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
 
+    _half_life = 0.02  # of the average of the weights, as a share of the run so far
+
     # -- what a model gives --------------------------------------------------------------------------------------
 
     def _build(self, spec: ImageSpec) -> torch.nn.Module:
@@ -95,8 +97,8 @@ class ImageEstimator(Estimator):
         """The loss on held-out images that tells whether training still helps: the first of `_losses`."""
         return next(iter(self._losses(module, batch, generator)))[1]
 
-    def _finish(self, pixels: np.ndarray) -> None:
-        """Learn what comes after the network, from the pixels (N, H, W, C) it was trained on."""
+    def _finish(self, data: batches.Data) -> None:
+        """Learn what comes after the network, from the images that it was trained on."""
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         """What the network is told of each image, before it is built; a model that is told nothing ignores `y`."""
@@ -220,7 +222,7 @@ class ImageEstimator(Estimator):
         self.fingerprint_ = fingerprint
         self.n_aside_ = 0 if data.rows is None else len(data.held_out)
         self.seed_ = seed
-        self._finish(data.pixels)
+        self._finish(data)
         return self
 
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:

@@ -1,0 +1,99 @@
+"""`imatlas fit MODEL`: one command for each model of the table, its options the fields of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from imatlas.cli.shared import (
+    Fit,
+    ImageSize,
+    Overwrite,
+    Source,
+    app,
+    open_images,
+    say_next,
+)
+
+fit_app = typer.Typer(no_args_is_help=True, help="Learn one model from images and save it.")
+app.add_typer(fit_app, name="fit")
+
+
+def _add_fit_command(name: str) -> None:
+    """Give `imatlas fit NAME` an option for each parameter of the model, as the model declares it."""
+    import inspect
+
+    from imatlas.models import model_class
+    from imatlas.models.base import parameters
+
+    cls = model_class(name)
+    options = {key: p for key, p in parameters(cls).items() if _as_option(p.type) is not None}
+
+    def command(**values: Any) -> None:
+        from imatlas.tasks.fit import fit_and_save
+
+        source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
+        size, fit = values.pop("source_size"), values.pop("source_fit")
+        chosen = {key: value for key, value in values.items() if value != options[key].default}
+        pictures = open_images(source, image_size=size, fit=fit, progress=True)
+        fit_and_save(cls(**chosen), pictures, output, overwrite=overwrite)
+        print(f"Model: {output}")
+        say_next(False, f'python -c "import imatlas; model = imatlas.load({str(output)!r})"')
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    arguments = [
+        inspect.Parameter("images", keyword, annotation=Source),
+        inspect.Parameter(
+            "output", keyword, annotation=Annotated[Path, typer.Option("-o", "--output", help="folder of the model")]
+        ),
+        inspect.Parameter("overwrite", keyword, annotation=Overwrite, default=False),
+        inspect.Parameter("source_size", keyword, annotation=ImageSize, default=None),
+        inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
+    ]
+    for key, parameter in options.items():
+        option = typer.Option(f"--{key.replace('_', '-')}", help=parameter.description)
+        kind = _as_option(parameter.type)
+        if kind is bool:
+            option = typer.Option(help=parameter.description)
+        arguments.append(inspect.Parameter(key, keyword, annotation=Annotated[kind, option], default=parameter.default))
+    command.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
+    command.__annotations__ = {a.name: a.annotation for a in arguments}
+    command.__doc__ = (cls.__doc__ or "").strip().partition("\n\n")[0]
+    fit_app.command(name, epilog=f"Example: imatlas fit {name} photos/ -o runs/{name}")(command)
+
+
+def _as_option(kind: Any) -> Any:
+    """The type that Typer can parse for a parameter's type; None where a command line cannot give it."""
+    from typing import get_args, get_origin
+
+    def simple(k: Any) -> bool:
+        return k in (bool, int, float, str) or get_origin(k) is Literal
+
+    if simple(kind):
+        return kind
+    members = [k for k in get_args(kind) if k is not type(None)]
+    if not members or not all(simple(k) for k in members):
+        return None
+    member = str if str in members else members[0]  # budget is "90s" or 90: the model reads both from text
+    return member | None if type(None) in get_args(kind) else member
+
+
+def add_models(arguments: list[str]) -> None:
+    """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence."""
+    import ast
+
+    from imatlas.models import MODELS
+
+    if "fit" not in arguments[:1]:
+        return
+    for name, target in MODELS.items():
+        if name in arguments:
+            _add_fit_command(name)
+            continue
+        module, _, cls = target.partition(":")
+        tree = ast.parse((Path(__file__).parents[1] / "models" / f"{module}.py").read_text(encoding="utf-8"))
+        found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls]
+        text = (ast.get_docstring(found[0]) or "").partition("\n\n")[0] if found else ""
+        fit_app.command(name, help=text)(lambda: None)

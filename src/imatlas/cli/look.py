@@ -1,0 +1,207 @@
+"""Commands that learn an atlas and look into it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from imatlas.cli.shared import (
+    AtlasFolder,
+    Budget,
+    Device,
+    Fit,
+    ImageSize,
+    Json,
+    Overwrite,
+    Seed,
+    Source,
+    app,
+    open_atlas,
+    open_images,
+    print_json,
+    refuse_existing,
+    say_next,
+    suggest,
+    tell,
+    write_table,
+)
+
+
+@app.command(epilog="Example: imatlas check photos/")
+def check(
+    images: Source,
+    json_: Json = False,
+    image_size: ImageSize = None,
+) -> None:
+    """Say what is in a folder, what is broken or doubled, and what learning from it would take."""
+    from imatlas.learning import estimate
+    from imatlas.tasks.check import check as run_check
+
+    pictures = open_images(images, image_size=image_size, progress=not json_)
+    result = run_check(pictures, estimate=estimate(pictures))
+    tell(result, json_)
+    say_next(json_, f"imatlas learn {images} -o {suggest(images)}")
+
+
+@app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
+def learn(
+    images: Source,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the atlas to make, continue or update")],
+    budget: Budget = None,
+    clusters: Annotated[
+        int | None, typer.Option("--clusters", min=1, help="number of clusters  [default: found]")
+    ] = None,
+    encoder: Annotated[
+        Literal["auto", "pretrained", "own"],
+        typer.Option(
+            "--encoder", help="the eyes: pretrained (learnt with ImageNet's labels) or own (learnt here, no labels)"
+        ),
+    ] = "auto",
+    image_size: ImageSize = None,
+    fit: Fit = "crop",
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Learn an atlas from images. The same command again continues a stopped run, or updates a finished atlas."""
+    from imatlas.learning import learn as run_learn
+
+    atlas = run_learn(
+        images,
+        output,
+        budget=budget,
+        clusters=clusters,
+        encoder=encoder,
+        image_size=image_size,
+        fit=fit,
+        random_state=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=not json_,
+    )
+    if json_:
+        print_json(atlas.info().to_json())
+    say_next(json_, f"open {output / 'report.html'}", f"imatlas sample {output} -n 16 -o new.png")
+
+
+@app.command(epilog="Example: imatlas info photos.atlas")
+def info(atlas: AtlasFolder, json_: Json = False) -> None:
+    """Say what an atlas holds, how it was learnt, and how good it is."""
+    tell(open_atlas(atlas).info(), json_)
+
+
+@app.command(epilog="Example: imatlas report photos.atlas -o report.html")
+def report(
+    atlas: AtlasFolder,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="the file  [default: ATLAS/report.html]")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report again: one HTML file that needs nothing else."""
+    path = output or atlas / "report.html"
+    if output is not None:
+        refuse_existing(path, overwrite)
+    open_atlas(atlas).report(path)
+    print(f"Report: {path}")
+
+
+@app.command(name="map", epilog="Example: imatlas map photos.atlas -o map.png --show mean")
+def map_(
+    atlas: AtlasFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png, .jpg, .webp, .tif, .svg or .pdf file")],
+    show: Annotated[
+        Literal["exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits"],
+        typer.Option(
+            "--show", help="what each cell shows: an image, the mean of its images, its prototype, or numbers"
+        ),
+    ] = "exemplar",
+    width: Annotated[int, typer.Option("--width", min=16, help="in pixels; .svg and .pdf take 96 to the inch")] = 2400,
+    outline: Annotated[
+        Literal["clusters", "regions", "none"],
+        typer.Option("--outline", help="what to outline and number; regions hang together on the map"),
+    ] = "clusters",
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Draw the map as one picture, at any size."""
+    from imatlas.plots.export import check_ending
+
+    check_ending(output)
+    refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    opened.map(output, show, width=width, outline=outline)
+    som = opened.model("map")
+    told = opened.regions if outline == "regions" else None
+    if json_:
+        said = {"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_}
+        print_json(said | ({"regions": told.result.to_json()} if told else {}))
+        return
+    print(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
+    if told:
+        tell(told.result, False)
+
+
+@app.command(epilog="Example: imatlas table photos.atlas -o photos.csv")
+def table(
+    atlas: AtlasFolder,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="a .csv, .parquet or .json file")] = None,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Print or write one row an image: key, size, cell, place, cluster, outlier score, duplicate."""
+    rows = open_atlas(atlas).table()
+    if json_:
+        print_json(rows.to_pylist())
+    elif output is None:
+        from pyarrow import csv
+
+        csv.write_csv(rows, sys.stdout.buffer)
+    else:
+        refuse_existing(output, overwrite)
+        write_table(rows, output)
+        print(f"Table: {output} ({len(rows):,} rows)")
+
+
+@app.command(epilog="Example: imatlas search photos.atlas query.jpg -k 10")
+def search(
+    atlas: AtlasFolder,
+    query: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or the key of an image in the atlas")],
+    k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 10,
+    json_: Json = False,
+) -> None:
+    """Find the images of the atlas that are nearest to one image."""
+    found = open_atlas(atlas).search(query, k=k)
+    if json_:
+        print_json(found.to_pylist())
+        return
+    for row in found.to_pylist():
+        print(f"{row['rank']:>4}  {row['distance']:8.4f}  {row['closer_than']:6.1%}  {row['key']}")
+
+
+@app.command(epilog="Example: imatlas demo -o demo")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="a folder for the pictures and the atlas")] = Path(
+        "demo"
+    ),
+    budget: Budget = "75s",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn an atlas from real photographs that come with the program, in about two minutes."""
+    import shutil
+
+    from imatlas.demo import write_demo_images
+    from imatlas.learning import learn as run_learn
+
+    refuse_existing(output, overwrite)
+    pictures, folder = output / "photos", output / "photos.atlas"
+    if output.exists():
+        shutil.rmtree(pictures, ignore_errors=True)
+    write_demo_images(pictures, random_state=seed)
+    run_learn(pictures, folder, budget=budget, random_state=seed, overwrite=overwrite)
+    say_next(False, f"open {folder / 'report.html'}", f"imatlas sample {folder} -n 16 -o new.png")
