@@ -23,6 +23,8 @@ def hexagons(peers: Sequence[str], radii: Sequence[float], prefix: list[str]) ->
     rows = []
     for radius in (None, *radii):
         rows.append(_hex_row("imatlas", measured("imatlas", "pixels784", ours_of(40, radius, **HEX), prefix=prefix)))
+    longer = {**ours_of(40, 1.1, **HEX), "n_epochs": 48}
+    rows.append(_hex_row("imatlas", measured("imatlas", "pixels784", longer, prefix=prefix)))
     for peer in peers:
         n_epochs, some = TOLD_HEX.get(peer, (10, radii))
         slow = {"n_rows": SLOW_ROWS} if peer in TOLD_HEX and peer != "torchsom" else {}

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         swept = [peer for peer in BATCH if peer in peers]
         _som_curve.curves(sizes, names, swept, OURS, RADII, seeds, prefix)
     if "hexagons" in parts:
-        _som_checks.hexagons(peers, (1.5, 1.2, 1.0, 0.7, 0.5), prefix)
+        _som_checks.hexagons(peers, (1.5, 1.2, 1.1, 1.0, 0.7, 0.5), prefix)
     if "scaling" in parts:
         _som_checks.scaling(prefix, quick=options.quick)
     if "missing" in parts:
