@@ -67,6 +67,7 @@ class Learner(Protocol):
     precision: Any
     progress: bool
     _half_life: float
+    _most_epochs: float | None
 
     def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
 
@@ -199,6 +200,8 @@ class _Run:
         max_steps = learner.max_steps
         if max_steps is None and self.budget is None:
             max_steps = schedule.default_steps(n_images, size)
+        if learner.max_steps is None and learner._most_epochs is not None:
+            max_steps = min(max_steps or 10**9, max(1, round(learner._most_epochs * n_images / size)))
         precision: devices.Precision | None = learner.precision
         if learner.precision == "auto":
             able = devices.has_bf16(self.device)

@@ -12,6 +12,7 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.result import Result
 from imatlas.tasks.score import score, score_model
+from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,3 +149,23 @@ def test_models_that_cannot_be_scored_say_why(clothes):
         score_model(model, images)
     with pytest.raises(InputError, match="A KMeans makes no images"):
         score_model(ia.KMeans(), images)
+
+
+def test_blurred_copies_are_found_by_their_codes():
+    images = synthetic_images(400, size=16, random_state=0)
+    autoencoder = ia.Autoencoder(latent_dim=8, size="small", max_steps=300, progress=False).fit(images[:300])
+
+    def copies(n, seed):
+        return autoencoder.inverse_transform(autoencoder.transform(images[:n]))
+
+    result = score(
+        autoencoder, images[:300], images[300:], spec=autoencoder.spec_, embed=rough, eyes="a test", sample=copies
+    )
+    assert result.metrics["near_copies_codes"] > 0.5
+    assert any("It copies" in sentence for sentence in result.sentences)
+
+
+def rough(images):
+    """Features in which every image that was not made by a network looks alike."""
+    sharp = np.abs(np.diff(images.astype(float), axis=1)).mean((1, 2, 3))
+    return np.stack([sharp, images.mean((1, 2, 3))], axis=1)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ SHORTEST = 1 / 16
 
 KEPT_BACK = 0.15
 """Share of images of which the condition is kept back, so that the network also learns to go without."""
+
+MOST_EPOCHS = 60.0
+"""Epochs that a flow takes at most where `max_steps` does not say more, for it learns few vectors by heart: of 950
+photographs it made copies after 780 epochs (93 % of its samples lay nearer to a training vector than 99 % of held-out
+ones) and none after 86; the held-out loss rose from 60 on."""
 
 Solver = Literal["euler", "heun", "adaptive", "shortcut"]
 
@@ -142,11 +147,12 @@ class FlowMatching(Generator):
     ] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 256
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
+    _most_epochs: ClassVar[float | None] = MOST_EPOCHS
 
     # -- learning ------------------------------------------------------------------------------------------------
 
     def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
-        """The vectors of the images, standardised, as images of one pixel."""
+        """The vectors of the images, white, as images of one pixel."""
         self.autoencoder_: Any = None
         self.latent_mean_: np.ndarray | None = None
         self.latent_axes_: np.ndarray | None = None

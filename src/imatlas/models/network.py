@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class ImageEstimator(Estimator):
     progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
 
     _half_life = 0.02  # of the average of the weights, as a share of the run so far
+
+    _most_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
 
     # -- what a model gives --------------------------------------------------------------------------------------
 
