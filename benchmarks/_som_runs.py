@@ -109,11 +109,6 @@ def measured(
     return run
 
 
-def kept() -> list[dict[str, Any]]:
-    """All runs on disk."""
-    return [json.loads(path.read_text()) for path in sorted((FOLDER / "runs").glob("*.json"))]
-
-
 def _run(peer: str, data: str, settings: dict[str, Any], prefix: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         chosen, codebook = Path(folder) / "settings.json", Path(folder) / "codebook.npy"

@@ -27,7 +27,7 @@ from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
-from imatlas.tasks.steer import Cell, Places, sample_places
+from imatlas.tasks.steer import Cell, Places, need_steered, sample_places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,12 +140,10 @@ class Atlas:
             `rank` from 1, `key`, `distance` in the learnt space, and `closer_than`: the share of random pairs of this
             atlas that are farther apart than this one; 0.99 is very near.
         """
-        keys = self.rows["key"]
-        own = np.flatnonzero(keys == query) if isinstance(query, str) else np.empty(0, int)
-        point = self._place_of(query)
-        found = search_embedding(self.embedding, point, k=k + len(own[:1]))
+        keys, own = self.rows["key"], self._own(query)
+        found = search_embedding(self.embedding, self._place_of(query), k=k + len(own))
         indices, distances, closer = found.indices[0], found.distances[0], found.closer_than[0]
-        keep = ~np.isin(indices, own[:1])
+        keep = ~np.isin(indices, own)
         return pa.table(
             {
                 "rank": np.arange(1, keep.sum() + 1),
@@ -158,8 +156,7 @@ class Atlas:
     @cached_property
     def places(self) -> Places:
         """Where the images lie on the map, and what the generator is told of each cell."""
-        som, rows = self.model("map"), self.rows
-        return Places(som.codebook_, (som.rows_, som.cols_), rows["cell"], rows["cluster"])
+        return Places.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
 
     def sample(
         self,
@@ -203,6 +200,7 @@ class Atlas:
         likes = like if isinstance(like, list) else [] if like is None else [like]
         near = self._cells_of(likes)
         if likes and not asked and strength < 1:
+            need_steered(model)
             turn = np.arange(n) % len(likes)
             told = self.places.prototypes[near[turn]]
             pixels = self._pixels_of(likes)[turn]
@@ -239,8 +237,7 @@ class Atlas:
                 f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
                 f"{len(cells)} cells."
             )
-        if getattr(model, "condition_range_", None) is None:
-            raise InputError(f"This atlas has a {type(model).__name__}, which cannot morph; learn the atlas again.")
+        need_steered(model)
         if frames < 2:
             raise InputError(f"A morph has 2 frames or more. Got {frames}.")
         if images:
@@ -255,16 +252,20 @@ class Atlas:
 
     def _place_of(self, image: Any) -> np.ndarray:
         """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
-        own = np.flatnonzero(self.rows["key"] == image) if isinstance(image, str) else np.empty(0, int)
-        return self.embedding[own[:1]] if len(own) else self.embed(_one_image(image))
+        own = self._own(image)
+        return self.embedding[own] if len(own) else self.embed(_one_image(image))
 
     def _pixels_of(self, images: Sequence[Any]) -> np.ndarray:
         """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C)."""
         found = []
         for image in images:
-            own = np.flatnonzero(self.rows["key"] == image) if isinstance(image, str) else np.empty(0, int)
-            found.append(self.pixels(own[:1]) if len(own) else load_pixels(_one_image(image), spec=self.spec)[0])
+            own = self._own(image)
+            found.append(self.pixels(own) if len(own) else load_pixels(_one_image(image), spec=self.spec)[0])
         return np.concatenate(found)
+
+    def _own(self, image: Any) -> np.ndarray:
+        """The row of the image of this atlas that `image` is the key of, (1,); (0,) where it is none."""
+        return np.flatnonzero(self.rows["key"] == image)[:1] if isinstance(image, str) else np.empty(0, int)
 
     def score(self, *, random_state: int = 0) -> Result:
         """How good the generator is, measured on the images that were held out from learning.

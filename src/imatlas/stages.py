@@ -138,9 +138,8 @@ class Job:
     @property
     def places(self) -> Places:
         """Where all images lie on the map."""
-        rows, som = self.table.read(["cell", "cluster"]), self.model("map")
-        shape = (som.rows_, som.cols_)
-        return Places(som.codebook_, shape, rows["cell"].to_numpy(), rows["cluster"].to_numpy())
+        rows = self.table.read(["cell", "cluster"])
+        return Places.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
 
     def allowance(self, stage: str) -> float:
         """Seconds that a stage may take: its share, and what earlier stages left over."""

@@ -108,15 +108,15 @@ def score(
         rows = np.sort(rng.choice(n_train, MOST_TRAIN, replace=False))
         train, places = train[rows], None if places is None else (places[0][rows], places[1])
     rebuilder = rebuilder_of(generator)
-    rebuilt = _rebuilding(rebuilder, train, held_out, spec.high - spec.low, random_state)
     n_made = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
     made = sample(n_made, random_state) if sample else generator.sample(n_made, random_state=random_state)
     known, unseen = (embed(train), embed(held_out)) if places is None else places
     new = embed(made)
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
-    metrics = {**rebuilt, **_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
+    metrics = {**_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
     if rebuilder is not None:
         learnt, aside, invented = (rebuilder.transform(images) for images in (train, held_out, made))
+        metrics = {**_rebuilding(rebuilder, aside, train, held_out, spec.high - spec.low, random_state), **metrics}
         in_codes = _copying(learnt, aside, invented, random_state)
         metrics |= {f"{name}_codes": in_codes[name] for name in ("c_t", "near_copies") if name in in_codes}
     words = [
@@ -194,13 +194,11 @@ def rebuilder_of(generator: Any) -> Any:
 
 
 def _rebuilding(
-    generator: Any, train: np.ndarray, held_out: np.ndarray, span: float, random_state: int
+    rebuilder: Any, codes: np.ndarray, train: np.ndarray, held_out: np.ndarray, span: float, random_state: int
 ) -> dict[str, float]:
-    """The error of rebuilding held-out images, beside PCA's; nothing for a generator that rebuilds none."""
-    if generator is None:
-        return {}
-    error = mean_squared_error(held_out, generator.inverse_transform(generator.transform(held_out)), span=span)
-    baseline = _pca_error(train, held_out, int(generator.latent_dim), span, random_state)
+    """The error of rebuilding held-out images from their codes, beside PCA's."""
+    error = mean_squared_error(held_out, rebuilder.inverse_transform(codes), span=span)
+    baseline = _pca_error(train, held_out, int(rebuilder.latent_dim), span, random_state)
     ratio = error / baseline if baseline else float("nan")
     return {"heldout_mse": error, "pca_mse": baseline, "mse_ratio_to_pca": ratio}
 
@@ -299,9 +297,10 @@ def _short_of(metrics: dict[str, float]) -> str:
 def _copying_in_words(metrics: dict[str, float]) -> list[str]:
     c_t, copies = metrics.get("c_t"), metrics["near_copies"]
     chance = metrics["near_copies_by_chance"]
-    many = copies > chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+    most = chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+    many = copies > most
     by_heart = metrics.get("near_copies_codes", 0.0)
-    if by_heart > chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"]):
+    if by_heart > most:
         return [
             f"It copies: {by_heart:.1%} of the new images have the short vector of a training image, nearly (chance "
             f"gives {chance:.1%}); they are blurred copies. More images, or less time to learn, would help."

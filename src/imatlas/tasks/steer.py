@@ -34,6 +34,11 @@ class Places:
     cells: np.ndarray
     clusters: np.ndarray
 
+    @classmethod
+    def on(cls, som: Any, cells: np.ndarray, clusters: np.ndarray) -> Places:
+        """The places of images on a fitted map."""
+        return cls(som.codebook_, (som.rows_, som.cols_), cells, clusters)
+
     def draw(
         self,
         n: int,
@@ -124,15 +129,29 @@ def sample_places(generator: Any, places: Places, n: int, *, random_state: int =
     InputError
         If a place is asked for and the generator was learnt without them.
     """
-    if getattr(generator, "condition_range_", None) is None:
-        if asked:
-            raise InputError(
-                f"This atlas has a {type(generator).__name__}, which was learnt without the map, so it cannot make "
-                "images of one place; learn the atlas again to ask for cells, clusters or images."
-            )
+    if not asked and not _steered(generator):
         return generator.sample(n, random_state=random_state)
+    need_steered(generator)
     cells = places.draw(n, random_state=random_state, **asked)
     return generator.sample(n, y=places.prototypes[cells], random_state=random_state)
+
+
+def need_steered(generator: Any) -> None:
+    """Refuse a generator that is not told places.
+
+    Raises
+    ------
+    InputError
+    """
+    if not _steered(generator):
+        raise InputError(
+            f"This atlas has a {type(generator).__name__}, which was learnt without the map, so it cannot make "
+            "images of one place; learn the atlas again to ask for cells, clusters, images or morphs."
+        )
+
+
+def _steered(generator: Any) -> bool:
+    return getattr(generator, "condition_range_", None) is not None
 
 
 def _several(asked: Any) -> list[Any]:
