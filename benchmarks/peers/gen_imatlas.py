@@ -1,25 +1,25 @@
-"""Runs a generator of imatlas; see _generate.py. Settings besides: latent_dim, autoencoder_share of the time."""
+"""Runs a generator of imatlas; see _generate.py. Settings besides: latent_dim."""
 
 from _generate import count, run
 
 
 def fit(images, settings):
-    """The model of the table that `method` names, with its defaults."""
-    from imatlas.models import model_class
+    """The model that `method` names, with its defaults but for the length of its vectors."""
+    import imatlas as ia
+    from imatlas.stages import SHARPNESS
 
-    seconds, share = settings["seconds"], settings["autoencoder_share"]
-    shared = {"budget": seconds, "random_state": settings["seed"], "device": "cpu", "progress": False}
-    name = settings["method"]
-    if name == "FlowMatching":
-        autoencoder = model_class("Autoencoder")(
-            **{**shared, "budget": share * seconds}, latent_dim=settings["latent_dim"]
-        )
-        model = model_class(name)(**shared, autoencoder=autoencoder)
-    elif name == "Autoencoder":
-        model = model_class(name)(**shared, latent_dim=settings["latent_dim"])
-    else:
-        model = model_class(name)(**shared)
-    model.fit(images)
+    shared = {"budget": settings["seconds"], "random_state": settings["seed"], "device": "cpu", "progress": False}
+    width = settings["latent_dim"]
+    sharp = ia.Autoencoder(latent_dim=width, sharpness=SHARPNESS)
+    model = {
+        "default": sharp,
+        "Autoencoder": ia.Autoencoder(latent_dim=width),
+        "FlowMatching": ia.FlowMatching(autoencoder=sharp),
+        "GAN": ia.GAN(),
+        "VAE": ia.VAE(prior="normal"),
+        "VAE mixture": ia.VAE(sharpness=SHARPNESS),
+    }[settings["method"]]
+    model.set_params(**shared).fit(images)
     seen = model.history_["images_seen"][-1]
     said = f"{model.n_steps_:,} steps, {seen:,} images, held-out loss {model.verdict_}"
     return lambda n, seed: model.sample(n, random_state=seed), count(model.module_), said

@@ -22,7 +22,6 @@ from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
-from imatlas.tasks.morph import morph
 from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words
 from imatlas.tasks.score import score as score_generator
@@ -244,7 +243,7 @@ class Atlas:
             told, pixels = places.prototypes[self._cells_of(images)], self._pixels_of(images)
         else:
             told, pixels = np.stack([places.prototypes[places.flat(cell)] for cell in cells]), None
-        return to_view(morph(model, frames, told, pixels, random_state=random_state), self.spec)
+        return to_view(model.morph(frames, images=pixels, y=told, random_state=random_state), self.spec)
 
     def _cells_of(self, images: Sequence[Any]) -> np.ndarray:
         """The cell of each image of the atlas, by its key, or of another one."""

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, softplus
 
 Likelihood = Literal["gaussian", "laplace", "bernoulli"]
+AdversarialLoss = Literal["relativistic", "minimax", "hinge"]
+
+GRID = 8
+"""Rows and columns of the small images by which sets of images are compared."""
 
 
 def masked_mean(values: Tensor, known: Tensor | None, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -51,3 +57,57 @@ def log_likelihood(x: Tensor, x_hat: Tensor, likelihood: Likelihood, log_scale: 
         return -error.abs() / scale - log_scale - math.log(2)
     precision = (-2 * log_scale).exp() if isinstance(log_scale, Tensor) else math.exp(-2 * log_scale)
     return -0.5 * error.square() * precision - log_scale - 0.5 * math.log(2 * math.pi)
+
+
+def discriminator_loss(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """What the discriminator lowers, from logits (N,) of real and of fake images, in pairs."""
+    if loss == "relativistic":
+        return softplus(fake - real).mean()
+    if loss == "minimax":
+        return softplus(-real).mean() + softplus(fake).mean()
+    return (1 - real).relu().mean() + (1 + fake).relu().mean()
+
+
+def generator_loss(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """What the generator lowers."""
+    if loss == "relativistic":
+        return softplus(real - fake).mean()
+    return softplus(-fake).mean() if loss == "minimax" else -fake.mean()
+
+
+def gradient_penalty(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+    """The mean squared norm of the logit's gradient at images x (N, C, H, W)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(discriminator(x, y).float().sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+def hidden(x: Tensor, known: Tensor | None) -> Tensor:
+    """Images with mid-grey where a pixel is not known."""
+    return x if known is None else torch.where(known, x, 0.0)
+
+
+def looks(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) as vectors: mean and standard deviation in each cell of a small grid."""
+    mean = adaptive_avg_pool2d(x.float(), GRID)
+    square = adaptive_avg_pool2d(x.float().square(), GRID)
+    return torch.cat([mean.flatten(1), (square - mean.square()).clamp(min=0).sqrt().flatten(1)], dim=1)
+
+
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
+    """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for two draws of one distribution, else above.
+
+    Székely, Rizzo 2013, "Energy statistics", without the zeros of the diagonals, so that n does not matter.
+    """
+
+    def within(a: Tensor) -> Tensor:
+        return distances(a, a).sum() / max(1, len(a) * (len(a) - 1))
+
+    return 2 * distances(x, y).mean() - within(x) - within(y)
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean distances (N, M) between rows (N, D) and (M, D)."""
+    # through a matrix product a row would have a distance to itself
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

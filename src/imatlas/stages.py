@@ -26,7 +26,6 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import Autoencoder
-from imatlas.models.flow_matching import FlowMatching
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
@@ -54,10 +53,13 @@ FROM_RECORDS = ("key", "width", "height", "sha256")
 
 SHARES = {
     "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.55, "report": 0.10},
-    "own": {"encoder": 0.55, "map": 0.04, "clusters": 0.06, "generator": 0.25, "report": 0.10},
+    "own": {"encoder": 0.78, "map": 0.04, "clusters": 0.06, "generator": 0.02, "report": 0.10},
 }
-"""How the budget is meant to be spent. What an early stage leaves goes to the generator, a flow over an autoencoder's
-vectors; the own encoder is that autoencoder, which the generator stage then needs not learn again."""
+"""How the budget is meant to be spent. What an early stage leaves goes to the generator, an autoencoder with a mixture
+over its vectors; where that is also the encoder, only the mixture is left for the generator's stage."""
+
+SHARPNESS = 0.05
+"""Of the autoencoder's decoder: rebuilt clothes lay at a Fréchet distance of 2.3 without it, 0.9 with it."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def clusters(job: Job) -> dict[str, Any]:
 def generator(job: Job) -> dict[str, Any]:
     """Learn to make images, told of the cell of each, unless an earlier run has learnt it."""
     if "generator" not in job.manifest.models:
-        job.save_model("generator", _learn_flow(job, job.allowance("generator")))
+        job.save_model("generator", _learn_generator(job, job.allowance("generator")))
     model = job.model("generator")
     return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps, held-out loss {model.verdict_}"}
 
@@ -354,24 +356,22 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray]:
     return model, vectors
 
 
-def _learn_flow(job: Job, seconds: float) -> FlowMatching:
-    """Train the flow, and the autoencoder under it where the encoder is none, within `seconds`."""
-    encoder, places = job.model("encoder"), job.places
-    told = places.prototypes[places.cells]
-    model = FlowMatching(
-        autoencoder=encoder if isinstance(encoder, Autoencoder) else _autoencoder(job),
-        budget=round(seconds, 1),
-        random_state=job.settings.random_state,
-        device=job.settings.device,
-        progress=job.progress,
-    )
-    return model.fit(
-        job.images[job.train],
-        told[job.train],
-        validation=job.images[job.held_out],
-        validation_y=told[job.held_out],
-        checkpoint=job.folder / "cache" / "checkpoint-generator",
-        callback=job.emit,
+def _learn_generator(job: Job, seconds: float) -> Autoencoder:
+    """The autoencoder that images are made with, told the cell of each; learnt here where it is not the encoder."""
+    encoder, told = job.model("encoder"), job.places.prototypes[job.places.cells]
+    if isinstance(encoder, Autoencoder):
+        return encoder.fit_prior(job.images[job.train], told[job.train])
+    return (
+        _autoencoder(job)
+        .set_params(budget=round(seconds, 1))
+        .fit(
+            job.images[job.train],
+            told[job.train],
+            validation=job.images[job.held_out],
+            validation_y=told[job.held_out],
+            checkpoint=job.folder / "cache" / "checkpoint-generator",
+            callback=job.emit,
+        )
     )
 
 
@@ -380,6 +380,7 @@ def _autoencoder(job: Job) -> Autoencoder:
     size = max(job.images.spec.height, job.images.spec.width)
     return Autoencoder(
         latent_dim=64 if size <= 32 else 128,
+        sharpness=SHARPNESS,
         random_state=job.settings.random_state,
         device=job.settings.device,
         progress=job.progress,

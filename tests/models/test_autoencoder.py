@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp
 from sklearn.decomposition import PCA
 from torch import nn
 
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.images.spec import ImageSpec
-from imatlas.models.autoencoder import Autoencoder, fit_mixture
+from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.base import estimator
 from imatlas.testing import synthetic_images
 
@@ -81,34 +80,6 @@ def test_sixteen_bits_come_back_as_sixteen_bits():
     assert rebuilt.dtype == np.uint16
     assert len(np.unique(rebuilt)) > 1000
     assert np.abs(rebuilt.astype(float) - images).mean() < 0.08 * 65535
-
-
-def test_the_mixture_finds_two_clouds(rng):
-    z = np.concatenate([rng.normal(-5, 1, (300, 2)), rng.normal(5, 0.5, (100, 2))]).astype(np.float32)
-    mixture_weights, means, covariances = fit_mixture(z, 2, seed=0)
-    order = np.argsort(means[:, 0])
-    assert mixture_weights[order] == pytest.approx([0.75, 0.25], abs=0.01)
-    assert means[order] == pytest.approx(np.array([[-5, -5], [5, 5]]), abs=0.3)
-    assert covariances[order[1]] == pytest.approx(0.25 * np.eye(2), abs=0.1)
-
-
-def test_samples_follow_the_mixture():
-    """Codes of many samples have the mean and the likelihood that the mixture says."""
-    images = synthetic_images(200, size=8)
-    model = Autoencoder(latent_dim=2, n_components=3, max_steps=100, size="small", progress=False).fit(images)
-    codes = []
-    model.inverse_transform = lambda z: codes.append(np.asarray(z))
-    model.sample(3000, random_state=0)
-    expected = model.mixture_weights_ @ model.mixture_means_
-    spread = codes[0].std(0)
-    assert np.abs(codes[0].mean(0) - expected).max() < 0.1 * spread.max()
-    logs = []
-    for weight, mean, factor in zip(model.mixture_weights_, model.mixture_means_, model.mixture_factors_, strict=True):
-        e = np.linalg.solve(factor, (codes[0] - mean).T)
-        logs.append(np.log(weight) - 0.5 * (e**2).sum(0) - np.log(np.diag(factor)).sum() - np.log(2 * np.pi))
-    train = model.transform(images)
-    assert np.isfinite(logsumexp(logs, axis=0)).all()
-    assert np.abs(train.mean(0) - expected).max() < 0.2 * spread.max()
 
 
 def test_too_small_and_too_few_are_refused():

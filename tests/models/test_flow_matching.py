@@ -96,16 +96,15 @@ def test_noise_and_images_are_two_ends_of_one_path(told, two_kinds):
 
 
 def test_a_morph_passes_through_its_images(two_kinds):
-    from imatlas.tasks.morph import morph
 
     images, y = two_kinds
     model = tiny(max_steps=150).fit(images, y[:, None].astype(np.float32))
     keys, told = images[[0, 119]], y[[0, 119], None]
-    frames = morph(model, 9, told, keys).astype(float)
+    frames = model.morph(9, images=keys, y=told).astype(float)
     rebuilt = model.autoencoder_.inverse_transform(model.autoencoder_.transform(keys))
     assert np.abs(frames[[0, -1]] - rebuilt).mean() < 6
     assert np.all(np.diff(frames.mean((1, 2, 3))) > -8)
-    walk = morph(model, 9, told, random_state=3).mean((1, 2, 3))
+    walk = model.morph(9, y=told, random_state=3).mean((1, 2, 3))
     assert walk[0] < 128 < walk[-1]
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from imatlas import chance, training
+from imatlas import chance, losses, training
 from imatlas.batches import Batch, make_batch
 from imatlas.errors import InputError
+from imatlas.losses import energy_distance, gradient_penalty
 from imatlas.models import gan
 from imatlas.models.base import estimator
-from imatlas.models.gan import GAN, diversity, energy_distance, gradient_penalty
+from imatlas.models.gan import GAN, diversity
 from imatlas.testing import check_image_estimator, synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,8 +69,8 @@ def test_losses_by_hand():
         "hinge": (0.0 + 2.0 + 1.5 + 1.0, -0.5),
     }
     for loss, (critic, maker) in expected.items():
-        assert float(gan.discriminator_loss(loss, real, fake)) == pytest.approx(critic / 2, rel=1e-5)
-        assert float(gan.generator_loss(loss, real, fake)) == pytest.approx(maker / 2, rel=1e-5)
+        assert float(losses.discriminator_loss(loss, real, fake)) == pytest.approx(critic / 2, rel=1e-5)
+        assert float(losses.generator_loss(loss, real, fake)) == pytest.approx(maker / 2, rel=1e-5)
 
 
 def test_the_penalty_of_a_quadratic_critic():

@@ -109,6 +109,6 @@ def test_scores_are_higher_for_what_was_learnt(images, rng):
 
 
 def test_the_prior_is_sampled(images):
-    model = tiny(max_steps=5).fit(images)
+    model = tiny(max_steps=5, prior="normal").fit(images)
     assert np.array_equal(model.sample(4, random_state=7), model.inverse_transform(chance.noise(7, 4, 3)))
     assert np.array_equal(model.sample(4), model.sample(4))

@@ -35,9 +35,9 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
-from imatlas.models.generator import Generator
+from imatlas.models.generator import Generator, along
 from imatlas.models.latent import LatentModel
-from imatlas.models.network import Size
+from imatlas.models.network import Size, replay_of
 from imatlas.nn.mlp import SteeredMLP
 from imatlas.nn.time import sinusoidal
 from imatlas.nn.unet import UNet
@@ -363,6 +363,29 @@ class FlowMatching(Generator):
             raise TypeError(f"vary() takes no {', '.join(options)}.")
         return self._images(mixed if strength == 0 else self._flow(mixed, start, 1.0, y, *asked))
 
+    def morph(self, n_frames: int, *, images: Any = None, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """The frames of a way through images, or through new ones of what is asked for.
+
+        Parameters
+        ----------
+        n_frames : int
+        images : Images, array (n_keys, H, W[, C]) or any source that `Images` takes, optional
+            What the way leads through. None: new images, one for each of `y`, all of the same noise.
+        y : array (n_keys, n_features), optional
+            What each of them is told.
+        random_state : int, optional
+            None: the seed of the fit.
+
+        Returns
+        -------
+        array (n_frames, H, W, C) of the dtype that was fitted
+        """
+        told = None if y is None else along(np.asarray(y, np.float32), n_frames)
+        if images is None:
+            noise = chance.noise(self.seed_ if random_state is None else random_state, 1, self.n_noise)
+            return self.inverse_transform(np.repeat(noise, n_frames, axis=0), y=told)
+        return self.inverse_transform(along(self.transform(images, y=y), n_frames, on_sphere=True), y=told)
+
     @property
     def n_noise(self) -> int:
         """Numbers that an image is drawn from: those of the autoencoder's vectors, or of an image."""
@@ -435,9 +458,8 @@ def _fit_part(
 ) -> Any:
     """Fit an autoencoder to the same images, its checkpoint in a folder of its own."""
     folder = None if checkpoint is None else Path(checkpoint) / "autoencoder"
-    if replay is not None:
-        replay = [{k: v for k, v in entry.items() if k != "of"} for entry in replay if "of" in entry]
-    return model._fit_data(data, seed, checkpoint=folder, replay=replay, callback=callback)
+    model._learn_conditions(None, len(data))
+    return model._fit_data(data, seed, checkpoint=folder, replay=replay_of("autoencoder", replay), callback=callback)
 
 
 def white_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

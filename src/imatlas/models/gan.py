@@ -10,31 +10,37 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, softplus
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.optim import Optimizer
 
 from imatlas import chance
-from imatlas.augment import Variation
+from imatlas.augment import Variation, variation_share
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.images.spec import ImageSpec
+from imatlas.losses import (
+    GRID,
+    AdversarialLoss,
+    discriminator_loss,
+    distances,
+    energy_distance,
+    generator_loss,
+    gradient_penalty,
+    hidden,
+    looks,
+)
 from imatlas.models.base import estimator
 from imatlas.models.generator import Generator
 from imatlas.models.network import DEPTHS, WIDTHS, Size
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.generator import ImageGenerator
-
-Loss = Literal["relativistic", "minimax", "hinge"]
-
-AUGMENT = ((2_000, 0.6), (20_000, 0.2))
-"""(number of images, probability of each change): below so many, unless `augment` says otherwise."""
 
 PART = 4
 """One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
@@ -50,9 +56,6 @@ N_LOOK = 128
 
 N_CONDITIONS = 1_000
 """Most conditions of training images that are kept for `sample` without `y`."""
-
-GRID = 8
-"""Rows and columns of the small images on which variety and distance are measured."""
 
 
 class GANModule(nn.Module):
@@ -105,7 +108,7 @@ class GAN(Generator):
 
     latent_dim: Annotated[int, Field(ge=1, description="dimensions of the noise z")] = 64
     size: Annotated[Size, Field(description="size of both networks: 'small', 'medium' or 'large'")] = "small"
-    loss: Annotated[Loss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
+    loss: Annotated[AdversarialLoss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
     gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 grey pixels")] = 1.0
     augment: Annotated[
         float | None,
@@ -164,9 +167,7 @@ class GAN(Generator):
 
     def _augment_share(self, n_images: int) -> float:
         """The probability of each change to what the discriminator sees."""
-        if self.augment is not None:
-            return self.augment
-        return next((share for fewer_than, share in AUGMENT if n_images < fewer_than), 0.0)
+        return variation_share(n_images) if self.augment is None else self.augment
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
         y = batch.y
@@ -234,42 +235,6 @@ class GAN(Generator):
         return self._decode_chunks(decode, np.concatenate([z, told.reshape(n_samples, -1).astype(np.float32)], axis=1))
 
 
-def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator lowers, from logits (N,) of real and of fake images, in pairs."""
-    if loss == "relativistic":
-        return softplus(fake - real).mean()
-    if loss == "minimax":
-        return softplus(-real).mean() + softplus(fake).mean()
-    return (1 - real).relu().mean() + (1 + fake).relu().mean()
-
-
-def generator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
-    """What the generator lowers."""
-    if loss == "relativistic":
-        return softplus(real - fake).mean()
-    return softplus(-fake).mean() if loss == "minimax" else -fake.mean()
-
-
-def gradient_penalty(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    """The mean squared norm of the logit's gradient at images x (N, C, H, W)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(discriminator(x, y).float().sum(), x, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean()
-
-
-def hidden(x: Tensor, known: Tensor | None) -> Tensor:
-    """Images with mid-grey where a pixel is not known."""
-    return x if known is None else torch.where(known, x, 0.0)
-
-
-def looks(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) as vectors: mean and standard deviation in each cell of a small grid."""
-    mean = adaptive_avg_pool2d(x.float(), GRID)
-    square = adaptive_avg_pool2d(x.float().square(), GRID)
-    return torch.cat([mean.flatten(1), (square - mean.square()).clamp(min=0).sqrt().flatten(1)], dim=1)
-
-
 def diversity(made: Tensor, real: Tensor) -> Tensor:
     """How much as many made images vary as real ones (N, C, H, W) do: 1 = as much, 0 = all the same.
 
@@ -287,24 +252,7 @@ def diversity(made: Tensor, real: Tensor) -> Tensor:
 def _spreads(rows: Tensor) -> Tensor:
     """Mean distance of all pairs of rows (N, D), and from each to its nearest: (2,)."""
     n = len(rows)
-    distance = _distances(rows, rows)
+    distance = distances(rows, rows)
     pairs = distance.sum() / max(1, n * (n - 1))
     nearest = (distance + torch.diag(torch.full((n,), torch.inf, device=rows.device))).min(1).values
     return torch.stack([pairs, nearest.mean() if n > 1 else pairs])
-
-
-def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for two draws of one distribution, else above.
-
-    Székely, Rizzo 2013, "Energy statistics", without the zeros of the diagonals, so that n does not matter.
-    """
-
-    def within(a: Tensor) -> Tensor:
-        return _distances(a, a).sum() / max(1, len(a) * (len(a) - 1))
-
-    return 2 * _distances(x, y).mean() - within(x) - within(y)
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    # through a matrix product a row would have a distance to itself
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import torch
+from pydantic import Field
 from torch import Tensor
 
-from imatlas.batches import Batch
-from imatlas.errors import InputError
+from imatlas import chance, devices, schedule
+from imatlas.batches import Batch, Data
+from imatlas.errors import InputError, ParameterError
 from imatlas.export import Network, OnnxMixin, images_in, images_out, random_images, random_vectors
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
-from imatlas.models.network import ImageEstimator
+from imatlas.models.generator import Generator, along
+from imatlas.models.mixture import Mixture, fit_mixture
+from imatlas.models.network import decisions_of, replay_of, replay_without
+from imatlas.models.sharpener import Sharpener
+
+MIXTURE_IMAGES = 60_000
+"""Most training images whose vectors the mixture is fitted to."""
+
+SHARPENING_SHARE = 0.33
+"""Share of the budget in which the decoder alone learns on, where `sharpness` asks for it."""
 
 
 @estimator
-class LatentModel(OnnxMixin, ImageEstimator):
-    """The base of models that turn an image into `latent_dim` numbers and back.
+class LatentModel(OnnxMixin, Generator):
+    """The base of models that turn an image into `latent_dim` numbers and back, and make new images.
+
+    New images are drawn from a `Mixture` over the vectors of the training images. What `fit` is told of the images (a
+    label or a vector of each) changes nothing in the network: it divides the mixture, which can then be asked for it.
 
     A model declares the field `latent_dim` and gives, besides what `ImageEstimator` asks for, `_encode(module, batch)`,
     `_decode(module, z)` and `_score(module, batch)`.
+
+    Attributes
+    ----------
+    sharpening_ : dict of lists, or None
+        The history of the last part of training, where `sharpness` asks for it: see `Sharpener`.
+    mixture_weights_, mixture_means_, mixture_factors_, mixture_told_, mixture_spread_
+        See `imatlas.models.mixture.Mixture`.
     """
 
+    sharpness: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="in a last part of training the decoder learns from a discriminator to leave no blur, by this "
+            "weight (0.05 is a good one); 0 for none",
+        ),
+    ] = 0.0
+    n_components: Annotated[
+        int | None,
+        Field(ge=1, description="Gaussians in the mixture that samples come from; None: one for every 60 images"),
+    ] = None
     latent_dim = 0  # every model declares the field, with its own default
 
     def _encode(self, module: Any, batch: Batch) -> Tensor:
         """The vectors (N, latent_dim) of a batch."""
         raise NotImplementedError
+
+    def _seen(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch as it is learnt from: changed at random where the model does that."""
+        return batch
+
+    def _code(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The vectors (N, latent_dim) that the decoder learns from."""
+        return self._encode(module, batch)
 
     def _decode(self, module: Any, z: Tensor) -> Tensor:
         """The images (N, C, H, W), in [-1, 1], of vectors (N, latent_dim)."""
@@ -36,6 +79,85 @@ class LatentModel(OnnxMixin, ImageEstimator):
     def _score(self, module: Any, batch: Batch) -> Tensor:
         """How usual each image of a batch is, (N,)."""
         raise NotImplementedError
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def _kept_for_later(self) -> float:
+        budget = schedule.parse_budget(self.budget)
+        return SHARPENING_SHARE * budget if self.sharpness > 0 and budget is not None else 0.0
+
+    def _fit_data(
+        self, data: Data, seed: int, *, checkpoint: Any = None, replay: Any = None, callback: Any = None
+    ) -> Any:
+        super()._fit_data(
+            data, seed, checkpoint=checkpoint, replay=replay_without("sharpening", replay=replay), callback=callback
+        )
+        self.sharpening_: dict[str, list[Any]] | None = None
+        if self.sharpness == 0 or self.interrupted_:
+            return self
+        budget = schedule.parse_budget(self.budget)
+        n_steps = self.max_steps or schedule.default_steps(len(data), self.batch_size)
+        sharpener = Sharpener(
+            model=self,
+            sharpness=self.sharpness,
+            budget=None if budget is None else max(SHARPENING_SHARE * budget, budget - self.seconds_),
+            max_steps=max(1, n_steps // 3) if budget is None or self.max_steps else None,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate / 2,
+            device=self.device,
+            precision=self.precision,
+            progress=self.progress,
+        )
+        folder = None if checkpoint is None else Path(checkpoint) / "sharpening"
+        told = replay_of("sharpening", replay)
+        sharpener._fit_data(data, seed, checkpoint=folder, replay=told, callback=callback)
+        module: Any = sharpener.module_
+        self.module_ = module.autoencoder
+        self.sharpening_ = sharpener.history_
+        self.decisions_ = [*self.decisions_, *decisions_of("sharpening", sharpener)]
+        self.seconds_ += sharpener.seconds_
+        self.interrupted_ = sharpener.interrupted_
+        return self
+
+    def _finish(self, data: Data) -> None:
+        """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
+        rows = np.arange(len(data.pixels)) if data.rows is None else data.rows
+        if len(rows) > MIXTURE_IMAGES:
+            rows = np.sort(chance.rng(self.seed_, "mixture").permutation(rows)[:MIXTURE_IMAGES])
+        self._fit_prior(data.pixels[rows], None if data.y is None else data.y[rows])
+
+    def fit_prior(self, images: Any, y: Any = None) -> Any:
+        """Learn anew what samples are drawn from, and what they can be asked for; the network stays as it is.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        y : array (N,) of int or (N, n_features), optional
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        pixels = self._load_like_fitted(images)
+        self._fit_prior(pixels, self._learn_conditions(y, len(pixels)))
+        return self
+
+    def _fit_prior(self, pixels: np.ndarray, told: np.ndarray | None) -> None:
+        generator = torch.Generator(device=devices.pick_device(self.device))
+        generator.manual_seed(chance.seed_of(self.seed_, "mixture"))
+        z = self._encode_chunks(lambda module, batch: self._code(module, batch, generator), pixels)
+        found = fit_mixture(z, told, self.seed_, n_components=self.n_components)
+        self.mixture_weights_, self.mixture_means_, self.mixture_factors_ = found.weights, found.means, found.factors
+        self.mixture_told_, self.mixture_spread_ = found.told, found.spread
+
+    @property
+    def _mixture(self) -> Mixture:
+        return Mixture(
+            self.mixture_weights_, self.mixture_means_, self.mixture_factors_, self.mixture_told_, self.mixture_spread_
+        )
+
+    # -- what it gives -------------------------------------------------------------------------------------------
 
     def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
         """The vectors of images like those of `fit`.
@@ -80,6 +202,84 @@ class LatentModel(OnnxMixin, ImageEstimator):
         array (N, H, W, C) of the dtype that was fitted
         """
         return self._decode_chunks(self._decode, self._check_codes(Z, self.latent_dim))
+
+    def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """New images, from the mixture over the training vectors.
+
+        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+
+        Parameters
+        ----------
+        n_samples : int
+        y : int, array (n_samples,), vector (n_features,) or array (n_samples, n_features), optional
+            What to make, as in `fit`; one label or vector serves all. None: anything.
+        random_state : int, optional
+            None: the seed of the fit.
+
+        Returns
+        -------
+        array (n_samples, H, W, C) of the dtype that was fitted
+
+        Raises
+        ------
+        InputError
+            If `y` is not of the kind that the model was fitted with.
+        """
+        self._check_fitted()
+        seed = self.seed_ if random_state is None else random_state
+        level = np.array([chance.rng(seed, "component", i).random() for i in range(n_samples)])
+        noise = chance.noise(seed, n_samples, self.latent_dim)
+        return self.inverse_transform(self._draw(noise, level, self._conditions(y, n_samples)))
+
+    def _draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None) -> np.ndarray:
+        """Vectors (n, latent_dim) of new images, from noise (n, latent_dim) and uniform levels (n,)."""
+        return self._mixture.draw(noise, level, told) if len(noise) else noise
+
+    def vary(self, images: Any, *, strength: float = 0.5, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """Variations of images: their vectors moved within the nearest Gaussian of the mixture.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        strength : float in [0, 1]
+            0 gives the images back as they are rebuilt, 1 new ones of their neighbourhood.
+        y, random_state
+            As in `sample`.
+
+        Returns
+        -------
+        array (N, H, W, C) of the dtype that was fitted
+        """
+        if not 0 <= strength <= 1:
+            raise ParameterError(f"The 'strength' must be in the range [0, 1]. Got {strength!r} instead.")
+        z = self.transform(images)
+        noise = chance.noise(self.seed_ if random_state is None else random_state, len(z), self.latent_dim)
+        return self.inverse_transform(self._mixture.vary(z, strength, noise, self._conditions(y, len(z))))
+
+    def morph(self, n_frames: int, *, images: Any = None, y: Any = None, random_state: int | None = None) -> np.ndarray:
+        """The frames of a way through images, or through new ones of what is asked for.
+
+        Parameters
+        ----------
+        n_frames : int
+        images : Images, array (n_keys, H, W[, C]) or any source that `Images` takes, optional
+            What the way leads through. None: new images, one for each of `y`, all of the same noise.
+        y : array (n_keys,) or (n_keys, n_features), optional
+            As in `sample`.
+        random_state : int, optional
+            None: the seed of the fit.
+
+        Returns
+        -------
+        array (n_frames, H, W, C) of the dtype that was fitted
+        """
+        if images is not None:
+            keys = self.transform(images)
+        else:
+            noise = chance.noise(self.seed_ if random_state is None else random_state, 1, self.latent_dim)
+            n = len(np.asarray(y))
+            keys = self._draw(np.repeat(noise, n, axis=0), np.zeros(n), self._conditions(y, n))
+        return self.inverse_transform(along(keys, n_frames))
 
     def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
         """How usual each image is, by the measure that the model names.

@@ -208,14 +208,14 @@ class ImageEstimator(Estimator):
                 "held out": _fingerprint(ready.held_out),
                 **({} if data.y is None else {"conditions": _fingerprint(data.y)}),
             },
-            replay=None if replay is None else [entry for entry in replay if "of" not in entry],
+            replay=replay_without(*earlier, replay=replay),
             callback=callback,
-            spent=spent,
+            spent=spent + self._kept_for_later(),
         )
         self.spec_ = data.spec
         self.module_ = module
         self.history_ = state.history
-        of_parts = [{"of": name, **entry} for name, part in earlier.items() for entry in part.decisions_]
+        of_parts = [entry for name, part in earlier.items() for entry in decisions_of(name, part)]
         self.decisions_ = [*of_parts, *state.decisions]
         self.verdict_ = schedule.verdict(state.history["held_out"])
         self.n_steps_ = state.step
@@ -230,6 +230,10 @@ class ImageEstimator(Estimator):
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
         """What the network learns from, and by name the models that this fit learnt first to make that."""
         return data, {}
+
+    def _kept_for_later(self) -> float:
+        """Seconds of the budget for what is learnt after the network."""
+        return 0.0
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
         """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
@@ -372,6 +376,30 @@ class ImageEstimator(Estimator):
         if z.ndim != 2 or z.shape[1] != latent_dim:
             raise InputError(f"Latent vectors must be an array (n, {latent_dim}). Got shape {z.shape} instead.")
         return z
+
+
+def decisions_of(name: str, part: Any) -> list[dict[str, Any]]:
+    """The decisions of a model that was learnt as part of another, each with the path of parts that it belongs to."""
+    return [{**entry, "of": "/".join([name, *([entry["of"]] if "of" in entry else [])])} for entry in part.decisions_]
+
+
+def replay_of(name: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The decisions of a part, as `decisions_of` named them, from those of the whole."""
+    if replay is None:
+        return None
+    own = []
+    for entry in replay:
+        first, _, rest = entry.get("of", "").partition("/")
+        if first == name:
+            own.append({**{k: v for k, v in entry.items() if k != "of"}, **({"of": rest} if rest else {})})
+    return own
+
+
+def replay_without(*names: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The decisions of the whole without those of some parts."""
+    if replay is None:
+        return None
+    return [entry for entry in replay if entry.get("of", "").partition("/")[0] not in names]
 
 
 def _split(n: int, n_aside: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders"
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imatlas import chance
 from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import Likelihood, gaussian_kl, log_likelihood, masked_sum
@@ -73,6 +72,10 @@ class VAE(LatentModel):
     ] = 1.0
     free_bits: Annotated[float, Field(ge=0, description="nats a dimension of z carries at no cost")] = 0.0
     likelihood: Annotated[Likelihood, Field(description="p(x | z): 'gaussian', 'laplace' or 'bernoulli'")] = "gaussian"
+    prior: Annotated[
+        Literal["mixture", "normal"],
+        Field(description="where samples are drawn: a mixture fitted to the codes of the images, or a standard normal"),
+    ] = "mixture"
 
     def _build(self, spec: ImageSpec) -> VAEModule:
         has_scale = self.likelihood != "bernoulli"
@@ -91,8 +94,7 @@ class VAE(LatentModel):
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         mean, logvar = module.encode(batch.x)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = mean + (logvar / 2).exp() * noise
+        z = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
         recon = -masked_sum(module.log_likelihood(batch.x, z, self.likelihood), batch.known).mean()
         kl = gaussian_kl(mean, logvar).mean(0)  # of each dimension
         loss = recon + self.beta * kl.clamp(min=self.free_bits).sum()
@@ -111,15 +113,9 @@ class VAE(LatentModel):
         recon = -masked_sum(module.log_likelihood(batch.x, mean, self.likelihood), batch.known)
         return -recon - gaussian_kl(mean, logvar).sum(1)
 
-    def sample(self, n_samples: int = 1, *, random_state: int | None = None) -> np.ndarray:
-        """New images: the decoder at z drawn from a standard normal.
+    def _code(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        mean, logvar = module.encode(batch.x)
+        return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
 
-        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
-
-        Returns
-        -------
-        array (n_samples, H, W, C) of the dtype that was fitted
-        """
-        self._check_fitted()
-        seed = self.seed_ if random_state is None else random_state
-        return self.inverse_transform(chance.noise(seed, n_samples, self.latent_dim))
+    def _draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None) -> np.ndarray:
+        return noise if self.prior == "normal" and told is None else super()._draw(noise, level, told)
