@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from imatlas import chance
 from imatlas.batches import make_batch
 from imatlas.cli import main
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
@@ -18,6 +19,8 @@ from imatlas.export import N_CHECKED, TOLERANCE, Network, OnnxMixin, _compare, n
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.autoencoder import Autoencoder
+from imatlas.models.flow_matching import FlowMatching
+from imatlas.models.gan import GAN
 from imatlas.models.kmeans import KMeans
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.vae import VAE
@@ -241,3 +244,40 @@ def test_without_a_package_the_error_names_the_extra(monkeypatch, tmp_path, vae,
     with pytest.raises(MissingExtraError):
         need_onnx()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["free", "labels", "vectors"])
+def test_a_gan_is_exported_with_what_it_is_told(onnxruntime, kind, tmp_path) -> None:
+    images = synthetic_images(24, size=(9, 12), channels=3, random_state=0)
+    labels = np.arange(24) % 3 * 5
+    y = {"free": None, "labels": labels, "vectors": np.stack([labels, labels**2 + 1.0], axis=1)}[kind]
+    model = GAN(latent_dim=3, max_steps=2, progress=False).fit(images, y)
+    done = model.export(tmp_path / "gan.onnx")["generator"]
+    assert done.difference <= TOLERANCE * done.largest
+    z = chance.noise(5, 2, 3)
+    asked = {} if y is None else {"y": np.array([2, 0]) if kind == "labels" else y[[2, 0]].astype(np.float32)}
+    (out,) = session(onnxruntime, tmp_path / "gan.onnx").run(None, {"z": z, **asked})
+    expected = model.sample(2, y=None if y is None else y[[2, 0]], random_state=5)
+    made = to_pixels(torch.from_numpy(out), model.spec_)
+    assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("over", ["vectors", "pixels"])
+def test_a_flow_is_exported_as_velocity_and_decoder(onnxruntime, over, tmp_path) -> None:
+    images = synthetic_images(40, size=16, random_state=0)
+    labels = np.arange(40) % 2
+    inner = Autoencoder(latent_dim=4, size="small", max_steps=20, progress=False) if over == "vectors" else None
+    model = FlowMatching(autoencoder=inner, max_steps=10, batch_size=16, progress=False).fit(images, labels)
+    done = model.export(tmp_path / "flow")
+    assert set(done) == ({"velocity", "decoder"} if inner else {"velocity"})
+    x = chance.noise(5, 3, model.n_noise)
+    x = x if inner else x.reshape(3, 1, 16, 16)
+    velocity = session(onnxruntime, tmp_path / "flow" / "velocity.onnx")
+    for i in range(4):  # four Euler steps, by the words of the contract
+        t = np.full(3, i / 4, np.float32)
+        x = x + 0.25 * velocity.run(None, {"x": x, "t": t, "d": np.zeros(3, np.float32), "y": np.array([0, 1, 1])})[0]
+    if inner:
+        (x,) = session(onnxruntime, tmp_path / "flow" / "decoder.onnx").run(None, {"x": x})
+    made = to_pixels(torch.from_numpy(x), model.spec_)
+    expected = model.sample(3, y=[0, 1, 1], solver="euler", n_steps=4, random_state=5)
+    assert np.abs(made.astype(int) - expected).max() <= 1

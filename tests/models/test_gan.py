@@ -299,3 +299,47 @@ def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path, monk
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.history_["held_out"] == whole.history_["held_out"]
     assert np.array_equal(resumed.sample(3), whole.sample(3))
+
+
+@estimator
+class Hungry(GAN):
+    """A GAN that asks for a petabyte where a batch has more than 10 images."""
+
+    def _losses(self, module, batch, generator):
+        for i, step in enumerate(super()._losses(module, batch, generator)):
+            if i == 1 and len(batch.x) > 10:
+                torch.empty(2**50)
+            yield step
+
+
+def test_too_little_memory_in_the_middle_of_a_step_halves_the_batch(images):
+    """The discriminator has moved when memory runs out: both players go back, and the step is taken with half."""
+    model = tiny(Hungry, batch_size=16, max_steps=6).fit(images)
+    assert [(e["step"], e["decision"], e["batch_size"]) for e in model.decisions_] == [(0, "out_of_memory", 8)]
+    assert model.n_steps_ == 6
+    plain = tiny(batch_size=8, max_steps=6).fit(images)
+    assert torch.equal(weights(model), weights(plain))
+
+
+def test_a_full_disk_does_not_stop_it(images, tmp_path):
+    """No file may grow over 20 kB: the checkpoints cannot be written, it says so, and learns on."""
+    np.save(tmp_path / "images.npy", images)
+    script = """
+import resource, signal, sys
+import numpy as np
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from imatlas import GAN, training
+training.SNAPSHOT, training.CHECKPOINT_SECONDS = 2, 0.0
+said = []
+model = GAN(latent_dim=4, max_steps=5, batch_size=16, progress=False).fit(
+    np.load(sys.argv[1]), checkpoint=sys.argv[2], callback=said.append)
+problems = [e["message"] for e in said if e["event"] == "problem"]
+assert model.n_steps_ == 5 and problems, problems
+print(problems[0])
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "images.npy"), str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "could not be written" in done.stdout
+    assert "training goes on" in done.stdout

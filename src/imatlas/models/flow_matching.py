@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from imatlas import chance, devices, schedule, solvers
 from imatlas.batches import Batch, Data
 from imatlas.errors import ParameterError
+from imatlas.export import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.losses import masked_mean
@@ -83,7 +84,7 @@ class FlowModule(nn.Module):
     ) -> Tensor:
         """(N, C, H, W) at times (N,), for steps of lengths (N,), under conditions y -> (N, C, H, W)."""
         times = torch.cat([sinusoidal(t, N_CONDITION), sinusoidal(d, N_CONDITION)], dim=1)
-        steering = self.mix(self.times(times) + self.condition(y, len(x), kept_back))
+        steering = self.mix(self.times(times) + self.condition(y, x.shape[0], kept_back))
         if isinstance(self.body, SteeredMLP):
             return self.body(x.flatten(1), steering).view_as(x) + gaussian_velocity(x, t, d)
         return self.body(x, t, steering)
@@ -391,6 +392,41 @@ class FlowMatching(Generator):
         """Numbers that an image is drawn from: those of the autoencoder's vectors, or of an image."""
         self._check_fitted()
         return int(np.prod(self.spec_.shape)) if self.latent_mean_ is None else len(self.latent_mean_)
+
+    def _exported(self) -> dict[str, Network]:
+        """The velocity, and over an autoencoder the way from a point at time 1 to an image."""
+        told, words = self._told_in()
+        in_pixels = self.latent_mean_ is None
+        x = random_images(self.spec_) if in_pixels else random_vectors(self.n_noise)
+        times = torch.linspace(0, 1, N_CHECKED)
+        of_x = images_in(self.spec_) if in_pixels else f"float32 (N, {self.n_noise})"
+
+        def call(module: Any, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None) -> Tensor:
+            v = module(x if in_pixels else x[:, :, None, None], t, d, self._as_told(y))
+            return v if in_pixels else v.flatten(1)
+
+        contract = {
+            "input x": f"{of_x}; at t = 0 standard normal noise, at t = 1 "
+            + ("images" if in_pixels else "points for the decoder"),
+            "input t": "float32 (N,): time, from 0 to 1",
+            "input d": "float32 (N,): 0, or the length of the step that a shortcut takes: 1, 1/2, 1/4, 1/8, 1/16",
+            **words,
+            "output v": "float32, as x: the velocity; a step of length h goes from x at time t to x + h v at t + h",
+        }
+        inputs = {"x": x, "t": times, "d": torch.zeros(N_CHECKED), **told}
+        velocity = Network(self.module_, call, inputs, "v", contract)
+        if in_pixels:
+            return {"velocity": velocity}
+        inner = self.autoencoder_
+        mean, axes = torch.from_numpy(self.latent_mean_), torch.from_numpy(self.latent_axes_)
+        decoder = Network(
+            inner.module_,
+            lambda module, x: inner._decode(module, mean + x @ axes),
+            {"x": random_vectors(self.n_noise)},
+            "images",
+            {"input x": f"float32 (N, {self.n_noise}): x at time 1", "output images": images_out(self.spec_)},
+        )
+        return {"velocity": velocity, "decoder": decoder}
 
     def _points(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """Images as points at time 1, (N, n_noise)."""

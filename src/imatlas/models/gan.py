@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from imatlas import chance
 from imatlas.augment import Variation, variation_share
 from imatlas.batches import Batch, Data, make_batch
+from imatlas.export import Network, images_out, random_vectors
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import (
     GRID,
@@ -192,6 +193,23 @@ class GAN(Generator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _exported(self) -> dict[str, Network]:
+        """The generator, as `sample` uses it."""
+        y, words = self._told_in()
+        contract = {
+            "input z": f"float32 (N, {self.latent_dim}): standard normal noise",
+            **words,
+            "output images": images_out(self.spec_),
+        }
+        network = Network(
+            self.module_,
+            lambda module, z, y=None: module.generator(z, self._as_told(y)),
+            {"z": random_vectors(self.latent_dim), **y},
+            "images",
+            contract,
+        )
+        return {"generator": network}
 
     def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int | None = None) -> np.ndarray:
         """New images: the generator at z drawn from a standard normal.

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from imatlas.errors import InputError
+from imatlas.export import N_CHECKED, OnnxMixin, random_vectors
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator
 from imatlas.nn.condition import Condition
 
 
 @estimator
-class Generator(ImageEstimator):
+class Generator(OnnxMixin, ImageEstimator):
     """The base of models that `sample` new images, free or as `y` says.
 
     `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learnt
@@ -82,6 +85,25 @@ class Generator(ImageEstimator):
                 raise InputError(f"'y' must be a vector of {width} numbers, or {n} of them. Got shape {y.shape}.")
             return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
+
+    def _told_in(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The input "y" of an exported network, by name, and what it is in words; nothing where it is told nothing."""
+        if self.classes_ is not None:
+            labels = ", ".join(map(str, self.classes_))
+            words = f"int64 (N,): the place, from 0 on, of a label in the row of those that were learnt: {labels}"
+            return {"y": torch.arange(N_CHECKED) % len(self.classes_)}, {"input y": words}
+        if self.condition_range_ is not None:
+            mean, deviation = self.condition_range_
+            some = torch.from_numpy(mean) + random_vectors(len(mean)) * torch.from_numpy(deviation)
+            return {"y": some}, {"input y": f"float32 (N, {len(mean)}): vectors such as fit was given"}
+        return {}, {}
+
+    def _as_told(self, y: Tensor | None) -> Tensor | None:
+        """What an exported network is given as the network inside takes it."""
+        if y is None or self.condition_range_ is None:
+            return y
+        mean, deviation = map(torch.from_numpy, self.condition_range_)
+        return (y - mean) / deviation
 
     def _condition(self, width: int) -> Condition:
         """The module from conditions to vectors of `width`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from imatlas import chance, devices, schedule
 from imatlas.batches import Batch, Data
 from imatlas.errors import InputError, ParameterError
-from imatlas.export import Network, OnnxMixin, images_in, images_out, random_images, random_vectors
+from imatlas.export import Network, images_in, images_out, random_images, random_vectors
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.generator import Generator, along
@@ -29,7 +29,7 @@ SHARPENING_SHARE = 0.33
 
 
 @estimator
-class LatentModel(OnnxMixin, Generator):
+class LatentModel(Generator):
     """The base of models that turn an image into `latent_dim` numbers and back, and make new images.
 
     New images are drawn from a `Mixture` over the vectors of the training images. What `fit` is told of the images (a

@@ -48,5 +48,5 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, channels, height, width) in [-1, 1], and what they are told to be -> logits (N,)."""
         features = self.features(self.stages(pad_to(x, *self.padded)).flatten(1))
-        projected = (features * self.condition(y, len(x))).sum(1) * self.scale
+        projected = (features * self.condition(y, x.shape[0])).sum(1) * self.scale
         return (self.head(features)[:, 0] + projected).float()

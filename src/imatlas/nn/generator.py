@@ -53,6 +53,6 @@ class ImageGenerator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(N, latent_dim), and what is asked for -> (N, channels, height, width), around [-1, 1]."""
-        x = self.head(torch.cat([z, self.condition(y, len(z))], dim=1))
+        x = self.head(torch.cat([z, self.condition(y, z.shape[0])], dim=1))
         x = self.stages(x.unflatten(1, (-1, *self.grid)))
         return x[:, :, : self.height, : self.width]
