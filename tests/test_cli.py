@@ -28,6 +28,7 @@ VERBS = (
     "search",
     "sample",
     "morph",
+    "sliders",
     "score",
     "export",
     "demo",
@@ -128,6 +129,17 @@ def test_samples_of_a_place_and_like_an_image(atlas, tmp_path, capsys):
     assert main(["sample", str(atlas), "-o", str(tmp_path / "x.png"), "--cell", "99,0"]) == 1
     assert "The map has" in capsys.readouterr().err
     assert main(["sample", str(atlas), "-o", str(tmp_path / "x.png"), "--cell", "nine"]) == 2
+
+
+def test_sliders_show_a_row_for_each_direction(atlas, tmp_path):
+    sheet = tmp_path / "sliders.png"
+    key = str(ia.load(atlas).rows["key"][0])
+    assert main(["sliders", str(atlas), "-o", str(sheet), "--like", key, "-n", "3", "--steps", "5"]) == 0
+    with Image.open(sheet) as picture:
+        assert json.loads(picture.text["imatlas"])["like"] == key
+        spec = ia.load(atlas).spec
+        assert picture.size == (5 * (spec.width + 2) + 2, 3 * (spec.height + 2) + 2)
+    assert main(["sliders", str(atlas), "-o", str(sheet)]) == 1
 
 
 def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):

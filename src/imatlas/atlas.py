@@ -245,6 +245,34 @@ class Atlas:
             told, pixels = np.stack([places.prototypes[places.flat(cell)] for cell in cells]), None
         return to_view(model.morph(frames, images=pixels, y=told, random_state=random_state), self.spec)
 
+    def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
+        """What changes along the directions in which the images differ most; see `imatlas.Autoencoder.sliders`.
+
+        Parameters
+        ----------
+        image : path, array (H, W[, C]) or key of an image in the atlas, optional
+            Where to start from. None: the mean of all.
+        directions, steps : int
+            Directions, the longest first, and images along each.
+
+        Returns
+        -------
+        array (directions, steps, H, W, C) uint8
+
+        Raises
+        ------
+        InputError
+            If the generator has no vectors, or the image cannot be read.
+        """
+        model = self.model("generator")
+        model = getattr(model, "autoencoder_", None) or model
+        if not hasattr(model, "sliders"):
+            raise InputError(f"This atlas has a {type(model).__name__}, which has no vectors to move along.")
+        made = model.sliders(
+            None if image is None else self._pixels_of([image]), n_directions=directions, n_steps=steps
+        )
+        return to_view(made.reshape(-1, *made.shape[2:]), self.spec).reshape(*made.shape[:4], -1)
+
     def _cells_of(self, images: Sequence[Any]) -> np.ndarray:
         """The cell of each image of the atlas, by its key, or of another one."""
         return np.array([int(self.model("map").predict(self._place_of(image))[0]) for image in images], np.int64)

@@ -83,6 +83,13 @@ def test_a_variation_stays_in_the_neighbourhood(clouds, rng):
     assert (mixture.vary(z, 1.0, noise) < 0).all()
 
 
+def test_its_axes_are_those_of_the_vectors(rng):
+    z = rng.normal(size=(3000, 3)) * [5.0, 1.0, 0.2] + [1, 2, 3]
+    mean, axes = fit_mixture(z.astype(np.float32), None, 0).axes()
+    assert mean == pytest.approx([1, 2, 3], abs=0.3)
+    assert np.abs(axes) == pytest.approx(np.diag([5.0, 1.0, 0.2]), rel=0.1, abs=0.3)
+
+
 @pytest.fixture(scope="module")
 def two_kinds():
     rng = np.random.default_rng(0)
@@ -101,6 +108,10 @@ def test_a_model_makes_what_its_labels_say(cls, two_kinds):
     assert 0.3 < free.mean() < 0.7
     with pytest.raises(InputError, match="must be a label"):
         model.sample(2, y=5)
+    row = model.sliders(images[:1], n_directions=2, n_steps=5)
+    assert row.shape == (2, 5, 8, 8, 1)
+    brightness = row[0].mean((1, 2, 3))
+    assert abs(brightness[0] - brightness[-1]) > 60
     frames = model.morph(7, y=[3, 7], random_state=0).mean((1, 2, 3))
     assert frames[0] < 100 < 160 < frames[-1]
     way = model.morph(5, images=images[[0, -1]])

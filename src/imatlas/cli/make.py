@@ -99,6 +99,29 @@ def morph(
         print(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
 
 
+@app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
+def sliders(
+    atlas: AtlasFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    like: Annotated[str | None, typer.Option("--like", help="the image to start from: a file or a key")] = None,
+    directions: Annotated[int, typer.Option("-n", min=1, help="how many directions, a row each")] = 8,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="images in a row")] = 9,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Show in what ways the images differ: a filmstrip for each direction, found without labels."""
+    from imatlas.tasks.sample import write_samples
+
+    refuse_existing(output, overwrite)
+    made = open_atlas(atlas).sliders(like, directions=directions, steps=steps)
+    recipe = {"atlas": atlas.name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
+    write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps)
+    if json_:
+        print_json({"file": str(output), **recipe})
+    else:
+        print(f"Sliders: {output} ({len(made)} directions, {steps} images each)")
+
+
 @app.command(epilog="Example: imatlas score photos.atlas, or: imatlas score runs/vae --images photos/")
 def score(
     folder: Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas, or a model that 'imatlas fit' saved")],

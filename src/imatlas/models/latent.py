@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from imatlas import chance, devices, schedule
-from imatlas.batches import Batch, Data
+from imatlas.batches import Batch, Data, make_batch
 from imatlas.errors import InputError, ParameterError
 from imatlas.export import Network, images_in, images_out, random_images, random_vectors
 from imatlas.images.spec import ImageSpec
@@ -124,7 +124,7 @@ class LatentModel(Generator):
         rows = np.arange(len(data.pixels)) if data.rows is None else data.rows
         if len(rows) > MIXTURE_IMAGES:
             rows = np.sort(chance.rng(self.seed_, "mixture").permutation(rows)[:MIXTURE_IMAGES])
-        self._fit_prior(data.pixels[rows], None if data.y is None else data.y[rows])
+        self._fit_prior(data.pixels, rows, None if data.y is None else data.y[rows])
 
     def fit_prior(self, images: Any, y: Any = None) -> Any:
         """Learn anew what samples are drawn from, and what they can be asked for; the network stays as it is.
@@ -140,13 +140,20 @@ class LatentModel(Generator):
         self
         """
         pixels = self._load_like_fitted(images)
-        self._fit_prior(pixels, self._learn_conditions(y, len(pixels)))
+        self._fit_prior(pixels, np.arange(len(pixels)), self._learn_conditions(y, len(pixels)))
         return self
 
-    def _fit_prior(self, pixels: np.ndarray, told: np.ndarray | None) -> None:
-        generator = torch.Generator(device=devices.pick_device(self.device))
+    def _fit_prior(self, pixels: np.ndarray, rows: np.ndarray, told: np.ndarray | None) -> None:
+        """Fit the mixture to some rows of the pixels, of which no copy is made, and to what those were told."""
+        module, device = self._ready_module(), devices.pick_device(self.device)
+        generator = torch.Generator(device=device)
         generator.manual_seed(chance.seed_of(self.seed_, "mixture"))
-        z = self._encode_chunks(lambda module, batch: self._code(module, batch, generator), pixels)
+
+        def run(part: np.ndarray) -> np.ndarray:
+            batch = make_batch(pixels[part], self.spec_, device)
+            return self._code(module, batch, generator).float().cpu().numpy()
+
+        z = self._in_chunks(run, rows)
         found = fit_mixture(z, told, self.seed_, n_components=self.n_components)
         self.mixture_weights_, self.mixture_means_, self.mixture_factors_ = found.weights, found.means, found.factors
         self.mixture_told_, self.mixture_spread_ = found.told, found.spread
@@ -280,6 +287,36 @@ class LatentModel(Generator):
             n = len(np.asarray(y))
             keys = self._draw(np.repeat(noise, n, axis=0), np.zeros(n), self._conditions(y, n))
         return self.inverse_transform(along(keys, n_frames))
+
+    def sliders(self, image: Any = None, *, n_directions: int = 8, n_steps: int = 9, reach: float = 2.5) -> np.ndarray:
+        """What changes along the directions in which the images differ most, found without labels.
+
+        The principal axes of the vectors, as Härkönen et al. 2020, "GANSpace: discovering interpretable GAN controls",
+        take those of a generator's features. Along each, the image's vector is set to places from -`reach` to `reach`
+        deviations; what lies along the other axes stays.
+
+        Parameters
+        ----------
+        image : Images, array (1, H, W[, C]) or any source of one image that `Images` takes, optional
+            Where to start from. None: the mean of all.
+        n_directions, n_steps : int
+            Directions, the longest first, and images along each.
+        reach : float
+            In deviations.
+
+        Returns
+        -------
+        array (n_directions, n_steps, H, W, C) of the dtype that was fitted
+        """
+        self._check_fitted()
+        mean, axes = self._mixture.axes()
+        axes = axes[: min(n_directions, len(axes))]
+        start = mean if image is None else self.transform(image)[0]
+        own = (axes @ (start - mean)) / np.maximum((axes**2).sum(1), 1e-12)  # where it lies along each, in deviations
+        places = np.linspace(-reach, reach, n_steps)
+        z = start + (places[None, :, None] - own[:, None, None]) * axes[:, None]
+        made = self.inverse_transform(z.reshape(-1, self.latent_dim))
+        return made.reshape(len(axes), n_steps, *made.shape[1:])
 
     def score_samples(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
         """How usual each image is, by the measure that the model names.

@@ -64,6 +64,14 @@ class Mixture:
         drawn = np.stack([self.factors[k] @ e for k, e in zip(nearest, noise, strict=True)])
         return self.means[nearest] + kept + strength * drawn
 
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean (D,) and the principal axes (D, D), longest first, each as long as the deviation along it."""
+        mean = self.weights @ self.means
+        centred = self.means - mean
+        inner = np.einsum("k,kij,klj->il", self.weights, self.factors, self.factors)
+        values, vectors = np.linalg.eigh((centred.T * self.weights) @ centred + inner)
+        return mean, (np.sqrt(np.clip(values, 0, None)) * vectors).T[::-1]
+
     def shares(self, told: np.ndarray | None, n: int) -> np.ndarray:
         """How often each Gaussian is drawn from, (n, K): as often as it had images, among those that fit best."""
         if told is None or self.told is None:

@@ -37,8 +37,8 @@ def export_model(model: Any, output: str | Path, *, tolerance: float = TOLERANCE
     name = type(model).__name__
     if not hasattr(model, "export"):
         raise InputError(
-            f"There is no network to export in this {name}; name the folder of a saved autoencoder, VAE or pretrained "
-            "encoder (those of an atlas lie inside it, such as photos.atlas/encoder-0001)."
+            f"There is no network to export in this {name}; name the folder of a saved autoencoder, VAE, GAN, flow or "
+            "pretrained encoder (those of an atlas lie inside it, such as photos.atlas/encoder-0001)."
         )
     done = model.export(output, tolerance=tolerance, overwrite=overwrite)
     said = [

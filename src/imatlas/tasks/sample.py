@@ -17,7 +17,9 @@ GAP = 2
 """Pixels between two images on a sheet."""
 
 
-def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, Any]) -> list[Path]:
+def write_samples(
+    images: np.ndarray, output: str | Path, *, recipe: dict[str, Any], columns: int | None = None
+) -> list[Path]:
     """Write images as one contact sheet (a name that ends in .png) or as numbered files in a folder.
 
     Parameters
@@ -26,6 +28,8 @@ def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, A
     output : path
     recipe : dict
         What makes the images again; stored as JSON in the text chunk "imatlas" of every PNG, with the image's number.
+    columns : int, optional
+        Of the sheet. None: nearly square.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, A
     output = Path(output)
     if output.suffix.lower() == ".png":
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_file(output, encode(contact_sheet(images), text={"imatlas": json.dumps(recipe)}))
+        write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
         return [output]
     if output.suffix:
         raise InputError(f"New images go to a .png file or a folder. Got '{output.name}'; change its ending.")
@@ -53,10 +57,10 @@ def write_samples(images: np.ndarray, output: str | Path, *, recipe: dict[str, A
     return paths
 
 
-def contact_sheet(images: np.ndarray) -> np.ndarray:
+def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Images (n, H, W, C) uint8 side by side in rows, nearly square, on white: one image (H', W', C) uint8."""
     n, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(n * height / width))
+    columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
     for i, image in enumerate(images):
