@@ -25,7 +25,7 @@ from imatlas.disk import write_file
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
-from imatlas.models.autoencoder import Autoencoder
+from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
@@ -59,7 +59,9 @@ SHARES = {
 over its vectors; where that is also the encoder, only the mixture is left for the generator's stage."""
 
 SHARPNESS = 0.05
-"""Of the autoencoder's decoder: rebuilt clothes lay at a Fréchet distance of 2.3 without it, 0.9 with it."""
+"""Of the autoencoder's decoder: rebuilt clothes lay at a Fréchet distance of 2.3 without it, 0.9 with it. Of 950
+photographs a discriminator made a pattern of dots, and their error rose from 0.83 to 1.02 times that of PCA: so few
+images are not sharpened."""
 
 
 @dataclass(frozen=True)
@@ -380,7 +382,7 @@ def _autoencoder(job: Job) -> Autoencoder:
     size = max(job.images.spec.height, job.images.spec.width)
     return Autoencoder(
         latent_dim=64 if size <= 32 else 128,
-        sharpness=SHARPNESS,
+        sharpness=SHARPNESS if len(job.train) >= FEW_IMAGES else 0.0,
         random_state=job.settings.random_state,
         device=job.settings.device,
         progress=job.progress,
