@@ -216,7 +216,7 @@ class Atlas:
         *images : path, array (H, W[, C]), or key of an image in the atlas
             Two or more; the film passes through each as far as the model keeps it.
         cells : sequence of (row, column) or flat index
-            Two or more, in place of images: new images all along, from one and the same noise.
+            Two or more, in place of images: new images of these and all cells between, from one and the same noise.
         frames : int
         random_state : int
             Of that noise.
@@ -242,7 +242,7 @@ class Atlas:
         if images:
             told, pixels = places.prototypes[self._cells_of(images)], self._pixels_of(images)
         else:
-            told, pixels = np.stack([places.prototypes[places.flat(cell)] for cell in cells]), None
+            told, pixels = places.prototypes[places.path(cells)], None
         return to_view(model.morph(frames, images=pixels, y=told, random_state=random_state), self.spec)
 
     def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:

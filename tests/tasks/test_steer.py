@@ -37,6 +37,18 @@ def test_a_cluster_gives_the_cells_of_its_images():
     assert set(PLACES.draw(60, cluster=1).tolist()) == {5, 11}
 
 
+def test_a_path_leads_through_every_cell_between():
+    rows, cols = PLACES.shape
+    corner = (rows - 1, cols - 1)
+    path = [divmod(int(cell), cols) for cell in PLACES.path([(0, 0), corner, corner, (0, cols - 1)])]
+    assert path[0] == (0, 0)
+    assert path[-1] == (0, cols - 1)
+    assert corner in path
+    steps = np.abs(np.diff(path, axis=0))
+    assert (steps.max(1) == 1).all()
+    assert len(path) == max(rows, cols) + rows - 1
+
+
 def test_weights_say_how_often():
     found = PLACES.draw(2000, cell=[(0, 1), (0, 2)], cluster=1, near=[9], weights=[6, 0, 2, 2])
     counts = np.bincount(found, minlength=12)

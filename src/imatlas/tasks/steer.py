@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,17 @@ class Places:
         if not 0 <= int(cell) < rows * cols:
             raise InputError(f"The map has {rows * cols} cells, from 0 to {rows * cols - 1}. Got the cell {cell}.")
         return int(cell)
+
+    def path(self, cells: Sequence[Cell]) -> np.ndarray:
+        """The flat indices of the cells on the way from each of `cells` to the next, straight over the map."""
+        _, cols = self.shape
+        corners = [divmod(self.flat(cell), cols) for cell in cells]
+        way = corners[:1]
+        for (row, col), (to_row, to_col) in itertools.pairwise(corners):
+            n = max(abs(to_row - row), abs(to_col - col))
+            shares = [i / n for i in range(1, n + 1)]
+            way += [(round(row + (to_row - row) * s), round(col + (to_col - col) * s)) for s in shares]
+        return np.array([row * cols + col for row, col in way], np.int64)
 
     def _of_cluster(self, cluster: int) -> np.ndarray:
         found = self.cells[self.clusters == int(cluster)]
