@@ -21,10 +21,9 @@ import imatlas as ia
 from benchmarks._data import LABELLED, Labelled, labelled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
-from benchmarks.generation import _overlap, _some
-from imatlas.metrics.generation import copying_score, frechet_distance, near_copy_chance, near_copy_share
+from benchmarks.generation import _near_copies, _overlap, _some
+from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.metrics.topology import neighbor_table
-from imatlas.nearest import as_tensor, nearest
 from imatlas.stages import SHARPNESS
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.map import fit_map
@@ -136,9 +135,8 @@ class _Run:
     def _judged(self, images: np.ndarray) -> list[float]:
         """Fréchet distance, precision, recall, C_T, near copies and what chance would give."""
         made, train, test = self.seen_by.features(images), self.features["train"], self.features["test"]
-        to_train = [nearest(as_tensor(a), as_tensor(train))[1].numpy() for a in (made, test)]
-        near = [near_copy_share(*to_train), near_copy_chance(len(test), len(made))[0]]
-        return [frechet_distance(test, made), *_overlap(test, made)[:2], copying_score(train, test, made), *near]
+        copies = copying_score(train, test, made), *_near_copies(train, test, made)
+        return [frechet_distance(test, made), *_overlap(test, made)[:2], *copies]
 
     def _hits(self, model: Any) -> list[float]:
         """The share of images that lie within a step of the cell, and in the cluster, that they were asked of."""

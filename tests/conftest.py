@@ -62,3 +62,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="session")
+def two_kinds() -> tuple[np.ndarray, np.ndarray]:
+    """Dark images with the label 3 and bright ones with the label 7: (120, 8, 8, 1) uint8, and (120,)."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([3, 7], 60)
+    level = np.where(y == 3, 50, 200)[:, None, None, None]
+    return np.clip(level + rng.normal(0, 12, (120, 8, 8, 1)), 0, 255).astype(np.uint8), y

@@ -23,7 +23,7 @@ from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
 from imatlas.tasks.regions import Regions, regions
-from imatlas.tasks.score import MOST_TRAIN, eyes_in_words
+from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, rebuilder_of
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.search import search as search_embedding
 from imatlas.tasks.steer import Cell, Places, need_steered, sample_places
@@ -264,10 +264,10 @@ class Atlas:
         InputError
             If the generator has no vectors, or the image cannot be read.
         """
-        model = self.model("generator")
-        model = getattr(model, "autoencoder_", None) or model
-        if not hasattr(model, "sliders"):
-            raise InputError(f"This atlas has a {type(model).__name__}, which has no vectors to move along.")
+        generator = self.model("generator")
+        model = rebuilder_of(generator)
+        if model is None:
+            raise InputError(f"This atlas has a {type(generator).__name__}, which has no vectors to move along.")
         made = model.sliders(
             None if image is None else self._pixels_of([image]), n_directions=directions, n_steps=steps
         )

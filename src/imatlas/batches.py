@@ -45,9 +45,9 @@ class Data:
         return len(self.pixels if self.rows is None else self.rows)
 
     def drawn(self, n_images: int, *parts: int | str) -> np.ndarray:
-        """Pixels of at most so many of the images to learn from, drawn by `chance.rng(*parts)`, in their order."""
+        """Rows of `pixels` of at most so many of the images to learn from, ascending, drawn by `chance.rng(*parts)`."""
         chosen = np.sort(chance.rng(*parts).permutation(len(self))[:n_images])
-        return self.pixels[chosen if self.rows is None else self.rows[chosen]]
+        return chosen if self.rows is None else self.rows[chosen]
 
 
 def make_batch(

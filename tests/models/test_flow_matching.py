@@ -19,15 +19,6 @@ def tiny(**changes):
 
 
 @pytest.fixture(scope="module")
-def two_kinds():
-    """Dark images with the label 3 and bright ones with the label 7."""
-    rng = np.random.default_rng(0)
-    y = np.repeat([3, 7], 60)
-    level = np.where(y == 3, 50, 200)[:, None, None, None]
-    return np.clip(level + rng.normal(0, 12, (120, 8, 8, 1)), 0, 255).astype(np.uint8), y
-
-
-@pytest.fixture(scope="module")
 def told(two_kinds):
     images, y = two_kinds
     return tiny(max_steps=250).fit(images, y)

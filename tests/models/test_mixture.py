@@ -90,14 +90,6 @@ def test_its_axes_are_those_of_the_vectors(rng):
     assert np.abs(axes) == pytest.approx(np.diag([5.0, 1.0, 0.2]), rel=0.1, abs=0.3)
 
 
-@pytest.fixture(scope="module")
-def two_kinds():
-    rng = np.random.default_rng(0)
-    y = np.repeat([3, 7], 60)
-    level = np.where(y == 3, 50, 200)[:, None, None, None]
-    return np.clip(level + rng.normal(0, 12, (120, 8, 8, 1)), 0, 255).astype(np.uint8), y
-
-
 @pytest.mark.parametrize("cls", [Autoencoder, VAE])
 def test_a_model_makes_what_its_labels_say(cls, two_kinds):
     images, y = two_kinds

@@ -21,30 +21,18 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.optim import Optimizer
 
 from imatlas import chance
-from imatlas.augment import Variation, variation_share
+from imatlas.augment import variation_share
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.export import Network, images_out, random_vectors
 from imatlas.images.spec import ImageSpec
-from imatlas.losses import (
-    GRID,
-    AdversarialLoss,
-    discriminator_loss,
-    distances,
-    energy_distance,
-    generator_loss,
-    gradient_penalty,
-    hidden,
-    looks,
-)
+from imatlas.losses import GRID, AdversarialLoss, distances, energy_distance, hidden, looks
+from imatlas.models import players
 from imatlas.models.base import estimator
 from imatlas.models.generator import Generator
 from imatlas.models.network import DEPTHS, WIDTHS, Size
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.generator import ImageGenerator
-
-PART = 4
-"""One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
 
 LOW_DIVERSITY = 0.5
 """Samples that vary less than this share of what the images do make the alarm ring."""
@@ -115,7 +103,7 @@ class GAN(Generator):
         float | None,
         Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
     ] = None
-    _half_life = 0.05  # two players circle each other: clothes lay at 1.69 with it, 1.97 with the usual one, 2.57 live
+    _half_life = players.HALF_LIFE
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         told = super()._learn_conditions(y, n_images)
@@ -130,11 +118,7 @@ class GAN(Generator):
         return GANModule(spec.shape, self.latent_dim, conditions, width, DEPTHS[self.size])
 
     def _optimizers(self, module: Any) -> dict[str, Optimizer]:
-        # no momentum: what was downhill a step ago need not be so after the other player's move
-        return {
-            name: torch.optim.Adam(player.parameters(), lr=self.learning_rate, betas=(0.0, 0.99), fused=True)
-            for name, player in (("discriminator", module.discriminator), ("generator", module.generator))
-        }
+        return players.optimizers(self.learning_rate, discriminator=module.discriminator, generator=module.generator)
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
@@ -142,27 +126,13 @@ class GAN(Generator):
         discriminator, y = module.discriminator, batch.y
         z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
         fake = hidden(module.generator(z, y).float(), batch.known)
-        real, seen = batch.x, fake
-        if (share := self._augment_share(batch.n_images)) > 0:
-            varied = Variation(len(fake), share, generator)
-            real, seen = varied(real, batch.known), varied(seen, batch.known)
-
-        discriminator.requires_grad_(True)
-        d_loss = discriminator_loss(self.loss, discriminator(real, y), discriminator(seen.detach(), y))
-        logs: dict[str, Tensor] = {}
-        if self.gamma > 0:
-            part = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PART)]
-            told = None if y is None else y[part]
-            logs["r1"] = gradient_penalty(discriminator, real[part], told)
-            logs["r2"] = gradient_penalty(discriminator, seen.detach()[part], told)
-            gamma = self.gamma * real[0].numel() / 1024
-            d_loss = d_loss + gamma / 2 * (logs["r1"] + logs["r2"])
+        real, seen = players.shown(batch.x, fake, batch.known, self._augment_share(batch.n_images), generator)
+        d_loss, logs = players.discriminator_turn(
+            discriminator, real, seen, generator, loss=self.loss, gamma=self.gamma, y=y
+        )
         yield "discriminator", d_loss, logs
 
-        discriminator.requires_grad_(False)
-        with torch.no_grad():
-            logit_real = discriminator(real, y)
-        g_loss = generator_loss(self.loss, logit_real, discriminator(seen, y))
+        g_loss = players.generator_turn(discriminator, real, seen, loss=self.loss, y=y)
         yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
         discriminator.requires_grad_(True)
 
@@ -180,7 +150,7 @@ class GAN(Generator):
         return energy_distance(looks(fake), looks(batch.x))
 
     def _finish(self, data: Data) -> None:
-        real = make_batch(data.drawn(N_LOOK, self.seed_, "diversity"), self.spec_)
+        real = make_batch(data.pixels[data.drawn(N_LOOK, self.seed_, "diversity")], self.spec_)
         made = make_batch(self.sample(len(real.x)), self.spec_).x
         self.diversity_ = float(diversity(hidden(made, real.known), real.x))
         if self.diversity_ < LOW_DIVERSITY and self.n_steps_ >= FEWEST_STEPS:

@@ -121,9 +121,7 @@ class LatentModel(Generator):
 
     def _finish(self, data: Data) -> None:
         """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
-        rows = np.arange(len(data.pixels)) if data.rows is None else data.rows
-        if len(rows) > MIXTURE_IMAGES:
-            rows = np.sort(chance.rng(self.seed_, "mixture").permutation(rows)[:MIXTURE_IMAGES])
+        rows = data.drawn(MIXTURE_IMAGES, self.seed_, "mixture")
         self._fit_prior(data.pixels, rows, None if data.y is None else data.y[rows])
 
     def fit_prior(self, images: Any, y: Any = None) -> Any:

@@ -18,18 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imatlas.augment import Variation, variation_share
+from imatlas.augment import variation_share
 from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
-from imatlas.losses import (
-    discriminator_loss,
-    energy_distance,
-    generator_loss,
-    gradient_penalty,
-    hidden,
-    looks,
-    masked_mean,
-)
+from imatlas.losses import energy_distance, hidden, looks, masked_mean
+from imatlas.models import players
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator
 from imatlas.nn.condition import Condition
@@ -37,9 +30,6 @@ from imatlas.nn.discriminator import Discriminator
 
 WIDTH = 32
 """Channels of the discriminator's coarsest grid."""
-
-PART = 4
-"""One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
 
 
 class SharpenerModule(nn.Module):
@@ -61,17 +51,15 @@ class Sharpener(ImageEstimator):
 
     model: Annotated[Any, Field(description="the fitted model between images and vectors")] = None
     sharpness: Annotated[float, Field(ge=0, description="weight of the discriminator's judgement")] = 0.05
-    _half_life = 0.05  # as in GAN: two players circle each other
+    _half_life = players.HALF_LIFE
 
     def _build(self, spec: ImageSpec) -> SharpenerModule:
         return SharpenerModule(copy.deepcopy(self.model.module_).cpu(), spec.shape)
 
     def _optimizers(self, module: Any) -> dict[str, Optimizer]:
-        # no momentum: what was downhill a step ago need not be so after the other player's move
-        return {
-            name: torch.optim.Adam(player.parameters(), lr=self.learning_rate, betas=(0.0, 0.99), fused=True)
-            for name, player in (("discriminator", module.discriminator), ("decoder", module.autoencoder.decoder))
-        }
+        return players.optimizers(
+            self.learning_rate, discriminator=module.discriminator, decoder=module.autoencoder.decoder
+        )
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
@@ -79,22 +67,12 @@ class Sharpener(ImageEstimator):
         batch = self.model._seen(batch, generator)
         discriminator, known = module.discriminator, batch.known
         rebuilt = self._rebuilt(module, batch, generator)
-        real, fake = batch.x, hidden(rebuilt, known)
-        if (share := variation_share(batch.n_images)) > 0:
-            varied = Variation(len(real), share, generator)
-            real, fake = varied(real, known), varied(fake, known)
+        share = variation_share(batch.n_images)
+        real, fake = players.shown(batch.x, hidden(rebuilt, known), known, share, generator)
+        loss, logs = players.discriminator_turn(discriminator, real, fake, generator)
+        yield "discriminator", loss, logs
 
-        discriminator.requires_grad_(True)
-        part = torch.randperm(len(real), generator=generator, device=real.device)[: max(1, len(real) // PART)]
-        r1 = gradient_penalty(discriminator, real[part], None)
-        r2 = gradient_penalty(discriminator, fake.detach()[part], None)
-        loss = discriminator_loss("relativistic", discriminator(real), discriminator(fake.detach()))
-        yield "discriminator", loss + real[0].numel() / 2048 * (r1 + r2), {"r1": r1, "r2": r2}
-
-        discriminator.requires_grad_(False)
-        with torch.no_grad():
-            logit_real = discriminator(real)
-        judged = generator_loss("relativistic", logit_real, discriminator(fake))
+        judged = players.generator_turn(discriminator, real, fake)
         recon = masked_mean((rebuilt - batch.x).square(), known)
         yield "decoder", recon + self.sharpness * judged, {"recon": recon, "judged": judged}
         discriminator.requires_grad_(True)

@@ -124,8 +124,7 @@ class Places:
 def sample_places(generator: Any, places: Places, n: int, *, random_state: int = 0, **asked: Any) -> np.ndarray:
     """New images from places on the map, (n, H, W, C) of the dtype that was fitted.
 
-    Where nothing is asked for, the places are drawn as the images lie on the map: a flow that is told where it is makes
-    better images than one that is not.
+    Where nothing is asked for, the places are drawn as the images lie on the map.
 
     Parameters
     ----------
