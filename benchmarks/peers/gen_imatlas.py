@@ -6,13 +6,15 @@ from _generate import count, run
 def fit(images, settings):
     """The model that `method` names, with its defaults but for the length of its vectors."""
     import imatlas as ia
+    from imatlas.models.autoencoder import FEW_IMAGES
     from imatlas.stages import SHARPNESS
 
     shared = {"budget": settings["seconds"], "random_state": settings["seed"], "device": "cpu", "progress": False}
     width = settings["latent_dim"]
     sharp = ia.Autoencoder(latent_dim=width, sharpness=SHARPNESS)
     model = {
-        "default": sharp,
+        "default": sharp if len(images) >= FEW_IMAGES else ia.Autoencoder(latent_dim=width),
+        "sharpened": sharp,
         "Autoencoder": ia.Autoencoder(latent_dim=width),
         "FlowMatching": ia.FlowMatching(autoencoder=sharp),
         "GAN": ia.GAN(),
