@@ -37,7 +37,19 @@ ALLOWED = {
 }
 """(room, room above it): why."""
 
-SHARED = ("base", "network", "latent", "sharpener", "mixture", "players", "generator", "batch_map", "lattice", "rows")
+SHARED = (
+    "base",
+    "network",
+    "latent",
+    "sharpener",
+    "mixture",
+    "players",
+    "generator",
+    "batch_map",
+    "lattice",
+    "rows",
+    "lloyd",
+)
 """What models may import from their own room: what is no model itself."""
 
 RANK = {module: row for row, rooms in enumerate(ROWS) for modules in rooms.values() for module in modules}

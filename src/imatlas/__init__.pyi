@@ -8,6 +8,7 @@ from imatlas.learning import learn as learn
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
+from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.som import SOM as SOM
@@ -19,6 +20,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "Autoencoder",
     "FlowMatching",
     "GAN",
+    "ImageClusterer",
     "ImageSpec",
     "Images",
     "KMeans",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from imatlas import artifact
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.models import pretrained
-from imatlas.models.pretrained import CHUNK, PretrainedEncoder
+from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder
 from imatlas.testing import check_image_estimator, synthetic_images
 from tests.conftest import need_data
 
@@ -29,9 +30,11 @@ def encoder() -> PretrainedEncoder:
     return PretrainedEncoder(image_size=64).fit(synthetic_images(4, size=24, channels=3))
 
 
-@pytest.mark.parametrize("n_components", [None, 3])
-def test_keeps_the_contract(n_components: int | None) -> None:
-    check_image_estimator(PretrainedEncoder(image_size=32, n_components=n_components))
+@pytest.mark.parametrize(
+    "options", [{}, {"n_components": 3}, {"layers": "many", "views": 3, "n_components": 3, "whiten": 0.5}]
+)
+def test_keeps_the_contract(options: dict) -> None:
+    check_image_estimator(PretrainedEncoder(image_size=32, **options))
 
 
 def test_shape_range_and_length(encoder: PretrainedEncoder) -> None:
@@ -45,6 +48,51 @@ def test_shape_range_and_length(encoder: PretrainedEncoder) -> None:
     lengths = np.linalg.norm(plain, axis=1, keepdims=True)
     assert lengths.std() > 0
     np.testing.assert_allclose(plain / lengths, features, atol=1e-6)
+
+
+def test_many_layers_weigh_alike_and_are_spread_alike() -> None:
+    images = synthetic_images(40, size=24, channels=3)
+    plain = PretrainedEncoder(image_size=64, layers="many", normalize=False).fit_transform(images)
+    assert plain.shape == (40, sum(WIDTHS))
+    np.testing.assert_allclose(plain.mean(0), 0, atol=1e-4)
+    assert np.median(plain.std(0)) == pytest.approx(1, abs=1e-3)  # the deviation of some is 0
+    even = PretrainedEncoder(image_size=64, layers="many").fit_transform(images)
+    for layer in np.split(even, np.cumsum(WIDTHS)[:-1], axis=1):
+        np.testing.assert_allclose(np.linalg.norm(layer, axis=1), 1, rtol=1e-4)
+
+
+def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> None:
+    images = synthetic_images(3, size=96, channels=3)
+    blank = images.copy()
+    blank[:, :20], blank[:, -20:], blank[:, :, :20], blank[:, :, -20:] = 0, 0, 0, 0
+    whole, near = (
+        np.linalg.norm(model.transform(images) - model.transform(blank), axis=1)
+        for model in (encoder, PretrainedEncoder(image_size=64, views=2).fit(images))
+    )
+    assert (near < 0.75 * whole).all()
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    assert torch.equal(pretrained._zoomed(x, 0.5, 4), x[:, :, 2:6, 2:6])
+
+
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
+def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
+    images = synthetic_images(60, size=24, channels=3)
+    spread = PretrainedEncoder(image_size=32, n_components=5, whiten=whiten).fit_transform(images).std(0)
+    bare = PretrainedEncoder(image_size=32, n_components=5).fit_transform(images).std(0)
+    np.testing.assert_allclose(spread, bare[0] ** whiten * bare ** (1 - whiten), rtol=1e-3)
+
+
+def test_a_model_saved_before_there_were_layers_is_still_read(tmp_path: Path, encoder: PretrainedEncoder) -> None:
+    images = synthetic_images(2, size=24, channels=3)
+    encoder.save(tmp_path / "eyes")
+    path = tmp_path / "eyes" / "model.json"
+    told = json.loads(path.read_text())
+    for name in ("layers", "views", "whiten"):
+        del told["parameters"][name]
+    for name in ("center_", "deviation_"):
+        del told["state"][name]
+    path.write_text(json.dumps(told))
+    assert np.array_equal(artifact.load(tmp_path / "eyes").transform(images), encoder.transform(images))
 
 
 def test_an_image_has_one_answer_in_any_company_and_at_any_place(encoder: PretrainedEncoder) -> None:

@@ -8,6 +8,7 @@ import importlib
 MODELS: dict[str, str] = {
     "som": "som:SOM",
     "kmeans": "kmeans:KMeans",
+    "image_clusterer": "image_clusterer:ImageClusterer",
     "som_classifier": "som_classifier:SOMClassifier",
     "autoencoder": "autoencoder:Autoencoder",
     "vae": "vae:VAE",

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 N_FEATURES = 1280
+LAYERS = {7: 80, 10: 112, 14: 192, 15: 320}
+"""Block after which an image is also described, and channels there: the ends of the last four stages."""
+
 BATCH_NORM_EPSILON = 1e-3
 
 
@@ -105,9 +108,17 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(N_FEATURES, n_classes) if n_classes else None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)[-1]
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Pixels (N, 3, H, W) in [-1, 1] to the means over all places after each of `LAYERS`, and to the features."""
+        means = []
         x = F.relu6(self.stem(x), inplace=True)
-        x = F.relu6(self.head(self.blocks(x)), inplace=True)
-        return x.mean(dim=(2, 3))
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in LAYERS:
+                means.append(x.mean(dim=(2, 3)))
+        return [*means, F.relu6(self.head(x), inplace=True).mean(dim=(2, 3))]
 
     def logits(self, features: Tensor) -> Tensor:
         """Features (N, 1280) to class scores (N, n_classes)."""

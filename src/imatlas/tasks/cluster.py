@@ -1,31 +1,18 @@
-"""Group images: k-means on the embedding, the number of clusters by modularity of the neighbour graph."""
+"""Group images: an `ImageClusterer` on the embedding, and what is to be said about the groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from imatlas.metrics.clustering import modularity
-from imatlas.models.kmeans import KMeans
-from imatlas.nearest import as_tensor, k_nearest, nearest_index
+from imatlas.models.image_clusterer import N_VOTES, ImageClusterer, Proposal, propose_n_clusters
 from imatlas.result import Curve, Result
 
-MOST_ROWS = 4000
-"""Images that the number of clusters is read from, a random sample where the set is larger."""
+__all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "propose_n_clusters"]
 
-MOST_CLUSTERS = 100
-STARTS = 5
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A number of clusters, and the evidence: `modularities[i]` is that of the grouping into `candidates[i]`."""
-
-    n_clusters: int
-    candidates: list[int]
-    modularities: list[float]
+UNSURE = 0.5
+"""Confidence below which an image is called unsure: most images near it are in other clusters."""
 
 
 @dataclass(frozen=True)
@@ -34,62 +21,26 @@ class Clusters:
 
     Attributes
     ----------
-    model : KMeans
-        Its `predict` gives the cluster of any row.
+    model : ImageClusterer
+        Its `predict` gives the cluster of any row, its `confidence` how sure that is.
     labels : ndarray (n_samples,) int64
+        0 is the largest cluster.
     confidence : ndarray (n_samples,) float32
-        1 - distance to the own center / distance to the next one: 0 on the border, 1 at the center.
+        The share of the nearest images that are in the same cluster.
     medoids : ndarray (n_clusters,) int64
-        The row nearest to each center.
+        The row that is most typical of each cluster.
     result : Result
     """
 
-    model: KMeans
+    model: ImageClusterer
     labels: np.ndarray
     confidence: np.ndarray
     medoids: np.ndarray
     result: Result
 
 
-def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Proposal:
-    """Choose the number for which k-means divides the graph of nearest neighbours best (highest modularity).
-
-    The graph links each of at most 4,000 images to its n / 200 nearest others (at least 5, at most 20): few links in a
-    small set let small groups be seen. Candidates are all numbers to 12, then steps of 1/8, up to n / 10 and at most
-    100; the search ends early once the modularity is 5 % below its best at twice the best number. Some structure is
-    always assumed: 1 is proposed for fewer than 20 images only.
-
-    Parameters
-    ----------
-    embedding : ndarray (n_samples, n_features)
-    random_state : int
-        Seed of the sample and of k-means.
-    """
-    n = len(embedding)
-    if n < 20:
-        return Proposal(1, [1], [0.0])
-    if n > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_ROWS, replace=False))
-        embedding, n = embedding[rows], MOST_ROWS
-    data = as_tensor(embedding)
-    n_neighbors = int(np.clip(n // 200, 5, 20))
-    neighbors = k_nearest(data, data, n_neighbors, exclude_self=torch.arange(n))[0].numpy()
-    tried: list[int] = []
-    found: list[float] = []
-    k = 2
-    while k <= min(MOST_CLUSTERS, n // 10):
-        model = KMeans(n_clusters=k, n_init=2, max_iter=50, tol=1e-3, random_state=random_state).fit(embedding)
-        tried.append(k)
-        found.append(modularity(neighbors, model.labels_))
-        best = int(np.argmax(found))
-        if k > 12 and k > 2 * tried[best] and found[-1] < 0.95 * found[best]:
-            break
-        k += max(1, k // 8)
-    return Proposal(tried[int(np.argmax(found))], tried, found)
-
-
 def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0) -> Clusters:
-    """Group the rows of an embedding with k-means, the best of 5 starts.
+    """Group the rows of an embedding.
 
     Parameters
     ----------
@@ -101,42 +52,55 @@ def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_stat
     Returns
     -------
     Clusters
-        With a result whose metrics are `n_clusters`, `smallest`, `largest` and the mean `confidence`.
+        With a result whose metrics are `n_clusters`, `smallest`, `largest`, the mean `confidence` and how many images
+        are `unsure`.
     """
-    proposal = propose_n_clusters(embedding, random_state=random_state) if n_clusters is None else None
-    k = min(proposal.n_clusters if proposal else int(n_clusters or 1), len(embedding))
-    model = KMeans(n_clusters=k, n_init=STARTS, random_state=random_state).fit(embedding)
-    labels = model.labels_
-    two = np.sort(model.transform(embedding), axis=1)[:, :2]
-    confidence = np.ones(len(labels), np.float32) if k == 1 else 1 - two[:, 0] / np.maximum(two[:, 1], 1e-12)
-    medoids = nearest_index(as_tensor(model.cluster_centers_), as_tensor(embedding)).numpy()
-    sizes = np.bincount(labels, minlength=k)
+    k = None if n_clusters is None else min(n_clusters, len(embedding))
+    model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding)
+    sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
+    unsure = int((model.confidence_ < UNSURE).sum())
+    sentences = [f"{model.n_clusters_} clusters of {sizes.min():,} to {sizes.max():,} images."]
+    if unsure:
+        sentences.append(
+            f"{unsure:,} images ({unsure / len(embedding):.0%}) are unsure: most of the {N_VOTES} images nearest to "
+            "them are in other clusters."
+        )
     result = Result(
         "clusters",
         "Clusters",
-        [f"{k} clusters of {sizes.min():,} to {sizes.max():,} images."],
+        sentences,
         {
-            "n_clusters": k,
+            "n_clusters": model.n_clusters_,
             "smallest": int(sizes.min()),
             "largest": int(sizes.max()),
-            "confidence": float(confidence.mean()),
+            "confidence": float(model.confidence_.mean()),
+            "unsure": unsure,
         },
-        protocol=f"k-means on {len(labels):,} images, {STARTS} starts, seed {random_state}",
+        protocol=f"{len(embedding):,} images, seed {random_state}; confidence is the share of an image's {N_VOTES} "
+        "nearest ones that are in its cluster",
     )
-    if proposal:
-        result.sentences.append(
-            f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images "
-            "are cut off from their nearest neighbours, against what chance would cut (modularity)."
-        )
-        result.metrics["modularity"] = max(proposal.modularities)
-        if len(proposal.candidates) > 1:
-            result.panels.append(
-                Curve(
-                    title="How many clusters",
-                    series={"modularity": (proposal.candidates, proposal.modularities)},
-                    x_label="number of clusters",
-                    y_label="modularity",
-                    alt=f"Modularity over the number of clusters; the highest is at {k}.",
-                )
+    if model.proposal_:
+        tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
+        _tell_number(result, Proposal(model.n_clusters_, tried, found))
+    return Clusters(model, model.labels_, model.confidence_, model.medoids_, result)
+
+
+def _tell_number(result: Result, proposal: Proposal) -> None:
+    """Add to a result why there are so many clusters."""
+    k, (low, high) = proposal.n_clusters, proposal.plausible
+    near = "" if low == high else f" From {low} to {high} some would do as well, within 2 %."
+    result.sentences.append(
+        f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images are "
+        f"cut off from their nearest neighbours, against what chance would cut (modularity).{near}"
+    )
+    result.metrics |= {"modularity": max(proposal.modularities), "plausible from": low, "plausible to": high}
+    if len(proposal.candidates) > 1:
+        result.panels.append(
+            Curve(
+                title="How many clusters",
+                series={"modularity": (proposal.candidates, proposal.modularities)},
+                x_label="number of clusters",
+                y_label="modularity",
+                alt=f"Modularity over the number of clusters; the highest is at {k}.",
             )
-    return Clusters(model, labels, confidence.astype(np.float32), medoids, result)
+        )

@@ -23,10 +23,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from imatlas.metrics.clustering import modularity
 from imatlas.metrics.topology import neighbor_table
+from imatlas.models.image_clusterer import MOST_CLUSTERS, MOST_ROWS
 from imatlas.models.som import SOM
 from imatlas.nearest import as_tensor, group_sums, k_nearest
 from imatlas.result import Curve, DataTable, Result
-from imatlas.tasks.cluster import MOST_CLUSTERS, MOST_ROWS
 
 DRAWS = 10
 """Times that the images are drawn anew for the confidence."""

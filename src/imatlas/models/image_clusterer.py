@@ -1,0 +1,352 @@
+"""Groups of images in an embedding: k-means that the graph of neighbours helps to start, and what tells groups apart.
+
+    1. k-means from random starts, and from one start that UMAP proposes; the lowest inertia wins.
+    2. Axes along which the groups differ most, against how they spread in themselves; k-means along these; again.
+
+McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". A layout that
+keeps neighbours together pulls groups apart, and k-means finds them there; but its own distances mean little, so here
+it only says where to start. Of 1,053 shop photographs in 43 kinds the inertia fell by 2 % below the best of 24 random
+starts and the normalised mutual information rose from 0.74 to 0.80; of satellite pictures and clothes random starts
+were better, and are then kept.
+
+Ding, C. and Li, T. (2007), "Adaptive dimension reduction using discriminant analysis and k-means clustering", ICML: the
+axes are those of Fisher's discriminant for the groups found so far, w that maximise (w' B w) / (w' W w) with the
+covariances B between and W within groups (equations 3 and 7), W shrunken as Ledoit and Wolf (2004) do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.base import ClusterMixin
+from sklearn.utils.validation import validate_data
+
+from imatlas import models
+from imatlas.errors import InputError
+from imatlas.metrics.clustering import modularity
+from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.lloyd import lloyd, moved_centers
+from imatlas.nearest import as_tensor, k_nearest, nearest, nearest_index
+
+MOST_ROWS = 4000
+"""Rows that the number of clusters is read from, a random sample where there are more."""
+
+MOST_CLUSTERS = 100
+
+LAYOUT_ROWS = 10_000
+"""Rows that are laid out to find a start, a random sample where there are more."""
+
+FEWEST_TO_LAY_OUT = 100
+"""Rows below which random starts find all there is."""
+
+FEWEST_A_GROUP = 5
+"""Mean size of groups below which their covariance says too little to refine them by."""
+
+ROUNDS = 10
+"""Most rounds of refinement. Labels of 70,000 clothes rest after 6."""
+
+REFERENCES = 8192
+"""Rows that are kept to see which cluster the neighbours of an image are in."""
+
+N_VOTES = 15
+"""Neighbours that vote on how sure a label is."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A number of clusters, and the evidence: `modularities[i]` is that of the grouping into `candidates[i]`."""
+
+    n_clusters: int
+    candidates: list[int]
+    modularities: list[float]
+
+    @property
+    def plausible(self) -> tuple[int, int]:
+        """The lowest and highest number whose modularity is within 2 % of the best."""
+        near = [k for k, m in zip(self.candidates, self.modularities) if m >= 0.98 * max(self.modularities)]
+        return min(near), max(near)
+
+
+@estimator
+class ImageClusterer(ClusterMixin, Estimator):
+    """Group the rows of an embedding of images, without labels, into a given number of clusters or one that is found.
+
+    Labels are numbered by size: cluster 0 is the largest. New rows fall on the clusters that were found. Time grows
+    linearly with the number of rows. One seed gives one result on one machine and thread count.
+
+    Attributes
+    ----------
+    labels_ : ndarray (n_samples,) int64
+    confidence_ : ndarray (n_samples,) float32
+        The share of the 15 nearest rows that are in the same cluster; see `confidence`.
+    n_clusters_ : int
+    cluster_centers_ : ndarray (n_clusters, n_features) float32
+        The mean of the rows of each cluster.
+    medoids_ : ndarray (n_clusters,) int64
+        The row that is most typical of each: nearest to its center along `axes_`.
+    axes_ : ndarray (n_features, n_axes) float32
+        What the embedding is multiplied by to tell the clusters apart.
+    proposal_ : dict of lists, or None
+        `candidates` and their `modularities`, where the number of clusters was to be found.
+    started_from_ : {'random', 'neighbours'}
+        The kind of start that led to the lowest inertia.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.concatenate([np.zeros((30, 2)), np.ones((20, 2))]) + np.random.default_rng(0).normal(0, 0.1, (50, 2))
+    >>> model = ImageClusterer().fit(X)
+    >>> model.n_clusters_, np.bincount(model.labels_).tolist()
+    (2, [30, 20])
+    """
+
+    n_clusters: Annotated[int | None, Field(ge=1, description="how many; None: found from the graph of neighbours")] = (
+        None
+    )
+    n_init: Annotated[int, Field(ge=1, description="random starts of k-means; the best is kept")] = 20
+    n_neighbors: Annotated[int, Field(ge=2, description="neighbours that the layout for one more start keeps")] = 10
+    refine: Annotated[bool, Field(description="group anew along the axes that tell the groups apart")] = True
+    random_state: Seed = 0
+
+    def fit(self, X: Any, y: Any = None) -> ImageClusterer:
+        """Find the clusters.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+            An embedding in which near means alike.
+        y : ignored
+
+        Raises
+        ------
+        ParameterError, InputError
+            If a parameter is wrong, or there are fewer rows than clusters; also for NaN and infinite values.
+        """
+        self._check_parameters()
+        X = validate_data(self, X, dtype=np.float32, order="C")
+        seed = self._seed()
+        found = propose_n_clusters(X, random_state=seed) if self.n_clusters is None else None
+        k = int(found.n_clusters if found else self.n_clusters or 1)
+        if len(X) < k:
+            raise InputError(f"n_samples={len(X)} should be at least n_clusters={k}; ask for fewer.")
+        self.proposal_: dict[str, list[Any]] | None = None
+        if found:
+            self.proposal_ = {"candidates": found.candidates, "modularities": found.modularities}
+        labels, self.started_from_ = self._first_groups(X, k, seed)
+        self.axes_ = np.eye(X.shape[1], dtype=np.float32)
+        if self.refine and k > 1 and len(X) >= FEWEST_A_GROUP * k:
+            labels, self.axes_ = _refined(X, labels, k)
+        labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
+        self.labels_, self.n_clusters_ = labels, k
+        self.cluster_centers_ = _means(X, labels, k)
+        thrown, centers = self._along_axes(X), self._along_axes(self.cluster_centers_)
+        self.medoids_ = nearest_index(centers, thrown).numpy()
+        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:REFERENCES])
+        self.references_, self.reference_labels_ = X[rows], labels[rows]
+        own = np.full(len(X), -1)
+        own[rows] = np.arange(len(rows))
+        self.confidence_ = self._agreement(X, labels, own)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the cluster of each row (n_samples,) int64: that of the nearest center along `axes_`."""
+        return nearest_index(self._along_axes(self._rows(X)), self._along_axes(self.cluster_centers_)).numpy()
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the embedding along the axes that tell the clusters apart (n_samples, n_axes) float32."""
+        return self._along_axes(self._rows(X)).numpy()
+
+    def confidence(self, X: Any) -> np.ndarray:
+        """How sure the cluster of each row is: the share of its nearest known rows that are in it.
+
+        The 15 nearest of at most 8,192 rows of `fit` vote; a row does not vote for itself where it is given to `fit`.
+
+        Returns
+        -------
+        ndarray (n_samples,) float32
+            1 amid a cluster, about 0.5 on the border of two.
+        """
+        rows = self._rows(X)
+        return self._agreement(rows, self.predict(rows), np.full(len(rows), -1))
+
+    def coarse(self, n_groups: int) -> np.ndarray:
+        """Merge clusters into fewer groups, the nearest first (Ward 1963, weighed by size), and return those.
+
+        Parameters
+        ----------
+        n_groups : int
+            From 1 to the number of clusters. The groups for a smaller number are unions of those for a larger.
+
+        Returns
+        -------
+        ndarray (n_clusters,) int64
+            The group of each cluster.
+        """
+        from scipy.cluster.hierarchy import fcluster
+
+        self._check_fitted()
+        if not 1 <= n_groups <= self.n_clusters_:
+            raise InputError(f"There are {self.n_clusters_} clusters to merge. Got n_groups={n_groups}.")
+        if self.n_clusters_ == 1:
+            return np.zeros(1, np.int64)
+        merges = _ward(self._along_axes(self.cluster_centers_).double().numpy(), np.bincount(self.labels_))
+        groups = fcluster(merges, n_groups, "maxclust")
+        return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+    def _first_groups(self, X: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, str]:
+        """The labels (n_samples,) of lowest inertia, and where the centers started."""
+        kmeans = partial(models.model_class("kmeans"), n_clusters=k, random_state=seed)
+        best = kmeans(n_init=self.n_init).fit(X)
+        if k == 1 or len(X) < max(FEWEST_TO_LAY_OUT, 2 * k):
+            return best.labels_, "random"
+        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:LAYOUT_ROWS])
+        proposed = kmeans(n_init=self.n_init).fit(layout(X[rows], self.n_neighbors, seed)).labels_
+        labels, inertia = _moved(as_tensor(X), _means(X[rows], proposed, k))
+        return (labels, "neighbours") if inertia < best.inertia_ else (best.labels_, "random")
+
+    def _agreement(self, X: np.ndarray, labels: np.ndarray, own: np.ndarray) -> np.ndarray:
+        k = min(N_VOTES, len(self.references_) - 1)
+        if k < 1:
+            return np.ones(len(X), np.float32)
+        near = k_nearest(as_tensor(self.references_), as_tensor(X), k, exclude_self=torch.from_numpy(own))[0].numpy()
+        return (self.reference_labels_[near] == labels[:, None]).mean(axis=1, dtype=np.float32)
+
+    def _rows(self, X: Any) -> np.ndarray:
+        self._check_fitted()
+        return validate_data(self, X, dtype=np.float32, order="C", reset=False)
+
+    def _along_axes(self, X: np.ndarray) -> torch.Tensor:
+        return as_tensor(X) @ as_tensor(self.axes_)
+
+
+def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Proposal:
+    """Choose the number for which k-means divides the graph of nearest neighbours best (highest modularity).
+
+    The graph links each of at most 4,000 images to its n / 200 nearest others (at least 5, at most 20): few links in a
+    small set let small groups be seen. Candidates are all numbers to 12, then steps of 1/8, up to n / 10 and at most
+    100; the search ends early once the modularity is 5 % below its best at twice the best number. Some structure is
+    always assumed: 1 is proposed for fewer than 20 images only.
+
+    Parameters
+    ----------
+    embedding : ndarray (n_samples, n_features)
+    random_state : int
+        Seed of the sample and of k-means.
+    """
+    n = len(embedding)
+    if n < 20:
+        return Proposal(1, [1], [0.0])
+    if n > MOST_ROWS:
+        rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_ROWS, replace=False))
+        embedding, n = embedding[rows], MOST_ROWS
+    data = as_tensor(embedding)
+    n_neighbors = int(np.clip(n // 200, 5, 20))
+    neighbors = k_nearest(data, data, n_neighbors, exclude_self=torch.arange(n))[0].numpy()
+    kmeans = models.model_class("kmeans")
+    tried: list[int] = []
+    found: list[float] = []
+    k = 2
+    while k <= min(MOST_CLUSTERS, n // 10):
+        model = kmeans(n_clusters=k, n_init=2, max_iter=50, tol=1e-3, random_state=random_state).fit(embedding)
+        tried.append(k)
+        found.append(modularity(neighbors, model.labels_))
+        best = int(np.argmax(found))
+        if k > 12 and k > 2 * tried[best] and found[-1] < 0.95 * found[best]:
+            break
+        k += max(1, k // 8)
+    return Proposal(tried[int(np.argmax(found))], tried, found)
+
+
+def layout(X: np.ndarray, n_neighbors: int, seed: int, n_axes: int = 10) -> np.ndarray:
+    """Rows laid out by UMAP so that neighbours stay together (n_samples, n_axes) float32; one seed, one layout."""
+    import warnings
+
+    with warnings.catch_warnings():  # UMAP tells that a seed costs it its threads, and what its own parts deprecate
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        model = UMAP(
+            n_neighbors=min(n_neighbors, len(X) - 1),
+            n_components=min(n_axes, len(X) - 2),
+            min_dist=0.0,
+            random_state=seed % 2**32,
+            n_jobs=1,
+        )
+        return np.asarray(model.fit_transform(X), dtype=np.float32)
+
+
+def _means(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """The mean of the rows of each label (k, n_features) float32, none of which is without rows."""
+    return np.stack([X[labels == i].mean(axis=0, dtype=np.float64) for i in range(k)]).astype(np.float32)
+
+
+def _moved(rows: torch.Tensor, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    """Labels and inertia of rows once these centers have moved to where they rest."""
+    weights = torch.ones(len(rows))
+    resting, _ = lloyd(rows, weights, as_tensor(centers), 300, 0.0, lambda c: nearest_index(rows, c))
+    labels, squared = nearest(rows, resting)
+    if len(labels.unique()) < len(resting):  # one was emptied by the last move
+        labels = nearest_index(rows, moved_centers(rows, weights, labels, resting))
+    return labels.numpy(), float(squared.double().sum())
+
+
+def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that rest along their own discriminant axes, and those axes (n_features, n_axes)."""
+    axes = np.eye(X.shape[1], dtype=np.float32)
+    for _ in range(ROUNDS):
+        found = _discriminant_axes(X, labels, k)
+        if found is None:
+            break
+        thrown = X @ found
+        moved, _ = _moved(as_tensor(thrown), _means(thrown, labels, k))
+        if len(np.unique(moved)) < k:
+            break
+        axes, rested, labels = found, np.array_equal(moved, labels), moved
+        if rested:
+            break
+    return labels, axes
+
+
+def _discriminant_axes(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray | None:
+    """Fisher's axes of the groups (n_features, n_axes) float32, in which each group has deviation 1; None where the
+    groups have no spread."""
+    from scipy.linalg import eigh
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    means = _means(X, labels, k).astype(np.float64)
+    rest = X - means[labels].astype(np.float32)
+    within = (rest.T @ rest).astype(np.float64) / len(X)
+    mean_variance = np.trace(within) / len(within)
+    if mean_variance <= 0:
+        return None
+    shrinkage = max(ledoit_wolf_shrinkage(rest, assume_centered=True), 1e-4)
+    within = (1 - shrinkage) * within + shrinkage * mean_variance * np.eye(len(within))
+    shifts = (means - X.mean(axis=0, dtype=np.float64)) * np.sqrt(np.bincount(labels, minlength=k) / len(X))[:, None]
+    n_axes = min(k - 1, X.shape[1])
+    top = (X.shape[1] - n_axes, X.shape[1] - 1)
+    axes = eigh(shifts.T @ shifts, within, subset_by_index=top)[1][:, ::-1]
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_axes)])
+    return np.ascontiguousarray(axes * signs, dtype=np.float32)
+
+
+def _ward(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The merges of clusters, as `scipy.cluster.hierarchy.linkage` gives them, of clusters that have sizes."""
+    n = len(centers)
+    place, weight = {i: centers[i] for i in range(n)}, {i: float(sizes[i]) for i in range(n)}
+    merges = np.empty((n - 1, 4))
+    for step in range(n - 1):
+        alive = sorted(place)
+        at, mass = np.stack([place[i] for i in alive]), np.array([weight[i] for i in alive])
+        cost = ((at[:, None] - at) ** 2).sum(2) * (mass[:, None] * mass / (mass[:, None] + mass))
+        np.fill_diagonal(cost, np.inf)
+        a, b = sorted(alive[i] for i in np.unravel_index(cost.argmin(), cost.shape))
+        total = weight[a] + weight[b]
+        merges[step] = a, b, np.sqrt(2 * cost.min()), total
+        place[n + step] = (place.pop(a) * weight[a] + place.pop(b) * weight[b]) / total
+        weight[n + step] = total
+    return merges
