@@ -101,13 +101,14 @@ class Atlas:
         return self._models[role]
 
     def table(self) -> pa.Table:
-        """One row an image: key, width, height, held_out, cell, x, y, cluster, outlier, duplicate_of.
+        """One row an image: key, width, height, held_out, cell, x, y, cluster, confidence, outlier, duplicate_of.
 
-        `cell` is the flat index on the map, `x` and `y` the place on it in cells, `outlier` the score that
-        `imatlas.tasks.outliers` defines, `duplicate_of` the key of the image that this one doubles, or null.
+        `cell` is the flat index on the map, `x` and `y` the place on it in cells, `confidence` the share of the nearest
+        images that are in the same cluster, `outlier` the score that `imatlas.tasks.outliers` defines, `duplicate_of`
+        the key of the image that this one doubles, or null.
         """
-        wanted = ("key", "width", "height", "held_out", "cell", "x", "y", "cluster", "outlier", "duplicate_of")
-        return self.images_table.read([c for c in wanted if c in self.images_table.columns])
+        wanted = ("key", "width", "height", "held_out", "cell", "x", "y", "cluster", "confidence", "outlier")
+        return self.images_table.read([c for c in (*wanted, "duplicate_of") if c in self.images_table.columns])
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""

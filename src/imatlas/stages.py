@@ -31,6 +31,7 @@ from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.duplicates import duplicate_of
+from imatlas.tasks.embed import N_COMPONENTS, WHITEN
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
@@ -45,8 +46,8 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 THUMBNAIL = 128
 """Longest side in pixels of the small picture that the table keeps of every image."""
 
-N_COMPONENTS = 128
-"""Principal components of the pretrained features that an atlas keeps."""
+LOOKS = ((1_500, 3), (4_000, 2))
+"""Most images of a set, and how many views the pretrained eyes then take of each: each view takes as long again."""
 
 FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from what the intake recorded."""
@@ -253,9 +254,9 @@ def clusters(job: Job) -> dict[str, Any]:
         model, said = found.model, _numbers(found.result)
         job.save_model("clusters", model)
     job.manifest.metrics["clusters"] = said
-    labels = model.predict(embedding)
+    labels, sure = model.predict(embedding), model.confidence(embedding)
     scores = outlier_scores(embedding, random_state=seed)
-    job.save_columns(cluster=labels.astype(np.int32), outlier=scores.astype(np.float32))
+    job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
     return {"said": said["sentences"][0]}
 
 
@@ -349,7 +350,11 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
 def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray]:
     """The pretrained eyes, their components learnt from the training images, and the place of every image."""
     model = PretrainedEncoder(
-        n_components=N_COMPONENTS, device=job.settings.device, random_state=job.settings.random_state
+        views=next((views for most, views in LOOKS if len(job.images) <= most), 1),
+        n_components=N_COMPONENTS,
+        whiten=WHITEN,
+        device=job.settings.device,
+        random_state=job.settings.random_state,
     )
     learnt = model.fit_transform(job.images[job.train])
     vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)

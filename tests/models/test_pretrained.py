@@ -74,6 +74,16 @@ def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> N
     assert torch.equal(pretrained._zoomed(x, 0.5, 4), x[:, :, 2:6, 2:6])
 
 
+def test_what_is_turned_looks_the_same_to_eyes_that_know_no_up() -> None:
+    images = synthetic_images(3, size=64, channels=3)
+    features = PretrainedEncoder(image_size=64, turned=True).fit_transform(images)
+    quarter = PretrainedEncoder(image_size=64, turned=True).fit_transform(np.rot90(images, axes=(1, 2)))
+    upright = PretrainedEncoder(image_size=64).fit(images)
+    np.testing.assert_allclose(features, quarter, atol=1e-5)
+    moved = np.linalg.norm(upright.transform(images) - upright.transform(np.rot90(images, axes=(1, 2))), axis=1)
+    assert moved.min() > 0.05
+
+
 @pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
 def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
     images = synthetic_images(60, size=24, channels=3)

@@ -40,7 +40,8 @@ def test_a_forced_number_is_kept_and_labels_come_with_confidence_and_medoids(rng
     assert found.labels[found.medoids].tolist() == [0, 1, 2, 3]
     for k, medoid in enumerate(found.medoids):
         members = np.flatnonzero(found.labels == k)
-        assert medoid == members[((X[members] - found.model.cluster_centers_[k]) ** 2).sum(1).argmin()]
+        far = ((X[members] - found.model.cluster_centers_[k]) @ found.model.axes_) ** 2
+        assert medoid == members[far.sum(1).argmin()]
     assert found.result.panels == []
 
 

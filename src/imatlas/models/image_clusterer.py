@@ -1,17 +1,21 @@
-"""Groups of images in an embedding: k-means that the graph of neighbours helps to start, and what tells groups apart.
+"""Groups of images in an embedding: compact ones that leave neighbours together, told apart by their own axes.
 
-    1. k-means from random starts, and from one start that UMAP proposes; the lowest inertia wins.
-    2. Axes along which the groups differ most, against how they spread in themselves; k-means along these; again.
+    1. k-means from many random starts, and from one that a layout of the graph of neighbours proposes.
+    2. Each is refined: the axes along which its groups differ most, k-means along these, and again until labels rest.
+    3. Of those that then divide the graph about as well as the best (its modularity), the most compact start is kept.
 
 McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". A layout that
-keeps neighbours together pulls groups apart, and k-means finds them there; but its own distances mean little, so here
-it only says where to start. Of 1,053 shop photographs in 43 kinds the inertia fell by 2 % below the best of 24 random
-starts and the normalised mutual information rose from 0.74 to 0.80; of satellite pictures and clothes random starts
-were better, and are then kept.
+keeps neighbours together pulls groups apart, and k-means finds them there; but its own distances mean little, so it
+only proposes. Newman, M. and Girvan, M. (2004), "Finding and evaluating community structure in networks": modularity.
 
 Ding, C. and Li, T. (2007), "Adaptive dimension reduction using discriminant analysis and k-means clustering", ICML: the
 axes are those of Fisher's discriminant for the groups found so far, w that maximise (w' B w) / (w' W w) with the
 covariances B between and W within groups (equations 3 and 7), W shrunken as Ledoit and Wolf (2004) do.
+
+Over three seeds each, the grouping of lowest inertia alone agreed with the kinds of 1,053 shop photographs for a
+normalised mutual information of 0.75 to 0.81, the one of highest modularity alone with those of clothes for 0.68 to
+0.72 of the images; both together for 0.81 to 0.82, and for 0.76 to 0.77. The discriminant criterion tr(W^-1 B) in their
+place chose groupings with a few far images of their own: 0.74 to 0.81, and 0.59 to 0.68.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.base import ClusterMixin
+from scipy.sparse import csr_array
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from imatlas import models
@@ -31,15 +36,21 @@ from imatlas.errors import InputError
 from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.lloyd import lloyd, moved_centers
-from imatlas.nearest import as_tensor, k_nearest, nearest, nearest_index
+from imatlas.nearest import as_tensor, k_nearest, nearest_index
 
 MOST_ROWS = 4000
 """Rows that the number of clusters is read from, a random sample where there are more."""
 
 MOST_CLUSTERS = 100
 
-LAYOUT_ROWS = 10_000
-"""Rows that are laid out to find a start, a random sample where there are more."""
+SLACK = 0.03
+"""Groupings whose modularity, once refined, is so much below the best, as a share of it, divide the graph as well."""
+
+TRIED_ROWS = 5000
+"""Rows on which starts are found and compared, a random sample where there are more."""
+
+LAYOUT_NEIGHBORS, LAYOUT_AXES = 10, 10
+"""Neighbours that the layout keeps together, and its dimensions."""
 
 FEWEST_TO_LAY_OUT = 100
 """Rows below which random starts find all there is."""
@@ -73,7 +84,7 @@ class Proposal:
 
 
 @estimator
-class ImageClusterer(ClusterMixin, Estimator):
+class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
     """Group the rows of an embedding of images, without labels, into a given number of clusters or one that is found.
 
     Labels are numbered by size: cluster 0 is the largest. New rows fall on the clusters that were found. Time grows
@@ -94,7 +105,7 @@ class ImageClusterer(ClusterMixin, Estimator):
     proposal_ : dict of lists, or None
         `candidates` and their `modularities`, where the number of clusters was to be found.
     started_from_ : {'random', 'neighbours'}
-        The kind of start that led to the lowest inertia.
+        The kind of start that led to the grouping that was kept.
 
     Examples
     --------
@@ -108,8 +119,7 @@ class ImageClusterer(ClusterMixin, Estimator):
     n_clusters: Annotated[int | None, Field(ge=1, description="how many; None: found from the graph of neighbours")] = (
         None
     )
-    n_init: Annotated[int, Field(ge=1, description="random starts of k-means; the best is kept")] = 20
-    n_neighbors: Annotated[int, Field(ge=2, description="neighbours that the layout for one more start keeps")] = 10
+    n_init: Annotated[int, Field(ge=1, description="random starts of k-means")] = 30
     refine: Annotated[bool, Field(description="group anew along the axes that tell the groups apart")] = True
     random_state: Seed = 0
 
@@ -137,10 +147,7 @@ class ImageClusterer(ClusterMixin, Estimator):
         self.proposal_: dict[str, list[Any]] | None = None
         if found:
             self.proposal_ = {"candidates": found.candidates, "modularities": found.modularities}
-        labels, self.started_from_ = self._first_groups(X, k, seed)
-        self.axes_ = np.eye(X.shape[1], dtype=np.float32)
-        if self.refine and k > 1 and len(X) >= FEWEST_A_GROUP * k:
-            labels, self.axes_ = _refined(X, labels, k)
+        labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed)
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
         self.labels_, self.n_clusters_ = labels, k
         self.cluster_centers_ = _means(X, labels, k)
@@ -198,16 +205,22 @@ class ImageClusterer(ClusterMixin, Estimator):
         groups = fcluster(merges, n_groups, "maxclust")
         return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
-    def _first_groups(self, X: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, str]:
-        """The labels (n_samples,) of lowest inertia, and where the centers started."""
-        kmeans = partial(models.model_class("kmeans"), n_clusters=k, random_state=seed)
-        best = kmeans(n_init=self.n_init).fit(X)
-        if k == 1 or len(X) < max(FEWEST_TO_LAY_OUT, 2 * k):
-            return best.labels_, "random"
-        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:LAYOUT_ROWS])
-        proposed = kmeans(n_init=self.n_init).fit(layout(X[rows], self.n_neighbors, seed)).labels_
-        labels, inertia = _moved(as_tensor(X), _means(X[rows], proposed, k))
-        return (labels, "neighbours") if inertia < best.inertia_ else (best.labels_, "random")
+    def _best_groups(self, X: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """Labels (n_samples,), the axes that tell them apart, and the kind of start that led there."""
+        kmeans = partial(models.model_class("kmeans"), n_clusters=k)
+        if not self.refine or k == 1 or len(X) < FEWEST_A_GROUP * k:
+            model = kmeans(n_init=self.n_init, random_state=seed).fit(X)
+            return model.labels_, np.eye(X.shape[1], dtype=np.float32), "random"
+        few = X[np.random.default_rng(seed).permutation(len(X))[:TRIED_ROWS]]
+        tried = [(kmeans(random_state=seed + i).fit(few).labels_, "random") for i in range(self.n_init)]
+        if len(few) >= FEWEST_TO_LAY_OUT:
+            laid_out = kmeans(n_init=self.n_init, random_state=seed).fit(layout(few, seed)).labels_
+            tried.append((_moved(as_tensor(few), _means(few, laid_out, k)), "neighbours"))
+        neighbors = graph(few)
+        divided = np.array([modularity(neighbors, _refined(few, labels, k)[0]) for labels, _ in tried])
+        near = np.flatnonzero(divided >= divided.max() - SLACK * abs(divided.max()))
+        labels, kind = tried[min(near, key=lambda i: _inertia(few, tried[i][0], k))]
+        return *_refined(X, _moved(as_tensor(X), _means(few, labels, k)), k), kind
 
     def _agreement(self, X: np.ndarray, labels: np.ndarray, own: np.ndarray) -> np.ndarray:
         k = min(N_VOTES, len(self.references_) - 1)
@@ -220,6 +233,15 @@ class ImageClusterer(ClusterMixin, Estimator):
         self._check_fitted()
         return validate_data(self, X, dtype=np.float32, order="C", reset=False)
 
+    @property
+    def _n_features_out(self) -> int:
+        return self.axes_.shape[1]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     def _along_axes(self, X: np.ndarray) -> torch.Tensor:
         return as_tensor(X) @ as_tensor(self.axes_)
 
@@ -227,10 +249,9 @@ class ImageClusterer(ClusterMixin, Estimator):
 def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Proposal:
     """Choose the number for which k-means divides the graph of nearest neighbours best (highest modularity).
 
-    The graph links each of at most 4,000 images to its n / 200 nearest others (at least 5, at most 20): few links in a
-    small set let small groups be seen. Candidates are all numbers to 12, then steps of 1/8, up to n / 10 and at most
-    100; the search ends early once the modularity is 5 % below its best at twice the best number. Some structure is
-    always assumed: 1 is proposed for fewer than 20 images only.
+    At most 4,000 images are linked as `graph` does. Candidates are all numbers to 12, then steps of 1/8, up to n / 10
+    and at most 100; the search ends early once the modularity is 5 % below its best at twice the best number. Some
+    structure is always assumed: 1 is proposed for fewer than 20 images only.
 
     Parameters
     ----------
@@ -244,15 +265,13 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
     if n > MOST_ROWS:
         rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_ROWS, replace=False))
         embedding, n = embedding[rows], MOST_ROWS
-    data = as_tensor(embedding)
-    n_neighbors = int(np.clip(n // 200, 5, 20))
-    neighbors = k_nearest(data, data, n_neighbors, exclude_self=torch.arange(n))[0].numpy()
+    neighbors = graph(embedding)
     kmeans = models.model_class("kmeans")
     tried: list[int] = []
     found: list[float] = []
     k = 2
     while k <= min(MOST_CLUSTERS, n // 10):
-        model = kmeans(n_clusters=k, n_init=2, max_iter=50, tol=1e-3, random_state=random_state).fit(embedding)
+        model = kmeans(n_clusters=k, n_init=5, max_iter=50, tol=1e-3, random_state=random_state).fit(embedding)
         tried.append(k)
         found.append(modularity(neighbors, model.labels_))
         best = int(np.argmax(found))
@@ -262,7 +281,17 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
     return Proposal(tried[int(np.argmax(found))], tried, found)
 
 
-def layout(X: np.ndarray, n_neighbors: int, seed: int, n_axes: int = 10) -> np.ndarray:
+def graph(X: np.ndarray) -> np.ndarray:
+    """The n / 200 nearest others of each row (n_samples, n_neighbors), at least 5 and at most 20.
+
+    Few links in a small set let small groups be seen.
+    """
+    data = as_tensor(X)
+    n_neighbors = min(int(np.clip(len(X) // 200, 5, 20)), len(X) - 1)
+    return k_nearest(data, data, n_neighbors, exclude_self=torch.arange(len(X)))[0].numpy()
+
+
+def layout(X: np.ndarray, seed: int) -> np.ndarray:
     """Rows laid out by UMAP so that neighbours stay together (n_samples, n_axes) float32; one seed, one layout."""
     import warnings
 
@@ -271,8 +300,8 @@ def layout(X: np.ndarray, n_neighbors: int, seed: int, n_axes: int = 10) -> np.n
         from umap import UMAP
 
         model = UMAP(
-            n_neighbors=min(n_neighbors, len(X) - 1),
-            n_components=min(n_axes, len(X) - 2),
+            n_neighbors=LAYOUT_NEIGHBORS,
+            n_components=LAYOUT_AXES,
             min_dist=0.0,
             random_state=seed % 2**32,
             n_jobs=1,
@@ -281,18 +310,27 @@ def layout(X: np.ndarray, n_neighbors: int, seed: int, n_axes: int = 10) -> np.n
 
 
 def _means(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """The mean of the rows of each label (k, n_features) float32, none of which is without rows."""
-    return np.stack([X[labels == i].mean(axis=0, dtype=np.float64) for i in range(k)]).astype(np.float32)
+    """The mean of the rows of each label (k, n_features) float32; where it has none, as among equal rows, of all."""
+    counts = np.bincount(labels, minlength=k)
+    member = csr_array((np.ones(len(X)), labels, np.arange(len(X) + 1)), shape=(len(X), k))
+    means = (member.T @ X) / np.maximum(counts, 1)[:, None]
+    means[counts == 0] = X.mean(axis=0, dtype=np.float64)
+    return means.astype(np.float32)
 
 
-def _moved(rows: torch.Tensor, centers: np.ndarray) -> tuple[np.ndarray, float]:
-    """Labels and inertia of rows once these centers have moved to where they rest."""
+def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:
+    """Labels of rows once these centers have moved to where they rest."""
     weights = torch.ones(len(rows))
     resting, _ = lloyd(rows, weights, as_tensor(centers), 300, 0.0, lambda c: nearest_index(rows, c))
-    labels, squared = nearest(rows, resting)
+    labels = nearest_index(rows, resting)
     if len(labels.unique()) < len(resting):  # one was emptied by the last move
         labels = nearest_index(rows, moved_centers(rows, weights, labels, resting))
-    return labels.numpy(), float(squared.double().sum())
+    return labels.numpy()
+
+
+def _inertia(X: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Sum of squared distances of rows to the mean of their label."""
+    return float(((X - _means(X, labels, k)[labels]).astype(np.float64) ** 2).sum())
 
 
 def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +341,7 @@ def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.
         if found is None:
             break
         thrown = X @ found
-        moved, _ = _moved(as_tensor(thrown), _means(thrown, labels, k))
+        moved = _moved(as_tensor(thrown), _means(thrown, labels, k))
         if len(np.unique(moved)) < k:
             break
         axes, rested, labels = found, np.array_equal(moved, labels), moved
@@ -313,8 +351,10 @@ def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 
 def _discriminant_axes(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray | None:
-    """Fisher's axes of the groups (n_features, n_axes) float32, in which each group has deviation 1; None where the
-    groups have no spread."""
+    """Fisher's axes of the groups (n_features, n_axes) float32, in which each group has deviation 1 on average.
+
+    None where the groups have no spread.
+    """
     from scipy.linalg import eigh
     from sklearn.covariance import ledoit_wolf_shrinkage
 
@@ -338,6 +378,7 @@ def _ward(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The merges of clusters, as `scipy.cluster.hierarchy.linkage` gives them, of clusters that have sizes."""
     n = len(centers)
     place, weight = {i: centers[i] for i in range(n)}, {i: float(sizes[i]) for i in range(n)}
+    members = dict.fromkeys(range(n), 1)
     merges = np.empty((n - 1, 4))
     for step in range(n - 1):
         alive = sorted(place)
@@ -346,7 +387,8 @@ def _ward(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         np.fill_diagonal(cost, np.inf)
         a, b = sorted(alive[i] for i in np.unravel_index(cost.argmin(), cost.shape))
         total = weight[a] + weight[b]
-        merges[step] = a, b, np.sqrt(2 * cost.min()), total
+        members[n + step] = members[a] + members[b]
+        merges[step] = a, b, np.sqrt(2 * cost.min()), members[n + step]
         place[n + step] = (place.pop(a) * weight[a] + place.pop(b) * weight[b]) / total
         weight[n + step] = total
     return merges

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TASKS: dict[str, str] = {
     "check": "check:check",
+    "embed": "embed:choose_eyes",
     "map": "map:fit_map",
     "regions": "regions:regions",
     "cluster": "cluster:cluster",
