@@ -14,7 +14,7 @@ from PIL import Image
 
 import imatlas as ia
 from imatlas.cli import main
-from imatlas.errors import InputError, ParameterError
+from imatlas.errors import ArtifactError, InputError, ParameterError
 from tests.test_learning import write_patches
 
 VERBS = (
@@ -96,6 +96,33 @@ def test_info_table_and_search(atlas, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert main(["search", str(atlas), "coins-0001.png", "-k", "4", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
+    opened = ia.load(atlas)
+    table = tmp_path / "clusters.csv"
+    assert main(["clusters", str(atlas), "--groups", "1", "-o", str(table)]) == 0
+    told = capsys.readouterr().out
+    assert "most typical" in told
+    assert "group" in told
+    rows = table.read_text().splitlines()
+    assert rows[0].replace('"', "") == "key,cluster,confidence"
+    assert [int(row.split(",")[1]) for row in rows[1:]] == opened.rows["cluster"].tolist()
+    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx(opened.rows["confidence"].tolist(), abs=1e-6)
+    assert main(["clusters", str(atlas), "--clusters", "3", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row[1] for row in said["clusters"]] == sorted((row[1] for row in said["clusters"]), reverse=True)
+    assert (len(said["clusters"]), sum(row[1] for row in said["clusters"])) == (3, len(opened))
+    assert opened.rows["key"][opened.clusters().medoids[0]] in opened.rows["key"][opened.rows["cluster"] == 0]
+    assert main(["clusters", str(atlas), "--groups", "999"]) == 1
+    assert "clusters to merge" in capsys.readouterr().err
+
+
+def test_an_atlas_of_clusters_that_tell_no_confidence_says_so(atlas):
+    opened = ia.load(atlas)
+    opened._models["clusters"] = ia.KMeans(n_clusters=2).fit(opened.embedding)
+    with pytest.raises(ArtifactError, match="older imatlas"):
+        opened.clusters()
 
 
 def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_path, capsys):

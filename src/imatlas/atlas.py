@@ -12,16 +12,19 @@ import pyarrow as pa
 
 from imatlas import artifact, story
 from imatlas.drawing import Outline, Show, draw_map
-from imatlas.errors import InputError
+from imatlas.errors import ArtifactError, InputError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.manifest import Manifest
+from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
+from imatlas.tasks.cluster import Clusters, describe
+from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, rebuilder_of
 from imatlas.tasks.score import score as score_generator
@@ -152,6 +155,32 @@ class Atlas:
                 "closer_than": closer[keep],
             }
         )
+
+    def clusters(self, n_clusters: int | None = None, *, groups: int | None = None) -> Clusters:
+        """The clusters of the images: `labels`, `confidence` and `medoids`, one a row of the table; and in words.
+
+        Parameters
+        ----------
+        n_clusters : int, optional
+            Group the embedding anew into so many, for this answer alone. None: the clusters of the atlas.
+        groups : int, optional
+            Tell, too, which of so many groups of clusters each is in.
+
+        Returns
+        -------
+        imatlas.tasks.cluster.Clusters
+        """
+        model = self.model("clusters")
+        if not isinstance(model, ImageClusterer) and n_clusters is None:
+            raise ArtifactError(
+                f"'{self.folder}' was grouped by an older imatlas that did not tell how sure a cluster is; ask for "
+                "n_clusters, or learn the atlas again with --overwrite."
+            )
+        if n_clusters is not None:
+            seed = self.manifest.settings["random_state"]
+            train = self.embedding[~self.rows["held_out"].astype(bool)]
+            model = group(train, n_clusters=n_clusters, random_state=seed).model
+        return describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
 
     @cached_property
     def places(self) -> Places:

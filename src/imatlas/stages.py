@@ -26,6 +26,7 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
+from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
@@ -246,10 +247,10 @@ def clusters(job: Job) -> dict[str, Any]:
     """Group the embedding, and score how odd each image is."""
     embedding = job.table.vectors("embedding")
     seed = job.settings.random_state
-    if "clusters" in job.manifest.models:
-        model = job.model("clusters")
+    model = job.model("clusters") if "clusters" in job.manifest.models else None
+    if isinstance(model, ImageClusterer):
         said = job.manifest.metrics["clusters"]
-    else:
+    else:  # nothing was grouped yet, or by what tells no confidence
         found = cluster(embedding[job.train], n_clusters=job.settings.clusters, random_state=seed)
         model, said = found.model, _numbers(found.result)
         job.save_model("clusters", model)

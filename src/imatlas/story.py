@@ -147,15 +147,18 @@ def clusters(atlas: Atlas) -> Result:
     ]:
         members = np.flatnonzero(rows["cluster"] == label)
         typical = _by_distance(atlas.embedding, members, model.cluster_centers_[label])[:TYPICAL]
+        sure = f", {rows['confidence'][members].mean():.0%} sure" if "confidence" in rows else ""
         panels.append(
             ImageGrid(
-                title=f"Cluster {label}: {count:,} images",
+                title=f"Cluster {label}: {count:,} images{sure}",
                 images=_small(atlas, typical),
                 alt=f"The {len(typical)} most typical images of cluster {label}.",
             )
         )
     said = atlas.manifest.metrics.get("clusters", {})
     sentences = list(said.get("sentences", []))
+    if "confidence" in rows:
+        sentences.append("How sure a cluster is: the mean share of an image's nearest images that are in it too.")
     if len(labels) > MOST_CLUSTERS:
         sentences.append(f"The {MOST_CLUSTERS} largest of {len(labels):,} clusters are shown.")
     return Result("clusters", "Clusters", sentences, said.get("metrics", {}), panels, protocol=said.get("protocol", ""))

@@ -167,6 +167,37 @@ def table(
         print(f"Table: {output} ({len(rows):,} rows)")
 
 
+@app.command(epilog="Example: imatlas clusters photos.atlas --groups 5")
+def clusters(
+    atlas: AtlasFolder,
+    n_clusters: Annotated[
+        int | None, typer.Option("--clusters", min=1, help="group anew into so many  [default: those of the atlas]")
+    ] = None,
+    groups: Annotated[
+        int | None, typer.Option("--groups", min=1, help="merge the clusters into so many groups, and tell which")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="each image's cluster: a .csv, .parquet or .json file"),
+    ] = None,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say what clusters there are: size, how sure, and the most typical image of each."""
+    import pyarrow as pa
+
+    if output is not None:
+        refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    found = opened.clusters(n_clusters, groups=groups)
+    tell(found.result, json_)
+    if output is not None:
+        columns = {"key": opened.rows["key"].tolist(), "cluster": found.labels, "confidence": found.confidence}
+        write_table(pa.table(columns), output)
+    if output is not None and not json_:
+        print(f"Table: {output} ({len(opened):,} rows)")
+
+
 @app.command(epilog="Example: imatlas search photos.atlas query.jpg -k 10")
 def search(
     atlas: AtlasFolder,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from imatlas.models.image_clusterer import N_VOTES, ImageClusterer, Proposal, propose_n_clusters
-from imatlas.result import Curve, Result
+from imatlas.nearest import as_tensor, nearest_index
+from imatlas.result import Curve, DataTable, Result
 
-__all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "propose_n_clusters"]
+__all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]
 
 UNSURE = 0.5
 """Confidence below which an image is called unsure: most images near it are in other clusters."""
@@ -83,6 +85,59 @@ def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_stat
         tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
         _tell_number(result, Proposal(model.n_clusters_, tried, found))
     return Clusters(model, model.labels_, model.confidence_, model.medoids_, result)
+
+
+def describe(
+    model: ImageClusterer, embedding: np.ndarray, keys: Sequence[str], *, n_groups: int | None = None
+) -> Clusters:
+    """Which cluster each row of an embedding is in, and what is in each cluster.
+
+    Parameters
+    ----------
+    model : ImageClusterer
+        Fitted to these rows, or to others of the same embedding.
+    embedding : ndarray (n_samples, n_features)
+    keys : sequence of str
+        The name of each row.
+    n_groups : int, optional
+        Tell, too, which of so many groups of clusters each is in; see `ImageClusterer.coarse`.
+
+    Returns
+    -------
+    Clusters
+        With a table of one row a cluster, the largest first, in its result.
+    """
+    labels, sure = model.predict(embedding), model.confidence(embedding)
+    k = model.n_clusters_
+    along, centers = model.transform(embedding), model.transform(model.cluster_centers_)
+    medoids = nearest_index(as_tensor(centers), as_tensor(along)).numpy()
+    sizes = np.bincount(labels, minlength=k)
+    mean_sure = np.bincount(labels, weights=sure, minlength=k) / np.maximum(sizes, 1)
+    coarse = model.coarse(n_groups) if n_groups else None
+    rows = [
+        (i, *([int(coarse[i])] if coarse is not None else []), int(sizes[i]), float(mean_sure[i]), keys[medoids[i]])
+        for i in np.argsort(-sizes, kind="stable").tolist()
+    ]
+    unsure = int((sure < UNSURE).sum())
+    result = Result(
+        "clusters",
+        "Clusters",
+        [
+            f"{len(labels):,} images in {k} clusters of {sizes.min():,} to {sizes.max():,}.",
+            f"{unsure:,} are unsure: most of the {N_VOTES} images nearest to them are in other clusters.",
+        ],
+        {"n_clusters": k, "confidence": float(sure.mean()), "unsure": unsure},
+        [
+            DataTable(
+                title="Clusters",
+                columns=("cluster", *(["group"] if coarse is not None else []), "images", "confidence", "most typical"),
+                rows=rows,
+            )
+        ],
+        data={"clusters": [list(row) for row in rows]},
+        protocol=f"confidence: share of an image's {N_VOTES} nearest ones that are in its cluster",
+    )
+    return Clusters(model, labels, sure, medoids, result)
 
 
 def _tell_number(result: Result, proposal: Proposal) -> None:
