@@ -6,6 +6,7 @@ from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.learning import learn as learn
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
+from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
@@ -18,6 +19,7 @@ from imatlas.models.vae import VAE as VAE
 __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
+    "FewLabelsClassifier",
     "FlowMatching",
     "GAN",
     "ImageClusterer",

@@ -16,6 +16,7 @@ import imatlas
 from imatlas.errors import InputError, ParameterError
 from imatlas.metrics.topology import are_neighbors
 from imatlas.models.kmeans import KMeans
+from imatlas.models.labels import folds_of
 from imatlas.models.som import SOM
 from imatlas.models.som_classifier import ALPHAS, NEAREST, TOUCH, SOMClassifier
 from tests.sklearn_checks import run_checks
@@ -130,10 +131,8 @@ def test_the_accuracy_leaves_a_fold_out_of_everything(blobs):
     X, y = blobs
     some = few_labels(y, 4, np.random.default_rng(1))
     model = SOMClassifier(alpha=0.9, n_folds=4, random_state=7).fit(X, some)
-    from imatlas.models.som_classifier import _folds
-
     rows = np.flatnonzero(some >= 0)
-    folds = _folds(some[rows], 4, 7)
+    folds = folds_of(some[rows], 4, 7)
     right = 0
     for f in range(4):
         left = some.copy()

@@ -10,6 +10,7 @@ MODELS: dict[str, str] = {
     "kmeans": "kmeans:KMeans",
     "image_clusterer": "image_clusterer:ImageClusterer",
     "som_classifier": "som_classifier:SOMClassifier",
+    "few_labels": "few_labels:FewLabelsClassifier",
     "autoencoder": "autoencoder:Autoencoder",
     "vae": "vae:VAE",
     "gan": "gan:GAN",

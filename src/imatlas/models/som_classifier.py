@@ -27,14 +27,13 @@ from pydantic import Field
 from scipy.linalg import solve
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin, clone
-from sklearn.model_selection import StratifiedKFold
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, validate_data
 
 from imatlas import models
 from imatlas.errors import InputError, ParameterError
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.labels import folds_of, split_labels
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """What alpha is chosen from."""
@@ -119,7 +118,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
-        known, labels = _split_labels(y, type(self).__name__)
+        known, labels = split_labels(y, type(self).__name__)
         check_consistent_length(X, known)
         if not len(labels):
             raise InputError("No row has a label: all of 'y' is -1, NaN or None. Label some rows of each class.")
@@ -128,7 +127,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
         member = _memberships(self.som_, X)
         links = _links(member, self.som_)
         labelled = member[np.flatnonzero(known)]
-        folds = _folds(codes, self.n_folds, self._seed())
+        folds = folds_of(codes, self.n_folds, self._seed())
         self.n_labelled_, self.n_folds_ = len(codes), int(folds.max()) + 1
         alphas = ALPHAS if self.alpha is None else (float(self.alpha),)
         fields = [_spread(links, alpha, labelled, codes, folds) for alpha in alphas]
@@ -152,7 +151,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of rows that are right; rows without a label do not count, and NaN where all are such."""
-        known, labels = _split_labels(y, type(self).__name__)
+        known, labels = split_labels(y, type(self).__name__)
         right = self.predict(X)[known] == labels
         weights = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(right, weights=weights)) if len(right) else math.nan
@@ -165,42 +164,6 @@ class SOMClassifier(ClassifierMixin, Estimator):
                 f"The 'som' parameter of {type(self).__name__} must be a SOM or None. Got {self.som!r} instead."
             )
         return som if hasattr(som, "codebook_") else clone(som).fit(X)
-
-
-def _split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows have a label (n_samples,) bool, and the labels of those, of the narrowest dtype that holds them."""
-    if y is None:
-        raise InputError(
-            f"{name} requires y to be passed, but the target y is None: give each row its class, or -1 where it is "
-            "not known."
-        )
-    y = column_or_1d(y, dtype=None if hasattr(y, "dtype") else _dtype_of(y), warn=True)
-    if y.dtype.kind == "f":
-        assert_all_finite(y, allow_nan=True, input_name="y")
-    if y.dtype.kind == "O":
-        known = np.array([not (value is None or value != value or _is_minus_one(value)) for value in y], dtype=bool)
-    elif y.dtype.kind in "US":
-        known = np.ones(len(y), dtype=bool)
-    else:
-        known = (y == y) & (y != -1)
-    labels = y[known]
-    if y.dtype.kind == "O":
-        if len({isinstance(value, str) for value in labels}) > 1:
-            raise InputError("The labels in 'y' must be all text or all numbers. Got both; turn one into the other.")
-        labels = np.array(labels.tolist())
-    if len(labels):
-        check_classification_targets(labels)
-    return known, labels
-
-
-def _dtype_of(y: Any) -> type | None:
-    """`object` for a sequence that mixes kinds, where NumPy would turn numbers and None into text; else None."""
-    kinds = {type(value) for value in y} if hasattr(y, "__iter__") else set()
-    return object if len(kinds) > 1 and (str in kinds or type(None) in kinds) else None
-
-
-def _is_minus_one(value: Any) -> bool:
-    return not isinstance(value, str | bytes) and value == -1
 
 
 def _memberships(som: Any, X: np.ndarray) -> csr_array:
@@ -235,20 +198,6 @@ def _links(member: csr_array, som: Any) -> np.ndarray:
     links[cell, table[cell, slot]] += TOUCH
     root = np.sqrt(np.maximum(links.sum(axis=1), 1e-30))
     return links / root[:, None] / root
-
-
-def _folds(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each labelled row (n_labelled,), stratified; -1 for rows that are the only ones of their class."""
-    folds = np.full(len(codes), -1)
-    counts = np.bincount(codes)
-    tested = np.flatnonzero(counts[codes] > 1)
-    if len(tested):
-        splitter = StratifiedKFold(min(n_folds, int(counts.max())), shuffle=True, random_state=seed)
-        with warnings.catch_warnings():  # classes with fewer rows than folds are missing from some: meant so
-            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-            for fold, (_, rows) in enumerate(splitter.split(tested, codes[tested])):
-                folds[tested[rows]] = fold
-    return folds
 
 
 def _spread(links: np.ndarray, alpha: float, labelled: csr_array, codes: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Labels of some rows: which rows have one, and folds of those to test with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import assert_all_finite, column_or_1d
+
+from imatlas.errors import InputError
+
+
+def split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows have a label (n_samples,) bool, and the labels of those, of the narrowest dtype that holds them."""
+    if y is None:
+        raise InputError(
+            f"{name} requires y to be passed, but the target y is None: give each row its class, or -1 where it is "
+            "not known."
+        )
+    y = column_or_1d(y, dtype=None if hasattr(y, "dtype") else _dtype_of(y), warn=True)
+    if y.dtype.kind == "f":
+        assert_all_finite(y, allow_nan=True, input_name="y")
+    if y.dtype.kind == "O":
+        known = np.array([not (value is None or value != value or _is_minus_one(value)) for value in y], dtype=bool)
+    elif y.dtype.kind in "US":
+        known = np.ones(len(y), dtype=bool)
+    else:
+        known = (y == y) & (y != -1)
+    labels = y[known]
+    if y.dtype.kind == "O":
+        if len({isinstance(value, str) for value in labels}) > 1:
+            raise InputError("The labels in 'y' must be all text or all numbers. Got both; turn one into the other.")
+        labels = np.array(labels.tolist())
+    if len(labels):
+        check_classification_targets(labels)
+    return known, labels
+
+
+def _dtype_of(y: Any) -> type | None:
+    """`object` for a sequence that mixes kinds, where NumPy would turn numbers and None into text; else None."""
+    kinds = {type(value) for value in y} if hasattr(y, "__iter__") else set()
+    return object if len(kinds) > 1 and (str in kinds or type(None) in kinds) else None
+
+
+def _is_minus_one(value: Any) -> bool:
+    return not isinstance(value, str | bytes) and value == -1
+
+
+def folds_of(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """The fold of each labelled row (n_labelled,), stratified; -1 for rows that are the only ones of their class."""
+    folds = np.full(len(codes), -1)
+    counts = np.bincount(codes)
+    tested = np.flatnonzero(counts[codes] > 1)
+    if len(tested):
+        splitter = StratifiedKFold(min(n_folds, int(counts.max())), shuffle=True, random_state=seed)
+        with warnings.catch_warnings():  # classes with fewer rows than folds are missing from some: meant so
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            for fold, (_, rows) in enumerate(splitter.split(tested, codes[tested])):
+                folds[tested[rows]] = fold
+    return folds
