@@ -7,6 +7,7 @@ shops. From pixels, and from pretrained eyes that are chosen by a score without 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from benchmarks._data import eurosat, fashion_mnist, grocery
+from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery
 from benchmarks._table import save_table
 from imatlas import Images, PretrainedEncoder
 from imatlas.metrics.clustering import clustering_scores
@@ -35,6 +36,8 @@ LAID_OUT: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
 
 LARGE = 20_000
 """Images above which the layouts of rivals are drawn for one seed only, and HDBSCAN sees a sample."""
+
+SOURCE = Path(__file__).parents[1] / "src" / "imatlas"
 
 Group = Callable[[np.ndarray, int, int], np.ndarray]
 """Rows, number of groups, seed -> labels."""
@@ -78,13 +81,8 @@ def _features(name: str, images: Images, notes: list[str]) -> list[tuple[str, np
     """What the images are grouped by, and the methods for each."""
     pixels = np.asarray(images.pixels, np.float32).reshape(len(images), -1) / 255
     plane = PCA(64, svd_solver="randomized", random_state=0).fit_transform(pixels)
-    last = PretrainedEncoder(image_size=EYES_SIZE[name]).fit_transform(images)
-    began = time.perf_counter()
-    chosen = choose_eyes(images, image_size=EYES_SIZE[name])
-    found = time.perf_counter() - began
-    seen = chosen.encoder.fit_transform(images)
-    took = time.perf_counter() - began
-    notes.append(f"{name}: {chosen.why}. Choosing took {found:.0f} s, with the features of all images {took:.0f} s.")
+    eyes, seen, last, why = seen_by_eyes(name, images)
+    notes.append(why)
     ours = {
         "imatlas ImageClusterer": (_clusterer, True),
         "imatlas ImageClusterer, k found": (lambda X, k, seed: _clusterer(X, None, seed), False),
@@ -99,8 +97,30 @@ def _features(name: str, images: Images, notes: list[str]) -> list[tuple[str, np
         ("pixels", pixels, {"k-means": (_kmeans, True)}),
         ("pixels, PCA 64", plane, rivals | ours),
         ("eyes, last layer", last, {"k-means": (_kmeans, True), "UMAP + k-means": (_umap_kmeans, True)}),
-        (f"eyes for {chosen.name}", seen, rivals | ours),
+        (f"eyes for {eyes}", seen, rivals | ours),
     ]
+
+
+def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray, str]:
+    """The name of the eyes chosen for a set, what they see, what the last layer sees, and why in words.
+
+    Kept under benchmarks/.data/explore by the code of the eyes.
+    """
+    code = b"".join((SOURCE / part).read_bytes() for part in ("models/pretrained.py", "tasks/embed.py"))
+    kept = SCRATCH / "explore" / f"{name}-{hashlib.sha256(code).hexdigest()[:12]}.npz"
+    if not kept.exists():
+        last = PretrainedEncoder(image_size=EYES_SIZE[name]).fit_transform(images)
+        began = time.perf_counter()
+        chosen = choose_eyes(images, image_size=EYES_SIZE[name])
+        found = time.perf_counter() - began
+        seen = chosen.encoder.fit_transform(images)
+        took = time.perf_counter() - began
+        spent = f"Choosing took {found:.0f} s, with the features of all {took:.0f} s"
+        why = f"{name}: {chosen.why}. {spent}, {torch.get_num_threads()} threads."
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, eyes=chosen.name, seen=seen, last=last, why=why)
+    with np.load(kept) as found_before:
+        return str(found_before["eyes"]), found_before["seen"], found_before["last"], str(found_before["why"])
 
 
 def _row(group: Group, X: np.ndarray, labels: np.ndarray, k: int, known: bool, n_seeds: int) -> list[Any]:
