@@ -118,6 +118,28 @@ def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
     assert "clusters to merge" in capsys.readouterr().err
 
 
+def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, capsys):
+    opened = ia.load(atlas)
+    keys = opened.rows["key"].tolist()
+    kinds = {key: key.partition("-")[0] for key in keys}
+    few = [key for kind in sorted(set(kinds.values())) for key in [k for k in keys if kinds[k] == kind][:4]]
+    labels, table = tmp_path / "labels.csv", tmp_path / "all.csv"
+    labels.write_text("key,label\n" + "".join(f"{key},{kinds[key]}\n" for key in few))
+    assert main(["classify", str(atlas), "--labels", str(labels), "-o", str(table)]) == 0
+    told = capsys.readouterr().out
+    assert "Label these next" in told
+    rows = [line.replace('"', "").split(",") for line in table.read_text().splitlines()[1:]]
+    assert np.mean([kinds[key] == label for key, label, _ in rows]) > 0.4
+    photos = str(atlas.parent / "photos" / "c*.png")
+    new = tmp_path / "new.json"
+    assert main(["classify", str(atlas), "--labels", str(labels), "--images", photos, "-o", str(new), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["labelled"] == len(few)
+    made = json.loads(new.read_text())
+    assert {row["label"] for row in made} <= set(kinds.values())
+    assert np.mean([row["label"] == row["key"].partition("-")[0] for row in made]) > 0.4
+    assert main(["classify", str(atlas), "--labels", str(tmp_path / "none.csv")]) == 1
+
+
 def test_an_atlas_of_clusters_that_tell_no_confidence_says_so(atlas):
     opened = ia.load(atlas)
     opened._models["clusters"] = ia.KMeans(n_clusters=2).fit(opened.embedding)

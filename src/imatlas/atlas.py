@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import Result
 from imatlas.table import ImagesTable
+from imatlas.tasks.classify import Classified, classify, read_labels
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.regions import Regions, regions
@@ -181,6 +182,25 @@ class Atlas:
             train = self.embedding[~self.rows["held_out"].astype(bool)]
             model = group(train, n_clusters=n_clusters, random_state=seed).model
         return describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
+
+    def classify(self, labels: Mapping[str, str] | str | Path, *, n_next: int = 10) -> Classified:
+        """Labels for all images from those of a few, with calibrated confidence, and what to label next.
+
+        Parameters
+        ----------
+        labels : dict, or path of a CSV file with the columns key and label
+            The labels of some images, by their keys.
+        n_next : int
+            How many images to propose for labelling.
+
+        Returns
+        -------
+        imatlas.tasks.classify.Classified
+            `labels` and `confidence`, one a row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
+        """
+        known = labels if isinstance(labels, Mapping) else read_labels(labels)
+        seed = self.manifest.settings["random_state"]
+        return classify(self.embedding, self.rows["key"].tolist(), known, n_next=n_next, random_state=seed)
 
     @cached_property
     def places(self) -> Places:

@@ -198,6 +198,46 @@ def clusters(
         print(f"Table: {output} ({len(opened):,} rows)")
 
 
+@app.command(epilog="Example: imatlas classify photos.atlas --labels labels.csv -o all.csv")
+def classify(
+    atlas: AtlasFolder,
+    labels: Annotated[
+        Path, typer.Option("--labels", help="a CSV file with the columns key and label, of a few images")
+    ],
+    images: Annotated[
+        str | None,
+        typer.Option("--images", help="label these images with what was learnt, in place of those of the atlas"),
+    ] = None,
+    n_next: Annotated[int, typer.Option("--next", min=0, help="how many images to propose for labelling")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="key, label and confidence: a .csv, .parquet or .json file")
+    ] = None,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Stretch the labels of a few images over all of them, with a confidence that means what it says."""
+    import pyarrow as pa
+
+    if output is not None:
+        refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    found = opened.classify(labels, n_next=n_next)
+    columns = {"key": opened.rows["key"].tolist(), "label": found.labels.tolist(), "confidence": found.confidence}
+    if images is not None:
+        others = open_images(images, progress=not json_)
+        shares = found.model.predict_proba(opened.embed(others))
+        kinds = found.model.classes_[shares.argmax(axis=1)]
+        columns = {"key": list(others.keys), "label": kinds.tolist(), "confidence": shares.max(axis=1)}
+    rows = pa.table(columns)
+    tell(found.result, json_)
+    if output is not None:
+        write_table(rows, output)
+    if not json_:
+        print(
+            f"Table: {output} ({len(rows):,} rows)" if output else "With -o all.csv the label of each image is written."
+        )
+
+
 @app.command(epilog="Example: imatlas search photos.atlas query.jpg -k 10")
 def search(
     atlas: AtlasFolder,

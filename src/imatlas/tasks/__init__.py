@@ -9,6 +9,7 @@ TASKS: dict[str, str] = {
     "regions": "regions:regions",
     "cluster": "cluster:cluster",
     "search": "search:search",
+    "classify": "classify:classify",
     "duplicates": "duplicates:duplicates",
     "outliers": "outliers:outlier_scores",
     "sample": "sample:write_samples",
