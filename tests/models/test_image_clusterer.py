@@ -96,6 +96,7 @@ def test_confidence_is_the_share_of_neighbours_in_the_same_cluster() -> None:
     for i in (0, 50, 199):
         others = np.argsort(((X - X[i]) ** 2).sum(1), kind="stable")[1:16]
         assert model.confidence_[i] == pytest.approx((model.labels_[others] == model.labels_[i]).mean())
+    assert np.array_equal(model.confidence(X), model.confidence_)  # no row votes for itself
     between = model.cluster_centers_.mean(0, keepdims=True)
     far = np.array([[-3.0, 0.0], [6.0, 0.0]], np.float32)
     assert model.confidence(between)[0] < 0.8

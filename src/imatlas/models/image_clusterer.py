@@ -155,9 +155,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.medoids_ = nearest_index(centers, thrown).numpy()
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:REFERENCES])
         self.references_, self.reference_labels_ = X[rows], labels[rows]
-        own = np.full(len(X), -1)
-        own[rows] = np.arange(len(rows))
-        self.confidence_ = self._agreement(X, labels, own)
+        self.confidence_ = self._agreement(X, labels)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -171,7 +169,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def confidence(self, X: Any) -> np.ndarray:
         """How sure the cluster of each row is: the share of its nearest known rows that are in it.
 
-        The 15 nearest of at most 8,192 rows of `fit` vote; a row does not vote for itself where it is given to `fit`.
+        The 15 nearest of at most 8,192 rows of `fit` vote. A row that is one of these does not vote for itself.
 
         Returns
         -------
@@ -179,7 +177,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             1 amid a cluster, about 0.5 on the border of two.
         """
         rows = self._rows(X)
-        return self._agreement(rows, self.predict(rows), np.full(len(rows), -1))
+        return self._agreement(rows, self.predict(rows))
 
     def coarse(self, n_groups: int) -> np.ndarray:
         """Merge clusters into fewer groups, the nearest first (Ward 1963, weighed by size), and return those.
@@ -222,12 +220,15 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         labels, kind = tried[min(near, key=lambda i: _inertia(few, tried[i][0], k))]
         return *_refined(X, _moved(as_tensor(X), _means(few, labels, k)), k), kind
 
-    def _agreement(self, X: np.ndarray, labels: np.ndarray, own: np.ndarray) -> np.ndarray:
+    def _agreement(self, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The share (n_samples,) of the nearest references that have the label of a row, itself left out."""
         k = min(N_VOTES, len(self.references_) - 1)
         if k < 1:
             return np.ones(len(X), np.float32)
-        near = k_nearest(as_tensor(self.references_), as_tensor(X), k, exclude_self=torch.from_numpy(own))[0].numpy()
-        return (self.reference_labels_[near] == labels[:, None]).mean(axis=1, dtype=np.float32)
+        near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k + 1)
+        own = (squared[:, 0] == 0).numpy()
+        alike = self.reference_labels_[near.numpy()] == labels[:, None]
+        return np.where(own, alike[:, 1:].mean(axis=1), alike[:, :-1].mean(axis=1)).astype(np.float32)
 
     def _rows(self, X: Any) -> np.ndarray:
         self._check_fitted()
