@@ -60,9 +60,9 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     and finds photographs a little better than the plain features.
 
     For grouping, `n_components=128, whiten=0.5` is the best known: with many layers, and `turned` where pictures have
-    no up, groups agreed with the labels of satellite pictures for 0.91 of them, on the last layer for 0.75. Where what
-    matters fills a part of each photograph, look at the last layer from near too (`views=3`): the normalised mutual
-    information with the 43 kinds of 1,053 shop photographs rose from 0.76 to 0.81.
+    no up, k-means agreed with the labels of satellite pictures for 0.87 of them, on the plain last layer for 0.68.
+    Where what matters fills a part of each photograph, look at the last layer from near too (`views=3`): with the 43
+    kinds of 1,053 shop photographs the normalised mutual information of k-means rose from 0.70 to 0.75.
 
     An image is seen as 8-bit RGB of `image_size` x `image_size`: grey is repeated, opacity laid on white (on the set's
     background, for `Images`), 16-bit and float values are seen through the range of the set that `fit` saw, of many
