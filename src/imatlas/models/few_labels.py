@@ -26,11 +26,10 @@ from pydantic import Field
 from scipy.sparse import csr_array, diags_array
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
-from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.labels import folds_of, split_labels
+from imatlas.models.labels import folds_of, share_and_error, some_labels
 from imatlas.nearest import as_tensor, k_nearest
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
@@ -105,10 +104,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
-        known, labels = split_labels(y, type(self).__name__)
-        check_consistent_length(X, known)
-        if not len(labels):
-            raise InputError("No row has a label: all of 'y' is -1, NaN or None. Label some rows of each class.")
+        known, labels = some_labels(X, y, type(self).__name__)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         rows = np.flatnonzero(known)
         folds = folds_of(codes, self.n_folds, self._seed())
@@ -174,9 +170,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         n_right = sum(
             right[best(folds[tested] != fold), folds[tested] == fold].sum() for fold in range(int(folds.max()) + 1)
         )
-        likely = (n_right + 1) / (len(tested) + 2)
-        self.accuracy_ = float(n_right / len(tested))
-        self.accuracy_error_ = math.sqrt(likely * (1 - likely) / len(tested))
+        self.accuracy_, self.accuracy_error_ = share_and_error(n_right, len(tested))
         name = names[best(np.ones(len(tested), bool))]
         shares, own = tried[name][tested], (np.arange(len(tested)), codes[tested])
         credit = [np.log(_warmed(shares, t)[own]).mean() for t in TEMPERATURES]

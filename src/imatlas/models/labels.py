@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import assert_all_finite, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from imatlas.errors import InputError
+
+
+def some_labels(X: Any, y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """`split_labels` of as many rows as X has, of which at least one has a label."""
+    known, labels = split_labels(y, name)
+    check_consistent_length(X, known)
+    if not len(labels):
+        raise InputError("No row has a label: all of 'y' is -1, NaN or None. Label some rows of each class.")
+    return known, labels
+
+
+def share_and_error(n_right: float, n_tested: int) -> tuple[float, float]:
+    """The share that is right of those tested, and its standard error, which is above 0 even where all are right."""
+    likely = (n_right + 1) / (n_tested + 2)
+    return float(n_right / n_tested), math.sqrt(likely * (1 - likely) / n_tested)
 
 
 def split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:

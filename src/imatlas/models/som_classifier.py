@@ -27,13 +27,13 @@ from pydantic import Field
 from scipy.linalg import solve
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin, clone
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from imatlas import models
-from imatlas.errors import InputError, ParameterError
+from imatlas.errors import ParameterError
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.labels import folds_of, split_labels
+from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """What alpha is chosen from."""
@@ -118,10 +118,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
-        known, labels = split_labels(y, type(self).__name__)
-        check_consistent_length(X, known)
-        if not len(labels):
-            raise InputError("No row has a label: all of 'y' is -1, NaN or None. Label some rows of each class.")
+        known, labels = some_labels(X, y, type(self).__name__)
         self.som_ = self._fitted_map(X)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         member = _memberships(self.som_, X)
@@ -248,5 +245,4 @@ def _accuracy(alphas: tuple[float, ...], right: np.ndarray, n_tested: int) -> tu
     for f in range(right.shape[1]):
         others = right[:, f].sum(axis=1) - right[:, f, f]
         n_right += right[_best(alphas, others), f, f]
-    likely = (n_right + 1) / (n_tested + 2)
-    return float(n_right / n_tested), math.sqrt(likely * (1 - likely) / n_tested)
+    return share_and_error(n_right, n_tested)
