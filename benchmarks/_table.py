@@ -29,6 +29,13 @@ def save_table(
     print("\n".join(lines))
 
 
+def kept_rows(name: str, title: str) -> list[list[Any]]:
+    """The rows of a table as an earlier run left them; none where there is none, or it has another title."""
+    path = RESULTS / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return kept["rows"] if kept.get("title") == title else []
+
+
 def machine() -> str:
     """One line about the hardware and the versions that the numbers depend on."""
     parts = ", ".join(f"{part} {version(part)}" for part in ("torch", "numpy", "scikit-learn"))

@@ -5,6 +5,7 @@ network that learnt the labels of the set (`benchmarks._judge`) and that nobody 
 of their own, benchmarks/.envs/NAME, made with `python -m venv` and benchmarks/peers/NAME.txt: pythae, torchcfm, ddpm.
 
 A run is kept under benchmarks/.data/generation by its settings and its code, with a contact sheet of 64 of its images.
+With `--models`, the rows of the others stay as an earlier run of the same length left them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 
 from benchmarks._data import LABELLED, SCRATCH, Labelled, labelled
 from benchmarks._judge import Judge, judge
-from benchmarks._table import save_table
+from benchmarks._table import kept_rows, save_table
 from imatlas.metrics.generation import (
     copying_score,
     density_coverage,
@@ -83,15 +84,23 @@ def main(argv: list[str]) -> None:
         ["real images", *_real_row(features)],
         ["planted copier", *_measures(seen_by.features(copies), features), *[None] * 3, "training images and noise"],
     ]
-    for name in options.models:
-        run = _run(name, data, options)
-        row = _failed(run) if "failed" in run else _row(run, seen_by, features)
-        rows.append([f"{MODELS[name][2]} {run.get('version', '')}".strip(), *row])
-        print(rows[-1], flush=True)
-    save_table(
-        f"generation_{options.data}" + ("" if options.minutes >= 1 else "_short"),
+    table = f"generation_{options.data}" + ("" if options.minutes >= 1 else "_short")
+    title = (
         f"New images beside each other: {options.data}, {options.minutes:g} minutes of training each, "
-        f"{options.threads} threads",
+        f"{options.threads} threads"
+    )
+    before = kept_rows(table, title)
+    for name, (_, _, told) in MODELS.items():
+        if name in options.models:
+            run = _run(name, data, options)
+            row = _failed(run) if "failed" in run else _row(run, seen_by, features)
+            rows.append([f"{told} {run.get('version', '')}".strip(), *row])
+            print(rows[-1], flush=True)
+        else:
+            rows += [row for row in before if row[0].startswith(told)]
+    save_table(
+        table,
+        title,
         COLUMNS,
         rows,
         _notes(options, data, seen_by),

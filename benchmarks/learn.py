@@ -6,7 +6,6 @@ Each set goes through the `imatlas learn` command in a process of its own. Label
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,9 @@ from sklearn.metrics import normalized_mutual_info_score
 import imatlas as ia
 from benchmarks._data import fashion_mnist, grocery, grocery_labels
 from benchmarks._memory import run_measured
-from benchmarks._table import RESULTS, save_table
+from benchmarks._table import kept_rows, save_table
+
+TITLE = "The main job from cold"
 
 
 def main(argv: list[str]) -> None:
@@ -27,8 +28,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", choices=("photos", "clothes"))
     parser.add_argument("--keep", type=Path, help="a folder in which the atlases stay")
     options = parser.parse_args(argv)
-    kept = RESULTS / "learn.json"
-    before = {row[0]: row for row in json.loads(kept.read_text())["rows"]} if kept.exists() else {}
+    before = {row[0]: row for row in kept_rows("learn", TITLE)}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("photos", "clothes"):
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
                 rows.append(before[name])  # as an earlier run left it
     save_table(
         "learn",
-        "The main job from cold",
+        TITLE,
         [
             "set", "images", "budget", "wall min", "peak PSS GB", "topographic error", "QE / k-means QE",
             "MSE / PCA MSE", "kernel distance (floor)", "near copies", "clusters", "NMI with labels",

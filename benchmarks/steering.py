@@ -4,7 +4,7 @@
 
 For each seed an autoencoder learns without labels, as `learn` has it; its vectors are laid out on a map and divided
 into clusters. Then generators over the same vectors are asked for images, free or told the cell's prototype. The judge
-is that of `benchmarks.generation`. Prints two tables, `steering` and `few_steps`.
+is that of `benchmarks.generation`. Prints two tables, `steering_DATA` and `few_steps_DATA`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         f"of it; {N:,} images each. No generator saw a label.",
     ]
     save_table(
-        "steering",
+        f"steering_{options.data}",
         "Told where on the map, or not, at equal training",
         ("generator", "Fréchet", "precision", "recall", "C_T", "near copies", "by chance", "within a step of the cell",
          "of the cluster"),
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         ],
     )  # fmt: skip
     save_table(
-        "few_steps",
+        f"few_steps_{options.data}",
         "The flow in few steps",
         ("sampler", "Fréchet", "times that of 30 steps", "seconds for 64 images"),
         _merged(few),
