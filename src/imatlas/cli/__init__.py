@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import typer
 
-from imatlas.cli import look as look  # what they define, they add to the program, in this order
-from imatlas.cli import make as make
 from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError
+
+for part in ("look", "explore", "make"):  # what they define, they add to the program, in this order
+    import_module(f"imatlas.cli.{part}")
 
 
 def _one_line(error: Exception) -> str:
