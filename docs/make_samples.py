@@ -22,8 +22,9 @@ N_SHOWN = 16
 
 NAMES = {
     "real": "real, for comparison",
-    "default": "Autoencoder, sharpened",
-    "autoencoder": "Autoencoder",
+    "default": "Autoencoder, as learn has it",
+    "sharpened": "Autoencoder, sharpened",
+    "autoencoder": "Autoencoder, not sharpened",
     "flow": "FlowMatching",
     "gan": "GAN",
     "vae": "VAE, normal prior",
