@@ -12,6 +12,7 @@ from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
+from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
 from imatlas.models.som import SOM as SOM
 from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
 from imatlas.models.vae import VAE as VAE
@@ -29,6 +30,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "PretrainedEncoder",
     "SOM",
     "SOMClassifier",
+    "SelfSupervisedEncoder",
     "VAE",
     "__version__",
     "learn",

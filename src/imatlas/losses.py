@@ -111,3 +111,32 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances (N, M) between rows (N, D) and (M, D)."""
     # through a matrix product a row would have a distance to itself
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def vicreg(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What two views of the same images (N, D), (N, D) lack: sameness, spread, and variety.
+
+    Bardes, Ponce, LeCun 2022, "VICReg", eq. 1 to 4: the mean squared distance of the views; how far the deviation of
+    each feature is below 1; and the squared covariances of different features. The second keeps all images from
+    falling on one point, the third keeps features from telling the same.
+    """
+    same = (a - b).square().mean()
+    spread, variety = a.new_zeros(()), a.new_zeros(())
+    for z in (a, b):
+        z = z - z.mean(0)
+        covariance = z.T @ z / max(1, len(z) - 1)
+        spread = spread + (1 - (covariance.diagonal() + 1e-4).sqrt()).relu().mean() / 2
+        variety = variety + (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
+    return same, spread, variety
+
+
+def contrastive(a: Tensor, b: Tensor, temperature: float = 0.2) -> Tensor:
+    """How badly each view is told by its nearness to the other view of the same image, among all: (N, D), (N, D).
+
+    Chen et al. 2020, "A simple framework for contrastive learning of visual representations" (SimCLR), eq. 1.
+    """
+    z = nn.functional.normalize(torch.cat([a, b]), dim=1)
+    n = len(a)
+    nearness = (z @ z.T / temperature).fill_diagonal_(-1e9)
+    other = torch.arange(2 * n, device=z.device).roll(n)
+    return nn.functional.cross_entropy(nearness, other)

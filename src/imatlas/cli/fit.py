@@ -36,8 +36,12 @@ def _add_fit_command(name: str) -> None:
 
         source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
         size, fit = values.pop("source_size"), values.pop("source_fit")
+        preview = values.pop("preview", None)
         chosen = {key: value for key, value in values.items() if value != options[key].default}
         pictures = open_images(source, image_size=size, fit=fit, progress=True)
+        if preview is not None:
+            _write_preview(cls(**chosen), pictures, preview, overwrite)
+            return
         fit_and_save(cls(**chosen), pictures, output, overwrite=overwrite)
         print(f"Model: {output}")
         say_next(False, f'python -c "import imatlas; model = imatlas.load({str(output)!r})"')
@@ -52,6 +56,9 @@ def _add_fit_command(name: str) -> None:
         inspect.Parameter("source_size", keyword, annotation=ImageSize, default=None),
         inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
     ]
+    if hasattr(cls, "preview"):
+        option = typer.Option("--preview", help="write a .png of what it would learn from, and stop")
+        arguments.append(inspect.Parameter("preview", keyword, annotation=Annotated[Path | None, option], default=None))
     for key, parameter in options.items():
         option = typer.Option(f"--{key.replace('_', '-')}", help=parameter.description)
         kind = _as_option(parameter.type)
@@ -62,6 +69,19 @@ def _add_fit_command(name: str) -> None:
     command.__annotations__ = {a.name: a.annotation for a in arguments}
     command.__doc__ = (cls.__doc__ or "").strip().partition("\n\n")[0]
     fit_app.command(name, epilog=f"Example: imatlas fit {name} photos/ -o runs/{name}")(command)
+
+
+def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None:
+    """A row for each of a few images: the image, and the views of it that the model would learn from."""
+    from imatlas.cli.shared import refuse_existing
+    from imatlas.images.tensors import to_view
+    from imatlas.tasks.sample import write_samples
+
+    refuse_existing(path, overwrite)
+    shown, why = model.preview(images)
+    pictures = to_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
+    write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1])
+    print(f"Views: {path} (each row an image, and how it is seen)\n{why[:1].upper()}{why[1:]}.")
 
 
 def _as_option(kind: Any) -> Any:

@@ -15,6 +15,7 @@ MODELS: dict[str, str] = {
     "vae": "vae:VAE",
     "gan": "gan:GAN",
     "flow_matching": "flow_matching:FlowMatching",
+    "self_supervised": "self_supervised:SelfSupervisedEncoder",
     "pretrained": "pretrained:PretrainedEncoder",
 }
 

@@ -1,0 +1,155 @@
+"""SelfSupervisedEncoder: images to features by a network that learns from the images themselves, without labels.
+
+Two views of each image, cut, turned and lit a little differently, must come out alike, while the features of different
+images stay spread out: Bardes, Ponce, LeCun 2022, "VICReg: Variance-invariance-covariance regularization for
+self-supervised learning". Its three weights hold for every set, and it cannot collapse: features that do not vary cost
+more than views that differ. The baseline is SimCLR: Chen et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from torch import Tensor, nn
+
+from imatlas import chance
+from imatlas.batches import Batch, Data, make_batch
+from imatlas.export import Network, OnnxMixin, images_in, random_images
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_pixels
+from imatlas.losses import contrastive, vicreg
+from imatlas.models.base import estimator
+from imatlas.models.network import ImageEstimator, Size
+from imatlas.nn.looker import Looker
+from imatlas.views import Views, views_for
+
+WIDEST: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
+"""Features by the size of the network."""
+
+SAME, SPREAD, VARIETY = 25.0, 25.0, 1.0
+"""Weights of the parts of the loss, as in the paper (section 4.2)."""
+
+
+class SelfSupervisedModule(nn.Module):
+    """The network that is kept, and the projector whose outputs are compared while it learns."""
+
+    def __init__(self, shape: tuple[int, int, int], n_features: int) -> None:
+        super().__init__()
+        self.encoder = Looker(shape, n_features)
+        self.projector = nn.Sequential(
+            nn.Linear(n_features, 4 * n_features, bias=False),
+            nn.BatchNorm1d(4 * n_features),
+            nn.ReLU(),
+            nn.Linear(4 * n_features, 2 * n_features),
+        )
+
+
+@estimator
+class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
+    """Features in which images of one kind lie together, learnt from the images alone.
+
+    What a view may change is chosen for the set (`views_`, with the reason in `views_.why`): images without an up are
+    turned by any angle, things on a plain ground are seen whole, of scenes parts are seen. `preview` shows it.
+
+    An image becomes 128 numbers >= 0 (64 for `size="small"`, 256 for "large"): the channels of the last layer, each
+    averaged over the image. Missing pixels are seen as mid-grey.
+
+    Attributes
+    ----------
+    views_ : imatlas.views.Views
+        How the views differ from the images.
+
+    Examples
+    --------
+    >>> from imatlas import SelfSupervisedEncoder
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(64, size=16, random_state=0)
+    >>> model = SelfSupervisedEncoder(size="small", max_steps=5, progress=False).fit(images)
+    >>> model.transform(images).shape
+    (64, 64)
+    """
+
+    size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
+    method: Annotated[
+        Literal["vicreg", "simclr"], Field(description="how it learns: 'vicreg', or 'simclr' as the baseline")
+    ] = "vicreg"
+    turned: Annotated[
+        bool | None, Field(description="views are turned by any angle; None: where turned images look like others")
+    ] = None
+    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 256
+
+    def preview(self, images: Any, *, n_images: int = 8, n_views: int = 7) -> tuple[np.ndarray, str]:
+        """What the network would learn from: images, and views of each.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+        n_images, n_views : int
+
+        Returns
+        -------
+        pictures : array (n_images, 1 + n_views, H, W, C) of the dtype of the images
+            Each image, and its views.
+        why : str
+            What the views change, and why.
+        """
+        self._check_parameters()
+        pixels, spec = self._load(images, None)
+        seed = self._seed()
+        views = self._views(pixels, spec, seed)
+        rows = np.sort(chance.rng(seed, "preview").permutation(len(pixels))[:n_images])
+        x = make_batch(pixels[rows], spec).x
+        generator = chance.generator(seed, "preview")
+        shown = [x, *[views(x, generator) for _ in range(n_views)]]
+        return np.stack([to_pixels(part, spec) for part in shown], axis=1), views.why
+
+    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """Features of images (N, n_features) float32, each >= 0.
+
+        Raises
+        ------
+        InputError
+            If an array differs in shape or depth from what was fitted.
+        """
+        pixels = self._load_like_fitted(images, mask)
+        return self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels)
+
+    def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
+        self.views_ = self._views(data.pixels[data.drawn(4096, seed, "kind")], data.spec, seed)
+        return data, {}
+
+    def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
+        rows = np.sort(chance.rng(seed, "kind").permutation(len(pixels))[:1000])
+        return views_for(make_batch(pixels[rows], spec).x, seed, turned=self.turned)
+
+    def _build(self, spec: ImageSpec) -> SelfSupervisedModule:
+        return SelfSupervisedModule(spec.shape, WIDEST[self.size])
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        seen = torch.cat([self.views_(batch.x, generator), self.views_(batch.x, generator)])
+        a, b = module.projector(module.encoder(seen)).float().chunk(2)
+        if self.method == "simclr":
+            yield "adam", contrastive(a, b), {}
+            return
+        same, spread, variety = vicreg(a, b)
+        loss = SAME * same + SPREAD * spread + VARIETY * variety
+        yield "adam", loss, {"same": same, "spread": spread, "variety": variety}
+
+    def _exported(self) -> dict[str, Network]:
+        module: Any = self.module_
+        contract = {"input images": images_in(self.spec_), "output features": f"float32 (N, {self._n_features_out})"}
+        network = Network(
+            module.encoder, lambda m, x: m(x), {"images": random_images(self.spec_)}, "features", contract
+        )
+        return {"encoder": network}
+
+    @property
+    def _n_features_out(self) -> int:
+        return WIDEST[self.size]
