@@ -9,6 +9,7 @@ more than views that differ. The baseline is SimCLR: Chen et al. 2020.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -53,7 +54,7 @@ class SelfSupervisedModule(nn.Module):
 class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Features in which images of one kind lie together, learnt from the images alone.
 
-    What a view may change is chosen for the set (`views_`, with the reason in `views_.why`): images without an up are
+    What a view may change is chosen for the set (`views_`, with the reason as "why"): images without an up are
     turned by any angle, things on a plain ground are seen whole, of scenes parts are seen. `preview` shows it.
 
     An image becomes 128 numbers >= 0 (64 for `size="small"`, 256 for "large"): the channels of the last layer, each
@@ -61,8 +62,8 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
 
     Attributes
     ----------
-    views_ : imatlas.views.Views
-        How the views differ from the images.
+    views_ : dict
+        How the views differ from the images: the parameters of `imatlas.views.Views`, and in words as "why".
 
     Examples
     --------
@@ -120,7 +121,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         return self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels)
 
     def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
-        self.views_ = self._views(data.pixels[data.drawn(4096, seed, "kind")], data.spec, seed)
+        self.views_ = asdict(self._views(data.pixels[data.drawn(4096, seed, "kind")], data.spec, seed))
         return data, {}
 
     def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
@@ -133,7 +134,8 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        seen = torch.cat([self.views_(batch.x, generator), self.views_(batch.x, generator)])
+        view = Views(**self.views_)
+        seen = torch.cat([view(batch.x, generator), view(batch.x, generator)])
         a, b = module.projector(module.encoder(seen)).float().chunk(2)
         if self.method == "simclr":
             yield "adam", contrastive(a, b), {}
