@@ -49,6 +49,7 @@ SHARED = (
     "lattice",
     "rows",
     "lloyd",
+    "fisher",
     "labels",
 )
 """What models may import from their own room: what is no model itself."""

@@ -36,8 +36,9 @@ def some_of(y: np.ndarray, each: int, seed: int = 0) -> np.ndarray:
 def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
     X, y = make_moons(600, noise=0.06, random_state=0)
     X = X.astype(np.float32)
-    model = FewLabelsClassifier().fit(X[:500], some_of(y[:500], 3))
-    assert model.method_ != "line"
+    model = FewLabelsClassifier().fit(X[:500], some_of(y[:500], 30))
+    assert model.method_ == "neighbours"
+    assert not model.refined_
     assert (model.transduction_ == y[:500]).mean() > 0.97
     assert (model.predict(X[500:]) == y[500:]).mean() > 0.97
     assert np.array_equal(model.predict(X[:500]), model.transduction_) or (
@@ -63,7 +64,7 @@ def test_a_line_is_taken_where_neighbours_say_nothing() -> None:
 def test_fields_are_the_series(rng) -> None:
     X, y = make_blobs(60, 3, centers=3, random_state=1)
     X = X.astype(np.float32)
-    links = FewLabelsClassifier(n_neighbors=4).fit(X, some_of(y, 2))._links(X)
+    links = few_labels._links(X, 4)
     S = links.toarray().astype(np.float64)
     d = np.sqrt(((X[:, None].astype(np.float64) - X) ** 2).sum(2))
     order = np.argsort(d + np.diag(np.full(60, np.inf)), axis=1)[:, :4]
@@ -75,17 +76,12 @@ def test_fields_are_the_series(rng) -> None:
     root = 1 / np.sqrt(W.sum(1))
     np.testing.assert_allclose(S, root[:, None] * W * root, atol=1e-5)
     rows, codes = np.flatnonzero(some_of(y, 2) >= 0), some_of(y, 2)[some_of(y, 2) >= 0]
-    folds = np.array([0, 1, 0, 1, -1, -1])
-    fields = few_labels._fields(links, rows, codes, folds)
+    fields = few_labels._fields(links, rows, codes, 3)
     for alpha in ALPHAS:
         Y = np.zeros((60, 3))
         Y[rows, codes] = 1
         F = sum(alpha**t * np.linalg.matrix_power(S, t) @ Y for t in range(STEPS + 1))
-        np.testing.assert_allclose(fields[alpha].sum(1), F, atol=1e-4)
-        only = np.zeros((60, 3))
-        only[rows[folds == 1], codes[folds == 1]] = 1
-        F = sum(alpha**t * np.linalg.matrix_power(S, t) @ only for t in range(STEPS + 1))
-        np.testing.assert_allclose(fields[alpha][:, 1], F, atol=1e-4)
+        np.testing.assert_allclose(fields[alpha], F, atol=1e-4)
 
 
 def test_accuracy_and_confidence_hold_on_rows_without_labels() -> None:
@@ -112,7 +108,7 @@ def test_what_is_to_be_labelled_next_is_unsure_and_apart() -> None:
     assert len(set(asked.tolist())) == 6
     sure = model.label_distributions_.max(1)
     assert sure[asked].mean() < np.quantile(sure, 0.2)
-    near, _ = model._nearest(X[asked], own=asked)
+    near, _ = few_labels._nearest(model.references_, model.references_[asked], 15, own=asked)
     assert not any(other in near[i] for i in range(6) for other in asked[i + 1 :])
 
 
@@ -123,7 +119,6 @@ def test_one_label_a_class_text_and_no_label() -> None:
         words[np.flatnonzero(y == c)[0]] = word
     model = FewLabelsClassifier().fit(X.astype(np.float32), words)
     assert math.isnan(model.accuracy_)
-    assert model.method_ == "neighbours"
     assert (model.transduction_ == np.array(["apple", "pear", "plum"])[y]).all()
     with pytest.raises(InputError, match="No row has a label"):
         FewLabelsClassifier().fit(X, np.full(90, -1))

@@ -10,14 +10,17 @@ distance of row i to its seventh neighbour, so that there is no width to choose.
 Zhu, X., Ghahramani, Z. and Lafferty, J. (2003), "Semi-supervised learning using Gaussian fields and harmonic
 functions", ICML, section 4: each class is scaled to the same mass, so that one amid many rows does not run over others.
 
-The lines are those of logistic regression on the labelled rows alone. Which of the two, or the geometric mean of their
-probabilities, is decided by cross-validation, and so is the temperature that makes confidence match accuracy: Guo et
-al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
+The lines are those of logistic regression on the labelled rows alone. What both say together, the geometric mean of
+their probabilities, gives every row a class, and these the axes that tell the classes apart (Fisher 1936). Along those
+rows of one class lie nearer together, and the labels are stretched again: three times. Where cross-validation finds one
+of the two better, or the rows as they were, that is taken; it also finds the temperature that makes confidence match
+accuracy: Guo et al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import validate_data
 
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
 from imatlas.nearest import as_tensor, k_nearest
 
@@ -37,6 +41,20 @@ ALPHAS = (0.8, 0.9, 0.95, 0.99)
 
 STRENGTHS = (0.1, 1.0, 10.0)
 """C of the logistic regression, to choose from."""
+
+MOST_ROWS = 8192
+"""Rows that labels are stretched over, with all that are labelled; the others take from these as new rows do."""
+
+ROUNDS = 3
+"""How often the axes are drawn anew, and the labels stretched along them."""
+
+Choice = tuple[int, str, float, float]
+"""Along the axes of the classes (1) or not (0), method, alpha and C."""
+
+USUAL: Choice = (1, "both", 0.9, 1.0)
+
+PRIOR = 0.3
+"""Standard deviation of the logarithm of the temperature, as far as is known before a label is seen."""
 
 STEPS = 60
 """Steps along the graph: 0.99^60 = 0.55 of the farthest reach is still there, and no label travels farther here."""
@@ -51,8 +69,8 @@ FLOOR = 1e-6
 class FewLabelsClassifier(ClassifierMixin, Estimator):
     """Stretch the labels of a few rows over all rows, and over new ones, with a confidence that means what it says.
 
-    A row of `y` is unlabelled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Time grows with
-    the square of the number of rows (the graph of neighbours), memory with the number of rows.
+    A row of `y` is unlabelled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Labels are
+    stretched over the labelled rows and others, 8,192 in all, drawn at random; time grows linearly beyond.
 
     Attributes
     ----------
@@ -61,8 +79,10 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         Class probabilities of each row of `fit`.
     transduction_ : ndarray (n_samples,)
         The class of each row of `fit`.
+    refined_ : bool
+        Whether rows are seen along the axes that tell the classes apart.
     method_ : {'neighbours', 'line', 'both'}
-        What cross-validation chose.
+        What speaks for a class.
     alpha_, strength_ : float
         How far labels spread, and C of the logistic regression, as chosen; of use where `method_` takes them.
     temperature_ : float
@@ -89,7 +109,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     random_state: Seed = 0
 
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
-        """Link all rows to their neighbours, and stretch the labels.
+        """Link the rows to their neighbours, and stretch the labels.
 
         Parameters
         ----------
@@ -106,20 +126,32 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         X = validate_data(self, X, dtype=np.float32, order="C")
         known, labels = some_labels(X, y, type(self).__name__)
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        rows = np.flatnonzero(known)
-        folds = folds_of(codes, self.n_folds, self._seed())
-        self.n_labelled_ = len(rows)
-        self.references_ = X
-        fields = _fields(self._links(X), rows, codes, folds)
-        tried = _tried(X[rows], rows, codes, folds, fields, len(self.classes_))
-        chosen = self._choose(tried, codes, folds)
-        self.method_, self.alpha_, self.strength_ = chosen
-        spread = _shares(fields[self.alpha_].sum(axis=1))
-        self.coef_, self.intercept_ = _line(X[rows], codes, self.strength_, len(self.classes_))
-        self.spread_ = spread.astype(np.float32)
-        self.label_distributions_ = self._mixed(spread, self._by_line(X)).astype(np.float32)
+        self.n_labelled_ = len(codes)
+        seed, k = self._seed(), len(self.classes_)
+        others = np.random.default_rng(seed).permutation(np.flatnonzero(~known))[: max(0, MOST_ROWS - len(codes))]
+        self.reference_rows_ = np.sort(np.concatenate([np.flatnonzero(known), others]))
+        few, rows = X[self.reference_rows_], np.flatnonzero(known[self.reference_rows_])
+        links = _links(few, self.n_neighbors)
+        folds = folds_of(codes, self.n_folds, seed)
+        tried = _tried(few, links, rows, codes, folds, k, self.n_neighbors)
+        refined, self.method_, self.alpha_, self.strength_ = self._choose(tried, codes, folds)
+        self.refined_ = bool(refined)
+        last = _stages(few, links, rows, codes, k, self.n_neighbors)[refined]
+        self.axes_, self.references_ = last.axes, last.rows
+        self.coef_, self.intercept_ = last.lines[self.strength_]
+        self.spread_ = last.spreads[self.alpha_].astype(np.float32)
+        self.label_distributions_ = self._all_shares(X)
         self.transduction_ = self.classes_[self.label_distributions_.argmax(axis=1)]
         return self
+
+    def _all_shares(self, X: np.ndarray) -> np.ndarray:
+        """Class probabilities of each row of `fit` (n_samples, n_classes) float32."""
+        shares = np.empty((len(X), len(self.classes_)), np.float32)
+        shares[self.reference_rows_] = self._mixed(self.spread_, self._by_line(self.references_))
+        rest = np.setdiff1d(np.arange(len(X)), self.reference_rows_)
+        if len(rest):
+            shares[rest] = self.predict_proba(X[rest])
+        return shares
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each row (n_samples, n_classes), in the order of `classes_`.
@@ -128,8 +160,9 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         """
         self._check_fitted()
         X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
-        near, squared = self._nearest(X, own=None)
-        return self._mixed(_weighed(near, squared, self.spread_), self._by_line(X))
+        Z = X @ self.axes_
+        near, squared = _nearest(self.references_, Z, self.n_neighbors, own=None)
+        return self._mixed(_weighed(near, squared, self.spread_), self._by_line(Z))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each row (n_samples,)."""
@@ -142,30 +175,35 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         A row is left out while a neighbour of it was taken; the least sure are taken first.
         """
         self._check_fitted()
-        sure = self.label_distributions_.max(axis=1)
+        sure = self.label_distributions_[self.reference_rows_].max(axis=1)
         order = np.argsort(sure, kind="stable")[: 50 * n]
-        near, _ = self._nearest(self.references_[order], own=order)
+        near, _ = _nearest(self.references_, self.references_[order], self.n_neighbors, own=order)
         taken: list[int] = []
         barred: set[int] = set()
         for row, neighbors in zip(order.tolist(), near.tolist(), strict=True):
             if len(taken) < n and row not in barred:
                 taken.append(row)
                 barred.update(neighbors)
-        return np.array(taken, np.int64)
+        return self.reference_rows_[np.array(taken, np.int64)]
 
-    def _choose(
-        self, tried: dict[tuple[str, float, float], np.ndarray], codes: np.ndarray, folds: np.ndarray
-    ) -> tuple[str, float, float]:
-        """The candidate that is right most often; sets the temperature, and the accuracy by folds."""
+    def _choose(self, tried: dict[Choice, np.ndarray], codes: np.ndarray, folds: np.ndarray) -> Choice:
+        """The best candidate; sets the temperature, and the accuracy by folds.
+
+        That is `USUAL`, unless another is right more often by more than two standard errors of the difference: with a
+        few labels the best of many is mostly the luckiest.
+        """
         names, tested = list(tried), np.flatnonzero(folds >= 0)
         self.temperature_, self.accuracy_, self.accuracy_error_ = 1.0, math.nan, math.nan
         if not len(tested):
-            return "neighbours", 0.9, 1.0
+            return USUAL
         right = np.array([tried[name][tested].argmax(axis=1) == codes[tested] for name in names])
         told = np.array([np.log(tried[name][tested, codes[tested]]).mean() for name in names])
+        usual = names.index(USUAL)
 
         def best(where: np.ndarray) -> int:  # the most right; among equals the one that gives the truth more credit
-            return max(range(len(names)), key=lambda i: (right[i, where].sum(), told[i]))
+            first = max(range(len(names)), key=lambda i: (right[i, where].sum(), told[i]))
+            gain = right[first, where].astype(int) - right[usual, where]
+            return first if gain.sum() > 2 * math.sqrt(np.abs(gain).sum()) else usual
 
         n_right = sum(
             right[best(folds[tested] != fold), folds[tested] == fold].sum() for fold in range(int(folds.max()) + 1)
@@ -173,8 +211,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         self.accuracy_, self.accuracy_error_ = share_and_error(n_right, len(tested))
         name = names[best(np.ones(len(tested), bool))]
         shares, own = tried[name][tested], (np.arange(len(tested)), codes[tested])
-        credit = [np.log(_warmed(shares, t)[own]).mean() for t in TEMPERATURES]
-        self.temperature_ = float(TEMPERATURES[int(np.argmax(credit))])
+        credit = [np.log(_warmed(shares, t)[own]).sum() for t in TEMPERATURES]
+        self.temperature_ = float(TEMPERATURES[int(np.argmax(credit - (np.log(TEMPERATURES) / PRIOR) ** 2 / 2))])
         return name
 
     def _mixed(self, spread: np.ndarray, line: np.ndarray) -> np.ndarray:
@@ -182,68 +220,101 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         return _warmed(_joined(self.method_, spread, line), self.temperature_)
 
     def _by_line(self, X: np.ndarray) -> np.ndarray:
-        return _softmax(X @ self.coef_.T + self.intercept_)
-
-    def _nearest(self, X: np.ndarray, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Neighbours (n, k) among the rows of `fit`, and squared distances; `own` are the rows that X is itself."""
-        k = min(self.n_neighbors, len(self.references_) - (own is not None))
-        exclude = None if own is None else torch.from_numpy(own)
-        if k < 1:
-            return np.zeros((len(X), 1), np.int64), np.zeros((len(X), 1), np.float32)
-        near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k, exclude_self=exclude)
-        return near.numpy(), squared.numpy()
-
-    def _links(self, X: np.ndarray) -> csr_array:
-        """The normalised links S (n_samples, n_samples) of the rows, as the top of this file defines them."""
-        n = len(X)
-        near, squared = self._nearest(X, own=np.arange(n))
-        width = np.sqrt(squared[:, min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]) + 1e-12
-        likeness = np.exp(-squared / (width[:, None] * width[near])).astype(np.float32)
-        k = near.shape[1]
-        links = csr_array((likeness.ravel(), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-        links = links.maximum(links.T)
-        root = diags_array(1 / np.sqrt(np.maximum(links.sum(axis=1), 1e-12)).astype(np.float32))
-        return (root @ links @ root).tocsr()
+        return _softmax(_scores(X, (self.coef_, self.intercept_)))
 
 
-def _fields(links: csr_array, rows: np.ndarray, codes: np.ndarray, folds: np.ndarray) -> dict[float, np.ndarray]:
-    """By alpha, what the labels of each fold lend to each row (n_samples, n_folds + 1, n_classes).
+@dataclass(frozen=True)
+class _Stage:
+    """Labels stretched along axes (n_features, n_axes): the rows thrown on them, and by alpha or C what they say."""
 
-    The last are those of fold -1. The field of several folds is the sum of theirs.
-    """
-    n_folds, n_classes = int(folds.max()) + 1, int(codes.max()) + 1
-    step = np.zeros((links.shape[0], (n_folds + 1) * n_classes), np.float32)
-    step[rows, np.where(folds < 0, n_folds, folds) * n_classes + codes] = 1
+    axes: np.ndarray
+    rows: np.ndarray
+    spreads: dict[float, np.ndarray]
+    lines: dict[float, tuple[np.ndarray, np.ndarray]]
+
+
+def _stages(
+    X: np.ndarray, links: csr_array, rows: np.ndarray, codes: np.ndarray, k: int, n_neighbors: int
+) -> tuple[_Stage, _Stage]:
+    """Labels `codes` of `rows` stretched over X as it is, and along the axes that tell the classes apart."""
+
+    def stage(axes: np.ndarray, thrown: np.ndarray, links: csr_array) -> _Stage:
+        spreads = {alpha: _shares(field) for alpha, field in _fields(links, rows, codes, k).items()}
+        return _Stage(axes, thrown, spreads, {c: _line(thrown[rows], codes, c, k) for c in STRENGTHS})
+
+    plain = last = stage(np.eye(X.shape[1], dtype=np.float32), X, links)
+    for _ in range(ROUNDS):
+        line = _softmax(_scores(last.rows, last.lines[USUAL[3]]))
+        labels = _joined("both", last.spreads[USUAL[2]], line).argmax(axis=1)
+        labels[rows] = codes
+        axes = discriminant_axes(X, labels, k) if k > 1 else None
+        if axes is None:
+            break
+        thrown = X @ axes
+        last = stage(axes, thrown, _links(thrown, n_neighbors))
+    return plain, last
+
+
+def _tried(
+    X: np.ndarray,
+    links: csr_array,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    folds: np.ndarray,
+    k: int,
+    n_neighbors: int,
+) -> dict[Choice, np.ndarray]:
+    """By candidate, what each labelled row (n_labelled, n_classes) is said to be without its own fold."""
+    tried: dict[Choice, np.ndarray] = {}
+    for fold in range(int(folds.max()) + 1):
+        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        for refined, stage in enumerate(_stages(X, links, rows[rest], codes[rest], k, n_neighbors)):
+            spreads = {alpha: spread[rows[out]] for alpha, spread in stage.spreads.items()}
+            lines = {c: _softmax(_scores(stage.rows[rows[out]], line)) for c, line in stage.lines.items()}
+            found = {("neighbours", alpha, 1.0): spread for alpha, spread in spreads.items()}
+            found |= {("line", 0.9, c): line for c, line in lines.items()}
+            found |= {("both", a, c): _joined("both", s, p) for a, s in spreads.items() for c, p in lines.items()}
+            for name, shares in found.items():
+                every = tried.setdefault((refined, *name), np.full((len(rows), k), 1 / k))
+                every[out] = _warmed(shares, 1.0)
+    return tried
+
+
+def _nearest(
+    references: np.ndarray, X: np.ndarray, n_neighbors: int, own: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours (n, k) of X among references, and squared distances; `own` are the references that X is itself."""
+    k = min(n_neighbors, len(references) - (own is not None))
+    exclude = None if own is None else torch.from_numpy(own)
+    if k < 1:
+        return np.zeros((len(X), 1), np.int64), np.zeros((len(X), 1), np.float32)
+    near, squared = k_nearest(as_tensor(references), as_tensor(X), k, exclude_self=exclude)
+    return near.numpy(), squared.numpy()
+
+
+def _links(X: np.ndarray, n_neighbors: int) -> csr_array:
+    """The normalised links S (n_samples, n_samples) of rows, as the top of this file defines them."""
+    n = len(X)
+    near, squared = _nearest(X, X, n_neighbors, own=np.arange(n))
+    width = np.sqrt(squared[:, min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]) + 1e-12
+    likeness = np.exp(-squared / (width[:, None] * width[near])).astype(np.float32)
+    k = near.shape[1]
+    links = csr_array((likeness.ravel(), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    links = links.maximum(links.T)
+    root = diags_array(1 / np.sqrt(np.maximum(links.sum(axis=1), 1e-12)).astype(np.float32))
+    return (root @ links @ root).tocsr()
+
+
+def _fields(links: csr_array, rows: np.ndarray, codes: np.ndarray, n_classes: int) -> dict[float, np.ndarray]:
+    """By alpha, what labels lend to each row (n_samples, n_classes): F as the top of this file defines it."""
+    step = np.zeros((links.shape[0], n_classes), np.float32)
+    step[rows, codes] = 1
     fields = {alpha: step.copy() for alpha in ALPHAS}
     for t in range(1, STEPS + 1):
         step = links @ step
         for alpha, field in fields.items():
             field += np.float32(alpha**t) * step
-    return {alpha: field.reshape(len(field), n_folds + 1, n_classes) for alpha, field in fields.items()}
-
-
-def _tried(
-    X: np.ndarray,
-    rows: np.ndarray,
-    codes: np.ndarray,
-    folds: np.ndarray,
-    fields: dict[float, np.ndarray],
-    n_classes: int,
-) -> dict[tuple[str, float, float], np.ndarray]:
-    """By (method, alpha, C), what each labelled row (n_labelled, n_classes) is said to be without its own fold."""
-    by_line = {c: np.full((len(rows), n_classes), 1 / n_classes) for c in STRENGTHS}
-    by_neighbors = {alpha: np.full((len(rows), n_classes), 1 / n_classes) for alpha in ALPHAS}
-    for fold in range(int(folds.max()) + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        for c in STRENGTHS:
-            coef, intercept = _line(X[rest], codes[rest], c, n_classes)
-            by_line[c][out] = _softmax(X[out] @ coef.T + intercept)
-        for alpha, field in fields.items():
-            by_neighbors[alpha][out] = _shares(field.sum(axis=1) - field[:, fold])[rows[out]]
-    found = {("neighbours", alpha, 1.0): spread for alpha, spread in by_neighbors.items()}
-    found |= {("line", 0.9, c): line for c, line in by_line.items()}
-    found |= {("both", a, c): _joined("both", s, p) for a, s in by_neighbors.items() for c, p in by_line.items()}
-    return {name: _warmed(_joined(name[0], p, p), 1.0) for name, p in found.items()}
+    return fields
 
 
 def _line(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -260,6 +331,11 @@ def _line(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> 
     else:
         coef[there], intercept[there] = model.coef_ / scale, model.intercept_
     return coef, intercept
+
+
+def _scores(X: np.ndarray, line: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """What lines say of rows, (n_samples, n_classes), before it is brought to probabilities."""
+    return X @ line[0].T + line[1]
 
 
 def _shares(field: np.ndarray) -> np.ndarray:

@@ -27,7 +27,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.sparse import csr_array
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
@@ -35,6 +34,7 @@ from imatlas import models
 from imatlas.errors import InputError
 from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.fisher import discriminant_axes, means_of
 from imatlas.models.lloyd import lloyd, moved_centers
 from imatlas.nearest import as_tensor, k_nearest, nearest_index
 
@@ -150,7 +150,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed)
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
         self.labels_, self.n_clusters_ = labels, k
-        self.cluster_centers_ = _means(X, labels, k)
+        self.cluster_centers_ = means_of(X, labels, k)
         thrown, centers = self._along_axes(X), self._along_axes(self.cluster_centers_)
         self.medoids_ = nearest_index(centers, thrown).numpy()
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:REFERENCES])
@@ -213,12 +213,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tried = [(kmeans(random_state=seed + i).fit(few).labels_, "random") for i in range(self.n_init)]
         if len(few) >= FEWEST_TO_LAY_OUT:
             laid_out = kmeans(n_init=self.n_init, random_state=seed).fit(layout(few, seed)).labels_
-            tried.append((_moved(as_tensor(few), _means(few, laid_out, k)), "neighbours"))
+            tried.append((_moved(as_tensor(few), means_of(few, laid_out, k)), "neighbours"))
         neighbors = graph(few)
         divided = np.array([modularity(neighbors, _refined(few, labels, k)[0]) for labels, _ in tried])
         near = np.flatnonzero(divided >= divided.max() - SLACK * abs(divided.max()))
         labels, kind = tried[min(near, key=lambda i: _inertia(few, tried[i][0], k))]
-        return *_refined(X, _moved(as_tensor(X), _means(few, labels, k)), k), kind
+        return *_refined(X, _moved(as_tensor(X), means_of(few, labels, k)), k), kind
 
     def _agreement(self, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The share (n_samples,) of the nearest references that have the label of a row, itself left out."""
@@ -310,15 +310,6 @@ def layout(X: np.ndarray, seed: int) -> np.ndarray:
         return np.asarray(model.fit_transform(X), dtype=np.float32)
 
 
-def _means(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """The mean of the rows of each label (k, n_features) float32; where it has none, as among equal rows, of all."""
-    counts = np.bincount(labels, minlength=k)
-    member = csr_array((np.ones(len(X)), labels, np.arange(len(X) + 1)), shape=(len(X), k))
-    means = (member.T @ X) / np.maximum(counts, 1)[:, None]
-    means[counts == 0] = X.mean(axis=0, dtype=np.float64)
-    return means.astype(np.float32)
-
-
 def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:
     """Labels of rows once these centers have moved to where they rest."""
     weights = torch.ones(len(rows))
@@ -331,48 +322,24 @@ def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:
 
 def _inertia(X: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Sum of squared distances of rows to the mean of their label."""
-    return float(((X - _means(X, labels, k)[labels]).astype(np.float64) ** 2).sum())
+    return float(((X - means_of(X, labels, k)[labels]).astype(np.float64) ** 2).sum())
 
 
 def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels that rest along their own discriminant axes, and those axes (n_features, n_axes)."""
     axes = np.eye(X.shape[1], dtype=np.float32)
     for _ in range(ROUNDS):
-        found = _discriminant_axes(X, labels, k)
+        found = discriminant_axes(X, labels, k)
         if found is None:
             break
         thrown = X @ found
-        moved = _moved(as_tensor(thrown), _means(thrown, labels, k))
+        moved = _moved(as_tensor(thrown), means_of(thrown, labels, k))
         if len(np.unique(moved)) < k:
             break
         axes, rested, labels = found, np.array_equal(moved, labels), moved
         if rested:
             break
     return labels, axes
-
-
-def _discriminant_axes(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray | None:
-    """Fisher's axes of the groups (n_features, n_axes) float32, in which each group has deviation 1 on average.
-
-    None where the groups have no spread.
-    """
-    from scipy.linalg import eigh
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    means = _means(X, labels, k).astype(np.float64)
-    rest = X - means[labels].astype(np.float32)
-    within = (rest.T @ rest).astype(np.float64) / len(X)
-    mean_variance = np.trace(within) / len(within)
-    if mean_variance <= 0:
-        return None
-    shrinkage = max(ledoit_wolf_shrinkage(rest, assume_centered=True), 1e-4)
-    within = (1 - shrinkage) * within + shrinkage * mean_variance * np.eye(len(within))
-    shifts = (means - X.mean(axis=0, dtype=np.float64)) * np.sqrt(np.bincount(labels, minlength=k) / len(X))[:, None]
-    n_axes = min(k - 1, X.shape[1])
-    top = (X.shape[1] - n_axes, X.shape[1] - 1)
-    axes = eigh(shifts.T @ shifts, within, subset_by_index=top)[1][:, ::-1]
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_axes)])
-    return np.ascontiguousarray(axes * signs, dtype=np.float32)
 
 
 def _ward(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
