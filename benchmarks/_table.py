@@ -29,11 +29,11 @@ def save_table(
     print("\n".join(lines))
 
 
-def kept_rows(name: str, title: str) -> list[list[Any]]:
-    """The rows of a table as an earlier run left them; none where there is none, or it has another title."""
+def kept_table(name: str, title: str) -> dict[str, Any]:
+    """The rows and notes of a table as an earlier run left them; none where there is none, or it has another title."""
     path = RESULTS / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return kept["rows"] if kept.get("title") == title else []
+    return kept if kept.get("title") == title else {"rows": [], "notes": []}
 
 
 def machine() -> str:

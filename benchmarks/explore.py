@@ -1,8 +1,8 @@
 """What is in here: `python -m benchmarks explore clusters|labels [--sets clothes satellite photos]`.
 
 `clusters`: groups of three sets whose labels only score: 70,000 pictures of clothes, 1,750 of satellites, 1,053
-photographs from shops. From pixels, and from pretrained eyes that are chosen by a score without labels; rivals get the
-same features. `labels`: a few labels, stretched over all.
+photographs from shops. From pixels, from what networks learn from these images alone, and from pretrained eyes that are
+chosen by a score without labels; rivals get the same features. `labels`: a few labels, stretched over all.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import argparse
 import hashlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -25,8 +26,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 
 from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery
-from benchmarks._table import save_table
-from imatlas import Images, PretrainedEncoder
+from benchmarks._table import kept_table, save_table
+from imatlas import Autoencoder, Images, PretrainedEncoder, SelfSupervisedEncoder
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.models.image_clusterer import ImageClusterer
@@ -36,16 +37,31 @@ N_GROUPS = {"clothes": 10, "satellite": 10, "photos": 43}
 EYES_SIZE = {"clothes": 96, "satellite": 224, "photos": 224}
 """Side in pixels at which the eyes see: pictures of 28 px need no more."""
 
+DEFAULT = "SimCLR"
+"""The default: a network for each seed; of the others one."""
+
+LEARNERS = {
+    DEFAULT: SelfSupervisedEncoder(method="simclr"),
+    "VICReg": SelfSupervisedEncoder(method="vicreg"),
+    "autoencoder": Autoencoder(latent_dim=32),
+}
+LEARNING_SECONDS = {"clothes": 400, "satellite": 60, "photos": 60}
+"""Training of each, on however many threads there are."""
+
 LAID_OUT: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
 """Layouts of the present features, by number of rows and seed, and the seconds that they took."""
 
 LARGE = 20_000
 """Images above which the layouts of rivals are drawn for one seed only, and HDBSCAN sees a sample."""
 
+SOURCES = {"satellite": eurosat, "photos": grocery}
 SOURCE = Path(__file__).parents[1] / "src" / "imatlas"
 
 Group = Callable[[np.ndarray, int, int], np.ndarray]
 """Rows, number of groups, seed -> labels."""
+
+Featured = tuple[str, list[np.ndarray], Sequence[str]]
+"""Features by name, one embedding for all seeds or one for each, and the methods that group them."""
 
 COLUMNS = ("features", "method", "k", "accuracy", "NMI", "s to group", "seeds")
 
@@ -55,6 +71,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("part", choices=["clusters", "labels"])
     parser.add_argument("--sets", nargs="+", choices=list(N_GROUPS), default=list(N_GROUPS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(FEATURES), default=list(FEATURES), help="features to group")
     options = parser.parse_args(argv)
     warnings.filterwarnings("ignore", module="umap")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -62,18 +79,28 @@ def main(argv: list[str]) -> None:
         few_labels(options.sets, options.seeds)
         return
     for name in options.sets:
-        images, labels = opened(name)
-        rows: list[list[Any]] = []
-        notes: list[str] = []
-        for features, embedding, methods in _features(name, images, notes):
-            for method, (group, known) in methods.items():
-                row = _row(group, embedding, labels, N_GROUPS[name], known, options.seeds)
-                rows.append([features, method, *row])
+        clusters(name, options.only, options.seeds)
+
+
+def clusters(name: str, only: list[str], n_seeds: int) -> None:
+    """The table of one set; of the features that are not asked for the rows stay as an earlier run left them."""
+    images, labels = opened(name)
+    title = f"Groups without labels: {len(images):,} {name}, {N_GROUPS[name]} classes"
+    before = kept_table(f"explore_clusters_{name}", title)
+    rows: list[list[Any]] = []
+    notes: list[str] = []
+    for kind, look in FEATURES.items():
+        if kind not in only:
+            rows += [row for row in before["rows"] if row[0].startswith(kind)]
+            notes += [note for note in before["notes"] if note.startswith(f"{name}, {kind}: ")]
+            continue
+        for features, embeddings, methods in look(name, images, n_seeds, notes):
+            for method in methods:
+                group, known = METHODS[method]
+                rows.append([features, method, *_row(group, embeddings, labels, N_GROUPS[name], known, n_seeds)])
                 print(rows[-1], flush=True)
             LAID_OUT.clear()
-        title = f"Groups without labels: {len(images):,} {name}, {N_GROUPS[name]} classes"
-        notes.append(f"{torch.get_num_threads()} threads.")
-        save_table(f"explore_clusters_{name}", title, COLUMNS, rows, [*notes, *NOTES])
+    save_table(f"explore_clusters_{name}", title, COLUMNS, rows, [*notes, *NOTES])
 
 
 def opened(name: str) -> tuple[Images, np.ndarray]:
@@ -81,32 +108,60 @@ def opened(name: str) -> tuple[Images, np.ndarray]:
     if name == "clothes":
         parts = [fashion_mnist(part) for part in ("train", "t10k")]
         return Images(np.concatenate([pixels for pixels, _ in parts])), np.concatenate([labels for _, labels in parts])
-    images = Images(eurosat() if name == "satellite" else grocery(), progress=False)
+    images = Images(SOURCES[name](), progress=False)
     return images, np.array([Path(key).parts[-2] for key in images.keys])
 
 
-def _features(name: str, images: Images, notes: list[str]) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
-    """What the images are grouped by, and the methods for each."""
+def from_pixels(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
+    """Pixels, and their principal components."""
     pixels = np.asarray(images.pixels, np.float32).reshape(len(images), -1) / 255
     plane = PCA(64, svd_solver="randomized", random_state=0).fit_transform(pixels)
-    eyes, seen, last, why = seen_by_eyes(name, images)
-    notes.append(why)
-    ours = {
-        "imatlas ImageClusterer": (_clusterer, True),
-        "imatlas ImageClusterer, k found": (lambda X, k, seed: _clusterer(X, None, seed), False),
-    }
-    rivals = {
-        "k-means": (_kmeans, True),
-        "UMAP + k-means": (_umap_kmeans, True),
-        "UMAP + mixture": (_umap_mixture, True),
-        "UMAP + HDBSCAN": (_umap_hdbscan, False),
-    }
+    return [("pixels", [pixels], ["k-means"]), ("pixels, PCA 64", [plane], [*RIVALS, *OURS])]
+
+
+def learnt_here(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
+    """What networks learn from these images alone."""
     return [
-        ("pixels", pixels, {"k-means": (_kmeans, True)}),
-        ("pixels, PCA 64", plane, rivals | ours),
-        ("eyes, last layer", last, {"k-means": (_kmeans, True), "UMAP + k-means": (_umap_kmeans, True)}),
-        (f"eyes for {eyes}", seen, rivals | ours),
+        (f"learnt here: {told}", learnt(name, images, model, n_seeds if told == DEFAULT else 1, notes), [*ALONE, *OURS])
+        for told, model in LEARNERS.items()
     ]
+
+
+def by_eyes(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
+    """What pretrained eyes see."""
+    eyes, seen, last, why = seen_by_eyes(name, images)
+    notes.append(why.replace(f"{name}: ", f"{name}, eyes: ", 1))
+    return [("eyes, last layer", [last], ["k-means", "UMAP + k-means"]), (f"eyes for {eyes}", [seen], [*RIVALS, *OURS])]
+
+
+def learnt(name: str, images: Images, model: Any, n_seeds: int, notes: list[str]) -> list[np.ndarray]:
+    """What a network that learns from these images alone makes of them, for each seed.
+
+    Kept under benchmarks/.data/explore by the parameters and the code of the network.
+    """
+    parts = ("models/self_supervised.py", "models/autoencoder.py", "nn/looker.py", "nn/encoder.py", "views.py")
+    code = b"".join((SOURCE / part).read_bytes() for part in (*parts, "losses.py", "training.py"))
+    seconds = LEARNING_SECONDS[name]
+    pixels: Any = images.pixels if name == "clothes" else Images(SOURCES[name](), image_size=64, progress=False)
+    found, steps = [], []
+    for seed in range(n_seeds):
+        model = clone(model).set_params(random_state=seed, budget=seconds, progress=False)
+        key = hashlib.sha256(code + repr(model).encode()).hexdigest()[:12]
+        kept = SCRATCH / "explore" / f"{name}-{type(model).__name__}-{key}.npz"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            features = model.fit(pixels).transform(pixels)
+            np.savez(kept, features=features, steps=model.n_steps_, threads=torch.get_num_threads())
+        with np.load(kept) as before:
+            found.append(before["features"])
+            steps.append(f"{int(before['steps']):,}")
+            threads = int(before["threads"])
+    method = getattr(model, "method", "")
+    notes.append(
+        f"{name}, learnt: {type(model).__name__} {method}: {seconds} s of training for each seed, {threads} threads, "
+        f"{found[0].shape[1]} features; {', '.join(steps)} steps."
+    )
+    return found
 
 
 def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray, str]:
@@ -131,10 +186,11 @@ def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray
         return str(found_before["eyes"]), found_before["seen"], found_before["last"], str(found_before["why"])
 
 
-def _row(group: Group, X: np.ndarray, labels: np.ndarray, k: int, known: bool, n_seeds: int) -> list[Any]:
-    seeds = range(1 if len(X) > LARGE and group in LAYOUTS else n_seeds)
+def _row(group: Group, Xs: list[np.ndarray], labels: np.ndarray, k: int, known: bool, n_seeds: int) -> list[Any]:
+    seeds = range(1 if len(labels) > LARGE and group in LAYOUTS else n_seeds)
     found = []
     for seed in seeds:
+        X = Xs[seed % len(Xs)]
         began = time.perf_counter()
         known_layout = LAID_OUT.get((min(len(X), LARGE) if group is _umap_hdbscan else len(X), seed), (None, 0.0))[1]
         got = group(X, k, seed)
@@ -265,6 +321,21 @@ CLASSIFIERS = {
     "1-NN": _nearest,
 }
 
+METHODS: dict[str, tuple[Group, bool]] = {
+    "k-means": (_kmeans, True),
+    "UMAP + k-means": (_umap_kmeans, True),
+    "UMAP + mixture": (_umap_mixture, True),
+    "UMAP + HDBSCAN": (_umap_hdbscan, False),
+    "imatlas ImageClusterer": (_clusterer, True),
+    "imatlas ImageClusterer, k found": (lambda X, k, seed: _clusterer(X, None, seed), False),
+}
+"""How to group, and whether it is told into how many groups."""
+
+RIVALS, OURS = list(METHODS)[:4], list(METHODS)[4:]
+ALONE = ("k-means", "UMAP + mixture")
+
+FEATURES = {"pixels": from_pixels, "learnt": learnt_here, "eyes": by_eyes}
+
 EACH = {"clothes": 10, "satellite": 5, "photos": 3}
 """Labelled images of each class."""
 
@@ -275,6 +346,8 @@ NOTES = (
     "Mean ± standard deviation over seeds of the grouping; the features are the same for all.",
     "Eyes: EfficientNet-Lite0, learnt with ImageNet's labels, the same for all methods; at 224 px, clothes at 96 px. "
     "Chosen eyes give 128 principal components, half-whitened.",
+    "Learnt here: by a network that saw these images alone, a network for each seed; photographs at 64 px. An "
+    "autoencoder with UMAP and a mixture is the method of N2D (McConville et al. 2021).",
     f"k-means: scikit-learn, 10 starts. UMAP: 10 neighbours, 10 dimensions. HDBSCAN leaves some images out (-1), which "
     f"count as one group; of more than {LARGE:,} images it sees so many, and the others follow their nearest. Accuracy "
     "says little where another number of groups is found.",

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks._data import LABELLED, SCRATCH, Labelled, labelled
 from benchmarks._judge import Judge, judge
-from benchmarks._table import kept_rows, save_table
+from benchmarks._table import kept_table, save_table
 from imatlas.metrics.generation import (
     copying_score,
     density_coverage,
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
         f"New images beside each other: {options.data}, {options.minutes:g} minutes of training each, "
         f"{options.threads} threads"
     )
-    before = kept_rows(table, title)
+    before = kept_table(table, title)["rows"]
     for name, (_, _, told) in MODELS.items():
         if name in options.models:
             run = _run(name, data, options)

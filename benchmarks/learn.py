@@ -17,7 +17,7 @@ from sklearn.metrics import normalized_mutual_info_score
 import imatlas as ia
 from benchmarks._data import fashion_mnist, grocery, grocery_labels
 from benchmarks._memory import run_measured
-from benchmarks._table import kept_rows, save_table
+from benchmarks._table import kept_table, save_table
 
 TITLE = "The main job from cold"
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", choices=("photos", "clothes"))
     parser.add_argument("--keep", type=Path, help="a folder in which the atlases stay")
     options = parser.parse_args(argv)
-    before = {row[0]: row for row in kept_rows("learn", TITLE)}
+    before = {row[0]: row for row in kept_table("learn", TITLE)["rows"]}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("photos", "clothes"):
