@@ -267,6 +267,16 @@ def test_score_of_a_saved_model(atlas, tmp_path, capsys):
     assert "--images" in capsys.readouterr().err
 
 
+def test_the_views_that_a_model_would_learn_from_are_shown(atlas, tmp_path, capsys):
+    photos, sheet = str(atlas.parent / "photos"), tmp_path / "views.png"
+    assert main(["fit", "self_supervised", photos, "-o", str(sheet), "--preview"]) == 0
+    assert "mirrored" in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.width == 8 * (28 + 2) + 2
+    assert main(["fit", "self_supervised", photos, "-o", str(sheet), "--preview"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "options"),
     [

@@ -36,11 +36,11 @@ def _add_fit_command(name: str) -> None:
 
         source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
         size, fit = values.pop("source_size"), values.pop("source_fit")
-        preview = values.pop("preview", None)
+        preview = values.pop("preview", False)
         chosen = {key: value for key, value in values.items() if value != options[key].default}
         pictures = open_images(source, image_size=size, fit=fit, progress=True)
-        if preview is not None:
-            _write_preview(cls(**chosen), pictures, preview, overwrite)
+        if preview:
+            _write_preview(cls(**chosen), pictures, output, overwrite)
             return
         fit_and_save(cls(**chosen), pictures, output, overwrite=overwrite)
         print(f"Model: {output}")
@@ -57,8 +57,8 @@ def _add_fit_command(name: str) -> None:
         inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
     ]
     if hasattr(cls, "preview"):
-        option = typer.Option("--preview", help="write a .png of what it would learn from, and stop")
-        arguments.append(inspect.Parameter("preview", keyword, annotation=Annotated[Path | None, option], default=None))
+        option = typer.Option("--preview", help="write what it would learn from to -o, a .png, and stop")
+        arguments.append(inspect.Parameter("preview", keyword, annotation=Annotated[bool, option], default=False))
     for key, parameter in options.items():
         option = typer.Option(f"--{key.replace('_', '-')}", help=parameter.description)
         kind = _as_option(parameter.type)
