@@ -57,18 +57,29 @@ def seen() -> np.ndarray:
     """What the eyes see in the real images (n, 256) float32."""
     kept = FOLDER / "seen.npy"
     if not kept.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        parts = (
-            _seen("clothes", lambda: Images(fashion_mnist("t10k")[0][:N_CLOTHES]), 96),
-            _seen("satellite", lambda: Images(eurosat(), progress=False), 224),
-            _seen("emoji", lambda: Images(emoji()[0], progress=False), 224),
-            _seen("photos", lambda: Images(grocery(), progress=False), 224),
-        )
         plane = PCA(DIM, svd_solver="randomized", random_state=0)
-        along = plane.fit_transform(np.concatenate(parts))
+        along = plane.fit_transform(np.concatenate(list(features().values())))
         whitened = along * (plane.explained_variance_[0] / plane.explained_variance_) ** (WHITEN / 2)
         np.save(kept, np.ascontiguousarray(whitened, dtype=np.float32))
     return np.load(kept)
+
+
+def parts() -> dict[str, np.ndarray]:
+    """The rows of `seen` by the set that they come from."""
+    sizes = {name: len(part) for name, part in features().items()}
+    cut = np.split(seen(), np.cumsum(list(sizes.values()))[:-1])
+    return dict(zip(sizes, cut, strict=True))
+
+
+def features() -> dict[str, np.ndarray]:
+    """The last layer of the eyes for each set (n, 1280)."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    return {
+        "clothes": _seen("clothes", lambda: Images(fashion_mnist("t10k")[0][:N_CLOTHES]), 96),
+        "satellite": _seen("satellite", lambda: Images(eurosat(), progress=False), 224),
+        "emoji": _seen("emoji", lambda: Images(emoji()[0], progress=False), 224),
+        "photos": _seen("photos", lambda: Images(grocery(), progress=False), 224),
+    }
 
 
 def _seen(name: str, images: Callable[[], Images], side: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class Exploring(OpenedAtlas):
         query : path, array (H, W[, C]), or key of an image in the atlas
         k : int
         like : sequence of the same
-            More examples of what is meant: an image is as near as its nearest example.
+            More examples of what is meant.
         unlike : sequence of the same
             What is not meant; see `imatlas.tasks.search.search_like`.
         region : (left, top, width, height), optional
@@ -51,10 +51,10 @@ class Exploring(OpenedAtlas):
         Returns
         -------
         Table
-            `rank` from 1, `key`, `distance` in the learnt space to the nearest example, `closer_than`: the share of
-            random pairs of this atlas that are farther apart than that (0.99 is near, 0.5 nothing), and
-            `closer_than_neighbors`: the share of its images whose own nearest image is farther away (0.5 is as near as
-            neighbours are here, 0 nearer to nothing). The images asked for are not among them.
+            `rank` from 1, `key`, `distance` in the learnt space (to several examples, the harmonic mean),
+            `closer_than`: the share of random pairs of this atlas that are farther apart than that (0.99 is near, 0.5
+            is nothing), and `closer_than_neighbors`: the share of its images whose own nearest image is farther away
+            (0.5 is as near as neighbours are here, 0 is farther than any). The images asked for are not among them.
 
         Raises
         ------

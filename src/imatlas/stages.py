@@ -225,6 +225,7 @@ def encoder(job: Job) -> dict[str, Any]:
     job.save_columns(embedding=embedding)
     if len(embedding) > EXACT:
         centers = index_centers(embedding, random_state=job.settings.random_state)
+        del embedding, vectors  # the index reads the table, and needs the room
         job.manifest.table["version"] = job.table.index("embedding", centers).version
     return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"}
 

@@ -25,7 +25,7 @@ import lance
 ROWS = 4096
 """Rows in one batch: bounds the memory of writing and reading."""
 
-PROBES, REFINE = 30, 4
+PROBES, REFINE = 20, 2
 """Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
 computed. `python -m benchmarks search` measures what is found so."""
 

@@ -45,14 +45,17 @@ def test_a_usual_neighbour_is_nearer_than_half_of_the_neighbours_and_a_usual_pai
     assert (twins.neighbors == 0).all()
 
 
-def test_any_of_several_examples_will_do(blobs) -> None:
+def test_several_examples_count_by_the_harmonic_mean_of_their_distances(blobs) -> None:
     X, y = blobs
     examples = np.stack([X[y == 3].mean(axis=0), X[y == 8].mean(axis=0)])
     found = search_like(X, examples, examples[:0], k=60)
-    slow = np.linalg.norm(X[:, None] - examples, axis=2).min(axis=1)
+    slow = 2 / (1 / np.linalg.norm(X[:, None] - examples, axis=2)).sum(axis=1)
     np.testing.assert_array_equal(found.indices[0], np.argsort(slow, kind="stable")[:60])
     np.testing.assert_allclose(found.distances[0], np.sort(slow)[:60], rtol=1e-4)
     assert set(y[found.indices[0]]) == {3, 8}
+    against = search_like(X, examples[:1], examples[1:], k=60)
+    apart = np.linalg.norm(X[:, None] - examples, axis=2)
+    np.testing.assert_array_equal(against.indices[0], np.argsort(apart[:, 0] - apart[:, 1] / 4)[:60])
     one = search_like(X, examples[:1], examples[:0], k=7)
     np.testing.assert_array_equal(one.indices, search(X, examples[:1], k=7).indices)
 
