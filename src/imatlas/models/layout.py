@@ -81,7 +81,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         seed = self._seed()
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:MOST_ROWS])
         self.references_ = X[rows]
-        start = _principal_plane(self.references_)
+        start = principal_plane(self.references_)
         self.places_ = start if len(rows) < FEWEST_ROWS else self._umap(start, seed)
         return self
 
@@ -144,7 +144,7 @@ def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
     return ((places * kept[:, :, None]).sum(axis=1) / kept.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _principal_plane(X: np.ndarray) -> np.ndarray:
+def principal_plane(X: np.ndarray) -> np.ndarray:
     """Rows along their two leading principal components, the first of a deviation of 10 (n_rows, 2) float32."""
     centered = X - X.mean(axis=0)
     covariance = (centered.T @ centered).astype(np.float64)
