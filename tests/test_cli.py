@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow.parquet import read_table
 
 import imatlas as ia
 from imatlas.cli import main
@@ -96,6 +97,49 @@ def test_info_table_and_search(atlas, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert main(["search", str(atlas), "coins-0001.png", "-k", "4", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 4
+
+
+def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
+    first, second, third = ia.load(atlas).rows["key"][:3]
+    sheet, table = tmp_path / "found.png", tmp_path / "found.csv"
+    asked = ["search", str(atlas), first, second, "--less", third, "--region", "2,2,20,20", "-k", "6"]
+    assert main([*asked, "-o", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    assert "closer than pairs" in out
+    with Image.open(sheet) as picture:
+        assert picture.size == (3 * 130 + 2, 3 * 130 + 2)  # two asked for, six found
+    assert main([*asked, "-o", str(table), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["rank"] for row in told] == [1, 2, 3, 4, 5, 6]
+    assert not {first, second, third} & {row["key"] for row in told}
+    assert len(table.read_text().splitlines()) == 7
+    assert main([*asked, "-o", str(table)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["search", str(atlas), first, "--region", "1,2,3"]) == 2
+    assert main(["search", str(atlas), first, "--region", "20,20,20,20"]) == 1
+    assert "28 x 28 pixels" in capsys.readouterr().err
+
+
+def test_an_atlas_is_handed_over(atlas, tmp_path, capsys):
+    assert main(["export", str(atlas), "--to", "folders", "-o", str(tmp_path / "clusters")]) == 0
+    assert "60 images in" in capsys.readouterr().out
+    assert sum(path.is_symlink() for path in (tmp_path / "clusters").rglob("*")) == 60
+    assert main(["export", str(atlas), "--to", "numpy", "-o", str(tmp_path / "e.npz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == [str(tmp_path / "e.npz")]
+    parquet = tmp_path / "atlas.parquet"
+    assert main(["export", str(atlas), "--to", "embedding-atlas", "-o", str(parquet), "--neighbors", "4"]) == 0
+    assert f"embedding-atlas {parquet} --x x --y y" in capsys.readouterr().out
+    rows = read_table(parquet).to_pylist()
+    opened = ia.load(atlas)
+    assert [row["key"] for row in rows] == opened.keys.to_pylist()
+    np.testing.assert_allclose([[row["x"], row["y"]] for row in rows], opened.layout)
+    assert rows[5]["neighbors"]["ids"] == opened.kneighbors(k=4)[1][5].tolist()
+    assert rows[5]["image"]["bytes"] == opened.thumbnails([5])[0]
+    assert main(["export", str(atlas), "-o", str(tmp_path / "x")]) == 1
+    assert "say what is wanted with --to" in capsys.readouterr().err
+    model = str(atlas / opened.manifest.models["map"])
+    assert main(["export", model, "--to", "folders", "-o", str(tmp_path / "x")]) == 1
+    assert "is a model" in capsys.readouterr().err
 
 
 def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):

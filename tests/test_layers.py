@@ -24,7 +24,20 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"models": ("models",)},
     {"tasks": ("tasks",)},
     {"report": ("report",), "plots": ("plots",), "table": ("table",)},
-    {"atlas": ("atlas", "opened", "exploring", "making", "learning", "stages", "story", "drawing", "manifest")},
+    {
+        "atlas": (
+            "atlas",
+            "opened",
+            "originals",
+            "exploring",
+            "making",
+            "learning",
+            "stages",
+            "story",
+            "drawing",
+            "manifest",
+        )
+    },
     {"scale": ("scale",), "studio": ("studio",), "demo": ("demo",), "testing": ("testing",)},
     {"cli": ("cli", "__main__")},
 )

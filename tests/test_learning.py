@@ -57,7 +57,7 @@ def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
     assert len(atlas) == 241
     assert atlas.manifest.finished
     rows = atlas.table().to_pydict()
-    learnt_columns = {"cell", "x", "y", "cluster", "confidence", "outlier", "duplicate_of"}
+    learnt_columns = {"cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier", "duplicate_of"}
     assert set(rows) == {"key", "width", "height", "held_out", *learnt_columns}
     assert rows["duplicate_of"][rows["key"].index("copy of camera.png")] == "camera-0000.png"
     assert 0 < sum(rows["held_out"]) < 60
@@ -86,6 +86,63 @@ def test_a_picture_from_outside_is_found_too(learnt, photos, tmp_path):
     found = ia.load(learnt).search(tmp_path / "query.png", k=3).to_pylist()
     assert found[0]["key"] == "coins-0001.png"
     assert found[0]["distance"] == pytest.approx(0, abs=1e-3)
+
+
+def test_several_examples_a_region_and_neighbours_of_all(learnt, photos, tmp_path):
+    atlas = ia.load(learnt)
+    keys = ["brick-0005.png", "coins-0001.png"]
+    found = atlas.search(keys[0], 12, like=keys[1:], unlike=["camera-0006.png"]).to_pylist()
+    assert not {*keys, "camera-0006.png"} & {row["key"] for row in found}
+    assert [row["rank"] for row in found] == list(range(1, 13))
+    whole = (0, 0, 28, 28)
+    by_region = atlas.search(keys[0], 5, region=whole)["key"].to_pylist()
+    assert by_region == atlas.search(keys[0], 5)["key"].to_pylist()
+    shutil.copy(photos / keys[0], tmp_path / "same.png")
+    assert atlas.search(tmp_path / "same.png", 1, region=whole)["key"].to_pylist() == keys[:1]
+    with pytest.raises(InputError, match=r"must lie within 'brick-0005\.png', which is 28 x 28 pixels"):
+        atlas.search(keys[0], region=(20, 0, 20, 10))
+    distances, indices = atlas.kneighbors(k=3)
+    assert indices.shape == distances.shape == (241, 3)
+    assert (indices != np.arange(241)[:, None]).all()
+    row = atlas.keys.to_pylist().index(keys[0])
+    assert [atlas.keys[i].as_py() for i in indices[row]] == atlas.search(keys[0], 3)["key"].to_pylist()
+    np.testing.assert_array_equal(atlas.kneighbors([photos / keys[0]], 1)[1], [[row]])
+
+
+def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(learnt, tmp_path):
+    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+    manifest = Manifest.read(moved)
+    manifest.source = "/nowhere/photos"
+    manifest.commit(moved)
+    with pytest.warns(UserWarning, match="cut from the small picture of 28 x 28"):
+        found = ia.load(moved).search("brick-0005.png", 3, region=(0, 0, 20, 20))
+    assert len(found) == 3
+    with pytest.raises(InputError, match="No original can be used"):
+        ia.load(moved).export(tmp_path / "clusters", to="folders")
+
+
+def test_a_large_atlas_is_searched_by_an_index_that_finds_the_same(learnt, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("imatlas.stages.EXACT", 100)
+    indexed = ia.learn(photos, tmp_path / "large.atlas", budget=BUDGET, progress=False)
+    assert indexed.images_table.has_index("embedding")
+    found = indexed.search("brick-0005.png", 8)
+    indexed.images_table.has_index = lambda column: False
+    del indexed.vectors, indexed.spread
+    exact = indexed.search("brick-0005.png", 8)
+    assert found["key"].to_pylist() == exact["key"].to_pylist()
+    np.testing.assert_allclose(found["distance"].to_numpy(), exact["distance"].to_numpy(), rtol=1e-4)
+
+
+def test_an_atlas_of_before_gains_the_layout_and_keeps_the_rest(learnt, photos, tmp_path):
+    old = Path(shutil.copytree(learnt, tmp_path / "old.atlas"))
+    manifest = Manifest.read(old)
+    models = {role: name for role, name in manifest.models.items() if role != "layout"}
+    del manifest.stages["layout"], manifest.models["layout"]
+    manifest.commit(old)
+    atlas = ia.learn(photos, old, budget=BUDGET, progress=False)
+    assert atlas.manifest.finished
+    assert {role: atlas.manifest.models[role] for role in models} == models
+    assert "layout" in atlas.manifest.models
 
 
 def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
@@ -138,6 +195,9 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, p
         assert (new[key]["cell"], new[key]["x"], new[key]["cluster"], new[key]["held_out"]) == (
             old[key]["cell"], old[key]["x"], old[key]["cluster"], old[key]["held_out"],
         )  # fmt: skip
+    moved = [abs(new[key][c] - old[key][c]) for key in set(old) & set(new) for c in ("umap_x", "umap_y")]
+    assert max(moved) == 0
+    assert np.isfinite(atlas.layout).all()
 
 
 def test_kill_at_any_moment_then_the_same_command_finishes(photos, tmp_path):

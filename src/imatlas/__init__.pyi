@@ -11,6 +11,7 @@ from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.kmeans import KMeans as KMeans
+from imatlas.models.layout import Layout as Layout
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
 from imatlas.models.som import SOM as SOM
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "ImageSpec",
     "Images",
     "KMeans",
+    "Layout",
     "PretrainedEncoder",
     "SOM",
     "SOMClassifier",

@@ -2,52 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from imatlas.errors import ArtifactError
+from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.opened import OpenedAtlas
+from imatlas.originals import Region
+from imatlas.result import Result
 from imatlas.tasks.classify import Classified, read_labels
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
+from imatlas.tasks.handover import write_embedding_atlas, write_folders, write_numpy
 from imatlas.tasks.search import search as search_embedding
+from imatlas.tasks.search import search_like, without_self
 
 
 class Exploring(OpenedAtlas):
     """The verbs that say what is in an atlas."""
 
-    def search(self, query: Any, k: int = 10) -> pa.Table:
-        """The images that are nearest to one image.
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        like: Sequence[Any] = (),
+        unlike: Sequence[Any] = (),
+        region: Region | None = None,
+    ) -> pa.Table:
+        """The images that are nearest to one image, to a region of it, or to several and far from others.
 
         Parameters
         ----------
         query : path, array (H, W[, C]), or key of an image in the atlas
         k : int
+        like : sequence of the same
+            More examples of what is meant.
+        unlike : sequence of the same
+            What is not meant; see `imatlas.tasks.search.search_like`.
+        region : (left, top, width, height), optional
+            The part of `query` that is meant, in pixels of it at its original size.
 
         Returns
         -------
         Table
-            `rank` from 1, `key`, `distance` in the learnt space, and `closer_than`: the share of random pairs of this
-            atlas that are farther apart than this one; 0.99 is very near.
+            `rank` from 1, `key`, `distance` in the learnt space (to several examples, the harmonic mean),
+            `closer_than`: the share of random pairs of this atlas that are farther apart than that (0.99 is near, 0.5
+            is nothing), and `closer_than_neighbors`: the share of its images whose own nearest image is farther away
+            (0.5 is as near as neighbours are here, 0 is farther than any). The images asked for are not among them.
+
+        Raises
+        ------
+        InputError, SourceError
+            If `k` is below 1, an image cannot be read, or the region does not lie within the image.
         """
-        keys, own = self.rows["key"], self._own(query)
-        found = search_embedding(self.embedding, self._place_of(query), k=k + len(own))
-        indices, distances, closer = found.indices[0], found.distances[0], found.closer_than[0]
-        keep = ~np.isin(indices, own)
+        first = self._place_of(query) if region is None else self.embed(self._region_of(query, region)[None])
+        wanted = np.concatenate([first, *[self._place_of(image) for image in like]])
+        other = np.concatenate([wanted[:0], *[self._place_of(image) for image in unlike]])
+        own = np.unique(np.concatenate([self._own(image) for image in (query, *like, *unlike)]))
+        found = search_like(self.vectors, wanted, other, k=k + len(own), measures=self.spread)
+        keep = np.flatnonzero(~np.isin(found.indices[0], own))[:k]
         return pa.table(
             {
-                "rank": np.arange(1, keep.sum() + 1),
-                "key": keys[indices[keep]].tolist(),
-                "distance": distances[keep],
-                "closer_than": closer[keep],
+                "rank": np.arange(1, len(keep) + 1),
+                "key": self.keys.take(pa.array(found.indices[0, keep])),
+                "distance": found.distances[0, keep],
+                "closer_than": found.closer_than[0, keep],
+                "closer_than_neighbors": found.closer_than_neighbors[0, keep],
             }
         )
+
+    def kneighbors(self, images: Any = None, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest images of each of many, as scikit-learn's `kneighbors` returns them.
+
+        Parameters
+        ----------
+        images : anything that `Images` takes, optional
+            None: all images of the atlas, of which none is its own neighbour.
+        k : int
+            At most the number of images, less one where `images` is None.
+
+        Returns
+        -------
+        distances : ndarray (n, k) float32
+        indices : ndarray (n, k) int64
+            Rows of the table, nearest first.
+        """
+        if images is not None:
+            found = search_embedding(self.vectors, self.embed(images), k=k, measures=self.spread)
+            return found.distances, found.indices
+        if not 1 <= k < len(self):
+            raise InputError(f"'k' must be from 1 to the number of other images, {len(self) - 1}. Got {k}.")
+        indices, distances = self.vectors.nearest(self.embedding, k + 1)
+        return without_self(indices, distances)[::-1]
+
+    def export(
+        self,
+        output: str | Path,
+        *,
+        to: Literal["embedding-atlas", "numpy", "folders"],
+        copy: bool = False,
+        n_neighbors: int = 15,
+        overwrite: bool = False,
+    ) -> Result:
+        """Hand the atlas over to other programs.
+
+        Parameters
+        ----------
+        output : path
+        to : {'embedding-atlas', 'numpy', 'folders'}
+            A .parquet file with places, pictures and neighbours that Apple's embedding-atlas opens; the embedding as
+            an .npz or .npy file; or a folder a cluster with links to the originals.
+        copy : bool
+            Folders: copy the originals in place of linking to them.
+        n_neighbors : int
+            For embedding-atlas: of each image.
+        overwrite : bool
+            Replace an earlier export.
+
+        Returns
+        -------
+        Result
+            What was written, and what was left out.
+        """
+        if to == "embedding-atlas":
+            x, y = self.layout.T
+            rows = self.table().drop_columns(["x", "y", "umap_x", "umap_y"])
+            rows = rows.add_column(1, "y", pa.array(y)).add_column(1, "x", pa.array(x))
+            near = self.kneighbors(k=min(n_neighbors, len(self) - 1))[::-1]
+            return write_embedding_atlas(rows, near, self.thumbnails, output, overwrite=overwrite)
+        if to == "numpy":
+            return write_numpy(self.embedding, self.keys.to_pylist(), output, overwrite=overwrite)
+        if to != "folders":
+            raise ParameterError(f"'to' must be 'embedding-atlas', 'numpy' or 'folders'. Got {to!r}.")
+        originals, rows = self.originals, self.images_table.read(["key", "cluster"])
+        keys, labels = rows["key"].to_pylist(), rows["cluster"].to_numpy()
+        return write_folders(keys, labels, originals.path, originals.read, output, copy=copy, overwrite=overwrite)
+
+    @property
+    def layout(self) -> np.ndarray:
+        """Where every image lies in the plane (n_images, 2) float32, neighbours beside each other (UMAP)."""
+        self._require("umap_x")
+        read = self.images_table.read(["umap_x", "umap_y"])
+        return np.stack([read["umap_x"].to_numpy(), read["umap_y"].to_numpy()], axis=1)
 
     def clusters(self, n_clusters: int | None = None, *, groups: int | None = None) -> Clusters:
         """The clusters of the images: `labels`, `confidence` and `medoids`, one a row of the table; and in words.

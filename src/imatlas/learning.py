@@ -1,6 +1,6 @@
 """learn: from a source of images to an atlas, stage by stage, each committed as it finishes.
 
-    intake -> encoder -> map -> clusters -> generator -> report
+    intake -> encoder -> map -> clusters -> layout -> generator -> report
 
 A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
 stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
@@ -23,7 +23,8 @@ from imatlas.manifest import Manifest, locked
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.progress import JsonLines
 from imatlas.schedule import parse_budget
-from imatlas.stages import SHARES, STAGES, THUMBNAIL, Job, Settings, choose_encoder, default_budget
+from imatlas.stages import SHARES, STAGES, Job, Settings, choose_encoder, default_budget
+from imatlas.table import THUMBNAIL
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
@@ -124,13 +125,14 @@ def learn(
 def _run(job: Job) -> None:
     """Run the stages that are not yet done for these images, and commit after each."""
     manifest = job.manifest
-    if manifest.finished and manifest.done("report", job.fingerprint):
+    if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
         job.say(f"Nothing has changed since '{job.folder}' was learnt: {len(job.images):,} images.")
         return
-    manifest.finished = False
+    manifest.finished = news = False
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         began = time.perf_counter()
-        if not manifest.done(name, job.fingerprint):
+        if not manifest.done(name, job.fingerprint) or (name == "report" and news):
+            news = True
             job.emit({"event": "stage", "stage": name, "state": "started"})
             decided = stage(job)
             seconds = time.perf_counter() - began

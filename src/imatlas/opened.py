@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imatlas import artifact
-from imatlas.errors import InputError
-from imatlas.images.dataset import load_pixels
+from imatlas.errors import DecodeError, InputError, SourceError
+from imatlas.images.dataset import Images, load_pixels
+from imatlas.images.decode import read_picture
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.manifest import Manifest
-from imatlas.table import ImagesTable
+from imatlas.originals import Originals, Region, cropped
+from imatlas.table import THUMBNAIL, ImagesTable
+from imatlas.tasks.search import InMemory, Spread, Vectors, spread
+
+COLUMNS = (
+    *("key", "width", "height", "held_out", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier"),
+    "duplicate_of",
+)
+"""Of the table that users see."""
+
+MOST_BY_INDEX = 1000
+"""Images asked for up to which the index knows them well; for more all images are looked at."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """The embedding of a table that has an index: searched on the disk, nearly exactly; see `ImagesTable.nearest`."""
+
+    table: ImagesTable
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """About the nearest of all rows, with exact distances; exactly these for more than 1,000."""
+        if k > MOST_BY_INDEX:
+            return InMemory(self.table.vectors("embedding")).nearest(queries, k)
+        found = [self.table.nearest("embedding", query, k) for query in np.asarray(queries, np.float32)]
+        return np.stack([rows for rows, _ in found]), np.stack([distances for _, distances in found])
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows of the embedding."""
+        return self.table.vectors_at("embedding", rows)
 
 
 class OpenedAtlas:
@@ -62,26 +98,59 @@ class OpenedAtlas:
         read = self.images_table.read(columns)
         return {c: read[c].to_numpy() if read[c].null_count == 0 else np.array(read[c].to_pylist()) for c in columns}
 
+    @cached_property
+    def keys(self) -> pa.ChunkedArray:
+        """The key of every image, in the order of the table."""
+        return self.images_table.read(["key"])["key"]
+
+    @cached_property
+    def originals(self) -> Originals:
+        """The pictures at their own size, where the source is still there."""
+        return Originals(self.manifest.source)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The embedding to search in: on the disk where the table has an index, else in memory."""
+        self._require("embedding")
+        indexed = self.images_table.has_index("embedding")
+        return Indexed(self.images_table) if indexed else InMemory(self.embedding)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """How far apart the images of this atlas lie, which gives distances a meaning."""
+        return spread(self.vectors, random_state=self.manifest.settings["random_state"])
+
     def model(self, role: str) -> Any:
-        """The saved model of one role: "encoder", "map", "clusters" or "generator"."""
+        """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
         if role not in self._models:
             self._require(role, role in self.manifest.models)
             self._models[role] = artifact.load(self.folder / self.manifest.models[role])
         return self._models[role]
 
     def table(self) -> pa.Table:
-        """One row an image: key, width, height, held_out, cell, x, y, cluster, confidence, outlier, duplicate_of.
+        """One row an image: key, width, height, held_out, and what was learnt of it.
 
-        `cell` is the flat index on the map, `x` and `y` the place on it in cells, `confidence` the share of the nearest
-        images that are in the same cluster, `outlier` the score that `imatlas.tasks.outliers` defines, `duplicate_of`
-        the key of the image that this one doubles, or null.
+        `cell` is the flat index on the map, `x` and `y` the place on it in cells, `umap_x` and `umap_y` that in the
+        layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` the score that
+        `imatlas.tasks.outliers` defines, `duplicate_of` the key of the image that this one doubles, or null.
         """
-        wanted = ("key", "width", "height", "held_out", "cell", "x", "y", "cluster", "confidence", "outlier")
-        return self.images_table.read([c for c in (*wanted, "duplicate_of") if c in self.images_table.columns])
+        return self.images_table.read([c for c in COLUMNS if c in self.images_table.columns])
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""
         return self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+
+    def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
+        """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""
+        found = []
+        for image in images:
+            own = self._own(image)
+            if len(own) and not (region and image is images[0]):
+                found += self.thumbnails(own)
+                continue
+            part = self._region_of(image, region)[None] if region and image is images[0] else _one_image(image)
+            found.append(Images(part, thumbnail_size=THUMBNAIL).thumbnails[0])
+        return found
 
     def pixels(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
@@ -98,7 +167,7 @@ class OpenedAtlas:
     def _place_of(self, image: Any) -> np.ndarray:
         """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
         own = self._own(image)
-        return self.embedding[own] if len(own) else self.embed(_one_image(image))
+        return self.vectors.at(own) if len(own) else self.embed(_one_image(image))
 
     def _pixels_of(self, images: Sequence[Any]) -> np.ndarray:
         """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C)."""
@@ -110,7 +179,30 @@ class OpenedAtlas:
 
     def _own(self, image: Any) -> np.ndarray:
         """The row of the image of this atlas that `image` is the key of, (1,); (0,) where it is none."""
-        return np.flatnonzero(self.rows["key"] == image)[:1] if isinstance(image, str) else np.empty(0, int)
+        row = pc.index(self.keys, image).as_py() if isinstance(image, str) else -1
+        return np.array([row] if row >= 0 else [], dtype=np.int64)
+
+    def _region_of(self, image: Any, region: Region) -> np.ndarray:
+        """A region of one image at its original size (height, width, C); of the small picture where that is all."""
+        own = self._own(image)
+        if not len(own):
+            return cropped(np.asarray(Images(_one_image(image))[0]), region, "the image")
+        size = self.images_table.take(own, ["width", "height", "sha256"]).to_pylist()[0]
+        try:
+            whole = self.originals.pixels(image, size["sha256"])
+        except (DecodeError, SourceError, OSError) as error:
+            small = read_picture(self.thumbnails(own)[0]).pixels()
+            shown = f"{small.shape[1]} x {small.shape[0]}"
+            warnings.warn(
+                f"The original of '{image}' cannot be used ({error}); its region is cut from the small picture of "
+                f"{shown} pixels that the atlas keeps.",
+                stacklevel=4,
+            )
+            cropped(np.empty((size["height"], size["width"], 0)), region, f"'{image}'")
+            share = np.tile([small.shape[1] / size["width"], small.shape[0] / size["height"]], 2)
+            left, top, width, height = (int(v) for v in np.array(region) * share)
+            return small[top : top + max(1, height), left : left + max(1, width)]
+        return cropped(whole, region, f"'{image}'")
 
     def _require(self, what: str, there: bool | None = None) -> None:
         there = what in self.images_table.columns if there is None else there

@@ -1,4 +1,4 @@
-"""The stages of learning an atlas: intake, encoder, map, clusters, generator, report.
+"""The stages of learning an atlas: intake, encoder, map, clusters, layout, generator, report.
 
 Each is a function of a `Job`. It does its part for all images of the job, keeps what an earlier run learnt where that
 still holds, hands new columns and models to the job, and returns what it decided, as JSON values for the manifest.
@@ -27,6 +27,7 @@ from imatlas.images.dataset import Images
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
+from imatlas.models.layout import FEWEST_ROWS, Layout
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
@@ -36,6 +37,7 @@ from imatlas.tasks.embed import N_COMPONENTS, WHITEN
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
+from imatlas.tasks.search import EXACT, index_centers
 from imatlas.tasks.steer import Places, sample_places
 
 FEWEST = 8
@@ -44,9 +46,6 @@ FEWEST = 8
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 """The share of images that no model learns from, and the number that is enough to measure with."""
 
-THUMBNAIL = 128
-"""Longest side in pixels of the small picture that the table keeps of every image."""
-
 LOOKS = ((1_500, 3), (4_000, 2))
 """Most images of a set, and how many views the pretrained eyes then take of each: each view takes as long again."""
 
@@ -54,8 +53,8 @@ FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from what the intake recorded."""
 
 SHARES = {
-    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "generator": 0.55, "report": 0.10},
-    "own": {"encoder": 0.78, "map": 0.04, "clusters": 0.06, "generator": 0.02, "report": 0.10},
+    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.51, "report": 0.10},
+    "own": {"encoder": 0.74, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.02, "report": 0.10},
 }
 """How the budget is meant to be spent. What an early stage leaves goes to the generator, an autoencoder with a mixture
 over its vectors; where that is also the encoder, only the mixture is left for the generator's stage."""
@@ -224,6 +223,10 @@ def encoder(job: Job) -> dict[str, Any]:
     if job.previous is not None:
         embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
     job.save_columns(embedding=embedding)
+    if len(embedding) > EXACT:
+        centers = index_centers(embedding, random_state=job.settings.random_state)
+        del embedding, vectors  # the index reads the table, and needs the room
+        job.manifest.table["version"] = job.table.index("embedding", centers).version
     return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"}
 
 
@@ -259,6 +262,22 @@ def clusters(job: Job) -> dict[str, Any]:
     scores = outlier_scores(embedding, random_state=seed)
     job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
     return {"said": said["sentences"][0]}
+
+
+def layout(job: Job) -> dict[str, Any]:
+    """Lay the images out in the plane; an update keeps all old places and finds some for the new images."""
+    embedding = job.table.vectors("embedding")
+    known = "layout" in job.manifest.models
+    if known:
+        model = job.model("layout")
+    else:
+        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train])
+        job.save_model("layout", model)
+    x, y = model.transform(embedding).T
+    job.save_columns(umap_x=x, umap_y=y)
+    n = len(model.references_)
+    said = "kept from before" if known else f"UMAP of {n:,} images" if n >= FEWEST_ROWS else "two principal components"
+    return {"said": f"{said}; all others are placed by their neighbours among {n:,}"}
 
 
 def generator(job: Job) -> dict[str, Any]:
@@ -299,6 +318,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "encoder": encoder,
     "map": map_,
     "clusters": clusters,
+    "layout": layout,
     "generator": generator,
     "report": report,
 }

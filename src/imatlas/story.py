@@ -12,7 +12,19 @@ from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
 from imatlas.nearest import as_tensor, k_nearest
-from imatlas.result import Cell, Curve, DataTable, FileList, ImageGrid, ImagePairs, MapPanel, Panel, Picture, Result
+from imatlas.result import (
+    Cell,
+    Curve,
+    DataTable,
+    FileList,
+    ImageGrid,
+    ImagePairs,
+    MapPanel,
+    Panel,
+    Picture,
+    Result,
+    Scatter,
+)
 from imatlas.tasks.score import rebuilder_of, small_pixels
 
 if TYPE_CHECKING:
@@ -39,6 +51,7 @@ def tell(atlas: Atlas) -> list[Result]:
     parts = [
         the_map(atlas),
         clusters(atlas),
+        layout(atlas),
         new_images(atlas),
         reconstructions(atlas),
         outliers(atlas),
@@ -162,6 +175,33 @@ def clusters(atlas: Atlas) -> Result:
     if len(labels) > MOST_CLUSTERS:
         sentences.append(f"The {MOST_CLUSTERS} largest of {len(labels):,} clusters are shown.")
     return Result("clusters", "Clusters", sentences, said.get("metrics", {}), panels, protocol=said.get("protocol", ""))
+
+
+def layout(atlas: Atlas) -> Result | None:
+    """All images in the plane, pictures of some where they lie."""
+    if "umap_x" not in atlas.images_table.columns:  # an atlas of an older imatlas
+        return None
+    x, y = atlas.layout.T
+    n = len(atlas.model("layout").references_)
+    others = f" {n:,} of them were laid out, each of the others lies where its neighbours do." if n < len(x) else ""
+    return Result(
+        name="layout",
+        title="Side by side",
+        sentences=[
+            "Every image is a dot, in the colour of its cluster; images that look alike lie together (UMAP)."
+            f"{others} How far two islands lie apart says little.",
+        ],
+        panels=[
+            Scatter(
+                x=x,
+                y=y,
+                groups=atlas.rows["cluster"],
+                keys=atlas.rows["key"].tolist(),
+                images=_LaterSmall(atlas),
+                alt=f"{len(x):,} images as dots in the plane, with pictures of some of them.",
+            )
+        ],
+    )
 
 
 def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
@@ -308,6 +348,19 @@ def settings(atlas: Atlas) -> Result:
     rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]
     rows += [("imatlas", manifest.library)]
     return Result("settings", "Settings", panels=[DataTable(columns=("setting", "value"), rows=rows)])
+
+
+class _LaterSmall(Sequence[Picture]):
+    """The small pictures of all images, each read when it is asked for: a scatter shows few of them."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self._atlas = atlas
+
+    def __len__(self) -> int:
+        return len(self._atlas)
+
+    def __getitem__(self, row: Any) -> Any:
+        return _small(self._atlas, np.array([row]))[0]
 
 
 def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]:

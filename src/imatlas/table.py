@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ import lance
 ROWS = 4096
 """Rows in one batch: bounds the memory of writing and reading."""
 
+PROBES, REFINE = 20, 2
+"""Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
+computed. `python -m benchmarks search` measures what is found so."""
+
+THUMBNAIL = 128
+"""Longest side in pixels of the small picture that the table keeps of every image."""
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -35,7 +43,7 @@ SCHEMA = pa.schema(
         ("thumbnail", pa.binary()),
     ]
 )
-"""The columns that the intake writes; the stages add embedding, cell, x, y, cluster, outlier."""
+"""The columns that the intake writes; the stages add embedding, cell, x, y, cluster, outlier, umap_x, umap_y."""
 
 
 class ImagesTable:
@@ -104,10 +112,7 @@ class ImagesTable:
         for name, values in arrays.items():
             if len(values) != n_rows:
                 raise ArtifactError(f"The column '{name}' has {len(values)} values and the table {n_rows} rows.")
-        data = lance.dataset(str(self.path), version=self.version)
-        if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
-            data.restore()
-            data = lance.dataset(str(self.path))
+        data = self._newest()
         present = [name for name in arrays if name in data.schema.names]
         if present:
             data.drop_columns(present)
@@ -116,6 +121,14 @@ class ImagesTable:
         data.add_columns(reader)
         flush_tree(self.path)
         return ImagesTable(self.path)
+
+    def _newest(self) -> lance.LanceDataset:
+        """This version to build upon, as the newest."""
+        data = lance.dataset(str(self.path), version=self.version)
+        if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
+            data.restore()
+            data = lance.dataset(str(self.path))
+        return data
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """These columns of all rows; all but the thumbnails where None."""
@@ -127,6 +140,60 @@ class ImagesTable:
         """A column of vectors as a float32 array (n_rows, n_features)."""
         values = self._data.to_table(columns=[column])[column].combine_chunks()
         return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
+    def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Some rows of a column of vectors, in the order asked for, as a float32 array (n, n_features)."""
+        values = self.take(rows, [column])[column].combine_chunks()
+        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
+    def index(self, column: str, centers: np.ndarray) -> ImagesTable:
+        """A new version with an index on a column of vectors, so that `nearest` need not look at all of them.
+
+        It counts for this version and for later ones whose rows and column are the same.
+
+        Parameters
+        ----------
+        column : str
+        centers : ndarray (n_centers, n_features)
+            Each row is filed under the center nearest to it (an inverted file, its vectors also as bytes for speed).
+        """
+        flat = pa.array(np.ascontiguousarray(centers, dtype=np.float32).ravel())
+        filed = pa.FixedSizeListArray.from_arrays(flat, centers.shape[1])
+        data = self._newest()
+        data.create_index(column, "IVF_SQ", metric="L2", num_partitions=len(centers), ivf_centroids=filed, replace=True)
+        flush_tree(self.path)
+        return ImagesTable(self.path)
+
+    def has_index(self, column: str) -> bool:
+        """Whether this version has an index on a column of vectors."""
+        return any(column in (name.strip('"') for name in i.field_names) for i in self._data.describe_indices())
+
+    def nearest(self, column: str, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """About the `k` rows whose vectors are nearest to a query (n_features,), by the index.
+
+        Returns
+        -------
+        rows : ndarray (k,) int64
+            Nearest first.
+        distances : ndarray (k,) float32
+            Euclidean, exact.
+        """
+        wanted = {"column": column, "q": query, "k": k, "nprobes": PROBES, "refine_factor": REFINE}
+        found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
+        address = found["_rowaddr"].to_numpy().astype(np.int64)
+        rows = self._first_rows[address >> 32] + (address & 0xFFFFFFFF)
+        return rows, np.sqrt(np.maximum(found["_distance"].to_numpy(), 0))
+
+    @cached_property
+    def _first_rows(self) -> np.ndarray:
+        """The number of the first row of each fragment, by the number of the fragment."""
+        fragments = self._data.get_fragments()
+        first = np.zeros(max(f.fragment_id for f in fragments) + 1, np.int64)
+        n = 0
+        for fragment in fragments:
+            first[fragment.fragment_id] = n
+            n += fragment.count_rows()
+        return first
 
     def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
         """These columns of some rows, in the order asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -92,17 +93,62 @@ def classify(
         )
 
 
-@app.command(epilog="Example: imatlas search photos.atlas query.jpg -k 10")
+@app.command(epilog="Example: imatlas search photos.atlas query.jpg --less other.jpg --region 10,20,100,80 -k 10")
 def search(
     atlas: AtlasFolder,
-    query: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or the key of an image in the atlas")],
+    query: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE ...", help="image files, or keys of images in the atlas; more like any of these"),
+    ],
+    less: Annotated[
+        list[str] | None, typer.Option("--less", metavar="IMAGE", help="less like this image; may be repeated")
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="LEFT,TOP,WIDTH,HEIGHT", help="the part of the first image that is meant"),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 10,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="a .csv, .parquet or .json file, or a .png sheet of the pictures"),
+    ] = None,
     json_: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Find the images of the atlas that are nearest to one image."""
-    found = open_atlas(atlas).search(query, k=k)
+    """Find the images of the atlas that are nearest to one image, to a part of it, or to several."""
+    import warnings
+
+    from imatlas.tasks.search import write_sheet
+
+    if output is not None:
+        refuse_existing(output, overwrite)
+    part = _region(region) if region else None
+    opened = open_atlas(atlas)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=part)
+    for warning in said:
+        print(f"Note: {warning.message}", file=sys.stderr)
+    if output is not None and output.suffix.lower() == ".png":
+        write_sheet(opened.pictures(query, region=part), opened.pictures(found["key"].to_pylist()), output)
+    elif output is not None:
+        write_table(found, output)
     if json_:
         print_json(found.to_pylist())
         return
+    print("rank  distance  closer than pairs  than neighbors  key")
     for row in found.to_pylist():
-        print(f"{row['rank']:>4}  {row['distance']:8.4f}  {row['closer_than']:6.1%}  {row['key']}")
+        near = f"{row['closer_than']:17.1%}  {row['closer_than_neighbors']:14.0%}"
+        print(f"{row['rank']:>4}  {row['distance']:8.4f}  {near}  {row['key']}")
+    print("Closer than that share of random pairs of images, and than that share of images to their nearest one.")
+    if output is not None:
+        print(f"Found: {output}")
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    """A region as it is typed: "10,20,100,80"."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"A region is left, top, width and height, such as 10,20,100,80. Got '{text}'.")
+    left, top, width, height = map(int, parts)
+    return left, top, width, height

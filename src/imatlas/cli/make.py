@@ -1,4 +1,4 @@
-"""Commands that make new images, judge them, and export what makes them."""
+"""Commands that make new images and judge them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from imatlas.cli.shared import (
     open_images,
     print_json,
     refuse_existing,
-    say_next,
     tell,
 )
 
@@ -146,24 +145,6 @@ def score(
         raise InputError(f"'{folder}' is a model; name the images that it was fitted on with --images.")
     pictures = open_images(images, image_size=None, progress=not json_)
     tell(score_model(opened, pictures, random_state=seed), json_)
-
-
-@app.command(name="export", epilog="Example: imatlas export runs/vae -o vae-onnx")
-def export_(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a folder that 'imatlas fit' or model.save made")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="a folder; or an .onnx file, for a single network")],
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="largest difference, as a share of the largest output")
-    ] = 1e-4,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Write the networks of a model as ONNX files, each checked against its network."""
-    from imatlas.atlas import load
-    from imatlas.tasks.export import export_model
-
-    tell(export_model(load(model), output, tolerance=tolerance, overwrite=overwrite), json_)
-    say_next(json_, "see docs/export.md for the few lines that run it, without imatlas")
 
 
 def _pair(text: str) -> tuple[int, int]:

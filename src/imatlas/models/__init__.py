@@ -11,6 +11,7 @@ MODELS: dict[str, str] = {
     "image_clusterer": "image_clusterer:ImageClusterer",
     "som_classifier": "som_classifier:SOMClassifier",
     "few_labels": "few_labels:FewLabelsClassifier",
+    "layout": "layout:Layout",
     "autoencoder": "autoencoder:Autoencoder",
     "vae": "vae:VAE",
     "gan": "gan:GAN",

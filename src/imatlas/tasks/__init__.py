@@ -18,4 +18,5 @@ TASKS: dict[str, str] = {
     "score": "score:score",
     "fit": "fit:fit_and_save",
     "export": "export:export_model",
+    "handover": "handover:write_embedding_atlas",
 }

@@ -49,7 +49,7 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
         shutil.rmtree(checkpoint, ignore_errors=True)
         return model
     rows = images.pixels.reshape(len(images), -1).astype(np.float32)
-    if hasattr(model, "n_components") or not hasattr(model, "predict"):
+    if hasattr(model, "n_components"):
         model.fit(images)
     else:
         model.fit((rows - images.spec.low) / (images.spec.high - images.spec.low))

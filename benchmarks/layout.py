@@ -1,0 +1,87 @@
+"""New images in an old layout: `python -m benchmarks layout [--seeds 3]`, about a minute a seed and set on one core.
+
+UMAP lays out one half of a set; the other half is placed by a vote of neighbours (ours), by their weighted mean, or by
+UMAP's own `transform`. Judged by whether the ten nearest in the plane are of the class, and are near in the embedding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from benchmarks._table import save_table
+from benchmarks.search_several import labelled_features
+from imatlas.models.layout import N_VOTES, Layout, principal_plane
+
+K = 10
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks layout")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args(argv)
+    warnings.filterwarnings("ignore", module="umap")
+    rows = []
+    for name, (X, y) in labelled_features().items():
+        found: dict[str, list[list[float]]] = {}
+        for seed in range(options.seeds):
+            for way, scores in _compared(X, y, seed).items():
+                found.setdefault(way, []).append(scores)
+        for way, scores_of_seeds in found.items():
+            mean, spread = np.mean(scores_of_seeds, axis=0), np.std(scores_of_seeds, axis=0)
+            rows.append([name, way, *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:2], spread[:2])), f"{mean[2]:.2f}"])
+            print(rows[-1], flush=True)
+    save_table(
+        "layout",
+        "New images in an old layout: half of each set laid out, the other half placed",
+        ["set", "placed by", "of the class", "near in the embedding", "s"],
+        rows,
+        [
+            f"Of the class: share of the {K} old images nearest in the plane that are of the new one's class. Near in "
+            f"the embedding: share of them that are among its {5 * K} nearest old ones there. Mean ± standard "
+            f"deviation over {options.seeds} seeds.",
+            "The eyes' 256 half-whitened principal components (see `_million.py`). UMAP: 15 neighbours, min_dist "
+            "0.1, from principal components, for all alike. Seconds to place the second half, the first call.",
+        ],
+    )
+
+
+def _compared(X: np.ndarray, y: np.ndarray, seed: int) -> dict[str, list[float]]:
+    """For each way: share of the class, share near in the embedding, seconds."""
+    from umap import UMAP
+
+    order = np.random.default_rng(seed).permutation(len(X))
+    old, new = order[: len(X) // 2], order[len(X) // 2 :]
+    ours = Layout(random_state=seed).fit(X[old])
+    start = principal_plane(X[old])
+    theirs = UMAP(n_neighbors=15, min_dist=0.1, init=start, random_state=seed, n_jobs=1).fit(X[old])
+    near, far = _nearest(X[old], X[new], N_VOTES)
+    weights = np.exp(-(far - far[:, :1]) / np.maximum(far.mean(axis=1, keepdims=True) - far[:, :1], 1e-12))
+    ways = {
+        "imatlas, a vote": lambda: (ours.transform(X[new]), ours.places_),
+        "their weighted mean": lambda: (
+            (ours.places_[near] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True),
+            ours.places_,
+        ),
+        "UMAP.transform": lambda: (theirs.transform(X[new]), theirs.embedding_),
+    }
+    truly = _nearest(X[old], X[new], 5 * K)[0]
+    scores = {}
+    for way, place in ways.items():
+        began = time.perf_counter()
+        placed, places = place()
+        seconds = time.perf_counter() - began
+        found = _nearest(places, placed, K)[0]
+        alike = (y[old][found] == y[new][:, None]).mean()
+        kept = np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), truly.tolist(), strict=True)])
+        scores[way] = [float(alike), float(kept), seconds]
+    return scores
+
+
+def _nearest(X: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    distances, rows = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X).kneighbors(queries)
+    return rows, distances

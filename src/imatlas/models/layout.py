@@ -1,0 +1,156 @@
+"""A picture of an embedding in the plane that old rows never leave: UMAP of some, a vote of neighbours for the others.
+
+McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". It starts from
+the two leading principal components, which keep the large picture and need no eigensolver (Kobak, D. and Linderman, G.
+(2021), "Initialization is critical for preserving global data structure in both t-SNE and UMAP", Nature Biotechnology).
+
+A row that UMAP has not seen is placed where its nearest neighbours lie: of their places, the one to which the others
+are nearest (their weighted medoid), averaged with those of the neighbours that lie around it. A plain mean would put a
+row that is between two islands into the empty sea. Places are a function of the saved rows alone, so a row has the same
+place however many are added.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from imatlas.errors import InputError
+from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.nearest import as_tensor, k_nearest
+
+MOST_ROWS = 10_000
+"""Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""
+
+FEWEST_ROWS = 60
+"""Rows below which neighbourhoods of 15 say nothing; these are laid out along their two principal components."""
+
+N_VOTES = 10
+"""Neighbours that place a row."""
+
+
+@estimator
+class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """Lay the rows of an embedding out in two dimensions so that neighbours stay together.
+
+    One seed gives one layout on one machine. UMAP sees at most 10,000 rows; the others, and new ones, are placed by
+    their nearest neighbours among these. Distances within an island mean more than those between islands.
+
+    Attributes
+    ----------
+    references_ : ndarray (n_references, n_features) float32
+        The rows that were laid out.
+    places_ : ndarray (n_references, 2) float32
+        Where they lie.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(40, 5))
+    >>> Layout().fit_transform(X).shape
+    (40, 2)
+    """
+
+    n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbours that are kept together")] = 15
+    min_dist: Annotated[float, Field(ge=0, le=1, description="how close points may lie in the picture")] = 0.1
+    random_state: Seed = 0
+
+    def fit(self, X: Any, y: Any = None) -> Layout:
+        """Lay rows out.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+            An embedding in which near means alike.
+        y : ignored
+
+        Raises
+        ------
+        ParameterError, InputError
+            If a parameter is wrong; for NaN and infinite values.
+        """
+        self._check_parameters()
+        X = validate_data(self, X, dtype=np.float32, order="C")
+        if len(X) < 2:
+            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
+        seed = self._seed()
+        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:MOST_ROWS])
+        self.references_ = X[rows]
+        start = principal_plane(self.references_)
+        self.places_ = start if len(rows) < FEWEST_ROWS else self._umap(start, seed)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the place of each row (n_samples, 2) float32; one that was laid out keeps the place that it got."""
+        self._check_fitted()
+        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        k = min(N_VOTES, len(self.references_))
+        near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k)
+        return placed_by_vote(self.places_[near.numpy()], squared.sqrt().numpy())
+
+    def _umap(self, start: np.ndarray, seed: int) -> np.ndarray:
+        with warnings.catch_warnings():  # UMAP tells that a seed costs it its threads, and what its parts deprecate
+            warnings.simplefilter("ignore")
+            from umap import UMAP
+
+            model = UMAP(
+                n_neighbors=min(self.n_neighbors, len(start) - 1),
+                min_dist=self.min_dist,
+                init=start,
+                random_state=seed % 2**32,
+                n_jobs=1,
+            )
+            return np.asarray(model.fit_transform(self.references_), dtype=np.float32)
+
+    @property
+    def _n_features_out(self) -> int:
+        return 2
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """The place that neighbours vote for.
+
+    Parameters
+    ----------
+    places : ndarray (n_rows, k, 2)
+        Where the neighbours of each row lie.
+    distances : ndarray (n_rows, k)
+        How far they are in the embedding, ascending. One at distance 0 is the row itself, and decides alone.
+
+    Returns
+    -------
+    ndarray (n_rows, 2) float32
+    """
+    nearest, usual = distances[:, :1], distances.mean(axis=1, keepdims=True)
+    weights = np.exp(-(distances - nearest) / np.maximum(usual - nearest, 1e-12))
+    same = distances == 0
+    weights = np.where(same.any(axis=1, keepdims=True), same, weights)
+    apart = np.linalg.norm(places[:, :, None] - places[:, None], axis=3)
+    medoid = (apart * weights[:, None]).sum(axis=2) + np.where(weights > 0, 0.0, np.inf)
+    chosen = medoid.argmin(axis=1)[:, None, None]
+    from_chosen = np.take_along_axis(apart, chosen, axis=1)[:, 0]
+    around = from_chosen <= np.median(from_chosen, axis=1, keepdims=True)
+    kept = weights * around
+    return ((places * kept[:, :, None]).sum(axis=1) / kept.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def principal_plane(X: np.ndarray) -> np.ndarray:
+    """Rows along their two leading principal components, the first of a deviation of 10 (n_rows, 2) float32."""
+    centered = X - X.mean(axis=0)
+    covariance = (centered.T @ centered).astype(np.float64)
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
+    along = centered @ axes
+    if along.shape[1] == 1:
+        along = np.c_[along, np.zeros(len(X))]
+    return (10 * along / max(float(along[:, 0].std()), 1e-12)).astype(np.float32)

@@ -1,0 +1,97 @@
+"""The original pictures of an atlas, where they still are: the atlas itself keeps only small ones."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imatlas.errors import DecodeError, ImatlasError, InputError
+from imatlas.images.decode import read_picture
+from imatlas.images.sources import FileSource, Source, open_source
+
+Region = tuple[int, int, int, int]
+"""Left, top, width and height in pixels of an image at its original size."""
+
+
+class Originals:
+    """The source that an atlas was learnt from, opened again when it is first needed.
+
+    Parameters
+    ----------
+    source : str
+        As the manifest names it: a folder, a pattern, a file. Anything else cannot be opened again.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.name = source
+
+    @cached_property
+    def _source(self) -> Source:
+        return open_source(self.name)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self._source.keys)}
+
+    def path(self, key: str) -> Path | None:
+        """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array)."""
+        if Path(self.name).is_dir():  # no need to list it
+            path: Path | None = Path(self.name) / key
+        else:
+            try:
+                source = self._source
+            except ImatlasError:
+                return None
+            path = source.path(self._places[key]) if isinstance(source, FileSource) and key in self._places else None
+        return path if path is not None and path.is_file() else None
+
+    def read(self, key: str) -> Any:
+        """An image as it is stored: the bytes of a file, or pixels (H, W, C).
+
+        Raises
+        ------
+        DecodeError, SourceError
+            Where it is not there any more.
+        """
+        path = self.path(key)
+        if path is not None:
+            return path.read_bytes()
+        if key not in self._places:
+            raise DecodeError(f"'{self.name}' holds no '{key}' any more")
+        return self._source.read(self._places[key])
+
+    def pixels(self, key: str, sha256: str) -> np.ndarray:
+        """An image at its original size (H, W, C), upright.
+
+        Raises
+        ------
+        DecodeError, SourceError
+            Where it is not there any more, or is not the picture of this `sha256` any more.
+        """
+        content = self.read(key)
+        if not isinstance(content, bytes):
+            return np.asarray(content)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DecodeError(f"'{key}' has changed since the atlas was learnt")
+        return read_picture(content, name=key).pixels()
+
+
+def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:
+    """A region of an image (height, width, C).
+
+    Raises
+    ------
+    InputError
+        If it is empty or does not lie within the image.
+    """
+    left, top, width, height = region
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > image.shape[1] or top + height > image.shape[0]:
+        raise InputError(
+            f"The region must lie within {name}, which is {image.shape[1]} x {image.shape[0]} pixels. Got left {left}, "
+            f"top {top}, width {width}, height {height}."
+        )
+    return image[top : top + height, left : left + width]

@@ -1,0 +1,265 @@
+"""Hand over what an atlas knows to other programs: a Parquet file, NumPy arrays, folders of the images themselves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from imatlas.disk import replacing, write_file, write_folder
+from imatlas.errors import ArtifactError, DecodeError, InputError, SourceError
+from imatlas.result import FileList, Result
+
+ROWS = 1024
+"""Rows of a Parquet file that are written at a time, with their pictures."""
+
+LISTED = "clusters.csv"
+"""The file within exported folders that says which image became which file."""
+
+NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write_embedding_atlas(
+    rows: pa.Table,
+    neighbors: tuple[np.ndarray, np.ndarray],
+    pictures: Callable[[np.ndarray], list[bytes]],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Result:
+    """Write a Parquet file that Apple's embedding-atlas opens: a dot an image, its picture, and its neighbours.
+
+    Parameters
+    ----------
+    rows : Table
+        One row an image: `key`, `x`, `y`, and whatever else is to be seen of it.
+    neighbors : (indices, distances), each ndarray (n_images, k)
+        Rows of the images nearest to each, and how far they are.
+    pictures : function of ndarray (n,) -> list of bytes
+        The small pictures of some rows, as the bytes of image files.
+    output : path
+        Ends in .parquet.
+    overwrite : bool
+
+    Returns
+    -------
+    Result
+        With the command that opens the file.
+    """
+    output = _new_file(output, (".parquet",), overwrite)
+    indices, distances = neighbors
+    schema = pa.schema([*rows.schema, ("neighbors", NEIGHBORS), ("image", PICTURE)])
+    with replacing(output) as aside, parquet.ParquetWriter(aside, schema) as writer:
+        for start in range(0, len(rows), ROWS):
+            part = rows.slice(start, ROWS).combine_chunks()
+            some = slice(start, start + len(part))
+            near = [
+                {"ids": ids, "distances": far}
+                for ids, far in zip(indices[some].tolist(), distances[some].tolist(), strict=True)
+            ]
+            shown = [
+                {"bytes": content, "path": key}
+                for content, key in zip(
+                    pictures(np.arange(some.start, some.stop)), part["key"].to_pylist(), strict=True
+                )
+            ]
+            columns = [*part.columns, pa.array(near, NEIGHBORS), pa.array(shown, PICTURE)]
+            writer.write_table(pa.table(columns, schema=schema))
+    opened = f"embedding-atlas {output} --x x --y y --text key --image image --neighbors neighbors"
+    return Result(
+        name="export",
+        title="For embedding-atlas",
+        sentences=[f"{len(rows):,} images with their pictures and {indices.shape[1]} neighbours each.", opened],
+        panels=[FileList(files=[(str(output), _size(output))])],
+        data={"files": [str(output)], "command": opened},
+    )
+
+
+def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, *, overwrite: bool = False) -> Result:
+    """Write an embedding and the keys of its rows as NumPy files, neither of which needs pickle.
+
+    Parameters
+    ----------
+    embedding : ndarray (n_images, n_features) float32
+    keys : sequence of str
+    output : path
+        An .npz file holds both, as `embedding` and `keys`; of an .npy file the keys go to a second one beside it.
+    overwrite : bool
+    """
+    output = _new_file(output, (".npz", ".npy"), overwrite)
+    names = np.asarray(keys, dtype=np.str_)
+    if output.suffix.lower() == ".npz":
+        files = [output]
+        with replacing(output) as aside, aside.open("wb") as file:
+            np.savez(file, embedding=embedding, keys=names)
+    else:
+        files = [output, _new_file(output.with_suffix(".keys.npy"), (".npy",), overwrite)]
+        for path, array in zip(files, (embedding, names), strict=True):
+            with replacing(path) as aside, aside.open("wb") as file:
+                np.save(file, array)
+    return Result(
+        name="export",
+        title="As NumPy arrays",
+        sentences=[f"{len(embedding):,} images in {embedding.shape[1]} dimensions, and their keys in the same order."],
+        panels=[FileList(files=[(str(path), _size(path)) for path in files])],
+        data={"files": [str(path) for path in files]},
+    )
+
+
+def write_folders(
+    keys: Sequence[str],
+    labels: np.ndarray,
+    path_of: Callable[[str], Path | None],
+    read: Callable[[str], Any],
+    output: str | Path,
+    *,
+    copy: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Put the images into one folder a cluster, as links to their originals or as copies; the originals stay.
+
+    Parameters
+    ----------
+    keys : sequence of str
+    labels : ndarray (n_images,) int
+        The cluster of each.
+    path_of : function of a key -> Path or None
+        The file of an original.
+    read : function of a key -> bytes
+        The content of an original, also within an archive; raises `DecodeError` or `SourceError`.
+    output : path
+        The folder. `clusters.csv` in it says which image became which file.
+    copy : bool
+        Copy in place of linking.
+    overwrite : bool
+        Replace folders that an earlier export made. They are left alone where anything else lies in them.
+
+    Returns
+    -------
+    Result
+        What was written, and what is left out because its original is not there.
+
+    Raises
+    ------
+    InputError
+        If not one original can be used; told why.
+    ArtifactError
+        If `output` is there already.
+    """
+    output = Path(output)
+    if output.exists() and overwrite:
+        _check_ours(output)
+    planned = planned_files(keys, labels)
+    lost: list[tuple[str, str]] = []
+
+    def write(aside: Path) -> None:
+        told = []
+        for key, label, name in zip(keys, np.asarray(labels).tolist(), planned, strict=True):
+            target = aside / name
+            target.parent.mkdir(exist_ok=True)
+            reason = _placed(target, key, path_of, read, copy)
+            if reason:
+                lost.append((key, reason))
+            else:
+                told.append((key, label, name))
+        if not told:
+            raise InputError(f"No original can be used ({lost[0][0]}: {lost[0][1]}); nothing was written.")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(("key", "cluster", "file"))
+        writer.writerows(told)
+        write_file(aside / LISTED, text.getvalue().encode())
+
+    write_folder(output, write, overwrite=overwrite)
+    n_folders = len({PurePosixPath(name).parent for name in planned})
+    done = len(planned) - len(lost)
+    sentences = [f"{done:,} images in {n_folders:,} folders, {'copied' if copy else 'as links to the originals'}."]
+    if lost:
+        sentences.append(f"{len(lost):,} are left out, such as {lost[0][0]}: {lost[0][1]}.")
+    return Result(
+        name="export",
+        title="Cluster folders",
+        sentences=sentences,
+        panels=[FileList(files=[(str(output / LISTED), "which image is which file")])],
+        data={"files": [str(output)], "left_out": [list(pair) for pair in lost]},
+    )
+
+
+def planned_files(keys: Sequence[str], labels: np.ndarray) -> list[str]:
+    """A file for each image, "cluster-003_12-images/name.jpg"; the second of one name becomes "name (2).jpg".
+
+    Names that differ in case alone count as one: not every file system tells them apart.
+    """
+    numbers = np.asarray(labels).tolist()
+    sizes = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
+    digits = max(3, len(str(max(sizes, default=0))))
+    taken: set[str] = set()
+    planned = []
+    for key, label in zip(keys, numbers, strict=True):
+        folder = f"cluster-{label:0{digits}d}_{sizes[label]}-images"
+        name = PurePosixPath(key).name
+        stem, dot, ending = name.rpartition(".")
+        number, file = 1, f"{folder}/{name}"
+        while file.casefold() in taken:
+            number += 1
+            file = f"{folder}/{stem} ({number}).{ending}" if dot else f"{folder}/{name} ({number})"
+        taken.add(file.casefold())
+        planned.append(file)
+    return planned
+
+
+def _placed(
+    target: Path, key: str, path_of: Callable[[str], Path | None], read: Callable[[str], Any], copy: bool
+) -> str:
+    """Link or copy one original to `target`; the reason in words where that cannot be, else ""."""
+    try:
+        if copy:
+            content = read(key)
+            if not isinstance(content, bytes):
+                return "it was no file, but pixels in an array"
+            target.write_bytes(content)
+            return ""
+        path = path_of(key)
+        if path is None:
+            return "its original is not there as a file (from an archive, --copy writes it)"
+        target.symlink_to(path.resolve())
+    except (DecodeError, SourceError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse to replace a folder in which anything lies that no export put there."""
+    listed = folder / LISTED
+    ours = {LISTED}
+    if listed.is_file():
+        with listed.open(encoding="utf-8", newline="") as file:
+            ours |= {row["file"] for row in csv.DictReader(file)}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in ours and (path.is_symlink() or not path.is_dir()):
+            raise ArtifactError(
+                f"'{folder}' holds '{name}', which no export put there; choose another name with -o, or move it away."
+            )
+
+
+def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
+    """The file to write, its folder made; refused where it exists or its ending is none of those."""
+    output = Path(output)
+    if output.suffix.lower() not in endings:
+        raise InputError(f"This export is a {' or '.join(endings)} file. Got '{output.name}'; change its ending.")
+    if output.exists() and not overwrite:
+        raise ArtifactError(f"'{output}' already exists; choose another name with -o, or pass --overwrite.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

@@ -1,0 +1,122 @@
+"""Handing over: files that others open, folders that collide with nothing, and nothing of the user's lost."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from imatlas.errors import ArtifactError, DecodeError, InputError
+from imatlas.tasks.handover import planned_files, write_embedding_atlas, write_folders, write_numpy
+
+KEYS = ["a/cat.jpg", "b/cat.jpg", "b/CAT.JPG", "dog", "e/dog", "f/cat (2).jpg"]
+LABELS = np.array([0, 0, 0, 1, 1, 0])
+
+
+@pytest.fixture
+def source(tmp_path):
+    for key in KEYS:
+        (tmp_path / "in" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / key).write_bytes(key.encode())
+    return tmp_path / "in"
+
+
+def test_names_that_collide_get_numbers() -> None:
+    assert planned_files(KEYS, LABELS) == [
+        "cluster-000_4-images/cat.jpg",
+        "cluster-000_4-images/cat (2).jpg",
+        "cluster-000_4-images/CAT (3).JPG",
+        "cluster-001_2-images/dog",
+        "cluster-001_2-images/dog (2)",
+        "cluster-000_4-images/cat (2) (2).jpg",
+    ]
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_every_image_lies_in_the_folder_of_its_cluster(source, tmp_path, copy) -> None:
+    done = write_folders(
+        KEYS, LABELS, source.joinpath, lambda k: (source / k).read_bytes(), tmp_path / "out", copy=copy
+    )
+    listed = (tmp_path / "out" / "clusters.csv").read_text().splitlines()
+    assert listed[0] == "key,cluster,file"
+    for line in listed[1:]:
+        key, label, file = line.split(",")
+        path = tmp_path / "out" / file
+        assert path.read_bytes() == key.encode()
+        assert path.is_symlink() != copy
+        assert LABELS[KEYS.index(key)] == int(label)
+    assert len(listed) == 7
+    assert "6 images in 2 folders" in done.sentences[0]
+
+
+def test_what_others_put_there_is_never_overwritten(source, tmp_path) -> None:
+    def again(**options):
+        return write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", tmp_path / "out", **options)
+
+    again()
+    with pytest.raises(ArtifactError, match="already exists"):
+        again()
+    again(overwrite=True)
+    mine = tmp_path / "out" / "cluster-000_4-images" / "notes.txt"
+    mine.write_text("years of work")
+    with pytest.raises(ArtifactError, match=r"holds 'cluster-000_4-images/notes\.txt'"):
+        again(overwrite=True)
+    assert mine.read_text() == "years of work"
+    mine.unlink()
+    empty = tmp_path / "other"
+    empty.mkdir()
+    (empty / "thesis.tex").write_text("mine")
+    with pytest.raises(ArtifactError, match="holds 'thesis"):
+        write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", empty, overwrite=True)
+
+
+def test_originals_that_are_gone_are_told(source, tmp_path) -> None:
+    def path_of(key):
+        return None if key == "dog" else source / key
+
+    done = write_folders(KEYS, LABELS, path_of, lambda key: b"", tmp_path / "out")
+    assert done.data["left_out"][0][0] == "dog"
+    assert "1 are left out, such as dog" in done.sentences[1]
+    assert len(list((tmp_path / "out").rglob("*"))) == 5 + 2 + 1
+
+    def gone(key):
+        raise DecodeError("no such file")
+
+    with pytest.raises(InputError, match="No original can be used"):
+        write_folders(KEYS, LABELS, lambda key: None, gone, tmp_path / "none", copy=True)
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+def test_arrays_are_read_back_without_pickle(tmp_path, rng) -> None:
+    embedding = rng.normal(size=(4, 3)).astype(np.float32)
+    keys = ["a.jpg", "ü.png", "c", "d"]
+    write_numpy(embedding, keys, tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz") as found:
+        np.testing.assert_array_equal(found["embedding"], embedding)
+        assert found["keys"].tolist() == keys
+    done = write_numpy(embedding, keys, tmp_path / "e.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npy"), embedding)
+    assert np.load(tmp_path / "e.keys.npy").tolist() == keys
+    assert len(done.data["files"]) == 2
+    with pytest.raises(ArtifactError, match="already exists"):
+        write_numpy(embedding, keys, tmp_path / "e.npz")
+    with pytest.raises(InputError, match=r"\.npz or \.npy file"):
+        write_numpy(embedding, keys, tmp_path / "e.txt")
+
+
+def test_the_parquet_file_has_what_embedding_atlas_reads(tmp_path) -> None:
+    n = 2500
+    rows = pa.table({"key": [f"{i}.jpg" for i in range(n)], "x": np.arange(n, dtype=np.float32), "y": np.ones(n)})
+    near = (np.arange(n)[:, None] + [1, 2]) % n, np.tile(np.array([0.5, 1.5], np.float32), (n, 1))
+    path = tmp_path / "atlas.parquet"
+    done = write_embedding_atlas(rows, near, lambda some: [f"{i}".encode() for i in some], path)
+    assert "--x x --y y" in done.data["command"]
+    found = parquet.read_table(path).to_pylist()
+    assert len(found) == n
+    assert found[2499]["neighbors"] == {"ids": [0, 1], "distances": [0.5, 1.5]}
+    assert found[1030]["image"] == {"bytes": b"1030", "path": "1030.jpg"}
+    with pytest.raises(InputError, match=r"a \.parquet file"):
+        write_embedding_atlas(rows, near, lambda some: [], tmp_path / "atlas.csv")
