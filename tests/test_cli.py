@@ -32,6 +32,7 @@ VERBS = (
     "score",
     "export",
     "demo",
+    "duplicates",
 )
 
 
