@@ -113,10 +113,8 @@ def _part(gallery: Gallery, rows: np.ndarray) -> Gallery:
 def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
     """One row a set and kind of edit: ours, and each hash at its best threshold."""
     title = "Edited copies found again, beside perceptual hashes"
-    kept: dict[str, list[list[Any]]] = {name: [] for name in SETS}
-    for row in kept_rows("duplicates", title):
-        kept[row[0]].append(row)
-    notes = []
+    notes: list[str] = []
+    new: dict[str, list[list[Any]]] = {}
     for name in names:
         began = time.process_time()
         paths, n_first = cleared(files(name))
@@ -132,9 +130,10 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
                 for kind, true, new in _planted(paths, n_planted, seed, Path(folder)):
                     runs[kind].append(_scored(gallery, paths, hashes, kind, true, new, Path(folder)))
                     print(name, kind, seed, runs[kind][-1], flush=True)
-        kept[name] = [_row(name, kind, found) for kind, found in runs.items()]
+        new[name] = [_row(name, kind, found) for kind, found in runs.items()]
         print(f"{time.process_time() - began:.0f} s of one core", flush=True)
-    rows = [row for name in SETS for row in kept.get(name, [])]
+    kept = [row for row in kept_rows("duplicates", title) if len(row) == 6 + len(HASHES)]
+    rows = [row for name in SETS for row in new.get(name, [row for row in kept if row[0] == name])]
     columns = ["set", "edit", "ours: recall", "precision", f"phash ≤ {USUAL}: recall", "precision"]
     columns += [f"{kind}: recall, precision (bits)" for kind in HASHES]
     save_table("duplicates", title, columns, rows, [*notes, *NOTES])
