@@ -35,7 +35,7 @@ from imatlas.tasks.doubles import Gallery, find_duplicates
 from imatlas.tasks.duplicates import near_pairs
 
 SETS = ("photos", "satellite", "emoji", "clothes")
-HASHES = ("phash", "dhash")
+HASHES = ("phash", "dhash", "whash")
 USUAL = 10
 """Bits of 64 that imagededup allows by default, with the hash that imagehash calls phash."""
 

@@ -20,6 +20,14 @@ HASHES = {
 }
 
 
+def on_white(image):
+    """A picture as RGB; clear parts are white, as they are in the copies."""
+    if image.mode in ("RGBA", "LA", "P"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 with open(sys.argv[1], encoding="utf-8") as file:
     paths = file.read().splitlines()
 found, told = {}, {}
@@ -29,10 +37,10 @@ for kind in sys.argv[3:]:
     values = []
     for path in paths:
         with Image.open(path) as image:
-            found_bits = hash_of(image.convert("RGB")).hash.flatten()
+            found_bits = hash_of(on_white(image)).hash.flatten()
             values.append(int("".join("1" if bit else "0" for bit in found_bits), 2))
     from_files = time.perf_counter() - began
-    images = [Image.open(path).convert("RGB") for path in paths[:1000]]
+    images = [on_white(Image.open(path)) for path in paths[:1000]]
     began = time.perf_counter()
     for image in images:
         hash_of(image)
