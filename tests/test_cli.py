@@ -33,6 +33,7 @@ VERBS = (
     "score",
     "export",
     "demo",
+    "duplicates",
 )
 
 

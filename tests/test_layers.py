@@ -15,7 +15,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"disk": ("disk",), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
-    {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views")},
+    {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},
     {"metrics": ("metrics",)},
     {"result": ("result",), "progress": ("progress",)},
     {"devices": ("devices",)},

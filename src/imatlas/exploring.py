@@ -18,6 +18,7 @@ from imatlas.tasks.classify import Classified, read_labels
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
+from imatlas.tasks.doubles import Duplicates, find_duplicates
 from imatlas.tasks.handover import write_embedding_atlas, write_folders, write_numpy
 from imatlas.tasks.search import search as search_embedding
 from imatlas.tasks.search import search_like, without_self
@@ -195,3 +196,19 @@ class Exploring(OpenedAtlas):
         known = labels if isinstance(labels, Mapping) else read_labels(labels)
         seed = self.manifest.settings["random_state"]
         return classify_embedding(self.embedding, self.rows["key"].tolist(), known, n_next=n_next, random_state=seed)
+
+    def duplicates(self, *, turned: bool = False) -> Duplicates:
+        """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
+
+        `table()` has a stricter and quicker answer in its column `duplicate_of`: the same picture, not edited.
+
+        Parameters
+        ----------
+        turned : bool
+            Find also copies that were turned by 90, 180 or 270 degrees, or mirrored.
+
+        Returns
+        -------
+        imatlas.tasks.doubles.Duplicates
+        """
+        return find_duplicates(self.gallery(), turned=turned)

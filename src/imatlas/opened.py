@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
+from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.originals import Originals, Region, cropped
-from imatlas.table import THUMBNAIL, ImagesTable
+from imatlas.table import ROWS, THUMBNAIL, ImagesTable
+from imatlas.tasks.doubles import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
 COLUMNS = (
@@ -157,6 +160,27 @@ class OpenedAtlas:
         fit = self.manifest.settings["fit"]
         return np.stack([thumbnail_pixels(data, self.spec, fit) for data in self.thumbnails(rows)])
 
+    def gallery(self) -> Gallery:
+        """The images as `find_duplicates` takes them, from their thumbnails; pixels lie in a temporary file."""
+        n, rows, spec = len(self), self.rows, ImageSpec(SIDE, SIDE, 3)
+        with tempfile.TemporaryFile(prefix="imatlas-") as file:
+            stretched = np.memmap(file, np.uint8, "w+", shape=(n, SIDE, SIDE, 3))
+        for start in range(0, n, ROWS):
+            some = np.arange(start, min(start + ROWS, n))
+            for row, data in zip(some.tolist(), self.thumbnails(some), strict=True):
+                stretched[row] = thumbnail_pixels(data, spec, "stretch")
+        folder = Path(self.manifest.source)
+        there = folder.is_dir()
+        return Gallery(
+            keys=rows["key"].tolist(),
+            view=lambda rows: np.asarray(stretched[rows]),
+            picture=lambda row: self.thumbnails([row])[0],
+            content=rows["sha256"].astype(str),
+            area=rows["width"].astype(np.int64) * rows["height"],
+            size=np.array([_size_of(folder / key) if there else 0 for key in rows["key"].tolist()], np.int64),
+            folder=folder if there else None,
+        )
+
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""
         model = self.model("encoder")
@@ -217,3 +241,11 @@ def _one_image(image: Any) -> Any:
     if isinstance(image, str | Path):
         return [image]
     return np.asarray(image)[None]
+
+
+def _size_of(path: Path) -> int:
+    """The bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

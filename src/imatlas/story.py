@@ -39,6 +39,9 @@ MOST_CLUSTERS = 40
 PICTURE, LARGE_PICTURE = 72, 128
 """Longest side in pixels of a picture in the report's grids, and of those in the cells of a small map."""
 
+MOST_COMPARED = 5_000
+"""Images up to which the report looks for edited copies: some seconds."""
+
 SMALL_MAP = 300
 """Cells up to which a map has room for large pictures."""
 
@@ -275,24 +278,36 @@ def outliers(atlas: Atlas, n: int = 18) -> Result:
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
-    """Images that are the same picture as another one."""
+    """Images that are the same picture as another one, and in small sets those that are edited copies too."""
     keys = atlas.rows["key"].tolist()
-    double = np.flatnonzero(_doubles(atlas))
-    place = {key: i for i, key in enumerate(keys)}
-    first = [place[str(atlas.rows["duplicate_of"][i])] for i in double[:n]]
+    if len(keys) <= MOST_COMPARED:
+        found = atlas.duplicates()
+        copies = np.flatnonzero((found.group >= 0) & ~found.best)
+        copies = copies[np.argsort(found.likeness[copies], kind="stable")]
+        originals, how = found.best_of[copies], [found.how[i] for i in copies]
+        said, metrics = found.result.sentences, found.result.metrics
+    else:
+        place = {key: i for i, key in enumerate(keys)}
+        copies = np.flatnonzero(_doubles(atlas))
+        originals = np.array([place[str(atlas.rows["duplicate_of"][i])] for i in copies], dtype=int)
+        how, metrics = ["same picture"] * len(copies), {}
+        said = [f"{len(copies):,} images are the same picture as another one, to the byte or nearly."]
+        if not len(copies):
+            said = ["No image doubles another one."]
+        said.append(f"Edited copies are found by: imatlas duplicates {atlas.folder.name}")
     panels: list[Panel] = []
-    if len(double):
-        left, right = _small(atlas, double[:n]), _small(atlas, np.array(first))
+    if len(copies):
+        left, right = _small(atlas, copies[:n]), _small(atlas, originals[:n])
         panels.append(
             ImagePairs(
-                names=("image", "doubles"),
+                names=("copy", "best copy"),
                 rows=list(zip(left, right, strict=True)),
-                captions=[f"{keys[i]} = {keys[j]}" for i, j in zip(double, first, strict=False)],
+                captions=[f"{keys[i]} = {keys[j]} ({what})" for i, j, what in zip(copies[:n], originals, how)],
                 alt="Pairs of images that are the same picture.",
             )
         )
-    found = f"{len(double):,} images are the same picture as another one, to the byte or nearly."
-    return Result("duplicates", "Doubles", [found if len(double) else "No image doubles another one."], panels=panels)
+        said = [*said, f"To put them aside: imatlas duplicates {atlas.folder.name} -o plan.csv"]
+    return Result("duplicates", "Doubles", said, metrics, panels)
 
 
 def quality(atlas: Atlas) -> Result | None:

@@ -11,6 +11,8 @@ TASKS: dict[str, str] = {
     "search": "search:search",
     "classify": "classify:classify",
     "duplicates": "duplicates:duplicates",
+    "doubles": "doubles:find_duplicates",
+    "tidy": "tidy:apply_plan",
     "outliers": "outliers:outlier_scores",
     "sample": "sample:write_samples",
     "steer": "steer:sample_places",
