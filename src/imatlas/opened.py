@@ -70,23 +70,28 @@ class OpenedAtlas:
         return self._models[role]
 
     def table(self) -> pa.Table:
-        """One row an image: key, width, height, held_out, cell, x, y, cluster, confidence, outlier, duplicate_of.
+        """One row an image: its key, size, place, cluster, and what else is known.
 
+        The columns are key, width, height, held_out, cell, x, y, cluster, confidence, outlier, duplicate_of and flags.
         `cell` is the flat index on the map, `x` and `y` the place on it in cells, `confidence` the share of the nearest
-        images that are in the same cluster, `outlier` the score that `imatlas.tasks.outliers` defines, `duplicate_of`
-        the key of the image that this one doubles, or null.
+        images that are in the same cluster, `outlier` how odd it is, where 1 is ordinary (`imatlas.OutlierDetector`),
+        `duplicate_of` the key of the image that this one doubles, or null, and `flags` what is plainly wrong with it
+        (`imatlas.tasks.flags`), "; " between several.
         """
         wanted = ("key", "width", "height", "held_out", "cell", "x", "y", "cluster", "confidence", "outlier")
-        return self.images_table.read([c for c in (*wanted, "duplicate_of") if c in self.images_table.columns])
+        return self.images_table.read([c for c in (*wanted, "duplicate_of", "flags") if c in self.images_table.columns])
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""
         return self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
 
-    def pixels(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
+    def pixels(self, rows: np.ndarray | list[int], spec: ImageSpec | None = None) -> np.ndarray:
+        """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails.
+
+        With a `spec`, of that size and depth.
+        """
         fit = self.manifest.settings["fit"]
-        return np.stack([thumbnail_pixels(data, self.spec, fit) for data in self.thumbnails(rows)])
+        return np.stack([thumbnail_pixels(data, spec or self.spec, fit) for data in self.thumbnails(rows)])
 
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""
@@ -100,12 +105,13 @@ class OpenedAtlas:
         own = self._own(image)
         return self.embedding[own] if len(own) else self.embed(_one_image(image))
 
-    def _pixels_of(self, images: Sequence[Any]) -> np.ndarray:
-        """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C)."""
+    def _pixels_of(self, images: Sequence[Any], spec: ImageSpec | None = None) -> np.ndarray:
+        """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C), or as `spec` says."""
+        spec = spec or self.spec
         found = []
         for image in images:
             own = self._own(image)
-            found.append(self.pixels(own) if len(own) else load_pixels(_one_image(image), spec=self.spec)[0])
+            found.append(self.pixels(own, spec) if len(own) else load_pixels(_one_image(image), spec=spec)[0])
         return np.concatenate(found)
 
     def _own(self, image: Any) -> np.ndarray:

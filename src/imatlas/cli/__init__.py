@@ -12,7 +12,7 @@ from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError
 
-for part in ("look", "explore", "make"):  # what they define, they add to the program, in this order
+for part in ("look", "explore", "odd", "make"):  # what they define, they add to the program, in this order
     import_module(f"imatlas.cli.{part}")
 
 

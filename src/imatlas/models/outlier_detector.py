@@ -2,12 +2,14 @@
 
 Oddness is the geometric mean of two distances, each over its median, so that 1 is ordinary:
 
-    1. The distance to the set: the root mean square distance to the nearest tenth of all rows. A group of odd rows that
-       is smaller than that cannot vouch for itself, as it does among ten neighbours.
-    2. Mahalanobis' distance, with the center and covariance of the four fifths of the rows nearest to that center.
+    1. The radius within which a tenth of all rows lies. A group of odd rows that is smaller than that cannot vouch for
+       itself, as it does among ten neighbours.
+    2. Mahalanobis' distance, with the center and covariance of the four fifths of the rows nearest to that center,
+       found step by step from those with the smallest radii.
 
-Chazal, F., Cohen-Steiner, D. and Merigot, Q. (2011), "Geometric inference for probability measures", Foundations of
-Computational Mathematics 11: the distance to a measure with mass m, definition 3.2; here m is 0.1. Rousseeuw, P. and
+Chazal, F., Cohen-Steiner, D. and Mérigot, Q. (2011), "Geometric inference for probability measures", Foundations of
+Computational Mathematics 11: the radius is their pseudo-distance of mass m, here 0.1; its mean over smaller masses, the
+distance to a measure, told odd images apart no better, and tight groups of them worse. Rousseeuw, P. and
 Van Driessen, K. (1999), "A fast algorithm for the minimum covariance determinant estimator", Technometrics 41, section
 3: the steps that concentrate the rows; covariances are shrunken as Ledoit and Wolf (2004) do.
 
@@ -89,7 +91,7 @@ class OutlierDetector(OutlierMixin, Estimator):
         float, Field(gt=0, le=0.5, description="share of ordinary rows that may be called odd, 0.01 for 1 %")
     ] = 0.01
     mass: Annotated[
-        float, Field(gt=0, le=0.5, description="share of the rows to measure the distance to: odd groups are smaller")
+        float, Field(gt=0, le=0.5, description="share of the rows that the radius holds: odd groups are smaller")
     ] = 0.1
     trim: Annotated[
         float, Field(ge=0, lt=0.5, description="share of the rows that the covariance is not learnt from")
@@ -130,7 +132,7 @@ class OutlierDetector(OutlierMixin, Estimator):
         """Return minus the oddness of each row (n_samples,): -1 is ordinary, lower is odder."""
         self._check_fitted()
         X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
-        return -self._oddness(X)
+        return -self._oddness(X).astype(np.float64)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return `score_samples` less the threshold (n_samples,): below 0 is odd."""
@@ -154,21 +156,24 @@ class OutlierDetector(OutlierMixin, Estimator):
 
     def _learn(self, X: np.ndarray, calibrating: np.ndarray, rng: np.random.Generator) -> None:
         """Learn both distances from rows (n, n_features), and their medians from others."""
-        self.center_, self.precision_ = _concentrated(_some(X, MOST_LEARNT, rng), 1 - self.trim)
         self.references_ = _some(X, MOST_REFERENCES, rng)
+        learnt = _some(X, MOST_LEARNT, rng)
+        self.center_, self.precision_ = _concentrated(learnt, 1 - self.trim, self._radii(learnt))
         self.usual_ = np.ones(2)
         distances = self._distances(_some(calibrating, MOST_REFERENCES, rng))
         self.usual_ = np.array([_usual(one) for one in distances])
 
     def _distances(self, X: np.ndarray) -> np.ndarray:
-        """Distance to the set, and Mahalanobis' distance, of rows (n, n_features): (2, n)."""
+        """The radius of a tenth of the set, and Mahalanobis' distance, of rows (n, n_features): (2, n)."""
+        return np.stack([self._radii(X), np.sqrt(_mahalanobis(X, self.center_, self.precision_))])
+
+    def _radii(self, X: np.ndarray) -> np.ndarray:
+        """How far it is from rows (n, n_features) to the last of the nearest tenth of the references: (n,)."""
         k = max(1, round(self.mass * len(self.references_)))
-        references, out = as_tensor(self.references_), np.empty((2, len(X)))
+        references, out = as_tensor(self.references_), np.empty(len(X))
         for start in range(0, len(X), CHUNK):
-            part = X[start : start + CHUNK]
-            near = all_distances(as_tensor(part), references).topk(k, dim=1, largest=False, sorted=False)
-            out[0, start : start + CHUNK] = near.values.double().square().mean(dim=1).sqrt().numpy()
-            out[1, start : start + CHUNK] = np.sqrt(_mahalanobis(part, self.center_, self.precision_))
+            apart = all_distances(as_tensor(X[start : start + CHUNK]), references)
+            out[start : start + CHUNK] = apart.kthvalue(k, dim=1).values.numpy()
         return out
 
     def _oddness(self, X: np.ndarray) -> np.ndarray:
@@ -187,14 +192,15 @@ class OutlierDetector(OutlierMixin, Estimator):
         return self
 
 
-def _concentrated(X: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _concentrated(X: np.ndarray, share: float, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Center (n_features,) and precision (n_features, n_features) of the given share of the rows, those nearest to it.
 
-    Each step learns both from the rows that were nearest by the last ones, until these stay the same.
+    The first are those of the smallest radii (n,): a group that bends the covariance of all rows could hide in it. Each
+    step learns both from the rows that were nearest by the last ones, until these stay the same.
     """
     rows = X.astype(np.float64)
-    kept = np.arange(len(rows))
     n = max(2, round(share * len(rows)))
+    kept = np.sort(np.argsort(radii, kind="stable")[:n])
     for _ in range(STEPS):
         center = rows[kept].mean(axis=0)
         covariance = ledoit_wolf(rows[kept] - center, assume_centered=True)[0]

@@ -124,8 +124,8 @@ class EfficientNetLite0(nn.Module):
         """Pixels (N, 3, H, W) in [-1, 1] to what stands at each place after some blocks: tensors (N, C, h, w)."""
         found = []
         x = F.relu6(self.stem(x), inplace=True)
-        for i, block in enumerate(self.blocks[: max(blocks) + 1]):
-            x = block(x)
+        for i in range(max(blocks) + 1):
+            x = self.blocks[i](x)
             if i in blocks:
                 found.append(x.clone())  # the next block may write into it
         return found

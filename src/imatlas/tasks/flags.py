@@ -99,7 +99,7 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
         "nearly uniform": measured["range"] < UNIFORM,
         "odd size": _far_out(side),
         "odd shape": _far_out(shape),
-        "grey among colour": grey,
+        "grey among colour": grey & (grey.mean() < MOST) if len(grey) else grey,
     }
     usual = [name for name, rows in found.items() if rows.mean() > MOST] if len(widths) else []
     kept = {name: rows for name, rows in found.items() if name not in usual}
@@ -122,7 +122,7 @@ def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
 
 def _measured(data: bytes) -> tuple[float, ...]:
     picture = read_picture(data)
-    pixels = picture.thumbnail(THUMBNAIL).astype(np.float32)
+    pixels: np.ndarray = picture.thumbnail(THUMBNAIL).astype(np.float32)
     if pixels.shape[2] in (2, 4):  # opacity: on white
         alpha = pixels[..., -1:] / 255
         pixels = pixels[..., :-1] * alpha + 255 * (1 - alpha)

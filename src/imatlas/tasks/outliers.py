@@ -16,6 +16,9 @@ FALSE_ALARMS = 0.01
 ORDINARY = 0.2
 """Images with at least so large a p-value are shown as what is ordinary."""
 
+N_ORDINARY = 10
+"""Ordinary images that an odd one is compared with, place by place."""
+
 
 @dataclass(frozen=True)
 class Outliers:
@@ -118,7 +121,7 @@ def outliers(
     return Outliers(model, oddness, p_values, rows, result)
 
 
-def neighbors_to_show(found: Outliers, embedding: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:
+def neighbors_to_show(found: Outliers, embedding: np.ndarray, place: np.ndarray, n: int = N_ORDINARY) -> np.ndarray:
     """The `n` ordinary images of the atlas that are nearest to a place (n_features,), nearest first."""
     ordinary = np.flatnonzero(found.model.p_values_ >= ORDINARY)
     apart = ((embedding[ordinary] - place) ** 2).sum(axis=1)

@@ -28,6 +28,12 @@ from imatlas.nn.backbones import EfficientNetLite0
 BLOCKS = (7, 10)
 """Blocks of the network whose ends describe places: 192 numbers for each 16 x 16 pixels."""
 
+PLACES_SPEC = ImageSpec(128, 128, 3)
+"""Kind of the pictures that are looked at place by place: the size of an atlas's thumbnails."""
+
+COMPARED = ("image", "where it is odd", "nearest ordinary", "second", "third")
+"""What is shown of an odd image, side by side."""
+
 SIDE = 224
 """Height and width at which the network looks."""
 
@@ -36,6 +42,11 @@ PARTS = 8
 
 FADED, GLOW = 0.55, np.array([255.0, 60.0, 0.0])
 """How far what is ordinary is washed out to grey, and the colour of what is odd."""
+
+
+def has_places(encoder: Any) -> bool:
+    """Whether the eyes can say what they see in each place of an image; they then take pictures of `PLACES_SPEC`."""
+    return isinstance(getattr(encoder, "module_", None), EfficientNetLite0)
 
 
 def heat_map(encoder: Any, image: np.ndarray, ordinary: np.ndarray, embed: Callable[[Any], np.ndarray]) -> np.ndarray:
@@ -57,9 +68,8 @@ def heat_map(encoder: Any, image: np.ndarray, ordinary: np.ndarray, embed: Calla
     ndarray (h, w) float32
         0 where a place is no odder than those of ordinary images are to each other, 1 at the oddest place.
     """
-    module = getattr(encoder, "module_", None)
-    if isinstance(module, EfficientNetLite0) and image.shape[2] == 3 and image.dtype == np.uint8:
-        heat = _by_places(module, image, ordinary, getattr(encoder, "device", "cpu"))
+    if has_places(encoder):
+        heat = _by_places(encoder.module_, image, ordinary, encoder.device)
     else:
         heat = _by_replacing(image, ordinary[0], embed)
     heat = np.maximum(heat, 0.0)
@@ -80,7 +90,8 @@ def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def _by_places(module: EfficientNetLite0, image: np.ndarray, ordinary: np.ndarray, device_name: str) -> np.ndarray:
     """Distance (h, w) of each place to the nearest one of ordinary images, over what is usual among these, less 1."""
     device = devices.pick_device(device_name)
-    module = devices.place(module, device).eval()
+    module.eval()
+    devices.place(module, device)
     described = []
     with torch.inference_mode():
         for pixels in (image, *ordinary):  # one at a time: as fast on a processor, and the same for any number
