@@ -11,6 +11,7 @@ from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.kmeans import KMeans as KMeans
+from imatlas.models.outlier_detector import OutlierDetector as OutlierDetector
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.som import SOM as SOM
 from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
@@ -26,6 +27,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "ImageSpec",
     "Images",
     "KMeans",
+    "OutlierDetector",
     "PretrainedEncoder",
     "SOM",
     "SOMClassifier",

@@ -19,7 +19,7 @@ from imatlas.tasks.classify import Classified, read_labels
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
-from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, neighbors_to_show
+from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, ordinary_near
 from imatlas.tasks.outliers import outliers as find_outliers
 from imatlas.tasks.search import search as search_embedding
 from imatlas.tasks.why_odd import COMPARED, PLACES_SPEC, has_places, heat_map, overlaid
@@ -129,7 +129,7 @@ class Exploring(OpenedAtlas):
         spec = PLACES_SPEC if has_places(encoder) else self.spec
         rows = []
         for image in images:
-            near = neighbors_to_show(found, self.embedding, self._place_of(image)[0])
+            near = ordinary_near(found, self.embedding, self._place_of(image)[0], but=self._own(image))
             seen = np.concatenate([self._pixels_of([image], spec), self.pixels(near, spec)])
             heat = heat_map(encoder, seen[0], seen[1:], self.embed)
             shown = to_view(seen[: len(COMPARED) - 1], spec)

@@ -8,7 +8,7 @@ import pytest
 from imatlas.errors import InputError
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.tasks.outliers import neighbors_to_show, outliers
+from imatlas.tasks.outliers import ordinary_near, outliers
 from imatlas.tasks.why_odd import PLACES_SPEC, has_places, heat_map, overlaid
 from imatlas.testing import synthetic_images
 
@@ -24,10 +24,11 @@ def test_the_odd_ones_are_told_with_their_promise(rng) -> None:
     assert len(found.rows) == found.result.metrics["n_odd"] == 10  # the share asked for, of each half
     assert found.result.data["odd"][0]["key"] in ("3.png", "500.png")
     assert "with 95% certainty" in found.result.sentences[1]
-    near = neighbors_to_show(found, X, X[3], 5)
-    apart = ((X[near] - X[3]) ** 2).sum(1)
+    near = ordinary_near(found, X, X[100], but=np.array([100]), n=5)
+    apart = ((X[near] - X[100]) ** 2).sum(1)
     assert (np.diff(apart) >= 0).all()
-    assert 3 not in near
+    assert 100 not in near
+    assert not {3, 500} & set(near.tolist())
 
 
 def test_new_images_are_judged_by_those_of_the_atlas(rng) -> None:
@@ -45,7 +46,7 @@ def test_new_images_are_judged_by_those_of_the_atlas(rng) -> None:
 def test_a_rate_that_cannot_be_kept_says_what_can(rng) -> None:
     found = outliers(rng.normal(size=(60, 4)), [str(i) for i in range(60)], false_alarms=0.01)
     assert len(found.rows) == 0
-    assert "ask for at least 0.032" in found.result.sentences[1]
+    assert "ask for at least 3.2%" in found.result.sentences[1]
     assert len(found.result.panels[0].rows) == 10  # the oddest are shown all the same
 
 

@@ -121,16 +121,18 @@ def outliers(
     return Outliers(model, oddness, p_values, rows, result)
 
 
-def neighbors_to_show(found: Outliers, embedding: np.ndarray, place: np.ndarray, n: int = N_ORDINARY) -> np.ndarray:
-    """The `n` ordinary images of the atlas that are nearest to a place (n_features,), nearest first."""
-    ordinary = np.flatnonzero(found.model.p_values_ >= ORDINARY)
+def ordinary_near(
+    found: Outliers, embedding: np.ndarray, place: np.ndarray, *, but: np.ndarray, n: int = N_ORDINARY
+) -> np.ndarray:
+    """The `n` ordinary images of the atlas nearest to a place (n_features,), nearest first, without the rows `but`."""
+    ordinary = np.setdiff1d(np.flatnonzero(found.model.p_values_ >= ORDINARY), but)
     apart = ((embedding[ordinary] - place) ** 2).sum(axis=1)
     return ordinary[np.argsort(apart, kind="stable")[:n]]
 
 
 def _found(n_odd: int, n: int, rate: float) -> str:
     verb = "image is" if n_odd == 1 else "images are"
-    return f"{n_odd:,} of {n:,} {verb} odd, where {rate:.2g} of ordinary images may be called so by mistake."
+    return f"{n_odd:,} of {n:,} {verb} odd, where {_percent(rate)} of ordinary ones may be called so by mistake."
 
 
 def _promise(model: OutlierDetector, own: bool) -> list[str]:
@@ -139,12 +141,17 @@ def _promise(model: OutlierDetector, own: bool) -> list[str]:
         least = 1 / (model.n_calibration_ + 1)
         return [
             f"So low a rate cannot be kept with {model.n_calibration_:,} images to compare with: ask for at least "
-            f"{least:.2g}, or learn from more."
+            f"{_percent(least)}, or learn from more."
         ]
     told = [
-        f"Of ordinary images like these at most {model.false_alarm_bound_:.2g} are called odd, with {SURE:.0%} "
+        f"Of ordinary images like these at most {_percent(model.false_alarm_bound_)} are called odd, with {SURE:.0%} "
         "certainty; odd ones among the images that it learnt from make that fewer."
     ]
     if own:
-        told.append("So about that share of an atlas is called odd at most: if more of it is, ask for a higher rate.")
+        told.append("Not more than the share asked for is called odd: if more of the atlas is, ask for a higher one.")
     return told
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage of two digits."""
+    return f"{100 * share:.2g}%"
