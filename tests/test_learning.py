@@ -57,7 +57,7 @@ def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
     assert len(atlas) == 241
     assert atlas.manifest.finished
     rows = atlas.table().to_pydict()
-    learnt_columns = {"cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier", "duplicate_of"}
+    learnt_columns = {"cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier", "duplicate_of", "flags"}
     assert set(rows) == {"key", "width", "height", "held_out", *learnt_columns}
     assert rows["duplicate_of"][rows["key"].index("copy of camera.png")] == "camera-0000.png"
     assert 0 < sum(rows["held_out"]) < 60

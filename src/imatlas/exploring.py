@@ -10,18 +10,23 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas.errors import ArtifactError, InputError, ParameterError
+from imatlas.images.dataset import Images
+from imatlas.images.tensors import to_view
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.opened import OpenedAtlas
 from imatlas.originals import Region
-from imatlas.result import Result
+from imatlas.result import ImagePairs, Result
 from imatlas.tasks.classify import Classified, read_labels
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.doubles import Duplicates, find_duplicates
 from imatlas.tasks.handover import write_embedding_atlas, write_folders, write_numpy
+from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, ordinary_near
+from imatlas.tasks.outliers import outliers as find_outliers
 from imatlas.tasks.search import search as search_embedding
 from imatlas.tasks.search import search_like, without_self
+from imatlas.tasks.why_odd import COMPARED, PLACES_SPEC, has_places, heat_map, overlaid
 
 
 class Exploring(OpenedAtlas):
@@ -177,6 +182,64 @@ class Exploring(OpenedAtlas):
             train = self.embedding[~self.rows["held_out"].astype(bool)]
             model = group(train, n_clusters=n_clusters, random_state=seed).model
         return describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
+
+    def outliers(self, images: Any = None, *, false_alarms: float = FALSE_ALARMS) -> Outliers:
+        """The odd images, at a given rate of false alarms.
+
+        Parameters
+        ----------
+        images : Images, or any source that `Images` takes, optional
+            Judge these by those of the atlas. None: judge those of the atlas by each other.
+        false_alarms : float
+            The share of ordinary images that may be called odd, in (0, 0.5]; it is an upper bound where odd images are
+            in the atlas.
+
+        Returns
+        -------
+        imatlas.tasks.outliers.Outliers
+            `oddness` and `p_values`, one an image; `rows`, the odd ones; and in words.
+        """
+        keys, seed = self.rows["key"].tolist(), self.manifest.settings["random_state"]
+        if images is None:
+            return find_outliers(self.embedding, keys, false_alarms=false_alarms, random_state=seed)
+        images = images if isinstance(images, Images) else Images(images)
+        return find_outliers(
+            self.embedding,
+            keys,
+            false_alarms=false_alarms,
+            new=self.embed(images),
+            new_keys=images.keys,
+            random_state=seed,
+        )
+
+    def why_odd(self, images: Sequence[Any], found: Outliers | None = None) -> ImagePairs:
+        """Where some images are odd: each beside a map of it, and the ordinary images that are nearest to it.
+
+        Parameters
+        ----------
+        images : sequence of keys, paths or arrays (H, W[, C])
+        found : Outliers, optional
+            What `outliers` gave, so that it is not found again.
+
+        Returns
+        -------
+        ImagePairs
+            A row an image: itself, the same with what is odd glowing, and three ordinary images.
+        """
+        found = found or self.outliers()
+        encoder = self.model("encoder")
+        spec = PLACES_SPEC if has_places(encoder) else self.spec
+        rows = []
+        for image in images:
+            near = ordinary_near(found, self.embedding, self._place_of(image)[0], but=self._own(image))
+            seen = np.concatenate([self._pixels_of([image], spec), self.pixels(near, spec)])
+            heat = heat_map(encoder, seen[0], seen[1:], self.embed)
+            shown = to_view(seen[: len(COMPARED) - 1], spec)
+            rows.append([shown[0], overlaid(shown[0], heat), *shown[1:]])
+        captions = [str(image) if isinstance(image, str | Path) else "" for image in images]
+        return ImagePairs(
+            names=COMPARED, rows=rows, captions=captions, size=112, alt="Odd images and why they are odd."
+        )
 
     def classify(self, labels: Mapping[str, str] | str | Path, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and what to label next.

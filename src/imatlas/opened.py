@@ -29,7 +29,7 @@ from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
 COLUMNS = (
     *("key", "width", "height", "held_out", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier"),
-    "duplicate_of",
+    *("duplicate_of", "flags"),
 )
 """Of the table that users see."""
 
@@ -134,8 +134,9 @@ class OpenedAtlas:
         """One row an image: key, width, height, held_out, and what was learnt of it.
 
         `cell` is the flat index on the map, `x` and `y` the place on it in cells, `umap_x` and `umap_y` that in the
-        layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` the score that
-        `imatlas.tasks.outliers` defines, `duplicate_of` the key of the image that this one doubles, or null.
+        layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` how odd it
+        is, where 1 is ordinary (`imatlas.OutlierDetector`), `duplicate_of` the key of the image that this one doubles,
+        or null, and `flags` what is plainly wrong with it (`imatlas.tasks.flags`), "; " between several.
         """
         return self.images_table.read([c for c in COLUMNS if c in self.images_table.columns])
 
@@ -155,10 +156,13 @@ class OpenedAtlas:
             found.append(Images(part, thumbnail_size=THUMBNAIL).thumbnails[0])
         return found
 
-    def pixels(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
+    def pixels(self, rows: np.ndarray | list[int], spec: ImageSpec | None = None) -> np.ndarray:
+        """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails.
+
+        With a `spec`, of that size and depth.
+        """
         fit = self.manifest.settings["fit"]
-        return np.stack([thumbnail_pixels(data, self.spec, fit) for data in self.thumbnails(rows)])
+        return np.stack([thumbnail_pixels(data, spec or self.spec, fit) for data in self.thumbnails(rows)])
 
     def gallery(self) -> Gallery:
         """The images as `find_duplicates` takes them, from their thumbnails; pixels lie in a temporary file."""
@@ -193,12 +197,13 @@ class OpenedAtlas:
         own = self._own(image)
         return self.vectors.at(own) if len(own) else self.embed(_one_image(image))
 
-    def _pixels_of(self, images: Sequence[Any]) -> np.ndarray:
-        """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C)."""
+    def _pixels_of(self, images: Sequence[Any], spec: ImageSpec | None = None) -> np.ndarray:
+        """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C), or as `spec` says."""
+        spec = spec or self.spec
         found = []
         for image in images:
             own = self._own(image)
-            found.append(self.pixels(own) if len(own) else load_pixels(_one_image(image), spec=self.spec)[0])
+            found.append(self.pixels(own, spec) if len(own) else load_pixels(_one_image(image), spec=spec)[0])
         return np.concatenate(found)
 
     def _own(self, image: Any) -> np.ndarray:

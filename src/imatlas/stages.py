@@ -34,6 +34,7 @@ from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.duplicates import duplicate_of
 from imatlas.tasks.embed import N_COMPONENTS, WHITEN
+from imatlas.tasks.flags import Flags, quality_flags
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
@@ -182,14 +183,16 @@ def intake(job: Job) -> dict[str, Any]:
     held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
     manifest.spec = images.spec.to_json()
     manifest.table = {"name": "images.lance"}
-    table = ImagesTable.write(job.folder / "images.lance", _table_batches(images, held_out, double))
+    flags = quality_flags(images.thumbnails, images.records["width"], images.records["height"])
+    table = ImagesTable.write(job.folder / "images.lance", _table_batches(images, held_out, double, flags))
     manifest.table["version"] = table.version
     _write_skipped(job.folder / "skipped.csv", images.skipped)
     kind, why = choose_encoder(images, job.settings.encoder)
     kind = before.get("encoder", kind)
     budget = job.settings.budget or default_budget(n)
     said = (
-        f"{n:,} images, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, {held_out.sum():,} held out"
+        f"{n:,} images, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, {len(flags.rows):,} flagged, "
+        f"{held_out.sum():,} held out"
     )
     return {
         "n_images": n,
@@ -443,7 +446,7 @@ def _rows_known_before(job: Job) -> np.ndarray:
     return np.array([row if sha == now else -1 for (sha, row), now in zip(known, hashes, strict=True)])
 
 
-def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray) -> Iterator[pa.RecordBatch]:
+def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray, flags: Flags) -> Iterator[pa.RecordBatch]:
     """The rows that the intake knows, in batches that bound memory."""
     for start in range(0, len(images), ROWS):
         some = range(start, min(start + ROWS, len(images)))
@@ -452,6 +455,7 @@ def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray) -> 
             **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
             "held_out": held_out[start : some.stop],
             "duplicate_of": [images.keys[double[i]] if double[i] >= 0 else None for i in some],
+            "flags": flags.of[start : some.stop],
             "thumbnail": list(images.thumbnails[start : some.stop]),
         }
         yield pa.record_batch(columns, schema=SCHEMA)

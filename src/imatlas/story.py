@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
+from imatlas.models.outlier_detector import FEWEST
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.result import (
     Cell,
@@ -25,6 +28,7 @@ from imatlas.result import (
     Result,
     Scatter,
 )
+from imatlas.tasks.flags import FLAGS
 from imatlas.tasks.score import rebuilder_of, small_pixels
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ def tell(atlas: Atlas) -> list[Result]:
         new_images(atlas),
         reconstructions(atlas),
         outliers(atlas),
+        flagged(atlas),
         duplicates(atlas),
         quality(atlas),
         learning_curves(atlas),
@@ -257,24 +262,41 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     )
 
 
-def outliers(atlas: Atlas, n: int = 18) -> Result:
-    """The images that lie farthest from all others."""
-    scores = atlas.rows["outlier"]
-    odd = np.argsort(-scores, kind="stable")[:n]
-    return Result(
-        name="outliers",
-        title="The odd ones",
-        sentences=[
-            "Images far from all their neighbours. The number says how many times farther than usual; 1 is ordinary."
-        ],
-        panels=[
-            ImageGrid(
-                images=_small(atlas, odd),
-                captions=[f"{atlas.rows['key'][i]} ({scores[i]:.1f})" for i in odd],
-                alt="The images with the highest outlier scores.",
-            )
-        ],
+def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
+    """The images that are farthest from what is ordinary here, and where the oddest of them are odd."""
+    if len(atlas) < FEWEST:
+        return None
+    found = atlas.outliers()
+    odd = np.argsort(-found.oddness, kind="stable")[:n]
+    keys = atlas.rows["key"][odd].tolist()
+    pairs = replace(
+        atlas.why_odd(keys[:n_explained], found),
+        title="Why they are odd",
+        note="What glows is unlike any place of the ordinary images that are nearest to the odd one.",
     )
+    grid = ImageGrid(
+        images=_small(atlas, odd),
+        captions=[f"{key} ({found.oddness[i]:.1f})" for key, i in zip(keys, odd, strict=True)],
+        alt="The images of the greatest oddness.",
+    )
+    said = ["How many times farther than usual each is from what is ordinary here stands below it; 1 is ordinary."]
+    return replace(found.result, sentences=[*said, *found.result.sentences], panels=[grid, pairs])
+
+
+def flagged(atlas: Atlas, n: int = 24) -> Result | None:
+    """The images with a plain fault."""
+    if "flags" not in atlas.rows:
+        return None
+    texts = atlas.rows["flags"]
+    rows = np.flatnonzero(texts != "")
+    counts = Counter(flag for text in texts[rows] for flag in text.split("; "))
+    told = [f"{count:,} {flag}: {FLAGS[flag]}." for flag, count in counts.most_common()]
+    grid = ImageGrid(
+        images=_small(atlas, rows[:n]),
+        captions=[f"{atlas.rows['key'][i]}: {texts[i]}" for i in rows[:n]],
+        alt="Images with a plain fault.",
+    )
+    return Result("flags", "Plain faults", told or ["No image is flagged."], panels=[grid] if len(rows) else [])
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:

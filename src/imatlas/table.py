@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("held_out", pa.bool_()),
         ("duplicate_of", pa.string()),
+        ("flags", pa.string()),
         ("thumbnail", pa.binary()),
     ]
 )

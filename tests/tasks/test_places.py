@@ -8,9 +8,10 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from imatlas.errors import InputError
+from imatlas.models.outlier_detector import MOST_REFERENCES
 from imatlas.tasks.cluster import cluster, propose_n_clusters
 from imatlas.tasks.map import fit_map
-from imatlas.tasks.outliers import MOST_REFERENCES, outlier_scores
+from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.search import search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,15 +70,15 @@ def test_an_image_far_from_all_is_the_oddest(rng):
     scores = outlier_scores(X)
     assert scores.argmax() == 17
     assert scores[17] > 2
-    assert np.median(scores) == pytest.approx(1)
+    assert np.median(scores) == pytest.approx(1, abs=0.02)
 
 
 def test_large_sets_are_scored_against_a_sample(rng):
-    X = rng.normal(size=(MOST_REFERENCES + 500, 3)).astype(np.float32)
+    X = rng.normal(size=(2 * MOST_REFERENCES + 500, 3)).astype(np.float32)
     X[5] = 30
     scores = outlier_scores(X)
     assert scores.argmax() == 5
-    assert scores.min() > 0  # no image is its own neighbour, in the sample or out of it
+    assert scores.min() > 0
 
 
 def test_search_finds_and_says_how_near(rng):

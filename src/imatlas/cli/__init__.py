@@ -12,7 +12,14 @@ from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError
 
-for part in ("look", "explore", "tidy", "make", "export"):  # what they define, they add to the program, in this order
+for part in (
+    "look",
+    "explore",
+    "odd",
+    "tidy",
+    "make",
+    "export",
+):  # what they define, they add to the program, in this order
     import_module(f"imatlas.cli.{part}")
 
 

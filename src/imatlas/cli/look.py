@@ -39,8 +39,9 @@ def check(
     """Say what is in a folder, what is broken or doubled, and what learning from it would take."""
     from imatlas.learning import estimate
     from imatlas.tasks.check import check as run_check
+    from imatlas.tasks.flags import THUMBNAIL
 
-    pictures = open_images(images, image_size=image_size, progress=not json_)
+    pictures = open_images(images, image_size=image_size, progress=not json_, thumbnail_size=THUMBNAIL)
     result = run_check(pictures, estimate=estimate(pictures))
     tell(result, json_)
     say_next(json_, f"imatlas learn {images} -o {suggest(images)}")

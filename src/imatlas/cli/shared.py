@@ -43,10 +43,17 @@ def root(
         raise typer.Exit
 
 
-def open_images(source: str, *, progress: bool, image_size: int | None = None, fit: Fit = "crop") -> Any:
+def open_images(
+    source: str,
+    *,
+    progress: bool,
+    image_size: int | None = None,
+    fit: Fit = "crop",
+    thumbnail_size: int | None = None,
+) -> Any:
     from imatlas.images.dataset import Images
 
-    return Images(source, image_size=image_size, fit=fit, progress=progress)
+    return Images(source, image_size=image_size, fit=fit, progress=progress, thumbnail_size=thumbnail_size)
 
 
 def open_atlas(folder: Path) -> Any:

@@ -9,6 +9,7 @@ MODELS: dict[str, str] = {
     "som": "som:SOM",
     "kmeans": "kmeans:KMeans",
     "image_clusterer": "image_clusterer:ImageClusterer",
+    "outlier_detector": "outlier_detector:OutlierDetector",
     "som_classifier": "som_classifier:SOMClassifier",
     "few_labels": "few_labels:FewLabelsClassifier",
     "layout": "layout:Layout",

@@ -120,6 +120,16 @@ class EfficientNetLite0(nn.Module):
                 means.append(x.mean(dim=(2, 3)))
         return [*means, F.relu6(self.head(x), inplace=True).mean(dim=(2, 3))]
 
+    def maps(self, x: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
+        """Pixels (N, 3, H, W) in [-1, 1] to what stands at each place after some blocks: tensors (N, C, h, w)."""
+        found = []
+        x = F.relu6(self.stem(x), inplace=True)
+        for i in range(max(blocks) + 1):
+            x = self.blocks[i](x)
+            if i in blocks:
+                found.append(x.clone())  # the next block may write into it
+        return found
+
     def logits(self, features: Tensor) -> Tensor:
         """Features (N, 1280) to class scores (N, n_classes)."""
         if self.classifier is None:

@@ -10,6 +10,7 @@ import numpy as np
 from imatlas.images.dataset import Images
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
 from imatlas.tasks.duplicates import duplicates
+from imatlas.tasks.flags import FLAGS, Flags, quality_flags
 
 SHOWN = 24
 
@@ -37,6 +38,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
     notes = Counter(note for text in records["notes"].tolist() if text for note in text.split("; "))
     bad = [(key, reason) for key, reason in images.skipped if not reason.startswith("no images: ")]
     doubles = duplicates(images, shown=SHOWN // 2)
+    flags = quality_flags(images.thumbnails, widths, heights)
     suggestion = suggest(images, widths, heights)
     n_exact, n_near = doubles.metrics["n_exact"], doubles.metrics["n_near"]
     counts = {
@@ -44,8 +46,10 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         "n_skipped": len(bad),
         "n_exact_duplicates": n_exact,
         "n_near_duplicates": n_near,
+        "n_flagged": len(flags.rows),
     }
     sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, bad), *doubles.sentences]
+    sentences += flags_in_words(flags, n)
     sentences += [f"{count:,} of them: {note}." for note, count in notes.most_common(5)]
     sentences += [suggestion["image_size_why"], suggestion["fit_why"]]
     if estimate is not None:
@@ -55,7 +59,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         title="What is in the folder",
         sentences=[sentence for sentence in sentences if sentence],
         metrics=counts,
-        panels=_panels(images, formats, modes, widths, heights) + doubles.panels,
+        panels=_panels(images, formats, modes, widths, heights) + _flagged(images, flags) + doubles.panels,
         data={
             "formats": dict(formats.most_common()),
             "modes": dict(modes.most_common()),
@@ -65,11 +69,40 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
             "spec": images.spec.to_json(),
             "suggested": {"image_size": suggestion["image_size"], "fit": suggestion["fit"]},
             "skipped": [{"key": key, "reason": reason} for key, reason in images.skipped],
+            "flags": [{"key": images.keys[i], "flags": flags.of[i]} for i in flags.rows],
             **doubles.data,
             **({"estimate": estimate} if estimate is not None else {}),
         },
         protocol=doubles.protocol,
     )
+
+
+def flags_in_words(flags: Flags, n: int) -> list[str]:
+    """What the flags of `n` images say, as sentences."""
+    told = [f"{count:,} {name}" for name, count in flags.counts.items() if count]
+    sentences = [f"{len(flags.rows):,} of {n:,} images have a plain fault: {', '.join(told)}."] if told else []
+    if flags.usual:
+        sentences.append(f"Most images are {' and '.join(flags.usual)}, so none is flagged for that.")
+    return sentences
+
+
+def _flagged(images: Images, flags: Flags) -> list[Panel]:
+    """The images with a plain fault, and the list of all of them."""
+    if not len(flags.rows):
+        return []
+    rules = "; ".join(f"{name}: {FLAGS[name]}" for name, count in flags.counts.items() if count)
+    shown = flags.rows[:SHOWN].tolist()
+    files = [(images.keys[i], flags.of[i]) for i in flags.rows]
+    return [
+        ImageGrid(
+            title="Plain faults",
+            note=f"{rules[0].upper()}{rules[1:]}.",
+            images=[images.thumbnails[i] for i in shown],
+            captions=[f"{images.keys[i]}: {flags.of[i]}" for i in shown],
+            alt=f"{len(shown)} images with a plain fault.",
+        ),
+        FileList(title="Images with a plain fault", files=files),
+    ]
 
 
 def suggest(images: Images, widths: np.ndarray, heights: np.ndarray) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""Odd rows: scikit-learn's contract, distances against slow references, groups of odd rows, and rates that hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor
+
+from imatlas import artifact
+from imatlas.errors import InputError, ParameterError
+from imatlas.models import outlier_detector
+from imatlas.models.outlier_detector import OutlierDetector
+from tests.sklearn_checks import run_checks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_sklearn_contract() -> None:
+    run_checks(OutlierDetector(false_alarms=0.1))  # the suite wants odd ones among its 300 rows
+
+
+def test_both_distances_are_what_the_papers_say(rng) -> None:
+    X, new = rng.normal(size=(301, 6)).astype(np.float32), rng.normal(size=(40, 6)).astype(np.float32) * 2
+    model = OutlierDetector(trim=0.0, mass=0.1).fit(X)
+    near, far = model._distances(new)
+    references = model.references_
+    k = round(0.1 * len(references))
+    np.testing.assert_allclose(near, np.sort(cdist(new, references), axis=1)[:, k - 1], rtol=1e-3)
+    # without trimming every row counts, and the covariance is Ledoit and Wolf's
+    plain = LedoitWolf().fit(references.astype(np.float64))
+    np.testing.assert_allclose(far, np.sqrt(plain.mahalanobis(new)), rtol=1e-3)
+    expected = np.sqrt(near / model.usual_[0] * far / model.usual_[1])
+    np.testing.assert_allclose(-model.score_samples(new), expected, rtol=1e-5)
+
+
+def test_steps_that_concentrate_end_at_rows_nearest_to_their_own_center(rng) -> None:
+    X = np.concatenate([rng.normal(size=(180, 3)), rng.normal(8, 0.3, size=(20, 3))])
+    center, precision = outlier_detector._concentrated(X, 0.8, np.linalg.norm(X, axis=1))
+    far = outlier_detector._mahalanobis(X, center, precision)
+    kept = np.argsort(far, kind="stable")[:160]
+    assert kept.max() < 180
+    np.testing.assert_allclose(X[kept].mean(axis=0), center)
+
+
+def test_a_tight_group_of_odd_rows_cannot_vouch_for_itself(rng) -> None:
+    """Five per cent, closer to each other than ordinary rows are: what ten neighbours cannot see."""
+    X = np.concatenate([rng.normal(size=(950, 16)), rng.normal(2.0, 0.2, size=(50, 16))]).astype(np.float32)
+    odd = np.arange(1000) >= 950
+    ours = OutlierDetector().fit(X)
+    local = LocalOutlierFactor(n_neighbors=10).fit(X)
+    assert roc_auc_score(odd, ours.oddness_) > 0.95
+    assert roc_auc_score(odd, ours.oddness_) > roc_auc_score(odd, -local.negative_outlier_factor_) + 0.2
+
+
+def test_false_alarms_stay_at_the_rate_asked_for_on_average(rng) -> None:
+    """Ten draws of skewed rows: the mean rate is that of the theorem within its error, and never far over the bound."""
+    rates, bounds = [], []
+    for seed in range(10):
+        X = rng.gamma(1.0, size=(3000, 4)).astype(np.float32)
+        model = OutlierDetector(false_alarms=0.05, random_state=seed).fit(X[:1000])
+        rates.append((model.predict(X[1000:]) < 0).mean())
+        bounds.append(model.false_alarm_bound_)
+        assert model.n_calibration_ == 500
+    assert abs(np.mean(rates) - 25 / 501) < 4 * np.sqrt(0.05 * 0.95 / 500 / 10)
+    assert np.mean(np.array(rates) <= bounds) >= 0.8
+    assert 0.05 < bounds[0] < 0.08
+
+
+def test_odd_rows_in_the_set_make_the_threshold_higher(rng) -> None:
+    X = rng.normal(size=(2000, 5)).astype(np.float32)
+    clean = OutlierDetector(false_alarms=0.02).fit(X[:1000])
+    mixed = np.concatenate([X[:950], X[950:1000] + 12])
+    found = OutlierDetector(false_alarms=0.02).fit(mixed)
+    assert found.threshold_ > clean.threshold_
+    assert (found.predict(X[1000:]) < 0).mean() <= 0.02
+    assert found.p_values_[950:].max() < 0.15
+
+
+def test_p_values_of_the_rows_themselves_are_ranks(rng) -> None:
+    model = OutlierDetector().fit(rng.normal(size=(200, 3)))
+    assert np.allclose(np.sort(model.p_values_)[::2], np.arange(1, 101) / 100, atol=1e-6)
+    p = model.p_values(rng.normal(size=(50, 3)) * 1.5)
+    odd = model.predict(rng.normal(size=(3, 3)) + 50)
+    assert (odd == -1).all()
+    assert p.min() >= 1 / 101
+    assert p.max() <= 1
+
+
+def test_too_few_rows_for_the_rate_flag_nothing_and_say_so(rng) -> None:
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    model = OutlierDetector(false_alarms=0.01).fit(X)
+    assert np.isinf(model.threshold_)
+    assert (model.predict(X + 100) == 1).all()
+    with pytest.raises(InputError, match="at least 4"):
+        OutlierDetector().fit(X[:3])
+    with pytest.raises(ParameterError, match="false_alarms"):
+        OutlierDetector(false_alarms=0.0).fit(X)
+
+
+def test_saved_and_opened_it_says_the_same(rng, tmp_path) -> None:
+    X = rng.normal(size=(300, 4)).astype(np.float32)
+    model = OutlierDetector(false_alarms=0.1).fit(X)
+    model.save(tmp_path / "model")
+    again = artifact.load(tmp_path / "model")
+    assert np.array_equal(again.score_samples(X), model.score_samples(X))
+    assert np.array_equal(again.predict(X), model.predict(X))
+    assert np.array_equal(again.p_values(X), model.p_values(X))
+    # a batch changes no answer beyond rounding
+    np.testing.assert_allclose(model.score_samples(X[:7]), model.score_samples(X)[:7], rtol=1e-5)
