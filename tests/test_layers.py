@@ -50,6 +50,7 @@ SHARED = (
     "rows",
     "lloyd",
     "labels",
+    "vision_tower",
 )
 """What models may import from their own room: what is no model itself."""
 

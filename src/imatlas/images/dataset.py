@@ -242,8 +242,9 @@ class Images:
         ----------
         batch_size : int
         image_size : int or (int, int), optional
-            Another size than the set's: the originals are decoded anew by threads, a few batches ahead. Where an
-            original can no longer be read its cached pixels are scaled, and one warning tells how many.
+            Another size than the set's: the originals are decoded anew by threads, a few batches ahead, and resized
+            quickly, for eyes. Where an original can no longer be read its cached pixels are scaled, and one warning
+            tells how many.
         channels : {3}, optional
             3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, grey repeated.
         """
@@ -348,7 +349,9 @@ class _Opened:
         for i, row in enumerate(rows.tolist()):
             try:
                 picture = self._picture(row, decode.Aim(*size, images.fit), images)
-                out[i] = self._in_kind(picture.fitted(*size, images.fit, images.background), picture, images)
+                out[i] = self._in_kind(
+                    picture.fitted(*size, images.fit, images.background, quick=True), picture, images
+                )
             except DecodeError:
                 out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
                 lost += 1

