@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas import artifact
-from imatlas.errors import InputError
+from imatlas.errors import DecodeError, InputError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
@@ -87,6 +87,20 @@ class OpenedAtlas:
         """Some images at the size of the models, (n, H, W, C) in the atlas's own depth, from their thumbnails."""
         fit = self.manifest.settings["fit"]
         return np.stack([thumbnail_pixels(data, self.spec, fit) for data in self.thumbnails(rows)])
+
+    def originals(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
+        """Some images as RGB at `side` x `side` (n, side, side, 3) uint8, from their files where these are still there,
+        else from their thumbnails; for 8-bit sets."""
+        fit, folder = self.manifest.settings["fit"], Path(self.manifest.source)
+        spec = ImageSpec(side, side, 3)
+        found = []
+        for row, thumbnail in zip(rows, self.thumbnails(rows), strict=True):
+            try:
+                pixels = thumbnail_pixels((folder / self.rows["key"][row]).read_bytes(), spec, fit)
+            except (OSError, DecodeError):
+                pixels = thumbnail_pixels(thumbnail, spec, fit)
+            found.append(pixels)
+        return np.stack(found)
 
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""

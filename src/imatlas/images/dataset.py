@@ -148,6 +148,11 @@ class Images:
         return list(self._all.skipped)
 
     @property
+    def n_lost(self) -> int:
+        """How often an original could no longer be read when it was decoded anew, and cached pixels took its place."""
+        return self._all.n_lost
+
+    @property
     def spec(self) -> ImageSpec:
         """The shape, depth and value range of the set."""
         return self._all.spec
@@ -276,6 +281,7 @@ class Images:
                 batch[filled : filled + len(pixels)] = pixels
                 filled += len(pixels)
                 lost += failed
+                opened.n_lost += failed
             yield batch
         if lost:
             warnings.warn(
@@ -305,6 +311,7 @@ class _Opened:
     spec: ImageSpec
     skipped: list[tuple[str, str]]
     cache: cache.Cache | None
+    n_lost: int = 0
 
     @cached_property
     def keys(self) -> list[str]:

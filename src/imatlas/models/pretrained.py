@@ -7,7 +7,9 @@ alike is what people named alike in 1.3 million photographs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -26,6 +28,7 @@ from imatlas.images.dataset import Images
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
+from imatlas.kept import Kept, content_of
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.vision_tower import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
@@ -45,6 +48,9 @@ SIDE = 224
 
 SAMPLE = 4096
 """Most images that the spread of features and their principal components are learnt from."""
+
+KEPT_AT_ONCE = 1024
+"""Images after which what was seen is put on the disk: what a killed run loses."""
 
 WIDTHS = (*LAYERS.values(), N_FEATURES)
 """Numbers that each of many layers gives."""
@@ -162,21 +168,36 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return self
 
     def fit_transform(
-        self, images: Any, y: Any = None, *, on_progress: Callable[[int, int], None] | None = None
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        kept: Kept | None = None,
     ) -> np.ndarray:
         """`fit`, then `transform` of the same images, each of which goes through the network once."""
         images = self._open(images)
-        rows, known = self._fit(images)
+        rows, known = self._fit(images, kept)
         rest = np.setdiff1d(np.arange(len(images)), rows)
         out = np.empty((len(images), self._n_features_out), np.float32)
         if len(rows):
             out[rows] = self._project(known)
         if len(rest):
-            out[rest] = self._project(self._features(images[rest], on_progress))
+            out[rest] = self._project(self._features(images[rest], on_progress, kept))
         return out
 
-    def _fit(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, images: Images, kept: Kept | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Learn from `images`; the rows (n,) that were looked at, and what the network sees in them (n, n_seen)."""
+        self._begin(images)
+        if self.n_components is None and self.layers == "last":
+            return np.empty(0, np.int64), np.empty((0, self._n_seen), np.float32)
+        rows = np.sort(np.random.default_rng(self._seed()).permutation(len(images))[:SAMPLE])
+        seen = self._features(images[rows], kept=kept)
+        self._learn(seen)
+        return rows, seen
+
+    def _begin(self, images: Images) -> None:
+        """Get the network, and forget what was learnt before."""
         self._check_parameters()
         devices.pick_device(self.device)
         self._load()
@@ -186,17 +207,14 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self.mean_: np.ndarray | None = None
         self.components_: np.ndarray | None = None
         self.explained_variance_ratio_: float | None = None
-        if self.n_components is None and self.layers == "last":
-            return np.empty(0, np.int64), np.empty((0, self._n_seen), np.float32)
-        seed = self._seed()
-        rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:SAMPLE])
-        seen = self._features(images[rows])
+
+    def _learn(self, seen: np.ndarray) -> None:
+        """Learn the spread and the principal components of what the network sees (n, n_seen)."""
         if self.layers == "many":
             self.center_ = seen.mean(0)
             self.deviation_ = np.maximum(seen.std(0), 1e-6)
         if self.n_components is not None:
-            self._learn_components(self._brought_to_scale(seen), seed)
-        return rows, seen
+            self._learn_components(self._brought_to_scale(seen), self._seed())
 
     def _load(self) -> None:
         """Get the network with its weights."""
@@ -230,7 +248,13 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self.components_ = (pca.components_ * lengths[:, None]).astype(np.float32)
         self.explained_variance_ratio_ = float(pca.explained_variance_ratio_.sum())
 
-    def transform(self, images: Any, *, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def transform(
+        self,
+        images: Any,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        kept: Kept | None = None,
+    ) -> np.ndarray:
         """Features of images.
 
         Parameters
@@ -239,6 +263,8 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             Of the depth that was fitted; `Images` are decoded anew from their originals.
         on_progress : callable, optional
             Called after each chunk: `on_progress(n_done, n_images)`.
+        kept : imatlas.kept.Kept, optional
+            Where to look for what these eyes saw before in images of the same content, and to keep what is new.
 
         Returns
         -------
@@ -252,26 +278,60 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self._check_fitted()
         images = self._open(images)
         self._check_kind(images.spec)
-        return self._project(self._features(images, on_progress))
+        return self._project(self._features(images, on_progress, kept))
 
-    def _features(self, images: Images, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def _features(
+        self, images: Images, on_progress: Callable[[int, int], None] | None = None, kept: Kept | None = None
+    ) -> np.ndarray:
         """What the network sees in images, (N, n_seen)."""
+        seen = np.empty((len(images), self._n_seen), np.float32)
+        if kept is None:
+            self._look_at(images, seen, on_progress)
+            return seen
+        eyes = self._fingerprint(images)
+        records = images.records
+        contents = [content_of(*of) for of in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
+        new = np.flatnonzero(~kept.find(eyes, contents, seen))
+        for start in range(0, len(new), KEPT_AT_ONCE):
+            rows = new[start : start + KEPT_AT_ONCE]
+            part, lost = np.empty((len(rows), self._n_seen), np.float32), images.n_lost
+            self._look_at(images[rows], part, on_progress)
+            seen[rows] = part
+            if images.n_lost == lost:  # what was seen in the pixels of a cache is not what the file holds
+                kept.add(eyes, [contents[row] for row in rows], part)
+        return seen
+
+    def _look_at(self, images: Images, seen: np.ndarray, on_progress: Callable[[int, int], None] | None) -> None:
+        """Fill `seen` (N, n_seen) with what the network sees in images."""
+        done = 0
+        with torch.inference_mode():
+            for n, x, module in self._chunks(images):
+                seen[done : done + n] = self._seen(module, x)[:n].cpu().numpy()
+                done += n
+                if on_progress is not None:
+                    on_progress(done, len(images))
+
+    def _chunks(self, images: Images) -> Iterator[tuple[int, torch.Tensor, Any]]:
+        """Images as the network takes them: how many are real, a tensor of one size, and the network."""
         device = devices.pick_device(self.device)
         module = devices.place(self.module_, device).eval()
         size = self._chunk(device)
         if device.type == "cpu" and isinstance(module, EfficientNetLite0) and packs():
             module = packed(module)
-        seen = np.empty((len(images), self._n_seen), np.float32)
-        done = 0
-        with torch.inference_mode():
-            for pixels in self._pixels(images, size):
-                n = len(pixels)
-                x = to_tensor(_filled(pixels, size), ImageSpec(*pixels.shape[1:]), device)
-                seen[done : done + n] = self._seen(module, x)[:n].cpu().numpy()
-                done += n
-                if on_progress is not None:
-                    on_progress(done, len(images))
-        return seen
+        for pixels in self._pixels(images, size):
+            yield len(pixels), to_tensor(_filled(pixels, size), ImageSpec(*pixels.shape[1:]), device), module
+
+    def _fingerprint(self, images: Images) -> str:
+        """What decides, beside its content, what is seen in an image: weights, options, preparation, code."""
+        digest = hashlib.sha256()
+        for name, value in self.module_.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        spec = replace(images.spec, low=self.spec_.low, high=self.spec_.high)
+        told = (self.side, self.source_side, self.layers, self.views, self.turned, self.normalize, self._tower)
+        digest.update(repr((told, spec, images.fit, images.background, devices.pick_device(self.device).type)).encode())
+        for module in (__name__, "imatlas.nn.backbones", "imatlas.nn.packed", "imatlas.images.decode"):
+            digest.update(Path(str(sys.modules[module].__file__)).read_bytes())
+        return digest.hexdigest()[:16]
 
     def _chunk(self, device: torch.device) -> int:
         """Images that go through the network at a time."""
@@ -279,19 +339,23 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             return ACCELERATOR_CHUNK
         return CHUNK if isinstance(self.module_, EfficientNetLite0) else TOWER_CHUNK
 
-    def _seen(self, module: Any, x: torch.Tensor) -> torch.Tensor:
-        """What the network sees in views of images (N, 3, H, W), in [-1, 1]: the mean of all views, (N, n_seen)."""
+    def _seen(self, module: Any, x: torch.Tensor, known: dict[Any, list[torch.Tensor]] | None = None) -> torch.Tensor:
+        """What the network sees in views of images (N, 3, H, W), in [-1, 1]: the mean of all views, (N, n_seen).
+
+        `known` holds the looks that were already taken at these images, and gets those that are new.
+        """
+        known = {} if known is None else known
         total: list[torch.Tensor] = []
-        seen = [_zoomed(x, zoom, self.side) for zoom in ZOOMS[: self.views]]
-        if self.turned:
-            seen = [torch.rot90(view, quarter, (2, 3)) for view in seen for quarter in range(4)]
-        for view in seen:
-            layers = module.layers(view.contiguous(memory_format=torch.channels_last))
-            layers = layers if self.layers == "many" else layers[-1:]
+        looks = [(zoom, quarter) for zoom in ZOOMS[: self.views] for quarter in range(4 if self.turned else 1)]
+        for zoom, quarter in looks:
+            if (zoom, quarter) not in known:
+                view = torch.rot90(_zoomed(x, zoom, self.side), quarter, (2, 3))
+                known[zoom, quarter] = module.layers(view.contiguous(memory_format=torch.channels_last))
+            layers = known[zoom, quarter] if self.layers == "many" else known[zoom, quarter][-1:]
             layers = [_to_length_one(layer) for layer in layers] if self.normalize else layers
             total = [a + b for a, b in zip(total, layers)] if total else layers
-        if len(seen) > 1:
-            total = [_to_length_one(layer) if self.normalize else layer / len(seen) for layer in total]
+        if len(looks) > 1:
+            total = [_to_length_one(layer) if self.normalize else layer / len(looks) for layer in total]
         return torch.cat(total, dim=1)
 
     def _brought_to_scale(self, seen: np.ndarray) -> np.ndarray:
@@ -317,7 +381,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     def _exported(self) -> dict[str, Network]:
         """From 8-bit RGB, as `_pixels` gives it, to what `transform` gives."""
-        seen = ImageSpec(self._side, self._side, 3)
+        seen = ImageSpec(self.source_side, self.source_side, 3)
         scale = None if self.layers == "last" else (torch.tensor(self.center_), torch.tensor(self.deviation_))
         plane = None if self.components_ is None else (torch.tensor(self.mean_), torch.tensor(self.components_))
 
@@ -347,7 +411,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _open(self, images: Any) -> Images:
         if isinstance(images, Images):
             return images
-        return Images(images, image_size=None if _has_pixels(images) else self._side)
+        return Images(images, image_size=None if _has_pixels(images) else self.source_side)
 
     def _check_kind(self, spec: ImageSpec) -> None:
         if spec.dtype != self.spec_.dtype:
@@ -359,7 +423,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _pixels(self, images: Images, n: int) -> Iterator[np.ndarray]:
         """Chunks (n, side, side, 3) uint8, in order; the last one may be smaller."""
         seen = replace(images.spec, low=self.spec_.low, high=self.spec_.high)
-        for pixels in images.batches(n, image_size=self._side):
+        for pixels in images.batches(n, image_size=self.source_side):
             yield rgb_view(pixels, seen, images.background)
 
     @property
@@ -372,7 +436,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return getattr(self, "tower_", None)  # encoders saved by earlier versions have none
 
     @property
-    def _side(self) -> int:
+    def source_side(self) -> int:
         """Height and width to which images are brought before they are looked at."""
         return self.side if self.views == 1 else round(ZOOM_ROOM * self.side)
 
@@ -385,6 +449,31 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     @property
     def _n_features_out(self) -> int:
         return self._n_seen if self.components_ is None else len(self.components_)
+
+
+def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[np.ndarray]:
+    """Fit encoders of one backbone, size and device to the same images, and give the features of each.
+
+    A look that several of them take is taken once.
+
+    Returns
+    -------
+    features : list of ndarray (N, n_features) float32
+    """
+    for encoder in encoders:
+        encoder._begin(images)
+    widest = max(encoders, key=lambda encoder: encoder.views)
+    seen = [np.empty((len(images), encoder._n_seen), np.float32) for encoder in encoders]
+    done = 0
+    with torch.inference_mode():
+        for n, x, module in widest._chunks(images):
+            known: dict[Any, list[torch.Tensor]] = {}
+            for encoder, rows in zip(encoders, seen, strict=True):
+                rows[done : done + n] = encoder._seen(module, x, known)[:n].cpu().numpy()
+            done += n
+    for encoder, rows in zip(encoders, seen, strict=True):
+        encoder._learn(rows)
+    return [encoder._project(rows) for encoder, rows in zip(encoders, seen, strict=True)]
 
 
 def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
