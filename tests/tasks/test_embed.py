@@ -42,6 +42,6 @@ def test_a_set_that_is_small_or_in_a_hurry_gets_eyes_for_things_unasked(monkeypa
     monkeypatch.setattr(embed, "FEWEST_IMAGES", 20)
     monkeypatch.setattr(embed, "LOOK_SECONDS", 0.001)
     assert "25 images" in eyes_for(images, n_all=44, seconds=0.15).why
-    chosen = eyes_for(images, n_all=5_000, seconds=0.06)  # too many for four looks at each
+    chosen = eyes_for(images, n_all=5_000, seconds=0.03)  # too many for more than one look at each
     assert set(chosen.scores) == {"things", "surfaces"}
     assert "30 images" in chosen.why
