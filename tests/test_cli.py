@@ -29,6 +29,7 @@ VERBS = (
     "table",
     "search",
     "outliers",
+    "explain",
     "sample",
     "morph",
     "sliders",
@@ -208,6 +209,22 @@ def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, 
     assert {row["label"] for row in made} <= set(kinds.values())
     assert np.mean([row["label"] == row["key"].partition("-")[0] for row in made]) > 0.4
     assert main(["classify", str(atlas), "--labels", str(tmp_path / "none.csv")]) == 1
+
+
+def test_a_cluster_and_an_image_are_explained(atlas, tmp_path, capsys):
+    page = tmp_path / "explain.html"
+    assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 0
+    assert "Its nearest cluster is" in capsys.readouterr().out
+    assert "What in the pictures decides" in page.read_text()
+    key = str(ia.load(atlas).rows["key"][0])
+    assert main(["explain", str(atlas), "--image", key, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cluster"] == ia.load(atlas).rows["cluster"][0]
+    assert told["cell"][0] * ia.load(atlas).model("map").cols_ + told["cell"][1] == ia.load(atlas).rows["cell"][0]
+    for wrong in ([], ["--cluster", "0", "--image", key], ["--image", "none.png"], ["--cluster", "99"]):
+        assert main(["explain", str(atlas), *wrong]) == 1
+    assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_an_atlas_of_clusters_that_tell_no_confidence_says_so(atlas):

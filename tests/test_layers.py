@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"errors": ("errors", "_version"), "chance": ("chance",)},
-    {"disk": ("disk",), "lattice": ("lattice",)},
+    {"disk": ("disk", "kept"), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},
@@ -64,6 +64,7 @@ SHARED = (
     "lloyd",
     "fisher",
     "labels",
+    "vision_tower",
 )
 """What models may import from their own room: what is no model itself."""
 

@@ -16,6 +16,7 @@ from PIL import Image
 from skimage import data
 
 import imatlas as ia
+from imatlas import learning
 from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError, SourceError
 from imatlas.manifest import Manifest
 
@@ -198,6 +199,26 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, p
     moved = [abs(new[key][c] - old[key][c]) for key in set(old) & set(new) for c in ("umap_x", "umap_y")]
     assert max(moved) == 0
     assert np.isfinite(atlas.layout).all()
+
+
+def test_what_eyes_saw_serves_an_atlas_that_is_learnt_anew(tmp_path, monkeypatch):
+    """Forty photographs, too few to compare eyes, which is told; with other settings none is looked at again."""
+    photos, folder = tmp_path / "photos", tmp_path / "photos.atlas"
+    photos.mkdir()
+    rng, whole = np.random.default_rng(0), (data.chelsea(), data.coffee())
+    for i in range(40):
+        top, left = rng.integers(0, 200, 2)
+        Image.fromarray(whole[i % 2][top : top + 90, left : left + 90]).save(photos / f"{i:02d}.png")
+    monkeypatch.setattr(learning, "STAGES", {name: learning.STAGES[name] for name in ("intake", "encoder")})
+    first = ia.learn(photos, folder, budget="2s", progress=False)
+    assert first.manifest.stages["encoder"]["eyes"] == "things"
+    assert "not compared" in first.manifest.stages["encoder"]["why"]
+    files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()}
+    assert files
+    photos.rename(tmp_path / "moved")
+    again = ia.learn(tmp_path / "moved", folder, budget="2s", clusters=2, overwrite=True, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()} == files
+    np.testing.assert_array_equal(again.embedding, first.embedding)
 
 
 def test_kill_at_any_moment_then_the_same_command_finishes(photos, tmp_path):

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.images.dataset import Images
+from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.models.image_clusterer import ImageClusterer
+from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.opened import OpenedAtlas
 from imatlas.originals import Region
 from imatlas.result import ImagePairs, Result
@@ -21,6 +23,7 @@ from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.doubles import Duplicates, find_duplicates
+from imatlas.tasks.explain import Space, explain_cluster, explain_image
 from imatlas.tasks.handover import write_embedding_atlas, write_folders, write_numpy
 from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, ordinary_near
 from imatlas.tasks.outliers import outliers as find_outliers
@@ -171,13 +174,8 @@ class Exploring(OpenedAtlas):
         -------
         imatlas.tasks.cluster.Clusters
         """
-        model = self.model("clusters")
-        if not isinstance(model, ImageClusterer) and n_clusters is None:
-            raise ArtifactError(
-                f"'{self.folder}' was grouped by an older imatlas that did not tell how sure a cluster is; ask for "
-                "n_clusters, or learn the atlas again with --overwrite."
-            )
-        if n_clusters is not None:
+        model = self._clusterer() if n_clusters is None else None
+        if model is None:
             seed = self.manifest.settings["random_state"]
             train = self.embedding[~self.rows["held_out"].astype(bool)]
             model = group(train, n_clusters=n_clusters, random_state=seed).model
@@ -275,3 +273,61 @@ class Exploring(OpenedAtlas):
         imatlas.tasks.doubles.Duplicates
         """
         return find_duplicates(self.gallery(), turned=turned)
+
+    def explain(self, *, cluster: int | None = None, image: str | None = None, heat: bool = True) -> Result:
+        """Why the images of a cluster are together, or why an image is where it is.
+
+        Parameters
+        ----------
+        cluster : int, optional
+            Its typical images, those on its border, what decides in them, and the way to the nearest other cluster.
+        image : str, optional
+            The key of an image: its cluster and the second best, its nearest images, and what in it decides.
+        heat : bool
+            Draw heat maps: 49 looks at each of the images that get one, a few seconds.
+
+        Raises
+        ------
+        ParameterError
+            If not just one of `cluster` and `image` is given.
+        InputError
+            If there is no such cluster or image.
+        """
+        if (cluster is None) == (image is None):
+            raise ParameterError(
+                f"'explain' takes either a cluster or an image. Got cluster={cluster}, image={image!r}."
+            )
+        eyes = self.model("encoder")
+        pretrained = isinstance(eyes, PretrainedEncoder)
+        space = Space(
+            self._clusterer(),
+            self.embedding,
+            self.rows["key"].tolist(),
+            show=lambda rows: list(self.thumbnails(rows)),
+            look=lambda rows: self.large_pixels(rows, eyes.source_side) if pretrained else self.pixels(rows),
+            embed=self.embed,
+            spec=ImageSpec(1, 1, 3) if pretrained else self.spec,
+        )
+        if cluster is not None:
+            return explain_cluster(space, cluster, heat=heat)
+        own = self._own(image)
+        if not len(own):
+            raise InputError(f"The atlas has no image '{image}'; 'imatlas table' lists the keys.")
+        cell = divmod(int(self.rows["cell"][own[0]]), self.model("map").cols_)
+        return explain_image(space, int(own[0]), cell=cell, heat=heat)
+
+    def _clusterer(self) -> ImageClusterer:
+        """The model of the clusters.
+
+        Raises
+        ------
+        ArtifactError
+            If it is one that tells no confidence.
+        """
+        model = self.model("clusters")
+        if not isinstance(model, ImageClusterer):
+            raise ArtifactError(
+                f"'{self.folder}' was grouped by an older imatlas that did not tell how sure a cluster is; ask for "
+                "n_clusters, or learn the atlas again with --overwrite."
+            )
+        return model

@@ -185,6 +185,19 @@ class OpenedAtlas:
             folder=folder if there else None,
         )
 
+    def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
+        """Some images as RGB at `side` x `side` (n, side, side, 3) uint8, from the originals where these are still
+        there, else from their thumbnails; for 8-bit sets."""
+        fit, spec = self.manifest.settings["fit"], ImageSpec(side, side, 3)
+        found = []
+        for row, thumbnail in zip(rows, self.thumbnails(rows), strict=True):
+            path = self.originals.path(str(self.rows["key"][row]))
+            try:
+                found.append(thumbnail_pixels(path.read_bytes() if path else thumbnail, spec, fit))
+            except (OSError, DecodeError):
+                found.append(thumbnail_pixels(thumbnail, spec, fit))
+        return np.stack(found)
+
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""
         model = self.model("encoder")

@@ -24,6 +24,7 @@ from imatlas.atlas import Atlas
 from imatlas.disk import write_file
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
+from imatlas.kept import Kept
 from imatlas.manifest import Manifest
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
@@ -33,7 +34,7 @@ from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.duplicates import duplicate_of
-from imatlas.tasks.embed import N_COMPONENTS, WHITEN
+from imatlas.tasks.embed import eyes_for
 from imatlas.tasks.flags import Flags, quality_flags
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
@@ -47,8 +48,8 @@ FEWEST = 8
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 """The share of images that no model learns from, and the number that is enough to measure with."""
 
-LOOKS = ((1_500, 3), (4_000, 2))
-"""Most images of a set, and how many views the pretrained eyes then take of each: each view takes as long again."""
+CHOOSING = 0.1
+"""The share of the budget that a comparison of pretrained eyes may take."""
 
 FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from what the intake recorded."""
@@ -137,6 +138,11 @@ class Job:
     def _held_out(self) -> np.ndarray:
         return self.table.read(["held_out"])["held_out"].to_numpy()
 
+    @property
+    def kept(self) -> Kept:
+        """What pretrained eyes saw in images before."""
+        return Kept(self.folder / "cache" / "eyes")
+
     def model(self, role: str) -> Any:
         """The saved model of a role."""
         return artifact.load(self.folder / self.manifest.models[role])
@@ -209,11 +215,13 @@ def encoder(job: Job) -> dict[str, Any]:
     """Learn or load the eyes, and embed every image that has no place yet."""
     old = _rows_known_before(job)
     fresh = np.flatnonzero(old < 0)
+    decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("eyes", "why")}
     if "encoder" in job.manifest.models:
         model = job.model("encoder")
-        vectors = np.asarray(model.transform(job.images[fresh])) if len(fresh) else np.empty((0, 0))
+        options = {"kept": job.kept} if isinstance(model, PretrainedEncoder) else {}
+        vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
     elif job.kind == "pretrained":
-        model, vectors = _embed_with_pretrained(job)
+        model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
     else:
         model = _learn_autoencoder(job, job.allowance("encoder"))
@@ -230,7 +238,10 @@ def encoder(job: Job) -> dict[str, Any]:
         centers = index_centers(embedding, random_state=job.settings.random_state)
         del embedding, vectors  # the index reads the table, and needs the room
         job.manifest.table["version"] = job.table.index("embedding", centers).version
-    return {"said": f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"}
+    said = f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"
+    if decided["why"] is None:
+        return {"said": said}
+    return {"said": f"{said}; {decided['why']}", **decided}
 
 
 def map_(job: Job) -> dict[str, Any]:
@@ -371,20 +382,23 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
     return held_out
 
 
-def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray]:
-    """The pretrained eyes, their components learnt from the training images, and the place of every image."""
-    model = PretrainedEncoder(
-        views=next((views for most, views in LOOKS if len(job.images) <= most), 1),
-        n_components=N_COMPONENTS,
-        whiten=WHITEN,
+def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:
+    """The pretrained eyes that suit the images, their components learnt from the training images, the place of every
+    image, and what was chosen and why."""
+    train = job.images[job.train]
+    chosen = eyes_for(
+        train,
+        n_all=len(job.images),
+        seconds=CHOOSING * job.budget,
         device=job.settings.device,
         random_state=job.settings.random_state,
     )
-    learnt = model.fit_transform(job.images[job.train])
+    model = chosen.encoder
+    learnt = model.fit_transform(train, kept=job.kept)
     vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)
     vectors[job.train] = learnt
-    vectors[job.held_out] = model.transform(job.images[job.held_out])
-    return model, vectors
+    vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
+    return model, vectors, {"eyes": chosen.name, "why": chosen.why}
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:

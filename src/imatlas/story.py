@@ -380,6 +380,7 @@ def settings(atlas: Atlas) -> Result:
     rows = [(name, "default" if value is None else value) for name, value in manifest.settings.items()]
     rows += [
         ("encoder chosen", manifest.stages["intake"]["why"]),
+        *([("eyes chosen", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
         ("budget, seconds", manifest.stages["intake"]["budget"]),
     ]
     rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]

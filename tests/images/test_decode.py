@@ -9,6 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import skimage.data
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -393,3 +394,14 @@ def test_random_bytes_are_a_picture_or_a_decode_error(head: bytes, tail: bytes, 
     except DecodeError:
         return
     assert picture.pixels().ndim == 3
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(40, 40), (40, 90), (700, 600)])
+def test_quick_resizing_agrees_within_rounding(fit: str, size: tuple[int, int]) -> None:
+    picture = read_picture(saved(Image.fromarray(skimage.data.coffee()[:, :480]), "JPEG", quality=90))
+    slow, quick = (picture.fitted(*size, fit, (255, 255, 255), quick=how).astype(int) for how in (False, True))
+    assert quick.shape == slow.shape
+    difference = np.abs(quick - slow)
+    assert np.median(difference) <= 1
+    assert np.quantile(difference, 0.99) <= 3

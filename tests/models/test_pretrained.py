@@ -17,8 +17,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from imatlas import artifact
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
+from imatlas.kept import Kept, content_of
 from imatlas.models import pretrained
-from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder
+from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder, fit_together
 from imatlas.testing import check_image_estimator, synthetic_images
 from tests.conftest import need_data
 
@@ -163,7 +164,53 @@ def test_files_are_decoded_from_their_originals(encoder: PretrainedEncoder, tmp_
     for i, pixels in enumerate(pictures):
         assert features[i] @ encoder.transform(pixels[None])[0] > 0.999
         assert features[i] @ encoder.transform(pixels[None, ::16, ::16])[0] < 0.9
-    np.testing.assert_array_equal(features, encoder.transform(tmp_path))
+    opened = encoder.transform(tmp_path)  # read once, at the size that is seen, by the slower resizing
+    assert (features * opened).sum(1).min() > 0.9999
+
+
+def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: Path) -> None:
+    folder, kept = tmp_path / "images", Kept(tmp_path / "kept")
+    folder.mkdir()
+    for i, pixels in enumerate(synthetic_images(5, size=40, channels=3)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    images = Images(folder, image_size=16)
+    fresh = encoder.transform(images)
+    told: list[tuple[int, int]] = []
+
+    def transform(model: PretrainedEncoder, of: Images) -> tuple[np.ndarray, int]:
+        told.clear()
+        seen = model.transform(of, kept=kept, on_progress=lambda *at: told.append(at))
+        return seen, told[-1][1] if told else 0
+
+    assert transform(encoder, images)[1] == 5
+    seen, n_new = transform(encoder, images)
+    assert n_new == 0
+    np.testing.assert_array_equal(seen, fresh)
+    (folder / "0.png").rename(folder / "moved.png")
+    Image.fromarray(synthetic_images(1, size=40, channels=3, random_state=9)[0]).save(folder / "new.png")
+    grown = Images(folder, image_size=16)
+    seen, n_new = transform(encoder, grown)
+    assert n_new == 1
+    np.testing.assert_array_equal(seen[grown.keys.index("moved.png")], fresh[0])
+    short = clone(encoder).set_params(n_components=2)
+    assert np.array_equal(short.fit_transform(grown, kept=kept), short.fit_transform(grown))
+    other = PretrainedEncoder(image_size=64, turned=True).fit(grown)
+    assert transform(other, grown)[1] == 6
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert transform(encoder, grown)[1] == 6
+    tight = Kept(tmp_path / "kept", most_bytes=1)
+    tight.add("eyes", [content_of("hash", 0)], np.zeros((1, 4), np.float32))
+    assert not list(tight.folder.iterdir())
+
+
+def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:
+    images = Images(synthetic_images(20, size=32, channels=3))
+    options: list[dict] = [{"layers": "many", "n_components": 4}, {"layers": "many", "turned": True}, {}]
+    together = [PretrainedEncoder(image_size=32, **option) for option in options]
+    for model, features in zip(together, fit_together(together, images), strict=True):
+        np.testing.assert_array_equal(features, clone(model).fit_transform(images))
+        np.testing.assert_array_equal(features, model.transform(images))
 
 
 def test_says_how_far_it_is(encoder: PretrainedEncoder) -> None:

@@ -1,4 +1,4 @@
-"""Commands that say what is in an atlas: search, group, classify."""
+"""Commands that say what is in an atlas: search, group, classify, explain."""
 
 from __future__ import annotations
 
@@ -91,6 +91,34 @@ def classify(
         print(
             f"Table: {output} ({len(rows):,} rows)" if output else "With -o all.csv the label of each image is written."
         )
+
+
+@app.command(epilog="Example: imatlas explain photos.atlas --cluster 3 -o explain.html")
+def explain(
+    atlas: AtlasFolder,
+    cluster: Annotated[int | None, typer.Option("--cluster", min=0, help="why these images are together")] = None,
+    image: Annotated[str | None, typer.Option("--image", metavar="KEY", help="why this image is where it is")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="a page with the pictures and heat maps: an .html file")
+    ] = None,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Explain a cluster or an image: what is typical, what is on the border, which pixels decide."""
+    from imatlas.errors import InputError
+    from imatlas.report import render
+
+    if output is not None:
+        if output.suffix.lower() != ".html":
+            raise InputError(f"An explanation is an .html file. Got '{output.name}'; change its ending.")
+        refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    found = opened.explain(cluster=cluster, image=image, heat=output is not None)
+    tell(found, json_)
+    if output is not None:
+        render([found], title=opened.name, subtitle=found.title, path=output)
+    if not json_:
+        print(f"Page: {output}" if output else "With -o explain.html it is shown in pictures, and which pixels decide.")
 
 
 @app.command(epilog="Example: imatlas search photos.atlas query.jpg --less other.jpg --region 10,20,100,80 -k 10")

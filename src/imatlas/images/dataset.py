@@ -148,6 +148,11 @@ class Images:
         return list(self._all.skipped)
 
     @property
+    def n_lost(self) -> int:
+        """How often an original could no longer be read when it was decoded anew, and cached pixels took its place."""
+        return self._all.n_lost
+
+    @property
     def spec(self) -> ImageSpec:
         """The shape, depth and value range of the set."""
         return self._all.spec
@@ -242,8 +247,9 @@ class Images:
         ----------
         batch_size : int
         image_size : int or (int, int), optional
-            Another size than the set's: the originals are decoded anew by threads, a few batches ahead. Where an
-            original can no longer be read its cached pixels are scaled, and one warning tells how many.
+            Another size than the set's: the originals are decoded anew by threads, a few batches ahead, and resized
+            quickly, for eyes. Where an original can no longer be read its cached pixels are scaled, and one warning
+            tells how many.
         channels : {3}, optional
             3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, grey repeated.
         """
@@ -275,6 +281,7 @@ class Images:
                 batch[filled : filled + len(pixels)] = pixels
                 filled += len(pixels)
                 lost += failed
+                opened.n_lost += failed
             yield batch
         if lost:
             warnings.warn(
@@ -304,6 +311,7 @@ class _Opened:
     spec: ImageSpec
     skipped: list[tuple[str, str]]
     cache: cache.Cache | None
+    n_lost: int = 0
 
     @cached_property
     def keys(self) -> list[str]:
@@ -348,7 +356,9 @@ class _Opened:
         for i, row in enumerate(rows.tolist()):
             try:
                 picture = self._picture(row, decode.Aim(*size, images.fit), images)
-                out[i] = self._in_kind(picture.fitted(*size, images.fit, images.background), picture, images)
+                out[i] = self._in_kind(
+                    picture.fitted(*size, images.fit, images.background, quick=True), picture, images
+                )
             except DecodeError:
                 out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
                 lost += 1

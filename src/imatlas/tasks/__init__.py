@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "cluster": "cluster:cluster",
     "search": "search:search",
     "classify": "classify:classify",
+    "explain": "explain:explain_cluster",
     "duplicates": "duplicates:duplicates",
     "doubles": "doubles:find_duplicates",
     "tidy": "tidy:apply_plan",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from imatlas.images.dataset import Images
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.models.pretrained import PretrainedEncoder, fit_together
 
 EYES: dict[str, dict[str, Any]] = {
     "things": {"views": 3},
@@ -22,7 +24,20 @@ N_COMPONENTS, WHITEN = 128, 0.5
 """Principal components of the features, and how far they are brought to one spread."""
 
 N_IMAGES = 1000
-"""Images that the eyes are compared on."""
+"""Most images that the eyes are compared on."""
+
+FEWEST_IMAGES = 200
+"""Fewest images that say which eyes are better."""
+
+COMPARED_AT = 128
+"""Height and width at which the eyes are compared: of as many seconds, more images at this size told the sets apart
+more clearly than fewer at 224."""
+
+LOOK_SECONDS = 0.007
+"""What one look at an image of this size is taken to cost on one core, decoding and grouping included."""
+
+LOOKS = ((2_000, 4), (4_000, 2))
+"""Most images of a set, and how often each is then looked at: each look takes as long again."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +63,32 @@ class ChosenEyes:
 
 
 def choose_eyes(
-    images: Images, *, image_size: int = 224, device: str = "auto", n_images: int = N_IMAGES, random_state: int = 0
+    images: Images,
+    *,
+    image_size: int | None = None,
+    device: str = "auto",
+    n_images: int = N_IMAGES,
+    eyes: Mapping[str, Mapping[str, Any]] = EYES,
+    random_state: int = 0,
 ) -> ChosenEyes:
     """Choose the eyes in whose features the images fall most clearly into groups.
 
     Each describes at most `n_images` images, drawn at random. The score is the modularity of the best grouping of their
     neighbour graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer neighbours it cuts apart than
-    chance would. Each image of the sample is looked at 8 times.
+    chance would. All of `EYES` together look at an image 6 times.
 
     Parameters
     ----------
     images : Images
-    image_size : int
-        Height and width at which the network sees the images.
+    image_size : int, optional
+        Height and width at which the network sees the images; by default as it learnt.
     device : str
     n_images : int
+    eyes : dict
+        Name -> parameters of `PretrainedEncoder`, for those to choose from.
     random_state : int
     """
     rows = np.sort(np.random.default_rng(random_state).permutation(len(images))[:n_images])
-    some = images[rows]
     encoders = {
         name: PretrainedEncoder(
             n_components=N_COMPONENTS,
@@ -76,13 +98,65 @@ def choose_eyes(
             random_state=random_state,
             **options,
         )
-        for name, options in EYES.items()
+        for name, options in eyes.items()
     }
+    features = fit_together(list(encoders.values()), images[rows])
     scores = {
-        name: max(propose_n_clusters(encoder.fit_transform(some), random_state=random_state).modularities)
-        for name, encoder in encoders.items()
+        name: max(propose_n_clusters(seen, random_state=random_state).modularities)
+        for name, seen in zip(encoders, features, strict=True)
     }
     name = max(scores, key=lambda name: scores[name])
     told = ", ".join(f"{other} {score:.3f}" for other, score in scores.items())
     why = f"eyes for {name}: {len(rows):,} images fall most clearly into groups by them (modularity: {told})"
-    return ChosenEyes(encoders[name], name, scores, why)
+    return ChosenEyes(clone(encoders[name]), name, scores, why)
+
+
+def n_looks(eyes: Mapping[str, Mapping[str, Any]]) -> int:
+    """How often these eyes together look at an image: a look that several of them take counts once."""
+    looks = {
+        (view, quarter)
+        for options in eyes.values()
+        for view in range(options.get("views", 1))
+        for quarter in range(4 if options.get("turned") else 1)
+    }
+    return len(looks)
+
+
+def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto", random_state: int = 0) -> ChosenEyes:
+    """The eyes for a set, chosen on a sample where that takes at most `seconds`; without a comparison eyes for things.
+
+    The more images there are, the fewer looks each gets: up to 2,000 four, up to 4,000 two, above one. How large a
+    sample may be follows from `seconds` and a stated cost, not from a clock, so that the same settings choose alike.
+
+    Parameters
+    ----------
+    images : Images
+        Those to compare on.
+    n_all : int
+        How many will be looked at in all.
+    seconds : float
+        What the comparison may take on one core.
+    device : str
+    random_state : int
+    """
+    most = next((looks for limit, looks in LOOKS if n_all <= limit), 1)
+    eyes = {
+        name: {**options, **({"views": min(options["views"], most)} if "views" in options else {})}
+        for name, options in EYES.items()
+        if not options.get("turned") or most >= 4
+    }
+    n_sample = min(N_IMAGES, len(images), int(seconds / (n_looks(eyes) * LOOK_SECONDS)))
+    if n_sample >= FEWEST_IMAGES:
+        found = choose_eyes(
+            images, image_size=COMPARED_AT, device=device, n_images=n_sample, eyes=eyes, random_state=random_state
+        )
+        return replace(found, encoder=found.encoder.set_params(image_size=None))
+    needed = FEWEST_IMAGES * n_looks(eyes) * LOOK_SECONDS
+    encoder = PretrainedEncoder(
+        n_components=N_COMPONENTS, whiten=WHITEN, device=device, random_state=random_state, **eyes["things"]
+    )
+    why = (
+        f"eyes for things, not compared with others: that takes {FEWEST_IMAGES} images and {needed:.0f} s; "
+        f"there are {len(images):,} and {seconds:.0f} s"
+    )
+    return ChosenEyes(encoder, "things", {}, why)

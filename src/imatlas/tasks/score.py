@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,8 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
 def eyes_in_words(encoder: Any) -> str:
     """What an encoder is and what it has learnt from, for protocols."""
     if isinstance(encoder, PretrainedEncoder):
-        return f"EfficientNet-Lite0 at {encoder.image_size} px, which learnt with {encoder.learnt_with_}"
+        name = "EfficientNet-Lite0" if encoder.backbone == "efficientnet-lite0" else Path(encoder.backbone).name
+        return f"{name} at {encoder.side} px, which learnt with {encoder.learnt_with_}"
     return f"the {type(encoder).__name__} that learnt from these images alone, without labels"
 
 

@@ -1,0 +1,140 @@
+"""Vision models of transformers as eyes: tiny ones, built and saved here, in place of the published."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from imatlas import artifact
+from imatlas.errors import ArtifactError, InputError, MissingExtraError, ParameterError, SourceError
+from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.models.vision_tower import load_tower
+from imatlas.testing import check_image_estimator, synthetic_images
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTH = 16
+MEAN, DEVIATION = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+KINDS = ("dinov2", "clip", "clip with text", "siglip", "vit")
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("transformers", reason="needs the extra: pip install 'imatlas[pretrained]'")
+
+
+@pytest.fixture(scope="module")
+def folders(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folder of a tiny model of each kind, as transformers saves it with its image processor."""
+    t, root = transformers, tmp_path_factory.mktemp("towers")
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    wide = {"intermediate_size": 32, **sizes}
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+    models = {
+        "dinov2": lambda: t.Dinov2Model(t.Dinov2Config(**sizes)),
+        "clip": lambda: t.CLIPVisionModel(t.CLIPVisionConfig(**wide)),
+        "clip with text": lambda: t.CLIPModel(t.CLIPConfig(vision_config=wide, text_config=text)),
+        "siglip": lambda: t.SiglipVisionModel(t.SiglipVisionConfig(**wide)),
+        "vit": lambda: t.ViTModel(t.ViTConfig(**wide)),
+    }
+    found = {}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        for kind in KINDS:
+            found[kind] = root / kind.replace(" ", "-")
+            models[kind]().eval().save_pretrained(found[kind])
+            told: dict[str, Any] = {"do_normalize": True, "image_mean": MEAN, "image_std": DEVIATION}
+            told["size"] = {"height": 56, "width": 56}
+            if kind.startswith(("dino", "clip")):
+                told |= {
+                    "size": {"shortest_edge": 64},
+                    "do_center_crop": True,
+                    "crop_size": {"height": 56, "width": 56},
+                }
+            (found[kind] / "preprocessor_config.json").write_text(json.dumps(told))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gives_what_the_model_itself_gives(transformers: Any, folders: dict[str, Path], kind: str) -> None:
+    images = synthetic_images(3, size=56, channels=3)
+    model = PretrainedEncoder(backbone=str(folders[kind]), normalize=False).fit(images)
+    assert (model.side, model.learnt_with_) == (56, f"what '{folders[kind].name}' was trained with")
+    features = model.transform(images)
+    whole = transformers.AutoModel.from_pretrained(folders[kind], local_files_only=True).eval()
+    body = getattr(whole, "vision_model", whole)
+    pixels = torch.tensor((images / 255 - MEAN) / DEVIATION).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        seen = body(pixel_values=pixels)
+    expected = seen.last_hidden_state.mean(1) if kind == "vit" else seen.pooler_output
+    assert features.shape == (3, WIDTH)
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-4)
+    if kind == "dinov2":
+        np.testing.assert_allclose(features, seen.last_hidden_state[:, 0].numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_one_needs_neither_folder_nor_network(
+    folders: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = synthetic_images(12, size=24, channels=3)
+    options: dict[str, Any] = {"views": 2, "turned": True, "n_components": 3, "whiten": 0.5}
+    model = PretrainedEncoder(backbone=str(folders[kind]), image_size=42, **options)
+    features = model.fit_transform(images)
+    assert features.shape == (12, 3)
+    model.save(tmp_path / "eyes")
+    monkeypatch.setattr("imatlas.models.pretrained.load_tower", None)
+    assert np.array_equal(artifact.load(tmp_path / "eyes").transform(images), features)
+
+
+def test_keeps_the_contract(folders: dict[str, Path]) -> None:
+    check_image_estimator(PretrainedEncoder(backbone=str(folders["dinov2"]), image_size=42))
+
+
+def test_an_image_has_one_answer_in_any_company(folders: dict[str, Path]) -> None:
+    images = synthetic_images(5, size=56, channels=3)
+    model = PretrainedEncoder(backbone=str(folders["siglip"])).fit(images)
+    together = model.transform(images)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    for i in range(5):
+        assert np.array_equal(model.transform(images[i : i + 1])[0], together[i])
+
+
+def test_what_cannot_be_read_is_told_in_a_sentence(
+    transformers: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    images = synthetic_images(2, channels=3)
+    with pytest.raises(SourceError, match="cannot be read"):
+        load_tower(str(tmp_path))
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (pickled / name).write_bytes((folders["dinov2"] / name).read_bytes())
+    torch.save({}, pickled / "pytorch_model.bin")
+    with pytest.raises(ArtifactError, match="safetensors only"):
+        load_tower(str(pickled))
+    with pytest.raises(ParameterError, match="'layers'"):
+        PretrainedEncoder(backbone=str(folders["dinov2"]), layers="many").fit(images)
+    told = json.loads((pickled / "preprocessor_config.json").read_text())
+    (pickled / "preprocessor_config.json").write_text(json.dumps({**told, "crop_size": None}))
+    with pytest.raises(InputError, match="names no size"):
+        load_tower(str(pickled))
+
+
+def test_where_transformers_is_missing_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"imatlas\[pretrained\]"):
+        PretrainedEncoder(backbone=str(tmp_path)).fit(synthetic_images(2, channels=3))
+    with pytest.raises(ParameterError, match="'backbone'"):
+        PretrainedEncoder(backbone="resnet").fit(synthetic_images(2, channels=3))
