@@ -61,7 +61,7 @@ Group = Callable[[np.ndarray, int, int], np.ndarray]
 """Rows, number of groups, seed -> labels."""
 
 Featured = tuple[str, list[np.ndarray], Sequence[str]]
-"""Features by name, one embedding for all seeds or one for each, and the methods that group them."""
+"""Features by name, an embedding for each seed, and the methods that group them."""
 
 COLUMNS = ("features", "method", "k", "accuracy", "NMI", "s to group", "seeds")
 
@@ -97,7 +97,7 @@ def clusters(name: str, only: list[str], n_seeds: int) -> None:
         for features, embeddings, methods in look(name, images, n_seeds, notes):
             for method in methods:
                 group, known = METHODS[method]
-                rows.append([features, method, *_row(group, embeddings, labels, N_GROUPS[name], known, n_seeds)])
+                rows.append([features, method, *_row(group, embeddings, labels, N_GROUPS[name], known)])
                 print(rows[-1], flush=True)
             LAID_OUT.clear()
     save_table(f"explore_clusters_{name}", title, COLUMNS, rows, [*notes, *NOTES])
@@ -116,7 +116,7 @@ def from_pixels(name: str, images: Images, n_seeds: int, notes: list[str]) -> li
     """Pixels, and their principal components."""
     pixels = np.asarray(images.pixels, np.float32).reshape(len(images), -1) / 255
     plane = PCA(64, svd_solver="randomized", random_state=0).fit_transform(pixels)
-    return [("pixels", [pixels], ["k-means"]), ("pixels, PCA 64", [plane], [*RIVALS, *OURS])]
+    return [("pixels", [pixels] * n_seeds, ["k-means"]), ("pixels, PCA 64", [plane] * n_seeds, [*RIVALS, *OURS])]
 
 
 def learnt_here(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
@@ -131,7 +131,10 @@ def by_eyes(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[F
     """What pretrained eyes see."""
     eyes, seen, last, why = seen_by_eyes(name, images)
     notes.append(why.replace(f"{name}: ", f"{name}, eyes: ", 1))
-    return [("eyes, last layer", [last], ["k-means", "UMAP + k-means"]), (f"eyes for {eyes}", [seen], [*RIVALS, *OURS])]
+    return [
+        ("eyes, last layer", [last] * n_seeds, ["k-means", "UMAP + k-means"]),
+        (f"eyes for {eyes}", [seen] * n_seeds, [*RIVALS, *OURS]),
+    ]
 
 
 def learnt(name: str, images: Images, model: Any, n_seeds: int, notes: list[str]) -> list[np.ndarray]:
@@ -186,11 +189,11 @@ def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray
         return str(found_before["eyes"]), found_before["seen"], found_before["last"], str(found_before["why"])
 
 
-def _row(group: Group, Xs: list[np.ndarray], labels: np.ndarray, k: int, known: bool, n_seeds: int) -> list[Any]:
-    seeds = range(1 if len(labels) > LARGE and group in LAYOUTS else n_seeds)
+def _row(group: Group, Xs: list[np.ndarray], labels: np.ndarray, k: int, known: bool) -> list[Any]:
+    seeds = range(1 if len(labels) > LARGE and group in LAYOUTS else len(Xs))
     found = []
     for seed in seeds:
-        X = Xs[seed % len(Xs)]
+        X = Xs[seed]
         began = time.perf_counter()
         known_layout = LAID_OUT.get((min(len(X), LARGE) if group is _umap_hdbscan else len(X), seed), (None, 0.0))[1]
         got = group(X, k, seed)
