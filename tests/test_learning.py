@@ -283,6 +283,18 @@ def test_a_second_writer_is_refused(photos, tmp_path):
         pass
 
 
+def test_eyes_that_learn_here_and_a_generator_beside_them(photos, tmp_path):
+    atlas = ia.learn(photos, tmp_path / "a.atlas", encoder="self-supervised", budget=BUDGET, progress=False)
+    assert type(atlas.model("encoder")).__name__ == "SelfSupervisedEncoder"
+    assert "without labels" in atlas.manifest.stages["encoder"]["said"]
+    assert atlas.embedding.shape == (241, 128)
+    file = photos / "coins-0001.png"
+    np.testing.assert_allclose(atlas.embed([file])[0], atlas.embedding[atlas.rows["key"] == file.name][0], atol=1e-5)
+    assert atlas.search(str(file), k=1)["key"].to_pylist() == [file.name]
+    assert atlas.sample(2, cell=0).shape == (2, 28, 28, 1)
+    assert (tmp_path / "a.atlas" / "report.html").stat().st_size > 50_000
+
+
 def test_wrong_calls_say_what_to_do(photos, tmp_path):
     with pytest.raises(SourceError):
         ia.learn(tmp_path / "nothing", tmp_path / "a.atlas", progress=False)

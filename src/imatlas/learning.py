@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from imatlas.atlas import Atlas
 from imatlas.errors import ArtifactError, ParameterError
@@ -23,7 +23,7 @@ from imatlas.manifest import Manifest, locked
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.progress import JsonLines
 from imatlas.schedule import parse_budget
-from imatlas.stages import SHARES, STAGES, Job, Settings, choose_encoder, default_budget
+from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
 from imatlas.table import THUMBNAIL
 
 BASE_MEMORY_GB = 1.1
@@ -36,7 +36,7 @@ def learn(
     *,
     budget: str | float | None = None,
     clusters: int | None = None,
-    encoder: Literal["auto", "pretrained", "own"] = "auto",
+    encoder: EncoderKind = "auto",
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
     random_state: int = 0,
@@ -58,9 +58,10 @@ def learn(
         images, 3 minutes up to 5,000, 5 minutes up to 20,000, 10 minutes above.
     clusters : int, optional
         The number of clusters; by default found by the rule of `imatlas.tasks.cluster`.
-    encoder : {'auto', 'pretrained', 'own'}
+    encoder : {'auto', 'pretrained', 'own', 'self-supervised'}
         The eyes. 'pretrained' is EfficientNet-Lite0, learnt with ImageNet's labels; 'own' is an autoencoder learnt
-        here from these images alone. 'auto' takes 'pretrained' for 8-bit colour images and 'own' for all others.
+        here from these images alone; 'self-supervised', learnt here too, groups images better and leaves less time for
+        new ones (`imatlas.SelfSupervisedEncoder`). 'auto' takes 'pretrained' for 8-bit colour, 'own' for all others.
     image_size : int, optional
         Side in pixels at which models learn; by default chosen by `Images`.
     fit : {'crop', 'pad', 'stretch'}
@@ -176,7 +177,7 @@ def _source_name(source: Any) -> str:
 
 def _check(settings: Settings) -> None:
     """Refuse options that cannot hold, before anything is read."""
-    allowed = {"encoder": ("auto", "pretrained", "own"), "fit": ("crop", "pad", "stretch")}
+    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch")}
     for name, choices in allowed.items():
         if getattr(settings, name) not in choices:
             listed = ", ".join(repr(c) for c in choices)

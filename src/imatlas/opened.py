@@ -22,6 +22,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
+from imatlas.models.network import ImageEstimator
 from imatlas.originals import Originals, Region, cropped
 from imatlas.table import ROWS, THUMBNAIL, ImagesTable
 from imatlas.tasks.doubles import Gallery
@@ -201,7 +202,7 @@ class OpenedAtlas:
     def embed(self, images: Any) -> np.ndarray:
         """The place of other images in the learnt space, (n, n_features) float32."""
         model = self.model("encoder")
-        if hasattr(model, "inverse_transform"):  # an autoencoder sees one size, depth and number of channels only
+        if isinstance(model, ImageEstimator):  # what learnt here sees one size, depth and number of channels only
             images = load_pixels(images, spec=model.spec_)[0]
         return np.asarray(model.transform(images), dtype=np.float32)
 

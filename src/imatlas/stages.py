@@ -30,6 +30,7 @@ from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import FEWEST_ROWS, Layout
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
@@ -56,6 +57,14 @@ FROM_RECORDS = ("key", "width", "height", "sha256")
 
 SHARES = {
     "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.51, "report": 0.10},
+    "self-supervised": {
+        "encoder": 0.35,
+        "map": 0.04,
+        "clusters": 0.06,
+        "layout": 0.04,
+        "generator": 0.41,
+        "report": 0.10,
+    },
     "own": {"encoder": 0.74, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.02, "report": 0.10},
 }
 """How the budget is meant to be spent. What an early stage leaves goes to the generator, an autoencoder with a mixture
@@ -67,6 +76,9 @@ photographs a discriminator made a pattern of dots, and their error rose from 0.
 images are not sharpened."""
 
 
+EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the user asked for. The same again continues or updates an atlas; a difference stops with a list."""
@@ -74,7 +86,7 @@ class Settings:
     source: str
     budget: float | None = None
     clusters: int | None = None
-    encoder: Literal["auto", "pretrained", "own"] = "auto"
+    encoder: EncoderKind = "auto"
     image_size: int | None = None
     fit: str = "crop"
     random_state: int = 0
@@ -116,7 +128,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """The kind of encoder that was chosen at intake: "pretrained" or "own"."""
+        """The kind of encoder that was chosen at intake: "pretrained", "own" or "self-supervised"."""
         return str(self.manifest.stages["intake"]["encoder"])
 
     @property
@@ -224,9 +236,9 @@ def encoder(job: Job) -> dict[str, Any]:
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
     else:
-        model = _learn_autoencoder(job, job.allowance("encoder"))
+        model = _learn_own(job, job.allowance("encoder"))
         vectors = model.transform(job.images)
-        job.save_model("encoder", model, "autoencoder")
+        job.save_model("encoder", model, "autoencoder" if isinstance(model, Autoencoder) else None)
     n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
     embedding = np.empty((len(job.images), n_features), np.float32)
     if len(fresh):
@@ -432,10 +444,13 @@ def _autoencoder(job: Job) -> Autoencoder:
     )
 
 
-def _learn_autoencoder(job: Job, seconds: float) -> Autoencoder:
-    """Train the autoencoder within `seconds`, from its checkpoint where an earlier run was killed."""
-    model = _autoencoder(job).set_params(budget=round(seconds, 1))
-    model.fit(
+def _learn_own(job: Job, seconds: float) -> Autoencoder | SelfSupervisedEncoder:
+    """Train eyes on these images within `seconds`, from their checkpoint where an earlier run was killed."""
+    model: Autoencoder | SelfSupervisedEncoder = _autoencoder(job)
+    if job.kind == "self-supervised":
+        settings = job.settings
+        model = SelfSupervisedEncoder(random_state=settings.random_state, device=settings.device, progress=job.progress)
+    model.set_params(budget=round(seconds, 1)).fit(
         job.images[job.train],
         validation=job.images[job.held_out],
         checkpoint=job.folder / "cache" / "checkpoint",

@@ -56,9 +56,11 @@ def learn(
         int | None, typer.Option("--clusters", min=1, help="number of clusters  [default: found]")
     ] = None,
     encoder: Annotated[
-        Literal["auto", "pretrained", "own"],
+        Literal["auto", "pretrained", "own", "self-supervised"],
         typer.Option(
-            "--encoder", help="the eyes: pretrained (learnt with ImageNet's labels) or own (learnt here, no labels)"
+            "--encoder",
+            help="the eyes: pretrained (learnt with ImageNet's labels), or learnt here without labels: own (an "
+            "autoencoder) or self-supervised (groups better, less time for new images)",
         ),
     ] = "auto",
     image_size: ImageSize = None,
