@@ -22,6 +22,7 @@ def rows(start: int, n: int) -> pa.RecordBatch:
             "sha256": [hashlib.sha256(k.encode()).hexdigest() for k in keys],
             "held_out": [i % 10 == 0 for i in range(start, start + n)],
             "duplicate_of": [None] * n,
+            "flags": [""] * n,
             "thumbnail": [k.encode() for k in keys],
         },
         schema=SCHEMA,

@@ -80,7 +80,8 @@ def test_check_says_what_is_there(folder: Path) -> None:
     ):
         assert words in text, (words, text)
     values = json.loads(json.dumps(result.to_json()))
-    assert values["metrics"] == {"n_images": 7, "n_skipped": 1, "n_exact_duplicates": 1, "n_near_duplicates": 1}
+    counted = {"n_images": 7, "n_skipped": 1, "n_exact_duplicates": 1, "n_near_duplicates": 1, "n_flagged": 3}
+    assert values["metrics"] == counted
     assert values["formats"] == {"PNG": 5, "JPEG": 2}
     assert values["suggested"] == {"image_size": [64, 64], "fit": "pad"}
     assert len(values["skipped"]) == 2
