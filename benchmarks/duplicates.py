@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks._copies import KINDS, planted
 from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
 from benchmarks._memory import run_measured
-from benchmarks._table import kept_rows, save_table
+from benchmarks._table import kept_table, save_table
 from imatlas import Images
 from imatlas.images import decode, hashing
 from imatlas.images.hashing import hamming
@@ -132,7 +132,7 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
                     print(name, kind, seed, runs[kind][-1], flush=True)
         new[name] = [_row(name, kind, found) for kind, found in runs.items()]
         print(f"{time.process_time() - began:.0f} s of one core", flush=True)
-    kept = [row for row in kept_rows("duplicates", title) if len(row) == 6 + len(HASHES)]
+    kept = [row for row in kept_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
     rows = [row for name in SETS for row in new.get(name, [row for row in kept if row[0] == name])]
     columns = ["set", "edit", "ours: recall", "precision", f"phash ≤ {USUAL}: recall", "precision"]
     columns += [f"{kind}: recall, precision (bits)" for kind in HASHES]
