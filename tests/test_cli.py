@@ -187,6 +187,8 @@ def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
     assert "a.png" not in [row["key"] for row in said["odd"]]
     assert main(["outliers", str(atlas), "--false-alarms", "many"]) == 2
     assert "such as 1% or 0.01" in capsys.readouterr().err
+    assert main(["outliers", str(atlas)]) == 0
+    assert "--page odd.html" in capsys.readouterr().out
 
 
 def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, capsys):

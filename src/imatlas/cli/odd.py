@@ -24,7 +24,13 @@ EXPLAINED = 12
 
 
 def share(text: str) -> float:
-    """A share as people write it: '1%' or '0.01'."""
+    """A share as people write it: '1%' or '0.01'.
+
+    Raises
+    ------
+    BadParameter
+        If it is no share above 0 and up to 50 %.
+    """
     try:
         value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
@@ -38,15 +44,9 @@ def share(text: str) -> float:
 def outliers(
     atlas: AtlasFolder,
     false_alarms: Annotated[
-        float,
-        typer.Option(
-            "--false-alarms",
-            parser=share,
-            metavar="SHARE",
-            show_default="1%",
-            help="of ordinary images that may be called odd",
-        ),
-    ] = 0.01,
+        str,
+        typer.Option("--false-alarms", metavar="SHARE", help="of ordinary images that may be called odd"),
+    ] = "1%",
     images: Annotated[
         str | None, typer.Option("--images", help="judge these images, in place of those of the atlas")
     ] = None,
@@ -63,17 +63,18 @@ def outliers(
     """Say which images are odd, at a given rate of false alarms, and show where."""
     import pyarrow as pa
 
+    allowed = share(false_alarms)
     for path in (output, page):
         if path is not None:
             refuse_existing(path, overwrite)
     opened = open_atlas(atlas)
     others = open_images(images, progress=not json_) if images is not None else None
-    found = opened.outliers(others, false_alarms=false_alarms)
+    found = opened.outliers(others, false_alarms=allowed)
     tell(found.result, json_)
     if output is not None:
         keys, flags = (opened.rows["key"], opened.rows.get("flags")) if others is None else (others.keys, None)
         columns = {"key": list(keys), "oddness": found.oddness, "p_value": found.p_values}
-        columns["odd"] = found.p_values <= false_alarms
+        columns["odd"] = found.p_values <= allowed
         if flags is not None:
             columns["flags"] = list(flags)
         write_table(pa.table(columns), output)
