@@ -127,8 +127,8 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
             hashes = _hashed(paths, Path(folder))
             gallery = Gallery.of(paths)
             for seed in range(n_seeds):
-                for kind, true, new in _planted(paths, n_planted, seed, Path(folder)):
-                    runs[kind].append(_scored(gallery, paths, hashes, kind, true, new, Path(folder)))
+                for kind, true, added in _planted(paths, n_planted, seed, Path(folder)):
+                    runs[kind].append(_scored(gallery, paths, hashes, kind, true, added, Path(folder)))
                     print(name, kind, seed, runs[kind][-1], flush=True)
         new[name] = [_row(name, kind, found) for kind, found in runs.items()]
         print(f"{time.process_time() - began:.0f} s of one core", flush=True)
