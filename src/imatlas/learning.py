@@ -25,6 +25,7 @@ from imatlas.progress import JsonLines
 from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
 from imatlas.table import THUMBNAIL
+from imatlas.tasks.embed import most_looks
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
@@ -264,7 +265,7 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         began = time.perf_counter()
         model.transform(images[: min(n, 16)])
         rate = min(n, 16) / (time.perf_counter() - began)
-        needed = n / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
+        needed = n * most_looks(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
     row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
     return {

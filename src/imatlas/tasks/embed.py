@@ -122,6 +122,11 @@ def n_looks(eyes: Mapping[str, Mapping[str, Any]]) -> int:
     return len(looks)
 
 
+def most_looks(n_images: int) -> int:
+    """How often each image of so many may be looked at: every look takes as long again."""
+    return next((looks for limit, looks in LOOKS if n_images <= limit), 1)
+
+
 def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto", random_state: int = 0) -> ChosenEyes:
     """The eyes for a set, chosen on a sample where that takes at most `seconds`; without a comparison eyes for things.
 
@@ -139,7 +144,7 @@ def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto"
     device : str
     random_state : int
     """
-    most = next((looks for limit, looks in LOOKS if n_all <= limit), 1)
+    most = most_looks(n_all)
     eyes = {
         name: {**options, **({"views": min(options["views"], most)} if "views" in options else {})}
         for name, options in EYES.items()
