@@ -40,7 +40,7 @@ def build(vectors: Path, folder: Path) -> dict[str, float]:
 def _rows(n: int) -> Any:
     for start in range(0, n, table.ROWS):
         keys = [f"{i:08d}.jpg" for i in range(start, min(start + table.ROWS, n))]
-        empty = {"sha256": [""], "held_out": [False], "duplicate_of": [None], "thumbnail": [b""]}
+        empty = {"sha256": [""], "held_out": [False], "duplicate_of": [None], "flags": [""], "thumbnail": [b""]}
         columns = {name: values * len(keys) for name, values in empty.items()}
         sizes = {name: pa.array([224] * len(keys), pa.int32()) for name in ("width", "height")}
         yield pa.record_batch({"key": keys, **sizes, **columns}, schema=SCHEMA)
