@@ -174,8 +174,9 @@ class Exploring(OpenedAtlas):
         -------
         imatlas.tasks.cluster.Clusters
         """
-        model = self._clusterer() if n_clusters is None else None
-        if model is None:
+        if n_clusters is None:
+            model = self._clusterer()
+        else:
             seed = self.manifest.settings["random_state"]
             train = self.embedding[~self.rows["held_out"].astype(bool)]
             model = group(train, n_clusters=n_clusters, random_state=seed).model

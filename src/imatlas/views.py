@@ -18,7 +18,7 @@ from torch.nn import functional
 from imatlas import chance
 
 LOOKED_AT = 1000
-"""Images that the kind of a set is judged by."""
+"""Images that are enough to judge the kind of a set by."""
 
 PLAIN, EVEN = 0.5, 0.05
 """A set shows things on a plain ground where this share of all border pixels differ less from their median than so."""
@@ -96,13 +96,11 @@ def views_for(x: Tensor, seed: int, turned: bool | None = None) -> Views:
     Parameters
     ----------
     x : Tensor (N, C, H, W) in [-1, 1]
-        Images of the set, of which at most 1,000 are looked at.
+        Images of the set; `LOOKED_AT` of them are enough.
     seed : int
     turned : bool, optional
         What the user knows of an up; None: found out.
     """
-    rows = np.sort(chance.rng(seed, "views").permutation(len(x))[:LOOKED_AT])
-    x = x[torch.from_numpy(rows)]
     border = torch.cat([x[:, :, [0, -1]].flatten(2), x[:, :, :, [0, -1]].flatten(2)], dim=2)
     border = border.transpose(0, 1).flatten(1)  # (C, pixels)
     ground = border.median(1, keepdim=True).values

@@ -29,7 +29,7 @@ from imatlas.losses import contrastive, vicreg
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator, Size
 from imatlas.nn.looker import Looker
-from imatlas.views import Views, views_for
+from imatlas.views import LOOKED_AT, Views, views_for
 
 WIDEST: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
 """Features by the size of the network."""
@@ -128,7 +128,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         return data, {}
 
     def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
-        rows = np.sort(chance.rng(seed, "kind").permutation(len(pixels))[:1000])
+        rows = np.sort(chance.rng(seed, "kind").permutation(len(pixels))[:LOOKED_AT])
         return views_for(make_batch(pixels[rows], spec).x, seed, turned=self.turned)
 
     def _build(self, spec: ImageSpec) -> SelfSupervisedModule:
