@@ -57,6 +57,7 @@ def rank(n_seeds: int) -> None:
         "satellite among clothes": lambda seed: [mixed(seen("clothes"), seen("satellite"), 2000, seed)],
         "a class among nine": _one_among_nine,
         "a class among one": _one_among_one,
+        "nine among a class": _nine_among_one,
     }
     found: dict[str, dict[str, list[float]]] = {name: {} for name in [*METHODS, "pyod ECOD", "pyod COPOD"]}
     for setting, draw in settings.items():
@@ -87,6 +88,12 @@ def _one_among_one(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     features, labels = seen("clothes"), _labels()
     for kind in range(10):
         yield mixed(features[labels == (kind + 1 + 3 * seed) % 10], features[labels == kind], 400, seed)
+
+
+def _nine_among_one(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    features, labels = seen("clothes"), _labels()
+    for kind in range(10):
+        yield mixed(features[labels == kind], features[labels != kind], 400, seed)
 
 
 def mixed(ordinary: np.ndarray, odd: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

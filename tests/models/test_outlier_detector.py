@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
@@ -25,15 +26,39 @@ def test_sklearn_contract() -> None:
 def test_both_distances_are_what_the_papers_say(rng) -> None:
     X, new = rng.normal(size=(301, 6)).astype(np.float32), rng.normal(size=(40, 6)).astype(np.float32) * 2
     model = OutlierDetector(trim=0.0, mass=0.1).fit(X)
-    near, far = model._distances(new)
+    near, far, small = model._measures(new)
     references = model.references_
     k = round(0.1 * len(references))
     np.testing.assert_allclose(near, np.sort(cdist(new, references), axis=1)[:, k - 1], rtol=1e-3)
     # without trimming every row counts, and the covariance is Ledoit and Wolf's
     plain = LedoitWolf().fit(references.astype(np.float64))
     np.testing.assert_allclose(far, np.sqrt(plain.mahalanobis(new)), rtol=1e-3)
-    expected = np.sqrt(near / model.usual_[0] * far / model.usual_[1])
+    expected = np.cbrt(near * far * small / model.usual_.prod())
     np.testing.assert_allclose(-model.score_samples(new), expected, rtol=1e-5)
+
+
+def test_smallness_is_that_of_the_groups_of_wards_tree(rng) -> None:
+    X, new = rng.normal(size=(201, 4)).astype(np.float32), rng.normal(size=(20, 4)).astype(np.float32)
+    model = OutlierDetector(mass=0.25).fit(X)
+    directions = model.references_ / np.linalg.norm(model.references_, axis=1, keepdims=True)
+    logs = np.zeros(len(directions))
+    for n_groups in (3, 4, 5, 6):
+        group = AgglomerativeClustering(n_groups, linkage="ward").fit_predict(directions)
+        logs += np.log(np.maximum(1, 0.25 * len(directions) / np.bincount(group)[group])) / 4
+    np.testing.assert_allclose(np.log(model.smallness_), logs, atol=1e-6)
+    apart = cdist(new / np.linalg.norm(new, axis=1, keepdims=True), directions)
+    expected = np.exp(logs[np.argsort(apart, axis=1)[:, :5]].mean(axis=1))
+    np.testing.assert_allclose(model._smallnesses(new), expected, rtol=1e-5)
+
+
+def test_a_small_group_amid_larger_ones_is_odd(rng) -> None:
+    """No farther out than the others, and as dense: only its size tells it, and distances alone do not."""
+    corners = 3 * np.eye(8, dtype=np.float32) - 3 / 8
+    kind = np.repeat(np.arange(8), [*([136] * 7), 48])
+    X = corners[kind] + rng.normal(size=(1000, 8)).astype(np.float32)
+    model = OutlierDetector().fit(X)
+    near, far, _ = model._measures(X)
+    assert roc_auc_score(kind == 7, model.oddness_) > roc_auc_score(kind == 7, near * far) + 0.1
 
 
 def test_steps_that_concentrate_end_at_rows_nearest_to_their_own_center(rng) -> None:
