@@ -198,11 +198,12 @@ def confirmed(pairs: Pairs, found: likeness.Differences, next_: np.ndarray) -> n
     """Which pairs (n,) are copies: so alike that nothing else explains it, or far more than the next of either is."""
     share, levels, most = (values.numpy() for values in found)
     beyond = np.minimum(next_, UNLIKE)
-    last = np.where(np.isfinite(next_), 0.0, 2 * LEVELS)  # of images with more neighbours the last cannot stand out
+    alone = ~np.isfinite(next_)
+    last = np.where(alone, 2 * LEVELS, 0.0)  # of images with more neighbours the last cannot stand out
     by_share = (share <= LIKELY) & _stand_out(pairs, share, beyond, STANDS_OUT["share"])
     by_levels = (levels <= LEVELS) & _stand_out(pairs, levels, last, STANDS_OUT["levels"])
     by_most = (most <= LEVELS) & (pairs.turn == 0) & _stand_out(pairs, most, last, STANDS_OUT["most"])
-    nearly = _stand_out(pairs, share, beyond, NEARLY)
+    nearly = _stand_out(pairs, share, np.where(alone, 1.0, beyond), NEARLY)
     return (share <= SURE) | by_share | (by_levels | by_most) & nearly
 
 
