@@ -8,16 +8,17 @@ large-dimensional covariance matrices", Journal of Multivariate Analysis.
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array
+import torch
+
+from imatlas.nearest import group_sums
 
 
 def means_of(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """The mean of the rows of each label (k, n_features) float32; where it has none, as among equal rows, of all."""
-    counts = np.bincount(labels, minlength=k)
-    member = csr_array((np.ones(len(X)), labels, np.arange(len(X) + 1)), shape=(len(X), k))
-    means = (member.T @ X) / np.maximum(counts, 1)[:, None]
-    means[counts == 0] = X.mean(axis=0, dtype=np.float64)
-    return means.astype(np.float32)
+    rows = torch.from_numpy(np.asarray(X, np.float64))
+    sums, counts = group_sums(rows, torch.from_numpy(labels.astype(np.int64)), k)
+    means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], rows.mean(0))
+    return means.float().numpy()
 
 
 def discriminant_axes(X: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray | None:
