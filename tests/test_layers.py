@@ -63,6 +63,7 @@ SHARED = (
     "rows",
     "lloyd",
     "fisher",
+    "student",
     "labels",
     "vision_tower",
 )

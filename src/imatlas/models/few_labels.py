@@ -12,15 +12,20 @@ functions", ICML, section 4: each class is scaled to the same mass, so that one 
 
 The lines are those of logistic regression on the labelled rows alone. What both say together, the geometric mean of
 their probabilities, gives every row a class, and these the axes that tell the classes apart (Fisher 1936). Along those
-rows of one class lie nearer together, and the labels are stretched again: three times. Where cross-validation finds one
-of the two better, or the rows as they were, that is taken; it also finds the temperature that makes confidence match
-accuracy: Guo et al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
+rows of one class lie nearer together, and the labels are stretched again: three times. Where there are many rows a
+class, a student learns what was said of them (`imatlas.models.student`), labels are stretched among the rows as its
+hidden layer sees them, what both say is taught to the next student, and so on.
+
+Where cross-validation finds another way better than the usual one, that is taken; it also finds the temperature that
+makes confidence match accuracy: Guo et al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,9 +36,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import validate_data
 
+from imatlas import chance
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
+from imatlas.models.student import taught
 from imatlas.nearest import as_tensor, k_nearest
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
@@ -42,16 +49,23 @@ ALPHAS = (0.8, 0.9, 0.95, 0.99)
 STRENGTHS = (0.1, 1.0, 10.0)
 """C of the logistic regression, to choose from."""
 
-MOST_ROWS = 8192
-"""Rows that labels are stretched over, with all that are labelled; the others take from these as new rows do."""
+MOST_ROWS, MOST_TRIED = 24_576, 8192
+"""Rows that labels are stretched over, with all that are labelled: in the end, and in cross-validation, which stretches
+them again and again. All others take from these as new rows do."""
 
 ROUNDS = 3
 """How often the axes are drawn anew, and the labels stretched along them."""
 
-Choice = tuple[int, str, float, float]
-"""Along the axes of the classes (1) or not (0), method, alpha and C."""
+STUDENTS = 3
+"""Students, each taught by the one before."""
 
-USUAL: Choice = (1, "both", 0.9, 1.0)
+ENOUGH_ROWS = 100
+"""Rows a class below which a student learns its teacher's mistakes with the rest, and there is none."""
+
+Choice = tuple[str, str, float, float]
+"""By what rows are seen, method, alpha and C."""
+
+USUAL = ("both", 0.9, 1.0)
 
 PRIOR = 0.3
 """Standard deviation of the logarithm of the temperature, as far as is known before a label is seen."""
@@ -70,7 +84,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     """Stretch the labels of a few rows over all rows, and over new ones, with a confidence that means what it says.
 
     A row of `y` is unlabelled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Labels are
-    stretched over the labelled rows and others, 8,192 in all, drawn at random; time grows linearly beyond.
+    stretched over the labelled rows and others, 24,576 in all, drawn at random; time grows linearly beyond.
 
     Attributes
     ----------
@@ -79,8 +93,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         Class probabilities of each row of `fit`.
     transduction_ : ndarray (n_samples,)
         The class of each row of `fit`.
-    refined_ : bool
-        Whether rows are seen along the axes that tell the classes apart.
+    seen_by_ : {'student', 'axes', 'features'}
+        Rows are seen by a student's hidden layer, along the axes that tell the classes apart, or as they were.
     method_ : {'neighbours', 'line', 'both'}
         What speaks for a class.
     alpha_, strength_ : float
@@ -133,11 +147,19 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         few, rows = X[self.reference_rows_], np.flatnonzero(known[self.reference_rows_])
         links = _links(few, self.n_neighbors)
         folds = folds_of(codes, self.n_folds, seed)
-        tried = _tried(few, links, rows, codes, folds, k, self.n_neighbors)
-        refined, self.method_, self.alpha_, self.strength_ = self._choose(tried, codes, folds)
-        self.refined_ = bool(refined)
-        last = _stages(few, links, rows, codes, k, self.n_neighbors)[refined]
-        self.axes_, self.references_ = last.axes, last.rows
+        stages = partial(_stages, k=k, n_neighbors=self.n_neighbors, seed=seed)
+        found = stages(few, links, rows, codes)
+        usual: Choice = (list(found)[-1], *USUAL)
+        if len(few) > MOST_TRIED:
+            kept = np.sort(
+                np.concatenate([rows, np.searchsorted(self.reference_rows_, others[: MOST_TRIED - len(rows)])])
+            )
+            few, rows = few[kept], np.searchsorted(kept, rows)
+            links = _links(few, self.n_neighbors)
+        tried = _tried(partial(stages, few, links), rows, codes, folds, k)
+        self.seen_by_, self.method_, self.alpha_, self.strength_ = self._choose(tried, usual, codes, folds)
+        last = found[self.seen_by_]
+        self.axes_, self.offset_, self.references_ = last.axes, last.offset, last.rows
         self.coef_, self.intercept_ = last.lines[self.strength_]
         self.spread_ = last.spreads[self.alpha_].astype(np.float32)
         self.label_distributions_ = self._all_shares(X)
@@ -160,7 +182,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         """
         self._check_fitted()
         X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
-        Z = X @ self.axes_
+        Z = _thrown(X, self.axes_, self.offset_)
         near, squared = _nearest(self.references_, Z, self.n_neighbors, own=None)
         return self._mixed(_weighed(near, squared, self.spread_), self._by_line(Z))
 
@@ -186,24 +208,26 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
                 barred.update(neighbors)
         return self.reference_rows_[np.array(taken, np.int64)]
 
-    def _choose(self, tried: dict[Choice, np.ndarray], codes: np.ndarray, folds: np.ndarray) -> Choice:
+    def _choose(
+        self, tried: dict[Choice, np.ndarray], usual_one: Choice, codes: np.ndarray, folds: np.ndarray
+    ) -> Choice:
         """The best candidate; sets the temperature, and the accuracy by folds.
 
-        That is `USUAL`, unless another is right more often by more than two standard errors of the difference: with a
-        few labels the best of many is mostly the luckiest.
+        That is the usual one, unless another is right more often by more than three standard errors of the difference:
+        with a few labels the best of many is mostly the luckiest.
         """
         names, tested = list(tried), np.flatnonzero(folds >= 0)
         self.temperature_, self.accuracy_, self.accuracy_error_ = 1.0, math.nan, math.nan
         if not len(tested):
-            return USUAL
+            return usual_one
         right = np.array([tried[name][tested].argmax(axis=1) == codes[tested] for name in names])
+        usual = names.index(usual_one)
         told = np.array([np.log(tried[name][tested, codes[tested]]).mean() for name in names])
-        usual = names.index(USUAL)
 
         def best(where: np.ndarray) -> int:  # the most right; among equals the one that gives the truth more credit
             first = max(range(len(names)), key=lambda i: (right[i, where].sum(), told[i]))
             gain = right[first, where].astype(int) - right[usual, where]
-            return first if gain.sum() > 2 * math.sqrt(np.abs(gain).sum()) else usual
+            return first if gain.sum() > 3 * math.sqrt(np.abs(gain).sum()) else usual
 
         n_right = sum(
             right[best(folds[tested] != fold), folds[tested] == fold].sum() for fold in range(int(folds.max()) + 1)
@@ -225,57 +249,82 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
 
 @dataclass(frozen=True)
 class _Stage:
-    """Labels stretched along axes (n_features, n_axes): the rows thrown on them, and by alpha or C what they say."""
+    """Labels stretched among rows that are seen in one way (see `_thrown`), and by alpha or C what they say."""
 
     axes: np.ndarray
+    offset: np.ndarray | None
     rows: np.ndarray
     spreads: dict[float, np.ndarray]
     lines: dict[float, tuple[np.ndarray, np.ndarray]]
 
+    @property
+    def usual(self) -> np.ndarray:
+        """What the usual choice says of each row (n_samples, n_classes)."""
+        _, alpha, strength = USUAL
+        return _joined("both", self.spreads[alpha], _softmax(_scores(self.rows, self.lines[strength])))
+
+
+def _thrown(X: np.ndarray, axes: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    """Rows (n, n_features) along axes (n_features, n_axes); with an offset, what a hidden layer makes of them."""
+    thrown = X @ axes
+    return thrown if offset is None else np.maximum(thrown + offset, 0.0)
+
 
 def _stages(
-    X: np.ndarray, links: csr_array, rows: np.ndarray, codes: np.ndarray, k: int, n_neighbors: int
-) -> tuple[_Stage, _Stage]:
-    """Labels `codes` of `rows` stretched over X as it is, and along the axes that tell the classes apart."""
+    X: np.ndarray, links: csr_array, rows: np.ndarray, codes: np.ndarray, *, k: int, n_neighbors: int, seed: int
+) -> dict[str, _Stage]:
+    """Labels `codes` of `rows` stretched over X by its features, by axes, and by students where rows are many."""
 
-    def stage(axes: np.ndarray, thrown: np.ndarray, links: csr_array) -> _Stage:
-        spreads = {alpha: _shares(field) for alpha, field in _fields(links, rows, codes, k).items()}
-        return _Stage(axes, thrown, spreads, {c: _line(thrown[rows], codes, c, k) for c in STRENGTHS})
+    def stretched(links: csr_array) -> dict[float, np.ndarray]:
+        return {alpha: _shares(field) for alpha, field in _fields(links, rows, codes, k).items()}
 
-    plain = last = stage(np.eye(X.shape[1], dtype=np.float32), X, links)
-    for _ in range(ROUNDS):
-        line = _softmax(_scores(last.rows, last.lines[USUAL[3]]))
-        labels = _joined("both", last.spreads[USUAL[2]], line).argmax(axis=1)
+    def along(axes: np.ndarray, thrown: np.ndarray, links: csr_array) -> _Stage:
+        lines = {strength: _line(thrown[rows], codes, strength, k) for strength in STRENGTHS}
+        return _Stage(axes, None, thrown, stretched(links), lines)
+
+    plain = last = along(np.eye(X.shape[1], dtype=np.float32), X, links)
+    for _ in range(ROUNDS if k > 1 else 0):
+        labels = last.usual.argmax(axis=1)
         labels[rows] = codes
-        axes = discriminant_axes(X, labels, k) if k > 1 else None
+        axes = discriminant_axes(X, labels, k)
         if axes is None:
             break
         thrown = X @ axes
-        last = stage(axes, thrown, _links(thrown, n_neighbors))
-    return plain, last
+        last = along(axes, thrown, _links(thrown, n_neighbors))
+    stages = {"features": plain, "axes": last}
+    if 1 < k <= len(X) // ENOUGH_ROWS:
+        for number in range(STUDENTS):
+            shares = last.usual
+            shares = shares / shares.mean(axis=0)  # each class as many rows, as in `_shares`
+            shares /= shares.sum(axis=1, keepdims=True)
+            shares[rows] = np.eye(k)[codes]
+            student = taught(X, shares, rows, chance.seed_of(seed, "student", number))
+            hidden = student.hidden(X)
+            lines = dict.fromkeys(STRENGTHS, (student.coef, student.intercept))
+            last = _Stage(student.weight.T, student.offset, hidden, stretched(_links(hidden, n_neighbors)), lines)
+        stages["student"] = last
+    return stages
 
 
 def _tried(
-    X: np.ndarray,
-    links: csr_array,
+    stages: Callable[[np.ndarray, np.ndarray], dict[str, _Stage]],
     rows: np.ndarray,
     codes: np.ndarray,
     folds: np.ndarray,
     k: int,
-    n_neighbors: int,
 ) -> dict[Choice, np.ndarray]:
     """By candidate, what each labelled row (n_labelled, n_classes) is said to be without its own fold."""
     tried: dict[Choice, np.ndarray] = {}
     for fold in range(int(folds.max()) + 1):
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        for refined, stage in enumerate(_stages(X, links, rows[rest], codes[rest], k, n_neighbors)):
+        for seen_by, stage in stages(rows[rest], codes[rest]).items():
             spreads = {alpha: spread[rows[out]] for alpha, spread in stage.spreads.items()}
             lines = {c: _softmax(_scores(stage.rows[rows[out]], line)) for c, line in stage.lines.items()}
             found = {("neighbours", alpha, 1.0): spread for alpha, spread in spreads.items()}
             found |= {("line", 0.9, c): line for c, line in lines.items()}
             found |= {("both", a, c): _joined("both", s, p) for a, s in spreads.items() for c, p in lines.items()}
             for name, shares in found.items():
-                every = tried.setdefault((refined, *name), np.full((len(rows), k), 1 / k))
+                every = tried.setdefault((seen_by, *name), np.full((len(rows), k), 1 / k))
                 every[out] = _warmed(shares, 1.0)
     return tried
 
