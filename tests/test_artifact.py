@@ -8,9 +8,10 @@ from typing import Annotated
 import numpy as np
 import pytest
 from pydantic import Field
+from sklearn.exceptions import NotFittedError
 
-from imatlas import artifact
-from imatlas.errors import ArtifactError, ParameterError, SourceError
+from imatlas import KMeans, artifact
+from imatlas.errors import ArtifactError, NotLearntError, ParameterError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import Estimator, estimator, parameters
 
@@ -125,3 +126,17 @@ def test_a_parameter_is_declared_once():
     assert list(declared) == ["size", "rate", "inner", "random_state"]
     assert declared["size"].description == "how large"
     assert declared["size"].expected() == "an int in the range [1, 9]"
+
+
+def test_a_model_of_an_earlier_version_says_what_it_lacks(tmp_path, rng):
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    model = KMeans(n_clusters=2).fit(X)
+    assert not hasattr(model, "something_")
+    del model.cluster_centers_
+    model.save(tmp_path / "old")
+    with pytest.raises(NotLearntError, match=r"has no 'cluster_centers_'.*earlier version.*fit it again"):
+        artifact.load(tmp_path / "old").predict(X)
+    with pytest.raises(NotFittedError):
+        KMeans().predict(X)
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        _ = model.colour

@@ -7,6 +7,7 @@
     ├── SourceError         also FileNotFoundError  a source of images or a saved thing is not there
     ├── DecodeError         also ValueError         one picture cannot be read; carries the plain reason
     ├── ArtifactError       also ValueError         a saved model or atlas cannot be read or must not be overwritten
+    ├── NotLearntError      also AttributeError     a fitted model holds nothing of this name; an older one may not
     ├── AtlasBusyError      also ValueError         another process is writing this atlas
     ├── TrainingError       also ValueError         learning cannot go on
     └── MissingExtraError   also ImportError        an optional part is not installed; names the pip command
@@ -45,6 +46,10 @@ class DecodeError(ImatlasError, ValueError):
 
 class ArtifactError(ImatlasError, ValueError):
     """A saved model or atlas is damaged, of a newer format, or must not be overwritten."""
+
+
+class NotLearntError(ImatlasError, AttributeError):
+    """A fitted model holds nothing of this name: it was saved by a version that did not learn it, or never has it."""
 
 
 class AtlasBusyError(ImatlasError, ValueError):

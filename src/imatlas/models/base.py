@@ -27,7 +27,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from imatlas import artifact
-from imatlas.errors import ParameterError
+from imatlas.errors import NotLearntError, ParameterError
 
 T = TypeVar("T")
 Seed = Annotated[int | None, Field(ge=0, description="seed of everything that chance decides; None draws a fresh one")]
@@ -165,6 +165,15 @@ class Estimator(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do where a fitted model lacks something that it should have learnt."""
+        if name.endswith("_") and not name.startswith("_") and self.__sklearn_is_fitted__():
+            raise NotLearntError(
+                f"This fitted {type(self).__name__} has no '{name}'. If it was saved by an earlier version of imatlas, "
+                "fit it again; an atlas is learnt anew by 'imatlas learn … --overwrite'."
+            )
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def _seed(self) -> int:
         """The seed as a number: `random_state`, or a fresh draw from the operating system where that is None."""
