@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
-from imatlas import KMeans, artifact
+from imatlas import Autoencoder, KMeans, artifact
 from imatlas.errors import ArtifactError, NotLearntError, ParameterError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import Estimator, estimator, parameters
@@ -140,3 +140,5 @@ def test_a_model_of_an_earlier_version_says_what_it_lacks(tmp_path, rng):
         KMeans().predict(X)
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         _ = model.colour
+    with pytest.raises(AttributeError, match="no attribute 'module_'"):
+        _ = Autoencoder().module_

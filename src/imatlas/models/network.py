@@ -319,7 +319,7 @@ class ImageEstimator(Estimator):
     # -- inference -----------------------------------------------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
+        return "module_" in vars(self)
 
     def _ready_module(self) -> Any:
         """`module_` on its device."""
