@@ -173,7 +173,7 @@ class Estimator(BaseEstimator):
                 f"This fitted {type(self).__name__} has no '{name}'. If it was saved by an earlier version of imatlas, "
                 "fit it again; an atlas is learnt anew by 'imatlas learn … --overwrite'."
             )
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        return object.__getattribute__(self, name)  # raises what a property raised, or what Python says
 
     def _seed(self) -> int:
         """The seed as a number: `random_state`, or a fresh draw from the operating system where that is None."""
