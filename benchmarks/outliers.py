@@ -55,9 +55,9 @@ def rank(n_seeds: int) -> None:
     settings = {
         "emoji among photos": lambda seed: [mixed(seen("photos"), seen("emoji"), 1000, seed)],
         "satellite among clothes": lambda seed: [mixed(seen("clothes"), seen("satellite"), 2000, seed)],
-        "a class among nine": _one_among_nine,
-        "a class among one": _one_among_one,
-        "nine among a class": _nine_among_one,
+        "a class among nine": lambda seed: _each_class(1000, seed, lambda y, c: (y != c, y == c)),
+        "a class among one": lambda seed: _each_class(400, seed, lambda y, c: (y == (c + 1 + 3 * seed) % 10, y == c)),
+        "nine among a class": lambda seed: _each_class(400, seed, lambda y, c: (y == c, y != c)),
     }
     found: dict[str, dict[str, list[float]]] = {name: {} for name in [*METHODS, "pyod ECOD", "pyod COPOD"]}
     for setting, draw in settings.items():
@@ -78,22 +78,12 @@ def rank(n_seeds: int) -> None:
     save_table("outliers", "Odd images in the set that is learnt from: AUROC", ("method", *settings), rows, NOTES)
 
 
-def _one_among_nine(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _each_class(n: int, seed: int, divided: Callable[..., tuple[Any, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A mixture for each class of clothes; `divided` says which are ordinary and which odd, by labels and class."""
     features, labels = seen("clothes"), _labels()
     for kind in range(10):
-        yield mixed(features[labels != kind], features[labels == kind], 1000, seed)
-
-
-def _one_among_one(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    features, labels = seen("clothes"), _labels()
-    for kind in range(10):
-        yield mixed(features[labels == (kind + 1 + 3 * seed) % 10], features[labels == kind], 400, seed)
-
-
-def _nine_among_one(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    features, labels = seen("clothes"), _labels()
-    for kind in range(10):
-        yield mixed(features[labels == kind], features[labels != kind], 400, seed)
+        ordinary, odd = divided(labels, kind)
+        yield mixed(features[ordinary], features[odd], n, seed)
 
 
 def mixed(ordinary: np.ndarray, odd: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

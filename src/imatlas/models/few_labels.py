@@ -40,7 +40,7 @@ from imatlas import chance
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
-from imatlas.models.student import taught
+from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
@@ -266,8 +266,7 @@ class _Stage:
 
 def _thrown(X: np.ndarray, axes: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
     """Rows (n, n_features) along axes (n_features, n_axes); with an offset, what a hidden layer makes of them."""
-    thrown = X @ axes
-    return thrown if offset is None else np.maximum(thrown + offset, 0.0)
+    return X @ axes if offset is None else hidden(X, axes, offset)
 
 
 def _stages(
@@ -299,9 +298,9 @@ def _stages(
             shares /= shares.sum(axis=1, keepdims=True)
             shares[rows] = np.eye(k)[codes]
             student = taught(X, shares, rows, chance.seed_of(seed, "student", number))
-            hidden = student.hidden(X)
+            thrown = hidden(X, student.axes, student.offset)
             lines = dict.fromkeys(STRENGTHS, (student.coef, student.intercept))
-            last = _Stage(student.weight.T, student.offset, hidden, stretched(_links(hidden, n_neighbors)), lines)
+            last = _Stage(student.axes, student.offset, thrown, stretched(_links(thrown, n_neighbors)), lines)
         stages["student"] = last
     return stages
 

@@ -31,16 +31,17 @@ DROPPED_IN, DROPPED, MIXED = 0.2, 0.5, 0.4
 
 @dataclass(frozen=True)
 class Student:
-    """One hidden layer: `weight` (n_hidden, n_features), `offset` (n_hidden,), and from it one line for each class."""
+    """One hidden layer: `axes` (n_features, n_hidden), `offset` (n_hidden,), and from it one line for each class."""
 
-    weight: np.ndarray
+    axes: np.ndarray
     offset: np.ndarray
     coef: np.ndarray
     intercept: np.ndarray
 
-    def hidden(self, X: np.ndarray) -> np.ndarray:
-        """What rows (n, n_features) are in the hidden layer (n, n_hidden) float32, at least 0."""
-        return np.maximum(X @ self.weight.T + self.offset, 0.0)
+
+def hidden(X: np.ndarray, axes: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """What rows (n, n_features) are in a student's hidden layer (n, n_hidden) float32, at least 0."""
+    return np.maximum(X @ axes + offset, 0.0)
 
 
 def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> Student:
@@ -71,8 +72,8 @@ def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> S
         chosen = np.concatenate([rng.integers(len(X), size=BATCH - GIVEN), rng.choice(given, GIVEN)])
         other, share = chosen[rng.permutation(BATCH)], float(rng.beta(MIXED, MIXED))
         x, truth = (share * values[chosen] + (1 - share) * values[other] for values in (rows, said))
-        hidden = _dropped(F.relu(norm(first(_dropped(x, DROPPED_IN, generator)))), DROPPED, generator)
-        loss = F.cross_entropy(last(hidden), truth)
+        seen = _dropped(F.relu(norm(first(_dropped(x, DROPPED_IN, generator)))), DROPPED, generator)
+        loss = F.cross_entropy(last(seen), truth)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -83,7 +84,7 @@ def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> S
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
         weight = (gain[:, None] * first.weight).numpy() / scale
         offset = (gain * (first.bias - norm.running_mean) + norm.bias).numpy() - weight @ center
-    return Student(weight, offset, last.weight.detach().numpy(), last.bias.detach().numpy())
+    return Student(weight.T, offset, last.weight.detach().numpy(), last.bias.detach().numpy())
 
 
 def _dropped(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
