@@ -20,6 +20,9 @@ from imatlas.images.spec import ImageSpec
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
 
+FILES = ("model.json", "weights.safetensors")
+"""The files of a saved model, and so all that overwriting it replaces."""
+
 FORMAT = 1
 """Version of the folder's layout. A reader refuses a higher one and must go on reading every lower one."""
 
@@ -47,7 +50,7 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
         save_file(arrays, str(aside / "weights.safetensors"))
         (aside / "model.json").write_text(json.dumps(described, indent=1, allow_nan=True) + "\n", encoding="utf-8")
 
-    write_folder(folder, write, overwrite=overwrite)
+    write_folder(folder, write, replaces=FILES if overwrite else None)
     return folder
 
 

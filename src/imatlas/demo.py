@@ -68,7 +68,7 @@ def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
         for name, content in files.items():
             (aside / name).write_bytes(content)
 
-    write_folder(folder, write, overwrite=True)  # what stands there is empty
+    write_folder(folder, write, replaces=())  # what stands there is empty
     return folder
 
 

@@ -7,6 +7,7 @@
     ├── SourceError         also FileNotFoundError  a source of images or a saved thing is not there
     ├── DecodeError         also ValueError         one picture cannot be read; carries the plain reason
     ├── ArtifactError       also ValueError         a saved model or atlas cannot be read or must not be overwritten
+    ├── UnsafePathError     also ValueError         a name from a file leads out of its folder, or through a link
     ├── NotLearntError      also AttributeError     a fitted model holds nothing of this name; an older one may not
     ├── AtlasBusyError      also ValueError         another process is writing this atlas
     ├── TrainingError       also ValueError         learning cannot go on
@@ -46,6 +47,10 @@ class DecodeError(ImatlasError, ValueError):
 
 class ArtifactError(ImatlasError, ValueError):
     """A saved model or atlas is damaged, of a newer format, or must not be overwritten."""
+
+
+class UnsafePathError(ImatlasError, ValueError):
+    """A name that was read from a file leads out of its folder, or through a link."""
 
 
 class NotLearntError(ImatlasError, AttributeError):

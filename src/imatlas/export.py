@@ -147,7 +147,7 @@ def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict
                 checked = _write(network, aside / f"{part}.onnx", tolerance, {"class": name, "network": part})
                 done[part] = Exported(path / f"{part}.onnx", *checked)
 
-        write_folder(path, write, overwrite=overwrite)
+        write_folder(path, write, replaces=[f"{part}.onnx" for part in networks] if overwrite else None)
         return done
     if len(networks) > 1:
         raise InputError(

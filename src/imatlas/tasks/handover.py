@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.disk import replacing, write_file, write_folder
+from imatlas.disk import is_link, replacing, write_file, write_folder
 from imatlas.errors import ArtifactError, DecodeError, InputError, SourceError
 from imatlas.result import FileList, Result
 
@@ -154,8 +154,6 @@ def write_folders(
         If `output` is there already.
     """
     output = Path(output)
-    if output.exists() and overwrite:
-        _check_ours(output)
     planned = planned_files(keys, labels)
     lost: list[tuple[str, str]] = []
 
@@ -177,7 +175,7 @@ def write_folders(
         writer.writerows(told)
         write_file(aside / LISTED, text.getvalue().encode())
 
-    write_folder(output, write, overwrite=overwrite)
+    write_folder(output, write, replaces=_written_before(output) if overwrite else None)
     n_folders = len({PurePosixPath(name).parent for name in planned})
     done = len(planned) - len(lost)
     sentences = [f"{done:,} images in {n_folders:,} folders, {'copied' if copy else 'as links to the originals'}."]
@@ -235,19 +233,13 @@ def _placed(
     return ""
 
 
-def _check_ours(folder: Path) -> None:
-    """Refuse to replace a folder in which anything lies that no export put there."""
+def _written_before(folder: Path) -> set[str]:
+    """The names of the files that an earlier export put into a folder."""
     listed = folder / LISTED
-    ours = {LISTED}
-    if listed.is_file():
-        with listed.open(encoding="utf-8", newline="") as file:
-            ours |= {row["file"] for row in csv.DictReader(file)}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name not in ours and (path.is_symlink() or not path.is_dir()):
-            raise ArtifactError(
-                f"'{folder}' holds '{name}', which no export put there; choose another name with -o, or move it away."
-            )
+    if is_link(listed) or not listed.is_file():
+        return {LISTED}
+    with listed.open(encoding="utf-8", newline="") as file:
+        return {LISTED, *(row["file"] for row in csv.DictReader(file))}
 
 
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
