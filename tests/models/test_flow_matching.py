@@ -28,6 +28,16 @@ def test_it_keeps_the_contract_in_pixels():
     check_image_estimator(FlowMatching(autoencoder=None, size="small", max_steps=3, n_steps=2, batch_size=16, **QUIET))
 
 
+def test_no_batch_size_changes_an_answer_where_vectors_are_wide(two_kinds):
+    images = two_kinds[0].astype(np.float32) / 255  # floats show the last bit
+    vectors = Autoencoder(latent_dim=128, size="small", max_steps=3, **QUIET)
+    model = FlowMatching(autoencoder=vectors, size="small", max_steps=3, n_steps=2, **QUIET).fit(images)
+    many, points = model.sample(5, random_state=0), model.transform(images[:5])
+    for k in (1, 2, 5):
+        assert np.array_equal(model.sample(k, random_state=0), many[:k])
+        assert np.array_equal(model.transform(images[:k]), points[:k])
+
+
 def test_a_label_says_what_comes_out(told):
     dark, bright = (told.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
     assert dark.max() < 128 < bright.min()

@@ -439,12 +439,20 @@ class FlowMatching(Generator):
         """Vectors (N, latent_dim) as white points."""
         assert self.latent_mean_ is not None
         assert self.latent_axes_ is not None
-        return np.linalg.solve(self.latent_axes_.T, (z - self.latent_mean_).T).T.astype(np.float32)
+        mean, axes = self.latent_mean_, self.latent_axes_
+        # In chunks of one size: a product of matrices rounds by its number of rows.
+        return self.autoencoder_._in_chunks(
+            lambda part: np.linalg.solve(axes.T, (part - mean).T).T.astype(np.float32), z
+        )
 
     def _images(self, points: np.ndarray) -> np.ndarray:
         """Pixels (N, H, W, C) of points at time 1."""
         if self.autoencoder_ is not None:
-            return self.autoencoder_.inverse_transform(self.latent_mean_ + points @ self.latent_axes_)
+            assert self.latent_mean_ is not None
+            mean, axes = self.latent_mean_, self.latent_axes_
+            return self.autoencoder_.inverse_transform(
+                self.autoencoder_._in_chunks(lambda part: mean + part @ axes, points)
+            )
         height, width, channels = self.spec_.shape
         return to_pixels(torch.from_numpy(points).view(-1, channels, height, width), self.spec_)
 
