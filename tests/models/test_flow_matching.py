@@ -21,7 +21,7 @@ def tiny(**changes):
 @pytest.fixture(scope="module")
 def told(two_kinds):
     images, y = two_kinds
-    return tiny(max_steps=250).fit(images, y)
+    return tiny(max_steps=500).fit(images, y)
 
 
 def test_it_keeps_the_contract_in_pixels():
