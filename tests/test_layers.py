@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"errors": ("errors", "_version"), "chance": ("chance",)},
+    {"errors": ("errors", "_version"), "chance": ("chance",), "terminal": ("terminal",)},
     {"disk": ("disk", "kept"), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
