@@ -1,8 +1,8 @@
 r"""Text for a terminal: whatever a file name, a label or an error holds, it shows as text and commands nothing.
 
 A name may hold escape sequences, line ends, marks that turn the direction of writing, or bytes that are not UTF-8.
-Every line that imatlas prints goes through `visible`, which shows these as backslash escapes (`\x1b`), and every command
-that it proposes through `shell`, which quotes them.
+Every line that imatlas prints goes through `visible`, which shows these as backslash escapes (`\x1b`), and every
+command that it proposes through `shell`, which quotes them.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def console(*, error: bool = False, file: TextIO | None = None) -> Any:
     """A Rich console in which no text is markup, an emoji code or a number to be colored."""
     from rich.console import Console
 
-    return Console(file=file, stderr=error, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return Console(file=file, stderr=error, markup=False, emoji=False, highlight=False)
 
 
 def forgiving(*streams: TextIO | None) -> None:
     """Let streams escape what their encoding lacks, in place of failing: for `LC_ALL=C` and the like."""
     for stream in streams:
-        if hasattr(stream, "reconfigure"):
+        if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -49,6 +49,11 @@ def is_key(text: str) -> bool:
     return key_of(file_name_of(text)) == text
 
 
+def keys_of(text: str) -> list[str]:
+    """The keys that a text of a person or a program may mean: itself, or that of the file name which it is."""
+    return list(dict.fromkeys([*([] if re.search("[\ud800-\udfff]", text) else [text]), key_of(text)]))
+
+
 def _meaning(found: re.Match[str]) -> str | None:
     """The character that an escape stands for; None where it is no escape that `key_of` makes."""
     byte, short, long = found.groups()
