@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
+from imatlas.disk import within
 from imatlas.terminal import UNSAFE, escape
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
@@ -42,6 +44,11 @@ def file_name_of(key: str) -> str:
         return os.fsdecode(os.fsencode(name))  # bytes that are UTF-8 after all are one name with what they spell
     except UnicodeEncodeError:
         return name
+
+
+def file_of(folder: str | Path, key: str, *, link: bool = False) -> Path:
+    """The file below a folder that a key stands for; see `imatlas.disk.within`, which may raise `UnsafePathError`."""
+    return within(folder, file_name_of(key), link=link)
 
 
 def is_key(text: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.errors import InputError
+from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.dataset import Images
+from imatlas.images.names import file_of
 from imatlas.images.pixels import rgb_view
 from imatlas.likeness import SIDE
 from imatlas.result import DataTable, ImagePairs, Panel, Picture, Result
@@ -128,6 +129,8 @@ class Duplicates:
     def plan(self, path: str | Path) -> None:
         """Write a plan that keeps the best copy of each group and moves the others, to be edited and then applied.
 
+        What lies behind a link is not moved, as it is elsewhere; so one copy in the folder itself is kept, too.
+
         Raises
         ------
         InputError
@@ -138,13 +141,26 @@ class Duplicates:
                 "A plan moves files of a folder, and these images come from elsewhere; without -o the groups are shown."
             )
         order = np.lexsort((np.arange(len(self.keys)), ~self.best, self.group))
-        rows = []
+        rows: list[PlanRow] = []
+        kept: set[int] = set()  # groups of which a copy in the folder itself stays
         for row in order[self.group[order] >= 0].tolist():
-            keep = bool(self.best[row])
-            why = "best copy" if keep else f"{self.how[row]} of {self.keys[self.best_of[row]]}"
+            linked, group = self._is_linked(row), int(self.group[row])
+            why = "best copy" if self.best[row] else f"{self.how[row]} of {self.keys[self.best_of[row]]}"
+            why += ", behind a link" if linked else ""
+            action = "keep" if linked or group not in kept else "move"
+            kept |= set() if linked else {group}
             sha256 = str(self.content[row]).partition("#")[0]
-            rows.append(PlanRow(self.keys[row], "keep" if keep else "move", str(self.group[row] + 1), why, sha256))
+            rows.append(PlanRow(self.keys[row], action, str(group + 1), why, sha256))
         write_plan(rows, self.folder, Path(path))
+
+    def _is_linked(self, row: int) -> bool:
+        """Whether an image is no file in the folder, or lies behind a link."""
+        assert self.folder is not None
+        try:
+            file_of(self.folder, self.keys[row])
+        except UnsafePathError:
+            return True
+        return False
 
 
 def find_duplicates(
