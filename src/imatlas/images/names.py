@@ -37,6 +37,18 @@ def key_of(name: str) -> str:
     return UNSAFE.sub(lambda found: escape(found[0]), name)
 
 
+def member_key(name: str) -> str:
+    r"""The key of a file in an archive: whatever its name, a plain one that stays below a folder.
+
+    Examples
+    --------
+    >>> member_key("../../a.png"), member_key("/etc/a.png"), member_key("C:\\b\\.\\a.png"), member_key("..")
+    ('a.png', 'etc/a.png', 'C_/b/a.png', 'unnamed')
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    return key_of(re.sub(r"^([A-Za-z]):", r"\1_", "/".join(parts))) or "unnamed"
+
+
 def file_name_of(key: str) -> str:
     """The file name that a key stands for, the inverse of `key_of`."""
     name = _ESCAPE.sub(lambda found: _meaning(found) or found[0], key)
