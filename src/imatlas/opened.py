@@ -187,6 +187,7 @@ class OpenedAtlas:
                 [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
             ),
             folder=folder if there else None,
+            named=False,
         )
 
     def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:

@@ -251,7 +251,7 @@ def _placed(
             return "its original is not there as a file (from an archive, --copy writes it)"
         target.symlink_to(path.resolve())
     except (DecodeError, SourceError, UnsafePathError, OSError) as error:
-        return str(error)
+        return str(error).rstrip(".")
     return ""
 
 

@@ -90,10 +90,13 @@ class Plan:
         return [row for row in self.rows if row.action == "move"]
 
 
-def write_plan(rows: Sequence[PlanRow], folder: Path, path: Path) -> None:
-    """Write a plan as a CSV file, to be read and edited before it is applied."""
+def write_plan(rows: Sequence[PlanRow], folder: Path, path: Path, *, sealed: bool = True) -> None:
+    """Write a plan as a CSV file, to be read and edited before it is applied.
+
+    It is sealed where the user has named the folder: then he need not name it again.
+    """
     place = key_of(str(folder.resolve()))
-    word = seal(place)
+    word = seal(place) if sealed else ""
     write_csv(path, COLUMNS, [(row.key, row.action, row.group, row.why, row.sha256, place, word) for row in rows])
 
 
