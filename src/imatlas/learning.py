@@ -26,6 +26,7 @@ from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
 from imatlas.table import THUMBNAIL
 from imatlas.tasks.embed import most_looks
+from imatlas.terminal import say
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
@@ -235,7 +236,7 @@ def _open(folder: Path, settings: Settings, overwrite: bool) -> Manifest:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    say(line)
 
 
 def _silent(line: str) -> None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas import artifact
-from imatlas.errors import DecodeError, InputError, SourceError
+from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
+from imatlas.images.names import keys_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
@@ -182,8 +183,11 @@ class OpenedAtlas:
             picture=lambda row: self.thumbnails([row])[0],
             content=rows["sha256"].astype(str),
             area=rows["width"].astype(np.int64) * rows["height"],
-            size=np.array([_size_of(folder / key) if there else 0 for key in rows["key"].tolist()], np.int64),
+            size=np.array(
+                [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
+            ),
             folder=folder if there else None,
+            named=False,
         )
 
     def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
@@ -192,9 +196,10 @@ class OpenedAtlas:
         fit, spec = self.manifest.settings["fit"], ImageSpec(side, side, 3)
         found = []
         for row, thumbnail in zip(rows, self.thumbnails(rows), strict=True):
-            path = self.originals.path(str(self.rows["key"][row]))
+            key = str(self.rows["key"][row])
             try:
-                found.append(thumbnail_pixels(path.read_bytes() if path else thumbnail, spec, fit))
+                content = self.originals.read(key) if self.originals.path(key) else thumbnail
+                found.append(thumbnail_pixels(content, spec, fit))
             except (OSError, DecodeError):
                 found.append(thumbnail_pixels(thumbnail, spec, fit))
         return np.stack(found)
@@ -222,8 +227,10 @@ class OpenedAtlas:
 
     def _own(self, image: Any) -> np.ndarray:
         """The row of the image of this atlas that `image` is the key of, (1,); (0,) where it is none."""
-        row = pc.index(self.keys, image).as_py() if isinstance(image, str) else -1
-        return np.array([row] if row >= 0 else [], dtype=np.int64)
+        if not isinstance(image, str):
+            return np.array([], dtype=np.int64)
+        rows = (pc.index(self.keys, key).as_py() for key in keys_of(image))
+        return np.array([row for row in rows if row >= 0][:1], dtype=np.int64)
 
     def _region_of(self, image: Any, region: Region) -> np.ndarray:
         """A region of one image at its original size (height, width, C); of the small picture where that is all."""
@@ -239,6 +246,7 @@ class OpenedAtlas:
             warnings.warn(
                 f"The original of '{image}' cannot be used ({error}); its region is cut from the small picture of "
                 f"{shown} pixels that the atlas keeps.",
+                Notice,
                 stacklevel=4,
             )
             cropped(np.empty((size["height"], size["width"], 0)), region, f"'{image}'")
@@ -262,9 +270,9 @@ def _one_image(image: Any) -> Any:
     return np.asarray(image)[None]
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path | None) -> int:
     """The bytes of a file, 0 where there is none."""
     try:
-        return path.stat().st_size
+        return 0 if path is None else path.stat().st_size
     except OSError:
         return 0

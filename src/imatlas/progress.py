@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from imatlas.disk import open_append
+from imatlas.terminal import console, say, visible
+
 Event = dict[str, Any]
 Callback = Callable[[Event], None]
 
@@ -28,7 +31,7 @@ class JsonLines:
     Parameters
     ----------
     path : path
-        The file; created with its folder where missing, else appended to.
+        The file; created with its folder where missing, else appended to. A link is refused when something is written.
 
     Examples
     --------
@@ -42,8 +45,8 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         # JSON has no NaN: a number that is not finite becomes null
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        with open_append(self.path) as file:
+            file.write((json.dumps(plain) + "\n").encode())
 
 
 class Progress:
@@ -83,7 +86,6 @@ class Progress:
 
     def _draw(self, done: float, seconds_left: float, text: str) -> None:
         from rich import progress as rich_progress
-        from rich.console import Console
 
         if self._bar is None:
             columns = (
@@ -93,17 +95,20 @@ class Progress:
                 "{task.fields[text]}",
             )
             self._bar = rich_progress.Progress(
-                *columns, console=Console(file=self.stream), auto_refresh=False, transient=True
+                *columns, console=console(file=self.stream), auto_refresh=False, transient=True
             )
-            self._task = self._bar.add_task(self.title, total=1.0, text="")
+            self._task = self._bar.add_task(visible(self.title), total=1.0, text="")
             self._bar.start()
-        self._bar.update(self._task, completed=done, text=f"{duration(seconds_left)} left  {text}", refresh=True)
+        self._bar.update(
+            self._task, completed=done, text=visible(f"{duration(seconds_left)} left  {text}"), refresh=True
+        )
 
     def _say(self, message: str) -> None:
+        line = f"{self.title}: {message}"
         if self._bar is not None:
-            self._bar.console.print(f"{self.title}: {message}", markup=False, highlight=False)
+            self._bar.console.print(visible(line))
         else:
-            print(f"{self.title}: {message}", file=self.stream, flush=True)
+            say(line, stream=self.stream)
 
 
 class Interrupt:

@@ -20,6 +20,7 @@ from imatlas.cli.shared import (
     refuse_existing,
     tell,
 )
+from imatlas.terminal import say
 
 
 @app.command(epilog="Example: imatlas sample photos.atlas -n 16 -o new.png --like a.jpg --strength 0.5")
@@ -59,11 +60,11 @@ def sample(
     images = opened.sample(n, strength=strength, random_state=seed, **asked)
     recipe = {"atlas": atlas.name, "n": n, "seed": seed, "imatlas": __version__, **asked}
     recipe |= {"strength": strength} if like else {}
-    written = write_samples(images, output, recipe=recipe)
+    written = write_samples(images, output, recipe=recipe, overwrite=overwrite)
     if json_:
         print_json({"files": [str(path) for path in written], **recipe})
     else:
-        print(f"New images: {output} ({n} images, seed {seed})")
+        say(f"New images: {output} ({n} images, seed {seed})")
 
 
 @app.command(epilog="Example: imatlas morph photos.atlas a.jpg b.jpg -o morph.gif")
@@ -95,7 +96,7 @@ def morph(
     if json_:
         print_json({"file": str(output), **recipe})
     else:
-        print(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
+        say(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
 
 
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
@@ -114,11 +115,11 @@ def sliders(
     refuse_existing(output, overwrite)
     made = open_atlas(atlas).sliders(like, directions=directions, steps=steps)
     recipe = {"atlas": atlas.name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
-    write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps)
+    write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps, overwrite=overwrite)
     if json_:
         print_json({"file": str(output), **recipe})
     else:
-        print(f"Sliders: {output} ({len(made)} directions, {steps} images each)")
+        say(f"Sliders: {output} ({len(made)} directions, {steps} images each)")
 
 
 @app.command(epilog="Example: imatlas score photos.atlas, or: imatlas score runs/vae --images photos/")
