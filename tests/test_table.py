@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from imatlas.errors import ArtifactError
-from imatlas.table import SCHEMA, ImagesTable
+from imatlas.table import SCHEMA, ImagesTable, files_on_disk
 
 
 def rows(start: int, n: int) -> pa.RecordBatch:
@@ -23,14 +23,18 @@ def rows(start: int, n: int) -> pa.RecordBatch:
             "held_out": [i % 10 == 0 for i in range(start, start + n)],
             "duplicate_of": [None] * n,
             "flags": [""] * n,
-            "thumbnail": [k.encode() for k in keys],
         },
         schema=SCHEMA,
     )
 
 
+def thumbnails():
+    yield [f"{i:05d}.jpg".encode() for i in range(1900)]
+    yield [f"{i:05d}.jpg".encode() for i in range(1900, 2100)]
+
+
 def test_columns_replace_and_join_in_row_order(tmp_path, rng):
-    table = ImagesTable.write(tmp_path / "images.lance", (rows(i, 700) for i in range(0, 2100, 700)))
+    table = ImagesTable.write(tmp_path / "images.lance", (rows(i, 700) for i in range(0, 2100, 700)), thumbnails())
     first, second = rng.random((2, 2100, 5)).astype(np.float32)
     table = table.set(embedding=first, cell=np.arange(2100, dtype=np.int32))
     table = table.set(embedding=second)
@@ -47,7 +51,7 @@ def test_a_version_that_was_not_named_does_not_count(tmp_path):
     assert "cluster" not in again.columns
     went_on = again.set(x=np.full(50, 2.0, np.float32))
     assert went_on.read(["cell"])["cell"].to_pylist() == [0] * 50
-    went_on.clean()
+    went_on.clean(files_on_disk(went_on.path))
     assert ImagesTable(tmp_path / "t.lance", went_on.version).columns == went_on.columns
     with pytest.raises(ArtifactError, match="cannot be read"):
         ImagesTable(tmp_path / "t.lance", named.version)

@@ -367,7 +367,8 @@ def skipped(atlas: Atlas) -> Result:
     """The files that were not used, each with its reason."""
     path = atlas.folder / "skipped.csv"
     files: list[tuple[str, str]] = []
-    if path.exists():
+    if path.name in atlas.inventory.files:
+        atlas.inventory.check([path.name])
         with path.open(encoding="utf-8", newline="") as file:
             files = [(row["key"], row["reason"]) for row in csv.DictReader(file)]
     said = f"{len(files):,} files were not used." if files else "Every file was used."
