@@ -8,6 +8,7 @@ is cleaned away by the next writer.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -66,7 +67,7 @@ class ImagesTable:
     def __init__(self, path: str | Path, version: int | None = None) -> None:
         self.path = Path(path)
         try:
-            self._data = lance.dataset(str(path), version=version)
+            self._data = lance.dataset(address(path), version=version)
         except (ValueError, OSError) as error:
             raise ArtifactError(
                 f"The images table '{path}' (version {version}) cannot be read; learn the atlas again with --overwrite."
@@ -79,7 +80,7 @@ class ImagesTable:
         caught: list[BaseException] = []
         mode = "overwrite" if (path / "_versions").is_dir() else "create"
         try:
-            lance.write_dataset(_guarded(batches, caught), str(path), schema=SCHEMA, mode=mode)
+            lance.write_dataset(_guarded(batches, caught), address(path), schema=SCHEMA, mode=mode)
         except OSError:
             if caught:  # Lance wraps what the generator raised, even Ctrl-C, in an OSError of its own
                 raise caught[0] from None
@@ -125,10 +126,10 @@ class ImagesTable:
 
     def _newest(self) -> lance.LanceDataset:
         """This version to build upon, as the newest."""
-        data = lance.dataset(str(self.path), version=self.version)
+        data = lance.dataset(address(self.path), version=self.version)
         if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
             data.restore()
-            data = lance.dataset(str(self.path))
+            data = lance.dataset(address(self.path))
         return data
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -207,6 +208,22 @@ class ImagesTable:
     def clean(self) -> None:
         """Delete older versions and what killed writers left. Only for a writer, once this version is committed."""
         self._data.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+
+def address(path: str | Path) -> str:
+    """How Lance is told of a folder on this disk: an absolute path is never taken for an address of the network.
+
+    Raises
+    ------
+    ArtifactError
+        If a name on the way is one that Lance cannot open.
+    """
+    text = os.path.abspath(path)
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ArtifactError(
+            f"An atlas cannot lie at '{text}': the name holds control characters or is not UTF-8; choose another name."
+        )
+    return text
 
 
 def _guarded(batches: Iterable[pa.RecordBatch], caught: list[BaseException]) -> Iterator[pa.RecordBatch]:

@@ -303,7 +303,7 @@ def _locked(folder: Path) -> Any:
         raise SourceError(
             f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
         )
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     lock = FileLock(os.path.join(tempfile.gettempdir(), f"imatlas-{name}.lock"), timeout=0)
     try:
         return lock.acquire()
