@@ -23,7 +23,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"artifact": ("artifact",), "export": ("export",)},
     {"models": ("models",)},
     {"tasks": ("tasks",)},
-    {"report": ("report",), "plots": ("plots",), "table": ("table",)},
+    {"report": ("report",), "plots": ("plots",), "table": ("table", "table_manifest")},
     {
         "atlas": (
             "atlas",
@@ -36,6 +36,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             "story",
             "drawing",
             "manifest",
+            "journal",
         )
     },
     {"scale": ("scale",), "studio": ("studio",), "demo": ("demo",), "testing": ("testing",)},

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from imatlas import table
 from imatlas.opened import Indexed
-from imatlas.table import SCHEMA, ImagesTable
+from imatlas.table import SCHEMA, ImagesTable, files_on_disk
 from imatlas.tasks.search import InMemory, index_centers
 
 WARM_UP = 50
@@ -33,14 +33,14 @@ def build(vectors: Path, folder: Path) -> dict[str, float]:
     stored = time.perf_counter() - began
     centers = index_centers(embedding)
     del embedding
-    written.index("embedding", centers).clean()
+    written.index("embedding", centers).clean(files_on_disk(folder))
     return {"stored": stored, "indexed": time.perf_counter() - began - stored}
 
 
 def _rows(n: int) -> Any:
     for start in range(0, n, table.ROWS):
         keys = [f"{i:08d}.jpg" for i in range(start, min(start + table.ROWS, n))]
-        empty = {"sha256": [""], "held_out": [False], "duplicate_of": [None], "flags": [""], "thumbnail": [b""]}
+        empty = {"sha256": [""], "held_out": [False], "duplicate_of": [None], "flags": [""]}
         columns = {name: values * len(keys) for name, values in empty.items()}
         sizes = {name: pa.array([224] * len(keys), pa.int32()) for name in ("width", "height")}
         yield pa.record_batch({"key": keys, **sizes, **columns}, schema=SCHEMA)

@@ -144,10 +144,10 @@ def _content(path: Path, what: str) -> bytes:
         if isinstance(error, FileNotFoundError | ValueError | NotADirectoryError):
             raise SourceError(f"There is no file '{path}'; give {what}.") from None
         raise SourceError(f"'{path}' cannot be opened ({error.strerror}); give {what}.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SourceError(f"'{path}' is not a regular file; give {what}.")
     with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SourceError(f"'{path}' is not a regular file; give {what}.")
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InputError(

@@ -140,14 +140,24 @@ class Inventory:
     ----------
     folder : path
     files : mapping of str to Entry, optional
-        Name, relative with forward slashes -> what it must be.
+        Name, relative with forward slashes -> what it must be. This very mapping grows and shrinks.
+    old : list of str, optional
+        Names of files that counted once and may still be there: what may be deleted. Grows too.
     advice : str
         What a user does about damage, to end the message with.
     """
 
-    def __init__(self, folder: str | Path, files: Mapping[str, Entry] | None = None, *, advice: str = "") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        files: dict[str, Entry] | None = None,
+        *,
+        old: list[str] | None = None,
+        advice: str = "make it anew",
+    ) -> None:
         self.folder = Path(folder)
-        self.files: dict[str, Entry] = dict(files or {})
+        self.files = {} if files is None else files
+        self.old = [] if old is None else old
         self.advice = advice
         self._checked: dict[str, tuple[int, ...]] = {}  # name -> what the file was when its hash agreed
 
@@ -156,6 +166,16 @@ class Inventory:
         names = list(names)
         for name, entry in zip(names, _several(self._entry, names), strict=True):
             self.files[name] = entry
+
+    def drop(self, names: Iterable[str]) -> None:
+        """These files count no more."""
+        for name in names:
+            if self.files.pop(name, None) is not None and name not in self.old:
+                self.old.append(name)
+
+    def below(self, folder: str) -> list[str]:
+        """The names of the files in one folder."""
+        return [name for name in self.files if name.startswith(f"{folder}/")]
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse damaged files.
@@ -166,7 +186,7 @@ class Inventory:
             That names the first file which is not what the inventory says, or which it does not name.
         """
         for name, reason in self.damaged(names).items():
-            raise ArtifactError(f"'{self.folder / name}' is damaged ({reason}); {self.advice or 'make it anew'}.")
+            raise ArtifactError(f"'{self.folder / name}' is damaged ({reason}); {self.advice}.")
 
     def damaged(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """The files, of these or of all, that are not what the inventory says -> in which way."""

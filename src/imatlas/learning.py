@@ -4,32 +4,47 @@
 
 A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
 stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
-models are kept, so every old image keeps its place, and only new images are embedded.
+models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learnt again,
+with the stages that rest on it (`RESTS_ON`), and told in one line each.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from imatlas import checkpoints
 from imatlas.atlas import Atlas
+from imatlas.disk import is_link, remove_listed
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.manifest import Manifest, locked
+from imatlas.images.spec import MOST_SIDE
+from imatlas.journal import NAME, OWN_FOLDER, Journal
+from imatlas.manifest import OURS, SKIPPED, Manifest, locked, replaceable
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.progress import JsonLines
 from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
-from imatlas.table import THUMBNAIL
+from imatlas.table import THUMBNAIL, address
 from imatlas.tasks.embed import most_looks
 from imatlas.terminal import say
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
+
+RESTS_ON = {
+    "encoder": ("encoder", "map", "clusters", "layout", "generator"),
+    "map": ("map", "generator"),
+    "clusters": ("clusters",),
+    "layout": ("layout",),
+    "generator": ("generator",),
+}
+"""Model -> the models that are learnt again where its files are damaged."""
 
 
 def learn(
@@ -101,8 +116,10 @@ def learn(
     )
     _check(settings)
     _claim(folder)
+    say = _print if progress else _silent
     with locked(folder):
-        manifest = _open(folder, settings, overwrite)
+        journal = Journal(folder)
+        manifest = _open(folder, settings, overwrite, journal, say)
         log = JsonLines(folder / "metrics.jsonl")
 
         def emit(event: dict[str, Any]) -> None:
@@ -119,8 +136,7 @@ def learn(
                 thumbnail_size=THUMBNAIL,
                 progress=progress,
             )
-        say = _print if progress else _silent
-        job = Job(folder, images, settings, manifest, say, emit, progress)
+        job = Job(folder, images, settings, manifest, journal, say, emit, progress)
         _run(job)
     return Atlas(folder)
 
@@ -146,13 +162,12 @@ def _run(job: Job) -> None:
             # An update replaces the rows before it has embedded the new ones: the two are committed together, so that
             # a kill between them costs no old embedding.
             if not (name == "intake" and job.previous is not None):
-                manifest.commit(job.folder)
+                job.commit()
         if name == "intake":
             _print_plan(job)
         else:
             job.learnt += float(manifest.stages[name]["seconds"])
-    job.table.clean()
-    manifest.sweep(job.folder)
+    _sweep(job.journal, manifest)
     job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
 
 
@@ -170,7 +185,8 @@ def _source_name(source: Any) -> str:
         source = source.source
     if isinstance(source, str | Path):
         text = str(source)
-        return text if any(c in text for c in "*?[") else str(Path(text).absolute())
+        pattern = any(c in text for c in "*?[") and not Path(text).exists()
+        return text if pattern else str(Path(text).absolute())
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | Path) for s in source):
         return f"{len(source)} files from {Path(source[0]).absolute().parent}"
     shape = getattr(source, "shape", None)
@@ -190,20 +206,32 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, int) or value < lowest):
             raise ParameterError(f"The '{name}' of learn must be an int of at least {lowest}. Got {value!r} instead.")
+    if settings.image_size is not None and settings.image_size > MOST_SIDE:
+        raise ParameterError(f"The 'image_size' of learn is at most {MOST_SIDE}. Got {settings.image_size} instead.")
 
 
 def _claim(folder: Path) -> None:
-    """Make the atlas folder, or refuse one that holds something else."""
+    """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours."""
+    address(folder)
     if folder.is_file():
         raise ArtifactError(f"'{folder}' is a file; choose another name for the atlas with -o.")
-    if folder.exists() and not (folder / "atlas.json").exists() and any(folder.iterdir()):
-        raise ArtifactError(
-            f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
-        )
+    if folder.exists() and not os.path.lexists(folder / "atlas.json"):
+        others = [name for name in os.listdir(folder) if name not in (".lock", NAME) and not OWN_FOLDER.fullmatch(name)]
+        if others:
+            raise ArtifactError(
+                f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
+            )
     folder.mkdir(parents=True, exist_ok=True)
+    for name in OURS:
+        path = folder / name
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise ArtifactError(f"'{path}' is not a file, so it is neither read nor replaced; move it away.")
+    for path in (folder / "cache", *folder.glob("images*.lance")):
+        if is_link(path):
+            raise ArtifactError(f"'{path}' is a link; an atlas is written to one folder only: move it away.")
 
 
-def _open(folder: Path, settings: Settings, overwrite: bool) -> Manifest:
+def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, say: Callable[[str], None]) -> Manifest:
     """The manifest to go on with: a new one, or the one that stands where the settings agree.
 
     Raises
@@ -224,15 +252,61 @@ def _open(folder: Path, settings: Settings, overwrite: bool) -> Manifest:
                 f"'{folder}' was learnt with other settings: {'; '.join(differences)}. "
                 "Use the same settings to continue it, another name with -o, or --overwrite to learn anew."
             )
-    else:
-        manifest = Manifest(source=settings.source, settings=asked)
-        manifest.commit(folder)  # from here on the old atlas does not count, and its parts are swept
-        for name in ("metrics.jsonl", "skipped.csv", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "images.lance", ignore_errors=True)
-        shutil.rmtree(folder / "cache" / "checkpoint", ignore_errors=True)
-    manifest.sweep(folder)
+        _sweep(journal, manifest)
+        _forget_damaged(folder, manifest, say)
+        return manifest
+    manifest = Manifest(source=settings.source, settings=asked)
+    if (folder / "atlas.json").exists():
+        previous, reason = replaceable(folder)
+        manifest.old = [*previous.files, *previous.old]
+        if reason:
+            say(f"{reason.partition(';')[0]}. It is learnt anew; what lies there and no list names stays.")
+    with journal.replacing("atlas.json") as aside:
+        manifest.commit(folder, aside)  # from here on the old atlas does not count, and its parts are swept
+    for name in ("metrics.jsonl", "skipped.csv", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoint", "checkpoint-generator"):
+        remove_listed(folder, [f"cache/{name}/{checkpoints.NAME}"])
+    _sweep(journal, manifest)
     return manifest
+
+
+def _sweep(journal: Journal, manifest: Manifest) -> None:
+    """Delete what runs of ours have left and nothing names any more; then it need not be remembered."""
+    journal.sweep(manifest.files, manifest.old)
+    if manifest.old:
+        manifest.old.clear()
+        with journal.replacing("atlas.json") as aside:
+            manifest.commit(journal.folder, aside)
+        journal.sweep(manifest.files)
+
+
+def _forget_damaged(folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:
+    """Take damaged parts out of the manifest, so that their stages are done again; nothing is deleted yet."""
+    inventory = manifest.inventory(folder)
+    damaged: dict[str, list[str]] = {}
+    for name, reason in inventory.damaged().items():
+        damaged.setdefault(name.partition("/")[0], []).append(f"'{folder / name}' is damaged ({reason})")
+    again: set[str] = set()
+    for part, told in damaged.items():
+        first = told[0] + (f" and {len(told) - 1} files more" if len(told) > 1 else "")
+        role = next((role for role, model in manifest.models.items() if model == part), None)
+        if role is not None:
+            say(f"{first}: learnt again: {', '.join(RESTS_ON[role])}.")
+            again |= {*RESTS_ON[role], "report"}
+            for name in RESTS_ON[role]:
+                manifest.models.pop(name, None)
+        elif part == manifest.table.get("name"):
+            say(f"{first}: the images table is made again.")
+            again |= set(STAGES)
+            inventory.drop(inventory.below(part))
+            manifest.table = {}
+        elif part == SKIPPED:
+            say(f"{first}: it is written again.")
+            again |= set(STAGES)
+            inventory.drop([part])
+    for stage in again & set(manifest.stages):
+        manifest.stages[stage]["fingerprint"] = ""
 
 
 def _print(line: str) -> None:

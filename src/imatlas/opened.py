@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas import artifact
+from imatlas.disk import within
 from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
@@ -66,6 +67,7 @@ class OpenedAtlas:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
+        self.inventory = self.manifest.inventory(self.folder)
         self._models: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -88,7 +90,9 @@ class OpenedAtlas:
     @cached_property
     def images_table(self) -> ImagesTable:
         """The committed version of the images table."""
-        return ImagesTable(self.folder / self.manifest.table["name"], self.manifest.table["version"])
+        named = self.manifest.table
+        self._require("images table", bool(named))
+        return ImagesTable(within(self.folder, named["name"]), named["version"], self.inventory)
 
     @cached_property
     def embedding(self) -> np.ndarray:
@@ -129,7 +133,9 @@ class OpenedAtlas:
         """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
         if role not in self._models:
             self._require(role, role in self.manifest.models)
-            self._models[role] = artifact.load(self.folder / self.manifest.models[role])
+            name = self.manifest.models[role]
+            self.inventory.check(self.inventory.below(name))
+            self._models[role] = artifact.load(within(self.folder, name))
         return self._models[role]
 
     def table(self) -> pa.Table:

@@ -22,8 +22,10 @@ from imatlas.atlas import Atlas
 from imatlas.csv_files import write_csv
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
+from imatlas.inventory import Inventory
+from imatlas.journal import Journal
 from imatlas.kept import Kept
-from imatlas.manifest import Manifest
+from imatlas.manifest import SKIPPED, Manifest
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import FEWEST_ROWS, Layout
@@ -107,6 +109,7 @@ class Job:
     images: Images
     settings: Settings
     manifest: Manifest
+    journal: Journal
     say: Callable[[str], None]
     emit: Callable[[dict[str, Any]], None]
     progress: bool
@@ -119,10 +122,16 @@ class Job:
         """What the stages are done for: the content of the usable images, and nothing else."""
         return str(self.images.fingerprint)
 
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The files of the atlas that count."""
+        return self.manifest.inventory(self.folder)
+
     @property
     def table(self) -> ImagesTable:
         """The committed images table."""
-        return ImagesTable(self.folder / self.manifest.table["name"], self.manifest.table["version"])
+        named = self.manifest.table
+        return ImagesTable(self.folder / named["name"], named["version"], self.inventory)
 
     @property
     def kind(self) -> str:
@@ -155,7 +164,9 @@ class Job:
 
     def model(self, role: str) -> Any:
         """The saved model of a role."""
-        return artifact.load(self.folder / self.manifest.models[role])
+        name = self.manifest.models[role]
+        self.inventory.check(self.inventory.below(name))
+        return artifact.load(self.folder / name)
 
     @property
     def places(self) -> Places:
@@ -172,13 +183,19 @@ class Job:
 
     def save_columns(self, **columns: Any) -> None:
         """Add or replace columns of the images table; they count from the next commit on."""
+        self.journal.writing_table(self.manifest.table["name"])
         self.manifest.table["version"] = self.table.set(**columns).version
 
     def save_model(self, role: str, model: Any, name: str | None = None) -> None:
         """Save a model under a new name; it counts from the next commit on."""
         folder = self.manifest.new_name(self.folder, name or role)
-        model.save(self.folder / folder)
+        self.inventory.record(self.journal.save_model(folder, model.save))
         self.manifest.models[role] = folder
+
+    def commit(self) -> None:
+        """Make what was learnt until now count."""
+        with self.journal.replacing("atlas.json") as aside:
+            self.manifest.commit(self.folder, aside)
 
 
 def intake(job: Job) -> dict[str, Any]:
@@ -198,11 +215,19 @@ def intake(job: Job) -> dict[str, Any]:
     share = before.get("held_out") or min(HELD_OUT, MOST_HELD_OUT / n)
     held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
     manifest.spec = images.spec.to_json()
-    manifest.table = {"name": "images.lance"}
+    manifest.table = {"name": manifest.table.get("name") or manifest.new_table(job.folder)}
     flags = quality_flags(images.thumbnails, images.records["width"], images.records["height"])
-    table = ImagesTable.write(job.folder / "images.lance", _table_batches(images, held_out, double, flags))
+    job.journal.writing_table(manifest.table["name"])
+    table = ImagesTable.write(
+        job.folder / manifest.table["name"],
+        _table_batches(images, held_out, double, flags),
+        (images.thumbnails[start : start + ROWS] for start in range(0, n, ROWS)),
+        job.inventory,
+    )
     manifest.table["version"] = table.version
-    _write_skipped(job.folder / "skipped.csv", images.skipped)
+    with job.journal.replacing(SKIPPED) as aside:
+        _write_skipped(aside, images.skipped)
+    job.inventory.record([SKIPPED])
     kind, why = choose_encoder(images, job.settings.encoder)
     kind = before.get("encoder", kind)
     budget = job.settings.budget or default_budget(n)
@@ -332,8 +357,9 @@ def report(job: Job) -> dict[str, Any]:
         random_state=seed,
     )
     job.manifest.metrics["quality"] = _numbers(result)
-    job.manifest.commit(job.folder)  # the report reads what counts
-    Atlas(job.folder).report(job.folder / "report.html")
+    job.commit()  # the report reads what counts
+    with job.journal.replacing("report.html") as aside:
+        Atlas(job.folder).report(aside)
     return {"said": f"{job.folder / 'report.html'}"}
 
 
@@ -483,7 +509,6 @@ def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray, fla
             "held_out": held_out[start : some.stop],
             "duplicate_of": [images.keys[double[i]] if double[i] >= 0 else None for i in some],
             "flags": flags.of[start : some.stop],
-            "thumbnail": list(images.thumbnails[start : some.stop]),
         }
         yield pa.record_batch(columns, schema=SCHEMA)
 

@@ -369,7 +369,8 @@ def skipped(atlas: Atlas) -> Result:
     """The files that were not used, each with its reason."""
     path = atlas.folder / "skipped.csv"
     files: list[tuple[str, str]] = []
-    if path.exists():
+    if path.name in atlas.inventory.files:
+        atlas.inventory.check([path.name])
         files = [(row["key"], row["reason"]) for row in read_csv(path, ("key", "reason"), what="a list of files")]
     said = f"{len(files):,} files were not used." if files else "Every file was used."
     return Result("skipped", "Left out", [said], panels=[FileList(files=files)] if files else [])

@@ -3,21 +3,32 @@
 A table is written once per intake and then gains columns as stages learn them. Every change is a new version of the
 dataset; the atlas names the version that counts, so a reader never sees half a change, and a version that nobody named
 is cleaned away by the next writer.
+
+Lance trusts its files: a flipped byte may give other rows, an allocation of 34 GB, or the end of the process. So
+nothing of a table is handed to Lance before its bytes were compared with the atlas's inventory, and its manifest was
+looked through (`imatlas.table_manifest`). What is compared is what is read: rows lie in files of `FRAGMENT` rows, and
+thumbnails, embedding and whatever a stage learnt lie in files of their own. A search in a million images thus hashes
+its keys, embedding and index once (0.7 GB, half a second on one core, in parallel on several), and a thumbnail costs
+the 25 MB of its file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from imatlas.disk import flush_tree
-from imatlas.errors import ArtifactError
+from imatlas.disk import flush_tree, remove_listed
+from imatlas.errors import ArtifactError, ImatlasError
+from imatlas.inventory import Inventory, open_regular
+from imatlas.table_manifest import MOST_BYTES, TableVersion, parse_manifest, version_file
 
 os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every dataset that it creates
 import lance
@@ -25,9 +36,15 @@ import lance
 ROWS = 4096
 """Rows in one batch: bounds the memory of writing and reading."""
 
+FRAGMENT = 8_192
+"""Rows in one file: what is hashed before one of them is read."""
+
 PROBES, REFINE = 20, 2
 """Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
 computed. `python -m benchmarks search` measures what is found so."""
+
+MOST_FEATURES = 65_536
+"""Numbers in one vector."""
 
 THUMBNAIL = 128
 """Longest side in pixels of the small picture that the table keeps of every image."""
@@ -41,10 +58,33 @@ SCHEMA = pa.schema(
         ("held_out", pa.bool_()),
         ("duplicate_of", pa.string()),
         ("flags", pa.string()),
-        ("thumbnail", pa.binary()),
     ]
 )
-"""The columns that the intake writes; the stages add embedding, cell, x, y, cluster, outlier, umap_x, umap_y."""
+"""The columns that the intake writes, besides the thumbnail; the stages add those of `LEARNT`."""
+
+LEARNT = pa.schema(
+    [
+        ("thumbnail", pa.binary()),
+        ("embedding", pa.list_(pa.float32(), 1)),  # of any width
+        ("cell", pa.int32()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("cluster", pa.int32()),
+        ("confidence", pa.float32()),
+        ("outlier", pa.float32()),
+        ("umap_x", pa.float32()),
+        ("umap_y", pa.float32()),
+    ]
+)
+
+INDEX_FILES = ("index.idx", "auxiliary.idx")
+"""Of an index on vectors."""
+
+FILES = re.compile(
+    r"_versions/\d{20}\.manifest|_transactions/\d{1,20}-[0-9a-f-]{36}\.txn|data/[0-9a-f-]{32,60}\.lance"
+    r"|_indices/[0-9a-f-]{36}/[a-z_]{1,40}\.idx"
+)
+"""The names of files in the folder of a table."""
 
 
 class ImagesTable:
@@ -56,6 +96,8 @@ class ImagesTable:
         The `.lance` folder.
     version : int or None
         The version to read; the newest where None.
+    inventory : Inventory, optional
+        Of the atlas: each file is compared with it before it is read, each new one recorded in it.
 
     Raises
     ------
@@ -63,34 +105,133 @@ class ImagesTable:
         If there is no readable table of that version.
     """
 
-    def __init__(self, path: str | Path, version: int | None = None) -> None:
+    def __init__(self, path: str | Path, version: int | None = None, inventory: Inventory | None = None) -> None:
         self.path = Path(path)
+        self.inventory = inventory
+        self._checked: set[str] = set()
+        self.version = version or 0
+        with self._reading():
+            self.version = version = newest_version(self.path) if version is None else version
+            _only_files(self.path / "_versions")
+            self._check([version_file(version)])
+            with open_regular(self.path / version_file(version)) as file:
+                self.named: TableVersion = parse_manifest(file.read(MOST_BYTES))
+            self._data = lance.dataset(address(path), version=version)
+        self._check_schema()
+
+    def _check_schema(self) -> None:
+        """Refuse columns that no atlas has, or has of another type: pictures by reference, nested ones."""
+        known = {field.name: field.type for field in (*SCHEMA, *LEARNT)}
+        for field in self._data.schema:
+            vectors = field.name == "embedding" and pa.types.is_fixed_size_list(field.type)
+            same = field.type.value_type == pa.float32() if vectors else field.type == known.get(field.name)
+            if not same or field.metadata or (vectors and not 1 <= field.type.list_size <= MOST_FEATURES):
+                raise ArtifactError(
+                    f"The images table '{self.path}' has a column '{field.name[:40]}' ({field.type}) that no atlas "
+                    "has; learn the atlas again with --overwrite."
+                )
+        for _, files in self.named.fragments:
+            if not set(self._data.schema.names) <= set(files):
+                raise ArtifactError(f"The images table '{self.path}' lacks columns; learn the atlas again.")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What Lance and Arrow raise, the panics of their Rust part too, as one error of ours."""
         try:
-            self._data = lance.dataset(str(path), version=version)
-        except (ValueError, OSError) as error:
+            yield
+        except (ImatlasError, KeyboardInterrupt, GeneratorExit, SystemExit, MemoryError):
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise ArtifactError(
-                f"The images table '{path}' (version {version}) cannot be read; learn the atlas again with --overwrite."
+                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); "
+                "the same 'imatlas learn' command again makes it anew."
             ) from error
 
-    @classmethod
-    def write(cls, path: str | Path, batches: Iterable[pa.RecordBatch]) -> ImagesTable:
-        """A new version of the table at `path` that holds just these rows of `SCHEMA`, written batch by batch."""
-        path = Path(path)
-        caught: list[BaseException] = []
-        mode = "overwrite" if (path / "_versions").is_dir() else "create"
-        try:
-            lance.write_dataset(_guarded(batches, caught), str(path), schema=SCHEMA, mode=mode)
-        except OSError:
-            if caught:  # Lance wraps what the generator raised, even Ctrl-C, in an OSError of its own
-                raise caught[0] from None
-            raise
-        flush_tree(path)  # Lance itself never asks for that
-        return cls(path)
+    def _check(self, names: Iterable[str]) -> None:
+        """Compare files of the table with the inventory of the atlas, before Lance reads them."""
+        if self.inventory is not None:
+            fresh = [name for name in names if name not in self._checked]  # thousands of searches, one look at a file
+            self.inventory.check([f"{self.path.name}/{name}" for name in fresh])
+            self._checked.update(fresh)
 
-    @property
-    def version(self) -> int:
-        """The number of this version."""
-        return int(self._data.version)
+    def _check_columns(self, columns: Iterable[str], rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """The same for the files that hold some columns, of all rows or of some."""
+        columns = list(columns)
+        which = range(len(self.named.fragments)) if rows is None else self._fragments_of(rows)
+        files = {self.named.fragments[i][1].get(name) for i in which for name in columns}
+        self._check(sorted(name for name in files if name))
+
+    def _fragments_of(self, rows: Sequence[int] | np.ndarray) -> list[int]:
+        ends = np.cumsum([n for n, _ in self.named.fragments])
+        rows = np.asarray(rows, np.int64)
+        found = np.unique(np.searchsorted(ends, rows, side="right"))
+        return [int(i) for i in found if i < len(ends)]
+
+    def _index_files(self) -> list[str]:
+        """The files of the indices: those that ours have, and whatever else the inventory names."""
+        listed = self.inventory.files if self.inventory is not None else {}
+        names = {name.removeprefix(f"{self.path.name}/") for name in listed}
+        found = {name for name in names if name.rpartition("/")[0] in self.named.indices}
+        return sorted(found | {f"{index}/{name}" for index in self.named.indices for name in INDEX_FILES})
+
+    def files(self) -> list[str]:
+        """The names of all files that this version consists of, below its folder."""
+        names = {version_file(self.version)}
+        names |= {name for _, files in self.named.fragments for name in files.values()}
+        names |= {name for name in files_on_disk(self.path) if name.rpartition("/")[0] in self.named.indices}
+        if self.named.transaction:
+            names.add(f"_transactions/{self.named.transaction}")
+        return sorted(names)
+
+    @classmethod
+    def write(
+        cls,
+        path: str | Path,
+        batches: Iterable[pa.RecordBatch],
+        thumbnails: Iterable[Sequence[bytes]] | None = None,
+        inventory: Inventory | None = None,
+    ) -> ImagesTable:
+        """A new version of the table at `path` that holds just these rows of `SCHEMA`, written batch by batch.
+
+        Parameters
+        ----------
+        path : path
+        batches : iterable of RecordBatch
+        thumbnails : iterable of lists of bytes, optional
+            The thumbnails of the same rows, in runs of any length.
+        inventory : Inventory, optional
+        """
+        path = Path(path)
+        mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
+        with _unwrapped(batches) as rows:
+            data = lance.write_dataset(
+                rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
+            )
+        if thumbnails is not None:
+            schema = pa.schema([LEARNT.field("thumbnail")])
+            with _unwrapped(
+                pa.record_batch([pa.array(some, pa.binary())], schema=schema) for some in thumbnails
+            ) as rows:
+                data.add_columns(pa.RecordBatchReader.from_batches(schema, rows))
+        flush_tree(path)  # Lance itself never asks for that
+        return cls(path, inventory=None).listed_in(inventory)
+
+    def clean(self, names: Iterable[str]) -> None:
+        """Delete those of these files of ours that this version does not need. Only for a writer that committed it."""
+        remove_listed(self.path, set(names) - set(self.files()))
+
+    def listed_in(self, inventory: Inventory | None) -> ImagesTable:
+        """This version, all of whose files are recorded in an inventory in place of those of other versions."""
+        if inventory is not None:
+            inside = f"{self.path.name}/"
+            names = {f"{inside}{name}" for name in self.files()}
+            inventory.drop([name for name in inventory.files if name.startswith(inside) and name not in names])
+            inventory.record(sorted(names - set(inventory.files)))
+        self.inventory = inventory
+        return self
 
     @property
     def columns(self) -> list[str]:
@@ -98,7 +239,7 @@ class ImagesTable:
         return list(self._data.schema.names)
 
     def __len__(self) -> int:
-        return int(self._data.count_rows())
+        return sum(n for n, _ in self.named.fragments)
 
     def set(self, **columns: np.ndarray | pa.Array) -> ImagesTable:
         """A new version in which these columns, given in row order, replace or join the others.
@@ -113,6 +254,7 @@ class ImagesTable:
         for name, values in arrays.items():
             if len(values) != n_rows:
                 raise ArtifactError(f"The column '{name}' has {len(values)} values and the table {n_rows} rows.")
+        self._check([f"_transactions/{self.named.transaction}"] if self.named.transaction else [])
         data = self._newest()
         present = [name for name in arrays if name in data.schema.names]
         if present:
@@ -121,25 +263,27 @@ class ImagesTable:
         reader = pa.RecordBatchReader.from_batches(added.schema, added.to_batches(max_chunksize=ROWS))
         data.add_columns(reader)
         flush_tree(self.path)
-        return ImagesTable(self.path)
+        return ImagesTable(self.path).listed_in(self.inventory)
 
     def _newest(self) -> lance.LanceDataset:
         """This version to build upon, as the newest."""
-        data = lance.dataset(str(self.path), version=self.version)
+        data = lance.dataset(address(self.path), version=self.version)
         if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
             data.restore()
-            data = lance.dataset(str(self.path))
+            data = lance.dataset(address(self.path))
         return data
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """These columns of all rows; all but the thumbnails where None."""
         if columns is None:
             columns = [name for name in self.columns if name != "thumbnail"]
-        return self._data.to_table(columns=list(columns))
+        self._check_columns(columns)
+        with self._reading():
+            return self._data.to_table(columns=list(columns))
 
     def vectors(self, column: str) -> np.ndarray:
         """A column of vectors as a float32 array (n_rows, n_features)."""
-        values = self._data.to_table(columns=[column])[column].combine_chunks()
+        values = self.read([column])[column].combine_chunks()
         return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -160,14 +304,19 @@ class ImagesTable:
         """
         flat = pa.array(np.ascontiguousarray(centers, dtype=np.float32).ravel())
         filed = pa.FixedSizeListArray.from_arrays(flat, centers.shape[1])
+        self._check_columns([column])
         data = self._newest()
         data.create_index(column, "IVF_SQ", metric="L2", num_partitions=len(centers), ivf_centroids=filed, replace=True)
         flush_tree(self.path)
-        return ImagesTable(self.path)
+        return ImagesTable(self.path).listed_in(self.inventory)
 
     def has_index(self, column: str) -> bool:
         """Whether this version has an index on a column of vectors."""
-        return any(column in (name.strip('"') for name in i.field_names) for i in self._data.describe_indices())
+        if not self.named.indices:
+            return False
+        self._check(self._index_files())
+        with self._reading():
+            return any(column in (name.strip('"') for name in i.field_names) for i in self._data.describe_indices())
 
     def nearest(self, column: str, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """About the `k` rows whose vectors are nearest to a query (n_features,), by the index.
@@ -180,10 +329,17 @@ class ImagesTable:
             Euclidean, exact.
         """
         wanted = {"column": column, "q": query, "k": k, "nprobes": PROBES, "refine_factor": REFINE}
-        found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
-        address = found["_rowaddr"].to_numpy().astype(np.int64)
-        rows = self._first_rows[address >> 32] + (address & 0xFFFFFFFF)
+        self._check([*self._index_files(), *self._files_of[column]])
+        with self._reading():
+            found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
+        places = found["_rowaddr"].to_numpy().astype(np.int64)
+        rows = self._first_rows[places >> 32] + (places & 0xFFFFFFFF)
         return rows, np.sqrt(np.maximum(found["_distance"].to_numpy(), 0))
+
+    @cached_property
+    def _files_of(self) -> dict[str, list[str]]:
+        """The files that hold each column."""
+        return {name: [files[name] for _, files in self.named.fragments] for name in self.columns}
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
@@ -198,23 +354,86 @@ class ImagesTable:
 
     def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
         """These columns of some rows, in the order asked for."""
-        return self._data.take([int(row) for row in rows], columns=list(columns))
+        self._check_columns(columns, rows)
+        with self._reading():
+            return self._data.take([int(row) for row in rows], columns=list(columns))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows, batch by batch."""
-        yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
-
-    def clean(self) -> None:
-        """Delete older versions and what killed writers left. Only for a writer, once this version is committed."""
-        self._data.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        self._check_columns(columns)
+        with self._reading():
+            yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
 
 
-def _guarded(batches: Iterable[pa.RecordBatch], caught: list[BaseException]) -> Iterator[pa.RecordBatch]:
-    """The same batches; what their source raises is also put into `caught`."""
+def address(path: str | Path) -> str:
+    """How Lance is told of a folder on this disk: an absolute path is never taken for an address of the network.
+
+    Raises
+    ------
+    ArtifactError
+        If a name on the way is one that Lance cannot open.
+    """
+    text = os.path.abspath(path)
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ArtifactError(
+            f"An atlas cannot lie at '{text}': the name holds control characters or is not UTF-8; choose another name."
+        )
+    return text
+
+
+def _only_files(folder: Path) -> None:
+    """Refuse pipes, links and folders among what Lance may open without being asked."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False):
+                raise ArtifactError(f"'{entry.path}' is not a file; move it out of the atlas.")
+
+
+def newest_version(path: Path) -> int:
+    """The number of the newest version of a table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    names = sorted(name for name in files_on_disk(path) if name.startswith("_versions/"))
+    if not names:
+        raise FileNotFoundError(f"no version of a table in '{path}'")
+    return 2**64 - 1 - int(Path(names[0]).stem)
+
+
+def files_on_disk(path: Path) -> list[str]:
+    """The names of the files below the folder of a table that have such names as Lance gives."""
+    names = [file.relative_to(path).as_posix() for file in path.glob("_indices/*/*")]
+    names += [
+        file.relative_to(path).as_posix()
+        for part in ("_versions", "_transactions", "data")
+        for file in path.glob(f"{part}/*")
+    ]
+    return sorted(name for name in names if FILES.fullmatch(name))
+
+
+@contextmanager
+def _unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The same batches to write; what their source raises is raised as it was.
+
+    Lance wraps it, even Ctrl-C, in an OSError of its own.
+    """
+    caught: list[BaseException] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            caught.append(error)
+            raise
+
     try:
-        yield from batches
-    except BaseException as error:
-        caught.append(error)
+        yield guarded()
+    except OSError:
+        if caught:
+            raise caught[0] from None
         raise
 
 

@@ -11,7 +11,7 @@ from sklearn.datasets import make_blobs
 
 from imatlas.images.encode import encode
 from imatlas.opened import Indexed
-from imatlas.table import SCHEMA, ImagesTable
+from imatlas.table import SCHEMA, ImagesTable, files_on_disk
 from imatlas.tasks.search import InMemory, Spread, index_centers, search, search_like, spread, without_self, write_sheet
 from tests.test_table import rows
 
@@ -84,7 +84,7 @@ def test_the_index_finds_what_a_full_search_finds(blobs, tmp_path) -> None:
     table = table.index("embedding", index_centers(X))
     assert table.has_index("embedding")
     table = table.set(cell=np.arange(len(X), dtype=np.int32))  # other columns do not cost the index
-    table.clean()
+    table.clean(files_on_disk(table.path))
     assert ImagesTable(table.path, table.version).has_index("embedding")
     queries = X[:100] + np.float32(0.3)
     exact, found = InMemory(X).nearest(queries, 10), Indexed(table).nearest(queries, 10)

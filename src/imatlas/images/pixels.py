@@ -92,7 +92,7 @@ def value_range(pixels: np.ndarray) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
     if high <= low:
         low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high) if high > low else (low, low + max(1.0, abs(low) * 1e-6))
 
 
 def _within_unit(pixels: np.ndarray) -> bool:

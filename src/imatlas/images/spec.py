@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 DTypeName = Literal["uint8", "uint16", "float32"]
+
+MOST_SIDE, MOST_CHANNELS = 4096, 4096
+"""Pixels on a side and channels that images of a set may have as models see them."""
 
 
 @dataclass(frozen=True)
@@ -46,5 +50,23 @@ class ImageSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ImageSpec:
-        """The spec that `to_json` wrote."""
+        """The spec that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the values are none: of another type, out of range, or an empty range of pixels.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise ValueError("an image spec has height, width, channels, dtype, low and high")
+        for name, most in (("height", MOST_SIDE), ("width", MOST_SIDE), ("channels", MOST_CHANNELS)):
+            value = values[name]
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise ValueError(f"the {name} of images is an int from 1 to {most:,}; got {str(value)[:40]}")
+        if values["dtype"] not in get_args(DTypeName):
+            raise ValueError(f"the depth of images is one of {get_args(DTypeName)}; got {str(values['dtype'])[:40]}")
+        low, high = values["low"], values["high"]
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 3.5e38 for v in (low, high))
+        if not numbers or not math.isfinite(high - low) or low >= high:
+            raise ValueError(f"the range of pixels goes up, from low to high; got {str(low)[:40]} to {str(high)[:40]}")
         return cls(**values)

@@ -67,7 +67,11 @@ def write_embedding_atlas(
     output = _new_file(output, (".parquet",), overwrite)
     indices, distances = neighbors
     schema = pa.schema([*rows.schema, ("neighbors", NEIGHBORS), ("image", PICTURE)])
-    with replacing(output) as aside, parquet.ParquetWriter(aside, schema) as writer:
+    with (
+        replacing(output) as aside,
+        aside.open("wb") as file,  # by name pyarrow opens UTF-8 alone
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
         for start in range(0, len(rows), ROWS):
             part = rows.slice(start, ROWS).combine_chunks()
             some = slice(start, start + len(part))
