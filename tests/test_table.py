@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from imatlas.errors import ArtifactError
+from imatlas.inventory import Inventory
 from imatlas.table import SCHEMA, ImagesTable, files_on_disk
+from imatlas.table_manifest import parse_manifest, version_file
 
 
 def rows(start: int, n: int) -> pa.RecordBatch:
@@ -73,3 +77,157 @@ def test_a_column_of_another_length_is_refused(tmp_path):
     table = ImagesTable.write(tmp_path / "t.lance", [rows(0, 10)])
     with pytest.raises(ArtifactError, match="9 values and the table 10 rows"):
         table.set(cell=np.zeros(9, np.int32))
+
+
+def crafted(folder, kind: str) -> None:
+    """A dataset of Lance's own making that leads elsewhere or holds what no atlas does."""
+    path, data = str(folder / "t.lance"), pa.Table.from_batches([rows(0, 30)])
+    outside = folder / "outside"
+    outside.mkdir()
+    base = lance.DatasetBasePath(str(outside), name="out")
+    if kind == "files in another folder":
+        lance.write_dataset(data, path, initial_bases=[base], target_bases=["out"])
+        assert any(outside.iterdir())
+        return
+    if kind == "a clone of another table":
+        origin = lance.write_dataset(data, str(outside / "origin.lance"))
+        origin.shallow_clone(path, origin.version)
+        return
+    if kind == "pictures by reference":
+        blob = pa.field("thumbnail", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
+        data = pa.table({"thumbnail": pa.array([b"x"], pa.large_binary())}, schema=pa.schema([blob]))
+    if kind == "a column of another type":
+        data = data.set_column(0, "key", pa.array([{"a": 1}] * 30))
+    written = lance.write_dataset(data, path, enable_stable_row_ids=kind == "row ids")
+    if kind.startswith(("s3:", "gs:", "file:")):
+        written.add_bases([lance.DatasetBasePath(kind, name="far")])
+    elif kind == "deleted rows":
+        written.delete("width = 3")
+    elif kind == "an index on text":
+        written.create_scalar_index("key", "BTREE")
+    elif kind in ("../../outside/", "/etc/passwd", "s3.lance/../"):
+        name = next((folder / "t.lance" / "data").iterdir()).name.encode()
+        for manifest in (folder / "t.lance" / "_versions").glob("*.manifest"):
+            content = manifest.read_bytes()
+            assert name in content
+            manifest.write_bytes(content.replace(name, (kind.encode() + name)[: len(name)]))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "files in another folder",
+        "a clone of another table",
+        "s3://nobody/there",
+        "gs://nobody/there",
+        "file:///etc",
+        "deleted rows",
+        "row ids",
+        "an index on text",
+        "../../outside/",
+        "/etc/passwd",
+        "s3.lance/../",
+        "pictures by reference",
+        "a column of another type",
+    ],
+)
+def test_a_table_that_leads_elsewhere_is_refused_before_lance_opens_it(tmp_path, kind, monkeypatch):
+    crafted(tmp_path, kind)
+    opened = []
+    original = lance.dataset
+    monkeypatch.setattr(lance, "dataset", lambda *a, **k: opened.append(a) or original(*a, **k))
+    with pytest.raises(ArtifactError, match=r"t\.lance'.*(cannot be read|no atlas has|lacks columns)"):
+        ImagesTable(tmp_path / "t.lance")
+    assert bool(opened) == (kind in ("pictures by reference", "a column of another type"))  # only types are seen later
+
+
+def test_every_manifest_that_is_cut_or_has_a_byte_changed_is_read_or_refused(tmp_path, rng):
+    ImagesTable.write(tmp_path / "t.lance", [rows(0, 30)])
+    content = next((tmp_path / "t.lance" / "_versions").glob("*.manifest")).read_bytes()
+    assert parse_manifest(content).fragments[0][0] == 30
+    for _ in range(3000):
+        other = bytearray(content[: rng.integers(len(content) + 1)] if rng.random() < 0.2 else content)
+        for at in rng.integers(0, max(1, len(other)), rng.integers(1, 4)):
+            if other:
+                other[at] = rng.integers(256)
+        with contextlib.suppress(ValueError):
+            parse_manifest(bytes(other))
+
+
+@pytest.fixture
+def listed(tmp_path, rng):
+    """A table of three runs of rows with thumbnails, vectors and an index, and the inventory of its folder."""
+    inventory = Inventory(tmp_path)
+    X = rng.random((600, 8)).astype(np.float32)
+    thumbs = ([f"{i}".encode() for i in range(start, start + 150)] for start in range(0, 600, 150))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imatlas.table.FRAGMENT", 200)
+        table = ImagesTable.write(tmp_path / "t.lance", (rows(i, 300) for i in (0, 300)), thumbs, inventory)
+        table = table.set(embedding=X).index("embedding", X[:8])
+    return table, X
+
+
+def test_an_inventory_names_exactly_the_files_of_the_version(listed):
+    table, X = listed
+    assert set(table.inventory.files) == {f"t.lance/{name}" for name in table.files()}
+    assert len([n for n in table.files() if n.startswith("data/")]) == 9  # 3 runs of rows x (rows, thumbnails, vectors)
+    assert {n.rpartition("/")[2] for n in table.files() if n.startswith("_indices/")} == {"index.idx", "auxiliary.idx"}
+    ours = files_on_disk(table.path)
+    table.clean(ours)
+    assert files_on_disk(table.path) == table.files()
+    again = ImagesTable(table.path, table.version, Inventory(table.path.parent, table.inventory.files))
+    np.testing.assert_array_equal(again.vectors("embedding"), X)
+    assert again.nearest("embedding", X[77], 3)[0][0] == 77
+    assert again.take([599, 1], ["thumbnail"])["thumbnail"].to_pylist() == [b"599", b"1"]
+
+
+def test_one_changed_byte_stops_what_reads_its_file_and_nothing_else(listed):
+    table, X = listed
+    uses = {
+        "thumbnail": lambda t: t.take([450], ["thumbnail"]),
+        "embedding": lambda t: t.vectors("embedding"),
+        "key": lambda t: t.read(["key", "width"]),
+        "index": lambda t: t.nearest("embedding", X[0], 2),
+    }
+    touched = {"thumbnail": {"thumbnail"}, "embedding": {"embedding", "index"}, "key": {"key"}, "index": {"index"}}
+    for part in uses:
+        name = table._index_files()[0] if part == "index" else table.named.fragments[2][1][part]
+        path = table.path / name
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 16
+        path.write_bytes(changed)
+        failed = {}
+        for use, call in uses.items():
+            fresh = ImagesTable(table.path, table.version, Inventory(table.path.parent, table.inventory.files))
+            try:
+                call(fresh)
+            except ArtifactError as error:
+                failed[use] = str(error)
+        assert set(failed) == touched[part]
+        assert all(name in told for told in failed.values())
+        fresh = ImagesTable(table.path, table.version, Inventory(table.path.parent, table.inventory.files))
+        assert fresh.take([10], ["thumbnail"])["thumbnail"].to_pylist() == [b"10"]  # of another run of rows
+        path.write_bytes(content)
+
+
+def test_a_changed_manifest_is_not_even_opened(listed, monkeypatch):
+    table, _ = listed
+    path = table.path / version_file(table.version)
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(lance, "dataset", lambda *a, **k: pytest.fail("Lance saw damaged bytes"))
+    with pytest.raises(ArtifactError, match="checksum differs"):
+        ImagesTable(table.path, table.version, table.inventory)
+
+
+def test_cleaning_leaves_what_is_not_ours(listed):
+    table, _ = listed
+    mine = ["mine.txt", "data/mine.lance", "data/notes.txt", "_versions/old/keep.txt", "_indices/mine/keep.idx"]
+    before = files_on_disk(table.path)
+    for name in mine:
+        (table.path / name).parent.mkdir(exist_ok=True)
+        (table.path / name).write_text("a user's")
+    table.clean([*before, *files_on_disk(table.path)])
+    assert all((table.path / name).read_text() == "a user's" for name in mine)

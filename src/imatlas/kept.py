@@ -1,22 +1,35 @@
 """What eyes saw in images before, by content: a new image costs only itself, whatever its name and wherever it lies.
 
-    folder/<eyes>-0001.npy, <eyes>-0002.npy, …     rows of (content, seen)
+    folder/<eyes>-000001.npy, <eyes>-000002.npy, …     rows of (content, seen)
+           kept.json                                   the list of these files, each with its hash
 
 `eyes` stands for all that decides what is seen: weights, options, code. `content` is the hash of the file and the
-number of the frame. A file is written whole or not at all and never changed; all of them may be deleted.
+number of the frame. A file is written whole or not at all and never changed; all of them may be deleted. A damaged one
+is as good as none. Files that the list does not name are neither read nor deleted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from imatlas.disk import replacing
+from imatlas.disk import is_link, remove_listed, write_file
+from imatlas.errors import ImatlasError
+from imatlas.inventory import Entry, Inventory, read_json, seal
 
 MOST_BYTES = 2 * 1024**3
 """Size of all files together beyond which the oldest go: what one network saw in 400,000 images."""
+
+
+LIST = "kept.json"
+
+_NAME = re.compile(r"[A-Za-z0-9_.]{1,80}-(\d{6})\.npy")
 
 
 class Kept:
@@ -36,8 +49,9 @@ class Kept:
     def find(self, eyes: str, contents: list[bytes], seen: np.ndarray) -> np.ndarray:
         """Fill the rows of `seen` (n, width) float32 that are kept; which they are (n,) bool."""
         found = np.zeros(len(contents), bool)
-        for path in self._files(eyes):
-            rows = _opened(path, seen.shape[1])
+        listed = self._listed()
+        for name in [name for name in listed.files if name.rpartition("-")[0] == eyes]:
+            rows = None if listed.damaged([name]) else _opened(self.folder / name, seen.shape[1])
             if rows is None:
                 continue
             place = {content: i for i, content in enumerate(rows["content"].tolist())}
@@ -53,27 +67,51 @@ class Kept:
             return
         rows = np.empty(len(contents), [("content", "S32"), ("seen", "<f4", (seen.shape[1],))])
         rows["content"], rows["seen"] = contents, seen
-        files = self._files(eyes)
-        number = 1 + max((int(path.stem.rpartition("-")[2]) for path in files), default=0)
+        file = io.BytesIO()
+        np.save(file, rows, allow_pickle=False)
+        content = file.getvalue()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / f"{eyes}-{number:06d}.npy") as aside, aside.open("wb") as file:
-                np.save(file, rows, allow_pickle=False)
-            self._forget()
-        except OSError:
+            if is_link(self.folder):
+                return
+            listed = self._listed()
+            numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := _NAME.fullmatch(name))]
+            name = f"{eyes}-{1 + max(numbers, default=0):06d}.npy"
+            # Listed before it is written: what a killed run leaves half done is in the list, and no match.
+            listed.files[name] = Entry(len(content), hashlib.sha256(content).hexdigest())
+            self._write_list(listed)
+            write_file(self.folder / name, content)
+            if self._forget(listed):
+                self._write_list(listed)
+        except (OSError, ImatlasError):
             return  # learning goes on without it
 
-    def _files(self, eyes: str = "*") -> list[Path]:
-        return sorted(self.folder.glob(f"{eyes}-[0-9]*.npy"))
+    def _listed(self) -> Inventory:
+        """The files that were kept here, the oldest first; none where the list is damaged."""
+        try:
+            values = read_json(self.folder / LIST)
+            files = values["files"]
+            if values["digest"] != seal({"files": files}):
+                return Inventory(self.folder)
+            known = {str(name): Entry(int(size), str(sha256)) for name, (size, sha256) in files.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return Inventory(self.folder)
+        return Inventory(self.folder, {name: entry for name, entry in known.items() if _NAME.fullmatch(name)})
 
-    def _forget(self) -> None:
-        """Delete the files that are beyond the size allowed, the oldest first."""
-        stats = sorted(((path.stat().st_mtime_ns, path.name, path) for path in self._files()), reverse=True)
-        total = 0
-        for _, _, path in stats:
-            total += path.stat().st_size
+    def _write_list(self, listed: Inventory) -> None:
+        files = {name: list(entry) for name, entry in listed.files.items()}
+        text = json.dumps({"files": files, "digest": seal({"files": files})}, indent=1)
+        write_file(self.folder / LIST, f"{text}\n".encode())
+
+    def _forget(self, listed: Inventory) -> bool:
+        """Delete the files that are beyond the size allowed, the oldest first; whether there were any."""
+        total, before = 0, len(listed.files)
+        for name in list(listed.files)[::-1]:
+            total += listed.files[name].size
             if total > self.most_bytes:
-                path.unlink(missing_ok=True)
+                del listed.files[name]
+                remove_listed(self.folder, [name])
+        return len(listed.files) < before
 
 
 def content_of(sha256: str, frame: int) -> bytes:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from imatlas._version import __version__
@@ -245,7 +245,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
-_Text = Annotated[str, Field(max_length=20_000)]
+def _text(value: Any) -> str:
+    """Any text of Python's, also a name that is not UTF-8, which pydantic's own `str` refuses."""
+    if not isinstance(value, str) or len(value) > 20_000:
+        raise ValueError("should be a text of at most 20,000 letters")
+    return value
+
+
+_Text = Annotated[Any, AfterValidator(_text)]
 _Name = Annotated[str, Field(max_length=100)]
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, le=2**40)]

@@ -77,8 +77,11 @@ LEARNT = pa.schema(
     ]
 )
 
+INDEX_FILES = ("index.idx", "auxiliary.idx")
+"""Of an index on vectors."""
+
 FILES = re.compile(
-    r"_versions/\d{20}\.manifest|_transactions/[0-9a-f-]{1,60}\.txn|data/[A-Za-z0-9_-]{1,100}\.lance"
+    r"_versions/\d{20}\.manifest|_transactions/\d{1,20}-[0-9a-f-]{36}\.txn|data/[0-9a-f-]{32,60}\.lance"
     r"|_indices/[0-9a-f-]{36}/[a-z_]{1,40}\.idx"
 )
 """The names of files in the folder of a table."""
@@ -105,8 +108,9 @@ class ImagesTable:
     def __init__(self, path: str | Path, version: int | None = None, inventory: Inventory | None = None) -> None:
         self.path = Path(path)
         self.inventory = inventory
-        with self._reading(version):
-            version = newest_version(self.path) if version is None else version
+        self.version = version or 0
+        with self._reading():
+            self.version = version = newest_version(self.path) if version is None else version
             _only_files(self.path / "_versions")
             self._check([version_file(version)])
             with open_regular(self.path / version_file(version)) as file:
@@ -130,7 +134,7 @@ class ImagesTable:
                 raise ArtifactError(f"The images table '{self.path}' lacks columns; learn the atlas again.")
 
     @contextmanager
-    def _reading(self, version: int | None = None) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         """What Lance and Arrow raise, the panics of their Rust part too, as one error of ours."""
         try:
             yield
@@ -141,7 +145,7 @@ class ImagesTable:
                 raise
             told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise ArtifactError(
-                f"The images table '{self.path}' (version {version or self.version}) cannot be read ({told}); "
+                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); "
                 "the same 'imatlas learn' command again makes it anew."
             ) from error
 
@@ -164,12 +168,11 @@ class ImagesTable:
         return [int(i) for i in found if i < len(ends)]
 
     def _index_files(self) -> list[str]:
-        """The files of the indices, as the inventory names them."""
-        if self.inventory is None:
-            return []
-        inside = f"{self.path.name}/"
-        names = [name.removeprefix(inside) for name in self.inventory.files if name.startswith(inside)]
-        return [name for name in names if name.rpartition("/")[0] in self.named.indices]
+        """The files of the indices: those that ours have, and whatever else the inventory names."""
+        listed = self.inventory.files if self.inventory is not None else {}
+        names = {name.removeprefix(f"{self.path.name}/") for name in listed}
+        found = {name for name in names if name.rpartition("/")[0] in self.named.indices}
+        return sorted(found | {f"{index}/{name}" for index in self.named.indices for name in INDEX_FILES})
 
     def files(self) -> list[str]:
         """The names of all files that this version consists of, below its folder."""
@@ -226,11 +229,6 @@ class ImagesTable:
             inventory.record(sorted(names - set(inventory.files)))
         self.inventory = inventory
         return self
-
-    @property
-    def version(self) -> int:
-        """The number of this version."""
-        return int(self._data.version)
 
     @property
     def columns(self) -> list[str]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 MOST_BYTES = 256 * 2**20
 """Of a manifest."""
 
-_DATA_FILE = re.compile(r"[A-Za-z0-9_-]{1,100}\.lance")
-_TRANSACTION = re.compile(r"[0-9a-f-]{1,60}\.txn")
+_DATA_FILE = re.compile(r"[0-9a-f-]{32,60}\.lance")
+_TRANSACTION = re.compile(r"\d{1,20}-[0-9a-f-]{36}\.txn")
 _INDEX_FILE = re.compile(r"[a-z_]{1,40}\.idx")
 
 # Numbers of the fields that may stand in each message. What is not among them is refused: base paths (18) and branches

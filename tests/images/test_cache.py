@@ -16,7 +16,7 @@ import pytest
 
 from imatlas import Images
 from imatlas.errors import ArtifactError
-from imatlas.images import intake
+from imatlas.images import cache, intake
 from imatlas.images.encode import write_picture
 
 
@@ -194,14 +194,82 @@ def test_two_that_build_the_same_cache_at_once_agree(folder: Path, tmp_path: Pat
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_what_an_old_killed_build_left_is_swept(folder: Path, tmp_path: Path) -> None:
-    for name, age in (("old", 90_000), ("new", 10)):
-        left = tmp_path / "cache" / f".new-1-{name}"
+def test_what_an_old_killed_build_left_is_swept_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    for name, age, files in (
+        ("1-old", 90_000, ("pixels.npy", "rows-3-uint8.npy")),
+        ("1-new", 10, ("pixels.npy",)),
+        ("2-mixed", 90_000, ("pixels.npy", "mine.txt")),
+        ("holiday", 90_000, ()),
+    ):
+        left = tmp_path / "cache" / f".new-{name}"
         left.mkdir(parents=True)
+        for file in files:
+            (left / file).write_text(file)
+        if files:
+            (left / "building.txt").write_text("pixels.npy\nrows-3-uint8.npy\n../../../pictures/00.png\n")
+        else:
+            (left / "pixels.npy").write_text("a user's")
         stamp = left.stat().st_mtime - age
         os.utime(left, (stamp, stamp))
     len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
-    assert [p.name for p in (tmp_path / "cache").glob(".new*")] == [".new-1-new"]
+    left = sorted(p.relative_to(tmp_path / "cache").as_posix() for p in (tmp_path / "cache").glob(".new*/*"))
+    assert left == [
+        ".new-1-new/building.txt",
+        ".new-1-new/pixels.npy",
+        ".new-2-mixed/mine.txt",
+        ".new-holiday/pixels.npy",
+    ]
+    assert (folder / "00.png").exists()
+
+
+def test_a_build_lists_what_it_writes_before_it_does(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    listed: list[tuple[set[str], set[str]]] = []
+    original = cache._Writer.add
+
+    def spy(writer, results):
+        original(writer, results)
+        names = (writer._folder / cache.BUILDING).read_text().splitlines()
+        listed.append(({*names, cache.BUILDING}, {p.name for p in writer._folder.iterdir()}))
+
+    monkeypatch.setattr(cache._Writer, "add", spy)
+    len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
+    assert listed
+    assert all(there <= names for names, there in listed)
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "records.parquet", "thumbnails.bin", "cache.json"])
+@pytest.mark.parametrize("damage", ["flip", "longer", "fifo", "link", "folder"])
+def test_one_changed_byte_is_noticed_and_the_cache_is_built_anew(
+    folder: Path, tmp_path: Path, decoded: list[str], capsys, name: str, damage: str
+) -> None:
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
+    first = Images(folder, **options)
+    pixels, thumbnails = np.array(first.pixels), list(first.thumbnails)
+    inside = next((tmp_path / "cache").iterdir())
+    (inside / "mine.txt").write_text("a user's")
+    content = bytearray((inside / name).read_bytes())
+    if damage in ("flip", "longer"):
+        content[len(content) * 2 // 3] ^= 1
+        (inside / name).write_bytes(content + (b"x" if damage == "longer" else b""))
+    else:
+        (inside / name).rename(tmp_path / "moved")
+        {"fifo": os.mkfifo, "folder": os.mkdir, "link": lambda p: p.symlink_to(tmp_path / "moved")}[damage](
+            inside / name
+        )
+    decoded.clear()
+    again = Images(folder, progress=True, **options)
+    if damage in ("fifo", "folder"):
+        with pytest.raises(ArtifactError, match=f"{name}.* is in the way"):
+            len(again)
+        (inside / name).rename(tmp_path / "away")
+    np.testing.assert_array_equal(again.pixels, pixels)
+    assert list(again.thumbnails) == thumbnails
+    assert len(decoded) == 41
+    assert "cannot be used" in capsys.readouterr().err
+    assert (inside / "mine.txt").read_text() == "a user's"
+    assert sorted(p.name for p in inside.iterdir()) == [
+        "cache.json", "mine.txt", "pixels.npy", "records.parquet", "thumbnails.bin",
+    ]  # fmt: skip
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys, monkeypatch) -> None:

@@ -196,12 +196,15 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
     assert np.array_equal(short.fit_transform(grown, kept=kept), short.fit_transform(grown))
     other = PretrainedEncoder(image_size=64, turned=True).fit(grown)
     assert transform(other, grown)[1] == 6
-    for file in (tmp_path / "kept").iterdir():
-        file.write_bytes(file.read_bytes()[:100])
+    for file in (tmp_path / "kept").glob("*.npy"):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 64  # the exponent of a number
+        file.write_bytes(content)
     assert transform(encoder, grown)[1] == 6
+    (tmp_path / "kept" / "mine-000009.npy").write_text("a user's")
     tight = Kept(tmp_path / "kept", most_bytes=1)
     tight.add("eyes", [content_of("hash", 0)], np.zeros((1, 4), np.float32))
-    assert not list(tight.folder.iterdir())
+    assert sorted(path.name for path in tight.folder.iterdir()) == ["kept.json", "mine-000009.npy"]
 
 
 def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:

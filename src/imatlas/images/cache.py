@@ -3,7 +3,11 @@
 CACHE_DIR/3f2a.../pixels.npy        (N, H, W, C), plain NumPy format
                   records.parquet   one row an image
                   thumbnails.bin    files one after the other, where asked for
-                  cache.json        the plan, the spec, what was skipped
+                  cache.json        the plan, the spec, what was skipped, and the hashes of the others
+
+A cache is read only where every byte of it is as it was written: all of it is hashed when it is opened (0.4 s a
+700 MB, which are then in memory to learn from), and one that does not agree is built anew. Whatever else lies in these
+folders is neither read nor deleted.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +29,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from imatlas.disk import flush_tree
+from imatlas.disk import flush_tree, is_link, open_new, remove_listed
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
@@ -33,40 +38,99 @@ from imatlas.images.records import Records
 from imatlas.images.sources import Source, reason_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
+from imatlas.inventory import Entry, Inventory, open_regular, read_json, seal
 
-FORMAT = 1
+FORMAT = 2
+
+DATA = ("pixels.npy", "records.parquet", "thumbnails.bin")
+FILES = (*DATA, "cache.json")
+"""All that a cache consists of, and so all that is deleted with it."""
+
+BUILDING = "building.txt"
+"""In the folder of a cache that is being built: the names of what is written there, for who has to clear it away."""
+
 _NPY = b"\x93NUMPY"
 
 
 class Cache:
-    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row."""
+    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : path
+    check : bool
+        Whether to compare all of its files with their hashes; not needed for one that this program has just written.
+    settings : dict, optional
+        Refuse one that was built with others, before much is read.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not whole.
+    """
+
+    def __init__(self, folder: Path, *, check: bool = True, settings: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']}")
-        self.about: dict[str, Any] = about
-        self.spec = ImageSpec.from_json(about["spec"])
-        self.skipped = [(key, reason) for key, reason in about["skipped"]]
+        self.about: dict[str, Any] = _about(folder)
+        if settings is not None and self.about["settings"] != settings:
+            raise ValueError("other settings")
+        self.spec = ImageSpec.from_json(self.about["spec"])
+        self.skipped = [(key, reason) for key, reason in self.about["skipped"]]
+        files = {name: Entry(*self.about["files"][name]) for name in DATA}
+        for name, reason in Inventory(folder, files).damaged(DATA if check else ()).items():
+            raise ValueError(f"{name}: {reason}")
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        self._records: Records | None = None
-        if len(self.pixels) != about["n"] or (folder / "thumbnails.bin").stat().st_size != about["thumbnail_bytes"]:
+        self.records = _records(folder / "records.parquet")
+        ends = self.records["thumbnail_end"]
+        n = len(self.records)
+        if self.pixels.shape != (n, *self.spec.shape) or self.pixels.dtype != self.spec.dtype or not n:
             raise ValueError("sizes do not agree")
-
-    @property
-    def records(self) -> Records:
-        """One record an image; read on first use."""
-        if self._records is None:
-            import pyarrow.parquet as pq
-
-            self._records = Records(pq.read_table(self.folder / "records.parquet"))
-        return self._records
+        if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != files["thumbnails.bin"].size:
+            raise ValueError("thumbnails do not agree")
 
     def thumbnail(self, row: int) -> bytes:
         """The file in which a row's thumbnail is encoded."""
         with open(self.folder / "thumbnails.bin", "rb") as file:
             return _thumbnail(file, self.records["thumbnail_end"], row)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `cache.json` says, checked.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    about = read_json(folder / "cache.json")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError("another format")
+    if about.pop("digest", None) != seal(about):
+        raise ValueError("its checksum differs")
+    texts = isinstance(about.get("source"), str) and isinstance(about.get("kind"), str)
+    skipped, kind, files = (about.get(name) for name in ("skipped", "kind_values", "files"))
+    lists = isinstance(skipped, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in skipped
+    )
+    if not texts or not lists or not isinstance(about.get("settings"), dict) or not isinstance(files, dict):
+        raise ValueError("it lacks values")
+    if not isinstance(kind, list) or str(Kind(*kind)) != about["kind"] or set(files) != set(DATA):
+        raise ValueError("it lacks values")
+    return about
+
+
+def _records(path: Path) -> Records:
+    """The records in a file, if they have the columns of ours."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_regular(path) as file:
+        table = pq.read_table(file)
+    types = {field.name: field.type for field in table.schema}
+    counts = dict.fromkeys(("item", "size", "time", "thumbnail_end"), pa.int64())
+    wanted = {**_types(), "item_key": pa.string(), "kind": pa.dictionary(pa.int32(), pa.string()), **counts}
+    if types != wanted:
+        raise ValueError("its records have other columns")
+    return Records(table)
 
 
 def _thumbnail(file: IO[bytes], ends: np.ndarray, row: int) -> bytes:
@@ -93,10 +157,13 @@ def open_or_build(
     try:
         stamps = source.stamps()
         name = _name(source, stamps, plan)
-        if stamps is not None:
-            found = open_cache(cache_dir / name)
-            if found is not None:
-                return found, temporary
+        if stamps is not None and os.path.lexists(cache_dir / name):
+            try:
+                return Cache(cache_dir / name), temporary
+            except _UNREADABLE as error:
+                if progress:
+                    told = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built anew."
+                    print(told, file=sys.stderr, flush=True)
         return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
     except BaseException as error:
         if temporary:
@@ -135,11 +202,14 @@ def _name(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan) -> s
     return digest.hexdigest()[:20]
 
 
-def open_cache(folder: Path) -> Cache | None:
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError)
+
+
+def open_cache(folder: Path, **options: Any) -> Cache | None:
     """The cache in a folder, or None where there is none or it is damaged."""
     try:
-        return Cache(folder)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return Cache(folder, **options)
+    except _UNREADABLE:
         return None
 
 
@@ -154,6 +224,8 @@ def _build(
 ) -> Cache:
     """Write a cache aside, rename it into place, and open it."""
     cache_dir.mkdir(parents=True, exist_ok=True)
+    target = cache_dir / name
+    _refuse_in_the_way(target)  # before all is decoded
     _sweep(cache_dir)
     previous, known = _known_rows(source, stamps, plan, cache_dir)
     aside = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
@@ -164,29 +236,47 @@ def _build(
                 writer.add(result)
             writer.finish(source)
         flush_tree(aside)
-        target = cache_dir / name
-        if target.exists() and (stamps is None or open_cache(target) is None):
-            shutil.rmtree(target)
+        if os.path.lexists(target) and (stamps is None or open_cache(target) is None):
+            remove_listed(target, FILES)
         try:
-            os.rename(aside, target)
+            _put(aside, target)
         except OSError:
             if open_cache(target) is None:  # else another process has built the same meanwhile
                 raise
         if previous is not None and previous.about["source"] == source.name and previous.folder != target:
-            shutil.rmtree(previous.folder, ignore_errors=True)
-        return Cache(target)
+            remove_listed(previous.folder, FILES)
+        return Cache(target, check=False)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)  # made above under a random name: ours
+
+
+def _refuse_in_the_way(folder: Path) -> None:
+    """Refuse to build a cache where its folder is a link, or one of its files none."""
+    odd = [name for name in FILES if (folder / name).exists() and not (folder / name).is_file()]
+    if is_link(folder) or (folder.exists() and not folder.is_dir()) or odd:
+        path = folder / odd[0] if odd else folder
+        raise ArtifactError(f"'{path}' is in the way of the pixel cache; move it away or choose another cache_dir.")
+
+
+def _put(aside: Path, target: Path) -> None:
+    """Rename a cache into place; file by file, the one that makes it count last, where others' files lie there."""
+    try:
+        os.rename(aside, target)
+    except OSError:
+        if not target.is_dir() or any(os.path.lexists(target / name) for name in FILES):
+            raise
+        for name in FILES:
+            os.rename(aside / name, target / name)
 
 
 def _sweep(cache_dir: Path) -> None:
-    """Remove what builds that were killed more than a day ago have left."""
+    """Remove what builds that were killed more than a day ago have left, by the list that each of them kept."""
     for left in cache_dir.glob(".new-*"):
-        try:
-            if time.time() - left.stat().st_mtime > 86400:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue
+        with contextlib.suppress(OSError, ArtifactError, UnicodeDecodeError):
+            if not is_link(left) and time.time() - left.stat().st_mtime > 86400:
+                with open_regular(left / BUILDING) as file:
+                    names = file.read(100_000).decode().splitlines()
+                remove_listed(left, [*(name for name in names if "/" not in name), BUILDING])
 
 
 def _known_rows(
@@ -201,8 +291,8 @@ def _known_rows(
         return best
     index = {(key, *stamp): i for i, (key, stamp) in enumerate(zip(source.keys, stamps, strict=True))}
     for folder in sorted(cache_dir.glob("[0-9a-f]*")):
-        cache = open_cache(folder)
-        if cache is None or cache.about["settings"] != _settings(plan):
+        cache = open_cache(folder, settings=_settings(plan))
+        if cache is None:
             continue
         columns = [cache.records[name].tolist() for name in ("item_key", "size", "time", "kind")]
         rows: dict[int, list[int]] = {}
@@ -268,6 +358,8 @@ class _Writer:
         self._any_clear = False
         self._columns: dict[str, list[Any]] = {name: [] for name in (*_FIELDS, "item")}
         self._ends: list[int] = []
+        self._list = open_new(folder / BUILDING)
+        self._will_write(*FILES, "thumbnails.new")
         self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
         self._unfinished_thumbnails = False
         self._tally = Tally()
@@ -276,9 +368,14 @@ class _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in [*self._files.values(), self._thumbnails]:
+        for file in [*self._files.values(), self._thumbnails, self._list]:
             with contextlib.suppress(OSError):  # a full disk was told already
                 file.close()
+
+    def _will_write(self, *names: str) -> None:
+        """List files before they are made."""
+        self._list.write("".join(f"{name}\n" for name in names).encode())
+        self._list.flush()
 
     def add(self, results: list[Row | Skip]) -> None:
         """Append the rows of one item."""
@@ -287,6 +384,7 @@ class _Writer:
                 self._tally.add(row)
                 continue
             if row.kind not in self._files:
+                self._will_write(self._path(row.kind).name)
                 file = open(self._path(row.kind), "wb", buffering=2**18)  # noqa: SIM115 - closed in finish
                 self._files[row.kind] = file
                 self._counts[row.kind] = 0
@@ -338,12 +436,17 @@ class _Writer:
             "settings": _settings(self._plan),
             "spec": spec.to_json(),
             "n": len(pixels),
-            "thumbnail_bytes": int(ends[-1]),
             "kind": str(target),
             "kind_values": list(target),
             "skipped": skipped,
         }
-        (self._folder / "cache.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        inventory = Inventory(self._folder)
+        inventory.record(DATA)
+        about = json.loads(json.dumps({**about, "files": inventory.files}))
+        text = json.dumps({**about, "digest": seal(about)}, indent=1)
+        (self._folder / "cache.json").write_text(text + "\n", encoding="utf-8")
+        self._list.close()
+        (self._folder / BUILDING).unlink()
 
     def _write_pixels(self, target: Kind, kept: np.ndarray) -> None:
         """`pixels.npy`: the one file there is, or a merger of several."""

@@ -394,7 +394,7 @@ class _Intake:
                 height, width, channels = shape[1:]
                 spec = ImageSpec(height, width, channels, source.array.dtype.name, low, high)  # type: ignore[arg-type]
                 return _Opened(source, source.array, spec, [], None)
-        if self._folder is not None and (found := cache.open_cache(self._folder)) is not None:
+        if self._folder is not None and (found := cache.open_cache(self._folder, check=False)) is not None:
             return _Opened(source, found.pixels, found.spec, found.skipped, found)
         height, width = _automatic_size(source) if images.image_size is None else _pair(images.image_size)
         plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
