@@ -226,13 +226,20 @@ class Fitted(Form):
 
 @dataclass(frozen=True)
 class Module(Form):
-    """A torch module, built by the model's own `_build`; its weights are compared with that where it is loaded."""
+    """A torch module, seen as its weights by name: what it is built to is compared with these where it is loaded."""
 
     optional: bool = False
 
     def wrong(self, value: Any, sizes: Sizes) -> str:
         """See `Form`."""
-        return "" if hasattr(value, "state_dict") else "must be a network"
+        if not isinstance(value, Weights):
+            return "must be a network"
+        odd = next((k for k, v in value.items() if v.dtype.kind == "f" and not np.isfinite(v).all()), None)
+        return "" if odd is None else f"has weights '{odd}' that are not finite"
+
+
+class Weights(dict[str, np.ndarray]):
+    """The arrays of a torch module by name."""
 
 
 State = Mapping[str, Form]
@@ -245,7 +252,6 @@ VECTORS: State = {
 """What scikit-learn itself puts into a model of vectors."""
 
 
-@functools.cache
 def state_of(cls: type) -> State:
     """The learned attributes that a class and those it is built on declare."""
     found: dict[str, Form] = {}

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from imatlas.devices import pick_device
 from imatlas.errors import InputError
-from imatlas.fitted import COUNT, FINITE, VECTORS, Array, State, Value
+from imatlas.fitted import COUNT, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.lloyd import Search, first_centers, lloyd, moved_centers
 from imatlas.models.rows import Rows, principal_axes
@@ -80,7 +80,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         **VECTORS,
         "cluster_centers_": Array("float32", "n_centers", "n_features_in_"),
         "labels_": Array("int64", "n_samples", low=0, below="n_centers"),
-        "inertia_": Value(FINITE),
+        "inertia_": Value(float),
         "n_iter_": Value(COUNT),
     }
     random_state: Seed = 0
