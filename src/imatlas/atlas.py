@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,6 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     ArtifactError
         If what is there is damaged or of a newer format.
     """
-    if (Path(folder) / "atlas.json").is_file():
+    if os.path.lexists(Path(folder) / "atlas.json"):
         return Atlas(folder)
     return artifact.load(folder, classes=classes)

@@ -325,7 +325,10 @@ class _Schema(BaseModel):
 
     def model_post_init(self, context: Any) -> None:
         for name, stage in self.stages.items():
-            (_INTAKE if name == "intake" else _STAGE).validate_python(stage, strict=True)
+            try:
+                (_INTAKE if name == "intake" else _STAGE).validate_python(stage, strict=True)
+            except ValidationError as error:
+                raise ValueError(f"stages.{name}.{_first(error)}") from None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imatlas.errors import ArtifactError
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
@@ -369,8 +370,11 @@ def skipped(atlas: Atlas) -> Result:
     files: list[tuple[str, str]] = []
     if path.name in atlas.inventory.files:
         atlas.inventory.check([path.name])
-        with path.open(encoding="utf-8", newline="") as file:
-            files = [(row["key"], row["reason"]) for row in csv.DictReader(file)]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                files = [(str(row["key"]), str(row["reason"])) for row in csv.DictReader(file)]
+        except (csv.Error, UnicodeDecodeError, KeyError) as error:
+            raise ArtifactError(f"'{path}' is no list of ours ({error}); learn again with --overwrite.") from error
     said = f"{len(files):,} files were not used." if files else "Every file was used."
     return Result("skipped", "Left out", [said], panels=[FileList(files=files)] if files else [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,6 @@ def _opened(source: str, json_: bool) -> Any:
     """A gallery from an atlas, or from any other source."""
     from imatlas.tasks.doubles import Gallery
 
-    if (Path(source) / "atlas.json").is_file():
+    if os.path.lexists(Path(source) / "atlas.json"):
         return open_atlas(Path(source)).gallery()
     return Gallery.of(source, progress=not json_)
