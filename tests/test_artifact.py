@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Annotated
 
 import numpy as np
@@ -104,6 +105,13 @@ def test_what_cannot_be_used_says_why(tmp_path, rng, change, message):
     assert "\n" not in str(caught.value)
 
 
+def same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize("name", artifact.FILES)
 def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
     model = KMeans(n_clusters=2).fit(rng.random((9, 2)))
@@ -115,14 +123,12 @@ def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
         changed = bytearray(content)
         changed[place] ^= 1
         (folder / name).write_bytes(changed)
-        try:
-            again = artifact.load(folder)
-        except ArtifactError as error:
-            noticed += 1
-            assert str(folder) in str(error) and "\n" not in str(error)
-        else:  # layout of JSON: a blank that is another one
-            assert name == artifact.TOLD and content[place : place + 1].isspace()
-            np.testing.assert_array_equal(again.cluster_centers_, before)
+        if name == artifact.TOLD and same_json(changed, content):  # another blank, a digit that no float holds
+            assert np.array_equal(artifact.load(folder).cluster_centers_, before)
+            continue
+        with pytest.raises(ArtifactError, match=f"{re.escape(str(folder))}.*(learn the model again|upgrade imatlas)"):
+            artifact.load(folder)
+        noticed += 1
     assert noticed > 0.7 * len(content)
 
 
@@ -163,7 +169,7 @@ def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
     for change in ({"latent_dim": 60_000}, {"size": "large"}):
         resealed(folder, lambda told, change=change: told["parameters"].update(change))
         tracemalloc.start()
-        with pytest.raises(ArtifactError, match="must have the shape|not those of the network"):
+        with pytest.raises(ArtifactError, match=r"must have the shape|not those of the network"):
             artifact.load(folder)
         assert tracemalloc.get_traced_memory()[1] < 50e6
         tracemalloc.stop()

@@ -38,6 +38,9 @@ TOLD, WEIGHTS = FILES = ("model.json", "weights.safetensors")
 FORMAT = 2
 """Version of the folder's layout. A reader refuses every other one."""
 
+MOST_SIDE = 2**20
+"""Pixels a side of the images that a model was fitted to; an encoder makes all of them smaller."""
+
 ADVICE = "learn the model again"
 
 NAME = Annotated[str, Field(min_length=1, max_length=200)]
@@ -342,7 +345,7 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
     if kind == "strings":
         return np.array(rest["values"], dtype=object)
     if kind == "image_spec":
-        return ImageSpec.from_json(rest)
+        return ImageSpec.from_json(rest, most_side=MOST_SIDE)
     if kind == "tuple":
         return tuple(_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(rest["items"]))
     if kind == "dict":
