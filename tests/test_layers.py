@@ -20,7 +20,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"result": ("result",), "progress": ("progress",)},
     {"devices": ("devices",)},
     {"training": ("training", "batches", "checkpoints", "schedule")},
-    {"artifact": ("artifact",), "export": ("export",)},
+    {"artifact": ("artifact", "fitted"), "export": ("export",)},
     {"models": ("models",)},
     {"tasks": ("tasks",)},
     {"report": ("report",), "plots": ("plots",), "table": ("table", "table_manifest")},

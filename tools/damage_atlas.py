@@ -63,6 +63,7 @@ class Subject:
     verbs: dict[str, Verb]
     slow: frozenset[str] = frozenset()
     sealed: Callable[[Path, Path], None] | None = None  # computes the checksums of a changed file anew
+    damage: Callable[..., tuple[str, bool]] | None = None  # in place of `damaged`
 
 
 @dataclass
@@ -192,7 +193,8 @@ def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path],
         name += f" by {_replaced(path, rng)}"
     else:
         jsons = [p for p in files if p.suffix == ".json"]
-        path = folder / "atlas.json" if rng.random() < 0.6 else jsons[rng.integers(len(jsons))]
+        most, whole = folder / "atlas.json", rng.random() < 0.6
+        path = most if whole and most.exists() else jsons[rng.integers(len(jsons))]
         told = _changed_values(path, rng)
         if kind == "forge" and seal is not None:
             seal(folder, path)
@@ -415,7 +417,7 @@ def sweep(
             rng = np.random.default_rng([seed, number])
             folder = work / f"{number}" / "it"
             shutil.copytree(whole, folder)
-            told, forged = damaged(folder, rng, subject.sealed)
+            told, forged = (subject.damage or damaged)(folder, rng, subject.sealed)
             names = asked if verbs or rng.random() < RARE else [n for n in asked if n not in subject.slow]
             report = work / f"{number}.jsonl"
             process = fork(lambda f=folder, n=names, r=report: (os.chdir(f.parent), run_all(subject, f, n, r)))

@@ -1,36 +1,96 @@
 """A model as a folder: `model.json` + `weights.safetensors`, written aside and renamed, read without pickle.
 
-What is saved is what scikit-learn calls the learnt state: every attribute that ends in `_`. Arrays and network weights
+What is saved is what scikit-learn calls the learned state: every attribute that ends in `_`. Arrays and network weights
 go to the safetensors file under their path ("autoencoder_.module_.encoder.0.weight"), the rest to the JSON file.
+
+A folder may be damaged, or a stranger's. Damage is noticed by the hashes in `model.json`, of the weights and of itself,
+before anything is parsed. A stranger can write new hashes; so nothing is imported by a name in a file, parameters and
+learned attributes are held against what the class declares, and a network is built only once it is known that its
+weights are those in the file.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from imatlas import disk
 from imatlas._version import __version__
 from imatlas.disk import within, write_folder
-from imatlas.errors import ArtifactError, SourceError, UnsafePathError
+from imatlas.errors import (
+    ArtifactError,
+    ImatlasError,
+    MissingExtraError,
+    ParameterError,
+    SourceError,
+    UnsafePathError,
+)
+from imatlas.fitted import LONGEST_TEXT, Weights, contradiction
 from imatlas.images.spec import ImageSpec
-from imatlas.inventory import MOST_JSON, open_regular
+from imatlas.inventory import MOST_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
 
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
 
-FILES = ("model.json", "weights.safetensors")
+TOLD, WEIGHTS = FILES = ("model.json", "weights.safetensors")
 """The files of a saved model, and so all that overwriting it replaces."""
 
 MARKS = (b'"format"', b'"library"', b'"class"')
 """What stands in every `model.json` of ours: other programs call their files so, too."""
 
-FORMAT = 1
-"""Version of the folder's layout. A reader refuses a higher one and must go on reading every lower one."""
+FORMAT = 2
+"""Version of the folder's layout. A reader refuses every other one."""
+
+MOST_SIDE = 2**20
+"""Pixels a side of the images that a model was fitted to; an encoder makes all of them smaller."""
+
+ADVICE = "learn the model again"
+
+NAME = Annotated[str, Field(min_length=1, max_length=200)]
+TEXT = Annotated[str, Field(max_length=LONGEST_TEXT)]
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _schema(**keys: Any) -> type[BaseModel]:
+    """Exactly these keys, each of exactly this type."""
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in keys.items()}
+    return create_model("Saved", __config__=ConfigDict(strict=True, extra="forbid"), **fields)
+
+
+MODEL = {"class": NAME, "parameters": dict[NAME, Any], "state": dict[NAME, Any]}
+HEAD = _schema(
+    format=int,
+    library=NAME,
+    shapes=dict[TEXT, list[int]],
+    files=dict[Literal["weights.safetensors"], Any],
+    seal=SHA256,
+    **MODEL,
+)
+"""What `model.json` holds. Deeper down, a value is a plain one of JSON, a list, or `{"is": kind, …}`."""
+
+ENTRY = _schema(size=Annotated[int, Field(ge=0)], sha256=SHA256)
+"""What it knows of the file with the weights."""
+
+KINDS = {
+    "array": _schema(),
+    "module": _schema(),
+    "float": _schema(value=Literal["nan", "inf", "-inf"]),
+    "strings": _schema(values=list[TEXT]),
+    "image_spec": _schema(**dict.fromkeys(ImageSpec(1, 1, 1).to_json(), Any)),
+    "tuple": _schema(items=list[Any]),
+    "dict": _schema(items=dict[TEXT, Any]),
+    "estimator": _schema(**MODEL),
+    "parameter": _schema(name=NAME),
+}
+"""What `{"is": kind, …}` holds besides."""
 
 
 def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -41,6 +101,8 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     ArtifactError
         Where the folder exists and `overwrite` is False or it holds no model, or the model holds something that cannot
         be saved.
+    ParameterError
+        If a parameter was changed to what is not allowed.
     """
     from safetensors.numpy import save_file
 
@@ -52,8 +114,10 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     described["shapes"] = {name: list(array.shape) for name, array in arrays.items() if ".module_." not in f".{name}"}
 
     def write(aside: Path) -> None:
-        save_file(arrays, str(aside / "weights.safetensors"))
-        (aside / "model.json").write_text(json.dumps(described, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+        save_file(arrays, str(aside / WEIGHTS))
+        described["files"] = {WEIGHTS: entry_of(aside / WEIGHTS)._asdict()}
+        described["seal"] = seal(described)
+        (aside / TOLD).write_text(json.dumps(described, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     write_folder(folder, write, replaces=FILES if overwrite else None)
     return folder
@@ -93,44 +157,89 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     SourceError
         If there is no model in `folder`.
     ArtifactError
-        If the model is damaged, of a newer format, or of an unknown class.
+        If the model is damaged, of another format, or of an unknown class.
+    MissingExtraError
+        If it needs a package that is not installed.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     folder = Path(folder)
-    path = folder / "model.json"
-    if not path.is_file():
-        raise SourceError(f"There is no model in '{folder}': 'model.json' was not found.")
+    with _reading(folder):
+        described = _described(folder)
+        entry = Entry(**described["files"][WEIGHTS])
+        Inventory(folder, {WEIGHTS: entry}, advice=ADVICE).check([WEIGHTS])
+        arrays = load_file(str(folder / WEIGHTS))
+        try:
+            model = _restore_estimator(described, "", arrays, {cls.__name__: cls for cls in classes})
+            if not model.__sklearn_is_fitted__():
+                raise ArtifactError("it has learned nothing")
+        except MissingExtraError:
+            raise
+        except ImatlasError as error:
+            raise ArtifactError(
+                f"The model in '{folder}' cannot be used ({str(error).rstrip('.')}); {ADVICE}."
+            ) from error
+    return model
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What `model.json` says, once it is known that nothing of it has changed."""
+    path = folder / TOLD
+    if not os.path.lexists(path):
+        raise SourceError(f"There is no model in '{folder}': '{TOLD}' was not found.")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        version = int(described["format"])
-        if "class" not in described:
-            raise KeyError("class")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"'{path}' is damaged ({error}); learn the model again.") from error
-    if version > FORMAT:
-        raise ArtifactError(
-            f"'{folder}' has format {version}, and this imatlas {__version__} reads up to {FORMAT}; upgrade imatlas."
-        )
+        described = read_json(path)
+        version = described.get("format") if isinstance(described, dict) else None
+        if version in (None, FORMAT):
+            _validate(HEAD, described)
+            _validate(ENTRY, described["files"].get(WEIGHTS))
+    except ArtifactError as error:
+        raise ArtifactError(f"The model in '{folder}' cannot be read ({str(error).rstrip('.')}); {ADVICE}.") from None
+    if not isinstance(version, int) or version != FORMAT:
+        way = "upgrade imatlas" if isinstance(version, int) and version > FORMAT else ADVICE
+        told = repr(version)[:40]
+        raise ArtifactError(f"'{folder}' has format {told}, and this imatlas {__version__} reads {FORMAT}; {way}.")
+    if seal({k: v for k, v in described.items() if k != "seal"}) != described["seal"]:
+        raise ArtifactError(f"'{path}' is damaged (its checksum differs); {ADVICE}.")
+    return described
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong with what a file says, panics of Rust and memory that ends among it, as one line."""
     try:
-        arrays = load_file(str(folder / "weights.safetensors"))
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"The weights in '{folder}' cannot be read ({error}); learn the model again.") from error
+        yield
+    except ImatlasError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise ArtifactError(f"The model in '{folder}' is damaged ({reason}); {ADVICE}.") from error
+
+
+def _validate(schema: type[BaseModel], values: Any) -> None:
     try:
-        return _restore_estimator(described, "", arrays, {cls.__name__: cls for cls in classes})
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ArtifactError(f"The model in '{folder}' is damaged ({error}); learn it again.") from error
+        schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(key)[:40] for key in first["loc"][:3])
+        raise ArtifactError(f"its JSON is not that of a model ('{where}': {first['msg']})") from None
 
 
 def _describe_estimator(model: Estimator, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """The model as JSON values, its arrays added to `arrays` under names that start with `prefix`."""
-    learnt = {k: v for k, v in vars(model).items() if k.endswith("_") and not k.startswith("_")}
+    name = type(model).__name__
+    learned = {k: v for k, v in vars(model).items() if k.endswith("_") and not k.startswith("_")}
     given = model.get_params(deep=False)
-    used = {k: name for k, v in learnt.items() for name, value in given.items() if v is value and _is_model(v)}
-    state = {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learnt.items() if k not in used}
+    used = {k: name for k, v in learned.items() for name, value in given.items() if v is value and _is_model(v)}
+    state = {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learned.items() if k not in used}
+    model._check_parameters()
+    held = {k: _weights_of(v) if hasattr(v, "state_dict") else _plain(v) for k, v in learned.items()}
+    if held and (reason := contradiction(model, held, every=False) or model._contradiction()):
+        raise ArtifactError(f"This {name} cannot be saved: {reason}; fit it again.")
     return {
-        "class": type(model).__name__,
+        "class": name,
         "parameters": {k: _describe(v, f"{prefix}{k}", arrays) for k, v in given.items()},
         "state": state | {k: {"is": "parameter", "name": name} for k, name in used.items()},
     }
@@ -140,14 +249,31 @@ def _is_model(value: Any) -> bool:
     return hasattr(value, "get_params") and not isinstance(value, type)
 
 
+def _plain(value: Any) -> Any:
+    """A value with numbers of Python in place of those of NumPy."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _weights_of(module: Any) -> Weights:
+    return Weights({key: tensor.detach().cpu().contiguous().numpy() for key, tensor in module.state_dict().items()})
+
+
 def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """One value as JSON; `{"is": kind, …}` marks what JSON cannot hold itself."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"is": "float", "value": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "OU":  # feature_names_in_, classes_
-        return {"is": "strings", "values": [str(v) for v in value]}
+        if not all(isinstance(word, str) for word in value.tolist()):
+            raise ArtifactError(f"'{name}' holds objects that are no strings, which cannot be saved.")
+        return {"is": "strings", "values": value.tolist()}
     if isinstance(value, np.ndarray):
         arrays[name] = np.ascontiguousarray(value)
         return {"is": "array"}
@@ -162,8 +288,7 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if _is_model(value):
         return {"is": "estimator", **_describe_estimator(value, f"{name}.", arrays)}
     if hasattr(value, "state_dict"):
-        for key, tensor in value.state_dict().items():
-            arrays[f"{name}.{key}"] = tensor.detach().cpu().contiguous().numpy()
+        arrays |= {f"{name}.{key}": array for key, array in _weights_of(value).items()}
         return {"is": "module"}
     raise ArtifactError(f"'{name}' holds a {type(value).__name__}, which cannot be saved; remove it before saving.")
 
@@ -175,33 +300,60 @@ def _restore_estimator(
 
     name = described["class"]
     if name not in classes and name not in models.class_names():
-        raise ArtifactError(f"The saved model is a '{name}', which imatlas does not know; pass classes=({name},).")
+        raise ArtifactError(f"the saved model is a '{name}', which imatlas does not know; pass classes=({name},)")
     cls = classes.get(name) or models.model_class(name)
-    values = {
-        part: {k: _restore(v, f"{prefix}{k}", arrays, classes) for k, v in described[part].items()}
+    given, learned = (
+        {k: _restore(v, f"{prefix}{k}", arrays, classes) for k, v in described[part].items()}
         for part in ("parameters", "state")
-    }
-    model = cls(**values["parameters"])
-    modules = [k for k, v in described["state"].items() if isinstance(v, dict) and v.get("is") == "module"]
-    for key, value in values["state"].items():
-        told = described["state"][key]
-        if isinstance(told, dict) and told["is"] == "parameter":  # a fitted model that was given, and used as it is
-            value = getattr(model, told["name"])
-        if key not in modules:
+    )
+    try:
+        model = cls(**given)
+        model._check_parameters()
+    except ParameterError as error:
+        raise ArtifactError(str(error)) from None
+    for key, value in learned.items():
+        if not key.isidentifier() or key.startswith("_") or not key.endswith("_"):
+            raise ArtifactError(f"'{key}' is no name of a learned attribute")
+        if isinstance(value, _Parameter):  # a fitted model that was given, and used as it is
+            value = learned[key] = given.get(value.name)
+        if not isinstance(value, Weights):
             setattr(model, key, value)
-    for key in modules:
-        setattr(model, key, _restore_module(model, f"{prefix}{key}.", arrays))
+    if not learned:
+        return model
+    if reason := contradiction(model, learned, every=name not in classes):
+        raise ArtifactError(reason)
+    for key, value in learned.items():
+        if isinstance(value, Weights):
+            setattr(model, key, _restore_module(model, value))
+    if reason := model._contradiction():
+        raise ArtifactError(reason)
     return model
 
 
-def _restore_module(model: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
-    """A network built by the model's own `_build(spec_)`, with the weights whose names start with `prefix`."""
+class _Parameter:
+    """A learned attribute that is a parameter of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _restore_module(model: Any, weights: Weights) -> Any:
+    """A network built by the model's own `_build(spec_)`, with these weights.
+
+    It is built without memory first: only where names, shapes and types of all its weights are those in the file, it is
+    built in earnest.
+    """
     import torch
 
+    with torch.device("meta"):
+        expected = {k: (tuple(v.shape), v.dtype) for k, v in model._build(model.spec_).state_dict().items()}
+    tensors = {k: torch.from_numpy(v) for k, v in weights.items()}
+    found = {k: (tuple(v.shape), v.dtype) for k, v in tensors.items()}
+    if odd := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
+        raise ArtifactError(f"its weights are not those of the network that its parameters describe ('{odd[0]}')")
     with torch.random.fork_rng(devices=[]):  # first weights are drawn by chance, and replaced at once
         module = model._build(model.spec_)
-    weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
-    module.load_state_dict(weights)
+    module.load_state_dict(tensors)
     return module.eval()
 
 
@@ -210,17 +362,27 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
         return [_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    kind = value["is"]
+    kind, rest = value.get("is"), {k: v for k, v in value.items() if k != "is"}
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ArtifactError(f"'{name}' is of no kind that a model holds")
+    _validate(KINDS[kind], rest)
     if kind == "array":
+        if name not in arrays:
+            raise ArtifactError(f"'{name}' is not among its arrays")
         return arrays[name]
+    if kind == "float":
+        return float(rest["value"])
     if kind == "strings":
-        return np.array(value["values"], dtype=object)
+        return np.array(rest["values"], dtype=object)
     if kind == "image_spec":
-        return ImageSpec.from_json({k: v for k, v in value.items() if k != "is"})
+        return ImageSpec.from_json(rest, most_side=MOST_SIDE)
     if kind == "tuple":
-        return tuple(_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(value["items"]))
+        return tuple(_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(rest["items"]))
     if kind == "dict":
-        return {k: _restore(v, f"{name}.{k}", arrays, classes) for k, v in value["items"].items()}
+        return {k: _restore(v, f"{name}.{k}", arrays, classes) for k, v in rest["items"].items()}
     if kind == "estimator":
-        return _restore_estimator(value, f"{name}.", arrays, classes)
-    return None  # a module: `_restore_estimator` builds it last, once the spec is known
+        return _restore_estimator(rest, f"{name}.", arrays, classes)
+    if kind == "parameter":
+        return _Parameter(rest["name"])
+    prefix = f"{name}."  # a module: `_restore_estimator` builds it last, once the spec is known
+    return Weights({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})

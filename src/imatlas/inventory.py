@@ -75,7 +75,7 @@ def read_json(path: Path, *, most_bytes: int = MOST_JSON) -> Any:
         If it is no such file.
     """
     with open_regular(path) as file:
-        content = file.read(most_bytes + 1)
+        content = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most_bytes:
         raise ArtifactError(f"'{path}' is damaged (over {most_bytes:,} bytes of JSON).")
     try:
@@ -85,7 +85,7 @@ def read_json(path: Path, *, most_bytes: int = MOST_JSON) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """The values of JSON text, with finite numbers and bounded depth.
+    """The values of JSON text, with finite numbers, bounded depth, and no key twice.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def parse_json(content: bytes) -> Any:
         Otherwise, with the plain reason.
     """
     try:
-        values = json.loads(content.decode("utf-8"), parse_constant=_no_constant)
+        values = json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError(f"more than {MOST_DEPTH} levels deep") from None
     except UnicodeDecodeError:
@@ -107,6 +107,13 @@ def parse_json(content: bytes) -> Any:
             if depth >= MOST_DEPTH:
                 raise ValueError(f"more than {MOST_DEPTH} levels deep")
             stack += [(v, depth + 1) for v in (value.values() if isinstance(value, dict) else value)]
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key that comes twice")
     return values
 
 

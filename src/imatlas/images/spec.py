@@ -49,8 +49,8 @@ class ImageSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ImageSpec:
-        """The spec that `to_json` wrote.
+    def from_json(cls, values: dict[str, Any], *, most_side: int = MOST_SIDE) -> ImageSpec:
+        """The spec that `to_json` wrote, of images of at most so many pixels a side.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class ImageSpec:
         """
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
             raise ValueError("an image spec has height, width, channels, dtype, low and high")
-        for name, most in (("height", MOST_SIDE), ("width", MOST_SIDE), ("channels", MOST_CHANNELS)):
+        for name, most in (("height", most_side), ("width", most_side), ("channels", MOST_CHANNELS)):
             value = values[name]
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise ValueError(f"the {name} of images is an int from 1 to {most:,}; got {str(value)[:40]}")

@@ -17,7 +17,7 @@ import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -28,9 +28,15 @@ from sklearn.exceptions import NotFittedError
 
 from imatlas import artifact
 from imatlas.errors import NotLearntError, ParameterError
+from imatlas.fitted import State
 
 T = TypeVar("T")
-Seed = Annotated[int | None, Field(ge=0, description="seed of everything that chance decides; None draws a fresh one")]
+MOST_SEED = 2**63 - 1
+"""Largest seed: what torch takes."""
+
+Seed = Annotated[
+    int | None, Field(ge=0, le=MOST_SEED, description="seed of everything that chance decides; None draws a fresh one")
+]
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
@@ -123,7 +129,7 @@ def _expected(kind: Any, limits: tuple[Any, ...]) -> str:
 
 @functools.cache
 def _checkers(cls: type) -> dict[str, TypeAdapter[Any]]:
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     return {name: TypeAdapter(p.annotation, config=config) for name, p in _parameters(cls).items()}
 
 
@@ -136,6 +142,12 @@ class Estimator(BaseEstimator):
     """
 
     random_state: Seed = 0
+
+    _state: ClassVar[State] = {}  # learned attributes: see `imatlas.fitted`
+
+    def _contradiction(self) -> str:
+        """What contradicts itself in a loaded model whose attributes, one by one, are as declared; else nothing."""
+        return ""
 
     def _check_parameters(self) -> None:
         """Check every parameter against its declaration.

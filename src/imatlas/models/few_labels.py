@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import validate_data
 
 from imatlas import chance
+from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
@@ -121,6 +122,27 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     n_neighbors: Annotated[int, Field(ge=1, description="neighbours that each row is linked to")] = 15
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "classes_": Labels("n_classes", distinct=True),
+        "label_distributions_": Array("float32", "n_samples", "n_classes", low=0, high=1.001),
+        "transduction_": Labels("n_samples"),
+        "n_labelled_": Value(COUNT),
+        "reference_rows_": Array("int64", "n_references", low=0, below="n_samples"),
+        "axes_": Array("float", "n_features_in_", "n_axes"),
+        "offset_": Array("float", "n_axes", optional=True),
+        "references_": Array("float32", "n_references", "n_axes"),
+        "spread_": Array("float32", "n_references", "n_classes", low=0, high=1.001),
+        "coef_": Array("float", "n_classes", "n_axes"),
+        "intercept_": Array("float", "n_classes"),
+        "seen_by_": Value(TEXT),
+        "method_": Value(Literal["both", "neighbours", "line"]),
+        "alpha_": Value(FINITE),
+        "strength_": Value(FINITE),
+        "temperature_": Value(Annotated[float, Field(gt=0, allow_inf_nan=False)]),
+        "accuracy_": Value(float),
+        "accuracy_error_": Value(float),
+    }
 
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
         """Link the rows to their neighbours, and stretch the labels.

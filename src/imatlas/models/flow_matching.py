@@ -32,6 +32,7 @@ from imatlas import chance, devices, schedule, solvers
 from imatlas.batches import Batch, Data
 from imatlas.errors import ParameterError
 from imatlas.export import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
+from imatlas.fitted import Array, Fitted, State
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.losses import masked_mean
@@ -142,13 +143,18 @@ class FlowMatching(Generator):
     solver: Annotated[
         Solver, Field(description="how samples are made: 'heun', 'euler', 'adaptive', or 'shortcut' for 1 to 16 steps")
     ] = "heun"
-    n_steps: Annotated[int, Field(ge=1, description="steps of a sample; 'adaptive' chooses its own")] = 15
+    n_steps: Annotated[int, Field(ge=1, le=1000, description="steps of a sample; 'adaptive' chooses its own")] = 15
     guidance: Annotated[
         float, Field(ge=0, description="how far samples are pushed towards their condition; 1 is as learnt")
     ] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 256
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
     _most_epochs: ClassVar[float | None] = MOST_EPOCHS
+    _state: ClassVar[State] = {
+        "autoencoder_": Fitted(("LatentModel",), optional=True),
+        "latent_mean_": Array("float32", "autoencoder_.latent_dim", optional=True),
+        "latent_axes_": Array("float32", "autoencoder_.latent_dim", "autoencoder_.latent_dim", optional=True),
+    }
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -198,6 +204,14 @@ class FlowMatching(Generator):
         if budget is not None and model.budget is None:
             model.set_params(budget=AUTOENCODER_SHARE * budget)
         return model
+
+    def _contradiction(self) -> str:
+        parts = (self.autoencoder_, self.latent_mean_, self.latent_axes_)
+        if any(part is None for part in parts) and any(part is not None for part in parts):
+            return "'autoencoder_', 'latent_mean_' and 'latent_axes_' belong together"
+        if self.autoencoder_ is not None and self.autoencoder_.spec_ != self.spec_:
+            return "'autoencoder_' is of other images"
+        return super()._contradiction()
 
     def _build(self, spec: ImageSpec) -> FlowModule:
         condition = self._condition(N_CONDITION)

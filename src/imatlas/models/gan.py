@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from imatlas import chance
 from imatlas.augment import variation_share
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.export import Network, images_out, random_vectors
+from imatlas.fitted import Array, OneOf, State, Value
 from imatlas.images.spec import ImageSpec
 from imatlas.losses import GRID, AdversarialLoss, distances, energy_distance, hidden, looks
 from imatlas.models import players
@@ -104,6 +105,13 @@ class GAN(Generator):
         Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
     ] = None
     _half_life = players.HALF_LIFE
+    _state: ClassVar[State] = {
+        "conditions_": OneOf(
+            (Array("int64", "n_conditions", low=0, below="n_classes"), Array("float32", "n_conditions", "n_told")),
+            optional=True,
+        ),
+        "diversity_": Value(float),
+    }
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         told = super()._learn_conditions(y, n_images)
@@ -135,6 +143,9 @@ class GAN(Generator):
         g_loss = players.generator_turn(discriminator, real, seen, loss=self.loss, y=y)
         yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
         discriminator.requires_grad_(True)
+
+    def _contradiction(self) -> str:
+        return super()._contradiction() or self._untold("conditions_")
 
     def _augment_share(self, n_images: int) -> float:
         """The probability of each change to what the discriminator sees."""

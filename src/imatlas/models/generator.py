@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imatlas.errors import InputError
 from imatlas.export import N_CHECKED, OnnxMixin, random_vectors
+from imatlas.fitted import Array, State
 from imatlas.models.base import estimator
 from imatlas.models.network import ImageEstimator
 from imatlas.nn.condition import Condition
@@ -30,6 +31,11 @@ class Generator(OnnxMixin, ImageEstimator):
     condition_range_ : array (2, n_features) float32, or None
         Mean and standard deviation of the vectors that were given to `fit`.
     """
+
+    _state: ClassVar[State] = {
+        "classes_": Array("int64", "n_classes", optional=True),
+        "condition_range_": Array("float32", 2, "n_told", optional=True),
+    }
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         """Remember what kind of conditions there are, and give those of the images as the network takes them.
@@ -85,6 +91,20 @@ class Generator(OnnxMixin, ImageEstimator):
                 raise InputError(f"'y' must be a vector of {width} numbers, or {n} of them. Got shape {y.shape}.")
             return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
+
+    def _contradiction(self) -> str:
+        if self.classes_ is not None and self.condition_range_ is not None:
+            return "'classes_' and 'condition_range_' cannot both be there"
+        if self.classes_ is not None and not (len(self.classes_) and (np.diff(self.classes_) > 0).all()):
+            return "'classes_' must name each class once, in order"
+        return ""
+
+    def _untold(self, name: str) -> str:
+        """What is wrong where an attribute with conditions is not of the kind that `classes_` and the range say."""
+        told: np.ndarray | None = getattr(self, name)
+        kind = "" if told is None else told.dtype.kind
+        expected = "i" if self.classes_ is not None else "f" if self.condition_range_ is not None else ""
+        return "" if kind == expected else f"'{name}' does not go with 'classes_' and 'condition_range_'"
 
     def _told_in(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The input "y" of an exported network, by name, and what it is in words; nothing where it is told nothing."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from sklearn.utils.validation import validate_data
 
 from imatlas import models
 from imatlas.errors import InputError
+from imatlas.fitted import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
 from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes, means_of
@@ -122,6 +123,19 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_init: Annotated[int, Field(ge=1, description="random starts of k-means")] = 30
     refine: Annotated[bool, Field(description="group anew along the axes that tell the groups apart")] = True
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "n_clusters_": Value(SIDE),
+        "cluster_centers_": Array("float32", "n_clusters_", "n_features_in_"),
+        "axes_": Array("float32", "n_features_in_", "n_axes"),
+        "labels_": Array("int64", "n_samples", low=0, below="n_clusters_"),
+        "confidence_": Array("float32", "n_samples", low=0, high=1),
+        "medoids_": Array("int64", "n_clusters_", low=0, below="n_samples"),
+        "references_": Array("float32", "n_references", "n_features_in_"),
+        "reference_labels_": Array("int64", "n_references", low=0, below="n_clusters_"),
+        "started_from_": Value(TEXT),
+        "proposal_": Value(dict[TEXT, list[FINITE]], optional=True),
+    }
 
     def fit(self, X: Any, y: Any = None) -> ImageClusterer:
         """Find the clusters.
@@ -199,7 +213,10 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise InputError(f"There are {self.n_clusters_} clusters to merge. Got n_groups={n_groups}.")
         if self.n_clusters_ == 1:
             return np.zeros(1, np.int64)
-        merges = _ward(self._along_axes(self.cluster_centers_).double().numpy(), np.bincount(self.labels_))
+        merges = _ward(
+            self._along_axes(self.cluster_centers_).double().numpy(),
+            np.bincount(self.labels_, minlength=self.n_clusters_),
+        )
         groups = fcluster(merges, n_groups, "maxclust")
         return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 

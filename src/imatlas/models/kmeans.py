@@ -7,7 +7,7 @@ Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful s
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from imatlas.devices import pick_device
 from imatlas.errors import InputError
+from imatlas.fitted import COUNT, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.lloyd import Search, first_centers, lloyd, moved_centers
 from imatlas.models.rows import Rows, principal_axes
@@ -75,6 +76,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     max_iter: Annotated[int, Field(ge=1, description="iterations of one run at most")] = 300
     tol: Annotated[float, Field(ge=0, description="stop when centers move less than this, in mean variances")] = 1e-4
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "cluster_centers_": Array("float32", "n_centers", "n_features_in_"),
+        "labels_": Array("int64", "n_samples", low=0, below="n_centers"),
+        "inertia_": Value(float),
+        "n_iter_": Value(COUNT),
+    }
     random_state: Seed = 0
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from imatlas import chance, devices, schedule
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.errors import InputError, ParameterError
 from imatlas.export import Network, images_in, images_out, random_images, random_vectors
+from imatlas.fitted import FINITE, HISTORY, Array, OneOf, State, Value
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.generator import Generator, along
@@ -58,6 +59,17 @@ class LatentModel(Generator):
         int | None,
         Field(ge=1, description="Gaussians in the mixture that samples come from; None: one for every 60 images"),
     ] = None
+    _state: ClassVar[State] = {
+        "mixture_weights_": Array("float32", "n_gaussians", low=0, high=1.001),
+        "mixture_means_": Array("float32", "n_gaussians", "latent_dim"),
+        "mixture_factors_": Array("float32", "n_gaussians", "latent_dim", "latent_dim"),
+        "mixture_told_": OneOf(
+            (Array("int64", "n_gaussians", low=0, below="n_classes"), Array("float32", "n_gaussians", "n_told")),
+            optional=True,
+        ),
+        "mixture_spread_": Value(FINITE),
+        "sharpening_": Value(HISTORY, optional=True),
+    }
     latent_dim = 0  # every model declares the field, with its own default
 
     def _encode(self, module: Any, batch: Batch) -> Tensor:
@@ -155,6 +167,9 @@ class LatentModel(Generator):
         found = fit_mixture(z, told, self.seed_, n_components=self.n_components)
         self.mixture_weights_, self.mixture_means_, self.mixture_factors_ = found.weights, found.means, found.factors
         self.mixture_told_, self.mixture_spread_ = found.told, found.spread
+
+    def _contradiction(self) -> str:
+        return super()._contradiction() or self._untold("mixture_told_")
 
     @property
     def _mixture(self) -> Mixture:

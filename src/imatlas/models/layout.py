@@ -13,7 +13,7 @@ place however many are added.
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from imatlas.errors import InputError
+from imatlas.fitted import VECTORS, Array, State
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import as_tensor, k_nearest
 
@@ -59,6 +60,11 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbours that are kept together")] = 15
     min_dist: Annotated[float, Field(ge=0, le=1, description="how close points may lie in the picture")] = 0.1
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "references_": Array("float32", "n_references", "n_features_in_"),
+        "places_": Array("float32", "n_references", 2),
+    }
 
     def fit(self, X: Any, y: Any = None) -> Layout:
         """Lay rows out.

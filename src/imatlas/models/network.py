@@ -16,14 +16,18 @@ from torch.optim import Optimizer
 from imatlas import batches, chance, checkpoints, devices, schedule, training
 from imatlas.batches import Batch
 from imatlas.errors import InputError
+from imatlas.fitted import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
 from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
-from imatlas.models.base import Estimator, estimator
+from imatlas.models.base import MOST_SEED, Estimator, estimator
 from imatlas.progress import Callback
 
 MIN_SIZE = 8
 """Smallest height and width that the networks take."""
+
+MOST_PIXELS = 2**22
+"""Most pixels of an image that they take: 2,048 x 2,048."""
 
 Size = Literal["small", "medium", "large"]
 WIDTHS: dict[str, int] = {"small": 32, "medium": 64, "large": 128}
@@ -76,6 +80,20 @@ class ImageEstimator(Estimator):
     progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
 
     _half_life = 0.02  # of the average of the weights, as a share of the run so far
+
+    _state: ClassVar[State] = {
+        "spec_": Spec(MOST_PIXELS),
+        "module_": Module(),
+        "history_": Value(HISTORY),
+        "decisions_": Value(RECORDS),
+        "verdict_": Value(TEXT),
+        "n_steps_": Value(COUNT),
+        "seconds_": Value(FINITE),
+        "interrupted_": Value(bool),
+        "fingerprint_": Value(TEXT),
+        "n_aside_": Value(COUNT),
+        "seed_": Value(Annotated[int, Field(ge=0, le=MOST_SEED)]),
+    }
 
     _most_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
 
@@ -171,6 +189,11 @@ class ImageEstimator(Estimator):
             raise InputError(
                 f"{type(self).__name__} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
                 f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
+            )
+        if spec.height * spec.width > MOST_PIXELS:
+            raise InputError(
+                f"{type(self).__name__} needs images of at most {MOST_PIXELS:,} pixels. "
+                f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
             )
         seed = self._seed()
         if self.random_state is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:

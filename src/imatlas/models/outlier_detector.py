@@ -27,7 +27,7 @@ probability l / (m + 1), whatever the distribution; given these m, that share is
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import validate_data
 
 from imatlas.errors import InputError
+from imatlas.fitted import SIDE, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, k_nearest
 
@@ -109,6 +110,21 @@ class OutlierDetector(OutlierMixin, Estimator):
         float, Field(ge=0, lt=0.5, description="share of the rows that the covariance is not learnt from")
     ] = 0.2
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "oddness_": Array("float32", "n_samples", low=0),
+        "p_values_": Array("float32", "n_samples", low=0, high=1),
+        "references_": Array("float32", "n_references", "n_features_in_"),
+        "smallness_": Array("float64", "n_references", low=0.5),
+        "center_": Array("float64", "n_features_in_"),
+        "precision_": Array("float64", "n_features_in_", "n_features_in_"),
+        "usual_": Array("float64", 3, low=0),
+        "n_calibration_": Value(SIDE),
+        "calibration_": Array("float32", "n_calibration_", low=0),
+        "threshold_": Value(float),
+        "offset_": Value(float),
+        "false_alarm_bound_": Value(Annotated[float, Field(ge=0, le=1)]),
+    }
 
     def fit(self, X: Any, y: Any = None) -> OutlierDetector:
         """Learn what is ordinary, and where odd begins.

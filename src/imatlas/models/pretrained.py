@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA
 from imatlas import devices
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.export import Network, OnnxMixin, images_in, random_images
+from imatlas.fitted import TEXT, Array, Module, Spec, State, Value
 from imatlas.images.dataset import Images
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
@@ -146,6 +147,17 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Field(ge=0, le=1, description="how far components are brought to one deviation: 0 not at all, 1 wholly"),
     ] = 0.0
     device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
+    _state: ClassVar[State] = {
+        "spec_": Spec(),
+        "module_": Module(),
+        "learnt_with_": Value(TEXT),
+        "tower_": Value(dict[TEXT, Any], optional=True),  # checked by `build_tower`
+        "center_": Array("float32", "n_seen", optional=True),
+        "deviation_": Array("float32", "n_seen", low=0, optional=True),
+        "mean_": Array("float32", "n_seen", optional=True),
+        "components_": Array("float32", "n_axes", "n_seen", optional=True),
+        "explained_variance_ratio_": Value(float, optional=True),
+    }
 
     def fit(self, images: Any, y: Any = None) -> PretrainedEncoder:
         """Record the kind of the images and load the weights.
@@ -407,6 +419,20 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         with torch.device("meta"):  # no random initialisation, which the weights would only replace
             module = EfficientNetLite0()
         return module.to_empty(device="cpu").requires_grad_(False)
+
+    def _contradiction(self) -> str:
+        scale, plane = (self.center_, self.deviation_), (self.mean_, self.components_)
+        for names, parts, needed in (
+            ("'center_' and 'deviation_'", scale, self.layers == "many"),
+            ("'mean_' and 'components_'", plane, self.mean_ is not None),
+        ):
+            if any((part is not None) != needed for part in parts):
+                return f"{names} do not go with each other and with layers={self.layers!r}"
+        if self.layers == "many" and self._tower is not None:
+            return "'layers' cannot be 'many' here"
+        if any(part is not None and part.shape[-1] != self._n_seen for part in (*scale, *plane)):
+            return f"its parts are not of vectors of {self._n_seen} numbers"
+        return ""
 
     def _open(self, images: Any) -> Images:
         if isinstance(images, Images):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from imatlas import chance
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.export import Network, OnnxMixin, images_in, random_images
+from imatlas.fitted import SCALAR, TEXT, State, Value
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.losses import contrastive, vicreg
@@ -86,6 +87,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         bool | None, Field(description="views are turned by any angle; None: where turned images look like others")
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 256
+    _state: ClassVar[State] = {"views_": Value(dict[TEXT, SCALAR | list[SCALAR] | tuple[SCALAR, ...]])}
 
     def preview(self, images: Any, *, n_images: int = 8, n_views: int = 7) -> tuple[np.ndarray, str]:
         """What the network would learn from: images, and views of each.

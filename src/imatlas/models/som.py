@@ -7,7 +7,7 @@ Kohonen, T. (2001), "Self-Organizing Maps", 3rd edition, Springer. The algorithm
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from imatlas.devices import pick_device
 from imatlas.errors import InputError, ParameterError
+from imatlas.fitted import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
 from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.batch_map import (
@@ -123,6 +124,16 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     ] = None
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "rows_": Value(SIDE),
+        "cols_": Value(SIDE),
+        "n_seen_": Value(COUNT),
+        "schedule_": Value(list[tuple[FINITE, COUNT]]),
+        "codebook_": Array("float32", "rows_*cols_", "n_features_in_"),
+        "sums_": Array("float32", "rows_*cols_", "n_features_in_+1|2*n_features_in_"),
+        "cells_": Array("int64", "n_samples", 2, low=-1, optional=True),
+    }
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
         """Learn the map.
@@ -436,6 +447,12 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     @property
     def _n_features_out(self) -> int:
         return len(self.codebook_)
+
+    def _contradiction(self) -> str:
+        if self.toroidal and self.topology == "hexagonal" and self.rows_ % 2:
+            return f"'rows_' is {self.rows_}; a hexagonal torus has an even number"
+        beyond = "cells_" in vars(self) and (self.cells_ >= (self.rows_, self.cols_)).any()
+        return "'cells_' names cells that are not on the map" if beyond else ""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

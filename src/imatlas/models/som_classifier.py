@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sklearn.utils.validation import validate_data
 
 from imatlas import models
 from imatlas.errors import ParameterError
+from imatlas.fitted import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
@@ -101,6 +102,17 @@ class SOMClassifier(ClassifierMixin, Estimator):
     ] = None
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
+    _state: ClassVar[State] = {
+        **VECTORS,
+        "som_": Fitted(("SOM",)),
+        "classes_": Labels("n_classes", distinct=True),
+        "cell_probabilities_": Array("float64", "som_.rows_*som_.cols_", "n_classes", low=0, high=1),
+        "n_labelled_": Value(COUNT),
+        "n_folds_": Value(COUNT),
+        "alpha_": Value(FINITE),
+        "accuracy_": Value(float),
+        "accuracy_error_": Value(float),
+    }
 
     def fit(self, X: Any, y: Any = None) -> SOMClassifier:
         """Learn the map of all rows, and stretch the labels over it.
@@ -152,6 +164,10 @@ class SOMClassifier(ClassifierMixin, Estimator):
         right = self.predict(X)[known] == labels
         weights = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(right, weights=weights)) if len(right) else math.nan
+
+    def _contradiction(self) -> str:
+        n_features = self.som_.n_features_in_
+        return "" if n_features == self.n_features_in_ else f"'som_' is of vectors of {n_features} numbers"
 
     def _fitted_map(self, X: np.ndarray) -> Any:
         """The map that was given where it is fitted; else a copy of it, or a new one, that is fitted to `X`."""
