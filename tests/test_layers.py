@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"errors": ("errors", "_version"), "chance": ("chance",)},
-    {"disk": ("disk", "kept"), "lattice": ("lattice",)},
+    {"disk": ("disk", "kept"), "lattice": ("lattice",), "threads": ("threads",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},
@@ -47,6 +47,7 @@ ALLOWED = {
     ("artifact", "models"): "a saved model names its class, which is looked up in the table of models when it is read",
     ("__init__", "models"): "the public names of the models come from their table",
     ("__init__", "errors"): "the version",
+    ("__init__", "threads"): "how threads wait is said before torch is loaded",
 }
 """(room, room above it): why."""
 
@@ -63,6 +64,7 @@ SHARED = (
     "rows",
     "lloyd",
     "fisher",
+    "umap_places",
     "student",
     "labels",
     "vision_tower",

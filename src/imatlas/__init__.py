@@ -7,6 +7,9 @@ from typing import Any
 
 from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
+from imatlas.threads import wait_passively as _wait_passively
+
+_wait_passively()  # before torch is first imported, which is when its threads learn how to wait
 
 # Public names outside the model table, with the module that holds each; resolved on first use, so importing is fast.
 _NAMES = {

@@ -26,11 +26,13 @@ from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
 from imatlas.table import THUMBNAIL
 from imatlas.tasks.embed import most_looks
+from imatlas.threads import sharing_cores
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
 
 
+@sharing_cores()
 def learn(
     images: Any,
     path: str | Path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
@@ -57,7 +56,4 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed `imatlas` command."""
-    # Threads that spin while they wait make a step 5 to 20 times slower once another program wants a core; sleeping
-    # costs nothing measurable. PyTorch reads this when it is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

@@ -42,6 +42,7 @@ from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
 from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
+from imatlas.threads import sharing_cores
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
 """How far labels spread, to choose from."""
@@ -122,6 +123,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
         """Link the rows to their neighbours, and stretch the labels.
 

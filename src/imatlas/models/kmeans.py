@@ -28,6 +28,7 @@ from imatlas.nearest import (
     nearest_index_by_shadow,
     paired_distances,
 )
+from imatlas.threads import sharing_cores
 
 N_COMPONENTS = 64
 """Principal components in which rows of many features are grouped before the last iterations."""
@@ -77,6 +78,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
         """Find the centers.
 

@@ -21,6 +21,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
 from imatlas.progress import Callback
+from imatlas.threads import sharing_cores
 
 MIN_SIZE = 8
 """Smallest height and width that the networks take."""
@@ -112,6 +113,7 @@ class ImageEstimator(Estimator):
 
     # -- what it gets --------------------------------------------------------------------------------------------
 
+    @sharing_cores()
     def fit(
         self,
         images: Any,

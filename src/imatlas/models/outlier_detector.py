@@ -41,6 +41,7 @@ from sklearn.utils.validation import validate_data
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, k_nearest
+from imatlas.threads import sharing_cores
 
 FEWEST = 4
 """Rows below which nothing can be told odd."""
@@ -110,6 +111,7 @@ class OutlierDetector(OutlierMixin, Estimator):
     ] = 0.2
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> OutlierDetector:
         """Learn what is ordinary, and where odd begins.
 

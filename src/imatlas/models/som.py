@@ -35,6 +35,7 @@ from imatlas.models.batch_map import (
 from imatlas.models.lattice import Lattice
 from imatlas.models.rows import Plane, Rows, principal_axes
 from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
+from imatlas.threads import sharing_cores
 
 N_COMPONENTS = 48
 """Principal components in which rows of many features are searched while the map learns. On Fashion-MNIST (784 pixels,
@@ -124,6 +125,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
         """Learn the map.
 
@@ -167,6 +169,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.cells_[self.cells_[:, 0] < 0] = -1
         return self
 
+    @sharing_cores()
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
         """Learn from more rows, a chunk at a time; nothing is learnt anew.
 

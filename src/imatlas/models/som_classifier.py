@@ -34,6 +34,7 @@ from imatlas.errors import ParameterError
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
+from imatlas.threads import sharing_cores
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """What alpha is chosen from."""
@@ -102,6 +103,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> SOMClassifier:
         """Learn the map of all rows, and stretch the labels over it.
 
