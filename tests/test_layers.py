@@ -12,7 +12,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"errors": ("errors", "_version"), "chance": ("chance",), "terminal": ("terminal",)},
-    {"disk": ("disk", "inventory", "kept", "csv_files"), "lattice": ("lattice",)},
+    {
+        "disk": ("disk", "inventory", "kept", "csv_files"),
+        "lattice": ("lattice",),
+        "threads": ("threads",),
+    },
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},
@@ -48,6 +52,7 @@ ALLOWED = {
     ("artifact", "models"): "a saved model names its class, which is looked up in the table of models when it is read",
     ("__init__", "models"): "the public names of the models come from their table",
     ("__init__", "errors"): "the version",
+    ("__init__", "threads"): "how threads wait is said before torch is loaded",
 }
 """(room, room above it): why."""
 
@@ -64,6 +69,7 @@ SHARED = (
     "rows",
     "lloyd",
     "fisher",
+    "umap_places",
     "student",
     "labels",
     "vision_tower",

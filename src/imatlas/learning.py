@@ -33,6 +33,7 @@ from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_en
 from imatlas.table import THUMBNAIL, address
 from imatlas.tasks.embed import most_looks
 from imatlas.terminal import say
+from imatlas.threads import sharing_cores
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
@@ -47,6 +48,7 @@ RESTS_ON = {
 """Model -> the models that are learnt again where its files are damaged."""
 
 
+@sharing_cores()
 def learn(
     images: Any,
     path: str | Path,

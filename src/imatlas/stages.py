@@ -28,20 +28,21 @@ from imatlas.kept import Kept
 from imatlas.manifest import SKIPPED, Manifest
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.models.layout import FEWEST_ROWS, Layout
+from imatlas.models.layout import FEWEST_ROWS, MOST_ROWS, Layout
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.duplicates import duplicate_of
-from imatlas.tasks.embed import eyes_for
+from imatlas.tasks.embed import eyes_for, kept_to
 from imatlas.tasks.flags import Flags, quality_flags
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.tasks.steer import Places, sample_places
+from imatlas.threads import slowdown
 
 FEWEST = 8
 """Images below which there is nothing to learn a map from."""
@@ -69,6 +70,15 @@ SHARES = {
 }
 """How the budget is meant to be spent. What an early stage leaves goes to the generator, an autoencoder with a mixture
 over its vectors; where that is also the encoder, only the mixture is left for the generator's stage."""
+
+LEAST = (0.25, 0.5)
+"""Of its share of the budget, what a stage gets however long those before it took; and what the generator gets."""
+
+ROOM = 0.15
+"""Share of the budget that grouping, or the layout, may take where it takes so long: UMAP compiles its parts once."""
+
+JUDGING = 0.6
+"""Of the time of the report, for judging new images; the rest is for what else it tells."""
 
 SHARPNESS = 0.05
 """Of the autoencoder's decoder: rebuilt clothes lay at a Fréchet distance of 2.3 without it, 0.9 with it. Of 950
@@ -179,7 +189,11 @@ class Job:
         shares = SHARES[self.kind]
         names = list(shares)
         due = sum(shares[name] for name in names[: names.index(stage) + 1])
-        return max(0.25 * shares[stage] * self.budget, due * self.budget - self.learnt)
+        return max(LEAST[stage == "generator"] * shares[stage] * self.budget, due * self.budget - self.learnt)
+
+    def room(self, stage: str) -> float:
+        """`allowance` of a stage that cannot do with less than `ROOM` of the budget without a loss that shows."""
+        return max(self.allowance(stage), ROOM * self.budget)
 
     def save_columns(self, **columns: Any) -> None:
         """Add or replace columns of the images table; they count from the next commit on."""
@@ -303,14 +317,16 @@ def clusters(job: Job) -> dict[str, Any]:
     if isinstance(model, ImageClusterer):
         said = job.manifest.metrics["clusters"]
     else:  # nothing was grouped yet, or by what tells no confidence
-        found = cluster(embedding[job.train], n_clusters=job.settings.clusters, random_state=seed)
+        asked, seconds = job.settings.clusters, job.room("clusters")
+        found = cluster(embedding[job.train], n_clusters=asked, random_state=seed, seconds=seconds)
         model, said = found.model, _numbers(found.result)
         job.save_model("clusters", model)
     job.manifest.metrics["clusters"] = said
     labels, sure = model.predict(embedding), model.confidence(embedding)
     scores = outlier_scores(embedding, random_state=seed)
     job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
-    return {"said": said["sentences"][0]}
+    late = [sentence for sentence in said["sentences"] if sentence.startswith("There was no time")]
+    return {"said": " ".join([said["sentences"][0], *late])}
 
 
 def layout(job: Job) -> dict[str, Any]:
@@ -320,12 +336,14 @@ def layout(job: Job) -> dict[str, Any]:
     if known:
         model = job.model("layout")
     else:
-        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train])
+        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train], seconds=job.room("layout"))
         job.save_model("layout", model)
     x, y = model.transform(embedding).T
     job.save_columns(umap_x=x, umap_y=y)
     n = len(model.references_)
-    said = "kept from before" if known else f"UMAP of {n:,} images" if n >= FEWEST_ROWS else "two principal components"
+    said = "kept from before" if known else f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"
+    if not known and (n < min(len(job.train), MOST_ROWS) or (n >= FEWEST_ROWS and not model.by_umap_)):
+        said += ", because there is no time for more (--budget gives more)"
     return {"said": f"{said}; all others are placed by their neighbours among {n:,}"}
 
 
@@ -355,6 +373,7 @@ def report(job: Job) -> dict[str, Any]:
         places=(embedding[train], embedding[job.held_out]),
         sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
         random_state=seed,
+        seconds=JUDGING * job.allowance("report"),
     )
     job.manifest.metrics["quality"] = _numbers(result)
     job.commit()  # the report reads what counts
@@ -421,20 +440,22 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
 def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:
     """The pretrained eyes that suit the images, their components learnt from the training images, the place of every
     image, and what was chosen and why."""
+    began = time.perf_counter()
     train = job.images[job.train]
     chosen = eyes_for(
         train,
         n_all=len(job.images),
-        seconds=CHOOSING * job.budget,
+        seconds=CHOOSING * job.budget / slowdown(),
         device=job.settings.device,
         random_state=job.settings.random_state,
     )
-    model = chosen.encoder
+    left = job.allowance("encoder") - (time.perf_counter() - began)
+    model, reduced = kept_to(chosen.encoder, job.images, seconds=max(0.0, left), kept=job.kept)
     learnt = model.fit_transform(train, kept=job.kept)
     vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)
     vectors[job.train] = learnt
     vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
-    return model, vectors, {"eyes": chosen.name, "why": chosen.why}
+    return model, vectors, {"eyes": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:

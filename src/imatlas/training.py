@@ -6,7 +6,8 @@ precision, averaged weights, the finite check with its way back, checkpoints, he
 
 What makes a run repeatable: the step counter never goes back; the randomness of step s comes from (seed, s); batch
 number n is cut from an endless row of permutations, each drawn from (seed, epoch); the clock is read for two decisions
-only, and those are written down with their step. So weights are a function of data, parameters and decisions.
+only, other programs are looked at only with a budget, and all that follows is written down with its step. So weights
+are a function of data, parameters and decisions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from imatlas import chance, checkpoints, devices, schedule
+from imatlas import chance, checkpoints, devices, schedule, threads
 from imatlas.batches import Batch, Data, batch_rows, make_batch
 from imatlas.checkpoints import Weights
 from imatlas.errors import TrainingError
@@ -43,6 +44,9 @@ PROBE = range(12, 20)
 
 LEAST_SHARE = 0.1
 """Of the budget, left for a network however long what came before it took."""
+
+WATCH_SECONDS = 4.0
+"""With a budget, how often a run looks whether other programs want the cores; a look takes 0.05 s."""
 
 CLIP = 1.0
 """Largest norm of a gradient; a longer one is scaled down to it."""
@@ -84,6 +88,8 @@ class State:
 
     batch_size: int
     precision: devices.Precision | None = None
+    threads: int | None = None
+    """Of PyTorch, where a look at the machine chose them."""
     max_steps: int | None = None
     decay_start: int | None = None
     step: int = 0
@@ -193,6 +199,7 @@ class _Run:
         self.expected_steps, self.evaluation_seconds = 0, 0.0
         self.generator = torch.Generator(device=self.device)
         self._begin, self._saved_at = time.monotonic(), 0.0
+        self.most_threads, self._watch_at = torch.get_num_threads(), 0.0
 
     def _start_state(self) -> State:
         learner, n_images = self.learner, len(self.data)
@@ -213,7 +220,7 @@ class _Run:
     def run(self) -> tuple[torch.nn.Module, State]:
         self._resume()
         self._begin = time.monotonic() - self.state.seconds
-        self._saved_at = self.state.seconds
+        self._saved_at = self._watch_at = self.state.seconds
         self.weights.snapshot()
         self._announce()
         try:
@@ -221,6 +228,7 @@ class _Run:
                 while not self._finished():
                     if self._replayed():
                         continue
+                    self._watch()
                     self._read_clock()
                     self._advance()
                     if interrupt.asked:
@@ -229,6 +237,7 @@ class _Run:
             self._end()
             return self.weights.average.requires_grad_(True), self.state
         finally:
+            torch.set_num_threads(self.most_threads)
             self.progress.close()
 
     def _finished(self) -> bool:
@@ -333,9 +342,11 @@ class _Run:
             self.weights.snapshot()
         if kind == "stop":
             self.weights.update_average(state.step)
-        for name in ("precision", "batch_size", "max_steps", "decay_start", "rate"):
+        for name in ("precision", "batch_size", "max_steps", "decay_start", "rate", "threads"):
             if name in entry:
                 setattr(state, name, entry[name])
+        if kind == "threads":
+            torch.set_num_threads(entry["threads"])
         if kind == "warm_up":
             self.expected_steps = entry["expected_steps"]
 
@@ -347,6 +358,22 @@ class _Run:
         self.state.decisions.append(entry)
         self._act(entry)
         return True
+
+    def _watch(self) -> None:
+        """Leave to other programs the cores that they use: where a core is shared, a backward pass takes ten times as
+        long on it, because oneDNN's threads spin until the last one is done. While precisions are compared all stays.
+        """
+        state = self.state
+        if self.budget is None or self.pending is not None or self.device.type != "cpu" or self.most_threads < 2:
+            return
+        if 0 < state.step < WARM_UP or time.monotonic() - self._begin < self._watch_at:
+            return
+        now = state.threads or self.most_threads
+        free = threads.free_threads(self.most_threads, now)
+        self._watch_at = time.monotonic() - self._begin + WATCH_SECONDS
+        if free != now:
+            few = f"Other programs use this machine: {free} of {self.most_threads} threads, until cores are free."
+            self._decide("threads", few if free < now and state.threads is None else "", threads=free)
 
     def _read_clock(self) -> None:
         """The only two places where time decides anything."""
@@ -434,6 +461,8 @@ class _Run:
         for entry in self.state.decisions:
             if entry["decision"] == "warm_up":
                 self.expected_steps = entry["expected_steps"]
+        if self.state.threads is not None:
+            torch.set_num_threads(self.state.threads)
         if self.pending is not None:
             self.pending = self.pending[len(self.state.decisions) :]
         self.progress.event("resume", f"Going on from step {self.state.step} of '{self.folder}'.", step=self.state.step)
@@ -478,7 +507,8 @@ class _Run:
             "start",
             f"Learning from {len(self.data)} images with {n_weights / 1e6:.2f} M weights on {self.device}.",
             n_images=len(self.data), n_held_out=len(self.data.held_out), n_weights=n_weights, device=str(self.device),
-            budget=self.budget, max_steps=self.state.max_steps, batch_size=self.state.batch_size, seed=self.seed,
+            threads=torch.get_num_threads(), budget=self.budget, max_steps=self.state.max_steps,
+            batch_size=self.state.batch_size, seed=self.seed,
         )  # fmt: skip
 
     def _tick(self) -> None:

@@ -5,7 +5,6 @@ This module itself imports next to nothing, so that a Ctrl-C in the first half s
 
 from __future__ import annotations
 
-import os
 import sys
 
 TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
@@ -31,9 +30,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed `imatlas` command."""
-    # Threads that spin while they wait make a step 5 to 20 times slower once another program wants a core; sleeping
-    # costs nothing measurable. PyTorch reads this when it is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.unraisablehook = _interrupt_again
     code = main()
     try:

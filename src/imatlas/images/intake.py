@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from imatlas.images.pixels import RGB, Kind
 from imatlas.images.quiet import quiet
 from imatlas.images.sources import Source
 from imatlas.terminal import console, say, visible
+from imatlas.threads import usable_cores
 
 CHUNK = 16
 """How many images a thread takes at a time."""
@@ -195,11 +195,8 @@ def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> 
 
 
 def n_workers(workers: int | None) -> int:
-    """The number of threads: as asked, or one for each processor, at most 16."""
-    if workers is not None:
-        return max(1, workers)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, usable)
+    """The number of threads: as asked, or one for each usable core, at most 16."""
+    return min(16, usable_cores()) if workers is None else max(1, workers)
 
 
 def with_progress(results: Iterator[Any], total: int, title: str, show: bool) -> Iterator[Any]:

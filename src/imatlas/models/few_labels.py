@@ -43,6 +43,7 @@ from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
 from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
+from imatlas.threads import sharing_cores
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
 """How far labels spread, to choose from."""
@@ -144,6 +145,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         "accuracy_error_": Value(float),
     }
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
         """Link the rows to their neighbours, and stretch the labels.
 

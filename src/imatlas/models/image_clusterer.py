@@ -20,6 +20,7 @@ place chose groupings with a few far images of their own: 0.74 to 0.81, and 0.59
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -37,7 +38,9 @@ from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes, means_of
 from imatlas.models.lloyd import lloyd, moved_centers
+from imatlas.models.umap_places import umap_places, umap_seconds
 from imatlas.nearest import as_tensor, k_nearest, nearest_index
+from imatlas.threads import sharing_cores
 
 MOST_ROWS = 4000
 """Rows that the number of clusters is read from, a random sample where there are more."""
@@ -58,6 +61,12 @@ FEWEST_TO_LAY_OUT = 100
 
 FEWEST_A_GROUP = 5
 """Mean size of groups below which their covariance says too little to refine them by."""
+
+PROPOSING = 0.5
+"""Share of the time, where there is a limit, after which no further number of clusters is tried."""
+
+FEWEST_STARTS = 5
+"""Random starts that are tried however little time there is."""
 
 ROUNDS = 10
 """Most rounds of refinement. Labels of 70,000 clothes rest after 6."""
@@ -107,6 +116,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         `candidates` and their `modularities`, where the number of clusters was to be found.
     started_from_ : {'random', 'neighbours'}
         The kind of start that led to the grouping that was kept.
+    left_out_ : str
+        Which starts there was no time for, in words.
 
     Examples
     --------
@@ -137,7 +148,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "proposal_": Value(dict[TEXT, list[FINITE]], optional=True),
     }
 
-    def fit(self, X: Any, y: Any = None) -> ImageClusterer:
+    @sharing_cores()
+    def fit(self, X: Any, y: Any = None, *, seconds: float | None = None) -> ImageClusterer:
         """Find the clusters.
 
         Parameters
@@ -145,23 +157,29 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         X : array-like (n_samples, n_features)
             An embedding in which near means alike.
         y : ignored
+        seconds : float, optional
+            Leave starts out that do not fit in so much time; `left_out_` says which. The clock then decides, too.
 
         Raises
         ------
         ParameterError, InputError
             If a parameter is wrong, or there are fewer rows than clusters; also for NaN and infinite values.
         """
+        began = time.perf_counter()
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
         seed = self._seed()
-        found = propose_n_clusters(X, random_state=seed) if self.n_clusters is None else None
+        share = None if seconds is None else PROPOSING * seconds
+        found = propose_n_clusters(X, random_state=seed, seconds=share) if self.n_clusters is None else None
         k = int(found.n_clusters if found else self.n_clusters or 1)
         if len(X) < k:
             raise InputError(f"n_samples={len(X)} should be at least n_clusters={k}; ask for fewer.")
         self.proposal_: dict[str, list[Any]] | None = None
         if found:
             self.proposal_ = {"candidates": found.candidates, "modularities": found.modularities}
-        labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed)
+        self.left_out_ = ""
+        left = None if seconds is None else seconds - (time.perf_counter() - began)
+        labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed, left)
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
         self.labels_, self.n_clusters_ = labels, k
         self.cluster_centers_ = means_of(X, labels, k)
@@ -220,22 +238,45 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         groups = fcluster(merges, n_groups, "maxclust")
         return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
-    def _best_groups(self, X: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def _best_groups(
+        self, X: np.ndarray, k: int, seed: int, seconds: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, str]:
         """Labels (n_samples,), the axes that tell them apart, and the kind of start that led there."""
         kmeans = partial(models.model_class("kmeans"), n_clusters=k)
         if not self.refine or k == 1 or len(X) < FEWEST_A_GROUP * k:
             model = kmeans(n_init=self.n_init, random_state=seed).fit(X)
             return model.labels_, np.eye(X.shape[1], dtype=np.float32), "random"
         few = X[np.random.default_rng(seed).permutation(len(X))[:TRIED_ROWS]]
-        tried = [(kmeans(random_state=seed + i).fit(few).labels_, "random") for i in range(self.n_init)]
-        if len(few) >= FEWEST_TO_LAY_OUT:
-            laid_out = kmeans(n_init=self.n_init, random_state=seed).fit(layout(few, seed)).labels_
-            tried.append((_moved(as_tensor(few), means_of(few, laid_out, k)), "neighbours"))
-        neighbors = graph(few)
-        divided = np.array([modularity(neighbors, _refined(few, labels, k)[0]) for labels, _ in tried])
+        tried, divided = self._tried(few, k, seed, seconds)
         near = np.flatnonzero(divided >= divided.max() - SLACK * abs(divided.max()))
         labels, kind = tried[min(near, key=lambda i: _inertia(few, tried[i][0], k))]
         return *_refined(X, _moved(as_tensor(X), means_of(few, labels, k)), k), kind
+
+    def _tried(
+        self, few: np.ndarray, k: int, seed: int, seconds: float | None
+    ) -> tuple[list[tuple[np.ndarray, str]], np.ndarray]:
+        """Labels (n_few,) of each start and its kind, and the modularity that each has once it is refined."""
+        began = time.perf_counter()
+        kmeans = partial(models.model_class("kmeans"), n_clusters=k)
+        tried: list[tuple[np.ndarray, str]] = []
+        divided: list[float] = []
+        neighbors = graph(few)
+        left_out = []
+        if len(few) >= FEWEST_TO_LAY_OUT:
+            if seconds is None or umap_seconds(len(few)) <= seconds:
+                laid_out = kmeans(n_init=self.n_init, random_state=seed).fit(layout(few, seed)).labels_
+                tried.append((_moved(as_tensor(few), means_of(few, laid_out, k)), "neighbours"))
+                divided.append(modularity(neighbors, _refined(few, tried[0][0], k)[0]))
+            else:
+                left_out.append("the start from a layout of neighbors")
+        for i in range(self.n_init):
+            if seconds is not None and i >= FEWEST_STARTS and time.perf_counter() - began > seconds:
+                left_out.append(f"{self.n_init - i} of {self.n_init} random starts")
+                break
+            tried.append((kmeans(random_state=seed + i).fit(few).labels_, "random"))
+            divided.append(modularity(neighbors, _refined(few, tried[-1][0], k)[0]))
+        self.left_out_ = " and ".join(left_out)
+        return tried, np.array(divided)
 
     def _agreement(self, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The share (n_samples,) of the nearest references that have the label of a row, itself left out."""
@@ -264,7 +305,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return as_tensor(X) @ as_tensor(self.axes_)
 
 
-def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Proposal:
+@sharing_cores()
+def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0, seconds: float | None = None) -> Proposal:
     """Choose the number for which k-means divides the graph of nearest neighbours best (highest modularity).
 
     At most 4,000 images are linked as `graph` does. Candidates are all numbers to 12, then steps of 1/8, up to n / 10
@@ -276,7 +318,10 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
     embedding : ndarray (n_samples, n_features)
     random_state : int
         Seed of the sample and of k-means.
+    seconds : float, optional
+        Try no further number once so much time has passed, and 12 have been tried.
     """
+    began = time.perf_counter()
     n = len(embedding)
     if n < 20:
         return Proposal(1, [1], [0.0])
@@ -295,6 +340,8 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
         best = int(np.argmax(found))
         if k > 12 and k > 2 * tried[best] and found[-1] < 0.95 * found[best]:
             break
+        if seconds is not None and k > 12 and time.perf_counter() - began > seconds:
+            break
         k += max(1, k // 8)
     return Proposal(tried[int(np.argmax(found))], tried, found)
 
@@ -311,20 +358,7 @@ def graph(X: np.ndarray) -> np.ndarray:
 
 def layout(X: np.ndarray, seed: int) -> np.ndarray:
     """Rows laid out by UMAP so that neighbours stay together (n_samples, n_axes) float32; one seed, one layout."""
-    import warnings
-
-    with warnings.catch_warnings():  # UMAP tells that a seed costs it its threads, and what its own parts deprecate
-        warnings.simplefilter("ignore")
-        from umap import UMAP
-
-        model = UMAP(
-            n_neighbors=LAYOUT_NEIGHBORS,
-            n_components=LAYOUT_AXES,
-            min_dist=0.0,
-            random_state=seed % 2**32,
-            n_jobs=1,
-        )
-        return np.asarray(model.fit_transform(X), dtype=np.float32)
+    return umap_places(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_AXES, min_dist=0.0, seed=seed)
 
 
 def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from imatlas.nearest import (
     nearest_index_by_shadow,
     paired_distances,
 )
+from imatlas.threads import sharing_cores
 
 N_COMPONENTS = 64
 """Principal components in which rows of many features are grouped before the last iterations."""
@@ -85,6 +86,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     }
     random_state: Seed = 0
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
         """Find the centers.
 

@@ -12,7 +12,6 @@ place however many are added.
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,9 @@ from sklearn.utils.validation import validate_data
 from imatlas.errors import InputError
 from imatlas.fitted import VECTORS, Array, State
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.umap_places import umap_places, umap_rows
 from imatlas.nearest import as_tensor, k_nearest
+from imatlas.threads import sharing_cores
 
 MOST_ROWS = 10_000
 """Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""
@@ -48,6 +49,8 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         The rows that were laid out.
     places_ : ndarray (n_references, 2) float32
         Where they lie.
+    by_umap_ : bool
+        Whether UMAP laid them out, rather than their two principal components.
 
     Examples
     --------
@@ -66,7 +69,8 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         "places_": Array("float32", "n_references", 2),
     }
 
-    def fit(self, X: Any, y: Any = None) -> Layout:
+    @sharing_cores()
+    def fit(self, X: Any, y: Any = None, *, seconds: float | None = None) -> Layout:
         """Lay rows out.
 
         Parameters
@@ -74,6 +78,9 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         X : array-like (n_samples, n_features)
             An embedding in which near means alike.
         y : ignored
+        seconds : float, optional
+            Lay out no more rows than are taken to fit in so much time on one core; two principal components where not
+            even few do.
 
         Raises
         ------
@@ -85,10 +92,20 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         if len(X) < 2:
             raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
         seed = self._seed()
-        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:MOST_ROWS])
+        most = MOST_ROWS if seconds is None else min(MOST_ROWS, umap_rows(seconds))
+        self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS
+        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[: most if by_umap else MOST_ROWS])
         self.references_ = X[rows]
-        start = principal_plane(self.references_)
-        self.places_ = start if len(rows) < FEWEST_ROWS else self._umap(start, seed)
+        self.places_ = principal_plane(self.references_)
+        if by_umap:
+            self.places_ = umap_places(
+                self.references_,
+                n_neighbors=min(self.n_neighbors, len(rows) - 1),
+                n_components=2,
+                min_dist=self.min_dist,
+                seed=seed,
+                init=self.places_,
+            )
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -98,20 +115,6 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         k = min(N_VOTES, len(self.references_))
         near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k)
         return placed_by_vote(self.places_[near.numpy()], squared.sqrt().numpy())
-
-    def _umap(self, start: np.ndarray, seed: int) -> np.ndarray:
-        with warnings.catch_warnings():  # UMAP tells that a seed costs it its threads, and what its parts deprecate
-            warnings.simplefilter("ignore")
-            from umap import UMAP
-
-            model = UMAP(
-                n_neighbors=min(self.n_neighbors, len(start) - 1),
-                min_dist=self.min_dist,
-                init=start,
-                random_state=seed % 2**32,
-                n_jobs=1,
-            )
-            return np.asarray(model.fit_transform(self.references_), dtype=np.float32)
 
     @property
     def _n_features_out(self) -> int:

@@ -22,6 +22,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import MOST_SEED, Estimator, estimator
 from imatlas.progress import Callback
+from imatlas.threads import sharing_cores
 
 MIN_SIZE = 8
 """Smallest height and width that the networks take."""
@@ -130,6 +131,7 @@ class ImageEstimator(Estimator):
 
     # -- what it gets --------------------------------------------------------------------------------------------
 
+    @sharing_cores()
     def fit(
         self,
         images: Any,

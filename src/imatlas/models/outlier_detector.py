@@ -42,6 +42,7 @@ from imatlas.errors import InputError
 from imatlas.fitted import SIDE, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_distances, as_tensor, k_nearest
+from imatlas.threads import sharing_cores
 
 FEWEST = 4
 """Rows below which nothing can be told odd."""
@@ -126,6 +127,7 @@ class OutlierDetector(OutlierMixin, Estimator):
         "false_alarm_bound_": Value(Annotated[float, Field(ge=0, le=1)]),
     }
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> OutlierDetector:
         """Learn what is ordinary, and where odd begins.
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.decomposition import PCA
 
 from imatlas import devices
@@ -34,6 +34,7 @@ from imatlas.models.base import Estimator, estimator
 from imatlas.models.vision_tower import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
 from imatlas.nn.packed import packed, packs
+from imatlas.threads import sharing_cores
 
 CHUNK = 4
 """Images that go through the network at a time on a processor: larger chunks fall out of its cache and are slower."""
@@ -159,6 +160,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         "explained_variance_ratio_": Value(float, optional=True),
     }
 
+    @sharing_cores()
     def fit(self, images: Any, y: Any = None) -> PretrainedEncoder:
         """Record the kind of the images and load the weights.
 
@@ -179,6 +181,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self._fit(self._open(images))
         return self
 
+    @sharing_cores()
     def fit_transform(
         self,
         images: Any,
@@ -260,6 +263,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self.components_ = (pca.components_ * lengths[:, None]).astype(np.float32)
         self.explained_variance_ratio_ = float(pca.explained_variance_ratio_.sum())
 
+    @sharing_cores()
     def transform(
         self,
         images: Any,
@@ -312,6 +316,14 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             if images.n_lost == lost:  # what was seen in the pixels of a cache is not what the file holds
                 kept.add(eyes, [contents[row] for row in rows], part)
         return seen
+
+    def n_unseen(self, images: Images, kept: Kept) -> int:
+        """How many of these images such an encoder, which need not be fitted, finds nothing `kept` of."""
+        fresh = clone(self)
+        fresh._begin(images)
+        seen, records = np.empty((len(images), fresh._n_seen), np.float32), images.records
+        contents = [content_of(*of) for of in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
+        return int((~kept.find(fresh._fingerprint(images), contents, seen)).sum())
 
     def _look_at(self, images: Images, seen: np.ndarray, on_progress: Callable[[int, int], None] | None) -> None:
         """Fill `seen` (N, n_seen) with what the network sees in images."""

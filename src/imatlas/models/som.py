@@ -36,6 +36,7 @@ from imatlas.models.batch_map import (
 from imatlas.models.lattice import Lattice
 from imatlas.models.rows import Plane, Rows, principal_axes
 from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
+from imatlas.threads import sharing_cores
 
 N_COMPONENTS = 48
 """Principal components in which rows of many features are searched while the map learns. On Fashion-MNIST (784 pixels,
@@ -135,6 +136,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         "cells_": Array("int64", "n_samples", 2, low=-1, optional=True),
     }
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
         """Learn the map.
 
@@ -178,6 +180,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.cells_[self.cells_[:, 0] < 0] = -1
         return self
 
+    @sharing_cores()
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
         """Learn from more rows, a chunk at a time; nothing is learnt anew.
 

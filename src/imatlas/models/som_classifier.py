@@ -35,6 +35,7 @@ from imatlas.fitted import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State,
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
+from imatlas.threads import sharing_cores
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """What alpha is chosen from."""
@@ -114,6 +115,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
         "accuracy_error_": Value(float),
     }
 
+    @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> SOMClassifier:
         """Learn the map of all rows, and stretch the labels over it.
 

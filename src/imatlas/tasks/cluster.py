@@ -41,7 +41,9 @@ class Clusters:
     result: Result
 
 
-def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0) -> Clusters:
+def cluster(
+    embedding: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0, seconds: float | None = None
+) -> Clusters:
     """Group the rows of an embedding.
 
     Parameters
@@ -50,6 +52,8 @@ def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_stat
     n_clusters : int, optional
         By default the number that `propose_n_clusters` finds; at most n_samples.
     random_state : int
+    seconds : float, optional
+        Leave out of the search what does not fit in so much time, and say what.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_stat
         are `unsure`.
     """
     k = None if n_clusters is None else min(n_clusters, len(embedding))
-    model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding)
+    model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds)
     sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
     unsure = int((model.confidence_ < UNSURE).sum())
     sentences = [f"{model.n_clusters_} clusters of {sizes.min():,} to {sizes.max():,} images."]
@@ -81,6 +85,8 @@ def cluster(embedding: np.ndarray, *, n_clusters: int | None = None, random_stat
         protocol=f"{len(embedding):,} images, seed {random_state}; confidence is the share of an image's {N_VOTES} "
         "nearest ones that are in its cluster",
     )
+    if model.left_out_:
+        result.sentences.append(f"There was no time for {model.left_out_} (--budget gives more).")
     if model.proposal_:
         tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
         _tell_number(result, Proposal(model.n_clusters_, tried, found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from sklearn.base import clone
 
 from imatlas.images.dataset import Images
+from imatlas.kept import Kept
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.models.pretrained import PretrainedEncoder, fit_together
+from imatlas.models.pretrained import SIDE, PretrainedEncoder, fit_together
 
 EYES: dict[str, dict[str, Any]] = {
     "things": {"views": 3},
@@ -35,6 +37,15 @@ more clearly than fewer at 224."""
 
 LOOK_SECONDS = 0.007
 """What one look at an image of this size is taken to cost on one core, decoding and grouping included."""
+
+PROBED = 16
+"""Images by which is measured how long a look takes."""
+
+CERTAIN = 0.2
+"""Share of the time under which the stated cost of all looks needs no measurement."""
+
+SMALLER = (160, 112, 80)
+"""Heights and widths at which images are seen where there is no time for more."""
 
 LOOKS = ((2_000, 4), (4_000, 2))
 """Most images of a set, and how often each is then looked at: each look takes as long again."""
@@ -109,6 +120,61 @@ def choose_eyes(
     told = ", ".join(f"{other} {score:.3f}" for other, score in scores.items())
     why = f"eyes for {name}: {len(rows):,} images fall most clearly into groups by them (modularity: {told})"
     return ChosenEyes(clone(encoders[name]), name, scores, why)
+
+
+def kept_to(
+    encoder: PretrainedEncoder, images: Images, *, seconds: float, kept: Kept | None = None
+) -> tuple[PretrainedEncoder, str]:
+    """Eyes that look at all images within `seconds`: with fewer views than `encoder`, then at a smaller size.
+
+    How long a look takes is measured on a few images, where a stated cost leaves any doubt.
+
+    Parameters
+    ----------
+    encoder : PretrainedEncoder
+        Not fitted; EfficientNet-Lite0.
+    images : Images
+    seconds : float
+    kept : imatlas.kept.Kept, optional
+        What need not be looked at again.
+
+    Returns
+    -------
+    encoder : PretrainedEncoder
+    why : str
+        What was reduced, in words; "" where nothing was.
+    """
+    looks = n_looks({"": encoder.get_params()})
+    stated = LOOK_SECONDS * (SIDE / COMPARED_AT) ** 2
+    if len(images) * looks * stated <= CERTAIN * seconds:
+        return encoder, ""
+    n = len(images) if kept is None else encoder.n_unseen(images, kept)
+    a_look = seconds_a_look(images, encoder.device) if n else 0.0
+    if n * looks * a_look <= seconds:
+        return encoder, ""
+    tries = [{"views": views, "turned": encoder.turned} for views in range(encoder.views - 1, 0, -1)]
+    tries += [{"views": 1, "turned": False, "image_size": size} for size in (SIDE, *SMALLER)]
+    for change in tries:
+        fewer = n_looks({"": change})
+        size = change.get("image_size") or SIDE
+        if n * fewer * a_look * (size / SIDE) ** 2 <= seconds:
+            break
+    smaller = f", at {size} px instead of {SIDE}" if size < SIDE else ""
+    why = (
+        f"{fewer} of {looks} views of each image{smaller}, because one view takes {1000 * a_look:.0f} ms here now and "
+        f"{seconds:.0f} s are left for {n:,} images (--budget gives more)"
+    )
+    return clone(encoder).set_params(**change), why
+
+
+def seconds_a_look(images: Images, device: str = "auto") -> float:
+    """How long one look at one image takes now, decoding included, from a few of them."""
+    few = images[: min(PROBED, len(images))]
+    eyes = PretrainedEncoder(device=device).fit(few)
+    eyes.transform(few[:4])  # makes ready what the first call makes ready
+    began = time.perf_counter()
+    eyes.transform(few)
+    return (time.perf_counter() - began) / len(few)
 
 
 def n_looks(eyes: Mapping[str, Mapping[str, Any]]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from imatlas.models.network import ImageEstimator
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.nearest import as_tensor, nearest
 from imatlas.result import Result
+from imatlas.threads import sharing_cores
 
 MOST_TRAIN = 20_000
 """Training images that PCA and the copy audit look at: bounds time and memory."""
@@ -38,6 +40,12 @@ MOST_EMBEDDED = 4_000
 
 FEWEST_MADE, MOST_MADE = 200, 1000
 """New images that are judged: as many as are held out, within these."""
+
+FEWEST_IN_A_HURRY, LEAST_TRAIN = 64, 2000
+"""New images that are judged, and training images that are used, however little time there is."""
+
+PROBED = 16
+"""Images by which is measured how long one takes."""
 
 FEWEST_OVERLAP = 50
 """Held-out images below which precision, recall, density and coverage are mostly chance."""
@@ -69,6 +77,7 @@ def score(
     places: Places | None = None,
     sample: Callable[[int, int], np.ndarray] | None = None,
     random_state: int = 0,
+    seconds: float | None = None,
 ) -> Result:
     """Measure new images, and reconstruction where there is any, against images held out from learning.
 
@@ -88,6 +97,8 @@ def score(
     sample : callable, optional
         (n, random_state) to the images that are judged; `generator.sample` where it is not given.
     random_state : int
+    seconds : float, optional
+        Make and judge fewer new images, and use fewer training images, where all would take longer; the words say so.
 
     Returns
     -------
@@ -104,12 +115,16 @@ def score(
         that so few images do not allow is left out, and the words say so.
     """
     rng = np.random.default_rng(random_state)
-    n_train = len(train)
-    if n_train > MOST_TRAIN:
-        rows = np.sort(rng.choice(n_train, MOST_TRAIN, replace=False))
+    n_train, rebuilder = len(train), rebuilder_of(generator)
+    n_made = wanted = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
+    most_train = MOST_TRAIN
+    if seconds is not None:
+        n_made = min(n_made, max(FEWEST_IN_A_HURRY, _affordable(embed, held_out, seconds / 2)))
+        if rebuilder is not None:
+            most_train = max(LEAST_TRAIN, _affordable(rebuilder.transform, held_out, seconds / 8))
+    if n_train > most_train:
+        rows = np.sort(rng.choice(n_train, most_train, replace=False))
         train, places = train[rows], None if places is None else (places[0][rows], places[1])
-    rebuilder = rebuilder_of(generator)
-    n_made = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
     made = sample(n_made, random_state) if sample else generator.sample(n_made, random_state=random_state)
     known, unseen = (embed(train), embed(held_out)) if places is None else places
     new = embed(made)
@@ -126,6 +141,8 @@ def score(
         *_copying_in_words(metrics),
         *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
     ]
+    if n_made < wanted:
+        words.append(f"There was time to judge {n_made} new images, of {wanted} (--budget gives more).")
     return Result(
         name="quality",
         title="How good it is",
@@ -143,6 +160,7 @@ def score(
     )
 
 
+@sharing_cores()
 def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     """`score` of a fitted generator, on the images of its `fit` that it kept aside, seen by the pretrained eyes.
 
@@ -193,6 +211,15 @@ def rebuilder_of(generator: Any) -> Any:
     """The model that brings images to short vectors and back: the generator, what it stands on, or None."""
     model = getattr(generator, "autoencoder_", None) or generator
     return model if hasattr(model, "latent_dim") and hasattr(model, "inverse_transform") else None
+
+
+def _affordable(look: Callable[[np.ndarray], np.ndarray], images: np.ndarray, seconds: float) -> int:
+    """How many images a network sees in so much time, by the time that it takes for 16; its first call is not timed."""
+    few = images[np.arange(PROBED) % len(images)]
+    look(few[:1])
+    began = time.perf_counter()
+    look(few)
+    return int(seconds * PROBED / max(1e-9, time.perf_counter() - began))
 
 
 def _rebuilding(
