@@ -145,6 +145,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "references_": Array("float32", "n_references", "n_features_in_"),
         "reference_labels_": Array("int64", "n_references", low=0, below="n_clusters_"),
         "started_from_": Value(TEXT),
+        "left_out_": Value(TEXT),
         "proposal_": Value(dict[TEXT, list[FINITE]], optional=True),
     }
 
