@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imatlas.images.tensors import to_view
+from imatlas.images.pixels import eye_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
 from imatlas.models.outlier_detector import FEWEST
@@ -217,8 +217,8 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
-    reference = to_view(atlas.pixels(train), atlas.spec)
-    nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(made)), 1)[0].numpy()[:, 0]
+    reference, seen = (eye_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
+    nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(seen)), 1)[0].numpy()[:, 0]
     note = "Beside each is the training image that it is nearest to; a model that copies would show one picture twice."
     return Result(
         name="new",
@@ -227,12 +227,12 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
             f"{n} images that nobody took, from places on the map drawn as the images lie there (seed {random_state}).",
         ],
         panels=[
-            ImageGrid(images=list(made), size=112, alt=f"{n} new images made by the model."),
+            ImageGrid(images=list(seen), size=112, alt=f"{n} new images made by the model."),
             ImagePairs(
                 title="Are they copies?",
                 note=note,
                 names=("new", "nearest real"),
-                rows=[(made[i], reference[nearest[i]]) for i in range(min(8, n))],
+                rows=[(seen[i], reference[nearest[i]]) for i in range(min(8, n))],
                 alt="New images beside their nearest training images.",
             ),
         ],
@@ -247,7 +247,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
     generator = rebuilder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
-    rebuilt = to_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
+    rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
         name="rebuilt",
         title="What the model keeps",
@@ -255,7 +255,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
-                rows=list(zip(to_view(pixels, atlas.spec), rebuilt, strict=True)),
+                rows=list(zip(eye_view(pixels, atlas.spec), rebuilt, strict=True)),
                 alt="Held-out images beside their reconstructions.",
             )
         ],

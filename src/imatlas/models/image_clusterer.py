@@ -36,7 +36,7 @@ from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes, means_of
 from imatlas.models.lloyd import lloyd, moved_centers
-from imatlas.nearest import as_tensor, k_nearest, nearest_index
+from imatlas.nearest import all_alike, as_tensor, k_nearest, nearest_index
 
 MOST_ROWS = 4000
 """Rows that the number of clusters is read from, a random sample where there are more."""
@@ -57,6 +57,9 @@ FEWEST_TO_LAY_OUT = 100
 
 FEWEST_A_GROUP = 5
 """Mean size of groups below which their covariance says too little to refine them by."""
+
+FEWEST_TO_GROUP = 20
+"""Rows below which one group is proposed."""
 
 ROUNDS = 10
 """Most rounds of refinement. Labels of 70,000 clothes rest after 6."""
@@ -96,6 +99,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     confidence_ : ndarray (n_samples,) float32
         The share of the 15 nearest rows that are in the same cluster; see `confidence`.
     n_clusters_ : int
+        As many as were asked for or found, or as there are distinct rows where these are fewer.
     cluster_centers_ : ndarray (n_clusters, n_features) float32
         The mean of the rows of each cluster.
     medoids_ : ndarray (n_clusters,) int64
@@ -147,7 +151,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.proposal_: dict[str, list[Any]] | None = None
         if found:
             self.proposal_ = {"candidates": found.candidates, "modularities": found.modularities}
-        labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed)
+        if all_alike(X):
+            labels, self.axes_, self.started_from_ = _one_group(X)
+        else:
+            labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed)
+        found_labels, labels = np.unique(labels, return_inverse=True)
+        k = len(found_labels)  # fewer than asked for where fewer rows are distinct: no cluster is empty
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
         self.labels_, self.n_clusters_ = labels, k
         self.cluster_centers_ = means_of(X, labels, k)
@@ -252,7 +261,7 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
 
     At most 4,000 images are linked as `graph` does. Candidates are all numbers to 12, then steps of 1/8, up to n / 10
     and at most 100; the search ends early once the modularity is 5 % below its best at twice the best number. Some
-    structure is always assumed: 1 is proposed for fewer than 20 images only.
+    structure is always assumed: 1 is proposed for fewer than 20 images, and where all are alike.
 
     Parameters
     ----------
@@ -261,7 +270,7 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0) -> Propo
         Seed of the sample and of k-means.
     """
     n = len(embedding)
-    if n < 20:
+    if n < FEWEST_TO_GROUP or all_alike(embedding):
         return Proposal(1, [1], [0.0])
     if n > MOST_ROWS:
         rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_ROWS, replace=False))
@@ -308,6 +317,11 @@ def layout(X: np.ndarray, seed: int) -> np.ndarray:
             n_jobs=1,
         )
         return np.asarray(model.fit_transform(X), dtype=np.float32)
+
+
+def _one_group(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """What `_best_groups` gives where all rows are alike."""
+    return np.zeros(len(X), np.int64), np.eye(X.shape[1], dtype=np.float32), "random"
 
 
 def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.nearest import as_tensor, k_nearest
+from imatlas.nearest import all_alike, as_tensor, k_nearest
 
 MOST_ROWS = 10_000
 """Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""
@@ -82,7 +82,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:MOST_ROWS])
         self.references_ = X[rows]
         start = principal_plane(self.references_)
-        self.places_ = start if len(rows) < FEWEST_ROWS else self._umap(start, seed)
+        self.places_ = start if len(rows) < FEWEST_ROWS or all_alike(self.references_) else self._umap(start, seed)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -146,6 +146,8 @@ def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 def principal_plane(X: np.ndarray) -> np.ndarray:
     """Rows along their two leading principal components, the first of a deviation of 10 (n_rows, 2) float32."""
+    if all_alike(X):  # what tells them apart is rounding
+        return np.zeros((len(X), 2), np.float32)
     centered = X - X.mean(axis=0)
     covariance = (centered.T @ centered).astype(np.float64)
     axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]

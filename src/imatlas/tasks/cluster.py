@@ -143,19 +143,20 @@ def describe(
 def _tell_number(result: Result, proposal: Proposal) -> None:
     """Add to a result why there are so many clusters."""
     k, (low, high) = proposal.n_clusters, proposal.plausible
+    if len(proposal.candidates) < 2:
+        return
     near = "" if low == high else f" From {low} to {high} some would do as well, within 2 %."
     result.sentences.append(
         f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images are "
         f"cut off from their nearest neighbours, against what chance would cut (modularity).{near}"
     )
     result.metrics |= {"modularity": max(proposal.modularities), "plausible from": low, "plausible to": high}
-    if len(proposal.candidates) > 1:
-        result.panels.append(
-            Curve(
-                title="How many clusters",
-                series={"modularity": (proposal.candidates, proposal.modularities)},
-                x_label="number of clusters",
-                y_label="modularity",
-                alt=f"Modularity over the number of clusters; the highest is at {k}.",
-            )
+    result.panels.append(
+        Curve(
+            title="How many clusters",
+            series={"modularity": (proposal.candidates, proposal.modularities)},
+            x_label="number of clusters",
+            y_label="modularity",
+            alt=f"Modularity over the number of clusters; the highest is at {k}.",
         )
+    )
