@@ -76,11 +76,12 @@ def facts(atlas: Atlas) -> dict[str, str]:
     """The few numbers that stand at the top."""
     manifest, rows = atlas.manifest, atlas.rows
     map_ = atlas.model("map")
+    n_clusters, n_doubles = len(np.unique(rows["cluster"])), int(_doubles(atlas).sum())
     return {
         "images": f"{len(atlas):,}",
-        "clusters": f"{len(np.unique(rows['cluster'])):,}",
-        "cells on the map": f"{len(map_.codebook_):,}",
-        "duplicates": f"{_doubles(atlas).sum():,}",
+        "cluster" if n_clusters == 1 else "clusters": f"{n_clusters:,}",
+        "cell on the map" if len(map_.codebook_) == 1 else "cells on the map": f"{len(map_.codebook_):,}",
+        "duplicate" if n_doubles == 1 else "duplicates": f"{n_doubles:,}",
         "skipped": f"{manifest.stages['intake']['n_skipped']:,}",
         "time to learn": _minutes(sum(stage["seconds"] for stage in manifest.stages.values())),
     }
@@ -140,8 +141,8 @@ def the_map(atlas: Atlas) -> Result:
         title="The map",
         sentences=[
             "Every image has a place here, and images that look alike to the eyes of this atlas lie side by side.",
-            f"Each cell shows the image nearest to its centre; {sum(not c.count for c in cells):,} of "
-            f"{n_cells:,} cells are empty.",
+            "Each cell shows the image nearest to its centre"
+            + _empty_in_words(sum(not c.count for c in cells), n_cells),
             *numbers.get("sentences", []),
         ],
         metrics=numbers.get("metrics", {}),
@@ -171,7 +172,7 @@ def clusters(atlas: Atlas) -> Result:
         sure = f", {rows['confidence'][members].mean():.0%} sure" if "confidence" in rows else ""
         panels.append(
             ImageGrid(
-                title=f"Cluster {label}: {count:,} images{sure}",
+                title=f"Cluster {label}: {count:,} image{'' if count == 1 else 's'}{sure}",
                 images=_small(atlas, typical),
                 alt=f"The {len(typical)} most typical images of cluster {label}.",
             )
@@ -353,6 +354,8 @@ def learning_curves(atlas: Atlas) -> Result | None:
     if not series:
         return None
     sentence = f"After {model.n_steps_:,} steps the loss on held-out images is {model.verdict_}."
+    if not atlas.rows["held_out"].any():
+        sentence = f"{model.n_steps_:,} steps, with no image held out to say whether more would help."
     if model.verdict_ == "still improving":
         sentence += " A larger --budget would help."
     return Result(
@@ -407,6 +410,12 @@ def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]
 
 def _doubles(atlas: Atlas) -> np.ndarray:
     return np.array([value is not None for value in atlas.rows["duplicate_of"]], dtype=bool)
+
+
+def _empty_in_words(n_empty: int, n_cells: int) -> str:
+    if not n_empty:
+        return "."
+    return f"; {n_empty:,} of {n_cells:,} cells {'is' if n_empty == 1 else 'are'} empty."
 
 
 def _by_distance(embedding: np.ndarray, members: np.ndarray, center: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,6 +78,7 @@ def write_table(rows: Any, path: Path) -> None:
 
     from imatlas.disk import write_file
     from imatlas.errors import InputError
+    from imatlas.result import plain
 
     buffer = io.BytesIO()
     ending = path.suffix.lower()
@@ -85,7 +87,7 @@ def write_table(rows: Any, path: Path) -> None:
     elif ending == ".parquet":
         parquet.write_table(rows, buffer)
     elif ending == ".json":
-        buffer.write(json.dumps(rows.to_pylist(), indent=1).encode())
+        buffer.write(json.dumps(plain(rows.to_pylist()), indent=1, allow_nan=False).encode())
     else:
         raise InputError(f"A table can be a .csv, .parquet or .json file. Got '{path.name}'; change its ending.")
     write_file(path, buffer.getvalue())
@@ -130,13 +132,17 @@ def _show_rows(console: Any, title: str, columns: Any, rows: Any, most: int = 20
 
 
 def as_text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    from imatlas.result import plain
+
+    print(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def say_next(json_: bool, *commands: str) -> None:

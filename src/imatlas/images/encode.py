@@ -138,7 +138,7 @@ def encode_thumbnail(pixels: np.ndarray, *, stack: bool = False) -> bytes:
 
 
 def stack_of(data: bytes) -> bytes | None:
-    """All channels of a stack of measurements that a thumbnail holds, as the bytes of a TIFF; None where it has none."""
+    """All channels of a stack that a thumbnail holds, as the bytes of a TIFF; None where it holds none."""
     if not data.startswith(b"\x89PNG") or _STACK not in data:
         return None
     with Image.open(BytesIO(data), formats=("PNG",)) as image:
