@@ -13,6 +13,7 @@ import numpy as np
 from imatlas.images.pixels import eye_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
+from imatlas.models.layout import FEWEST_ROWS
 from imatlas.models.outlier_detector import FEWEST
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.result import (
@@ -191,14 +192,19 @@ def layout(atlas: Atlas) -> Result | None:
     if "umap_x" not in atlas.images_table.columns:  # an atlas of an older imatlas
         return None
     x, y = atlas.layout.T
-    n = len(atlas.model("layout").references_)
+    model = atlas.model("layout")
+    n = len(model.references_)
+    how = (
+        "images that look alike lie together (UMAP). How far two islands lie apart says little."
+        if n >= FEWEST_ROWS
+        else "they lie along the two directions in which they differ most."
+    )
     others = f" {n:,} of them were laid out, each of the others lies where its neighbours do." if n < len(x) else ""
     return Result(
         name="layout",
         title="Side by side",
         sentences=[
-            "Every image is a dot, in the colour of its cluster; images that look alike lie together (UMAP)."
-            f"{others} How far two islands lie apart says little.",
+            f"Every image is a dot, in the colour of its cluster; {how}{others}",
         ],
         panels=[
             Scatter(

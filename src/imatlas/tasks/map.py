@@ -9,6 +9,7 @@ import numpy as np
 from imatlas.metrics.topology import hit_entropy, quantization_error, topographic_error
 from imatlas.models.kmeans import KMeans
 from imatlas.models.som import SOM
+from imatlas.nearest import all_alike
 from imatlas.result import Result
 
 BASELINE_ITERATIONS = 25
@@ -58,7 +59,8 @@ def fit_map(
     """
     known = som is not None
     if som is None:
-        som = SOM(random_state=random_state).fit(embedding)
+        side = 1 if all_alike(embedding) else None
+        som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding)
     measured = embedding if held_out is None or not len(held_out) else held_out
     n_cells = len(som.codebook_)
     error = quantization_error(measured, som.codebook_)
@@ -75,7 +77,7 @@ def fit_map(
     protocol = f"errors on {len(measured):,} " + (
         "of the images that the map learnt from" if measured is embedding else "images that the map did not learn from"
     )
-    sentences = [_order_in_words(som, torn)]
+    sentences = [_order_in_words(som, torn, all_alike(embedding))]
     if len(embedding) >= n_cells > 1 and not known:
         beside, n_beside = _kmeans_error(embedding, measured, n_cells, random_state)
         ratio = error / beside if beside > 0 else 1.0
@@ -88,11 +90,11 @@ def fit_map(
     return FittedMap(som, result)
 
 
-def _order_in_words(som: SOM, torn: float) -> str:
+def _order_in_words(som: SOM, torn: float, alike: bool) -> str:
     """The size of a map, and how often the two best cells touch where there is a choice of them."""
     rows, cols = som.rows_, som.cols_
     if rows * cols == 1:
-        return "The map is one cell: there are too few images for more."
+        return f"The map is one cell: {'all images are alike' if alike else 'there are too few images for more'}."
     size = f"{rows} row{'' if rows == 1 else 's'} of {cols} {som.topology} cell{'' if cols == 1 else 's'}"
     if rows * cols <= 4:  # nearly all cells touch
         return f"The map has {size}."
