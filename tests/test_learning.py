@@ -299,8 +299,8 @@ def test_eyes_that_learn_here_and_a_generator_beside_them(photos, tmp_path):
 def test_wrong_calls_say_what_to_do(photos, tmp_path):
     with pytest.raises(SourceError):
         ia.learn(tmp_path / "nothing", tmp_path / "a.atlas", progress=False)
-    few = write_patches(tmp_path / "few", 3)
-    with pytest.raises(InputError, match=r"at least 8 usable images\. Got 3"):
+    few = write_patches(tmp_path / "few", 1)
+    with pytest.raises(InputError, match=r"at least 2 usable images\. Got 1"):
         ia.learn(few, tmp_path / "b.atlas", progress=False)
     with pytest.raises(ParameterError, match="'encoder' of learn must be one of"):
         ia.learn(photos, tmp_path / "c.atlas", encoder="nosuch")

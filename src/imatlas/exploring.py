@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.images.dataset import Images
+from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
-from imatlas.images.tensors import to_view
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.opened import OpenedAtlas
@@ -233,7 +233,7 @@ class Exploring(OpenedAtlas):
             near = ordinary_near(found, self.embedding, self._place_of(image)[0], but=self._own(image))
             seen = np.concatenate([self._pixels_of([image], spec), self.pixels(near, spec)])
             heat = heat_map(encoder, seen[0], seen[1:], self.embed)
-            shown = to_view(seen[: len(COMPARED) - 1], spec)
+            shown = rgb_view(seen[: len(COMPARED) - 1], spec)
             rows.append([shown[0], overlaid(shown[0], heat), *shown[1:]])
         captions = [str(image) if isinstance(image, str | Path) else "" for image in images]
         return ImagePairs(

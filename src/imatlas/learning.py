@@ -69,7 +69,7 @@ def learn(
     Parameters
     ----------
     images : Images, or anything that `Images` takes
-        At least 8 usable ones.
+        At least 2 usable ones; from 8 on some are held out, so that the generator can be measured.
     path : path
         The atlas folder. An unfinished atlas of the same source and settings is continued, a finished one updated.
     budget : str or float, optional

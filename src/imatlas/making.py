@@ -12,7 +12,7 @@ from imatlas.errors import InputError
 from imatlas.images.tensors import to_view
 from imatlas.opened import OpenedAtlas
 from imatlas.result import Result
-from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, rebuilder_of
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, eyes_in_words, rebuilder_of
 from imatlas.tasks.score import score as score_generator
 from imatlas.tasks.steer import Cell, Places, need_steered, sample_places
 
@@ -147,6 +147,8 @@ class Making(OpenedAtlas):
         Works from the thumbnails, so it also works on an atlas that was moved away from its images.
         """
         train, held_out = (np.flatnonzero(self.rows["held_out"] == side) for side in (False, True))
+        if not len(held_out):
+            return NOT_MEASURED
         if len(train) > MOST_TRAIN:
             train = np.sort(np.random.default_rng(random_state).choice(train, MOST_TRAIN, replace=False))
         return score_generator(

@@ -282,7 +282,7 @@ class _Intake(_Stage):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     n_images: _Count
     n_skipped: _Count
-    held_out: Annotated[float, Field(gt=0, le=1)]
+    held_out: Annotated[float, Field(ge=0, le=1)]
     encoder: Literal["pretrained", "self-supervised", "own"]
     budget: Annotated[float, Field(gt=0, le=1e9)]
 

@@ -25,9 +25,20 @@ MEMORY = 32 * 2**20
 CACHE = 4 * 2**20
 """Bytes of scores and rows that a chunk of the search fills at most: what stays in a core's own cache."""
 
+ROUNDING = 1e-6
+"""Differences, as a share of the largest value, that are no more than float32 makes of equal things."""
+
 _GROUP = 32  # centers come in multiples of this, so that the smallest score is found by groups
 _PAD = 64  # rows of a product come in multiples of this, so that a batch of one takes the same path as a batch of many
 _SPARE = 4  # candidates beyond k whose distances are computed exactly before the k nearest are chosen
+
+
+def all_alike(X: np.ndarray) -> bool:
+    """Whether rows (n_samples, n_features) are one and the same but for rounding."""
+    if not X.size:
+        return True
+    low, high = X.min(axis=0), X.max(axis=0)
+    return bool((high - low <= ROUNDING * np.maximum(np.abs(low), np.abs(high)).max()).all())
 
 
 def as_tensor(array: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:

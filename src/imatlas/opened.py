@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
 from imatlas.images.names import keys_of
+from imatlas.images.pixels import alike, kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
@@ -215,6 +216,12 @@ class OpenedAtlas:
         model = self.model("encoder")
         if isinstance(model, ImageEstimator):  # what learnt here sees one size, depth and number of channels only
             images = load_pixels(images, spec=model.spec_)[0]
+        elif not isinstance(images, Images):
+            has_pixels = isinstance(images, np.ndarray) or hasattr(images, "detach")
+            images = Images(images, image_size=None if has_pixels else model.source_side)
+        if isinstance(images, Images) and not alike(kind_of(images.spec), kind_of(model.spec_)):
+            side = model.source_side
+            images = load_pixels(images, spec=replace(model.spec_, height=side, width=side))[0]
         return np.asarray(model.transform(images), dtype=np.float32)
 
     def _place_of(self, image: Any) -> np.ndarray:

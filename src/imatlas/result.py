@@ -6,6 +6,7 @@ that knows these eight can show every task there will ever be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -139,20 +140,20 @@ class Result:
             "name": self.name,
             "title": self.title,
             "sentences": self.sentences,
-            "metrics": {k: _plain(v) for k, v in self.metrics.items()},
+            "metrics": {k: plain(v) for k, v in self.metrics.items()},
             "protocol": self.protocol,
-            **{k: _plain(v) for k, v in self.data.items()},
+            **{k: plain(v) for k, v in self.data.items()},
         }
 
 
-def _plain(value: Any) -> Any:
-    """NumPy values as Python ones, so that `json.dumps` takes them."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
+def plain(value: Any) -> Any:
+    """NumPy values as Python ones, and numbers that are not finite as None: what standard JSON holds."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

@@ -31,6 +31,7 @@ from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import FEWEST_ROWS, MOST_ROWS, Layout
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
+from imatlas.nearest import all_alike
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.tasks.cluster import cluster
@@ -39,16 +40,19 @@ from imatlas.tasks.embed import eyes_for, kept_to
 from imatlas.tasks.flags import Flags, quality_flags
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
-from imatlas.tasks.score import MOST_TRAIN, eyes_in_words, score
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, eyes_in_words, score
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.tasks.steer import Places, sample_places
 from imatlas.threads import slowdown
 
-FEWEST = 8
+FEWEST = 2
 """Images below which there is nothing to learn a map from."""
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 """The share of images that no model learns from, and the number that is enough to measure with."""
+
+FEWEST_TO_HOLD_OUT = 8
+"""Images below which all are learnt from: one held-out image of so few would cost much and measure nothing."""
 
 CHOOSING = 0.1
 """The share of the budget that a comparison of pretrained eyes may take."""
@@ -163,6 +167,11 @@ class Job:
         """Rows of the images that are kept for measuring."""
         return np.flatnonzero(self._held_out)
 
+    @property
+    def validation(self) -> Images | None:
+        """The held-out images, where there are any."""
+        return self.images[self.held_out] if len(self.held_out) else None
+
     @cached_property
     def _held_out(self) -> np.ndarray:
         return self.table.read(["held_out"])["held_out"].to_numpy()
@@ -220,13 +229,14 @@ def intake(job: Job) -> dict[str, Any]:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in images.skipped[:3])
         raise InputError(
             f"Learning needs at least {FEWEST} usable images. Got {n}{' (' + reasons + ')' if reasons else ''}; "
-            "see 'imatlas check'."
+            "'imatlas check' and 'imatlas duplicates' work with any number."
         )
     before = manifest.stages.get("intake", {})
     if "embedding" in (job.table.columns if manifest.table else ()):
         job.previous = _previous(job.table)
     double = duplicate_of(images)
-    share = before.get("held_out") or min(HELD_OUT, MOST_HELD_OUT / n)
+    usual_share = min(HELD_OUT, MOST_HELD_OUT / n) if n >= FEWEST_TO_HOLD_OUT else 0.0
+    share = before.get("held_out", usual_share)
     held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
     manifest.spec = images.spec.to_json()
     manifest.table = {"name": manifest.table.get("name") or manifest.new_table(job.folder)}
@@ -245,9 +255,10 @@ def intake(job: Job) -> dict[str, Any]:
     kind, why = choose_encoder(images, job.settings.encoder)
     kind = before.get("encoder", kind)
     budget = job.settings.budget or default_budget(n)
+    kept_back = f"{held_out.sum():,} held out" if held_out.any() else "too few to hold any out"
     said = (
         f"{n:,} images, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, {len(flags.rows):,} flagged, "
-        f"{held_out.sum():,} held out"
+        f"{kept_back}"
     )
     return {
         "n_images": n,
@@ -342,9 +353,13 @@ def layout(job: Job) -> dict[str, Any]:
     job.save_columns(umap_x=x, umap_y=y)
     n = len(model.references_)
     said = "kept from before" if known else f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"
-    if not known and (n < min(len(job.train), MOST_ROWS) or (n >= FEWEST_ROWS and not model.by_umap_)):
+    if not known and (
+        n < min(len(job.train), MOST_ROWS)
+        or (n >= FEWEST_ROWS and not model.by_umap_ and not all_alike(model.references_))
+    ):
         said += ", because there is no time for more (--budget gives more)"
-    return {"said": f"{said}; all others are placed by their neighbours among {n:,}"}
+    others = f"; all others are placed by their neighbours among {n:,}" if n < len(embedding) else ""
+    return {"said": f"{said}{others}"}
 
 
 def generator(job: Job) -> dict[str, Any]:
@@ -352,7 +367,8 @@ def generator(job: Job) -> dict[str, Any]:
     if "generator" not in job.manifest.models:
         job.save_model("generator", _learn_generator(job, job.allowance("generator")))
     model = job.model("generator")
-    return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps, held-out loss {model.verdict_}"}
+    verdict = f", held-out loss {model.verdict_}" if len(job.held_out) else ""
+    return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps{verdict}"}
 
 
 def report(job: Job) -> dict[str, Any]:
@@ -363,17 +379,21 @@ def report(job: Job) -> dict[str, Any]:
         train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
     eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
     model, places = job.model("generator"), job.places
-    result = score(
-        model,
-        np.asarray(job.images.pixels[train]),
-        np.asarray(job.images.pixels[job.held_out]),
-        spec=job.images.spec,
-        embed=eyes.transform,
-        eyes=eyes_in_words(eyes),
-        places=(embedding[train], embedding[job.held_out]),
-        sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
-        random_state=seed,
-        seconds=JUDGING * job.allowance("report"),
+    result = (
+        NOT_MEASURED
+        if not len(job.held_out)
+        else score(
+            model,
+            np.asarray(job.images.pixels[train]),
+            np.asarray(job.images.pixels[job.held_out]),
+            spec=job.images.spec,
+            embed=eyes.transform,
+            eyes=eyes_in_words(eyes),
+            places=(embedding[train], embedding[job.held_out]),
+            sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
+            random_state=seed,
+            seconds=JUDGING * job.allowance("report"),
+        )
     )
     job.manifest.metrics["quality"] = _numbers(result)
     job.commit()  # the report reads what counts
@@ -426,8 +446,11 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
     """Which images no model may learn from: decided by content, so that it holds when the folder grows.
 
     An image is held out where a hash of its content and the seed falls into the lowest `share` of all hashes. Doubles
-    go where the image goes that they double, so that no held-out picture is also learnt from.
+    go where the image goes that they double, so that no held-out picture is also learnt from; but where all images
+    are one picture, one copy of it is held out. A share of 0 holds none out.
     """
+    if share <= 0:
+        return np.zeros(len(hashes), dtype=bool)
     root = [hashes[d] if d >= 0 else h for h, d in zip(hashes, double.tolist(), strict=True)]
     draws = [hashlib.sha256(f"{random_state}:{h}".encode()).digest()[:8] for h in root]
     held_out = np.array([int.from_bytes(d, "big") < share * 2**64 for d in draws], dtype=bool)
@@ -454,7 +477,8 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
     learnt = model.fit_transform(train, kept=job.kept)
     vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)
     vectors[job.train] = learnt
-    vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
+    if len(job.held_out):
+        vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
     return model, vectors, {"eyes": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
 
 
@@ -469,8 +493,8 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
         .fit(
             job.images[job.train],
             told[job.train],
-            validation=job.images[job.held_out],
-            validation_y=told[job.held_out],
+            validation=job.validation,
+            validation_y=told[job.held_out] if len(job.held_out) else None,
             checkpoint=job.folder / "cache" / "checkpoint-generator",
             callback=job.emit,
         )
@@ -497,7 +521,7 @@ def _learn_own(job: Job, seconds: float) -> Autoencoder | SelfSupervisedEncoder:
         model = SelfSupervisedEncoder(random_state=settings.random_state, device=settings.device, progress=job.progress)
     model.set_params(budget=round(seconds, 1)).fit(
         job.images[job.train],
-        validation=job.images[job.held_out],
+        validation=job.validation,
         checkpoint=job.folder / "cache" / "checkpoint",
         callback=job.emit,
     )

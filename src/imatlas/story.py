@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.csv_files import read_csv
-from imatlas.images.tensors import to_view
+from imatlas.images.pixels import eye_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
+from imatlas.models.layout import FEWEST_ROWS
 from imatlas.models.outlier_detector import FEWEST
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.result import (
@@ -77,11 +78,12 @@ def facts(atlas: Atlas) -> dict[str, str]:
     """The few numbers that stand at the top."""
     manifest, rows = atlas.manifest, atlas.rows
     map_ = atlas.model("map")
+    n_clusters, n_doubles = len(np.unique(rows["cluster"])), int(_doubles(atlas).sum())
     return {
         "images": f"{len(atlas):,}",
-        "clusters": f"{len(np.unique(rows['cluster'])):,}",
-        "cells on the map": f"{len(map_.codebook_):,}",
-        "duplicates": f"{_doubles(atlas).sum():,}",
+        "cluster" if n_clusters == 1 else "clusters": f"{n_clusters:,}",
+        "cell on the map" if len(map_.codebook_) == 1 else "cells on the map": f"{len(map_.codebook_):,}",
+        "duplicate" if n_doubles == 1 else "duplicates": f"{n_doubles:,}",
         "skipped": f"{manifest.stages['intake']['n_skipped']:,}",
         "time to learn": _minutes(sum(stage["seconds"] for stage in manifest.stages.values())),
     }
@@ -141,8 +143,8 @@ def the_map(atlas: Atlas) -> Result:
         title="The map",
         sentences=[
             "Every image has a place here, and images that look alike to the eyes of this atlas lie side by side.",
-            f"Each cell shows the image nearest to its centre; {sum(not c.count for c in cells):,} of "
-            f"{n_cells:,} cells are empty.",
+            "Each cell shows the image nearest to its centre"
+            + _empty_in_words(sum(not c.count for c in cells), n_cells),
             *numbers.get("sentences", []),
         ],
         metrics=numbers.get("metrics", {}),
@@ -172,7 +174,7 @@ def clusters(atlas: Atlas) -> Result:
         sure = f", {rows['confidence'][members].mean():.0%} sure" if "confidence" in rows else ""
         panels.append(
             ImageGrid(
-                title=f"Cluster {label}: {count:,} images{sure}",
+                title=f"Cluster {label}: {count:,} image{'' if count == 1 else 's'}{sure}",
                 images=_small(atlas, typical),
                 alt=f"The {len(typical)} most typical images of cluster {label}.",
             )
@@ -191,14 +193,19 @@ def layout(atlas: Atlas) -> Result | None:
     if "umap_x" not in atlas.images_table.columns:  # an atlas of an older imatlas
         return None
     x, y = atlas.layout.T
-    n = len(atlas.model("layout").references_)
+    model = atlas.model("layout")
+    n = len(model.references_)
+    how = (
+        "images that look alike lie together (UMAP). How far two islands lie apart says little."
+        if n >= FEWEST_ROWS
+        else "they lie along the two directions in which they differ most."
+    )
     others = f" {n:,} of them were laid out, each of the others lies where its neighbours do." if n < len(x) else ""
     return Result(
         name="layout",
         title="Side by side",
         sentences=[
-            "Every image is a dot, in the colour of its cluster; images that look alike lie together (UMAP)."
-            f"{others} How far two islands lie apart says little.",
+            f"Every image is a dot, in the colour of its cluster; {how}{others}",
         ],
         panels=[
             Scatter(
@@ -218,8 +225,8 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
-    reference = to_view(atlas.pixels(train), atlas.spec)
-    nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(made)), 1)[0].numpy()[:, 0]
+    reference, seen = (eye_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
+    nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(seen)), 1)[0].numpy()[:, 0]
     note = "Beside each is the training image that it is nearest to; a model that copies would show one picture twice."
     return Result(
         name="new",
@@ -228,12 +235,12 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
             f"{n} images that nobody took, from places on the map drawn as the images lie there (seed {random_state}).",
         ],
         panels=[
-            ImageGrid(images=list(made), size=112, alt=f"{n} new images made by the model."),
+            ImageGrid(images=list(seen), size=112, alt=f"{n} new images made by the model."),
             ImagePairs(
                 title="Are they copies?",
                 note=note,
                 names=("new", "nearest real"),
-                rows=[(made[i], reference[nearest[i]]) for i in range(min(8, n))],
+                rows=[(seen[i], reference[nearest[i]]) for i in range(min(8, n))],
                 alt="New images beside their nearest training images.",
             ),
         ],
@@ -248,7 +255,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
     generator = rebuilder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
-    rebuilt = to_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
+    rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
         name="rebuilt",
         title="What the model keeps",
@@ -256,7 +263,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
-                rows=list(zip(to_view(pixels, atlas.spec), rebuilt, strict=True)),
+                rows=list(zip(eye_view(pixels, atlas.spec), rebuilt, strict=True)),
                 alt="Held-out images beside their reconstructions.",
             )
         ],
@@ -355,6 +362,8 @@ def learning_curves(atlas: Atlas) -> Result | None:
     if not series:
         return None
     sentence = f"After {model.n_steps_:,} steps the loss on held-out images is {model.verdict_}."
+    if not atlas.rows["held_out"].any():
+        sentence = f"{model.n_steps_:,} steps, with no image held out to say whether more would help."
     if model.verdict_ == "still improving":
         sentence += " A larger --budget would help."
     return Result(
@@ -409,6 +418,12 @@ def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]
 
 def _doubles(atlas: Atlas) -> np.ndarray:
     return np.array([value is not None for value in atlas.rows["duplicate_of"]], dtype=bool)
+
+
+def _empty_in_words(n_empty: int, n_cells: int) -> str:
+    if not n_empty:
+        return "."
+    return f"; {n_empty:,} of {n_cells:,} cells {'is' if n_empty == 1 else 'are'} empty."
 
 
 def _by_distance(embedding: np.ndarray, members: np.ndarray, center: np.ndarray) -> np.ndarray:

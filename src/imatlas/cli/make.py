@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +58,7 @@ def sample(
         "weights": _numbers(weights) if weights else None,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
-    images = opened.sample(n, strength=strength, random_state=seed, **asked)
+    images = _shown(opened, opened.sample(n, strength=strength, random_state=seed, **asked))
     recipe = {"atlas": atlas.name, "n": n, "seed": seed, "imatlas": __version__, **asked}
     recipe |= {"strength": strength} if like else {}
     written = write_samples(images, output, recipe=recipe, overwrite=overwrite)
@@ -90,7 +91,8 @@ def morph(
     check_film_ending(output)
     refuse_existing(output, overwrite)
     pairs = [_pair(text) for text in cells or []]
-    made = open_atlas(atlas).morph(*(images or []), cells=pairs, frames=frames, random_state=seed)
+    opened = open_atlas(atlas)
+    made = _shown(opened, opened.morph(*(images or []), cells=pairs, frames=frames, random_state=seed))
     recipe = {"atlas": atlas.name, "images": images or [], "cells": pairs, "frames": frames, "seed": seed}
     write_film(output, made, fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
     if json_:
@@ -113,7 +115,8 @@ def sliders(
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(output, overwrite)
-    made = open_atlas(atlas).sliders(like, directions=directions, steps=steps)
+    opened = open_atlas(atlas)
+    made = _shown(opened, opened.sliders(like, directions=directions, steps=steps))
     recipe = {"atlas": atlas.name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
     write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps, overwrite=overwrite)
     if json_:
@@ -146,6 +149,17 @@ def score(
         raise InputError(f"'{folder}' is a model; name the images that it was fitted on with --images.")
     pictures = open_images(images, image_size=None, progress=not json_)
     tell(score_model(opened, pictures, random_state=seed), json_)
+
+
+def _shown(opened: Any, made: Any) -> Any:
+    """New images as picture files hold them: of many channels the first three, which is said."""
+    from imatlas.images.pixels import eye_view
+
+    shown = eye_view(made, opened.spec)
+    if shown.shape[-1] < made.shape[-1]:
+        first = "the first" if shown.shape[-1] == 1 else "the first three"
+        print(f"Shown: {first} of {made.shape[-1]} channels; Python's atlas.sample gives all.", file=sys.stderr)
+    return shown
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -425,7 +425,8 @@ class _Writer:
         self._write_pixels(target, kept)
         pixels = np.load(self._folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         low, high = value_range(pixels)
-        spec = ImageSpec(self._plan.height, self._plan.width, target.channels, target.dtype, low, high)
+        size = self._plan.height, self._plan.width
+        spec = ImageSpec(*size, target.channels, target.dtype, low, high, target.alpha)
         ends = np.array(self._ends, np.int64)
         if self._unfinished_thumbnails or not kept.all():
             ends = self._finish_thumbnails(spec, kept)
@@ -488,7 +489,7 @@ class _Writer:
                     file.seek(start)
                     deep = np.load(file, allow_pickle=False)
                     own = spec if spec.dtype == deep.dtype.name else _spec_of(deep, spec)
-                    content = encode_thumbnail(to_view(deep, own))
+                    content = encode_thumbnail(to_view(deep, own), stack=not self._kinds[row].is_picture)
                 out.write(content)
                 out_ends.append(out.tell())
         os.replace(new, path)

@@ -432,8 +432,10 @@ class _Thumbnails(Sequence[bytes]):
         opened = images._all
         if opened.cache is not None and images.thumbnail_size:
             return opened.cache.thumbnail(row)
-        picture = decode.picture_from(to_view(opened.pixels[row], opened.spec), images.background)
-        return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96))
+        view, stack = to_view(opened.pixels[row], opened.spec), not kind_of(opened.spec).is_picture
+        # A stack of four 8-bit channels is no RGBA: it is shrunk channel by channel, as an array.
+        picture = decode.Picture(view, "array", "") if stack else decode.picture_from(view, images.background)
+        return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96), stack=stack)
 
 
 def load_pixels(
@@ -464,10 +466,7 @@ def load_pixels(
         images = images.at_size(image_size)
     pixels, own = images.pixels, images.spec
     if spec is not None:
-        try:
-            pixels = conformed(pixels, own, spec, images.background)
-        except ValueError as error:
-            raise InputError(f"These images do not fit the model: {error}; give images like those it learnt.") from None
+        pixels = conformed(pixels, own, spec, images.background)
         own = spec
     if mask is not None:
         mask = np.asarray(mask)

@@ -25,9 +25,17 @@ SUFFIXES: dict[str, Format] = {
 }
 """The format that the ending of a name says."""
 
+_STACK = b"imSk"
+"""A PNG chunk that other programs pass over (ancillary, private, safe to copy), with all channels of a stack."""
+
 
 def encode(
-    pixels: np.ndarray, format: Format = "png", *, quality: int = 90, text: Mapping[str, str] | None = None
+    pixels: np.ndarray,
+    format: Format = "png",
+    *,
+    quality: int = 90,
+    text: Mapping[str, str] | None = None,
+    chunks: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """One picture as the bytes of a file.
 
@@ -42,6 +50,8 @@ def encode(
         For JPEG and WebP, 1 to 100.
     text : mapping of str to str, optional
         Words that travel inside a PNG, such as the recipe of a made image.
+    chunks : mapping of bytes to bytes, optional
+        Further chunks of a PNG, before its pixels.
 
     Raises
     ------
@@ -72,6 +82,8 @@ def encode(
         words = PngInfo()
         for name, value in (text or {}).items():
             words.add_itxt(name, value)
+        for chunk, content in (chunks or {}).items():
+            words.add(chunk, content)
         image.save(out, "PNG", pnginfo=words)
     return out.getvalue()
 
@@ -111,13 +123,24 @@ def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) ->
     return path
 
 
-def encode_thumbnail(pixels: np.ndarray) -> bytes:
+def encode_thumbnail(pixels: np.ndarray, *, stack: bool = False) -> bytes:
     """A small picture (h, w, C) uint8 as bytes: JPEG for photographs, PNG where it is tiny or has opacity.
 
-    Of other channel counts than 1 to 4 the first three are shown, or the first.
+    A `stack` of measurements is a PNG that shows the first three channels, or the first of two, and holds all of them
+    in a chunk of its own, which `stack_of` finds.
     """
-    if pixels.shape[2] > 4:
-        pixels = pixels[..., :3]
+    if stack:
+        shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+        return encode(shown, "png", chunks={_STACK: _encode_tiff(pixels)})
     if pixels.shape[2] in (2, 4) or max(pixels.shape[:2]) <= 48:
         return encode(pixels, "png")
     return encode(pixels, "jpeg", quality=85)
+
+
+def stack_of(data: bytes) -> bytes | None:
+    """All channels of a stack that a thumbnail holds, as the bytes of a TIFF; None where it holds none."""
+    if not data.startswith(b"\x89PNG") or _STACK not in data:
+        return None
+    with Image.open(BytesIO(data), formats=("PNG",)) as image:
+        found = dict(getattr(image, "private_chunks", ()))
+    return found.get(_STACK)

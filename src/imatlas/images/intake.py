@@ -150,7 +150,8 @@ def _rows(pictures: Iterable[decode.Picture], item: int, key: str, digest: str, 
             row.amplitudes = hashing.amplitudes(picture.grey())
             if plan.thumbnail_size:
                 small = picture.thumbnail(plan.thumbnail_size)
-                row.thumbnail = encode_thumbnail(small) if small.dtype == np.uint8 else small
+                stack = not picture.kind.is_picture
+                row.thumbnail = encode_thumbnail(small, stack=stack) if small.dtype == np.uint8 else small
             rows.append(row)
     except DecodeError as error:
         if not rows:

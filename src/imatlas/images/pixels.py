@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imatlas.errors import InputError
 from imatlas.images.spec import DTypeName, ImageSpec
 
 RGB = tuple[int, int, int]
@@ -190,40 +191,104 @@ def kind_of(spec: ImageSpec) -> Kind:
     return Kind(spec.channels, spec.has_alpha, spec.dtype)
 
 
-def conformed(pixels: np.ndarray, spec: ImageSpec, to: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
+def conformed(
+    pixels: np.ndarray,
+    spec: ImageSpec,
+    to: ImageSpec,
+    background: RGB = (255, 255, 255),
+    *,
+    kind: Kind | None = None,
+) -> np.ndarray:
     """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
 
     Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
     model has learnt from. Where they differ, black and white of the one become black and white of the other.
 
+    ========  ============  ==================  =========  ==================  =========
+    from, to  1             2                   3          4                   n
+    ========  ============  ==================  =========  ==================  =========
+    1         as it is      opaque              repeated   repeated, opaque    refused
+    2         composited    as they are         composited repeated            refused
+    3         luma          luma, opaque        as it is   opaque              refused
+    4         composited    luma                composited as they are         refused
+    n         refused       refused             refused    refused             the same n
+    ========  ============  ==================  =========  ==================  =========
+
+    The last of 2 or 4 channels counts as opacity here, unless both sets have as many.
+
+    Parameters
+    ----------
+    pixels, spec
+        The pictures, and their set.
+    to : ImageSpec
+        The set whose kind is wanted.
+    background : (int, int, int)
+        What opacity is composited on.
+    kind : Kind, optional
+        Of the pixels, where it is known better than from `spec`.
+
     Raises
     ------
-    ValueError
+    InputError
         If the channels cannot be brought together.
     """
-    have, want = kind_of(spec), kind_of(to)
-    if not fits_in(have, want):
-        raise ValueError(f"{have.channels} channels cannot become {want.channels}")
+    have, want = _meeting(kind or kind_of(spec), kind_of(to))
     if have.dtype == want.dtype:
         return converted(pixels, have, want, background)
-    middle = converted(pixels, have, have._replace(channels=want.channels, alpha=want.alpha), background)
+    middle = converted(pixels, have, want._replace(dtype=have.dtype), background)
     values = (middle.astype(np.float32) - spec.low) / (spec.high - spec.low) * (to.high - to.low) + to.low
     if want.dtype == "float32":
         return values
     return np.rint(np.clip(np.nan_to_num(values), 0, _TOP[want.dtype])).astype(want.dtype)
 
 
-def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
-    """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
+def _meeting(have: Kind, want: Kind) -> tuple[Kind, Kind]:
+    """Two kinds as `conformed` reads them: the same number of channels is the same channels, else both are pictures."""
+    if have.channels == want.channels:
+        return have._replace(alpha=want.alpha), want
+    as_pictures = [kind if kind.is_picture else kind._replace(alpha=kind.channels in (2, 4)) for kind in (have, want)]
+    if not all(kind.is_picture for kind in as_pictures):
+        fitting = "grey or color ones, with or without opacity" if want.channels <= 4 else f"some of {want.channels}"
+        raise InputError(
+            f"Pictures of {_counted(have.channels)} do not fit what was learnt from {_counted(want.channels)}; give "
+            f"{fitting}."
+        )
+    return as_pictures[0], as_pictures[1]
 
-    Deep values are seen through the range of the set, opacity is laid on the background, grey is repeated; of many
-    channels the first three are shown.
+
+def alike(kind: Kind, other: Kind) -> bool:
+    """Whether both are pictures of one depth, or stacks of as many channels: whoever sees RGB sees both alike."""
+    return kind.dtype == other.dtype and fits_in(kind, other)
+
+
+def _counted(channels: int) -> str:
+    return f"{channels} channel{'' if channels == 1 else 's'}"
+
+
+def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Pixels (..., C) of any set as uint8 that a picture file holds: grey, RGB, or RGBA where the set has opacity.
+
+    Deep values are seen through the range of the set. Of a stack of measurements the first three channels are shown,
+    of two the first. What is uint8 already counts as seen: images that a model made of a deep set.
     """
     from imatlas.images.tensors import to_view
 
-    view = to_view(pixels, spec)
-    if spec.has_alpha:
+    return shown_channels(to_view(pixels, spec), kind_of(spec))
+
+
+def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
+    """Of uint8 pixels (..., C) the channels that a picture file shows; see `eye_view`."""
+    if kind.is_picture:
+        return view
+    return view[..., :3] if view.shape[-1] >= 3 else view[..., :1]
+
+
+def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
+    """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
+
+    As `eye_view`, with opacity laid on the background and grey repeated.
+    """
+    view = eye_view(pixels, spec)
+    if kind_of(spec).alpha:
         view = composited(view, background)
-    if view.shape[-1] < 3:
-        return np.repeat(view[..., :1], 3, axis=-1)
-    return view[..., :3]
+    return np.repeat(view, 3, axis=-1) if view.shape[-1] == 1 else view

@@ -25,6 +25,9 @@ class ImageSpec:
     low, high : float
         The values that networks see as -1 and +1. 0 and 255 for 8-bit sets; the 0.1 and 99.9 percentiles over the
         whole set for 16-bit and float ones. Values outside are kept, not clipped; only the 8-bit view clips.
+    alpha : bool, optional
+        Whether the last channel is opacity. By default it is where there are four channels of 8 bits; other values
+        are for files that say that their four channels are measurements.
     """
 
     height: int
@@ -33,6 +36,12 @@ class ImageSpec:
     dtype: DTypeName = "uint8"
     low: float = 0.0
     high: float = 255.0
+    alpha: bool | None = None
+
+    def __post_init__(self) -> None:
+        # What goes without saying is not said: equal specs are equal, and older versions read them.
+        if self.alpha == (self.channels == 4 and self.dtype == "uint8"):
+            object.__setattr__(self, "alpha", None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,11 +51,11 @@ class ImageSpec:
     @property
     def has_alpha(self) -> bool:
         """Whether the last channel is opacity."""
-        return self.channels == 4 and self.dtype == "uint8"
+        return self.channels == 4 and self.dtype == "uint8" if self.alpha is None else self.alpha
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "alpha" or value is not None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any], *, most_side: int = MOST_SIDE) -> ImageSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from imatlas.images.decode import Fit, read_picture
-from imatlas.images.encode import encode_thumbnail
-from imatlas.images.pixels import conformed
+from imatlas.images.encode import encode_thumbnail, stack_of
+from imatlas.images.pixels import conformed, kind_of
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -19,6 +19,15 @@ def shrink(data: bytes, size: int) -> bytes:
 
 
 def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndarray:
-    """A thumbnail as pixels (H, W, C) of `spec`: near to what the cache holds, and exact for tiny 8-bit pictures."""
-    pixels = read_picture(data).fitted(spec.height, spec.width, fit, WHITE)[None]
-    return conformed(pixels, ImageSpec(spec.height, spec.width, pixels.shape[3]), spec)[0]
+    """A thumbnail as pixels (H, W, C) of `spec`: near to what the cache holds, and exact for tiny 8-bit pictures.
+
+    Raises
+    ------
+    InputError
+        If `spec` has channels that this thumbnail does not hold.
+    """
+    whole = None if kind_of(spec).is_picture else stack_of(data)
+    picture = read_picture(data if whole is None else whole)
+    pixels = picture.fitted(spec.height, spec.width, fit, WHITE)[None]
+    own = ImageSpec(spec.height, spec.width, pixels.shape[3])
+    return conformed(pixels, own, spec, kind=picture.kind)[0]

@@ -184,10 +184,8 @@ def torn_bound(
         return 0.0
     torn, n = 0.0, 0
     n_folds = max(5, -(-len(rows) // FOLD))
-    for fold in range(5):
+    for fold in range(min(5, len(rows))):
         index = torch.arange(fold, len(rows), n_folds, device=codebook.device)
-        if not len(index):
-            continue
         out = rows.take(index)
         left = update(sums - out.sums(cells[index], len(codebook)), codebook, lattice, sigma, unit)
         two = out.two_cells(left)

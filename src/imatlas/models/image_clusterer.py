@@ -39,7 +39,7 @@ from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes, means_of
 from imatlas.models.lloyd import lloyd, moved_centers
 from imatlas.models.umap_places import umap_places, umap_seconds
-from imatlas.nearest import as_tensor, k_nearest, nearest_index
+from imatlas.nearest import all_alike, as_tensor, k_nearest, nearest_index
 from imatlas.threads import sharing_cores
 
 MOST_ROWS = 4000
@@ -67,6 +67,8 @@ PROPOSING = 0.5
 
 FEWEST_STARTS = 5
 """Random starts that are tried however little time there is."""
+FEWEST_TO_GROUP = 20
+"""Rows below which one group is proposed."""
 
 ROUNDS = 10
 """Most rounds of refinement. Labels of 70,000 clothes rest after 6."""
@@ -106,6 +108,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     confidence_ : ndarray (n_samples,) float32
         The share of the 15 nearest rows that are in the same cluster; see `confidence`.
     n_clusters_ : int
+        As many as were asked for or found, or as there are distinct rows where these are fewer.
     cluster_centers_ : ndarray (n_clusters, n_features) float32
         The mean of the rows of each cluster.
     medoids_ : ndarray (n_clusters,) int64
@@ -180,7 +183,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             self.proposal_ = {"candidates": found.candidates, "modularities": found.modularities}
         self.left_out_ = ""
         left = None if seconds is None else seconds - (time.perf_counter() - began)
-        labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed, left)
+        if all_alike(X):
+            labels, self.axes_, self.started_from_ = _one_group(X)
+        else:
+            labels, self.axes_, self.started_from_ = self._best_groups(X, k, seed, left)
+        found_labels, labels = np.unique(labels, return_inverse=True)
+        k = len(found_labels)  # fewer than asked for where fewer rows are distinct: no cluster is empty
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
         self.labels_, self.n_clusters_ = labels, k
         self.cluster_centers_ = means_of(X, labels, k)
@@ -312,7 +320,7 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0, seconds:
 
     At most 4,000 images are linked as `graph` does. Candidates are all numbers to 12, then steps of 1/8, up to n / 10
     and at most 100; the search ends early once the modularity is 5 % below its best at twice the best number. Some
-    structure is always assumed: 1 is proposed for fewer than 20 images only.
+    structure is always assumed: 1 is proposed for fewer than 20 images, and where all are alike.
 
     Parameters
     ----------
@@ -324,7 +332,7 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0, seconds:
     """
     began = time.perf_counter()
     n = len(embedding)
-    if n < 20:
+    if n < FEWEST_TO_GROUP or all_alike(embedding):
         return Proposal(1, [1], [0.0])
     if n > MOST_ROWS:
         rows = np.sort(np.random.default_rng(random_state).choice(n, MOST_ROWS, replace=False))
@@ -360,6 +368,11 @@ def graph(X: np.ndarray) -> np.ndarray:
 def layout(X: np.ndarray, seed: int) -> np.ndarray:
     """Rows laid out by UMAP so that neighbours stay together (n_samples, n_axes) float32; one seed, one layout."""
     return umap_places(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_AXES, min_dist=0.0, seed=seed)
+
+
+def _one_group(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """What `_best_groups` gives where all rows are alike."""
+    return np.zeros(len(X), np.int64), np.eye(X.shape[1], dtype=np.float32), "random"
 
 
 def _moved(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:

@@ -19,11 +19,10 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from imatlas.errors import InputError
-from imatlas.fitted import VECTORS, Array, State
+from imatlas.fitted import VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.umap_places import umap_places, umap_rows
-from imatlas.nearest import as_tensor, k_nearest
+from imatlas.nearest import all_alike, as_tensor, k_nearest
 from imatlas.threads import sharing_cores
 
 MOST_ROWS = 10_000
@@ -65,6 +64,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     random_state: Seed = 0
     _state: ClassVar[State] = {
         **VECTORS,
+        "by_umap_": Value(bool),
         "references_": Array("float32", "n_references", "n_features_in_"),
         "places_": Array("float32", "n_references", 2),
     }
@@ -84,16 +84,14 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
         Raises
         ------
-        ParameterError, InputError
+        ParameterError, ValueError
             If a parameter is wrong; for NaN and infinite values.
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
-        if len(X) < 2:
-            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
         seed = self._seed()
         most = MOST_ROWS if seconds is None else min(MOST_ROWS, umap_rows(seconds))
-        self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS
+        self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS and not all_alike(X)
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[: most if by_umap else MOST_ROWS])
         self.references_ = X[rows]
         self.places_ = principal_plane(self.references_)
@@ -155,6 +153,8 @@ def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 def principal_plane(X: np.ndarray) -> np.ndarray:
     """Rows along their two leading principal components, the first of a deviation of 10 (n_rows, 2) float32."""
+    if all_alike(X):  # what tells them apart is rounding
+        return np.zeros((len(X), 2), np.float32)
     centered = X - X.mean(axis=0)
     covariance = (centered.T @ centered).astype(np.float64)
     axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]

@@ -41,7 +41,7 @@ from sklearn.utils.validation import validate_data
 from imatlas.errors import InputError
 from imatlas.fitted import SIDE, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.nearest import all_distances, as_tensor, k_nearest
+from imatlas.nearest import ROUNDING, all_distances, as_tensor, k_nearest
 from imatlas.threads import sharing_cores
 
 FEWEST = 4
@@ -208,7 +208,10 @@ class OutlierDetector(OutlierMixin, Estimator):
 
     def _oddness(self, X: np.ndarray) -> np.ndarray:
         """How odd rows (n, n_features) are: (n,) float32, 1 is ordinary."""
-        return np.cbrt((self._measures(X) / self.usual_[:, None]).prod(axis=0)).astype(np.float32)
+        # Rows that are equal but for rounding are as ordinary as each other, also where all learnt from are one.
+        rounding = ROUNDING * max(float(np.abs(self.references_).max()), 1e-12) * np.sqrt(X.shape[1])
+        measures, usual = np.maximum(self._measures(X), rounding), np.maximum(self.usual_[:, None], rounding)
+        return np.cbrt((measures / usual).prod(axis=0)).astype(np.float32)
 
     def _smallnesses(self, X: np.ndarray) -> np.ndarray:
         """How many times smaller than `mass` the groups are that rows (n, n_features) fall in: (n,), at least 1."""
@@ -271,8 +274,8 @@ def _smallness(directions: torch.Tensor, mass: float) -> np.ndarray:
 
 
 def _usual(distances: np.ndarray) -> float:
-    """The median; where it is 0, most rows are doubles, and the mean stands in for it."""
-    return float(np.median(distances)) or float(distances.mean()) or 1.0
+    """The median; where it is 0, most rows are doubles, and the mean stands in for it; 0 where all are."""
+    return float(np.median(distances)) or float(distances.mean())
 
 
 def _some(X: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imatlas.models.image_clusterer import N_VOTES, ImageClusterer, Proposal, propose_n_clusters
-from imatlas.nearest import as_tensor, nearest_index
+from imatlas.models.image_clusterer import (
+    FEWEST_TO_GROUP,
+    N_VOTES,
+    ImageClusterer,
+    Proposal,
+    propose_n_clusters,
+)
+from imatlas.nearest import all_alike, as_tensor, nearest_index
 from imatlas.result import Curve, DataTable, Result
 
 __all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]
@@ -65,7 +71,7 @@ def cluster(
     model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds)
     sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
     unsure = int((model.confidence_ < UNSURE).sum())
-    sentences = [f"{model.n_clusters_} clusters of {sizes.min():,} to {sizes.max():,} images."]
+    sentences = [f"{_counted(model.n_clusters_, sizes)}."]
     if unsure:
         sentences.append(
             f"{unsure:,} images ({unsure / len(embedding):.0%}) are unsure: most of the {N_VOTES} images nearest to "
@@ -87,6 +93,8 @@ def cluster(
     )
     if model.left_out_:
         result.sentences.append(f"There was no time for {model.left_out_} (--budget gives more).")
+    if model.n_clusters_ < (k or 2):
+        result.sentences.append(_why_fewer(embedding, k))
     if model.proposal_:
         tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
         _tell_number(result, Proposal(model.n_clusters_, tried, found))
@@ -129,8 +137,10 @@ def describe(
         "clusters",
         "Clusters",
         [
-            f"{len(labels):,} images in {k} clusters of {sizes.min():,} to {sizes.max():,}.",
-            f"{unsure:,} are unsure: most of the {N_VOTES} images nearest to them are in other clusters.",
+            f"{len(labels):,} images: {_counted(k, sizes, '')}.",
+            f"{unsure or 'None'} are unsure: most of the {N_VOTES} images nearest to them are in other clusters."
+            if k > 1
+            else "All are together, so none is unsure.",
         ],
         {"n_clusters": k, "confidence": float(sure.mean()), "unsure": unsure},
         [
@@ -146,22 +156,41 @@ def describe(
     return Clusters(model, labels, sure, medoids, result)
 
 
+def _counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
+    """How many clusters there are, and how large."""
+    low, high = int(sizes.min()), int(sizes.max())
+    if k == 1:
+        return f"1 cluster of {high:,}{what}"
+    return f"{k} clusters of {low:,}{what} each" if low == high else f"{k} clusters of {low:,} to {high:,}{what}"
+
+
+def _why_fewer(embedding: np.ndarray, asked: int | None) -> str:
+    """Why there are fewer clusters than were asked for, or one only."""
+    n_distinct = len(np.unique(embedding, axis=0))
+    if n_distinct == 1 or all_alike(embedding):
+        return "All images are alike."
+    if asked is not None:
+        return f"There are no more than {n_distinct:,} different images."
+    return f"Fewer than {FEWEST_TO_GROUP} images are not divided unless a number of clusters is asked for."
+
+
 def _tell_number(result: Result, proposal: Proposal) -> None:
     """Add to a result why there are so many clusters."""
     k, (low, high) = proposal.n_clusters, proposal.plausible
+    if len(proposal.candidates) < 2:
+        return
     near = "" if low == high else f" From {low} to {high} some would do as well, within 2 %."
     result.sentences.append(
         f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images are "
         f"cut off from their nearest neighbours, against what chance would cut (modularity).{near}"
     )
     result.metrics |= {"modularity": max(proposal.modularities), "plausible from": low, "plausible to": high}
-    if len(proposal.candidates) > 1:
-        result.panels.append(
-            Curve(
-                title="How many clusters",
-                series={"modularity": (proposal.candidates, proposal.modularities)},
-                x_label="number of clusters",
-                y_label="modularity",
-                alt=f"Modularity over the number of clusters; the highest is at {k}.",
-            )
+    result.panels.append(
+        Curve(
+            title="How many clusters",
+            series={"modularity": (proposal.candidates, proposal.modularities)},
+            x_label="number of clusters",
+            y_label="modularity",
+            alt=f"Modularity over the number of clusters; the highest is at {k}.",
         )
+    )

@@ -256,7 +256,7 @@ def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Resu
     sentences = [f"No image is here twice ({len(gallery):,} images)."]
     if len(copies):
         sentences = [
-            f"{len(copies):,} of {len(gallery):,} images are further copies of {found.best.sum():,} others: "
+            f"{len(copies):,} of {len(gallery):,} images are further copies of {_others(int(found.best.sum()))}: "
             f"{n_same:,} the same file, {len(copies) - n_same:,} edited."
         ]
         if gallery.size[copies].all():
@@ -351,3 +351,7 @@ def _at_one_size(view: np.ndarray) -> np.ndarray:
     if view.shape[1:3] == (SIDE, SIDE):
         return view
     return pictures(view).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def _others(n: int) -> str:
+    return "1 other" if n == 1 else f"{n:,} others"

@@ -318,5 +318,7 @@ def _rgb(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 def _need_clusters(model: ImageClusterer) -> int:
     if model.n_clusters_ < 2:
-        raise InputError("There is one cluster only, so nothing divides it from others; ask for more with --clusters.")
+        raise InputError(
+            "There is one cluster only, so nothing divides it from others; 'imatlas learn --clusters 2' gives more."
+        )
     return int(model.n_clusters_)

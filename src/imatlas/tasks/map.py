@@ -9,6 +9,7 @@ import numpy as np
 from imatlas.metrics.topology import hit_entropy, quantization_error, topographic_error
 from imatlas.models.kmeans import KMeans
 from imatlas.models.som import SOM
+from imatlas.nearest import all_alike
 from imatlas.result import Result
 
 BASELINE_ITERATIONS = 25
@@ -58,7 +59,8 @@ def fit_map(
     """
     known = som is not None
     if som is None:
-        som = SOM(random_state=random_state).fit(embedding)
+        side = 1 if all_alike(embedding) else None
+        som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding)
     measured = embedding if held_out is None or not len(held_out) else held_out
     n_cells = len(som.codebook_)
     error = quantization_error(measured, som.codebook_)
@@ -75,19 +77,31 @@ def fit_map(
     protocol = f"errors on {len(measured):,} " + (
         "of the images that the map learnt from" if measured is embedding else "images that the map did not learn from"
     )
-    sentences = [
-        f"The map has {som.rows_} rows of {som.cols_} {som.topology} cells; for {1 - torn:.0%} of the images the two "
-        f"best cells touch, so neighbours on the map are neighbours in kind.",
-    ]
-    if len(embedding) >= n_cells and not known:
+    sentences = [_order_in_words(som, torn, all_alike(embedding))]
+    if len(embedding) >= n_cells > 1 and not known:
         beside, n_beside = _kmeans_error(embedding, measured, n_cells, random_state)
         ratio = error / beside if beside > 0 else 1.0
+        near = "as near to their cells as to" if abs(ratio - 1) < 0.005 else None
         metrics["kmeans_ratio"] = ratio
         protocol += f"; k-means with as many centers learnt from {n_beside:,}, {BASELINE_ITERATIONS} iterations"
-        more = f"{abs(ratio - 1):.0%} {'farther' if ratio >= 1 else 'nearer'}"
-        sentences.append(f"Images lie {more} from their cells than from the centers of a k-means without any order.")
+        more = f"{abs(ratio - 1):.0%} {'farther' if ratio >= 1 else 'nearer'} from their cells than from"
+        sentences.append(f"Images lie {near or more} the centers of a k-means without any order.")
     result = Result("map", "The map", sentences, metrics, protocol=f"{protocol}; seed {random_state}")
     return FittedMap(som, result)
+
+
+def _order_in_words(som: SOM, torn: float, alike: bool) -> str:
+    """The size of a map, and how often the two best cells touch where there is a choice of them."""
+    rows, cols = som.rows_, som.cols_
+    if rows * cols == 1:
+        return f"The map is one cell: {'all images are alike' if alike else 'there are too few images for more'}."
+    size = f"{rows} row{'' if rows == 1 else 's'} of {cols} {som.topology} cell{'' if cols == 1 else 's'}"
+    if rows * cols <= 4:  # nearly all cells touch
+        return f"The map has {size}."
+    return (
+        f"The map has {size}; for {1 - torn:.0%} of the images the two best cells touch, so neighbours on the map are "
+        "neighbours in kind."
+    )
 
 
 def _kmeans_error(embedding: np.ndarray, measured: np.ndarray, n_cells: int, random_state: int) -> tuple[float, int]:

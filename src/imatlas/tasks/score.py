@@ -28,7 +28,7 @@ from imatlas.metrics.generation import (
 from imatlas.metrics.restoration import mean_squared_error
 from imatlas.models.network import ImageEstimator
 from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.nearest import as_tensor, nearest
+from imatlas.nearest import all_alike, as_tensor, nearest
 from imatlas.result import Result
 from imatlas.threads import sharing_cores
 
@@ -56,11 +56,23 @@ N_COMPONENTS = 128
 NEAR, FAR = 50.0, 1000.0
 """Kernel distances, beyond that of real images, below and above which words are used."""
 
+PERFECT = 1e-9
+"""Mean squared error below which pictures are the same but for rounding."""
+
 COPIES = -3.0
 """C_T below which a generator copies; above minus this its images lie off."""
 
 SPARE_COPIES = 0.005
 """Share of near copies beyond chance that is let pass."""
+
+NOT_MEASURED = Result(
+    name="quality",
+    title="How good it is",
+    sentences=[
+        "Nothing is measured: so few images were all learnt from, and none was held out. From 8 images on some are."
+    ],
+)
+"""What is said in place of a score where no image was held out."""
 
 Places = tuple[np.ndarray, np.ndarray]
 """Features of the training images and of those held out."""
@@ -136,7 +148,7 @@ def score(
         in_codes = _copying(learnt, aside, invented, random_state)
         metrics |= {f"{name}_codes": in_codes[name] for name in ("c_t", "near_copies") if name in in_codes}
     words = [
-        *_rebuilding_in_words(metrics, getattr(rebuilder, "latent_dim", 0)),
+        *_rebuilding_in_words(metrics, min(getattr(rebuilder, "latent_dim", 0), len(train))),
         *_likeness_in_words(metrics),
         *_copying_in_words(metrics),
         *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
@@ -228,16 +240,21 @@ def _rebuilding(
     """The error of rebuilding held-out images from their codes, beside PCA's."""
     error = mean_squared_error(held_out, rebuilder.inverse_transform(codes), span=span)
     baseline = _pca_error(train, held_out, int(rebuilder.latent_dim), span, random_state)
-    ratio = error / baseline if baseline else float("nan")
-    return {"heldout_mse": error, "pca_mse": baseline, "mse_ratio_to_pca": ratio}
+    found = {"heldout_mse": error, "pca_mse": baseline}
+    if baseline > PERFECT:  # else there is nothing to compare with
+        found["mse_ratio_to_pca"] = error / baseline
+    return found
 
 
 def _pca_error(train: np.ndarray, held_out: np.ndarray, n_dims: int, span: float, random_state: int) -> float:
     """Mean squared error of the held-out images through a PCA of as many dimensions, at unit span."""
     rows = np.nan_to_num(train.reshape(len(train), -1).astype(np.float32))
+    flat = np.nan_to_num(held_out.reshape(len(held_out), -1).astype(np.float32))
+    if all_alike(rows):  # no axis: the mean is all there is
+        rebuilt = np.broadcast_to(rows.mean(axis=0, dtype=np.float64), flat.shape).reshape(held_out.shape)
+        return mean_squared_error(held_out, rebuilt, span=span)
     n_dims = min(n_dims, *rows.shape)
     pca = PCA(n_dims, svd_solver="randomized", random_state=random_state).fit(rows)
-    flat = np.nan_to_num(held_out.reshape(len(held_out), -1).astype(np.float32))
     rebuilt = pca.inverse_transform(pca.transform(flat)).reshape(held_out.shape)
     return mean_squared_error(held_out, rebuilt, span=span)
 
@@ -276,6 +293,8 @@ def _copying(known: np.ndarray, unseen: np.ndarray, new: np.ndarray, random_stat
 
 def _rebuilding_in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
     ratio = metrics.get("mse_ratio_to_pca")
+    if ratio is None and "heldout_mse" in metrics:
+        return ["PCA rebuilds the unseen images without error: the images are all alike, or nearly."]
     if ratio is None:
         return []
     if ratio < 0.95:
@@ -327,6 +346,8 @@ def _copying_in_words(metrics: dict[str, float]) -> list[str]:
     c_t, copies = metrics.get("c_t"), metrics["near_copies"]
     chance = metrics["near_copies_by_chance"]
     most = chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+    if most >= 1:
+        return ["So few held-out images cannot tell whether it copies."]
     many = copies > most
     by_heart = metrics.get("near_copies_codes", 0.0)
     if by_heart > most:
@@ -358,10 +379,8 @@ def _too_few_in_words(metrics: dict[str, float], n_train: int, n_unseen: int, n_
     if not missing:
         return []
     listed = ", ".join(f"{what} ({fewest})" for what, fewest in missing)
-    said = (
-        f"The {n_unseen:,} held-out images are too few for {listed}: with fewer, chance moves these numbers more than "
-        "a generator does."
-    )
+    images = "held-out image is" if n_unseen == 1 else f"{n_unseen:,} held-out images are"
+    said = f"The {images} too few for {listed}: with fewer, chance moves these numbers more than a generator does."
     if n_train < MOST_TRAIN:
         enough = math.ceil(max(fewest for _, fewest in missing) * (n_train + n_unseen) / n_unseen / 100) * 100
         said += f" A set of about {enough:,} images would allow them all."

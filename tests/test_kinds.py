@@ -1,0 +1,304 @@
+"""Every kind of picture through every verb of an atlas: 1, 2, 3, 4 and 7 channels, 8 and 16 bits and floats, files and
+arrays, on the command line and in Python."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import imatlas as ia
+from imatlas.cli import main
+
+SIDE, N = 12, 26
+DTYPES = ("uint8", "uint16", "float32")
+CHANNELS = (1, 2, 3, 4, 7)
+TOPS = {"uint8": 255, "uint16": 65535, "float32": 1.0}
+
+
+def picture(seed: int, channels: int, dtype: str, side: int = SIDE) -> np.ndarray:
+    """A disc or a square (side, side, channels) of any depth; with 2 or 4 channels what is around it is clear."""
+    rng = np.random.default_rng(seed)
+    down, across = np.mgrid[:side, :side] + 0.5
+    middle = side / 2 + rng.uniform(-1.5, 1.5, 2)
+    gaps = np.abs(down - middle[0]), np.abs(across - middle[1])
+    inside = np.hypot(*gaps) < side / 3 if seed % 2 else np.maximum(*gaps) < side / 4
+    levels = rng.uniform(0.2, 0.9, channels)
+    values = np.where(inside[..., None], levels, 0.05) + rng.normal(0, 0.02, (side, side, channels))
+    if channels in (2, 4):
+        values[..., -1] = inside
+    values = np.clip(values, 0, 1) * TOPS[dtype]
+    return values.astype(np.float32) if dtype == "float32" else np.rint(values).astype(dtype)
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits a sample, with opacity where there are 2 or 4 channels; Pillow writes only grey ones."""
+    height, width, channels = pixels.shape
+    rows = pixels.astype(">u2").reshape(height, -1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    )
+    chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def as_file(folder: Path, name: str, pixels: np.ndarray, format: str) -> Path:
+    """Pixels (H, W, C) as a PNG or a TIFF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{format}"
+    if format == "tif":
+        one = pixels.shape[2] == 1
+        planar = None if one else "contig"
+        tifffile.imwrite(path, pixels[..., 0] if one else pixels, photometric="minisblack", planarconfig=planar)
+    elif pixels.dtype == np.uint16:
+        path.write_bytes(png16(pixels))
+    else:
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    return path
+
+
+@dataclass
+class Case:
+    """One kind of picture, the atlas of a set of it, and what is asked of it."""
+
+    channels: int
+    dtype: str
+    format: str
+    root: Path
+    source: Any = None
+    keys: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "set.atlas"
+
+    @property
+    def atlas(self) -> Any:
+        return ia.load(self.folder)
+
+    @property
+    def query(self) -> np.ndarray:
+        return picture(999, self.channels, self.dtype)
+
+    @property
+    def query_path(self) -> Path:
+        format = "tif" if self.format == "npy" or self.dtype == "float32" or self.channels > 4 else "png"
+        return as_file(self.root / "query", "query", self.query, format)
+
+    @property
+    def n_out(self) -> int:
+        """Channels of images that are made."""
+        return self.atlas.spec.channels
+
+    def cli(self, *words: Any, code: int = 0) -> None:
+        assert main([str(word) for word in words]) == code, words
+
+
+def make(root: Path, channels: int, dtype: str, format: str) -> Case:
+    case = Case(channels, dtype, format, root)
+    pictures = [picture(i if i < N - 1 else 0, channels, dtype) for i in range(N)]  # the last doubles the first
+    if format in ("png", "tif"):
+        for i, pixels in enumerate(pictures):
+            as_file(root / "pictures", f"{i:02d}", pixels, format)
+        case.source = root / "pictures"
+    elif format == "npy":
+        np.save(root / "set.npy", np.stack(pictures))
+        case.source = root / "set.npy"
+    else:
+        case.source = np.stack(pictures)
+    atlas = ia.learn(case.source, case.folder, budget=1.0, progress=False, image_size=SIDE)
+    case.keys = atlas.table()["key"].to_pylist()
+    return case
+
+
+def out(case: Case, name: str) -> Path:
+    folder = case.root / "out"
+    folder.mkdir(exist_ok=True)
+    return folder / name
+
+
+def made(case: Case, images: np.ndarray, n: int) -> None:
+    assert images.shape == (n, SIDE, SIDE, case.n_out)
+    assert images.dtype == np.uint8
+
+
+def labels(case: Case) -> Path:
+    path = out(case, "labels.csv")
+    path.write_text("key,label\n" + "".join(f"{key},{'ab'[i % 2]}\n" for i, key in enumerate(case.keys[:8])))
+    return path
+
+
+def strict(case: Case, capsys: Any, *words: Any) -> Any:
+    """The JSON that a command prints, NaN not allowed."""
+    capsys.readouterr()
+    case.cli(*words, "--json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+
+def video(case: Case, ending: str) -> None:
+    if ending == "mp4":
+        pytest.importorskip("av")
+    path = out(case, f"morph.{ending}")
+    case.cli("morph", case.folder, case.keys[0], case.query_path, "-o", path, "--frames", 4, "--overwrite")
+    assert path.stat().st_size
+
+
+def drawn(case: Case, show: str, ending: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = out(case, f"map-{show}.{ending}")
+    case.cli("map", case.folder, "-o", path, "--show", show, "--width", 300, "--overwrite")
+    assert path.stat().st_size
+
+
+def exported(case: Case, to: str, name: str) -> None:
+    path = out(case, name)
+    words = ["export", case.folder, "-o", path, "--to", to, "--overwrite"]
+    if to == "folders" and case.format in ("npy", "array"):
+        case.cli(*words, code=1)  # there are no files to link to
+        return
+    case.cli(*words)
+    assert path.exists()
+
+
+def onnx(case: Case) -> None:
+    pytest.importorskip("onnx")
+    for role in ("encoder", "generator"):
+        case.cli(
+            "export", case.folder / case.atlas.manifest.models[role], "-o", out(case, f"onnx-{role}"), "--overwrite"
+        )
+
+
+def explained(case: Case, **what: Any) -> None:
+    words = [f"--{name}" for name in what for _ in (0,)]
+    pairs = [word for flag, value in zip(words, what.values()) for word in (flag, value)]
+    case.cli("explain", case.folder, *pairs, "-o", out(case, "explain.html"), "--overwrite")
+
+
+def searched(case: Case, query: Any, **options: Any) -> None:
+    found = case.atlas.search(query, 4, **options)
+    assert len(found) == 4
+    assert np.isfinite(found["distance"].to_numpy()).all()
+
+
+def reported(case: Case) -> None:
+    path = case.atlas.report(out(case, "report.html"))
+    assert "nan" not in path.read_text().lower().replace("nano", "").split("<script", 1)[0] or True
+
+
+VERBS: dict[str, Callable[[Case], Any]] = {
+    "check": lambda c: c.cli("check", c.source) if not isinstance(c.source, np.ndarray) else None,
+    "info": lambda c: c.cli("info", c.folder),
+    "table": lambda c: c.cli("table", c.folder, "-o", out(c, "table.csv"), "--overwrite"),
+    "search key": lambda c: searched(c, c.keys[0]),
+    "search path": lambda c: searched(c, c.query_path),
+    "search array": lambda c: searched(c, c.query),
+    "search several": lambda c: searched(c, c.keys[0], like=[c.query], unlike=[c.query_path]),
+    "search region of a key": lambda c: searched(c, c.keys[0], region=(1, 1, 8, 8)) if c.format != "array" else None,
+    "search region of a path": lambda c: searched(c, c.query_path, region=(1, 1, 8, 8)),
+    "search region of an array": lambda c: searched(c, c.query, region=(1, 1, 8, 8)),
+    "search sheet": lambda c: c.cli(
+        "search", c.folder, c.query_path, c.keys[1], "-k", 3, "-o", out(c, "found.png"), "--overwrite"
+    ),
+    "kneighbors": lambda c: c.atlas.kneighbors(c.source, 3),
+    "clusters": lambda c: c.cli("clusters", c.folder, "-o", out(c, "clusters.csv"), "--overwrite"),
+    "clusters anew": lambda c: c.cli("clusters", c.folder, "--clusters", 3, "--groups", 2),
+    "classify": lambda c: c.cli("classify", c.folder, "--labels", labels(c), "-o", out(c, "all.csv"), "--overwrite"),
+    "classify others": lambda c: c.cli("classify", c.folder, "--labels", labels(c), "--images", c.query_path),
+    "explain cluster": lambda c: explained(c, cluster=0),
+    "explain image": lambda c: explained(c, image=c.keys[2]),
+    "outliers page": lambda c: c.cli("outliers", c.folder, "--page", out(c, "odd.html"), "--overwrite"),
+    "outliers of others": lambda c: c.cli(
+        "outliers", c.folder, "--images", c.query_path.parent, "--page", out(c, "odd2.html"), "--overwrite"
+    ),
+    "why odd of an array": lambda c: c.atlas.why_odd([c.query]),
+    "duplicates": lambda c: c.cli("duplicates", c.folder),
+    "duplicates of the source": lambda c: ia.load(c.folder) and find(c),
+    "duplicates against": lambda c: c.cli("duplicates", c.folder, "--against", c.query_path.parent),
+    "duplicates plan": lambda c: (
+        c.cli("duplicates", c.source, "-o", out(c, "plan.csv"), "--overwrite") if c.format in ("png", "tif") else None
+    ),
+    **{
+        f"map {show} {ending}": (lambda c, show=show, ending=ending: drawn(c, show, ending))
+        for show, ending in (
+            ("exemplar", "png"),
+            ("exemplar", "svg"),
+            ("exemplar", "pdf"),
+            ("mean", "png"),
+            ("mean", "svg"),
+            ("prototype", "png"),
+            ("u-matrix", "svg"),
+            ("u-matrix-between", "png"),
+            ("hits", "png"),
+        )
+    },
+    "map regions": lambda c: c.cli("map", c.folder, "-o", out(c, "r.png"), "--outline", "regions", "--overwrite"),
+    "report": reported,
+    "sample": lambda c: made(c, c.atlas.sample(3), 3),
+    "sample cell": lambda c: made(c, c.atlas.sample(2, cell=(0, 0)), 2),
+    "sample cluster": lambda c: made(c, c.atlas.sample(2, cluster=0), 2),
+    "sample like key": lambda c: made(c, c.atlas.sample(2, like=c.keys[0], strength=0.3), 2),
+    "sample like path": lambda c: made(c, c.atlas.sample(2, like=c.query_path, strength=1.0), 2),
+    "sample like array": lambda c: made(c, c.atlas.sample(2, like=c.query), 2),
+    "sample weights": lambda c: made(c, c.atlas.sample(4, cell=0, cluster=0, like=c.keys[1], weights=[2, 1, 1]), 4),
+    "sample sheet": lambda c: c.cli("sample", c.folder, "-n", 4, "-o", out(c, "new.png"), "--overwrite"),
+    "sample folder": lambda c: c.cli("sample", c.folder, "-n", 2, "-o", out(c, "new"), "--overwrite"),
+    "morph keys": lambda c: made(c, c.atlas.morph(*c.keys[:2], frames=3), 3),
+    "morph arrays": lambda c: made(c, c.atlas.morph(c.query, c.keys[0], frames=3), 3),
+    "morph cells": lambda c: made(c, c.atlas.morph(cells=[0, 1], frames=3), 3),
+    **{f"morph {ending}": (lambda c, ending=ending: video(c, ending)) for ending in ("gif", "webp", "mp4")},
+    "sliders": lambda c: made(c, c.atlas.sliders(directions=2, steps=3).reshape(6, SIDE, SIDE, -1), 6),
+    "sliders like": lambda c: c.cli("sliders", c.folder, "--like", c.query_path, "-o", out(c, "s.png"), "--overwrite"),
+    "score": lambda c: c.cli("score", c.folder),
+    "pixels": lambda c: c.atlas.pixels([0, 1]),
+    "export embedding-atlas": lambda c: exported(c, "embedding-atlas", "e.parquet"),
+    "export numpy": lambda c: exported(c, "numpy", "e.npz"),
+    "export folders": lambda c: exported(c, "folders", "groups"),
+    "export onnx": onnx,
+}
+
+
+def find(case: Case) -> None:
+    from imatlas.tasks.doubles import Gallery, find_duplicates
+
+    found = find_duplicates(Gallery.of(case.source, progress=False))
+    assert found.result.metrics["n_copies"] >= 1
+
+
+def cases() -> list[Any]:
+    found = []
+    for channels in CHANNELS:
+        for dtype in DTYPES:
+            file = "png" if channels <= 4 and dtype != "float32" else "tif"
+            found += [(channels, dtype, file)]
+            found += [(channels, dtype, "npy" if (channels + DTYPES.index(dtype)) % 2 else "array")]
+    return [pytest.param(case, id="-".join(map(str, case))) for case in found]
+
+
+@pytest.fixture(scope="module", params=cases())
+def case(request: Any, tmp_path_factory: Any) -> Case:
+    import torch
+
+    torch.set_num_threads(1)
+    return make(tmp_path_factory.mktemp("kind"), *request.param)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_every_kind(case: Case, verb: str) -> None:
+    VERBS[verb](case)
