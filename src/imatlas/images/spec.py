@@ -39,7 +39,7 @@ class ImageSpec:
     alpha: bool | None = None
 
     def __post_init__(self) -> None:
-        # What goes without saying is not said: equal specs are equal, and older versions read them.
+        # What goes without saying is not said, so that equal specs are equal.
         if self.alpha == (self.channels == 4 and self.dtype == "uint8"):
             object.__setattr__(self, "alpha", None)
 
@@ -55,7 +55,7 @@ class ImageSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "alpha" or value is not None}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], *, most_side: int = MOST_SIDE) -> ImageSpec:
@@ -67,13 +67,15 @@ class ImageSpec:
             If the values are none: of another type, out of range, or an empty range of pixels.
         """
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
-            raise ValueError("an image spec has height, width, channels, dtype, low and high")
+            raise ValueError(f"an image spec has {', '.join(field.name for field in fields(cls))}")
         for name, most in (("height", most_side), ("width", most_side), ("channels", MOST_CHANNELS)):
             value = values[name]
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise ValueError(f"the {name} of images is an int from 1 to {most:,}; got {str(value)[:40]}")
         if values["dtype"] not in get_args(DTypeName):
             raise ValueError(f"the depth of images is one of {get_args(DTypeName)}; got {str(values['dtype'])[:40]}")
+        if values["alpha"] is not None and not isinstance(values["alpha"], bool):
+            raise ValueError(f"whether there is opacity is true, false or null; got {str(values['alpha'])[:40]}")
         low, high = values["low"], values["high"]
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 3.5e38 for v in (low, high))
         if not numbers or not math.isfinite(high - low) or low >= high:
