@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,8 +95,9 @@ def _find(source: str, turned: bool, against: str | None, output: Path | None, j
 
 def _opened(source: str, json_: bool) -> Any:
     """A gallery from an atlas, or from any other source."""
+    from imatlas.inventory import is_atlas
     from imatlas.tasks.doubles import Gallery
 
-    if os.path.lexists(Path(source) / "atlas.json"):
+    if is_atlas(source):
         return open_atlas(Path(source)).gallery()
     return Gallery.of(source, progress=not json_)
