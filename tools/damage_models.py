@@ -194,12 +194,12 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=2000, help="damages [default: 2000]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--model", choices=list(fits()), help="this model alone")
+    parser.add_argument("--model", choices=list(fits()), action="append", help="these models alone")
     parser.add_argument("--only", type=int, help="the damage of this number alone, with all that is said")
     arguments = parser.parse_args()
     damage_atlas.MOST_BYTES, damage_atlas.MOST_SECONDS = 2**30, 30.0
     warm()
-    names = [arguments.model] if arguments.model else list(fits())
+    names = arguments.model or list(fits())
     every: list[tuple[str, Outcome]] = []
     for place, name in enumerate(names):
         numbers = list(range(place, arguments.n, len(names))) if arguments.only is None else [arguments.only]
