@@ -196,10 +196,52 @@ def test_a_checkpoint_of_other_settings_or_images_is_refused(images, tmp_path):
     tiny(max_steps=2, progress=False).fit(images, checkpoint=tmp_path)  # how it is shown does not matter
 
 
-def test_a_damaged_checkpoint_is_told(images, tmp_path):
+def test_what_is_no_checkpoint_is_left_alone(images, tmp_path):
     (tmp_path / checkpoints.NAME).write_bytes(b"no such thing")
-    with pytest.raises(ArtifactError, match=r"damaged.*delete it"):
+    with pytest.raises(ArtifactError, match=r"no checkpoint.*move it away"):
         tiny().fit(images, checkpoint=tmp_path)
+    assert (tmp_path / checkpoints.NAME).read_bytes() == b"no such thing"
+
+
+@pytest.mark.parametrize("kind", ["flip a weight", "flip a number", "cut"])
+def test_a_damaged_checkpoint_is_told_and_the_run_starts_anew(images, tmp_path, kind):
+    whole = tiny(max_steps=3).fit(images)
+    tiny(max_steps=3).fit(images, checkpoint=tmp_path)
+    path = tmp_path / checkpoints.NAME
+    content = bytearray(path.read_bytes())
+    if kind == "flip a weight":
+        content[-5] ^= 1
+    elif kind == "flip a number":
+        content[content.index(b"seconds") + 12] ^= 1
+    path.write_bytes(content[:-7] if kind == "cut" else content)
+    events = []
+    again = tiny(max_steps=3).fit(images, checkpoint=tmp_path, callback=events.append)
+    assert "damaged" in next(e for e in events if e["event"] == "problem")["message"]
+    assert not [e for e in events if e["event"] == "resume"]
+    assert np.array_equal(again.transform(images), whole.transform(images))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": -1}, "not of this network"),
+        ({"seed": "0"}, "not of this network"),
+        ({"state": {"batch_size": 10**9}}, "a batch of 1000000000 images"),
+        ({"state": {"batch_size": 1, "step": -5}}, "step -5"),
+        ({"state": {"batch_size": 1, "history": 3}}, "not of this network"),
+        ({"state": {"batch_size": 1, "decisions": [{}]}}, "not of this network"),
+        ({"identity": 3}, "not of this network"),
+    ],
+)
+def test_a_forged_checkpoint_is_one_line(images, tmp_path, values, message):
+    tiny(max_steps=3).fit(images, checkpoint=tmp_path)
+    tensors, whole = checkpoints.read(tmp_path)
+    checkpoints.write(tmp_path, tensors, whole | values)
+    with pytest.raises(ArtifactError, match=message):
+        tiny(max_steps=3).fit(images, checkpoint=tmp_path)
+    checkpoints.write(tmp_path, {name: tensor.reshape(-1) for name, tensor in tensors.items()}, whole)
+    with pytest.raises(ArtifactError, match="not of this network"):
+        tiny(max_steps=3).fit(images, checkpoint=tmp_path)
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_run(images, tmp_path):

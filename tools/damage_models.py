@@ -66,7 +66,7 @@ def fits() -> dict[str, Callable[[], Any]]:
         "outlier_detector": lambda: ia.OutlierDetector(false_alarms=0.1).fit(rows()),
         "som_classifier": lambda: ia.SOMClassifier().fit(rows(), labels()),
         "few_labels": lambda: ia.FewLabelsClassifier().fit(rows(), words()),
-        "layout": lambda: ia.Layout().fit(rows()),
+        "layout": lambda: ia.Layout().fit(rows()[::8]),
         "autoencoder": lambda: ia.Autoencoder(sharpness=0.05, **LATENT).fit(pictures()),
         "vae": lambda: ia.VAE(**LATENT).fit(pictures(), y),
         "gan": lambda: ia.GAN(**LATENT).fit(pictures(), y),
@@ -175,18 +175,31 @@ def subject(name: str) -> Subject:
     return Subject(name, partial(save, name), {"use": partial(use, vectors)}, sealed=seal_model, damage=damaged)
 
 
+def warm() -> None:
+    """Import what models need, and call nothing: threads do not live through a fork."""
+    import sklearn.decomposition
+    import torch
+
+    from imatlas import artifact, models
+
+    torch.set_num_threads(1)
+    for name in models.MODELS:
+        models.model_class(name)
+    del sklearn, artifact
+
+
 def main() -> int:
     """Run a sweep and print its counts; 1 where anything was answered that must not be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-n", type=int, default=2000, help="damages [default: 2000]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--model", choices=list(fits()), help="this model alone")
+    parser.add_argument("--model", choices=list(fits()), action="append", help="these models alone")
     parser.add_argument("--only", type=int, help="the damage of this number alone, with all that is said")
     arguments = parser.parse_args()
     damage_atlas.MOST_BYTES, damage_atlas.MOST_SECONDS = 2**30, 30.0
-    damage_atlas.warm()
-    names = [arguments.model] if arguments.model else list(fits())
+    warm()
+    names = arguments.model or list(fits())
     every: list[tuple[str, Outcome]] = []
     for place, name in enumerate(names):
         numbers = list(range(place, arguments.n, len(names))) if arguments.only is None else [arguments.only]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,16 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imatlas.disk import replacing
 from imatlas.errors import ArtifactError
+from imatlas.inventory import open_regular
 
 NAME = "checkpoint.safetensors"
-"""The one file of a checkpoint: tensors, and in its header the plain values as JSON."""
+"""The one file of a checkpoint: tensors, and in its header the plain values as JSON, and a hash of all of it."""
+
+MARK = "imatlas_sha256"
+"""Where the hash stands in the header: what has it is a checkpoint of ours, damaged or not."""
+
+LONGEST_HEADER = 2**26
+"""Bytes in which the mark is looked for."""
 
 AVERAGE_EVERY = 8
 """Steps between two updates of the averaged weights."""
@@ -91,8 +99,17 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
     """A copy of `value`, in the memory layout of `weight` where it has its shape.
 
     A fused optimizer walks through memory, not through indices: with another layout it would mix up the elements.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, and is no single number.
     """
-    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone()
+    if value.shape == weight.shape:
+        return torch.empty_like(weight).copy_(value)
+    if value.ndim:
+        raise ValueError(f"the optimizer remembers {tuple(value.shape)} of a weight {tuple(weight.shape)}")
+    return value.clone()
 
 
 def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -107,34 +124,56 @@ def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> N
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(folder / NAME) as aside:
         try:
-            save_file(contiguous, str(aside), metadata={"values": json.dumps(values)})
+            text = json.dumps(values)
+            save_file(contiguous, str(aside), metadata={"values": text, MARK: _hash_of(contiguous, text)})
         except SafetensorError as error:  # what it raises where the disk is full
             raise OSError(str(error)) from error
 
 
-def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and values of the checkpoint in `folder`, or None where there is none.
+def _hash_of(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | str | None:
+    """The tensors and values of the checkpoint in `folder`, or what is wrong with it, or None where there is none.
 
     Raises
     ------
     ArtifactError
-        If it cannot be read.
+        If a file of that name was not written here, so that it must not be replaced.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not path.exists():
         return None
+    with open_regular(path) as file:
+        ours = MARK.encode() in file.read(min(LONGEST_HEADER, path.stat().st_size))
     try:
         with safe_open(str(path), framework="pt") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ArtifactError(f"The checkpoint '{path}' is damaged ({error}); delete it to start anew.") from error
+            told = file.metadata() or {}
+            values = json.loads(told["values"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if _hash_of(tensors, told["values"]) != told[MARK]:
+            raise ValueError("its checksum differs")
+        return tensors, values
+    except BaseException as error:  # safetensors is Rust, and Rust panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        if not ours:
+            raise ArtifactError(f"'{path}' is no checkpoint ({reason}); move it away to start anew.") from error
+        return reason
 
 
 def saved_seed(folder: str | Path | None) -> int | None:
     """The seed of the run whose checkpoint is in `folder`, None where there is none."""
     saved = None if folder is None else read(Path(folder))
-    return None if saved is None else int(saved[1]["seed"])
+    seed = saved[1].get("seed") if isinstance(saved, tuple) and isinstance(saved[1], dict) else None
+    return seed if isinstance(seed, int) and 0 <= seed < 2**63 else None
 
 
 def check_same_run(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # of 'meta' nothing comes back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(
             f"The device '{name}' cannot be used here ({str(error).splitlines()[0]}); pass device='auto' or 'cpu'."

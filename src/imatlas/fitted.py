@@ -6,7 +6,8 @@ from it, so a saved model whose numbers contradict each other is one message and
     _state = {"codebook_": Array("float32", "rows_*cols_", "n_features_in_"), "n_seen_": Value(COUNT)}
 
 A side of a shape is a number, a learned number or parameter of the model ("rows_", "latent_dim"), or a name made up
-here ("K"), which stands for one number throughout the model; also sums and products of these, and choices ("D+1|2*D").
+here ("K"), which stands for one number throughout the model; also sums and products of these, and choices
+("D+1|2*D"). No side is 0.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Sizes:
         """Whether `n` is that side; a name that stands for nothing yet stands for `n` from now on."""
         if isinstance(side, str) and side not in self.bound and self.known(side) is None and side.isidentifier():
             self.bound[side] = n
-        return any(n == self._sum(choice) for choice in str(side).split("|"))
+        return n > 0 and any(n == self._sum(choice) for choice in str(side).split("|"))
 
     def known(self, name: str) -> int | None:
         """What a number or a name stands for."""

@@ -18,16 +18,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 from torch.optim import Optimizer
 
 from imatlas import chance, checkpoints, devices, schedule, threads
 from imatlas.batches import Batch, Data, batch_rows, make_batch
 from imatlas.checkpoints import Weights
-from imatlas.errors import TrainingError
+from imatlas.errors import ArtifactError, TrainingError
 from imatlas.progress import Callback, Interrupt, Progress, duration
 
 SNAPSHOT = 100
@@ -452,11 +453,30 @@ class _Run:
         saved = checkpoints.read(self.folder) if self.folder is not None else None
         if saved is None or self.folder is None:
             return
-        tensors, values = saved
-        checkpoints.check_same_run(self.folder, values["identity"], self.identity)
+        if isinstance(saved, str):
+            told = f"The checkpoint in '{self.folder}' is damaged ({saved}); training starts anew."
+            self.progress.event("problem", told)
+            return
+        try:
+            self._go_on(self.folder, *saved)
+        except ArtifactError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ArtifactError(
+                f"The checkpoint in '{self.folder}' is not of this network ({reason}); delete it to start anew."
+            ) from error
+        self.progress.event("resume", f"Going on from step {self.state.step} of '{self.folder}'.", step=self.state.step)
+
+    def _go_on(self, folder: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        """Put the run where a checkpoint says."""
+        checkpoints.check_same_run(folder, values["identity"], self.identity)
         self.weights.kept = tensors
-        self.seed = values["seed"]
-        self.state = State(**values["state"])
+        self.seed = TypeAdapter(Annotated[int, Field(ge=0, lt=2**63)]).validate_python(values["seed"], strict=True)
+        state = TypeAdapter(State).validate_python(asdict(State(**values["state"])))
+        if not 1 <= state.batch_size <= self.state.batch_size or state.step < 0:
+            raise ValueError(f"a batch of {state.batch_size} images at step {state.step}")
+        self.state = state
         self.weights.restore()
         for entry in self.state.decisions:
             if entry["decision"] == "warm_up":
@@ -465,7 +485,6 @@ class _Run:
             torch.set_num_threads(self.state.threads)
         if self.pending is not None:
             self.pending = self.pending[len(self.state.decisions) :]
-        self.progress.event("resume", f"Going on from step {self.state.step} of '{self.folder}'.", step=self.state.step)
 
     def _stop_early(self) -> None:
         if self.folder is not None:

@@ -58,7 +58,7 @@ class Autoencoder(LatentModel):
     (3, 16, 16, 1)
     """
 
-    latent_dim: Annotated[int, Field(ge=1, description="numbers that an image becomes")] = 64
+    latent_dim: Annotated[int, Field(ge=1, le=65_536, description="numbers that an image becomes")] = 64
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
     penalty: Annotated[float, Field(ge=0, description="weight of the vectors' mean square in the loss")] = 1e-4
     augment: Annotated[

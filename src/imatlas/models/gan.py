@@ -96,7 +96,7 @@ class GAN(Generator):
     (3, 16, 16, 1)
     """
 
-    latent_dim: Annotated[int, Field(ge=1, description="dimensions of the noise z")] = 64
+    latent_dim: Annotated[int, Field(ge=1, le=65_536, description="dimensions of the noise z")] = 64
     size: Annotated[Size, Field(description="size of both networks: 'small', 'medium' or 'large'")] = "small"
     loss: Annotated[AdversarialLoss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
     gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 grey pixels")] = 1.0

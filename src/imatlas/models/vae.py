@@ -65,7 +65,7 @@ class VAE(LatentModel):
     (3, 16, 16, 1)
     """
 
-    latent_dim: Annotated[int, Field(ge=1, description="dimensions of the code z")] = 32
+    latent_dim: Annotated[int, Field(ge=1, le=65_536, description="dimensions of the code z")] = 32
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
     beta: Annotated[
         float, Field(ge=0, description="weight of the KL divergence; 1 is the VAE, more is smoother codes")
