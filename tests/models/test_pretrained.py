@@ -93,6 +93,26 @@ def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
     np.testing.assert_allclose(spread, bare[0] ** whiten * bare ** (1 - whiten), rtol=1e-3)
 
 
+@pytest.mark.parametrize("options", [{}, {"layers": "many"}])
+@pytest.mark.parametrize("n_images", [5, 40])
+def test_new_images_lie_as_far_out_as_those_of_a_small_set(n_images: int, options: dict) -> None:
+    """Centered rows span one dimension fewer than there are rows: the last component would be rounding, whitened."""
+    images = synthetic_images(2 * n_images, size=24, channels=3)
+    encoder = PretrainedEncoder(image_size=64, n_components=128, whiten=0.5, **options)
+    known, new = encoder.fit_transform(images[::2]), encoder.transform(images[1::2])
+    assert known.shape == (n_images, n_images - 1)
+    assert known.std(0).min() > 1e-3 * known.std(0).max()
+    assert np.linalg.norm(new, axis=1).mean() < 1.5 * np.linalg.norm(known, axis=1).mean()
+
+
+def test_components_of_copies_are_those_of_their_originals() -> None:
+    """Forty rows of five images span four dimensions."""
+    images = synthetic_images(5, size=24, channels=3)
+    encoder = PretrainedEncoder(image_size=64, n_components=20, whiten=0.5).fit(np.repeat(images, 8, axis=0))
+    assert encoder.transform(images).shape == (5, 4)
+    assert PretrainedEncoder(image_size=64, n_components=20).fit_transform(images[:1]).shape == (1, 1)
+
+
 def test_a_model_saved_before_there_were_layers_is_still_read(tmp_path: Path, encoder: PretrainedEncoder) -> None:
     images = synthetic_images(2, size=24, channels=3)
     encoder.save(tmp_path / "eyes")

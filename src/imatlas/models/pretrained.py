@@ -48,6 +48,10 @@ TOWER_CHUNK = 1
 SIDE = 224
 """Height and width in pixels at which EfficientNet-Lite0 learnt."""
 
+LEAST_SPREAD = 1e-3
+"""Deviation, as a share of the first component's, below which a component is rounding: whitened, it would be noise in the
+images of `fit`, and throw new ones far off."""
+
 SAMPLE = 4096
 """Most images that the spread of features and their principal components are learnt from."""
 
@@ -255,13 +259,17 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     def _learn_components(self, features: np.ndarray, seed: int) -> None:
         """The principal axes of features (n, n_features), each as long as `whiten` makes it."""
-        n = min(self.n_components or 1, *features.shape)
-        pca = PCA(n, svd_solver="randomized", random_state=seed).fit(features)
+        most = max(1, min(len(features) - 1, features.shape[1]))  # centered rows span one dimension less
+        if len(features) == 1:
+            features = np.repeat(features, 2, axis=0)
+        with np.errstate(invalid="ignore"):  # of equal images, what share of no spread is explained
+            pca = PCA(min(self.n_components or 1, most), svd_solver="randomized", random_state=seed).fit(features)
         deviations = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        lengths = (deviations[0] / deviations) ** self.whiten  # the first axis stays as it is
+        n = max(1, int((deviations > LEAST_SPREAD * deviations[0]).sum()))
+        lengths = (deviations[0] / deviations[:n]) ** self.whiten  # the first axis stays as it is
         self.mean_ = pca.mean_.astype(np.float32)
-        self.components_ = (pca.components_ * lengths[:, None]).astype(np.float32)
-        self.explained_variance_ratio_ = float(pca.explained_variance_ratio_.sum())
+        self.components_ = (pca.components_[:n] * lengths[:, None]).astype(np.float32)
+        self.explained_variance_ratio_ = float(np.nan_to_num(pca.explained_variance_ratio_[:n], nan=1.0 / n).sum())
 
     @sharing_cores()
     def transform(
