@@ -18,7 +18,7 @@ from imatlas import artifact
 from imatlas.disk import within
 from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
-from imatlas.images.decode import read_picture
+from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.names import keys_of
 from imatlas.images.pixels import alike, kind_of
 from imatlas.images.spec import ImageSpec
@@ -151,7 +151,8 @@ class OpenedAtlas:
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""
-        return self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+        found = self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+        return [check_thumbnail(data) for data in found]
 
     def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
         """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import stat
 import tarfile
@@ -11,14 +13,17 @@ import threading
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
+from imatlas.images import budget
 from imatlas.images.names import member_key
-from imatlas.images.sources import HEAD, check_size, reason_of
+from imatlas.images.segments import unpacked
+from imatlas.images.sources import HEAD, check_members, check_size, check_unpacked, reason_of
 
 LINK = "a link in an archive, which is not followed"
 """Why a symbolic link is skipped."""
@@ -79,6 +84,7 @@ class ZipSource(_Archive):
         named = sorted((self._unique(m.filename, taken), i) for i, m in enumerate(members))
         self.keys = [key for key, _ in named]
         self._members = [members[i] for _, i in named]
+        self._overlapping = _overlapping(self._members)
         if not self.keys:
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
 
@@ -95,15 +101,87 @@ class ZipSource(_Archive):
 
     def _read(self, index: int, size: int | None) -> bytes:
         member = self._members[index]
+        if index in self._overlapping:
+            raise DecodeError("shares its bytes with another member of the archive, as in a decompression bomb")
         if size is None:
             check_size(member.file_size)
+            check_unpacked(member.file_size, member.compress_size)
+            budget.content(member.file_size)
         if member.flag_bits & 1:
             raise DecodeError("encrypted; unpack the archive with its password first")
         try:
+            if member.compress_type in _UNPACKERS:
+                return self._unpacked(member, member.file_size if size is None else size, whole=size is None)
             with self._zip.open(member) as file:
                 return file.read(member.file_size if size is None else size)
         except Exception as error:
             raise DecodeError(f"damaged in the archive ({reason_of(error)})") from None
+
+    def _unpacked(self, member: zipfile.ZipInfo, size: int, whole: bool) -> bytes:
+        """The first bytes of a bzip2 or LZMA member: zipfile unpacks these without any bound."""
+        assert self.root is not None
+        with open(self.root, "rb") as file:
+            file.seek(member.header_offset)
+            header = file.read(30)
+            file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+            packed = file.read(member.compress_size)
+        unpacker, start = _UNPACKERS[member.compress_type](packed)
+        content = next(unpacked(packed[start:], unpacker, iter([size])))
+        if whole and (len(content) < size or zlib.crc32(content) != member.CRC):
+            raise zipfile.BadZipFile("its checksum is wrong")
+        return content
+
+
+def _lzma_of_zip(packed: bytes) -> tuple[lzma.LZMADecompressor, int]:
+    """The unpacker of an LZMA member, and where its data begins: its properties stand before it."""
+    size = int.from_bytes(packed[2:4], "little")
+    if len(packed) < 4 + size or size != 5 or packed[4] >= 9 * 5 * 5:
+        raise zipfile.BadZipFile("its LZMA properties are damaged")
+    code = packed[4]
+    options = {
+        "id": lzma.FILTER_LZMA1,
+        "lc": code % 9,
+        "lp": code // 9 % 5,
+        "pb": code // 45,
+        "dict_size": min(int.from_bytes(packed[5:9], "little"), 2**26),
+    }
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options]), 4 + size
+
+
+_UNPACKERS: dict[int, Callable[[bytes], tuple[Any, int]]] = {
+    zipfile.ZIP_BZIP2: lambda packed: (bz2.BZ2Decompressor(), 0),
+    zipfile.ZIP_LZMA: _lzma_of_zip,
+}
+
+
+def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
+    """Which members begin inside the data of another one."""
+    found: set[int] = set()
+    end = 0
+    for index in sorted(range(len(members)), key=lambda i: members[i].header_offset):
+        member = members[index]
+        if member.header_offset < end:
+            found.add(index)
+        end = max(end, member.header_offset + 30 + len(member.filename) + member.compress_size)
+    return found
+
+
+class _Headers:
+    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers."""
+
+    MOST = 2**20
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.read_bytes = 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes."""
+        self.read_bytes += size if size >= 0 else self.MOST + 1
+        if self.read_bytes > self.MOST:
+            raise tarfile.ReadError("a member with more than 1 MiB of headers")
+        return self._file.read(size)
 
 
 class TarSource(_Archive):
@@ -124,12 +202,17 @@ class TarSource(_Archive):
         taken: set[str] = set()
         members: list[tuple[str, int, int, int, bool]] = []
         known: dict[str, tuple[int, int, int, bool]] = {}
-        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+        headers = _Headers(self._file)
+        with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]
             try:
                 for member in archive:
+                    headers.read_bytes = 0
+                    archive.members.clear()  # tarfile would keep them all
                     place = self._place(member, known)
                     if place is not None:
                         members.append((self._unique(member.name, taken), *place))
+                    if len(members) % 1000 == 0:
+                        check_members(len(members), os.path.getsize(self.root), str(self.root))
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
         members.sort(key=lambda member: member[0])
@@ -163,22 +246,19 @@ class TarSource(_Archive):
 
     def _unpack(self, packed: IO[bytes]) -> None:
         """Copy the whole compressed stream to the temporary file; refuse a bomb."""
-        import bz2
-        import lzma
-
         assert self.root is not None
         packed.seek(0)
         opener: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(packed.read(2), lzma.open)
         packed.seek(0)
-        limit = max(2**30, self.MAX_RATIO * os.fstat(packed.fileno()).st_size)
+        limit = max(budget.budget(), self.MAX_RATIO * os.fstat(packed.fileno()).st_size)
         written = 0
         with opener(packed, "rb") as stream:
             while block := stream.read(2**20):
                 written += len(block)
                 if written > limit:
                     raise SourceError(
-                        f"'{self.root}' unpacks to more than {self.MAX_RATIO} times its size; it is not read, as it "
-                        "looks like a decompression bomb."
+                        f"'{self.root}' unpacks to more than {budget.amount(limit)}; it is not read, as it looks like "
+                        f"a decompression bomb. Unpack it yourself, or set {budget.VARIABLE} to allow more."
                     )
                 try:
                     self._file.write(block)
@@ -198,6 +278,7 @@ class TarSource(_Archive):
             raise DecodeError("a sparse file inside an archive; unpack the archive first")
         if size is None:
             check_size(whole)
+            budget.content(whole)
         try:
             with self._lock:
                 self._file.seek(offset)
@@ -226,10 +307,15 @@ class ParquetSource(_Archive):
         counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         n = int(self._starts[-1])
+        check_members(n, os.path.getsize(self.root), str(self.root))
         if n == 0:
             raise SourceError(f"There are no rows in '{self.root}'; give a Parquet file with images.")
         self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
-        self._group: tuple[int, Any] = (-1, None)
+        self._leaf = self._column + (".bytes" if pa.types.is_struct(schema.field(self._column).type) else "")
+        self._rows: dict[int, bytes | None] = {}
+        self._next = 0
+        self._batches: Any = None
+        self._group = -1
 
     def _find_column(self, schema: Any) -> str:
         import pyarrow.types as t
@@ -257,17 +343,53 @@ class ParquetSource(_Archive):
         return [(status.st_size, status.st_mtime_ns)] * len(self.keys)
 
     def _read(self, index: int, size: int | None) -> bytes:
-        group = int(np.searchsorted(self._starts, index, side="right")) - 1
         try:
             with self._lock:
-                if self._group[0] != group:  # one row group is held at a time
-                    self._group = (-1, None)
-                    self._group = (group, self._file.read_row_group(group, columns=[self._column]).column(0))
-                value = self._group[1][index - int(self._starts[group])].as_py()
+                value = self._value(index)
+        except DecodeError:
+            raise
         except Exception as error:
             raise DecodeError(f"damaged in the Parquet file ({reason_of(error)})") from None
-        if isinstance(value, dict):
-            value = value["bytes"]
         if value is None:
             raise DecodeError("the row holds no image")
         return value[:size]
+
+    def _value(self, index: int) -> bytes | None:
+        """The value of a row, read in order, a few rows at a time; the last rows stay at hand for other threads.
+
+        A row group is not read as a whole: a few bytes of a file may stand for gigabytes of equal values.
+        """
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if index in self._rows:
+            return self._rows[index]
+        if group != self._group or index < self._next:
+            self._rows.clear()
+            self._group, self._next, self._batches = group, int(self._starts[group]), None
+            self._batches = self._opened_group(group)
+        while index >= self._next:
+            batch = next(self._batches).column(0)
+            for value in batch:
+                plain = value.as_py()
+                self._rows[self._next] = plain["bytes"] if isinstance(plain, dict) else plain
+                self._next += 1
+            held = sum(len(v) for v in self._rows.values() if v is not None)
+            while len(self._rows) > _AT_HAND or (held > budget.budget() // 8 and len(self._rows) > 1):
+                if (first := next(iter(self._rows))) == index:
+                    break
+                held -= len(self._rows.pop(first) or b"")
+        return self._rows[index]
+
+    def _opened_group(self, group: int) -> Any:
+        """The batches of a row group, so small that they stay within the budget whatever the values are."""
+        assert self.root is not None
+        about = self._file.metadata.row_group(group)
+        columns = [about.column(i) for i in range(about.num_columns)]
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self._leaf)
+        packed = sum(c.total_compressed_size for c in columns if c.path_in_schema == self._leaf)
+        check_unpacked(size, packed)
+        mean = max(1, size // max(1, about.num_rows))
+        batch_size = max(1, min(64, budget.budget() // 32 // mean, budget.budget() // 4 // max(1, size)))
+        return self._file.iter_batches(batch_size, row_groups=[group], columns=[self._leaf], use_threads=False)
+
+
+_AT_HAND = 2048

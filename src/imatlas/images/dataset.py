@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from imatlas.errors import DecodeError, InputError, Notice, ParameterError
-from imatlas.images import cache, decode, intake
+from imatlas.images import budget, cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
@@ -28,6 +28,7 @@ from imatlas.images.tensors import to_view
 Size = int | tuple[int, int]
 _PEEK = 200
 _MANY = 200_000
+_LARGE = 2**22
 
 
 class Images:
@@ -342,13 +343,23 @@ class _Opened:
     def _in_kind(self, pixels: np.ndarray, picture: decode.Picture, images: Images) -> np.ndarray:
         """Pixels (H, W, C) of one picture in the channels and depth of the set."""
         target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
+        if picture.kind == target:
+            return pixels
         own = value_range(pixels[None]) if picture.kind.dtype != target.dtype else (0.0, 1.0)
-        return converted(pixels[None], picture.kind, target, images.background, own)[0]
+        rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
+        first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
+        if rows >= len(pixels):
+            return first
+        out = np.empty((*pixels.shape[:2], first.shape[2]), first.dtype)
+        for i in range(0, len(pixels), rows):
+            out[i : i + rows] = converted(pixels[None, i : i + rows], picture.kind, target, images.background, own)[0]
+        return out
 
     def original(self, row: int, images: Images) -> np.ndarray:
         """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
-        picture = self._picture(row, None, images)
-        return self._in_kind(picture.pixels(), picture, images)
+        with budget.sharing():
+            picture = self._picture(row, None, images)
+            return self._in_kind(picture.pixels(), picture, images)
 
     def refitted(self, rows: np.ndarray, size: tuple[int, int], images: Images) -> tuple[np.ndarray, int]:
         """Rows decoded at another size, and how many had to be scaled from the cache."""
@@ -356,10 +367,11 @@ class _Opened:
         lost = 0
         for i, row in enumerate(rows.tolist()):
             try:
-                picture = self._picture(row, decode.Aim(*size, images.fit), images)
-                out[i] = self._in_kind(
-                    picture.fitted(*size, images.fit, images.background, quick=True), picture, images
-                )
+                with budget.sharing():
+                    picture = self._picture(row, decode.Aim(*size, images.fit), images)
+                    out[i] = self._in_kind(
+                        picture.fitted(*size, images.fit, images.background, quick=True), picture, images
+                    )
             except DecodeError:
                 out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
                 lost += 1
@@ -490,12 +502,13 @@ def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Reco
     n, height, width, channels = pixels.shape
     hashes = np.empty(n, np.uint64)
     digests = []
-    for start in range(0, n, 1024):
-        part = np.ascontiguousarray(pixels[start : start + 1024])
+    at_once = max(1, min(1024, 4 * _LARGE // max(1, height * width * channels)))
+    for start in range(0, n, at_once):
+        part = np.ascontiguousarray(pixels[start : start + at_once])
         digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
         view = rgb_view(part, spec) if channels in (3, 4) else part.mean(axis=3, dtype=np.float32)[..., None]
         grey = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
-        hashes[start : start + 1024] = perceptual_hash(grey)
+        hashes[start : start + at_once] = perceptual_hash(grey)
     same = {"format": "array", "mode": f"{channels} x {pixels.dtype}", "notes": ""}
     numbers = {"width": width, "height": height, "n_frames": 1, "frame": 0}
     columns = {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}

@@ -16,8 +16,13 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from imatlas.errors import DecodeError
+from imatlas.images import budget
+from imatlas.images.bands import Sink, array_of, block_means
 from imatlas.images.formats import bits_of, format_of
+from imatlas.images.headers import check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
+from imatlas.images.netpbm import Netpbm
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
+from imatlas.images.png import PngBands
 from imatlas.images.quiet import quiet, silence_libtiff
 from imatlas.images.sources import reason_of
 
@@ -26,6 +31,18 @@ MAX_PIXELS = 2**27
 
 MAX_FRAMES = 10_000
 """The most frames of one file that are used with `frames="all"`."""
+
+MAX_SIDE = 2**19
+"""The longest side of a picture that is decoded: 524,288 pixels."""
+
+LONG = 4096
+"""The longest side of the grey picture that is hashed."""
+
+LARGE = 2**26
+"""Bytes of a decoded picture from which one that will be made small is reduced while it is read."""
+
+SMALL_SIDE, SMALL_BYTES = 512, 2**20
+"""The longest side and the largest file of a picture that is meant to be a thumbnail."""
 
 REDUCE_MARGIN = 1.4
 """A JPEG is decoded at 1/2, 1/4 or 1/8 where what is left is still this many times the size asked for. Measured on
@@ -140,13 +157,17 @@ class Picture:
         return upright(_resized(self._stored, inner, (0.0, 0.0, full_w, full_h)), self.orientation)
 
     def grey(self, side: int = 48) -> np.ndarray:
-        """The whole picture (h, w) in grey, upright, shrunk by a whole number while no side falls below `side`."""
+        """The whole picture (h, w) in grey, upright, shrunk by a whole number while no side falls below `side`.
+
+        A side longer than `LONG` is shrunk further.
+        """
         if isinstance(self._stored, np.ndarray):
             small = _block_means(self._stored, side)
             grey = small @ LUMA if small.shape[2] == 3 else small.mean(axis=2, dtype=np.float32)
             return upright(grey[..., None], self.orientation)[..., 0]
-        step = min(self._stored.size) // side
-        image = self._stored.reduce(step) if step > 1 else self._stored
+        step = max(1, min(self._stored.size) // side)
+        across, down = (max(step, -(-length // LONG)) for length in self._stored.size)
+        image = self._stored.reduce((across, down)) if max(across, down) > 1 else self._stored
         if self.kind.alpha:
             under = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(under, image.convert("RGBA"))
@@ -177,10 +198,19 @@ def read_frames(
         With the reason, and nothing else, for whatever cannot be read.
     """
     format = "image"
+    share = budget.current()
+    own = budget.Share() if share is None else None
     try:
         format = format_of(data, name)
         with quiet():
-            yield from _READERS.get(format, _read_plain)(data, format, frames, aim, background)
+            pictures = _READERS.get(format, _read_plain)(data, format, frames, aim, background)
+            while True:
+                # Not around the yield: between two pictures this thread may do other work.
+                with budget.using(own or share):  # type: ignore[arg-type]
+                    picture = next(pictures, None)
+                if picture is None:
+                    return
+                yield picture
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -189,6 +219,9 @@ def read_frames(
         raise DecodeError("needs more memory than there is") from None
     except Exception as error:
         raise DecodeError(_explained(error, format)) from None
+    finally:
+        if own is not None:
+            own.close()
 
 
 def read_picture(data: bytes, **options: Any) -> Picture:
@@ -196,6 +229,24 @@ def read_picture(data: bytes, **options: Any) -> Picture:
     for picture in read_frames(data, **options):
         return picture
     raise DecodeError("holds no picture")
+
+
+def check_thumbnail(data: bytes) -> bytes:
+    """A file that is meant to be a thumbnail: a small JPEG or PNG, as `encode_thumbnail` writes it.
+
+    Raises
+    ------
+    DecodeError
+        If it is of another format, or large: what came with an atlas must not cost more than thumbnails do.
+    """
+    if len(data) > SMALL_BYTES:
+        raise DecodeError(f"a thumbnail of {budget.amount(len(data))}, more than {budget.amount(SMALL_BYTES)}")
+    if format_of(data, "") not in ("JPEG", "PNG", "WEBP"):
+        raise DecodeError(f"a thumbnail that is a {format_of(data, '')} file, not JPEG or PNG")
+    height, width = size_of(data)
+    if max(height, width) > SMALL_SIDE:
+        raise DecodeError(f"a thumbnail of {width} x {height} pixels, more than {SMALL_SIDE}")
+    return data
 
 
 def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 255)) -> Picture:
@@ -208,6 +259,7 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
             flat = value[..., 0] if value.shape[2] == 1 else value
             return Picture(Image.fromarray(np.ascontiguousarray(flat)), "array", mode)
         _check_pixels(*value.size)
+        _need(value, "image", 0, aim=False)
         with quiet():
             picture = _finished(value, value.format or "image", background)
             picture.orientation = _orientation(value)
@@ -244,6 +296,8 @@ def _check_pixels(width: int, height: int, samples: int = 1) -> None:
     """Refuse a picture that has no pixels, or too many for memory."""
     if width < 1 or height < 1 or samples < 1:
         raise DecodeError(f"has no pixels ({width} x {height})")
+    if max(width, height) > MAX_SIDE:
+        raise DecodeError(f"{width} x {height} pixels: a side is more than the limit of {MAX_SIDE}")
     if width * height * max(1.0, samples / 4) > MAX_PIXELS:
         raise DecodeError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS / 1e6:.0f} million")
 
@@ -253,11 +307,17 @@ def _read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     image = Image.open(BytesIO(data), formats=("JPEG",))
     full, mode = image.size, image.mode
     _check_pixels(*full)
+    scans = check_scans(data, *full)
     orientation = _orientation(image)
+    scale = 1
     if aim is not None:
         scale = _jpeg_scale(full, orientation, aim)
         if scale > 1:
             image.draft(None, (full[0] // scale, full[1] // scale))
+    if full[0] * full[1] > CHEAP:
+        frame = jpeg_frame(data)
+        held = 2 * frame.samples * full[0] * full[1] if frame.buffered or scans > 1 else 0
+        _need(image, format, len(data), aim=aim is not None, besides=int(held))
     reduced = image.size != full
     picture = _finished(image, format, background)
     picture.mode, picture.orientation, picture.full = mode, orientation, full
@@ -267,32 +327,57 @@ def _read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
 
 def _jpeg_scale(full: tuple[int, int], orientation: int, aim: Aim) -> int:
     """The largest of 8, 4, 2, 1 to divide the size by that leaves enough for the aim."""
+    room = _room(full, orientation, aim)
+    return next((s for s in (8, 4, 2) if room >= s * REDUCE_MARGIN and min(full) >= 2 * s), 1)
+
+
+def _room(full: tuple[int, int], orientation: int, aim: Aim) -> float:
+    """By how much a picture may be reduced and still have the size that is asked for."""
     target = (aim.height, aim.width) if orientation >= 5 else (aim.width, aim.height)
     ratios = (full[0] / target[0], full[1] / target[1])
     room = max(ratios) if aim.fit == "pad" else min(ratios)
     if aim.thumbnail:
         room = min(room, max(full) / aim.thumbnail * REDUCE_MARGIN)  # a thumbnail is content with its own size
-    return next((s for s in (8, 4, 2) if room >= s * REDUCE_MARGIN and min(full) >= 2 * s), 1)
+    return room
+
+
+def _step(full: tuple[int, int], orientation: int, aim: Aim | None, n_bytes: int) -> int:
+    """By what whole number a picture is reduced while it is read: 1 unless it is large and will be made small."""
+    if aim is None or n_bytes <= LARGE:
+        return 1
+    return max(1, min(int(_room(full, orientation, aim) / 2), min(full) // 64))
 
 
 def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """Any format, through Pillow."""
     image = Image.open(BytesIO(data), formats=(format,))
     _check_pixels(*image.size)
+    _check_inside(data, format)
     n_frames = 1 if format in ("ICO", "ICNS", "PSD") else int(getattr(image, "n_frames", 1))  # sizes, layers
     wanted = min(n_frames, MAX_FRAMES) if frames == "all" else 1
-    if image.size[0] * image.size[1] * wanted > 64 * MAX_PIXELS:
-        raise DecodeError(f"{wanted} frames of {image.size[0]} x {image.size[1]} pixels are too much work")
+    work = image.size[0] * image.size[1] * wanted
+    if wanted > 1 and work > MAX_PIXELS * 2 + 200 * len(data):
+        raise DecodeError(
+            f"{wanted} frames of {image.size[0]} x {image.size[1]} pixels are too much work for a file of "
+            f"{budget.amount(len(data))}; take the first frame, or fewer"
+        )
     for frame in range(wanted):
         if n_frames > 1:
             image.seek(frame)
             _check_pixels(*image.size)
+        full, halvings = image.size, 0
+        deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
+        if format == "JPEG2000":
+            halvings = _need_jpeg2000(image, data, aim)
+        elif image.size[0] * image.size[1] > CHEAP:
+            besides = 40 * full[0] * full[1] if deep else None
+            _need(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
-        if bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B"):
+        if deep:
             wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
             if wide.shape[2] in (2, 4):
-                wide = composited(wide, background)
+                wide = _composited(wide, background)
             picture = Picture(wide, format, mode)
             image.load()  # what follows the pixels may hold the orientation
         else:
@@ -300,9 +385,154 @@ def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
             picture.mode = mode
             if picture.kind.dtype == "uint8" and bits_of(data, format) > 8:
                 picture.notes.append("16-bit, read as 8-bit")
+        if halvings:
+            setattr(image, "reduce", 0)  # noqa: B010 - gives Pillow's method of this name back
+            picture.full, picture.scale = full, 2**halvings
         picture.orientation = _orientation(image)
         _tell_frames(picture, n_frames, frame, wanted)
         yield picture
+
+
+CHEAP = 2**20
+"""Pixels of a picture that is too small to be counted: a few megabytes for each thread."""
+
+# Bytes of a pixel that a decoder holds besides the picture itself: canvases, planes, copies.
+_BESIDES = {"WEBP": 17, "AVIF": 16, "HEIF": 20, "GIF": 2, "QOI": 8, "BMP": 6, "DDS": 6, "PSD": 4, "ICO": 8, "ICNS": 8}
+
+
+def _need(
+    image: Image.Image, format: str, packed: int, *, aim: bool, copied: bool = False, besides: int | None = None
+) -> None:
+    """Wait for the memory that decoding an opened image takes at its peak."""
+    one = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    pixels = image.size[0] * image.size[1]
+    each = one * (2 if copied else 1)
+    if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
+        each += {"1": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    if getattr(image, "n_frames", 1) > 1 and format in ("GIF", "PNG"):
+        each += 8
+    if besides is None:
+        each += _BESIDES.get(format, 0)
+    if not aim:
+        each += len(image.getbands())
+    what = f"a picture of {image.size[0]} x {image.size[1]} pixels"
+    budget.need(each * pixels + (besides or 0) + _strip_bytes(image), packed, what)
+
+
+def _strip_bytes(image: Image.Image) -> int:
+    """What libtiff holds of a TIFF besides the picture: a strip or tile, as its tags say."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return 0
+    try:
+        if 322 in tags and 323 in tags:
+            pixels = int(tags[322]) * int(tags[323])
+        else:
+            pixels = image.size[0] * min(image.size[1], int(tags.get(278, image.size[1])))
+        return pixels * int(tags.get(277, 1)) * -(-max(tags.get(258, (1,))) // 8)
+    except Exception:
+        return 0
+
+
+def _check_inside(data: bytes, format: str) -> None:
+    """Refuse an icon whose pictures are larger than its directory says."""
+    if format in ("ICO", "ICNS"):
+        for width, height in inner_sizes(data):
+            if width * height > 4096 * 4096:
+                raise DecodeError(f"holds a picture of {width} x {height} pixels, more than an icon has")
+
+
+def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
+    """Wait for the memory that a JPEG 2000 takes; how often the size of a large one is halved while it is decoded."""
+    cost = jpeg2000(data)
+    full = image.size
+    halvings = 0
+    if aim is not None and cost.n_bytes > LARGE:
+        room = _room(full, 1, aim)
+        while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 1) * REDUCE_MARGIN:
+            halvings += 1
+        if halvings:
+            setattr(image, "reduce", halvings)  # noqa: B010 - an attribute that sets how it is decoded
+    if full[0] * full[1] > CHEAP or cost.n_bytes > 32 * CHEAP:
+        what = f"a picture of {full[0]} x {full[1]} pixels"
+        budget.need(int(cost.n_bytes / 4**halvings), len(data), what)
+    return halvings
+
+
+def _read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+    """A PNG: by bands of rows where it is large, or has 16 bits in several channels; else through Pillow."""
+    header = png_header(data)
+    if header is None or header.interlaced or header.color not in (0, 2, 3, 4, 6):
+        yield from _read_plain(data, format, frames, aim, background)
+        return
+    _check_pixels(header.width, header.height)
+    deep = header.depth == 16 and header.color in (2, 4, 6)
+    if header.width * header.height * 4 <= LARGE and not deep:
+        yield from _read_plain(data, format, frames, aim, background)
+        return
+    image = Image.open(BytesIO(data), formats=("PNG",))
+    if frames == "all" and int(getattr(image, "n_frames", 1)) > 1:
+        yield from _read_plain(data, format, frames, aim, background)
+        return
+    bands = PngBands(data, header)
+    about = Image.open(BytesIO(bands.about()), formats=("PNG",))
+    about.load()  # what follows the pixels may hold the orientation
+    picture = _png_by_bands(bands, len(data), aim, background, _orientation(about))
+    picture.mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[bands.channels]};16" if deep else image.mode
+    _tell_frames(picture, int(getattr(image, "n_frames", 1)), 0, 1)
+    yield picture
+
+
+def _png_by_bands(bands: PngBands, packed: int, aim: Aim | None, background: RGB, orientation: int) -> Picture:
+    """A PNG that is not interlaced, reduced while it is read where it will be made small."""
+    header = bands.header
+    full = (header.width, header.height)
+    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit opacity is composited at once
+    channels = bands.channels - flat
+    n_bytes = header.width * header.height * max(4, channels * bands.dtype.itemsize)
+    step = _step(full, orientation, aim, n_bytes)
+    alpha = bands.alpha and not flat
+    held = Sink.n_bytes(header.height, header.width, channels, bands.dtype, step)
+    if held > CHEAP or step > 1:
+        budget.need(held + 2**25, packed, f"a picture of {full[0]} x {full[1]} pixels")
+    sink = Sink(header.height, header.width, channels, bands.dtype, step, alpha)
+    for top, rows in bands.bands():
+        sink.put(top, 0, composited(rows, background) if flat else rows)
+    array = sink.result()
+    picture = Picture(_as_stored(array) if step > 1 or held <= LARGE else array, "PNG", "", alpha=alpha)
+    picture.full, picture.scale, picture.orientation = full, step, orientation
+    return picture
+
+
+def _as_stored(array: np.ndarray) -> np.ndarray | Image.Image:
+    """Pixels as a picture keeps them: 8-bit ones as a Pillow image."""
+    if array.dtype != np.uint8 or array.shape[2] > 4:
+        return array
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))
+
+
+def _read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+    """A Netpbm file; text and odd depths are read here, as Pillow takes a microsecond for each number."""
+    if data[1:2] in b"12356":
+        file = Netpbm(data)
+        if file.is_slow:
+            _check_pixels(file.width, file.height)
+            n_bytes = file.width * file.height * file.channels * file.dtype.itemsize
+            if n_bytes > CHEAP:
+                times = 10 if file.kind in b"56" else 3
+                budget.need(times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels")
+            yield Picture(_as_stored(file.pixels(data)), format, file.mode)
+            return
+    yield from _read_plain(data, format, frames, aim, background)
+
+
+def _composited(array: np.ndarray, background: RGB) -> np.ndarray:
+    """`composited` by bands of rows, as it makes floats of all it is given."""
+    out = np.empty((*array.shape[:2], array.shape[2] - 1), array.dtype)
+    rows = max(1, CHEAP // array.shape[1])
+    for top in range(0, len(array), rows):
+        out[top : top + rows] = composited(array[top : top + rows], background)
+    return out
 
 
 def _tell_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> None:
@@ -326,22 +556,39 @@ def _read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
         return
     wanted = min(len(stack), MAX_FRAMES) if frames == "all" else 1
     for frame in range(wanted):
-        array = composited(stack[frame], background) if stack.alpha else stack[frame]
+        array, step = stack.frame(frame, lambda n_bytes: _step(stack.size, stack.orientation, aim, n_bytes))
+        if stack.alpha:
+            array = _composited(array, background)
         picture = Picture(array, format, stack.mode)
+        if step > 1:
+            picture.full, picture.scale = stack.size, step
         picture.orientation = stack.orientation
         picture.notes += stack.notes
         _tell_frames(picture, len(stack), frame, wanted)
         yield picture
 
 
-def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """HEIC and HEIF, through the extra."""
+def _opened_heif(data: bytes) -> Any:
+    """The container of a HEIC file, its pixels not yet decoded."""
     try:
         import pillow_heif
     except ImportError:
         raise DecodeError("HEIC needs an extra part: pip install 'imatlas[heif]'") from None
-    opened = pillow_heif.open_heif(BytesIO(data))
+    return pillow_heif.open_heif(BytesIO(data))
+
+
+def _heif_size(data: bytes) -> tuple[int, int]:
+    width, height = _opened_heif(data).size
+    return (height, width)
+
+
+def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+    """HEIC and HEIF, through the extra."""
+    opened = _opened_heif(data)
     _check_pixels(*opened.size)
+    if opened.size[0] * opened.size[1] > CHEAP:
+        needed = opened.size[0] * opened.size[1] * _BESIDES[format]
+        budget.need(needed, len(data), f"a picture of {opened.size[0]} x {opened.size[1]} pixels")
     picture = _finished(opened.to_pillow(), format, background)
     picture.mode = opened.mode
     if opened.info.get("bit_depth", 8) > 8:
@@ -349,19 +596,25 @@ def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     yield picture
 
 
-_READERS: dict[str, Any] = {"JPEG": _read_jpeg, "TIFF": _read_tiff, "HEIF": _read_heif}
+_READERS: dict[str, Any] = {
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "PPM": _read_netpbm,
+    "TIFF": _read_tiff,
+    "HEIF": _read_heif,
+}
 
 
 def _finished(image: Image.Image, format: str, background: RGB) -> Picture:
     """Decode an opened image and bring it to L, LA, RGB, RGBA, or an array of uint16 or float32."""
     mode = image.mode
     if mode.startswith("I;16"):
-        return Picture(np.asarray(image).astype(np.uint16)[..., None], format, mode)
+        return Picture(array_of(image).astype(np.uint16, copy=False), format, mode)
     if mode in ("I", "F"):
-        values = np.asarray(image)
+        values = array_of(image)
         # Pillow once gave 16-bit PNG and PGM as 32-bit whole numbers.
         narrow = mode == "I" and format in ("PNG", "PPM") and values.min() >= 0 and values.max() <= 65535
-        return Picture(values.astype(np.uint16 if narrow else np.float32)[..., None], format, mode)
+        return Picture(values.astype(np.uint16 if narrow else np.float32, copy=False), format, mode)
     if image.has_transparency_data:
         target = "LA" if mode in ("L", "1", "LA", "La") else "RGBA"
     else:
@@ -408,18 +661,21 @@ def _sixteen_bit(data: bytes, format: str, size: tuple[int, int], layout: str) -
 
 
 def _as_array(stored: Image.Image | np.ndarray) -> np.ndarray:
-    array = np.asarray(stored)
-    return array[..., None] if array.ndim == 2 else array
+    return array_of(stored) if isinstance(stored, Image.Image) else stored
 
 
 def _block_means(array: np.ndarray, side: int) -> np.ndarray:
-    """The means (h, w, C) of square blocks, as large as leaves `side` of them along each axis."""
+    """The means (h, w, C) of square blocks, as large as leaves `side` of them along each axis, at most `LONG`."""
     step = max(1, min(array.shape[:2]) // side)
-    if step == 1:
+    down, across = (max(step, -(-length // LONG)) for length in array.shape[:2])
+    if down == across == 1:
         return array
-    height, width = array.shape[0] // step, array.shape[1] // step
-    blocks = array[: height * step, : width * step].reshape(height, step, width, step, -1)
+    height, width = array.shape[0] // down, array.shape[1] // across
+    blocks = array[: height * down, : width * across].reshape(height, down, width, across, -1)
     return blocks.mean((1, 3), dtype=np.float32)
+
+
+_TALL = 2**25
 
 
 def _resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[float, ...]) -> np.ndarray:
@@ -436,14 +692,21 @@ def _resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple
             return _as_array(stored if whole == (0, 0, width, height) else stored.crop(box))
         return stored[whole[1] : whole[3], whole[0] : whole[2]]
     shrinks = box[2] - box[0] >= size[0] or box[3] - box[1] >= size[1]
+    # Pillow resizes to (new width, old height) first: a very tall picture is reduced before.
+    gap = 3.0 if size[0] * (box[3] - box[1]) > _TALL else None
     if isinstance(stored, Image.Image):
         kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-        return _as_array(stored.resize(size, kernel, box=box))
+        return _as_array(stored.resize(size, kernel, box=box, reducing_gap=gap))
+    step = int(min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]) / 3)
+    if step > 1 and stored.size * 4 > LARGE:  # no float copy of a large one
+        stored = block_means(stored, step)
+        right, low = stored.shape[1::-1]
+        box = (box[0] / step, box[1] / step, min(right, box[2] / step), min(low, box[3] / step))
     kernel = Image.Resampling.HAMMING if shrinks else Image.Resampling.BILINEAR
 
     def plane(values: np.ndarray) -> np.ndarray:
         floats = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-        return np.asarray(floats.resize(size, kernel, box=box))
+        return np.asarray(floats.resize(size, kernel, box=box, reducing_gap=gap))
 
     out = np.empty((size[1], size[0], stored.shape[2]), np.float32)
     for channel in range(stored.shape[2]):
@@ -503,10 +766,19 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
     try:
         format = format_of(data, name)
         with quiet():
-            if format in ("TIFF", "HEIF"):
-                picture = read_picture(data, name=name)
-                return (picture.height, picture.width)
+            if format == "HEIF":
+                return _heif_size(data)
+            if format == "TIFF":
+                from imatlas.images.tiff import open_stack
+
+                silence_libtiff()
+                stack = open_stack(data, _check_pixels)
+                if stack is not None:
+                    turned = stack.orientation >= 5
+                    return (stack.size[not turned], stack.size[turned])
             image = Image.open(BytesIO(data), formats=(format,))
+            if format == "TIFF":  # Pillow turns it itself
+                return (image.size[1], image.size[0])
             turned = _orientation(image) >= 5
             return (image.size[not turned], image.size[turned])
     except DecodeError:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imatlas.errors import DecodeError
-from imatlas.images import decode, hashing
+from imatlas.images import budget, decode, hashing
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats import has_image_name, sniff, suffix_of
 from imatlas.images.pixels import RGB, Kind
@@ -110,16 +110,17 @@ def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
                 named = False
             if not named:
                 return [Skip(item, key, None)]
-        value = source.read(item)
-        if isinstance(value, bytes):
-            digest = hashlib.sha256(value).hexdigest()
-            pictures: Iterable[decode.Picture] = decode.read_frames(
-                value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background
-            )
-        else:
-            pictures = [decode.picture_from(value, plan.background)]
-            digest = hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
-        return _rows(pictures, item, key, digest, plan)
+        with budget.sharing(), budget.reading():
+            value = source.read(item)
+            if isinstance(value, bytes):
+                digest = hashlib.sha256(value).hexdigest()
+                pictures: Iterable[decode.Picture] = decode.read_frames(
+                    value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background
+                )
+            else:
+                pictures = [decode.picture_from(value, plan.background)]
+                digest = hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
+            return _rows(pictures, item, key, digest, plan)
     except DecodeError as error:
         return [Skip(item, key, str(error))]
     except Exception as error:  # a source of someone else's making may raise anything

@@ -7,9 +7,11 @@ the content does, and a way to read one. Nothing is decoded here and archives ar
 from __future__ import annotations
 
 import glob
+import math
 import os
 import stat
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -19,10 +21,14 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
+from imatlas.images import budget
 from imatlas.images.names import key_of
 
 MAX_BYTES = 2**30
 """The largest single file that is read: 1 GiB."""
+
+MANY = 100_000
+"""Items that a file may hold whatever its size; beyond, each must have 16 bytes at least."""
 
 HEAD = 64
 """How many bytes tell what a file is."""
@@ -66,6 +72,7 @@ def open_source(source: Any) -> Source:
     InputTypeError
         Where the object is nothing that images can be read from.
     """
+    budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source))
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
@@ -129,6 +136,24 @@ def check_size(size: int) -> None:
     """Refuse an item that is too large to be one picture."""
     if size > MAX_BYTES:
         raise DecodeError(f"{size / 2**30:.1f} GiB is more than the limit of {MAX_BYTES / 2**30:.0f} GiB for one file")
+
+
+def check_unpacked(size: int, packed: int) -> None:
+    """Refuse what unpacks to far more than its file has; `packed` bytes may become as much as a decoder may take."""
+    limit = max(budget.budget() // 2, budget.RATIO * packed)
+    if size > limit:
+        raise DecodeError(
+            f"unpacks from {budget.amount(packed)} to {budget.amount(size)}, more than the limit of "
+            f"{budget.amount(limit)}; unpack it yourself, or set {budget.VARIABLE} to allow more"
+        )
+
+
+def check_members(n: int, size: int, name: str) -> None:
+    """Refuse a file of `size` bytes that claims to hold far more items than it can."""
+    if n > MANY and n > size // 16:
+        raise SourceError(
+            f"'{name}' says that {budget.amount(size)} hold {n:,} items; it is not read, as no image is that small."
+        )
 
 
 class FileSource:
@@ -240,6 +265,8 @@ class FileSource:
                 if not stat.S_ISREG(status.st_mode):
                     raise DecodeError("not a regular file")
                 check_size(status.st_size)
+                if size is None:
+                    budget.content(status.st_size)
                 return file.read(status.st_size + 1 if size is None else size) or b""
         except FileNotFoundError:
             broken = os.path.islink(self._paths[index])
@@ -315,13 +342,57 @@ def _open_numpy(path: Path) -> ArraySource:
         names = archive.files
         preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in names]
         for name in [*preferred, *names]:
-            try:
-                array = archive[name]
-            except ValueError:  # an object array
-                continue
-            if array.ndim in (3, 4):
+            array = _unpacked_array(archive, name, path)
+            if array is not None:
                 return ArraySource(array, path)
     raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {', '.join(names)}).")
+
+
+def _unpacked_array(archive: Any, name: str, path: Path) -> np.ndarray | None:
+    """An array (N, H, W) or (N, H, W, C) of a .npz file, memory-mapped from a nameless temporary file; else None.
+
+    Its header is looked at before it is unpacked, and no more is unpacked than the header says.
+    """
+    member = archive.zip.getinfo(name if name in archive.zip.namelist() else name + ".npy")
+    with archive.zip.open(member) as stream:
+        if stream.read(6) != b"\x93NUMPY":
+            return None
+        version = tuple(stream.read(2))
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            return None
+        shape, fortran, dtype = readers[version](stream)
+        if dtype.hasobject or len(shape) not in (3, 4) or min(shape) < 1:
+            return None
+        n_bytes = math.prod(shape) * dtype.itemsize
+        limit = max(budget.budget(), budget.RATIO * member.compress_size)
+        if n_bytes > limit:
+            raise SourceError(
+                f"The array '{name}' in '{path}' unpacks from {budget.amount(member.compress_size)} to "
+                f"{budget.amount(n_bytes)}, more than the limit of {budget.amount(limit)}; save it as a .npy file, or "
+                f"set {budget.VARIABLE} to allow more."
+            )
+        if n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
+            content = stream.read(n_bytes)
+            flat = np.frombuffer(content, dtype, math.prod(shape)) if len(content) == n_bytes else None
+        else:
+            flat = _in_file(stream, n_bytes, dtype)
+        if flat is None:
+            raise ValueError(f"the array '{name}' ends before its {n_bytes} bytes")
+        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def _in_file(stream: IO[bytes], n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
+    """The values of a stream, mapped from a temporary file that goes with the array; None where there are fewer."""
+    with tempfile.TemporaryFile(prefix="imatlas-") as file:
+        left = n_bytes
+        while left and (block := stream.read(min(left, 2**20))):
+            file.write(block)
+            left -= len(block)
+        if left:
+            return None
+        file.flush()
+        return np.memmap(file, dtype, "r", shape=(n_bytes // dtype.itemsize,))
 
 
 class DatasetSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imatlas.images.decode import Fit, read_picture
+from imatlas.images.decode import Fit, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.pixels import conformed, kind_of
 from imatlas.images.spec import ImageSpec
@@ -14,7 +14,7 @@ WHITE = (255, 255, 255)
 
 def shrink(data: bytes, size: int) -> bytes:
     """A thumbnail whose longest side is at most `size` pixels, as the bytes of a file; a smaller one as it is."""
-    picture = read_picture(data)
+    picture = read_picture(check_thumbnail(data))
     return data if max(picture.width, picture.height) <= size else encode_thumbnail(picture.thumbnail(size))
 
 

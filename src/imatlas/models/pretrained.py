@@ -49,8 +49,8 @@ SIDE = 224
 """Height and width in pixels at which EfficientNet-Lite0 learnt."""
 
 LEAST_SPREAD = 1e-3
-"""Deviation, as a share of the first component's, below which a component is rounding: whitened, it would be noise in the
-images of `fit`, and throw new ones far off."""
+"""Deviation, as a share of the first component's, below which a component is rounding: whitened, it would be noise in
+the images of `fit`, and throw new ones far off."""
 
 SAMPLE = 4096
 """Most images that the spread of features and their principal components are learnt from."""

@@ -1,0 +1,221 @@
+"""The memory that decoding may take: one budget of bytes, shared by all threads of the process.
+
+Whoever decodes says first how many bytes it will need at its peak (`need`) and waits until the others leave that much.
+What alone is more than may be had is refused before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from imatlas.errors import DecodeError, ParameterError
+
+VARIABLE = "IMATLAS_DECODE_MEMORY"
+"""The environment variable that sets the budget ("2G")."""
+
+DEFAULT = 2**29
+"""The budget where nobody set it: 512 MiB, or a quarter of the machine's memory where that is less."""
+
+RATIO = 32
+"""A picture or an unpacked file may take this many times the bytes of its file, where that is more than the budget."""
+
+PATIENCE = 120.0
+"""Seconds to wait for others at most: memory that a forgotten generator holds must not stop a run."""
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
+
+
+def machine_memory() -> int:
+    """The bytes of memory of this machine; 8 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**33
+
+
+def budget() -> int:
+    """The bytes that all decoding threads of the process may take together.
+
+    Raises
+    ------
+    ParameterError
+        If the environment variable holds no size.
+    """
+    return _parsed(os.environ.get(VARIABLE, ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> int:
+    if not text:
+        return min(DEFAULT, max(2**26, machine_memory() // 4))
+    match = _SIZE.fullmatch(text)
+    size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if size < 2**24:
+        raise ParameterError(
+            f"The environment variable {VARIABLE} must be a size of at least 16M, such as 800M or 2G. Got {text!r}."
+        )
+    return size
+
+
+def allowance(packed: int) -> int:
+    """The bytes that may be made of a file of `packed` bytes: the budget, or more where the file itself is large."""
+    return max(budget(), min(RATIO * packed, machine_memory() // 4))
+
+
+def check(n_bytes: int, packed: int, what: str) -> None:
+    """Refuse what would take more memory than a file of `packed` bytes may.
+
+    Raises
+    ------
+    DecodeError
+        Naming what it is, what it takes, the limit and how to raise it.
+    """
+    limit = allowance(packed)
+    if n_bytes > limit:
+        raise DecodeError(
+            f"{what} would take {amount(n_bytes)} of memory, more than the limit of {amount(limit)}; set {VARIABLE} "
+            "to allow more"
+        )
+
+
+def amount(n_bytes: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "KB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:,.1f} GB"
+
+
+class _Pool:
+    """A semaphore of bytes."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._used = 0
+
+    def take(self, n_bytes: int, size: int, wait: bool) -> None:
+        """Take bytes of a pool of `size`; more than all of it is given where nobody holds any."""
+        with self._condition:
+            if wait:
+                self._condition.wait_for(lambda: self._used == 0 or self._used + n_bytes <= size, PATIENCE)
+            self._used += n_bytes
+
+    def give(self, n_bytes: int) -> None:
+        """Give bytes back."""
+        with self._condition:
+            self._used -= n_bytes
+            self._condition.notify_all()
+
+    @property
+    def used(self) -> int:
+        """The bytes that are taken."""
+        return self._used
+
+
+POOL = _Pool()
+"""The memory of all pictures that are being decoded."""
+
+_here = threading.local()
+
+
+class Share:
+    """What one piece of work holds of the budget; it belongs to the thread that made it."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._thread = threading.get_ident()
+
+    def need(self, n_bytes: int) -> None:
+        """Hold at least this many bytes.
+
+        What is held is given back before more is waited for, so that two threads never wait for each other; a thread
+        that holds another share does not wait at all.
+        """
+        if n_bytes <= self.held:
+            return
+        if self.held:
+            self.close()
+        alone = getattr(_here, "held", 0) == 0
+        POOL.take(n_bytes, budget(), alone)
+        self.held = n_bytes
+        _here.held = getattr(_here, "held", 0) + n_bytes
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self.held:
+            POOL.give(self.held)
+            if self._thread == threading.get_ident():
+                _here.held = getattr(_here, "held", 0) - self.held
+            self.held = 0
+
+
+CONTENTS = _Pool()
+"""The bytes of large files that are held while they are decoded."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Let `content` count what is read inside the block; only for a thread that holds no other memory yet."""
+    _here.contents = 0
+    try:
+        yield
+    finally:
+        taken, _here.contents = _here.contents, None
+        if taken:
+            CONTENTS.give(taken)
+
+
+def content(n_bytes: int) -> None:
+    """Wait until a file of so many bytes may be read beside those that other threads hold.
+
+    Files are waited for before any picture's memory is, so that nobody waits in a circle.
+    """
+    taken = getattr(_here, "contents", None)
+    if taken is None or n_bytes < SMALL_FILE:
+        return
+    CONTENTS.take(n_bytes, budget() // 2, wait=taken == 0)
+    _here.contents = taken + n_bytes
+
+
+SMALL_FILE = 2**22
+
+
+def current() -> Share | None:
+    """The share of the work that this thread is in."""
+    return getattr(_here, "share", None)
+
+
+@contextmanager
+def using(share: Share) -> Iterator[Share]:
+    """Let `need` fill this share inside the block; it is not closed."""
+    outer = current()
+    _here.share = share
+    try:
+        yield share
+    finally:
+        _here.share = outer
+
+
+@contextmanager
+def sharing() -> Iterator[Share]:
+    """A share for one piece of work, such as reading a picture and making all that is wanted of it."""
+    share = Share()
+    try:
+        with using(share):
+            yield share
+    finally:
+        share.close()
+
+
+def need(n_bytes: int, packed: int, what: str) -> None:
+    """Wait until this work may take `n_bytes` at its peak; refuse what may not be had at all, as `check` does."""
+    check(n_bytes, packed, what)
+    share = current()
+    if share is not None:
+        share.need(n_bytes)

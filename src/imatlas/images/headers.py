@@ -1,0 +1,150 @@
+"""What decoding would cost, told by the first bytes of a file before a decoder sees it."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from imatlas.errors import DecodeError
+
+MAX_SCANS = 64
+"""Scans of a JPEG that are read whatever its size; encoders make up to about 20."""
+
+SCAN_PIXELS = 2**30
+"""Pixels times scans of a JPEG beyond which its scans are too much work: tricks to hang a decoder have hundreds."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+_CODESTREAM = b"\xff\x4f\xff\x51"
+
+
+class Jpeg(NamedTuple):
+    """The frame header of a JPEG: samples for each pixel at full scale, and whether decoding holds all of them."""
+
+    samples: float
+    buffered: bool
+
+
+def jpeg_frame(data: bytes) -> Jpeg:
+    """What the frame header of a JPEG says; (3, True), the most common dear kind, where it has none in sight."""
+    place = 2
+    while place + 10 < len(data):
+        if data[place] != 0xFF:
+            place = data.find(b"\xff", place)
+            if place < 0:
+                break
+            continue
+        marker = data[place + 1]
+        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            place += 1 if marker == 0xFF else 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return _frame(data[place : place + 4 + 6 + 3 * 255], marker)
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return Jpeg(3.0, True)
+
+
+def _frame(header: bytes, marker: int) -> Jpeg:
+    n = header[9]
+    factors = [(b >> 4, b & 15) for b in header[11 : 10 + 3 * n : 3]]
+    most = max((h * v for h, v in factors), default=1) or 1
+    samples = sum(h * v for h, v in factors) / most if factors else float(n)
+    return Jpeg(max(1.0, samples), marker not in (0xC0, 0xC1, 0xC9))
+
+
+def check_scans(data: bytes, width: int, height: int) -> int:
+    """The number of scans of a JPEG; refuses one that would take a decoder minutes.
+
+    Every scan is a pass over all pixels, however few bytes it has.
+    """
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS and scans * width * height > SCAN_PIXELS // 8:
+        raise DecodeError(f"a JPEG file of {scans} scans, more than the limit of {MAX_SCANS}")
+    return scans
+
+
+class Png(NamedTuple):
+    """The header of a PNG."""
+
+    width: int
+    height: int
+    depth: int
+    color: int
+    interlaced: bool
+
+
+def png_header(data: bytes, start: int = 0) -> Png | None:
+    """The header of the PNG that begins at `start`, or None where there is none."""
+    if data[start : start + 8] != PNG or data[start + 12 : start + 16] != b"IHDR" or len(data) < start + 29:
+        return None
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, start + 16)
+    return Png(width, height, depth, color, bool(interlaced))
+
+
+def inner_sizes(data: bytes) -> list[tuple[int, int]]:
+    """(width, height) of the PNG, JPEG 2000 and DIB pictures inside an icon: what its directory says may be a lie."""
+    sizes = []
+    place = data.find(PNG)
+    while place >= 0:
+        header = png_header(data, place)
+        if header is not None:
+            sizes.append((header.width, header.height))
+        place = data.find(PNG, place + 8)
+    place = data.find(_CODESTREAM)
+    while place >= 0:
+        if len(data) >= place + 24:
+            x1, y1, x0, y0 = struct.unpack_from(">IIII", data, place + 8)
+            sizes.append((max(0, x1 - x0), max(0, y1 - y0)))
+        place = data.find(_CODESTREAM, place + 4)
+    if data[:4] == b"\x00\x00\x01\x00":
+        for entry in range(struct.unpack_from("<H", data, 4)[0]):
+            if len(data) < 6 + 16 * (entry + 1):
+                break
+            (offset,) = struct.unpack_from("<I", data, 6 + 16 * entry + 12)
+            if len(data) >= offset + 12 and data[offset : offset + 4] == b"\x28\x00\x00\x00":
+                width, height = struct.unpack_from("<ii", data, offset + 4)
+                sizes.append((abs(width), abs(height) // 2))
+    return sizes
+
+
+class Jpeg2000(NamedTuple):
+    """Bytes that decoding a JPEG 2000 takes, at full size, and how often its size may be halved."""
+
+    n_bytes: int
+    levels: int
+
+
+def jpeg2000(data: bytes) -> Jpeg2000:
+    """What decoding a JPEG 2000 takes, by its SIZ and COD segments.
+
+    The decoder holds whole tiles as 32-bit numbers, and a record for each code block and precinct: a header of a few
+    bytes can ask for millions of them.
+
+    Raises
+    ------
+    DecodeError
+        If the segments are not there.
+    """
+    start = data.find(_CODESTREAM)
+    try:
+        x1, y1, x0, y0, tile_w, tile_h, tile_x, tile_y = struct.unpack_from(">8I", data, start + 8)
+        (bands,) = struct.unpack_from(">H", data, start + 40)
+        place = start + 4 + int.from_bytes(data[start + 4 : start + 6], "big")
+        while data[place] == 0xFF and data[place + 1] not in (0x52, 0x90):
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        levels, block_w, block_h = data[place + 9], data[place + 10] + 2, data[place + 11] + 2
+        precincts = list(data[place + 14 : place + 15 + levels]) if data[place + 4] & 1 else []
+        known = data[place + 1] == 0x52
+        steps = [(max(1, data[start + 43 + 3 * i]), max(1, data[start + 44 + 3 * i])) for i in range(bands)]
+    except (IndexError, struct.error):
+        raise DecodeError("a damaged JPEG2000 file: its header cannot be read") from None
+    if start < 0 or not known or not tile_w or not tile_h:
+        raise DecodeError("a damaged JPEG2000 file: its header cannot be read")
+    width, height = max(0, x1 - x0), max(0, y1 - y0)
+    area = min(width, tile_w) * min(height, tile_h)
+    samples = sum(area / (dx * dy) for dx, dy in steps)
+    blocks = samples / 2.0 ** min(12, block_w + block_h) * 4 / 3
+    small = min((min(p & 15, 15) + min(p >> 4, 15) for p in precincts), default=30)
+    records = samples / 2.0 ** max(0, small) * 4 / 3
+    n_tiles = -(-max(0, x1 - tile_x) // tile_w) * -(-max(0, y1 - tile_y) // tile_h)
+    total = 12 * samples + 200 * blocks + 200 * records * (3 if small < 30 else 0)
+    return Jpeg2000(int(total + 2000 * n_tiles * bands + 4 * width * height), levels)

@@ -1,0 +1,138 @@
+"""Netpbm files that Pillow reads number by number in Python: text ones (P1 to P3), and those of odd largest values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from imatlas.errors import DecodeError
+
+_BLANK = b" \t\n\r\x0b\x0c"
+_CHUNK = 2**20
+_DIGITS = 9
+
+
+class Netpbm:
+    """The header of a Netpbm file.
+
+    Attributes
+    ----------
+    kind : bytes
+        b"1" to b"6".
+    width, height, top : int
+        Size and largest value.
+    start : int
+        Where the samples begin.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.kind = data[1:2]
+        numbers = []
+        place = 2
+        for _ in range(2 if self.kind in b"14" else 3):
+            match = re.compile(rb"(?:[\s]+|#[^\n\r]*[\n\r])*(\d{1,10})").match(data, place)
+            if match is None:
+                raise DecodeError("a damaged PPM file: its header cannot be read")
+            numbers.append(int(match[1]))
+            place = match.end()
+        self.width, self.height = numbers[:2]
+        self.top = numbers[2] if len(numbers) > 2 else 1
+        self.start = place + (1 if self.kind in b"456" else 0)
+        self.channels = 3 if self.kind in b"36" else 1
+        if not 0 < self.top < 65536:
+            raise DecodeError(f"a damaged PPM file: its largest value is {self.top}")
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is better read here."""
+        return self.kind in b"123" or (self.kind in b"56" and self.top not in (255, 65535))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the pixels that come out."""
+        return np.dtype(np.uint8 if self.top <= 255 else np.uint16)
+
+    @property
+    def mode(self) -> str:
+        """As Pillow names it."""
+        return "1" if self.kind in b"14" else "RGB" if self.channels == 3 else "L" if self.top <= 255 else "I"
+
+    def pixels(self, data: bytes) -> np.ndarray:
+        """The picture (H, W, C), its largest value scaled to the full depth."""
+        shape = (self.height, self.width, self.channels)
+        n = self.width * self.height * self.channels
+        if self.kind in b"56":
+            stored = np.dtype("u1" if self.top <= 255 else ">u2")
+            if len(data) - self.start < n * stored.itemsize:
+                raise DecodeError("a truncated PPM file: it ends before the picture does")
+            return self._scaled(np.frombuffer(data, stored, n, self.start)).reshape(shape)
+        out = np.empty(n, self.dtype)
+        filled = 0
+        for text in _pieces(data, self.start):
+            values = _bits(text) if self.kind == b"1" else _numbers(text)
+            values = values[: n - filled]
+            out[filled : filled + len(values)] = self._scaled(values)
+            filled += len(values)
+            if filled == n:
+                return out.reshape(shape)
+        raise DecodeError("a truncated PPM file: it ends before the picture does")
+
+    def _scaled(self, values: np.ndarray) -> np.ndarray:
+        if self.kind == b"1":
+            return np.where(values == 0, 255, 0).astype(np.uint8)
+        if values.size and values.max() > self.top:
+            raise DecodeError(f"a damaged PPM file: a value above its largest, {self.top}")
+        full = 255 if self.top <= 255 else 65535
+        return np.rint(values * (full / self.top)).astype(self.dtype)
+
+
+def _pieces(data: bytes, start: int) -> Iterator[bytes]:
+    """The samples of a text file, without comments, in pieces that end between two numbers."""
+    while start < len(data):
+        stop = min(len(data), start + _CHUNK)
+        if stop < len(data):
+            match = re.compile(rb"[\s#]").search(data, stop)
+            stop = match.start() if match else len(data)
+        text = data[start:stop]
+        if b"#" in text:
+            last = text.rfind(b"#")
+            if not re.search(rb"[\n\r]", text[last:]):  # a comment that goes on in the next piece
+                end = re.compile(rb"[\n\r]").search(data, stop)
+                stop = end.end() if end else len(data)
+                text = data[start:stop]
+            text = re.sub(rb"#[^\n\r]*", b"", text)
+        yield text
+        start = stop
+
+
+def _symbols(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of a text, and which of them are digits; what is neither digit nor blank is damage."""
+    symbols = np.frombuffer(text, np.uint8)
+    digits = (symbols >= 48) & (symbols <= 57)
+    if not np.isin(symbols[~digits], np.frombuffer(_BLANK, np.uint8)).all():
+        raise DecodeError("a damaged PPM file: something among its numbers is no number")
+    return symbols, digits
+
+
+def _bits(text: bytes) -> np.ndarray:
+    symbols, digits = _symbols(text)
+    bits = symbols[digits] - 48
+    if bits.size and bits.max() > 1:
+        raise DecodeError("a damaged PPM file: a bit that is neither 0 nor 1")
+    return bits
+
+
+def _numbers(text: bytes) -> np.ndarray:
+    symbols, digits = _symbols(text)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], digits.view(np.int8), [0]])))
+    starts, ends = edges[::2], edges[1::2]
+    lengths = ends - starts
+    if lengths.size and lengths.max() > _DIGITS:
+        raise DecodeError("a damaged PPM file: a number of too many digits")
+    values = np.zeros(len(starts), np.int64)
+    for k in range(int(lengths.max(initial=0))):
+        has = lengths > k
+        values[has] += (symbols[ends[has] - 1 - k].astype(np.int64) - 48) * 10**k
+    return values

@@ -1,0 +1,170 @@
+"""The strips and tiles of a TIFF page, unpacked a few rows at a time and never further than the pixels need."""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from imatlas.errors import DecodeError
+from imatlas.images.bands import Sink
+
+_ROWS = 2**22
+_TRUNCATED = "a truncated TIFF file: it ends before the picture does"
+_UNPACKERS: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    50013: zlib.decompressobj,
+    34925: lambda: lzma.LZMADecompressor(memlimit=2**28),
+}
+_REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+
+
+def unpacked(data: bytes, unpacker: Any, sizes: Iterator[int]) -> Iterator[bytes]:
+    """Parts of given sizes of what `data` unpacks to; the last may be shorter.
+
+    `unpacker` is an object of zlib, lzma or bz2; it never gives more than it is asked for.
+    """
+    waiting = data
+    for size in sizes:
+        have = bytearray()
+        while len(have) < size and not unpacker.eof:
+            part = unpacker.decompress(waiting, size - len(have))
+            waiting = getattr(unpacker, "unconsumed_tail", b"")
+            have += part
+            if not part and not waiting:
+                break
+        yield bytes(have)
+
+
+def unpacks_further(unpacker: Any) -> bool:
+    """Whether more is to come than was asked for."""
+    tail = getattr(unpacker, "unconsumed_tail", b"")
+    return not unpacker.eof and bool(unpacker.decompress(tail, 1))
+
+
+class Segments:
+    """How the pixels of one page lie in its file.
+
+    Attributes
+    ----------
+    is_simple : bool
+        Whether they can be read here by rows; others are decoded by tifffile as a whole.
+    n_bytes : int
+        What reading takes besides the pixels that come out.
+    """
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self.planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        self.samples = page.samplesperpixel // self.planes
+        tiled = page.is_tiled
+        self.width = page.tilewidth if tiled else page.imagewidth
+        self.height = page.tilelength if tiled else max(1, min(page.rowsperstrip, page.imagelength))
+        self.across = -(-page.imagewidth // self.width) if self.width else 0
+        self.down = -(-page.imagelength // self.height) if self.height else 0
+        dtype = page.dtype
+        whole = self.width * self.height * self.samples * (dtype.itemsize if dtype is not None else 1)
+        self.is_simple = (
+            dtype is not None
+            and dtype.kind in "uif"
+            and isinstance(page.bitspersample, int)
+            and page.bitspersample == 8 * dtype.itemsize
+            and (page.compression == 1 or page.compression in _UNPACKERS)
+            and page.predictor in ((1, 2) if dtype.kind in "ui" else (1,))
+            and max(1, page.imagedepth) == 1
+            and not page.is_subsampled
+            and self.across > 0
+        )
+        size = page.imagewidth * page.imagelength * page.samplesperpixel * (dtype.itemsize if dtype is not None else 1)
+        self.n_bytes = 4 * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
+
+    @property
+    def _row(self) -> int:
+        """Bytes of one row of a segment."""
+        return self.width * self.samples * self._page.dtype.itemsize if self._page.dtype is not None else 0
+
+    def read(self, data: bytes, sink: Sink, channel: int = 0) -> None:
+        """Give the pixels of the page to a sink, as channels from `channel` on."""
+        page = self._page
+        if not self.is_simple:
+            self.check_unpacked(data, page)
+            array = page.asarray(maxworkers=1)
+            if page.axes not in ("YX", "YXS", "SYX"):
+                raise DecodeError(f"the axes {page.axes} of its pixels are not read")
+            sink.put(0, 0, array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2))
+            return
+        order = "<" if page.parent.byteorder == "<" else ">"
+        for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
+            plane, place = divmod(index, self.across * self.down)
+            if plane >= self.planes or offset == 0 or count == 0:  # a hole: zeros
+                continue
+            top, left = place // self.across * self.height, place % self.across * self.width
+            rows = self.height if page.is_tiled else min(self.height, page.imagelength - top)
+            for start, raw in self._by_rows(data[offset : offset + count], rows):
+                part = np.frombuffer(raw, page.dtype.newbyteorder(order)).reshape(-1, self.width, self.samples)
+                part = part.astype(page.dtype.newbyteorder("="), copy=False)
+                if page.predictor == 2:
+                    part = np.cumsum(part, axis=1, dtype=part.dtype)
+                sink.put(top + start, left, own_depth(part), channel + plane * self.samples)
+
+    def _by_rows(self, packed: bytes, rows: int) -> Iterator[tuple[int, bytes]]:
+        """(first row, bytes of whole rows) of one segment."""
+        if self._page.fillorder == 2:
+            packed = packed.translate(_REVERSED)
+        most = max(1, _ROWS // max(1, self._row))
+        starts = range(0, rows, most)
+        if self._page.compression == 1:
+            for start in starts:
+                stop = min(rows, start + most)
+                raw = packed[start * self._row : stop * self._row]
+                if len(raw) < (stop - start) * self._row:
+                    raise DecodeError(_TRUNCATED)
+                yield start, raw
+            return
+        unpacker = _UNPACKERS[self._page.compression]()
+        sizes = (min(most, rows - start) * self._row for start in starts)
+        for start, raw in zip(starts, unpacked(packed, unpacker, sizes), strict=True):
+            if len(raw) < min(most, rows - start) * self._row:
+                raise DecodeError(_TRUNCATED)
+            yield start, raw
+        slack = (self.height - rows) * self._row  # a last strip may be written in full
+        if slack:
+            next(unpacked(b"", unpacker, iter([slack])))
+        if unpacks_further(unpacker):
+            raise DecodeError("a strip or tile that unpacks to more than its pixels")
+
+    def check_unpacked(self, data: bytes, frame: Any) -> None:
+        """Refuse a segment that would unpack to far more than its pixels, before tifffile unpacks it as a whole.
+
+        `frame` is the page, or another one of the same kind, whose segments are looked at.
+        """
+        page = self._page
+        if page.compression not in _UNPACKERS:
+            return
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else 64
+        expected = self.height * (self.width * self.samples * max(1, page.imagedepth) * bits // 8 + 16)
+        for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=False):
+            if count * 1032 <= 2 * expected and page.compression != 34925:  # deflate cannot do more
+                continue
+            packed = data[offset : offset + count]
+            if page.fillorder == 2:
+                packed = packed.translate(_REVERSED)
+            unpacker = _UNPACKERS[page.compression]()
+            for _ in unpacked(packed, unpacker, iter([2**20] * (2 * expected // 2**20 + 1))):
+                if unpacker.eof:
+                    break
+            if unpacks_further(unpacker):
+                raise DecodeError("a strip or tile that unpacks to more than its pixels")
+
+
+def own_depth(array: np.ndarray) -> np.ndarray:
+    """Samples of any number type as uint8, uint16 or float32."""
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        return array.astype(f"u{array.dtype.itemsize}", copy=False)
+    return array.astype(np.float32)
