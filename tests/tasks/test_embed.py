@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from imatlas.images.dataset import Images
+from imatlas.kept import Kept
 from imatlas.models.image_clusterer import propose_n_clusters
+from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.tasks import embed
-from imatlas.tasks.embed import EYES, choose_eyes, eyes_for, n_looks
+from imatlas.tasks.embed import EYES, choose_eyes, eyes_for, kept_to, n_looks
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,3 +47,42 @@ def test_a_set_that_is_small_or_in_a_hurry_gets_eyes_for_things_unasked(monkeypa
     chosen = eyes_for(images, n_all=5_000, seconds=0.03)  # too many for more than one look at each
     assert set(chosen.scores) == {"things", "surfaces"}
     assert "30 images" in chosen.why
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (1000.0, {"views": 3, "image_size": None}),  # the stated cost leaves no doubt
+        (13.0, {"views": 3, "image_size": None}),  # 40 images x 3 views x 0.1 s
+        (9.0, {"views": 2, "image_size": None}),
+        (5.0, {"views": 1, "image_size": None}),
+        (3.0, {"views": 1, "image_size": 160}),
+        (0.0, {"views": 1, "image_size": 80}),
+    ],
+)
+def test_eyes_look_less_often_then_smaller_where_the_time_is_short_and_say_so(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: dict
+) -> None:
+    monkeypatch.setattr(embed, "seconds_a_look", lambda images, device: 0.1)
+    images = Images(synthetic_images(40, size=32, channels=3))
+    asked = PretrainedEncoder(views=3)
+    encoder, why = kept_to(asked, images, seconds=seconds)
+    assert {name: getattr(encoder, name) for name in expected} == expected
+    assert asked.views == 3
+    assert ("views of each image" in why) == (expected["views"] < 3)
+    assert ("instead of 224" in why) == (expected["image_size"] is not None)
+
+
+def test_what_was_seen_before_takes_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(embed, "seconds_a_look", lambda images, device: 1e6)
+    images, kept = Images(synthetic_images(4, size=32, channels=3)), Kept(tmp_path)
+    asked = PretrainedEncoder(views=2, image_size=32)
+    assert asked.n_unseen(images, kept) == 4
+    asked.fit_transform(images[:3], kept=kept)
+    assert asked.n_unseen(images, kept) == 1
+    asked.fit_transform(images, kept=kept)
+    assert kept_to(asked, images, seconds=0.0, kept=kept) == (asked, "")
+
+
+def test_a_look_is_timed() -> None:
+    assert embed.seconds_a_look(Images(synthetic_images(2, size=32, channels=3))) > 0

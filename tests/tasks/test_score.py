@@ -169,3 +169,21 @@ def rough(images):
     """Features in which every image that was not made by a network looks alike."""
     sharp = np.abs(np.diff(images.astype(float), axis=1)).mean((1, 2, 3))
     return np.stack([sharp, images.mean((1, 2, 3))], axis=1)
+
+
+def test_without_time_fewer_new_images_are_judged_and_the_words_say_so():
+    images = synthetic_images(60, size=8).reshape(60, 8, 8, 1)
+    spec = ImageSpec(8, 8, 1)
+    seen: list[int] = []
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        seen.append(len(pixels))
+        return pixels.reshape(len(pixels), -1).astype(np.float32)
+
+    hurried = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, eyes="pixels", seconds=0.0)
+    assert max(seen) == 64
+    assert hurried.sentences[-1] == "There was time to judge 64 new images, of 200 (--budget gives more)."
+    assert "64 new images" in hurried.protocol
+    at_ease = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, eyes="pixels", seconds=1e6)
+    assert max(seen) == 200
+    assert not any("There was time" in sentence for sentence in at_ease.sentences)

@@ -349,7 +349,7 @@ def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0, seconds:
         best = int(np.argmax(found))
         if k > 12 and k > 2 * tried[best] and found[-1] < 0.95 * found[best]:
             break
-        if seconds is not None and k > 12 and time.perf_counter() - began > seconds:
+        if seconds is not None and k >= 12 and time.perf_counter() - began > seconds:
             break
         k += max(1, k // 8)
     return Proposal(tried[int(np.argmax(found))], tried, found)

@@ -1,0 +1,176 @@
+"""A busy machine: `python -m benchmarks busy [--only som|kmeans|late|learn] [--quick] [--anyway]`.
+
+Each workload runs in a process of its own, by turns on the quiet machine and beside one other process for each core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._data import fashion_mnist, grocery
+from benchmarks._table import kept_table, save_table
+
+TITLE = "Work beside one other process on each core"
+RUNS, QUICK_RUNS = 3, 1
+N_PHOTOS, BUDGET = 1000, 40.0
+ASKED = 2.5
+QUIET = 0.93
+"""Share of the cores that a quiet machine gives."""
+
+WORKLOADS = {
+    "som": "SOM 20 x 20, 60,000 x 784",
+    "kmeans": "KMeans of 50, 60,000 x 784",
+    "late": "KMeans of 50, torch imported before imatlas",
+    "learn": f"learn, {N_PHOTOS:,} photographs, budget {BUDGET:.0f} s",
+}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks busy")
+    parser.add_argument("--only", choices=tuple(WORKLOADS))
+    parser.add_argument("--quick", action="store_true", help="one run each, few rows and photographs; saves no table")
+    parser.add_argument("--anyway", action="store_true", help="measure although the machine is not quiet, and say so")
+    parser.add_argument("--one", choices=tuple(WORKLOADS), help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.one:
+        print(json.dumps(_work(options.one, options.quick)))
+        return
+    share = _quiet_share()
+    if share < QUIET and not options.anyway:
+        sys.exit(
+            f"The machine is not quiet: {share:.0%} of its cores were to be had. Stop other programs, or --anyway."
+        )
+    before = {row[0]: row for row in kept_table("busy", TITLE)["rows"]}
+    rows = []
+    for name, told in WORKLOADS.items():
+        if options.only in (None, name):
+            rows.append(_row(name, told, options.quick))
+            print(rows[-1], flush=True)
+        elif told in before:
+            rows.append(before[told])  # as an earlier run left it
+    if options.quick:
+        return
+    save_table(
+        "busy",
+        TITLE,
+        [
+            "workload", "quiet s", "busy s", "ratio", "quiet CPU s", "busy CPU s", "runs", f"at most {ASKED:g} times",
+            "beside",
+        ],
+        rows,
+        [
+            f"Medians of runs by turns, each a fresh process with the default number of threads; busy: {_n_cores()} "
+            "endless loops of Python, one for each core. Timed is the call alone, without imports and reading; CPU s "
+            "is the time on all cores, which grows where threads spin.",
+            "A fair share of each core alone gives a ratio of 2.0. 'learn' keeps to its budget by doing less: "
+            "'beside' tells the steps of the generator, quiet and busy.",
+            f"{share:.0%} of the cores were to be had at the start.",
+        ],
+    )  # fmt: skip
+
+
+def _row(name: str, told: str, quick: bool) -> list[object]:
+    quiet: list[dict[str, float]] = []
+    busy: list[dict[str, float]] = []
+    for _ in range(QUICK_RUNS if quick else RUNS):
+        quiet.append(_fresh(name, quick))
+        with _other_programs():
+            busy.append(_fresh(name, quick))
+    middle = {
+        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for side, runs in (("quiet", quiet), ("busy", busy))
+    }
+    ratio = middle["busy"]["seconds"] / middle["quiet"]["seconds"]
+    seconds = [round(middle[side][key], 2) for key in ("seconds", "cpu") for side in ("quiet", "busy")]
+    steps = [f"{middle[side]['steps']:.0f}" for side in middle if "steps" in middle[side]]
+    held = "yes" if ratio <= ASKED else "no"
+    return [told, *seconds[:2], round(ratio, 2), *seconds[2:], len(quiet), held, " and ".join(steps)]
+
+
+def _fresh(name: str, quick: bool) -> dict[str, float]:
+    """One run in a process of its own, with nothing said about threads."""
+    told = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS"}
+    command = [sys.executable, *(["-c", LATE] if name == "late" else ["-m", "benchmarks"]), "busy", "--one", name]
+    done = subprocess.run(
+        [*command, *(["--quick"] if quick else [])],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={key: value for key, value in os.environ.items() if key not in told},
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+LATE = "import sys, torch, sklearn.cluster; sys.argv[0] = 'benchmarks'; from benchmarks.__main__ import main; main()"
+"""As a library's user does who imports torch before imatlas."""
+
+
+def _work(name: str, quick: bool) -> dict[str, float]:
+    """Do one workload here: the seconds it took, those of all cores, and what else it tells."""
+    import imatlas as ia
+
+    if name == "learn":
+        return _learn(quick)
+    pixels = fashion_mnist()[0]
+    rows = pixels[: 10_000 if quick else len(pixels)].reshape(-1, 784).astype(np.float32) / 255
+    model = ia.SOM(rows=20, cols=20) if name == "som" else ia.KMeans(n_clusters=50)
+    began, used = time.perf_counter(), time.process_time()
+    model.fit(rows)
+    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - used}
+
+
+def _learn(quick: bool) -> dict[str, float]:
+    import imatlas as ia
+
+    n, budget = (150, 10.0) if quick else (N_PHOTOS, BUDGET)
+    files = sorted(str(path) for path in grocery().glob("*/*.jpg"))
+    chosen = [files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:n])]
+    folder = Path(tempfile.mkdtemp())
+    try:
+        began, used = time.perf_counter(), time.process_time()
+        atlas = ia.learn(chosen, folder / "photos.atlas", budget=budget, progress=False)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
+        for stage, decided in atlas.manifest.stages.items():
+            print(f"{stage:<10} {decided['seconds']:6.1f} s  {decided['said']}", file=sys.stderr, flush=True)
+        return {"seconds": seconds, "cpu": cpu, "steps": float(atlas.model("generator").n_steps_)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _other_programs() -> Iterator[None]:
+    """One endless loop for each core while this is open."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(_n_cores())]
+    try:
+        time.sleep(0.5)  # until they have begun
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def _n_cores() -> int:
+    from imatlas.threads import usable_cores
+
+    return usable_cores()
+
+
+def _quiet_share() -> float:
+    """The share of the cores that this process gets."""
+    from imatlas.threads import cores_obtained
+
+    return min(1.0, cores_obtained(_n_cores(), seconds=1.0) / _n_cores())

@@ -1,0 +1,77 @@
+"""Models that are given little time leave parts out, say which, and do all where there is enough."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from imatlas.models import image_clusterer, umap_places
+from imatlas.models.image_clusterer import FEWEST_STARTS, ImageClusterer, propose_n_clusters
+from imatlas.models.layout import FEWEST_ROWS, Layout, principal_plane
+from imatlas.tasks.cluster import cluster
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def groups(rng) -> np.ndarray:
+    """Six groups of 25 rows."""
+    return (np.repeat(rng.normal(size=(6, 12)) * 4, 25, axis=0) + rng.normal(size=(150, 12))).astype(np.float32)
+
+
+def test_without_time_the_clusterer_tries_few_starts_and_says_which_it_left_out(groups, monkeypatch):
+    monkeypatch.setattr(image_clusterer, "layout", lambda X, seed: pytest.fail("there was no time for UMAP"))
+    hurried = ImageClusterer(n_clusters=6).fit(groups, seconds=0.0)
+    n_left = 30 - FEWEST_STARTS
+    assert hurried.left_out_ == f"the start from a layout of neighbors and {n_left} of 30 random starts"
+    assert hurried.started_from_ == "random"
+    assert len(np.unique(hurried.labels_)) == 6
+    told = cluster(groups, n_clusters=6, seconds=0.0).result.sentences
+    assert f"There was no time for {hurried.left_out_} (--budget gives more)." in told
+
+
+def test_with_time_the_clusterer_does_as_without_a_limit(groups, monkeypatch):
+    monkeypatch.setattr(image_clusterer, "layout", lambda X, seed: X[:, :2].copy())
+    free, limited = ImageClusterer().fit(groups), ImageClusterer().fit(groups, seconds=1e6)
+    assert limited.left_out_ == free.left_out_ == ""
+    np.testing.assert_array_equal(limited.labels_, free.labels_)
+
+
+def test_without_time_no_more_than_the_first_numbers_of_clusters_are_tried(groups):
+    assert propose_n_clusters(groups, seconds=0.0).candidates == list(range(2, 13))
+
+
+def test_without_time_the_layout_is_that_of_principal_components(groups):
+    hurried = Layout().fit(groups, seconds=0.0)
+    assert not hurried.by_umap_
+    np.testing.assert_array_equal(hurried.places_, principal_plane(groups))
+    assert len(hurried.references_) == 150
+
+
+def test_with_some_time_umap_lays_out_a_sample(groups, monkeypatch):
+    monkeypatch.setattr(umap_places, "_compiled", True)
+    monkeypatch.setattr(umap_places, "slowdown", lambda: 2.0)
+    seconds = 2 * umap_places.SECONDS_A_ROW * (FEWEST_ROWS + 20.5)
+    assert umap_places.umap_rows(seconds) == FEWEST_ROWS + 20
+    assert umap_places.umap_seconds(80) == pytest.approx(160 * umap_places.SECONDS_A_ROW)
+    model = Layout().fit(groups, seconds=seconds)
+    assert model.by_umap_
+    assert len(model.references_) == FEWEST_ROWS + 20
+    assert model.transform(groups).shape == (150, 2)
+
+
+def test_neighbors_that_are_given_to_umap_are_those_that_it_finds_itself(groups):
+    """Its own search, which takes 7 s to compile, is exact for so few rows: the graph is the same."""
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = torch.from_numpy(groups)
+    others, squared = umap_places.k_nearest(rows, rows, 9, exclude_self=torch.arange(150))
+    distances, indices = NearestNeighbors(n_neighbors=10).fit(groups).kneighbors(groups)
+    np.testing.assert_array_equal(others.numpy(), indices[:, 1:])
+    np.testing.assert_allclose(squared.sqrt().numpy(), distances[:, 1:], rtol=1e-4)
+    places = umap_places.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    again = umap_places.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    np.testing.assert_array_equal(places, again)
+    near = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(places)[1][:, 1]
+    assert (near // 25 == np.arange(150) // 25).mean() > 0.95
