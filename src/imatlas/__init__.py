@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from imatlas._early import TYPE_CHECKING
 from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
 
-TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
