@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from imatlas._early import TYPE_CHECKING
 from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
 from imatlas.threads import wait_passively as _wait_passively
 
 _wait_passively()  # before torch is first imported, which is when its threads learn how to wait
 
-TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 

@@ -115,7 +115,11 @@ def console(*, error: bool = False, file: TextIO | None = None) -> Any:
     """A Rich console in which no text is markup, an emoji code or a number to be colored."""
     from rich.console import Console
 
-    return Console(file=file, stderr=error, markup=False, emoji=False, highlight=False)
+    class Raising(Console):
+        def on_broken_pipe(self) -> None:  # Rich would exit
+            raise BrokenPipeError
+
+    return Raising(file=file, stderr=error, markup=False, emoji=False, highlight=False)
 
 
 def forgiving(*streams: TextIO | None) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
-if TYPE_CHECKING:
-    from typing import Any
+from imatlas._early import interrupt_again
 
 STOPPED = "Stopped. What was finished is saved; the same command again continues."
 
@@ -20,9 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     0 done, 1 a failure told in one line or a Ctrl-C, 2 wrong usage, 141 the reader of the output is gone.
     """
     try:
-        from imatlas.cli.program import call
-
-        return call(list(sys.argv[1:] if argv is None else argv))
+        return _call(argv)
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 1
@@ -30,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed `imatlas` command."""
-    sys.unraisablehook = _interrupt_again
-    code = main()
     try:
+        sys.unraisablehook = interrupt_again
+        code = _call(None)
         from imatlas.cli.program import close
 
         code = close(code)
@@ -40,15 +36,22 @@ def run() -> None:
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a Ctrl-C should wait for
     except KeyboardInterrupt:
-        code = code or 1
+        _stop()
     sys.exit(code)
 
 
-def _interrupt_again(failure: Any) -> None:
-    """Raise a Ctrl-C that fell into code which cannot raise (a finalizer, a callback) once more, where it can."""
-    if issubclass(failure.exc_type, KeyboardInterrupt):
-        import _thread
+def _call(argv: list[str] | None) -> int:
+    from imatlas.cli.program import call
 
-        _thread.interrupt_main()
-    else:
-        sys.__unraisablehook__(failure)
+    return call(list(sys.argv[1:] if argv is None else argv))
+
+
+def _stop() -> None:
+    """End the process after a Ctrl-C: at once, as a second one would be shown with all that it struck."""
+    import atexit
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print(STOPPED, file=sys.stderr, flush=True)
+    atexit._run_exitfuncs()  # temporary files go
+    os._exit(1)

@@ -12,7 +12,6 @@ from typing import Any
 import typer
 import typer.main
 
-from imatlas.cli import STOPPED
 from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError, Notice
@@ -33,7 +32,7 @@ READER_GONE = 141
 
 
 def call(arguments: list[str]) -> int:
-    """Run the program and return its exit code."""
+    """Run the program and return its exit code; raises KeyboardInterrupt where it was stopped."""
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     forgiving(sys.stdout, sys.stderr)
@@ -44,9 +43,8 @@ def call(arguments: list[str]) -> int:
             return _invoke(arguments)
     except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        say(STOPPED, error=True)
-        return 1
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except BrokenPipeError:
         return READER_GONE
     except BaseException as error:
@@ -54,8 +52,7 @@ def call(arguments: list[str]) -> int:
             _show_usage(error)
             return int(error.exit_code)
         if _was_stopped(error):
-            say(STOPPED, error=True)
-            return 1
+            raise KeyboardInterrupt from None
         # A panic of a library in Rust is no Exception, and must not look like the end of the world either.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
