@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from imatlas import progress
+from imatlas.errors import UnsafePathError
 from imatlas.progress import Interrupt, JsonLines, Progress, duration
 
 
@@ -85,3 +86,12 @@ def test_the_first_interrupt_waits_and_the_second_does_not():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_events_are_never_added_to_what_a_link_leads_to(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "metrics.jsonl").symlink_to(mine)
+    with pytest.raises(UnsafePathError, match="is a link"):
+        JsonLines(tmp_path / "metrics.jsonl")({"event": "start"})
+    assert mine.read_text() == "mine"
