@@ -3,10 +3,9 @@ arrays, on the command line and in Python."""
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,13 @@ from PIL import Image
 
 import imatlas as ia
 from imatlas.cli import main
+from imatlas.errors import InputError
+from imatlas.images.dataset import Images
+from imatlas.images.hashing import hamming, perceptual_hash
+from imatlas.images.pixels import conformed, rgb_view
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_tensor
+from imatlas.images.thumbnails import thumbnail_pixels
 
 SIDE, N = 12, 26
 DTYPES = ("uint8", "uint16", "float32")
@@ -141,17 +147,6 @@ def labels(case: Case) -> Path:
     return path
 
 
-def strict(case: Case, capsys: Any, *words: Any) -> Any:
-    """The JSON that a command prints, NaN not allowed."""
-    capsys.readouterr()
-    case.cli(*words, "--json")
-
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
-
-    return json.loads(capsys.readouterr().out, parse_constant=refuse)
-
-
 def video(case: Case, ending: str) -> None:
     if ending == "mp4":
         pytest.importorskip("av")
@@ -185,10 +180,8 @@ def onnx(case: Case) -> None:
         )
 
 
-def explained(case: Case, **what: Any) -> None:
-    words = [f"--{name}" for name in what for _ in (0,)]
-    pairs = [word for flag, value in zip(words, what.values()) for word in (flag, value)]
-    case.cli("explain", case.folder, *pairs, "-o", out(case, "explain.html"), "--overwrite")
+def explained(case: Case, name: str, value: Any) -> None:
+    case.cli("explain", case.folder, name, value, "-o", out(case, "explain.html"), "--overwrite")
 
 
 def searched(case: Case, query: Any, **options: Any) -> None:
@@ -199,7 +192,7 @@ def searched(case: Case, query: Any, **options: Any) -> None:
 
 def reported(case: Case) -> None:
     path = case.atlas.report(out(case, "report.html"))
-    assert "nan" not in path.read_text().lower().replace("nano", "").split("<script", 1)[0] or True
+    assert path.read_text().count("data:image/") > 10
 
 
 VERBS: dict[str, Callable[[Case], Any]] = {
@@ -221,8 +214,8 @@ VERBS: dict[str, Callable[[Case], Any]] = {
     "clusters anew": lambda c: c.cli("clusters", c.folder, "--clusters", 3, "--groups", 2),
     "classify": lambda c: c.cli("classify", c.folder, "--labels", labels(c), "-o", out(c, "all.csv"), "--overwrite"),
     "classify others": lambda c: c.cli("classify", c.folder, "--labels", labels(c), "--images", c.query_path),
-    "explain cluster": lambda c: explained(c, cluster=0),
-    "explain image": lambda c: explained(c, image=c.keys[2]),
+    "explain cluster": lambda c: explained(c, "--cluster", 0),
+    "explain image": lambda c: explained(c, "--image", c.keys[2]),
     "outliers page": lambda c: c.cli("outliers", c.folder, "--page", out(c, "odd.html"), "--overwrite"),
     "outliers of others": lambda c: c.cli(
         "outliers", c.folder, "--images", c.query_path.parent, "--page", out(c, "odd2.html"), "--overwrite"
@@ -281,24 +274,125 @@ def find(case: Case) -> None:
     assert found.result.metrics["n_copies"] >= 1
 
 
-def cases() -> list[Any]:
+IN_MEMORY = (
+    *("search key", "search path", "search array", "search several", "search region of an array", "kneighbors"),
+    *(
+        "classify others",
+        "explain image",
+        "outliers page",
+        "duplicates of the source",
+        "map exemplar png",
+        "map mean png",
+    ),
+    *("sample", "sample like array", "sample folder", "morph arrays", "sliders", "score", "pixels", "export folders"),
+)
+"""Verbs in which an array, or an .npy file, could differ from a folder."""
+
+
+def questions() -> list[Any]:
+    """Every kind from files through every verb, and from arrays and .npy files through some."""
     found = []
     for channels in CHANNELS:
-        for dtype in DTYPES:
+        for depth, dtype in enumerate(DTYPES):
             file = "png" if channels <= 4 and dtype != "float32" else "tif"
-            found += [(channels, dtype, file)]
-            found += [(channels, dtype, "npy" if (channels + DTYPES.index(dtype)) % 2 else "array")]
-    return [pytest.param(case, id="-".join(map(str, case))) for case in found]
+            found += [
+                ((channels, dtype, file), verb)
+                for verb in VERBS
+                if verb != "export onnx" or (channels, depth) == (7, 0)
+            ]
+            found += [((channels, dtype, ("array", "npy")[(channels + depth) % 2]), verb) for verb in IN_MEMORY]
+    return [pytest.param(kind, verb, id=f"{'-'.join(map(str, kind))}-{verb}") for kind, verb in found]
 
 
-@pytest.fixture(scope="module", params=cases())
-def case(request: Any, tmp_path_factory: Any) -> Case:
+@pytest.fixture(scope="module")
+def case(request: Any, tmp_path_factory: Any) -> Iterator[Case]:
     import torch
 
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return make(tmp_path_factory.mktemp("kind"), *request.param)
+    yield make(tmp_path_factory.mktemp("kind"), *request.param)
+    torch.set_num_threads(n_threads)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("case", "verb"), questions(), indirect=["case"])
 def test_every_verb_takes_every_kind(case: Case, verb: str) -> None:
     VERBS[verb](case)
+
+
+@pytest.mark.parametrize("have", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("want", [1, 2, 3, 4, 7])
+def test_one_table_of_channels(have, want):
+    pixels = picture(1, have, "uint8")[None]
+    spec, to = (ImageSpec(SIDE, SIDE, channels) for channels in (have, want))
+    if (have == 7) != (want == 7):
+        with pytest.raises(
+            InputError, match=rf"Pictures of {have} channels? do not fit what was learnt from {want} chan"
+        ):
+            conformed(pixels, spec, to)
+        return
+    found = conformed(pixels, spec, to)
+    assert found.shape == (1, SIDE, SIDE, want)
+    assert found.dtype == np.uint8
+    if have == want:
+        np.testing.assert_array_equal(found, pixels)
+    elif have in (2, 4) and want in (1, 3):  # what is clear is white, not black
+        np.testing.assert_array_equal(found[pixels[..., -1] == 0], 255)
+    elif want in (2, 4):
+        opacity = pixels[..., -1] if have in (2, 4) else np.full(pixels.shape[:3], 255)
+        np.testing.assert_array_equal(found[..., -1], opacity)
+    elif have == 1:
+        np.testing.assert_array_equal(found, np.repeat(pixels, 3, axis=3))
+    else:
+        np.testing.assert_allclose(found[..., 0], pixels @ np.array([0.299, 0.587, 0.114]), atol=0.51)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(2, "uint8"), (4, "uint16"), (7, "uint8"), (7, "float32")])
+def test_a_thumbnail_of_a_stack_shows_some_channels_and_holds_all(channels, dtype):
+    pixels = np.stack([picture(i, channels, dtype) for i in range(3)])
+    images = Images(pixels)
+    thumbnail = images.thumbnails[1]
+    assert np.asarray(Image.open(io.BytesIO(thumbnail))).shape[2:] == (() if channels == 2 else (3,))
+    error = thumbnail_pixels(thumbnail, images.spec).astype(float) - pixels[1]
+    assert np.abs(error).max() <= (images.spec.high - images.spec.low) / 500 + np.ptp(pixels) * 0.05 * (
+        dtype != "uint8"
+    )
+
+
+def test_four_bands_of_a_file_that_names_no_opacity_are_no_rgba(tmp_path):
+    for i in range(3):
+        as_file(tmp_path, str(i), picture(i, 4, "uint8"), "tif")
+    spec = Images(tmp_path).spec
+    assert (spec.channels, spec.has_alpha) == (4, False)
+    assert ImageSpec.from_json(spec.to_json()) == spec
+    assert "alpha" not in ImageSpec(8, 8, 4).to_json()
+    np.testing.assert_array_equal(Images(tmp_path).pixels[1], picture(1, 4, "uint8"))
+
+
+def test_clear_is_white_to_the_eye(tmp_path):
+    for i in range(3):
+        as_file(tmp_path, str(i), picture(i, 2, "uint8"), "png")
+    images = Images(tmp_path)
+    seen = rgb_view(images.pixels, images.spec)
+    assert (seen[images.pixels[..., 3] == 0] == 255).all()
+
+
+def test_what_is_missing_or_infinite_says_nothing(rng):
+    whole = rng.uniform(0, 1, (1, 16, 16)).astype(np.float32)
+    holed = whole.copy()
+    holed[0, 3, 3], holed[0, 5, 5], holed[0, 7, 7] = np.nan, np.inf, -np.inf
+    assert hamming(perceptual_hash(whole), perceptual_hash(holed))[0] <= 8
+    tensor = to_tensor(holed[..., None], ImageSpec(16, 16, 1, "float32", 0.0, 1.0))
+    assert int(tensor.isnan().sum()) == 3
+    assert not tensor.isinf().any()
+
+
+def test_queries_of_other_kinds_in_an_atlas_of_photographs(tmp_path, capsys, one_thread):
+    photos = np.stack([picture(i, 3, "uint8", 34) for i in range(10)])
+    atlas = ia.learn(photos, tmp_path / "a.atlas", budget=0.5, encoder="pretrained", progress=False)
+    for channels, dtype in ((3, "uint16"), (1, "uint16"), (2, "uint8"), (4, "float32"), (4, "uint8"), (1, "float32")):
+        assert len(atlas.search(picture(1, channels, dtype, 34), 3)) == 3
+    with pytest.raises(InputError, match="Pictures of 7 channels do not fit what was learnt from 3 channels"):
+        atlas.search(picture(1, 7, "uint8", 34))
+    as_file(tmp_path, "seven", picture(1, 7, "uint8", 34), "tif")
+    assert main(["search", str(tmp_path / "a.atlas"), str(tmp_path / "seven.tif")]) == 1
+    assert capsys.readouterr().err.startswith("Error: Pictures of 7 channels do not fit")

@@ -5,6 +5,7 @@ This module itself imports next to nothing, so that a Ctrl-C in the first half s
 
 from __future__ import annotations
 
+import os
 import sys
 
 from imatlas._early import interrupt_again

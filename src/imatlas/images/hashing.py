@@ -15,8 +15,17 @@ def _waves(length: int) -> np.ndarray:
 
 
 def amplitudes(grey: np.ndarray) -> np.ndarray:
-    """The 8 x 8 lowest cosine amplitudes (..., 64) of grey pictures (..., H, W)."""
+    """The 8 x 8 lowest cosine amplitudes (..., 64) of grey pictures (..., H, W).
+
+    What is not finite is a missing pixel: the mean of its picture stands in for it.
+    """
     grey = np.asarray(grey, np.float32)
+    known = np.isfinite(grey)
+    if not known.all():
+        axes = (-2, -1)
+        total = np.where(known, grey, 0).sum(axis=axes, keepdims=True, dtype=np.float64)
+        mean = total / np.maximum(known.sum(axis=axes, keepdims=True), 1)
+        grey = np.where(known, grey, mean).astype(np.float32)
     waves = _waves(grey.shape[-2]) @ grey @ _waves(grey.shape[-1]).T
     return waves.reshape(*grey.shape[:-2], 64)
 

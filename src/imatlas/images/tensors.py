@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = "cpu") -> torch.Tensor:
     """Pixels (N, H, W, C) of `spec.dtype` as a float32 tensor (N, C, H, W); `low` becomes -1 and `high` becomes +1.
 
-    NaN (a missing pixel) stays NaN: whoever trains on the tensor masks it out. Integer pixels travel to the device
-    in their own depth and become floats there, so the copy is small.
+    NaN (a missing pixel) stays NaN, and infinity becomes it: whoever trains on the tensor masks it out. Integer pixels
+    travel to the device in their own depth and become floats there, so the copy is small.
     """
     import torch
 
@@ -25,6 +25,8 @@ def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = 
     tensor = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(device)  # a read-only array is copied
     tensor = tensor.permute(0, 3, 1, 2).to(torch.float32)
     scale = 2.0 / (spec.high - spec.low)
+    if pixels.dtype == np.float32:
+        tensor = torch.where(tensor.isinf(), torch.nan, tensor)
     # the first operation makes a new tensor: a float array shares its memory with `tensor`
     return tensor.sub(spec.low).mul_(scale).sub_(1.0)
 

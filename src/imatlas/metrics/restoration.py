@@ -11,9 +11,10 @@ def mean_squared_error(target: np.ndarray, image: np.ndarray, *, span: float) ->
     Parameters
     ----------
     target, image : arrays (N, H, W, C)
-        NaN in `target` is a missing pixel and is left out.
+        NaN and infinity in `target` are missing pixels and are left out.
     """
-    difference = (target.astype(np.float64) - image.astype(np.float64)) / span
+    known = np.where(np.isfinite(target), target, np.nan) if target.dtype.kind == "f" else target
+    difference = (known.astype(np.float64) - image.astype(np.float64)) / span
     return float(np.nanmean(difference**2))
 
 

@@ -208,7 +208,7 @@ class OutlierDetector(OutlierMixin, Estimator):
 
     def _oddness(self, X: np.ndarray) -> np.ndarray:
         """How odd rows (n, n_features) are: (n,) float32, 1 is ordinary."""
-        # Rows that are equal but for rounding are as ordinary as each other, also where all learnt from are one.
+        # Rows that are equal but for rounding are as ordinary as each other, also where all that was learnt from are.
         rounding = ROUNDING * max(float(np.abs(self.references_).max()), 1e-12) * np.sqrt(X.shape[1])
         measures, usual = np.maximum(self._measures(X), rounding), np.maximum(self.usual_[:, None], rounding)
         return np.cbrt((measures / usual).prod(axis=0)).astype(np.float32)

@@ -74,8 +74,9 @@ def fit_map(
         "hit_entropy": hit_entropy(cells, n_cells),
         "filled": len(np.unique(cells)) / n_cells,
     }
-    protocol = f"errors on {len(measured):,} " + (
-        "of the images that the map learnt from" if measured is embedding else "images that the map did not learn from"
+    kept_back = f"{len(measured):,} image{'' if len(measured) == 1 else 's'} that the map did not learn from"
+    protocol = (
+        f"errors on {f'the {len(measured):,} images that the map learnt from' if measured is embedding else kept_back}"
     )
     sentences = [_order_in_words(som, torn, all_alike(embedding))]
     if len(embedding) >= n_cells > 1 and not known:

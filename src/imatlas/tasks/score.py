@@ -238,6 +238,8 @@ def _rebuilding(
     rebuilder: Any, codes: np.ndarray, train: np.ndarray, held_out: np.ndarray, span: float, random_state: int
 ) -> dict[str, float]:
     """The error of rebuilding held-out images from their codes, beside PCA's."""
+    if not np.isfinite(held_out).any():  # no pixel is known
+        return {}
     error = mean_squared_error(held_out, rebuilder.inverse_transform(codes), span=span)
     baseline = _pca_error(train, held_out, int(rebuilder.latent_dim), span, random_state)
     found = {"heldout_mse": error, "pca_mse": baseline}
