@@ -3,6 +3,7 @@ arrays, on the command line and in Python."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator

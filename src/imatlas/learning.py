@@ -11,7 +11,6 @@ with the stages that rest on it (`RESTS_ON`), and told in one line each.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from imatlas import checkpoints
 from imatlas.atlas import Atlas
-from imatlas.disk import is_link, remove_listed
+from imatlas.disk import refuse_links, remove_listed
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.images.spec import MOST_SIDE
@@ -224,13 +223,7 @@ def _claim(folder: Path) -> None:
                 f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in OURS:
-        path = folder / name
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise ArtifactError(f"'{path}' is not a file, so it is neither read nor replaced; move it away.")
-    for path in (folder / "cache", *folder.glob("images*.lance")):
-        if is_link(path):
-            raise ArtifactError(f"'{path}' is a link; an atlas is written to one folder only: move it away.")
+    refuse_links(folder, [*OURS, "cache/", *(f"{path.name}/" for path in folder.glob("images*.lance"))])
 
 
 def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, say: Callable[[str], None]) -> Manifest:
