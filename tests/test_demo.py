@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import socket
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from imatlas.cli import main
 from imatlas.demo import PATCHES_PER_PHOTO, demo_files, write_demo_images
 from imatlas.errors import ArtifactError
 
@@ -86,3 +88,35 @@ def test_writes_a_folder_once_and_overwrites_nothing(tmp_path, files: dict[str, 
         write_demo_images(folder, random_state=1)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_overwriting_replaces_only_pictures_that_the_list_names(tmp_path, files: dict[str, bytes]) -> None:
+    photos, listed = tmp_path / "photos", tmp_path / "demo.json"
+    photos.mkdir()
+    (photos / "coffee-0001.jpg").write_bytes(b"my own coffee")
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="holds other files"):
+            write_demo_images(photos, listed=listed)
+        listed.write_text(json.dumps({"files": [["coffee-0001.jpg", "0" * 64], ["../x", "0" * 64]]}))
+    assert [path.read_bytes() for path in photos.iterdir()] == [b"my own coffee"]
+    (photos / "coffee-0001.jpg").unlink()
+    write_demo_images(photos, listed=listed)
+    write_demo_images(photos, random_state=1, listed=listed)  # of another seed: all of it is ours
+    assert {path.name for path in photos.iterdir()} == files.keys()
+    (photos / "cat-0001.jpg").write_bytes(b"my own cat")
+    with pytest.raises(ArtifactError, match=r"holds 'cat-0001\.jpg', which imatlas did not write"):
+        write_demo_images(photos, listed=listed)
+    assert (photos / "cat-0001.jpg").read_bytes() == b"my own cat"
+
+
+def test_a_users_photos_beside_the_demo_stay(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_bytes(b"mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "-o", ".", "--overwrite"]) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"mine"
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    (tmp_path / "photos").symlink_to(tmp_path / "elsewhere")
+    assert main(["demo", "-o", ".", "--overwrite"]) == 1
+    assert "is a link" in capsys.readouterr().err

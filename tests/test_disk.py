@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from imatlas.disk import open_new, remove_listed, replacing, within, write_file, write_folder
+from imatlas import disk
+from imatlas.disk import (
+    open_append,
+    open_new,
+    refuse_links,
+    remove_listed,
+    replacing,
+    within,
+    write_file,
+    write_folder,
+)
 from imatlas.errors import ArtifactError, UnsafePathError
 
 
-@pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "../x", "a/../../x", "a/..", "a\0b"])
+@pytest.mark.parametrize("name", ["", ".", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a\0b", "a\ud800"])
 def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name) -> None:
     with pytest.raises(UnsafePathError, match="does not lie in"):
         within(tmp_path, name)
@@ -116,3 +127,113 @@ def test_only_what_is_listed_goes_and_never_through_a_link(tmp_path) -> None:
     (ours / "sub" / "mine").unlink(), (ours / "link").unlink()
     remove_listed(ours, ["sub/b"])
     assert not ours.exists()
+
+
+def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(ArtifactError, match="so it is not replaced"):
+            write_file(tmp_path / name, b"new")
+        with pytest.raises(ArtifactError, match="so it is not replaced"):
+            open_append(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
+def test_long_names_and_folders_that_are_not_there_yet_are_written(tmp_path) -> None:
+    for name in ("a" * 251 + ".csv", "ö" * 127, "new/folder/a.csv"):
+        write_file(tmp_path / name, b"new")
+        assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_adding_to_a_file_touches_neither_what_a_link_leads_to_nor_a_second_name(tmp_path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(UnsafePathError, match="is a link"):
+        open_append(tmp_path / "link")
+    os.link(mine, tmp_path / "second")
+    for name in ("second", "new"):
+        with open_append(tmp_path / name) as file:
+            file.write(b"+")
+    assert [(tmp_path / name).read_bytes() for name in ("mine", "second", "new")] == [b"mine", b"mine+", b"+"]
+
+
+def test_links_among_what_is_written_are_refused_at_any_depth(tmp_path) -> None:
+    _fill("log", "cache/a/b/c")(tmp_path)
+    refuse_links(tmp_path, ["log", "gone", "cache/", "gone/"])
+    (tmp_path / "cache" / "a" / "b" / "link").symlink_to(tmp_path)
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    for name, error in (
+        ("cache/", UnsafePathError),
+        ("out", UnsafePathError),
+        ("out/", UnsafePathError),
+        ("pipe", ArtifactError),
+        ("log/", ArtifactError),
+        ("cache", ArtifactError),
+    ):
+        with pytest.raises(error, match=name.strip("/")):
+            refuse_links(tmp_path, ["log", name])
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+@pytest.mark.parametrize("calls", range(4))
+def test_killed_at_any_step_the_old_folder_or_the_new_one_is_there(tmp_path, monkeypatch, in_one_step, calls) -> None:
+    folder, real, left = tmp_path / "model", os.rename, [calls]
+    write_folder(folder, _fill("a"))
+
+    class KilledError(BaseException):
+        pass
+
+    def cut(*arguments) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+        real(*arguments)
+
+    if not in_one_step:
+        monkeypatch.setattr(disk, "_exchange", lambda one, other: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", cut)
+        patch.setattr(disk, "remove_listed", lambda *_: cut(tmp_path / "gone", tmp_path / "gone too"))
+        with contextlib.suppress(KilledError, OSError):
+            write_folder(folder, _fill("b"), replaces=["a"])
+    there = [folder] if in_one_step or folder.exists() else list(tmp_path.glob("model.before-*"))
+    assert os.listdir(there[0]) in (["a"], ["b"])
+
+
+def test_a_file_that_comes_while_a_folder_is_replaced_is_kept_and_told(tmp_path, monkeypatch) -> None:
+    folder, real = tmp_path / "model", disk._change_places
+    write_folder(folder, _fill("a"))
+
+    def meanwhile(aside: Path, folder: Path) -> Path:
+        (folder / "holiday.jpg").write_bytes(b"mine")
+        return real(aside, folder)
+
+    monkeypatch.setattr(disk, "_change_places", meanwhile)
+    with pytest.warns(UserWarning, match="others put into"):
+        write_folder(folder, _fill("b"), replaces=["a"])
+    [kept] = tmp_path.glob("model.before-*")
+    assert os.listdir(kept) == ["holiday.jpg"]
+    assert os.listdir(folder) == ["b"]
+
+
+def test_a_folder_with_a_file_of_others_is_refused_before_and_after_the_work(tmp_path) -> None:
+    folder = tmp_path / "model"
+    write_folder(folder, _fill("a"))
+
+    def long_work(aside: Path) -> None:
+        (folder / "holiday.jpg").write_bytes(b"mine")
+
+    with pytest.raises(ArtifactError, match="holiday"):
+        write_folder(folder, long_work, replaces=["a"])
+    assert sorted(os.listdir(folder)) == ["a", "holiday.jpg"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_is_replaced_keeps_its_permissions(tmp_path) -> None:
+    write_file(tmp_path / "page", b"old")
+    (tmp_path / "page").chmod(0o600)
+    write_file(tmp_path / "page", b"new")
+    assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600

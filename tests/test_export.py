@@ -163,7 +163,12 @@ def test_nothing_is_replaced_but_an_earlier_export(onnxruntime, tmp_path, vae) -
     for overwrite in (False, True):
         with pytest.raises(ArtifactError, match=r"not an earlier export" if overwrite else r"already exists"):
             vae.export(folder, overwrite=overwrite)
-    assert (folder / "one.jpg").read_bytes() == b"precious"
+    (folder / "one.jpg").rename(folder / "encoder.onnx")
+    with pytest.raises(ArtifactError, match=r"'encoder\.onnx' in it was not written by imatlas"):
+        vae.export(folder, overwrite=True)
+    assert (folder / "encoder.onnx").read_bytes() == b"precious"
+    vae.export(tmp_path / "vae")
+    vae.export(tmp_path / "vae", overwrite=True)
     with pytest.raises(InputError, match=r"2 networks \(encoder, decoder\)"):
         vae.export(tmp_path / "vae.onnx")
 

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"errors": ("errors", "_version", "_early"), "chance": ("chance",), "terminal": ("terminal",)},
-    {"disk": ("disk", "kept", "csv_files"), "lattice": ("lattice",)},
+    {"disk": ("disk", "inventory", "kept", "csv_files"), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},

@@ -7,21 +7,27 @@ go to the safetensors file under their path ("autoencoder_.module_.encoder.0.wei
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imatlas import disk
 from imatlas._version import __version__
-from imatlas.disk import write_folder
-from imatlas.errors import ArtifactError, SourceError
+from imatlas.disk import within, write_folder
+from imatlas.errors import ArtifactError, SourceError, UnsafePathError
 from imatlas.images.spec import ImageSpec
+from imatlas.inventory import MOST_JSON, open_regular
 
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
 
 FILES = ("model.json", "weights.safetensors")
 """The files of a saved model, and so all that overwriting it replaces."""
+
+MARKS = (b'"format"', b'"library"', b'"class"')
+"""What stands in every `model.json` of ours: other programs call their files so, too."""
 
 FORMAT = 1
 """Version of the folder's layout. A reader refuses a higher one and must go on reading every lower one."""
@@ -39,8 +45,7 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    if overwrite and folder.exists() and not (folder / "model.json").is_file():
-        raise ArtifactError(f"'{folder}' holds no model, so it is not overwritten; choose another name.")
+    check_free(folder, overwrite)
     arrays: dict[str, np.ndarray] = {}
     described = _describe_estimator(model, "", arrays)
     described = {"format": FORMAT, "library": __version__, **described}
@@ -52,6 +57,26 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
 
     write_folder(folder, write, replaces=FILES if overwrite else None)
     return folder
+
+
+def check_free(folder: str | Path, overwrite: bool) -> None:
+    """Refuse a folder that `save` would not write: before hours of learning.
+
+    Raises
+    ------
+    ArtifactError
+        Where it exists and `overwrite` is False, it holds no model, or anything besides.
+    """
+    folder = Path(folder)
+    if overwrite and os.path.lexists(folder):
+        try:
+            with open_regular(within(folder, "model.json")) as file:
+                text = file.read(MOST_JSON)
+        except (OSError, ArtifactError, UnsafePathError):
+            text = b""
+        if not all(mark in text for mark in MARKS):
+            raise ArtifactError(f"'{folder}' holds no model of imatlas, so it is not overwritten; choose another name.")
+    disk.check_free(folder, FILES if overwrite else None)
 
 
 def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:

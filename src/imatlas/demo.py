@@ -7,15 +7,20 @@ every real folder has some: broken, misnamed, rotated, grey, 16-bit and duplicat
 
 from __future__ import annotations
 
+import hashlib
+import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
-from imatlas.disk import write_folder
-from imatlas.errors import ArtifactError
+from imatlas.disk import is_link, within, write_file, write_folder
+from imatlas.errors import ArtifactError, UnsafePathError
 from imatlas.images.decode import resize_pixels
 from imatlas.images.encode import encode
+from imatlas.inventory import entry_of, read_json
 
 PATCHES_PER_PHOTO = 76
 
@@ -36,7 +41,7 @@ _PHOTOS: dict[str, tuple[str, tuple[str, str] | None]] = {
 }
 
 
-def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
+def write_demo_images(folder: str | Path, random_state: int = 0, *, listed: Path | None = None) -> Path:
     """Write the demo pictures: 912 patches of 12 photographs ("coffee-0012.jpg") and 10 odd files ("odd-…").
 
     Parameters
@@ -45,6 +50,9 @@ def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
         The folder to create. One that already holds exactly these files is left as it is.
     random_state : int
         Seed of the places, scales and flips.
+    listed : path, optional
+        A file that lists the pictures with their hashes: written here, so that the next call may replace exactly these,
+        as those of another seed.
 
     Returns
     -------
@@ -58,18 +66,58 @@ def write_demo_images(folder: str | Path, random_state: int = 0) -> Path:
     """
     folder = Path(folder)
     files = demo_files(random_state)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
-        if there.keys() == files.keys() and all(there[name].read_bytes() == files[name] for name in files):
-            return folder
+    if _holds(folder, files):
+        return folder
+    before = {} if listed is None else _unchanged(folder, listed)
+    if folder.exists() and not before and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"'{folder}' already exists and holds other files; choose another folder for the demo.")
 
     def write(aside: Path) -> None:
         for name, content in files.items():
             (aside / name).write_bytes(content)
+        if listed is not None:  # of both, as what is killed next may leave either
+            _list(listed, [*before.items(), *hashes])
 
-    write_folder(folder, write, replaces=())  # what stands there is empty
+    hashes = [(name, hashlib.sha256(content).hexdigest()) for name, content in files.items()]
+    write_folder(folder, write, replaces=before)
+    if listed is not None:
+        _list(listed, hashes)
     return folder
+
+
+def _holds(folder: Path, files: dict[str, bytes]) -> bool:
+    """Whether a folder holds exactly these files."""
+    there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    if there.keys() != files.keys():
+        return False
+    return all(
+        not is_link(path) and path.is_file() and path.read_bytes() == files[name] for name, path in there.items()
+    )
+
+
+def _list(listed: Path, hashes: list[tuple[str, str]]) -> None:
+    told = "Pictures of the imatlas demo beside this file, which --overwrite may replace."
+    write_file(listed, (json.dumps({"about": told, "files": hashes}, indent=1) + "\n").encode())
+
+
+def _unchanged(folder: Path, listed: Path) -> dict[str, str]:
+    """The files that are there as the list says they were written: name -> hash."""
+    try:
+        pairs = _Listed.model_validate(read_json(listed)).files
+    except FileNotFoundError:
+        return {}
+    except ValidationError:
+        raise ArtifactError(f"'{listed}' is no list of demo pictures; choose another folder for the demo.") from None
+    found = {}
+    for name, sha256 in pairs:
+        with suppress(UnsafePathError, ArtifactError, OSError):
+            if entry_of(within(folder, name)).sha256 == sha256:
+                found[name] = sha256
+    return found
+
+
+class _Listed(BaseModel):
+    files: list[tuple[str, str]]
 
 
 def demo_files(random_state: int = 0) -> dict[str, bytes]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from imatlas._version import __version__
 from imatlas.disk import replacing, write_folder
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
 from imatlas.images.spec import ImageSpec
+from imatlas.inventory import open_regular
 
 N_CHECKED = 16
 """Inputs that go through both."""
@@ -147,7 +149,7 @@ def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict
                 checked = _write(network, aside / f"{part}.onnx", tolerance, {"class": name, "network": part})
                 done[part] = Exported(path / f"{part}.onnx", *checked)
 
-        write_folder(path, write, replaces=[f"{part}.onnx" for part in networks] if overwrite else None)
+        write_folder(path, write, replaces=_written_before(path) if overwrite else None)
         return done
     if len(networks) > 1:
         raise InputError(
@@ -185,12 +187,30 @@ def _check_free(path: Path, one_file: bool, overwrite: bool) -> None:
     ------
     ArtifactError
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     if not overwrite:
         raise ArtifactError(f"'{path}' already exists; choose another name or pass overwrite=True (--overwrite).")
-    if path.is_dir() == one_file or (path.is_dir() and any(p.suffix != ".onnx" for p in path.iterdir())):
+    if path.is_dir() == one_file or (path.is_dir() and not any(path.iterdir())):
         raise ArtifactError(f"'{path}' is not an earlier export, so it is not replaced; choose another name.")
+    if not one_file:
+        others = {entry.name for entry in path.iterdir()} - set(_written_before(path))
+        if others:
+            raise ArtifactError(
+                f"'{path}' is not an earlier export, so it is not replaced: '{min(others)}' in it was not written by "
+                "imatlas; choose another name."
+            )
+
+
+def _written_before(folder: Path) -> list[str]:
+    """The names of the files in a folder that an earlier export wrote: their metadata say so."""
+    found = []
+    for path in sorted(folder.glob("*.onnx")):
+        with suppress(ArtifactError, OSError), open_regular(path) as file:
+            content = file.read()
+            if b"library" in content and b"imatlas " in content:
+                found.append(path.name)
+    return found
 
 
 def _write(network: Network, path: Path, tolerance: float, about: dict[str, str]) -> tuple[float, float]:

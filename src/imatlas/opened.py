@@ -18,7 +18,7 @@ from imatlas import artifact
 from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
-from imatlas.images.names import file_name_of, keys_of
+from imatlas.images.names import keys_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
@@ -184,9 +184,10 @@ class OpenedAtlas:
             content=rows["sha256"].astype(str),
             area=rows["width"].astype(np.int64) * rows["height"],
             size=np.array(
-                [_size_of(folder / file_name_of(key)) if there else 0 for key in rows["key"].tolist()], np.int64
+                [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
             ),
             folder=folder if there else None,
+            named=False,
         )
 
     def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
@@ -195,9 +196,10 @@ class OpenedAtlas:
         fit, spec = self.manifest.settings["fit"], ImageSpec(side, side, 3)
         found = []
         for row, thumbnail in zip(rows, self.thumbnails(rows), strict=True):
-            path = self.originals.path(str(self.rows["key"][row]))
+            key = str(self.rows["key"][row])
             try:
-                found.append(thumbnail_pixels(path.read_bytes() if path else thumbnail, spec, fit))
+                content = self.originals.read(key) if self.originals.path(key) else thumbnail
+                found.append(thumbnail_pixels(content, spec, fit))
             except (OSError, DecodeError):
                 found.append(thumbnail_pixels(thumbnail, spec, fit))
         return np.stack(found)
@@ -268,9 +270,9 @@ def _one_image(image: Any) -> Any:
     return np.asarray(image)[None]
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path | None) -> int:
     """The bytes of a file, 0 where there is none."""
     try:
-        return path.stat().st_size
+        return 0 if path is None else path.stat().st_size
     except OSError:
         return 0

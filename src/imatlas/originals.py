@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imatlas.errors import DecodeError, ImatlasError, InputError
+from imatlas.errors import DecodeError, ImatlasError, InputError, UnsafePathError
 from imatlas.images.decode import read_picture
-from imatlas.images.names import file_name_of
+from imatlas.images.names import file_of
 from imatlas.images.sources import FileSource, Source, open_source
 
 Region = tuple[int, int, int, int]
@@ -39,16 +40,24 @@ class Originals:
         return {key: i for i, key in enumerate(self._source.keys)}
 
     def path(self, key: str) -> Path | None:
-        """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array)."""
-        if Path(self.name).is_dir():  # no need to list it
-            path: Path | None = Path(self.name) / file_name_of(key)
-        else:
-            try:
-                source = self._source
-            except ImatlasError:
-                return None
-            path = source.path(self._places[key]) if isinstance(source, FileSource) and key in self._places else None
-        return path if path is not None and path.is_file() else None
+        """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array).
+
+        A key comes from a table, which may come from anywhere. It names a file below the folder, with no link on the
+        way; or, where the user himself has put links there, one that is found by listing his folder now.
+        """
+        folder = Path(self.name)
+        if self.name and folder.is_dir():
+            with suppress(UnsafePathError):  # no need to list the folder
+                path = file_of(folder, key)
+                return path if path.is_file() else None
+        try:
+            source = self._source
+        except (ImatlasError, OSError):
+            return None
+        if not isinstance(source, FileSource) or key not in self._places:
+            return None
+        path = source.path(self._places[key])
+        return path if path.is_file() else None
 
     def read(self, key: str) -> Any:
         """An image as it is stored: the bytes of a file, or pixels (H, W, C).
@@ -60,7 +69,7 @@ class Originals:
         """
         path = self.path(key)
         if path is not None:
-            return path.read_bytes()
+            return FileSource.from_list([path]).read(0)
         if key not in self._places:
             raise DecodeError(f"'{self.name}' holds no '{key}' any more")
         return self._source.read(self._places[key])

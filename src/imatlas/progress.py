@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from imatlas.disk import open_append
 from imatlas.terminal import console, say, visible
 
 Event = dict[str, Any]
@@ -30,7 +31,7 @@ class JsonLines:
     Parameters
     ----------
     path : path
-        The file; created with its folder where missing, else appended to.
+        The file; created with its folder where missing, else appended to. A link is refused when something is written.
 
     Examples
     --------
@@ -44,8 +45,8 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         # JSON has no NaN: a number that is not finite becomes null
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        with open_append(self.path) as file:
+            file.write((json.dumps(plain) + "\n").encode())
 
 
 class Progress:

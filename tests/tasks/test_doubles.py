@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from PIL import Image, ImageEnhance
 
 from imatlas import Images
 from imatlas.cli import main
-from imatlas.errors import InputError
+from imatlas.errors import ArtifactError, InputError
 from imatlas.tasks import copies
-from imatlas.tasks.doubles import find_duplicates
+from imatlas.tasks.doubles import Gallery, find_duplicates
+from imatlas.tasks.tidy import read_plan
 
 
 def patches(n: int) -> list[Image.Image]:
@@ -136,3 +138,14 @@ def test_wrong_calls_are_usage_errors(tmp_path: Path, capsys) -> None:
     assert main(["duplicates", "x", "--undo", "--apply", "plan.csv"]) == 2
     assert main(["duplicates", str(tmp_path / "none")]) == 1
     assert "no file or folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_an_atlas_tells_is_named_before_its_files_are_moved(folder: Path, tmp_path: Path) -> None:
+    """The atlas may be a stranger's, and the folder that it tells the user's own."""
+    plan, gallery = tmp_path / "plan.csv", replace(Gallery.of(folder), named=False)
+    gallery.keys[gallery.keys.index("more/same.png")] = "../same.png"
+    find_duplicates(gallery).plan(plan)
+    assert ".." not in plan.read_text()
+    with pytest.raises(ArtifactError, match="was not made here"):
+        read_plan(plan)
+    assert read_plan(plan, folder).folder == folder

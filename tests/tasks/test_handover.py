@@ -73,6 +73,54 @@ def test_what_others_put_there_is_never_overwritten(source, tmp_path) -> None:
         write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", empty, overwrite=True)
 
 
+def test_names_in_a_list_of_an_earlier_export_delete_nothing_of_others(source, tmp_path) -> None:
+    out = tmp_path / "out"
+
+    def again(copy: bool) -> None:
+        read = lambda key: (source / key).read_bytes()  # noqa: E731
+        write_folders(KEYS, LABELS, source.joinpath, read, out, copy=copy, overwrite=True)
+
+    again(copy=True)
+    again(copy=False)
+    again(copy=True)
+    copied = out / "cluster-000_4-images" / "cat.jpg"
+    copied.write_bytes(b"retouched for hours")
+    with pytest.raises(ArtifactError, match=r"cat\.jpg' is not the same as its original"):
+        again(copy=True)
+    copied.write_bytes(KEYS[0].encode())
+    (source / KEYS[1]).unlink()  # the copy is the only one now
+    with pytest.raises(ArtifactError, match=r"cat \(2\)\.jpg' is not the same as its original"):
+        again(copy=False)
+    (source / KEYS[1]).write_bytes(KEYS[1].encode())
+    for name in (
+        "holiday.jpg",
+        "../in/dog",
+        str(source / "dog"),
+        "sub/holiday.jpg",
+        "cluster-0_1-images/../holiday.jpg",
+    ):
+        (out / "holiday.jpg").write_bytes(b"dog")
+        (out / "clusters.csv").write_text(f"key,cluster,file\ndog,0,{name}\n")
+        with pytest.raises(ArtifactError, match="which imatlas did not write"):
+            again(copy=False)
+        assert (out / "holiday.jpg").read_bytes() == (source / "dog").read_bytes() == b"dog"
+        assert copied.is_file()
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_keys_that_lead_out_of_the_source_are_left_out(source, tmp_path, copy) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"secret")
+    keys = ["dog", "../secret.jpg", str(secret), "..", "", "e/../../secret.jpg", "e/dog"]
+    labels = np.zeros(len(keys), int)
+    done = write_folders(
+        keys, labels, source.joinpath, lambda k: (source / k).read_bytes(), tmp_path / "out", copy=copy
+    )
+    assert [key for key, _ in done.data["left_out"]] == keys[1:-1]
+    assert all("does not lie in" in reason for _, reason in done.data["left_out"])
+    assert {path.read_bytes() for path in (tmp_path / "out").glob("*/*")} == {b"dog", b"e/dog"}
+
+
 def test_originals_that_are_gone_are_told(source, tmp_path) -> None:
     def path_of(key):
         return None if key == "dog" else source / key
@@ -120,3 +168,14 @@ def test_the_parquet_file_has_what_embedding_atlas_reads(tmp_path) -> None:
     assert found[1030]["image"] == {"bytes": b"1030", "path": "1030.jpg"}
     with pytest.raises(InputError, match=r"a \.parquet file"):
         write_embedding_atlas(rows, near, lambda some: [], tmp_path / "atlas.csv")
+
+
+def test_the_keys_beside_an_array_replace_no_file_of_others(tmp_path) -> None:
+    mine = tmp_path / "e.keys.npy"
+    np.save(mine, np.zeros(3))
+    with pytest.raises(ArtifactError, match="holds something else"):
+        write_numpy(np.zeros((2, 3), np.float32), ["a", "b"], tmp_path / "e.npy", overwrite=True)
+    assert len(np.load(mine)) == 3
+    mine.unlink()
+    for _ in range(2):
+        write_numpy(np.zeros((2, 3), np.float32), ["a", "b"], tmp_path / "e.npy", overwrite=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imatlas.errors import InputError
+from imatlas.errors import ArtifactError, InputError
 from imatlas.tasks.sample import GAP, contact_sheet, write_samples
 
 
@@ -30,3 +30,17 @@ def test_recipes_travel_in_the_files(rng, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(paths[1])), images[1])
     with pytest.raises(InputError, match=r"Got 'new\.tiff'"):
         write_samples(images, tmp_path / "new.tiff", recipe={})
+
+
+def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
+    images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
+    write_samples(images, tmp_path / "new", recipe={})
+    with pytest.raises(ArtifactError, match="already holds new images"):
+        write_samples(images, tmp_path / "new", recipe={})
+    write_samples(images[:2], tmp_path / "new", recipe={}, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["00000.png", "00001.png"]
+    for mine in ("holiday.png", "00001.png"):
+        Image.fromarray(images[0]).save(tmp_path / "new" / mine)
+        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+            write_samples(images, tmp_path / "new", recipe={}, overwrite=True)
+    assert len(list((tmp_path / "new").iterdir())) == 3

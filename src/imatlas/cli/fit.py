@@ -84,7 +84,7 @@ def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None
     refuse_existing(path, overwrite)
     shown, why = model.preview(images)
     pictures = to_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
-    write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1])
+    write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1], overwrite=overwrite)
     say(f"Views: {path} (each row an image, and how it is seen)")
     say(f"{why[:1].upper()}{why[1:]}.")
 

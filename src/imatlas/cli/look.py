@@ -185,16 +185,14 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn an atlas from real photographs that come with the program, in about two minutes."""
-    import shutil
-
     from imatlas.demo import write_demo_images
+    from imatlas.disk import refuse_links
     from imatlas.learning import learn as run_learn
 
     refuse_existing(output, overwrite)
+    refuse_links(output, ["photos/", "demo.json"])
     pictures, folder = output / "photos", output / "photos.atlas"
-    if output.exists():
-        shutil.rmtree(pictures, ignore_errors=True)
-    write_demo_images(pictures, random_state=seed)
+    write_demo_images(pictures, random_state=seed, listed=output / "demo.json")
     run_learn(pictures, folder, budget=budget, random_state=seed, overwrite=overwrite)
     say_next(
         False,

@@ -60,7 +60,7 @@ def sample(
     images = opened.sample(n, strength=strength, random_state=seed, **asked)
     recipe = {"atlas": atlas.name, "n": n, "seed": seed, "imatlas": __version__, **asked}
     recipe |= {"strength": strength} if like else {}
-    written = write_samples(images, output, recipe=recipe)
+    written = write_samples(images, output, recipe=recipe, overwrite=overwrite)
     if json_:
         print_json({"files": [str(path) for path in written], **recipe})
     else:
@@ -115,7 +115,7 @@ def sliders(
     refuse_existing(output, overwrite)
     made = open_atlas(atlas).sliders(like, directions=directions, steps=steps)
     recipe = {"atlas": atlas.name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
-    write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps)
+    write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps, overwrite=overwrite)
     if json_:
         print_json({"file": str(output), **recipe})
     else:

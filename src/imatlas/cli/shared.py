@@ -64,10 +64,18 @@ def open_atlas(folder: Path) -> Any:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse an output that is there already, a broken link or a pipe too; an empty folder may be filled."""
+    import os
+
+    from imatlas.disk import is_link
     from imatlas.errors import ArtifactError
 
-    if not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+    if not os.path.lexists(path) or (path.is_dir() and not is_link(path) and not any(path.iterdir())):
+        return
+    if not overwrite:
         raise ArtifactError(f"'{path}' already exists; choose another name with -o, or pass --overwrite.")
+    if not path.is_dir() and not path.is_file() and not is_link(path):
+        raise ArtifactError(f"'{path}' is not a file, so it is not replaced; choose another name with -o.")
 
 
 def write_table(rows: Any, path: Path) -> None:

@@ -86,7 +86,7 @@ def _find(source: str, turned: bool, against: str | None, output: Path | None, j
         say_next(
             json_,
             f"look into {output}, change move to keep where you like",
-            command_line("imatlas", "duplicates", "--apply", output),
+            command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
         )
     elif against is None and found.result.metrics["n_copies"]:
         command = command_line("imatlas", "duplicates", Path(source), "-o", "plan.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import stat
 import tarfile
 import tempfile
 import threading
@@ -16,8 +17,11 @@ from typing import IO, Any
 import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
-from imatlas.images.names import key_of
+from imatlas.images.names import member_key
 from imatlas.images.sources import HEAD, check_size, reason_of
+
+LINK = "a link in an archive, which is not followed"
+"""Why a symbolic link is skipped."""
 
 
 class _Archive:
@@ -48,7 +52,7 @@ class _Archive:
 
     def _unique(self, name: str, taken: set[str]) -> str:
         """A member's name as a key; the second of two equal names gets a number."""
-        key = key_of(str(PurePosixPath(name.replace("\\", "/"))).lstrip("/"))
+        key = member_key(name)
         base, count = key, 1
         while key in taken:
             count += 1
@@ -71,12 +75,19 @@ class ZipSource(_Archive):
         assert self.root is not None
         self._zip = zipfile.ZipFile(self.root)
         taken: set[str] = set()
-        members = [m for m in self._zip.infolist() if not m.is_dir()]
+        members = [m for m in self._zip.infolist() if not m.is_dir() and not self._is_link(m)]
         named = sorted((self._unique(m.filename, taken), i) for i, m in enumerate(members))
         self.keys = [key for key, _ in named]
         self._members = [members[i] for _, i in named]
         if not self.keys:
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
+
+    def _is_link(self, member: zipfile.ZipInfo) -> bool:
+        """Whether a member is a link, which holds a name in place of a picture; told as skipped."""
+        linked = member.create_system == 3 and stat.S_ISLNK(member.external_attr >> 16)  # 3: Unix
+        if linked:
+            self.skipped.append((member_key(member.filename), LINK))
+        return linked
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Size and checksum of each member."""
@@ -111,20 +122,44 @@ class TarSource(_Archive):
         weakref.finalize(self, self._file.close)
         self._file.seek(0)
         taken: set[str] = set()
-        members = []
+        members: list[tuple[str, int, int, int, bool]] = []
+        known: dict[str, tuple[int, int, int, bool]] = {}
         with tarfile.open(fileobj=self._file, mode="r:") as archive:
             try:
                 for member in archive:
-                    if member.isfile():
-                        members.append((self._unique(member.name, taken), member))
+                    place = self._place(member, known)
+                    if place is not None:
+                        members.append((self._unique(member.name, taken), *place))
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
-        members.sort(key=lambda pair: pair[0])
-        self.keys = [key for key, _ in members]
-        self._places = [(m.offset_data, m.size, int(m.mtime)) for _, m in members]
-        self._sparse = {i for i, (_, m) in enumerate(members) if m.sparse is not None}
+        members.sort(key=lambda member: member[0])
+        self.keys = [member[0] for member in members]
+        self._places = [member[1:4] for member in members]
+        self._sparse = {i for i, member in enumerate(members) if member[4]}
         if not self.keys:
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
+
+    def _place(
+        self, member: tarfile.TarInfo, known: dict[str, tuple[int, int, int, bool]]
+    ) -> tuple[int, int, int, bool] | None:
+        """Where the data of a member lie: offset, size, time, and whether it has holes; None where it is no file.
+
+        A hard link has the data of a file before it, and is one as much as that. `known` are these by name, and grows.
+        """
+        name = str(PurePosixPath(member.name))
+        if member.isfile():
+            known[name] = (member.offset_data, member.size, int(member.mtime), member.sparse is not None)
+            return known[name]
+        if member.islnk() and (target := known.get(str(PurePosixPath(member.linkname)))):
+            known[name] = target
+            return target
+        if member.issym():
+            self.skipped.append((member_key(member.name), LINK))
+        elif member.islnk():
+            self.skipped.append((member_key(member.name), "a hard link to a file that is not before it in the archive"))
+        elif not member.isdir():
+            self.skipped.append((member_key(member.name), "no file, but a pipe or a device"))
+        return None
 
     def _unpack(self, packed: IO[bytes]) -> None:
         """Copy the whole compressed stream to the temporary file; refuse a bomb."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
+from imatlas.disk import within
 from imatlas.terminal import UNSAFE, escape
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
@@ -35,6 +37,18 @@ def key_of(name: str) -> str:
     return UNSAFE.sub(lambda found: escape(found[0]), name)
 
 
+def member_key(name: str) -> str:
+    r"""The key of a file in an archive: whatever its name, a plain one that stays below a folder.
+
+    Examples
+    --------
+    >>> member_key("../../a.png"), member_key("/etc/a.png"), member_key("C:\\b\\.\\a.png"), member_key("..")
+    ('a.png', 'etc/a.png', 'C_/b/a.png', 'unnamed')
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    return key_of(re.sub(r"^([A-Za-z]):", r"\1_", "/".join(parts))) or "unnamed"
+
+
 def file_name_of(key: str) -> str:
     """The file name that a key stands for, the inverse of `key_of`."""
     name = _ESCAPE.sub(lambda found: _meaning(found) or found[0], key)
@@ -42,6 +56,11 @@ def file_name_of(key: str) -> str:
         return os.fsdecode(os.fsencode(name))  # bytes that are UTF-8 after all are one name with what they spell
     except UnicodeEncodeError:
         return name
+
+
+def file_of(folder: str | Path, key: str, *, link: bool = False) -> Path:
+    """The file below a folder that a key stands for; see `imatlas.disk.within`, which may raise `UnsafePathError`."""
+    return within(folder, file_name_of(key), link=link)
 
 
 def is_key(text: str) -> bool:

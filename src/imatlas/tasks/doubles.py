@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imatlas.errors import InputError
+from imatlas.disk import relative
+from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.dataset import Images
+from imatlas.images.names import file_name_of, file_of
 from imatlas.images.pixels import rgb_view
 from imatlas.likeness import SIDE
 from imatlas.result import DataTable, ImagePairs, Panel, Picture, Result
@@ -39,6 +42,8 @@ class Gallery:
         Pixels of the original, and bytes of its file; 0 where that is not known.
     folder : Path or None
         The folder that the keys are files in.
+    named : bool
+        Whether the user has named that folder; an atlas, which may come from anywhere, tells one itself.
     """
 
     keys: list[str]
@@ -48,6 +53,7 @@ class Gallery:
     area: np.ndarray
     size: np.ndarray
     folder: Path | None = None
+    named: bool = True
 
     @classmethod
     def of(cls, images: Any, *, progress: bool = False) -> Gallery:
@@ -113,6 +119,8 @@ class Duplicates:
     likeness : ndarray (n_images,) float32
         The share of the picture that the best copy explains, 0 to 1.
     result : Result
+    named : bool
+        As of the gallery.
     """
 
     keys: list[str]
@@ -124,9 +132,12 @@ class Duplicates:
     content: np.ndarray
     folder: Path | None
     result: Result
+    named: bool = True
 
     def plan(self, path: str | Path) -> None:
         """Write a plan that keeps the best copy of each group and moves the others, to be edited and then applied.
+
+        What lies behind a link is not moved, as it is elsewhere; so one copy in the folder itself is kept, too.
 
         Raises
         ------
@@ -138,13 +149,35 @@ class Duplicates:
                 "A plan moves files of a folder, and these images come from elsewhere; without -o the groups are shown."
             )
         order = np.lexsort((np.arange(len(self.keys)), ~self.best, self.group))
-        rows = []
+        rows: list[PlanRow] = []
+        kept: set[int] = set()  # groups of which a copy in the folder itself stays
         for row in order[self.group[order] >= 0].tolist():
-            keep = bool(self.best[row])
-            why = "best copy" if keep else f"{self.how[row]} of {self.keys[self.best_of[row]]}"
+            linked, group = self._is_linked(row), int(self.group[row])
+            if not self._is_below(row):
+                continue
+            why = "best copy" if self.best[row] else f"{self.how[row]} of {self.keys[self.best_of[row]]}"
+            why += ", behind a link" if linked else ""
+            action = "keep" if linked or group not in kept else "move"
+            kept |= set() if linked else {group}
             sha256 = str(self.content[row]).partition("#")[0]
-            rows.append(PlanRow(self.keys[row], "keep" if keep else "move", str(self.group[row] + 1), why, sha256))
-        write_plan(rows, self.folder, Path(path))
+            rows.append(PlanRow(self.keys[row], action, str(group + 1), why, sha256))
+        write_plan(rows, self.folder, Path(path), sealed=self.named)
+
+    def _is_below(self, row: int) -> bool:
+        """Whether the key of an image leads nowhere but into the folder."""
+        with suppress(UnsafePathError):
+            relative(file_name_of(self.keys[row]))
+            return True
+        return False
+
+    def _is_linked(self, row: int) -> bool:
+        """Whether an image lies behind a link."""
+        assert self.folder is not None
+        try:
+            file_of(self.folder, self.keys[row])
+        except UnsafePathError:
+            return True
+        return False
 
 
 def find_duplicates(
@@ -186,7 +219,9 @@ def find_duplicates(
     how = _how(gallery, copies.best, copies.turn)
     alike = 1 - copies.share**2
     nothing = Result("duplicates", "Doubles")
-    found = Duplicates(gallery.keys, group, best, copies.best, how, alike, gallery.content, gallery.folder, nothing)
+    found = Duplicates(
+        gallery.keys, group, best, copies.best, how, alike, gallery.content, gallery.folder, nothing, gallery.named
+    )
     return replace(found, result=_told(gallery, found, turned, shown))
 
 

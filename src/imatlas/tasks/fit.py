@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imatlas.errors import ArtifactError
+from imatlas import artifact, checkpoints
+from imatlas.disk import refuse_links, remove_listed
 from imatlas.images.dataset import Images
 from imatlas.models.network import ImageEstimator
 
@@ -36,17 +37,18 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
     Raises
     ------
     ArtifactError
-        Where `folder` exists and `overwrite` is False.
+        Where `folder` exists and `overwrite` is False, or it holds anything besides a model.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise ArtifactError(f"'{folder}' already exists; choose another name with -o, or pass --overwrite.")
+    artifact.check_free(folder, overwrite)
     if isinstance(model, ImageEstimator):
+        folder = Path(os.path.abspath(folder))  # "." has no name
         checkpoint = folder.with_name(folder.name + ".checkpoint")
+        refuse_links(folder.parent, [checkpoint.name + "/"])
         folder.parent.mkdir(parents=True, exist_ok=True)
         model.fit(images, checkpoint=checkpoint)
         model.save(folder, overwrite=overwrite)
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        remove_listed(checkpoint, [checkpoints.NAME])
         return model
     rows = images.pixels.reshape(len(images), -1).astype(np.float32)
     if hasattr(model, "n_components"):

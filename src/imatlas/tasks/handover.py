@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,9 +14,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from imatlas.csv_files import read_csv, write_csv
-from imatlas.disk import is_link, replacing, write_folder
-from imatlas.errors import ArtifactError, DecodeError, InputError, SourceError
-from imatlas.images.names import file_name_of, key_of
+from imatlas.disk import is_link, open_new, relative, replacing, within, write_folder
+from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
+from imatlas.images.names import file_name_of, file_of, key_of
+from imatlas.inventory import entry_of, open_regular
 from imatlas.result import FileList, Result
 from imatlas.terminal import file_word, shell
 
@@ -26,6 +29,9 @@ LISTED = "clusters.csv"
 
 MOST_NAME_BYTES = 255
 """The longest name of a file that file systems take."""
+
+PLANNED = re.compile(r"cluster-[-0-9]+_[0-9]+-images/[^/]+")
+"""Names that exported files have in their folder."""
 
 NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -113,6 +119,8 @@ def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, 
             np.savez(file, embedding=embedding, keys=names)
     else:
         files = [output, _new_file(output.with_suffix(".keys.npy"), (".npy",), overwrite)]
+        if files[1].exists() and not _holds_keys(files[1]):  # nobody has named it
+            raise ArtifactError(f"'{files[1]}', where the keys go, holds something else; choose another name.")
         for path, array in zip(files, (embedding, names), strict=True):
             with replacing(path) as aside, aside.open("wb") as file:
                 np.save(file, array)
@@ -172,9 +180,7 @@ def write_folders(
     def write(aside: Path) -> None:
         told = []
         for key, label, name in zip(keys, np.asarray(labels).tolist(), planned, strict=True):
-            target = aside / file_name_of(name)
-            target.parent.mkdir(exist_ok=True)
-            reason = _placed(target, key, path_of, read, copy)
+            reason = _placed(aside, name, key, path_of, read, copy)
             if reason:
                 lost.append((key, reason))
             else:
@@ -183,7 +189,7 @@ def write_folders(
             raise InputError(f"No original can be used ({lost[0][0]}: {lost[0][1]}); nothing was written.")
         write_csv(aside / LISTED, ("key", "cluster", "file"), told)
 
-    write_folder(output, write, replaces=_written_before(output) if overwrite else None)
+    write_folder(output, write, replaces=_written_before(output, read) if overwrite else None)
     n_folders = len({PurePosixPath(name).parent for name in planned})
     done = len(planned) - len(lost)
     sentences = [f"{done:,} images in {n_folders:,} folders, {'copied' if copy else 'as links to the originals'}."]
@@ -230,32 +236,62 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _placed(
-    target: Path, key: str, path_of: Callable[[str], Path | None], read: Callable[[str], Any], copy: bool
+    folder: Path, name: str, key: str, path_of: Callable[[str], Path | None], read: Callable[[str], Any], copy: bool
 ) -> str:
-    """Link or copy one original to `target`; the reason in words where that cannot be, else ""."""
+    """Link or copy one original to a name in a folder; the reason in words where that cannot be, else ""."""
     try:
+        relative(file_name_of(key))  # a key that leads out of the source is no image of it
+        target = file_of(folder, name)
+        target.parent.mkdir(exist_ok=True)
         if copy:
             content = read(key)
             if not isinstance(content, bytes):
                 return "it was no file, but pixels in an array"
-            target.write_bytes(content)
+            with open_new(target) as file:
+                file.write(content)
             return ""
         path = path_of(key)
         if path is None:
             return "its original is not there as a file (from an archive, --copy writes it)"
         target.symlink_to(path.resolve())
-    except (DecodeError, SourceError, OSError) as error:
-        return str(error)
+    except (DecodeError, SourceError, UnsafePathError, OSError) as error:
+        return str(error).rstrip(".")
     return ""
 
 
-def _written_before(folder: Path) -> set[str]:
-    """The names of the files that an earlier export put into a folder."""
+def _written_before(folder: Path, read: Callable[[str], Any]) -> set[str]:
+    """The names of the files that an earlier export put into a folder: links, and copies of what still is there.
+
+    Raises
+    ------
+    ArtifactError
+        If a copy is not the same as its original any more: it may be the only one.
+    """
     listed = folder / LISTED
-    if is_link(listed) or not listed.is_file():
+    if is_link(folder) or is_link(listed) or not listed.is_file():
         return {LISTED}
-    rows = read_csv(listed, ("key", "cluster", "file"), what="a list of exported files")
-    return {LISTED, *(file_name_of(row["file"]) for row in rows)}
+    found = {LISTED}
+    for row in read_csv(listed, ("key", "cluster", "file"), what="a list of exported files"):
+        name = file_name_of(row["file"])
+        if not PLANNED.fullmatch(name):
+            continue
+        path = within(folder, name, link=True)
+        if path.is_file() and not is_link(path) and not _is_copy(path, row["key"], read):
+            raise ArtifactError(
+                f"'{path}' is not the same as its original '{row['key']}' any more, so it is not overwritten; move it "
+                "away or choose another name."
+            )
+        found.add(name)
+    return found
+
+
+def _is_copy(path: Path, key: str, read: Callable[[str], Any]) -> bool:
+    """Whether a file has the content of an original."""
+    try:
+        content = read(key)
+        return isinstance(content, bytes) and hashlib.sha256(content).hexdigest() == entry_of(path).sha256
+    except (ImatlasError, OSError):
+        return False
 
 
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
@@ -263,10 +299,19 @@ def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> 
     output = Path(output)
     if output.suffix.lower() not in endings:
         raise InputError(f"This export is a {' or '.join(endings)} file. Got '{output.name}'; change its ending.")
-    if output.exists() and not overwrite:
+    if os.path.lexists(output) and not overwrite:
         raise ArtifactError(f"'{output}' already exists; choose another name with -o, or pass --overwrite.")
     output.parent.mkdir(parents=True, exist_ok=True)
     return output
+
+
+def _holds_keys(path: Path) -> bool:
+    """Whether a file is an array of names, as `write_numpy` writes one."""
+    try:
+        with open_regular(path) as file:
+            return np.lib.format.read_magic(file) == (1, 0) and np.lib.format.read_array_header_1_0(file)[2].kind == "U"
+    except (ArtifactError, OSError, ValueError):
+        return False
 
 
 def _size(path: Path) -> str:

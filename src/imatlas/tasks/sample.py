@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imatlas.disk import write_file
-from imatlas.errors import InputError
+from imatlas.disk import write_file, write_folder
+from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode
+from imatlas.inventory import open_regular
 
 GAP = 2
 """Pixels between two images on a sheet."""
 
+HEAD = 2**16
+"""Bytes at the start of a PNG file within which its recipe begins."""
+
 
 def write_samples(
-    images: np.ndarray, output: str | Path, *, recipe: dict[str, Any], columns: int | None = None
+    images: np.ndarray,
+    output: str | Path,
+    *,
+    recipe: dict[str, Any],
+    columns: int | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write images as one contact sheet (a name that ends in .png) or as numbered files in a folder.
 
@@ -30,6 +40,8 @@ def write_samples(
         What makes the images again; stored as JSON in the text chunk "imatlas" of every PNG, with the image's number.
     columns : int, optional
         Of the sheet. None: nearly square.
+    overwrite : bool
+        Replace a folder of files that this function wrote; a sheet is replaced in any case.
 
     Returns
     -------
@@ -40,21 +52,36 @@ def write_samples(
     ------
     InputError
         If `output` has another ending than .png.
+    ArtifactError
+        If the folder holds anything, or with `overwrite` anything else.
     """
     output = Path(output)
     if output.suffix.lower() == ".png":
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
         return [output]
     if output.suffix:
         raise InputError(f"New images go to a .png file or a folder. Got '{output.name}'; change its ending.")
-    output.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, image in enumerate(images):
-        path = output / f"{number:05d}.png"
-        write_file(path, encode(image, text={"imatlas": json.dumps(recipe | {"image": number})}))
-        paths.append(path)
-    return paths
+    names = [f"{number:05d}.png" for number in range(len(images))]
+
+    def write(aside: Path) -> None:
+        for number, (name, image) in enumerate(zip(names, images, strict=True)):
+            (aside / name).write_bytes(encode(image, text={"imatlas": json.dumps(recipe | {"image": number})}))
+
+    before = _written_before(output)
+    if before and not overwrite:
+        raise ArtifactError(f"'{output}' already holds new images; choose another name or pass overwrite=True.")
+    write_folder(output, write, replaces=before)
+    return [output / name for name in names]
+
+
+def _written_before(folder: Path) -> list[str]:
+    """The names of the files in a folder that `write_samples` wrote: they hold their recipe."""
+    found = []
+    for path in sorted(folder.glob("[0-9]*.png")) if folder.is_dir() else []:
+        with suppress(ArtifactError, OSError), open_regular(path) as file:
+            if b"iTXtimatlas\0" in file.read(HEAD):
+                found.append(path.name)
+    return found
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:

@@ -12,25 +12,57 @@ Where each file lies is all the state there is; so a run that was killed can be 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
+import re
+import stat
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imatlas.csv_files import read_csv, write_csv
-from imatlas.disk import flush, write_file
-from imatlas.errors import ArtifactError, InputError, SourceError
-from imatlas.images.names import file_name_of, is_key, key_of
+from imatlas.disk import flush, is_link, relative, remove_listed, write_file
+from imatlas.errors import ArtifactError, InputError, SourceError, UnsafePathError
+from imatlas.images.names import file_name_of, file_of, is_key, key_of
+from imatlas.inventory import entry_of, read_json
 from imatlas.result import FileList, Result
+from imatlas.tasks.holding import held as _locked
+from imatlas.tasks.seals import is_sealed, seal
 from imatlas.terminal import file_word, shell
 
-COLUMNS = ("key", "action", "group", "why", "sha256", "folder")
+COLUMNS = ("key", "action", "group", "why", "sha256", "folder", "seal")
 NEEDED = ("key", "action", "group", "sha256")
 LOG = "undo.json"
+
+
+TRASH = re.compile(r"[0-9]{4,9}")
+"""Names of the folders within a trash."""
+
+MOST_LOG = 2**28
+"""Bytes of a log that are read at most: a million files."""
+
+
+class _Moved(BaseModel):
+    """A file that is moved: its key, and the hash of its content."""
+
+    model_config = ConfigDict(strict=True)
+    key: Annotated[str, Field(min_length=1, max_length=2**14)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Log(BaseModel):
+    """What `undo.json` holds."""
+
+    model_config = ConfigDict(strict=True)
+    format: Literal[1]
+    plan: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    folder: Annotated[str, Field(max_length=2**14)]
+    done: bool
+    files: list[_Moved]
 
 
 @dataclass(frozen=True)
@@ -58,10 +90,14 @@ class Plan:
         return [row for row in self.rows if row.action == "move"]
 
 
-def write_plan(rows: Sequence[PlanRow], folder: Path, path: Path) -> None:
-    """Write a plan as a CSV file, to be read and edited before it is applied."""
+def write_plan(rows: Sequence[PlanRow], folder: Path, path: Path, *, sealed: bool = True) -> None:
+    """Write a plan as a CSV file, to be read and edited before it is applied.
+
+    It is sealed where the user has named the folder: then he need not name it again.
+    """
     place = key_of(str(folder.resolve()))
-    write_csv(path, COLUMNS, [(row.key, row.action, row.group, row.why, row.sha256, place) for row in rows])
+    word = seal(place) if sealed else ""
+    write_csv(path, COLUMNS, [(row.key, row.action, row.group, row.why, row.sha256, place, word) for row in rows])
 
 
 def read_plan(path: str | Path, folder: str | Path | None = None) -> Plan:
@@ -71,17 +107,20 @@ def read_plan(path: str | Path, folder: str | Path | None = None) -> Plan:
     ----------
     path : path
     folder : path, optional
-        Where the files are now, if the folder was moved since the plan was made.
+        Where the files are now, if the folder was moved since the plan was made. It must be named, too, for a plan
+        that was not made by this user on this machine, unless the folder lies where the plan does.
 
     Raises
     ------
     SourceError, InputError
         If there is no such file, or it is no plan that could be applied.
+    ArtifactError
+        If the plan is for another folder than the one named, or chooses one by itself that it may not.
     """
     path = Path(path)
     if not path.is_file():
         raise SourceError(f"There is no plan '{path}'; make one with 'imatlas duplicates FOLDER -o plan.csv'.")
-    rows, folders, digest = [], set(), hashlib.sha256()
+    rows, places, digest = [], set(), hashlib.sha256()
     for line in read_csv(path, NEEDED, what="a plan"):
         action = line["action"].strip().lower()
         if action not in ("keep", "move"):
@@ -89,20 +128,59 @@ def read_plan(path: str | Path, folder: str | Path | None = None) -> Plan:
         _check_key(line["key"], line.line, path)
         group, why, sha256 = (line.cells.get(name, "").strip() for name in ("group", "why", "sha256"))
         rows.append(PlanRow(line["key"], action, group, why, sha256))
-        folders |= {line.cells.get("folder", "")} - {""}
+        places |= {(line.cells.get("folder", ""), line.cells.get("seal", "").strip())} - {("", "")}
         digest.update(repr((line["key"], action, group, sha256)).encode())
-    if folder is None and len(folders) != 1:
-        raise InputError(f"'{path}' names {len(folders)} folders; a plan is for one: make it anew.")
-    plan = Plan(Path(folder or file_name_of(folders.pop())), tuple(rows), digest.hexdigest())
+    plan = Plan(_folder_of(places, path, folder), tuple(rows), digest.hexdigest())
     _check_groups(plan, path)
     return plan
 
 
+def _folder_of(places: set[tuple[str, str]], path: Path, folder: str | Path | None) -> Path:
+    """The folder in which a plan may move files: the one that is named, else the one that it was made for, here."""
+    told = {place for place, _ in places if place}
+    if len(told) > 1 or (folder is None and not told):
+        raise InputError(f"'{path}' names {len(told)} folders; a plan is for one: make it anew.")
+    if folder is not None:
+        for place in told:
+            _check_place(file_name_of(place), Path(folder), path)
+        return Path(folder)
+    [place] = told
+    found = Path(file_name_of(place))
+    words = {word for other, word in places if other} - {""}
+    here = all(is_sealed(place, word) for word in words) if words else _lies_in(found, path.parent)
+    if not here:
+        command = shell("imatlas", "duplicates", file_word(found), "--apply", file_word(path))
+        raise ArtifactError(
+            f"'{path}' was not made here for '{found}'; if files are to be moved there, say so: {command}"
+        )
+    return found
+
+
+def _lies_in(folder: Path, other: Path) -> bool:
+    """Whether a folder is another one, or lies below it."""
+    real, above = Path(os.path.realpath(folder)), Path(os.path.realpath(other))
+    return folder.is_absolute() and (real == above or above in real.parents)
+
+
+def _check_place(told: str, folder: Path, by: Path) -> None:
+    """Refuse a folder that is not the one which a plan or a log was made for, unless that one is gone: it was moved.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    if not os.path.isdir(told) or not folder.is_dir() or os.path.samefile(told, folder):
+        return
+    raise ArtifactError(f"'{by}' is for the folder '{told}', which is still there, and not for '{folder}'.")
+
+
 def _check_key(key: str, number: int, path: Path) -> None:
     """Refuse a key that cannot name a file in the folder, or that is a second way to write the name of one."""
-    parts = PurePosixPath(key).parts
-    windows = os.name == "nt" and ("\\" in key or ":" in key)
-    if not parts or PurePosixPath(key).is_absolute() or ".." in parts or windows or not is_key(key):
+    try:
+        clean = relative(file_name_of(key)).as_posix()
+    except UnsafePathError:
+        clean = ""
+    if not is_key(key) or clean != file_name_of(key) or clean.casefold() == LOG:  # where the log of the trash will be
         raise InputError(f"The key in line {number} of '{path}' must name a file in the folder. Got {key!r}.")
 
 
@@ -130,7 +208,7 @@ def apply_plan(plan: Plan) -> Result:
     """
     with _locked(plan.folder):
         trash, log = _log_of(plan)
-        if log is not None and log["done"]:
+        if log is not None and log.done:
             raise ArtifactError(
                 f"This plan was applied already: its files are in '{trash}'; "
                 f"'{shell('imatlas', 'duplicates', file_word(plan.folder), '--undo')}' brings them back."
@@ -138,23 +216,19 @@ def apply_plan(plan: Plan) -> Result:
         checked = _checked(plan, trash if log is not None else None)
         if log is None:
             trash.mkdir(parents=True)
-            log = {
-                "format": 1,
-                "plan": plan.digest,
-                "folder": str(plan.folder.resolve()),
-                "done": False,
-                "files": [{"key": row.key, "sha256": row.sha256} for row in plan.moves],
-            }
+            files = [_Moved(key=row.key, sha256=row.sha256) for row in plan.moves]
+            log = _Log(format=1, plan=plan.digest, folder=key_of(str(plan.folder.resolve())), done=False, files=files)
             _write_log(trash, log)
         for key, stamp in checked.items():
-            source = plan.folder / file_name_of(key)
+            source = file_of(plan.folder, key)
             if _stamp(source) != stamp:
                 raise ArtifactError(
                     f"'{source}' was changed while files were moved, and stays; the same command again checks and "
                     "continues, --undo brings back what was moved."
                 )
-            _move(source, trash / file_name_of(key))
-        _write_log(trash, {**log, "done": True})
+            _move(source, file_of(trash, key))
+        log.done = True
+        _write_log(trash, log)
     n = len(plan.moves)
     return Result(
         "duplicates-apply",
@@ -178,26 +252,24 @@ def undo(folder: str | Path) -> Result:
     """
     folder = Path(folder)
     with _locked(folder):
-        trashes = [trash for trash in _trashes(folder) if (trash / LOG).is_file()]
+        trashes = [trash for trash in _trashes(folder) if os.path.lexists(trash / LOG)]
         if not trashes:
             raise SourceError(f"There is nothing to bring back: '{_trash_of(folder)}' holds no '{LOG}'.")
         trash = trashes[-1]
         log = _read_log(trash)
+        _check_place(file_name_of(log.folder), folder, trash / LOG)
         back, left = [], []
-        for file in log["files"]:
-            name = file_name_of(file["key"])
-            source, target = trash / name, folder / name
-            if not os.path.lexists(source):
-                if not os.path.lexists(target):
-                    left.append((file["key"], "neither in the trash nor in the folder"))
-                continue  # never moved, or back already
-            try:
-                _move(source, target)
-                back.append(file["key"])
-            except FileExistsError:
-                left.append((file["key"], "another file has its name now; this one stays in the trash"))
-        if not any(os.path.lexists(trash / file_name_of(file["key"])) for file in log["files"]):
-            _remove_empty(trash)
+        for file in log.files:
+            reason = _brought_back(file, trash, folder)
+            if reason is None:
+                back.append(file.key)
+            elif reason:
+                left.append((file.key, reason))
+        if not any(_may_be_there(trash, file.key) for file in log.files):
+            names = [file_name_of(file.key) for file in log.files]
+            remove_listed(trash, [*names, LOG])
+            with suppress(OSError):
+                trash.parent.rmdir()
     n = len(back)
     sentences = [f"{n:,} file{'s' if n != 1 else ''} came back to '{folder}'."]
     if left:
@@ -207,24 +279,53 @@ def undo(folder: str | Path) -> Result:
     return Result("duplicates-undo", "Copies brought back", sentences, {"back": n, "left": len(left)}, panels, data)
 
 
+def _brought_back(file: _Moved, trash: Path, folder: Path) -> str | None:
+    """Move one file back; why it stays in the trash, "" where nothing is to be done, None where it came back."""
+    try:
+        source, target = file_of(trash, file.key), file_of(folder, file.key)
+        if not os.path.lexists(source):  # never moved, or back already
+            return "" if os.path.lexists(target) else "neither in the trash nor in the folder"
+        if _sha256(source) != file.sha256:
+            return "it is not the file that was put there; it stays in the trash"
+        _move(source, target)
+    except FileExistsError:
+        return "another file has its name now; this one stays in the trash"
+    except UnsafePathError as error:
+        return f"its name leads elsewhere: {error}"
+    except OSError as error:
+        return f"it cannot be moved ({error.strerror}); it stays in the trash"
+    return None
+
+
+def _may_be_there(trash: Path, key: str) -> bool:
+    """Whether a file of the log is in the trash, or that cannot be told."""
+    try:
+        return os.path.lexists(file_of(trash, key, link=True))
+    except UnsafePathError:
+        return True
+
+
 def _checked(plan: Plan, trash: Path | None) -> dict[str, tuple[int, int, int]]:
     """The files that are still to be moved, each with its stamp; all of the plan was found unchanged."""
     root = _trash_of(plan.folder).parent
     moving, kept = {}, set()
     needed = {row.group for row in plan.moves}
-    goes = {os.path.realpath(plan.folder / file_name_of(row.key)) for row in plan.moves}
+    goes = Counter(_identity(plan.folder, row.key) for row in plan.moves)
     for row in plan.rows:
-        path = plan.folder / file_name_of(row.key)
         if row.action == "keep":
-            if row.group in needed and _sha256(path) == row.sha256 and os.path.realpath(path) not in goes:
+            if row.group in needed and _stays(plan.folder, row, goes):
                 kept.add(row.group)
             continue
-        if trash is not None and os.path.lexists(trash / file_name_of(row.key)) and not os.path.lexists(path):
+        try:
+            path = file_of(plan.folder, row.key)
+        except UnsafePathError as error:
+            raise ArtifactError(f"{error} Take the line of '{row.key}' out of the plan.") from None
+        if trash is not None and os.path.lexists(file_of(trash, row.key, link=True)) and not os.path.lexists(path):
             continue  # an earlier run moved it
         stamp = _stamp(path)
         if stamp is None:
             raise ArtifactError(f"'{path}' is not there any more; make the plan anew.")
-        if path.is_symlink() or _sha256(path) != row.sha256:
+        if _sha256(path) != row.sha256:
             raise ArtifactError(f"'{path}' has changed since the plan was made; make the plan anew.")
         if stamp[2] != root.stat().st_dev:
             raise ArtifactError(f"'{path}' is on another disk than '{root}'; take its line out of the plan.")
@@ -237,14 +338,39 @@ def _checked(plan: Plan, trash: Path | None) -> dict[str, tuple[int, int, int]]:
     return moving
 
 
+def _stays(folder: Path, row: PlanRow, goes: Counter[Any]) -> bool:
+    """Whether the file of a row is there, unchanged, and still will be when those in `goes` have left the folder.
+
+    Not so behind a link, which may lead to one that goes; nor where the file system has one file under both names.
+    """
+    identity = _identity(folder, row.key)
+    if identity is None or _sha256(file_of(folder, row.key)) != row.sha256:
+        return False
+    return file_of(folder, row.key).lstat().st_nlink > goes[identity]
+
+
+def _identity(folder: Path, key: str) -> tuple[int, int] | None:
+    """What one file has in common under all of its names; None where there is none, or it lies behind a link."""
+    try:
+        status = os.lstat(file_of(folder, key))
+    except (UnsafePathError, OSError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _move(source: Path, target: Path) -> None:
     """Give a file its new name where that is free, and put it on the disk.
 
     First both names are there, then one: whatever happens between, the file is. Raises FileExistsError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(target) and os.path.samefile(source, target):
-        os.unlink(source)  # an earlier run was cut between the two names
+    if os.path.samefile(source.parent, target.parent):
+        raise UnsafePathError(f"'{source}' and '{target}' lie in one folder; nothing is moved.")
+    if os.path.lexists(target):
+        one, other = os.lstat(source), os.lstat(target)
+        if not (stat.S_ISREG(one.st_mode) and os.path.samestat(one, other) and one.st_nlink > 1):
+            raise FileExistsError(str(target))
+        os.unlink(source)  # an earlier run was cut between the two names, which are two names of one file
         return
     try:
         os.link(source, target)
@@ -267,60 +393,50 @@ def _trash_of(folder: Path) -> Path:
 
 
 def _trashes(folder: Path) -> list[Path]:
-    """The trash folders of a folder, the newest last."""
-    return sorted(_trash_of(folder).glob("[0-9][0-9][0-9][0-9]"))
+    """The trash folders of a folder, the newest last.
+
+    Raises
+    ------
+    ArtifactError
+        If where they should be there is a link, or no folder.
+    """
+    above = _trash_of(folder)
+    if not os.path.lexists(above):
+        return []
+    if is_link(above) or not above.is_dir():
+        raise ArtifactError(f"'{above}' is not a folder, so no trash is made or looked for there; move it away.")
+    found = [path for path in above.iterdir() if TRASH.fullmatch(path.name) and not is_link(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
-def _log_of(plan: Plan) -> tuple[Path, dict[str, Any] | None]:
+def _log_of(plan: Plan) -> tuple[Path, _Log | None]:
     """The trash that an earlier run of this plan has begun, with its log; else a new one."""
     trashes = _trashes(plan.folder)
     for trash in trashes:
-        if (trash / LOG).is_file() and (log := _read_log(trash))["plan"] == plan.digest:
+        if os.path.lexists(trash / LOG) and (log := _read_log(trash)).plan == plan.digest:
             return trash, log
     number = max((int(trash.name) for trash in trashes), default=0) + 1
-    return _trash_of(plan.folder) / f"{number:04d}", None
+    while os.path.lexists(trash := _trash_of(plan.folder) / f"{number:04d}"):
+        number += 1
+    return trash, None
 
 
-def _read_log(trash: Path) -> dict[str, Any]:
+def _read_log(trash: Path) -> _Log:
     try:
-        log: dict[str, Any] = json.loads((trash / LOG).read_text(encoding="utf-8"))
-        log["plan"], log["done"], [file["key"] for file in log["files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"'{trash / LOG}' is damaged ({error}); move the files in '{trash}' back by hand."
-        ) from error
-    return log
-
-
-def _write_log(trash: Path, log: dict[str, Any]) -> None:
-    write_file(trash / LOG, (json.dumps(log, indent=1) + "\n").encode())
-
-
-def _locked(folder: Path) -> Any:
-    from filelock import FileLock, Timeout
-
-    if not folder.is_dir():
-        raise SourceError(
-            f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
+        return _Log.model_validate(read_json(trash / LOG, most_bytes=MOST_LOG))
+    except (ArtifactError, ValidationError) as error:
+        reason = (
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:1])
+            if isinstance(error, ValidationError)
+            else str(error)
         )
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    lock = FileLock(os.path.join(tempfile.gettempdir(), f"imatlas-{name}.lock"), timeout=0)
-    try:
-        return lock.acquire()
-    except Timeout:
-        raise ArtifactError(f"Another process is moving files of '{folder}'; wait for it to end.") from None
+        raise ArtifactError(
+            f"'{trash / LOG}' cannot be used ({reason}); move the files in '{trash}' back by hand."
+        ) from None
 
 
-def _remove_empty(trash: Path) -> None:
-    """Take away the log and the folders of a trash from which all files have come back; a stranger's file stays."""
-    for folder, _, _ in os.walk(trash, topdown=False):
-        if Path(folder) != trash:
-            with suppress(OSError):
-                os.rmdir(folder)
-    (trash / LOG).unlink()
-    for empty in (trash, trash.parent):
-        with suppress(OSError):
-            os.rmdir(empty)
+def _write_log(trash: Path, log: _Log) -> None:
+    write_file(trash / LOG, log.model_dump_json(indent=1).encode() + b"\n")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -333,9 +449,8 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _sha256(path: Path) -> str | None:
-    """The hash of a file's content, None where it cannot be read."""
+    """The hash of a file's content, None where it cannot be read or is no plain file."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return entry_of(path).sha256
+    except (ArtifactError, OSError):
         return None
