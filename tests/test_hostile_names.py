@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -200,7 +201,13 @@ def test_images_are_handed_over(atlas, say, tmp_path):
 def test_models_and_folders_of_such_names(root, say, tmp_path, capfd):
     bad = tmp_path / os.fsdecode(b"\xff\n[b]")
     say("fit", "kmeans", root / FOLDER, "-o", bad / "km")
-    say("duplicates", root / FOLDER, "-o", bad / "plan.csv")
+    shutil.copytree(root / FOLDER, bad / "photos")
+    before = files_in(bad / "photos")
+    say("duplicates", bad / "photos", "-o", bad / "plan.csv")
+    say("duplicates", "--apply", bad / "plan.csv")
+    assert len(before - files_in(bad / "photos")) == len(COPIES)
+    say("duplicates", bad / "photos", "--undo")
+    assert files_in(bad / "photos") == before
     assert main(["learn", str(root / FOLDER), "-o", str(bad / "x.atlas"), "--budget", "2s"]) == 1
     assert "is not UTF-8; choose another name" in capfd.readouterr().err
 
