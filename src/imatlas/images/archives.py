@@ -223,8 +223,8 @@ class TarSource(_Archive):
                 written += len(block)
                 if written > limit:
                     raise SourceError(
-                        f"'{self.root}' unpacks to more than {budget.amount(limit)}; it is not read, as it looks like a "
-                        f"decompression bomb. Unpack it yourself, or set {budget.VARIABLE} to allow more."
+                        f"'{self.root}' unpacks to more than {budget.amount(limit)}; it is not read, as it "
+                        f"looks like a decompression bomb. Unpack it yourself, or set {budget.VARIABLE} to allow more."
                     )
                 try:
                     self._file.write(block)
