@@ -487,18 +487,20 @@ def _png_by_bands(bands: PngBands, packed: int, aim: Aim | None, background: RGB
     """A PNG that is not interlaced, reduced while it is read where it will be made small."""
     header = bands.header
     full = (header.width, header.height)
-    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit opacity is composited at once
-    channels = bands.channels - flat
-    n_bytes = header.width * header.height * max(4, channels * bands.dtype.itemsize)
-    step = _step(full, orientation, aim, n_bytes)
+    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit opacity is composited: the mean of what lies there
+    each = max(4, bands.channels * bands.dtype.itemsize)
+    step = _step(full, orientation, aim, header.width * header.height * each)
+    channels = bands.channels - (flat and step == 1)
     alpha = bands.alpha and not flat
     held = Sink.n_bytes(header.height, header.width, channels, bands.dtype, step)
     if held > CHEAP or step > 1:
         budget.need(held + 2**25, packed, f"a picture of {full[0]} x {full[1]} pixels")
-    sink = Sink(header.height, header.width, channels, bands.dtype, step, alpha)
+    sink = Sink(header.height, header.width, channels, bands.dtype, step, bands.alpha)
     for top, rows in bands.bands():
-        sink.put(top, 0, composited(rows, background) if flat else rows)
+        sink.put(top, 0, composited(rows, background) if flat and step == 1 else rows)
     array = sink.result()
+    if flat and step > 1:
+        array = composited(array, background)
     picture = Picture(_as_stored(array) if step > 1 or held <= LARGE else array, "PNG", "", alpha=alpha)
     picture.full, picture.scale, picture.orientation = full, step, orientation
     return picture

@@ -129,7 +129,7 @@ class PngBands:
         header = self.header
         if self._direct:
             stored = np.dtype(">u2" if header.depth == 16 else "u1")
-            return raw.reshape(-1).view(stored).reshape(len(raw), header.width, -1).astype(self.dtype, copy=False)
+            return raw.reshape(-1).view(stored).reshape(len(raw), header.width, -1)
         content = np.zeros((len(raw), self._row + 1), np.uint8)
         content[:, 1:] = raw
         small = _png(header.width, len(raw), header.depth, header.color, content.tobytes(), self._kept)
