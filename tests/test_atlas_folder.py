@@ -387,3 +387,13 @@ def test_another_format_says_what_to_do(atlas):
         (atlas / "atlas.json").write_text(text.replace('"format": 2', f'"format": {version}'))
         with pytest.raises(ArtifactError, match=said):
             ia.load(atlas)
+
+
+def test_an_atlas_without_its_manifest_is_no_folder_of_images(atlas, capsys):
+    from imatlas.cli import main
+
+    (atlas / "atlas.json").unlink()
+    assert main(["duplicates", str(atlas)]) == 1
+    assert "'atlas.json' was not found" in capsys.readouterr().err
+    with pytest.raises(SourceError, match=r"'atlas\.json' was not found"):
+        ia.load(atlas)

@@ -11,8 +11,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"errors": ("errors", "_version"), "chance": ("chance",)},
-    {"disk": ("disk", "inventory", "kept"), "lattice": ("lattice",)},
+    {"errors": ("errors", "_version"), "chance": ("chance",), "terminal": ("terminal",)},
+    {"disk": ("disk", "inventory", "kept", "csv_files"), "lattice": ("lattice",)},
     {"images": ("images",)},
     {"nn": ("nn",)},
     {name: (name,) for name in ("losses", "solvers", "augment", "nearest", "views", "likeness")},

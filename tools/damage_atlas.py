@@ -427,6 +427,10 @@ def sweep(
             same = kind == "answer" and (name == "learn" or said == plain[name])
             outcome.answers[name] = ("same", "") if same else ("other" if kind == "answer" else kind, said)
         outcomes.append(outcome)
+        for _, name, kind, said in faults([outcome]):
+            print(f"  {outcome.number} {outcome.damage[:200]!r}: {name}: {kind}: {said.strip()[-400:]}", flush=True)
+        if len(outcomes) % 100 == 0:
+            print(f"{len(outcomes):,} of {len(numbers):,} done, {len(faults(outcomes))} wrong answers", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
     return outcomes, asked
 
@@ -516,8 +520,6 @@ def main() -> int:
     for outcome in outcomes if arguments.only is not None else ():
         print(outcome.number, outcome.damage, *(f"\n  {n}: {k} {s}" for n, (k, s) in outcome.answers.items()))
     found = faults(outcomes)
-    for outcome, name, kind, said in found[:40]:
-        print(f"  {outcome.number} {outcome.damage[:200]!r}: {name}: {kind}: {said.strip()[-400:]}")
     print(json.dumps(Counter(kind for outcome in outcomes for kind, _ in outcome.answers.values())))
     print(f"{len(found):,} answers that must not be")
     return 1 if found else 0

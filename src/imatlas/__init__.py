@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
+
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 # Public names outside the model table, with the module that holds each; resolved on first use, so importing is fast.
 _NAMES = {
@@ -22,6 +23,8 @@ __all__ = sorted([*_NAMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'imatlas' has no attribute '{name}'")

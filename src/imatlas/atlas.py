@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imatlas import artifact, story
 from imatlas.drawing import Outline, Show, draw_map
 from imatlas.exploring import Exploring
+from imatlas.inventory import is_atlas
 from imatlas.making import Making
 from imatlas.plots import save
 from imatlas.report import render
@@ -136,6 +136,6 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     ArtifactError
         If what is there is damaged or of a newer format.
     """
-    if os.path.lexists(Path(folder) / "atlas.json"):
+    if is_atlas(folder):
         return Atlas(folder)
     return artifact.load(folder, classes=classes)

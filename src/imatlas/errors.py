@@ -13,6 +13,8 @@
     ├── TrainingError       also ValueError         learning cannot go on
     └── MissingExtraError   also ImportError        an optional part is not installed; names the pip command
 
+A warning that imatlas gives on purpose is a Notice, also a UserWarning: the command line shows it as a line.
+
 Messages state the fact, what was got, and what to do, in one sentence each.
 """
 
@@ -67,3 +69,7 @@ class TrainingError(ImatlasError, ValueError):
 
 class MissingExtraError(ImatlasError, ImportError):
     """An optional part is not installed; the message names the pip command that brings it."""
+
+
+class Notice(UserWarning):
+    """Something that the user should know and that stops nothing: a label left out, a file read in another way."""

@@ -38,6 +38,11 @@ class Entry(NamedTuple):
     sha256: str
 
 
+def is_atlas(folder: str | Path) -> bool:
+    """Whether a folder is an atlas, or one whose `atlas.json` is gone: not a model, nor a folder of images."""
+    return os.path.lexists(Path(folder) / "atlas.json") or any(Path(folder).glob("images*.lance/_versions"))
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file to read, if it is one: a pipe would wait for ever, a link may lead anywhere.
 

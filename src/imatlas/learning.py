@@ -30,8 +30,9 @@ from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.progress import JsonLines
 from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
-from imatlas.table import THUMBNAIL
+from imatlas.table import THUMBNAIL, address
 from imatlas.tasks.embed import most_looks
+from imatlas.terminal import say
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
@@ -184,7 +185,8 @@ def _source_name(source: Any) -> str:
         source = source.source
     if isinstance(source, str | Path):
         text = str(source)
-        return text if any(c in text for c in "*?[") else str(Path(text).absolute())
+        pattern = any(c in text for c in "*?[") and not Path(text).exists()
+        return text if pattern else str(Path(text).absolute())
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | Path) for s in source):
         return f"{len(source)} files from {Path(source[0]).absolute().parent}"
     shape = getattr(source, "shape", None)
@@ -210,6 +212,7 @@ def _check(settings: Settings) -> None:
 
 def _claim(folder: Path) -> None:
     """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours."""
+    address(folder)
     if folder.is_file():
         raise ArtifactError(f"'{folder}' is a file; choose another name for the atlas with -o.")
     if folder.exists() and not os.path.lexists(folder / "atlas.json"):
@@ -307,7 +310,7 @@ def _forget_damaged(folder: Path, manifest: Manifest, say: Callable[[str], None]
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    say(line)
 
 
 def _silent(line: str) -> None:

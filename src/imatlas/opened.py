@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from imatlas import artifact
 from imatlas.disk import within
-from imatlas.errors import DecodeError, InputError, SourceError
+from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, load_pixels
 from imatlas.images.decode import read_picture
+from imatlas.images.names import file_name_of, keys_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
@@ -188,7 +189,9 @@ class OpenedAtlas:
             picture=lambda row: self.thumbnails([row])[0],
             content=rows["sha256"].astype(str),
             area=rows["width"].astype(np.int64) * rows["height"],
-            size=np.array([_size_of(folder / key) if there else 0 for key in rows["key"].tolist()], np.int64),
+            size=np.array(
+                [_size_of(folder / file_name_of(key)) if there else 0 for key in rows["key"].tolist()], np.int64
+            ),
             folder=folder if there else None,
         )
 
@@ -228,8 +231,10 @@ class OpenedAtlas:
 
     def _own(self, image: Any) -> np.ndarray:
         """The row of the image of this atlas that `image` is the key of, (1,); (0,) where it is none."""
-        row = pc.index(self.keys, image).as_py() if isinstance(image, str) else -1
-        return np.array([row] if row >= 0 else [], dtype=np.int64)
+        if not isinstance(image, str):
+            return np.array([], dtype=np.int64)
+        rows = (pc.index(self.keys, key).as_py() for key in keys_of(image))
+        return np.array([row for row in rows if row >= 0][:1], dtype=np.int64)
 
     def _region_of(self, image: Any, region: Region) -> np.ndarray:
         """A region of one image at its original size (height, width, C); of the small picture where that is all."""
@@ -245,6 +250,7 @@ class OpenedAtlas:
             warnings.warn(
                 f"The original of '{image}' cannot be used ({error}); its region is cut from the small picture of "
                 f"{shown} pixels that the atlas keeps.",
+                Notice,
                 stacklevel=4,
             )
             cropped(np.empty((size["height"], size["width"], 0)), region, f"'{image}'")

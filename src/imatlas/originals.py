@@ -11,6 +11,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError, ImatlasError, InputError
 from imatlas.images.decode import read_picture
+from imatlas.images.names import file_name_of
 from imatlas.images.sources import FileSource, Source, open_source
 
 Region = tuple[int, int, int, int]
@@ -40,7 +41,7 @@ class Originals:
     def path(self, key: str) -> Path | None:
         """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array)."""
         if Path(self.name).is_dir():  # no need to list it
-            path: Path | None = Path(self.name) / key
+            path: Path | None = Path(self.name) / file_name_of(key)
         else:
             try:
                 source = self._source

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from imatlas.terminal import console, say, visible
+
 Event = dict[str, Any]
 Callback = Callable[[Event], None]
 
@@ -83,7 +85,6 @@ class Progress:
 
     def _draw(self, done: float, seconds_left: float, text: str) -> None:
         from rich import progress as rich_progress
-        from rich.console import Console
 
         if self._bar is None:
             columns = (
@@ -93,17 +94,20 @@ class Progress:
                 "{task.fields[text]}",
             )
             self._bar = rich_progress.Progress(
-                *columns, console=Console(file=self.stream), auto_refresh=False, transient=True
+                *columns, console=console(file=self.stream), auto_refresh=False, transient=True
             )
-            self._task = self._bar.add_task(self.title, total=1.0, text="")
+            self._task = self._bar.add_task(visible(self.title), total=1.0, text="")
             self._bar.start()
-        self._bar.update(self._task, completed=done, text=f"{duration(seconds_left)} left  {text}", refresh=True)
+        self._bar.update(
+            self._task, completed=done, text=visible(f"{duration(seconds_left)} left  {text}"), refresh=True
+        )
 
     def _say(self, message: str) -> None:
+        line = f"{self.title}: {message}"
         if self._bar is not None:
-            self._bar.console.print(f"{self.title}: {message}", markup=False, highlight=False)
+            self._bar.console.print(visible(line))
         else:
-            print(f"{self.title}: {message}", file=self.stream, flush=True)
+            say(line, stream=self.stream)
 
 
 class Interrupt:

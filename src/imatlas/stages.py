@@ -6,9 +6,7 @@ still holds, hands new columns and models to the job, and returns what it decide
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ import pyarrow as pa
 
 from imatlas import artifact
 from imatlas.atlas import Atlas
+from imatlas.csv_files import write_csv
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.inventory import Inventory
@@ -515,11 +514,7 @@ def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray, fla
 
 
 def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(("key", "reason"))
-    writer.writerows(skipped)
-    path.write_bytes(text.getvalue().encode())
+    write_csv(path, ("key", "reason"), skipped)
 
 
 def _numbers(result: Result) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imatlas.errors import ArtifactError
+from imatlas.csv_files import read_csv
 from imatlas.images.tensors import to_view
 from imatlas.images.thumbnails import shrink
 from imatlas.metrics.topology import u_heights
@@ -31,6 +30,7 @@ from imatlas.result import (
 )
 from imatlas.tasks.flags import FLAGS
 from imatlas.tasks.score import rebuilder_of, small_pixels
+from imatlas.terminal import file_word, shell
 
 if TYPE_CHECKING:
     from imatlas.atlas import Atlas
@@ -317,7 +317,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         said = [f"{len(copies):,} images are the same picture as another one, to the byte or nearly."]
         if not len(copies):
             said = ["No image doubles another one."]
-        said.append(f"Edited copies are found by: imatlas duplicates {atlas.folder.name}")
+        said.append(f"Edited copies are found by: {shell('imatlas', 'duplicates', file_word(atlas.folder.name))}")
     panels: list[Panel] = []
     if len(copies):
         left, right = _small(atlas, copies[:n]), _small(atlas, originals[:n])
@@ -329,7 +329,8 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
                 alt="Pairs of images that are the same picture.",
             )
         )
-        said = [*said, f"To put them aside: imatlas duplicates {atlas.folder.name} -o plan.csv"]
+        command = shell("imatlas", "duplicates", file_word(atlas.folder.name), "-o", "plan.csv")
+        said = [*said, f"To put them aside: {command}"]
     return Result("duplicates", "Doubles", said, metrics, panels)
 
 
@@ -370,11 +371,7 @@ def skipped(atlas: Atlas) -> Result:
     files: list[tuple[str, str]] = []
     if path.name in atlas.inventory.files:
         atlas.inventory.check([path.name])
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                files = [(str(row["key"]), str(row["reason"])) for row in csv.DictReader(file)]
-        except (csv.Error, UnicodeDecodeError, KeyError) as error:
-            raise ArtifactError(f"'{path}' is no list of ours ({error}); learn again with --overwrite.") from error
+        files = [(row["key"], row["reason"]) for row in read_csv(path, ("key", "reason"), what="a list of files")]
     said = f"{len(files):,} files were not used." if files else "Every file was used."
     return Result("skipped", "Left out", [said], panels=[FileList(files=files)] if files else [])
 

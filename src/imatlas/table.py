@@ -116,7 +116,7 @@ class ImagesTable:
             self._check([version_file(version)])
             with open_regular(self.path / version_file(version)) as file:
                 self.named: TableVersion = parse_manifest(file.read(MOST_BYTES))
-            self._data = lance.dataset(str(path), version=version)
+            self._data = lance.dataset(address(path), version=version)
         self._check_schema()
 
     def _check_schema(self) -> None:
@@ -208,7 +208,7 @@ class ImagesTable:
         mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
         with _unwrapped(batches) as rows:
             data = lance.write_dataset(
-                rows, str(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
+                rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
             )
         if thumbnails is not None:
             schema = pa.schema([LEARNT.field("thumbnail")])
@@ -267,10 +267,10 @@ class ImagesTable:
 
     def _newest(self) -> lance.LanceDataset:
         """This version to build upon, as the newest."""
-        data = lance.dataset(str(self.path), version=self.version)
+        data = lance.dataset(address(self.path), version=self.version)
         if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
             data.restore()
-            data = lance.dataset(str(self.path))
+            data = lance.dataset(address(self.path))
         return data
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -332,8 +332,8 @@ class ImagesTable:
         self._check([*self._index_files(), *self._files_of[column]])
         with self._reading():
             found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
-        address = found["_rowaddr"].to_numpy().astype(np.int64)
-        rows = self._first_rows[address >> 32] + (address & 0xFFFFFFFF)
+        places = found["_rowaddr"].to_numpy().astype(np.int64)
+        rows = self._first_rows[places >> 32] + (places & 0xFFFFFFFF)
         return rows, np.sqrt(np.maximum(found["_distance"].to_numpy(), 0))
 
     @cached_property
@@ -363,6 +363,22 @@ class ImagesTable:
         self._check_columns(columns)
         with self._reading():
             yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
+
+
+def address(path: str | Path) -> str:
+    """How Lance is told of a folder on this disk: an absolute path is never taken for an address of the network.
+
+    Raises
+    ------
+    ArtifactError
+        If a name on the way is one that Lance cannot open.
+    """
+    text = os.path.abspath(path)
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ArtifactError(
+            f"An atlas cannot lie at '{text}': the name holds control characters or is not UTF-8; choose another name."
+        )
+    return text
 
 
 def _only_files(folder: Path) -> None:

@@ -1,57 +1,31 @@
-"""The command line: parse, call, print. Heavy imports wait until a command runs, so that `--help` answers at once."""
+"""The command line: parse, call, print. Heavy imports wait until a command runs, so that `--help` answers at once.
+
+This module itself imports next to nothing, so that a Ctrl-C in the first half second finds it ready.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
-import typer
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
-from imatlas.cli.fit import add_models
-from imatlas.cli.shared import app
-from imatlas.errors import ImatlasError
-
-for part in (
-    "look",
-    "explore",
-    "odd",
-    "tidy",
-    "make",
-    "export",
-):  # what they define, they add to the program, in this order
-    import_module(f"imatlas.cli.{part}")
-
-
-def _one_line(error: Exception) -> str:
-    """An error as one line; what nobody foresaw says how to see more."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ImatlasError | OSError | MemoryError):
-        return text
-    return f"{type(error).__name__}: {text} (not foreseen; run again with --debug for the traceback)"
+STOPPED = "Stopped. What was finished is saved; the same command again continues."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 a failure told in one line, 2 wrong usage."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    """Run the command line and return its exit code.
+
+    0 done, 1 a failure told in one line or a Ctrl-C, 2 wrong usage, 141 the reader of the output is gone.
+    """
     try:
-        add_models(arguments)
-        code = app(arguments, standalone_mode=False, prog_name="imatlas")
-        return code if isinstance(code, int) else 0
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("Stopped. What was finished is saved; the same command again continues.", file=sys.stderr)
-        return 1
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error: the parser words it best
-            error.show()
-            return int(error.exit_code)
-        if debug:
-            raise
-        print(f"Error: {_one_line(error)}", file=sys.stderr)
+        from imatlas.cli.program import call
+
+        return call(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
         return 1
 
 
@@ -60,4 +34,25 @@ def run() -> None:
     # Threads that spin while they wait make a step 5 to 20 times slower once another program wants a core; sleeping
     # costs nothing measurable. PyTorch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(main())
+    sys.unraisablehook = _interrupt_again
+    code = main()
+    try:
+        from imatlas.cli.program import close
+
+        code = close(code)
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a Ctrl-C should wait for
+    except KeyboardInterrupt:
+        code = code or 1
+    sys.exit(code)
+
+
+def _interrupt_again(failure: Any) -> None:
+    """Raise a Ctrl-C that fell into code which cannot raise (a finalizer, a callback) once more, where it can."""
+    if issubclass(failure.exc_type, KeyboardInterrupt):
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(failure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from imatlas.cli.shared import (
     tell,
     write_table,
 )
+from imatlas.terminal import say
 
 
 @app.command(epilog="Example: imatlas clusters photos.atlas --groups 5")
@@ -50,7 +50,7 @@ def clusters(
         columns = {"key": opened.rows["key"].tolist(), "cluster": found.labels, "confidence": found.confidence}
         write_table(pa.table(columns), output)
     if output is not None and not json_:
-        print(f"Table: {output} ({len(opened):,} rows)")
+        say(f"Table: {output} ({len(opened):,} rows)")
 
 
 @app.command(epilog="Example: imatlas classify photos.atlas --labels labels.csv -o all.csv")
@@ -88,7 +88,7 @@ def classify(
     if output is not None:
         write_table(rows, output)
     if not json_:
-        print(
+        say(
             f"Table: {output} ({len(rows):,} rows)" if output else "With -o all.csv the label of each image is written."
         )
 
@@ -118,7 +118,7 @@ def explain(
     if output is not None:
         render([found], title=opened.name, subtitle=found.title, path=output)
     if not json_:
-        print(f"Page: {output}" if output else "With -o explain.html it is shown in pictures, and which pixels decide.")
+        say(f"Page: {output}" if output else "With -o explain.html it is shown in pictures, and which pixels decide.")
 
 
 @app.command(epilog="Example: imatlas search photos.atlas query.jpg --less other.jpg --region 10,20,100,80 -k 10")
@@ -144,19 +144,13 @@ def search(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the images of the atlas that are nearest to one image, to a part of it, or to several."""
-    import warnings
-
     from imatlas.tasks.search import write_sheet
 
     if output is not None:
         refuse_existing(output, overwrite)
     part = _region(region) if region else None
     opened = open_atlas(atlas)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
-        found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=part)
-    for warning in said:
-        print(f"Note: {warning.message}", file=sys.stderr)
+    found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=part)
     if output is not None and output.suffix.lower() == ".png":
         write_sheet(opened.pictures(query, region=part), opened.pictures(found["key"].to_pylist()), output)
     elif output is not None:
@@ -164,13 +158,13 @@ def search(
     if json_:
         print_json(found.to_pylist())
         return
-    print("rank  distance  closer than pairs  than neighbors  key")
+    say("rank  distance  closer than pairs  than neighbors  key")
     for row in found.to_pylist():
         near = f"{row['closer_than']:17.1%}  {row['closer_than_neighbors']:14.0%}"
-        print(f"{row['rank']:>4}  {row['distance']:8.4f}  {near}  {row['key']}")
-    print("Closer than that share of random pairs of images, and than that share of images to their nearest one.")
+        say(f"{row['rank']:>4}  {row['distance']:8.4f}  {near}  {row['key']}")
+    say("Closer than that share of random pairs of images, and than that share of images to their nearest one.")
     if output is not None:
-        print(f"Found: {output}")
+        say(f"Found: {output}")
 
 
 def _region(text: str) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +14,11 @@ from imatlas.cli.shared import (
     Overwrite,
     Source,
     app,
+    command_line,
     open_images,
     say_next,
 )
+from imatlas.terminal import say
 
 fit_app = typer.Typer(no_args_is_help=True, help="Learn one model from images and save it.")
 app.add_typer(fit_app, name="fit")
@@ -43,8 +46,9 @@ def _add_fit_command(name: str) -> None:
             _write_preview(cls(**chosen), pictures, output, overwrite)
             return
         fit_and_save(cls(**chosen), pictures, output, overwrite=overwrite)
-        print(f"Model: {output}")
-        say_next(False, f'python -c "import imatlas; model = imatlas.load({str(output)!r})"')
+        say(f"Model: {output}")
+        code = f"import imatlas; model = imatlas.load({json.dumps(str(output))})"
+        say_next(False, command_line("python", "-c", code))
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     arguments = [
@@ -81,7 +85,8 @@ def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None
     shown, why = model.preview(images)
     pictures = to_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
     write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1])
-    print(f"Views: {path} (each row an image, and how it is seen)\n{why[:1].upper()}{why[1:]}.")
+    say(f"Views: {path} (each row an image, and how it is seen)")
+    say(f"{why[:1].upper()}{why[1:]}.")
 
 
 def _as_option(kind: Any) -> Any:

@@ -19,6 +19,7 @@ from imatlas.cli.shared import (
     Seed,
     Source,
     app,
+    command_line,
     open_atlas,
     open_images,
     print_json,
@@ -26,8 +27,10 @@ from imatlas.cli.shared import (
     say_next,
     suggest,
     tell,
+    write_csv_table,
     write_table,
 )
+from imatlas.terminal import say
 
 
 @app.command(epilog="Example: imatlas check photos/")
@@ -44,7 +47,7 @@ def check(
     pictures = open_images(images, image_size=image_size, progress=not json_, thumbnail_size=THUMBNAIL)
     result = run_check(pictures, estimate=estimate(pictures))
     tell(result, json_)
-    say_next(json_, f"imatlas learn {images} -o {suggest(images)}")
+    say_next(json_, command_line("imatlas", "learn", Path(images), "-o", suggest(images)))
 
 
 @app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
@@ -88,7 +91,11 @@ def learn(
     )
     if json_:
         print_json(atlas.info().to_json())
-    say_next(json_, f"open {output / 'report.html'}", f"imatlas sample {output} -n 16 -o new.png")
+    say_next(
+        json_,
+        command_line("open", output / "report.html"),
+        command_line("imatlas", "sample", output, "-n", 16, "-o", "new.png"),
+    )
 
 
 @app.command(epilog="Example: imatlas info photos.atlas")
@@ -110,7 +117,7 @@ def report(
     if output is not None:
         refuse_existing(path, overwrite)
     open_atlas(atlas).report(path)
-    print(f"Report: {path}")
+    say(f"Report: {path}")
 
 
 @app.command(name="map", epilog="Example: imatlas map photos.atlas -o map.png --show mean")
@@ -144,7 +151,7 @@ def map_(
         said = {"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_}
         print_json(said | ({"regions": told.result.to_json()} if told else {}))
         return
-    print(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
+    say(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
     if told:
         tell(told.result, False)
 
@@ -161,13 +168,11 @@ def table(
     if json_:
         print_json(rows.to_pylist())
     elif output is None:
-        from pyarrow import csv
-
-        csv.write_csv(rows, sys.stdout.buffer)
+        write_csv_table(rows, sys.stdout.buffer)
     else:
         refuse_existing(output, overwrite)
         write_table(rows, output)
-        print(f"Table: {output} ({len(rows):,} rows)")
+        say(f"Table: {output} ({len(rows):,} rows)")
 
 
 @app.command(epilog="Example: imatlas demo -o demo")
@@ -191,4 +196,8 @@ def demo(
         shutil.rmtree(pictures, ignore_errors=True)
     write_demo_images(pictures, random_state=seed)
     run_learn(pictures, folder, budget=budget, random_state=seed, overwrite=overwrite)
-    say_next(False, f"open {folder / 'report.html'}", f"imatlas sample {folder} -n 16 -o new.png")
+    say_next(
+        False,
+        command_line("open", folder / "report.html"),
+        command_line("imatlas", "sample", folder, "-n", 16, "-o", "new.png"),
+    )

@@ -20,6 +20,7 @@ from imatlas.cli.shared import (
     refuse_existing,
     tell,
 )
+from imatlas.terminal import say
 
 
 @app.command(epilog="Example: imatlas sample photos.atlas -n 16 -o new.png --like a.jpg --strength 0.5")
@@ -63,7 +64,7 @@ def sample(
     if json_:
         print_json({"files": [str(path) for path in written], **recipe})
     else:
-        print(f"New images: {output} ({n} images, seed {seed})")
+        say(f"New images: {output} ({n} images, seed {seed})")
 
 
 @app.command(epilog="Example: imatlas morph photos.atlas a.jpg b.jpg -o morph.gif")
@@ -95,7 +96,7 @@ def morph(
     if json_:
         print_json({"file": str(output), **recipe})
     else:
-        print(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
+        say(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
 
 
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
@@ -118,7 +119,7 @@ def sliders(
     if json_:
         print_json({"file": str(output), **recipe})
     else:
-        print(f"Sliders: {output} ({len(made)} directions, {steps} images each)")
+        say(f"Sliders: {output} ({len(made)} directions, {steps} images each)")
 
 
 @app.command(epilog="Example: imatlas score photos.atlas, or: imatlas score runs/vae --images photos/")

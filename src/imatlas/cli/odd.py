@@ -18,6 +18,7 @@ from imatlas.cli.shared import (
     tell,
     write_table,
 )
+from imatlas.terminal import say
 
 EXPLAINED = 12
 """Odd images that a page shows with where they are odd."""
@@ -83,7 +84,8 @@ def outliers(
     if not json_:
         told = [f"Table: {output} ({len(found.oddness):,} rows)"] if output else []
         told += [f"Page:  {page}"] if page else []
-        print("\n".join(told) if told else "With --page odd.html it is shown where the oddest are odd.")
+        for line in told or ["With --page odd.html it is shown where the oddest are odd."]:
+            say(line)
 
 
 def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from imatlas._version import __version__
+from imatlas.terminal import console, file_word, json_text, say, shell, visible, writable
 
 app = typer.Typer(
     name="imatlas",
@@ -39,7 +40,7 @@ def root(
 ) -> None:
     """Learn from images that nobody labelled: map, group, find and create, on your own machine."""
     if version:
-        print(f"imatlas {__version__}")
+        say(f"imatlas {__version__}")
         raise typer.Exit
 
 
@@ -73,7 +74,7 @@ def write_table(rows: Any, path: Path) -> None:
     """Write a pyarrow table in the format that the file name's ending names."""
     import io
 
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
 
     from imatlas.disk import write_file
     from imatlas.errors import InputError
@@ -81,14 +82,28 @@ def write_table(rows: Any, path: Path) -> None:
     buffer = io.BytesIO()
     ending = path.suffix.lower()
     if ending == ".csv":
-        csv.write_csv(rows, buffer)
+        write_csv_table(rows, buffer)
     elif ending == ".parquet":
         parquet.write_table(rows, buffer)
     elif ending == ".json":
-        buffer.write(json.dumps(rows.to_pylist(), indent=1).encode())
+        buffer.write(json_text(rows.to_pylist()).encode())
     else:
         raise InputError(f"A table can be a .csv, .parquet or .json file. Got '{path.name}'; change its ending.")
     write_file(path, buffer.getvalue())
+
+
+def write_csv_table(rows: Any, stream: Any) -> None:
+    """Write a pyarrow table as CSV in UTF-8, its texts made safe for a spreadsheet."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    from imatlas.csv_files import cell
+
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            safe = pa.array([cell(value) for value in rows.column(place).to_pylist()], field.type)
+            rows = rows.set_column(place, field, safe)
+    csv.write_csv(rows, stream)
 
 
 def tell(result: Any, json_: bool) -> None:
@@ -96,37 +111,41 @@ def tell(result: Any, json_: bool) -> None:
     if json_:
         print_json(result.to_json())
         return
-    from rich.console import Console
+    from rich.text import Text
 
     from imatlas.result import DataTable, FileList
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{result.title}[/bold]", markup=True)
+    shown = console()
+    shown.print(Text(_written(result.title), style="bold"), soft_wrap=True)
     for sentence in result.sentences:
-        console.print(f"  {sentence}", markup=False)
+        say(f"  {sentence}")
     for name, value in result.metrics.items():
-        console.print(f"  {name:<44} {as_text(value)}", markup=False)
+        say(f"  {name:<44} {as_text(value)}")
     if result.protocol:
-        console.print(f"  ({result.protocol})", markup=False)
+        say(f"  ({result.protocol})")
     for panel in result.panels:
         if isinstance(panel, DataTable):
-            _show_rows(console, panel.title, panel.columns, panel.rows)
+            _show_rows(shown, panel.title, panel.columns, panel.rows)
         elif isinstance(panel, FileList):
-            _show_rows(console, panel.title, ("file", ""), panel.files)
+            _show_rows(shown, panel.title, ("file", ""), panel.files)
 
 
-def _show_rows(console: Any, title: str, columns: Any, rows: Any, most: int = 20) -> None:
-    from rich.markup import escape
+def _show_rows(shown: Any, title: str, columns: Any, rows: Any, most: int = 20) -> None:
     from rich.table import Table
 
-    shown = Table(title=escape(title), title_justify="left", box=None, pad_edge=True)
+    table = Table(title=_written(title), title_justify="left", box=None, pad_edge=True)
     for column in columns:
-        shown.add_column(escape(str(column)), overflow="fold")
+        table.add_column(_written(column), overflow="fold")
     for row in list(rows)[:most]:
-        shown.add_row(*(escape(as_text(value)) for value in row))
-    console.print(shown)
+        table.add_row(*(_written(as_text(value)) for value in row))
+    shown.print(table)
     if len(rows) > most:
-        console.print(f"  … and {len(rows) - most:,} more (--json shows all)", markup=False)
+        say(f"  … and {len(rows) - most:,} more (--json shows all)")
+
+
+def _written(text: object) -> str:
+    """A text as the standard output can show it."""
+    return writable(visible(text), sys.stdout)
 
 
 def as_text(value: Any) -> str:
@@ -136,16 +155,23 @@ def as_text(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print JSON values; what a terminal would obey is escaped."""
+    print(json_text(value, sys.stdout))
 
 
 def say_next(json_: bool, *commands: str) -> None:
-    """Say what one would do next."""
+    """Say what one would do next; `command_line` makes commands of words."""
     if not json_:
-        print("Next:  " + "\n       ".join(commands))
+        for number, command in enumerate(commands):
+            say(f"{'       ' if number else 'Next:  '}{command}")
 
 
-def suggest(source: str) -> str:
+def command_line(*words: object) -> str:
+    """A command to be pasted into a shell; a path among its words never becomes an option."""
+    return shell(*(file_word(word) if isinstance(word, Path) else word for word in words))
+
+
+def suggest(source: str) -> Path:
     """A name for the atlas of a source: 'photos/' becomes 'photos.atlas'."""
     stem = Path(source.rstrip("/*?")).name.partition(".")[0]
-    return f"{stem or 'images'}.atlas"
+    return Path(f"{stem or 'images'}.atlas")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from imatlas.cli.shared import (
     Json,
     Overwrite,
     app,
+    command_line,
     open_atlas,
     refuse_existing,
     say_next,
@@ -60,7 +60,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 
     read = read_plan(plan, folder)
     tell(apply_plan(read), json_)
-    say_next(json_, f"imatlas duplicates {read.folder} --undo   brings them back")
+    say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   brings them back")
 
 
 def _find(source: str, turned: bool, against: str | None, output: Path | None, json_: bool, overwrite: bool) -> None:
@@ -84,16 +84,20 @@ def _find(source: str, turned: bool, against: str | None, output: Path | None, j
     tell(found.result, json_)
     if output is not None and against is None:
         say_next(
-            json_, f"look into {output}, change move to keep where you like", f"imatlas duplicates --apply {output}"
+            json_,
+            f"look into {output}, change move to keep where you like",
+            command_line("imatlas", "duplicates", "--apply", output),
         )
     elif against is None and found.result.metrics["n_copies"]:
-        say_next(json_, f"imatlas duplicates {source} -o plan.csv   writes a plan to put the copies aside")
+        command = command_line("imatlas", "duplicates", Path(source), "-o", "plan.csv")
+        say_next(json_, f"{command}   writes a plan to put the copies aside")
 
 
 def _opened(source: str, json_: bool) -> Any:
     """A gallery from an atlas, or from any other source."""
+    from imatlas.inventory import is_atlas
     from imatlas.tasks.doubles import Gallery
 
-    if os.path.lexists(Path(source) / "atlas.json"):
+    if is_atlas(source):
         return open_atlas(Path(source)).gallery()
     return Gallery.of(source, progress=not json_)

@@ -16,7 +16,8 @@ from typing import IO, Any
 import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
-from imatlas.images.sources import HEAD, check_size, printable, reason_of
+from imatlas.images.names import key_of
+from imatlas.images.sources import HEAD, check_size, reason_of
 
 
 class _Archive:
@@ -47,7 +48,7 @@ class _Archive:
 
     def _unique(self, name: str, taken: set[str]) -> str:
         """A member's name as a key; the second of two equal names gets a number."""
-        key = printable(str(PurePosixPath(name.replace("\\", "/"))).lstrip("/"))
+        key = key_of(str(PurePosixPath(name.replace("\\", "/"))).lstrip("/"))
         base, count = key, 1
         while key in taken:
             count += 1

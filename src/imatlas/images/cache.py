@@ -194,7 +194,7 @@ def _name(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan) -> s
     """The cache's folder name: a hash over the plan and the listing of the source."""
     digest = hashlib.sha256(json.dumps(_settings(plan), sort_keys=True).encode())
     if stamps is None:
-        digest.update(source.name.encode())
+        digest.update(source.name.encode("utf-8", "surrogatepass"))
         return f"unlisted-{digest.hexdigest()[:16]}"  # told apart by nothing: always built anew, in one place
     digest.update(str(source.explicit).encode())
     for key, stamp in zip(source.keys, stamps, strict=True):

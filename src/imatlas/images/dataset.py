@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from imatlas.errors import DecodeError, InputError, ParameterError
+from imatlas.errors import DecodeError, InputError, Notice, ParameterError
 from imatlas.images import cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
@@ -286,6 +286,7 @@ class Images:
         if lost:
             warnings.warn(
                 f"{lost} of {len(self)} originals can no longer be read; their cached pixels were scaled instead.",
+                Notice,
                 stacklevel=3,
             )
 

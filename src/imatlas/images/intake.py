@@ -21,6 +21,7 @@ from imatlas.images.formats import has_image_name, sniff, suffix_of
 from imatlas.images.pixels import RGB, Kind
 from imatlas.images.quiet import quiet
 from imatlas.images.sources import Source
+from imatlas.terminal import console, say, visible
 
 CHUNK = 16
 """How many images a thread takes at a time."""
@@ -207,17 +208,18 @@ def with_progress(results: Iterator[Any], total: int, title: str, show: bool) ->
         yield from results
         return
     if sys.stderr.isatty():
-        from rich.console import Console
+        from rich.markup import escape
         from rich.progress import track
 
-        yield from track(results, title, total, console=Console(stderr=True), update_period=0.2, transient=True)
+        shown = escape(visible(title))
+        yield from track(results, shown, total, console=console(error=True), update_period=0.2, transient=True)
         return
     said = time.monotonic()
     for done, result in enumerate(results, 1):
         yield result
         if time.monotonic() - said > 10.0:
             said = time.monotonic()
-            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
+            say(f"{title}: {done} of {total}", error=True)
 
 
 def peek_size(source: Source, item: int) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
+from imatlas.images.names import key_of
 
 MAX_BYTES = 2**30
 """The largest single file that is read: 1 GiB."""
@@ -124,11 +125,6 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are not UTF-8 become backslash escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def check_size(size: int) -> None:
     """Refuse an item that is too large to be one picture."""
     if size > MAX_BYTES:
@@ -148,7 +144,7 @@ class FileSource:
         base = str(root)
         found: dict[str, str] = {}
         for path in paths:
-            key = printable(os.path.relpath(path, base)).replace(os.sep, "/")
+            key = key_of(os.path.relpath(path, base))
             if key in found:
                 self.skipped.append((key, "named twice; used once"))
             found[key] = path
@@ -164,7 +160,7 @@ class FileSource:
         waiting = [str(root)]
         while waiting:
             folder = waiting.pop()
-            key = printable(os.path.relpath(folder, root)).replace(os.sep, "/") + "/"
+            key = key_of(os.path.relpath(folder, root)) + "/"
             try:
                 status = os.stat(folder)
                 first = entered.setdefault((status.st_dev, status.st_ino), key)

@@ -16,6 +16,7 @@ import numpy as np
 
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.lattice import PITCH, Lattice, Place, Point, borders, label_places
+from imatlas.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,9 +112,9 @@ class Canvas:
             )
 
     def write(self, x: float, y: float, text: str, size: float, **options: Any) -> None:
-        """Write at a place, letters `size` units high."""
+        """Write at a place, letters `size` units high; a text is no formula, whatever dollar signs it holds."""
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK, "family": "DejaVu Sans"}
-        self.axes.text(x, y, text, **(style | options | {"fontsize": size * self.points}))
+        self.axes.text(x, y, visible(text), parse_math=False, **(style | options | {"fontsize": size * self.points}))
 
     def mark_clusters(self, clusters: np.ndarray | None, *, inside: bool = True, raised: bool = False) -> None:
         """Draw borders between clusters and write each one's number in its middle; a negative number is no cluster.

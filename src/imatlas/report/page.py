@@ -29,6 +29,7 @@ from imatlas.result import (
     Result,
     Scatter,
 )
+from imatlas.terminal import visible
 
 N_COLORS = 20
 MAX_TABLE_ROWS = 1000
@@ -107,6 +108,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # markup is no plain str
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from imatlas.errors import InputError, SourceError
+from imatlas.csv_files import read_csv
+from imatlas.errors import InputError, Notice
+from imatlas.images.names import keys_of
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.result import DataTable, Result
 
@@ -60,7 +62,8 @@ def classify(
     keys : sequence of str
         The name of each row.
     labels : mapping
-        Key -> label, of at least two kinds. A label that was given is kept.
+        Key -> label, of at least two kinds. A label that was given is kept; one of an image that is not here is
+        passed over with a warning.
     n_next : int
         How many images to propose for labelling.
     random_state : int
@@ -69,22 +72,9 @@ def classify(
     Raises
     ------
     InputError
-        If a key is not among `keys`, or the labels are all of one kind.
+        If the labels of the images that are here are not of two kinds, or one image has two labels.
     """
-    place = {key: row for row, key in enumerate(keys)}
-    unknown = [key for key in labels if key not in place]
-    if unknown:
-        raise InputError(
-            f"{len(unknown):,} of {len(labels):,} labels are for images that are not here, such as '{unknown[0]}'; the "
-            f"keys are those of 'imatlas table', such as '{keys[0]}'."
-        )
-    if len(set(labels.values())) < 2:
-        raise InputError(
-            f"Labels must be of at least two kinds. Got {len(set(labels.values()))}; label some more images."
-        )
-    y = np.full(len(keys), None, dtype=object)
-    for key, label in labels.items():
-        y[place[key]] = label
+    y = _placed(keys, labels)
     model = FewLabelsClassifier(random_state=random_state).fit(embedding, y)
     given = np.array([label is not None for label in y])
     found = np.where(given, y, model.transduction_).astype(str)
@@ -92,6 +82,38 @@ def classify(
     asked = model.next_to_label(n_next + int(given.sum()))
     asked = asked[~given[asked]][:n_next]
     return Classified(model, found, sure, asked, _told(model, keys, found, sure, given, asked))
+
+
+def _placed(keys: Sequence[str], labels: Mapping[str, str]) -> np.ndarray:
+    """The label (n,) of each key, None where it has none; labels of images that are not here are told."""
+    place = {key: row for row, key in enumerate(keys)}
+    y = np.full(len(keys), None, dtype=object)
+    unknown = []
+    for text, label in labels.items():
+        row = next((place[key] for key in _spellings(text) if key in place), None)
+        if row is None:
+            unknown.append(text)
+        elif y[row] is not None and y[row] != label:
+            raise InputError(f"'{keys[row]}' is labelled '{y[row]}' and '{label}'; keep one of them.")
+        else:
+            y[row] = label
+    n_kinds = len({label for label in y if label is not None})
+    lost = ""
+    if unknown:
+        lost = f"{len(unknown):,} of {len(labels):,} labels are for images that are not here, such as '{unknown[0]}'"
+    if n_kinds < 2 and unknown:
+        raise InputError(f"{lost}; the keys are those of 'imatlas table', such as '{keys[0]}'.")
+    if n_kinds < 2:
+        raise InputError(f"Labels must be of at least two kinds. Got {n_kinds}; label some more images.")
+    if unknown:
+        warnings.warn(f"{lost}; the others count.", Notice, stacklevel=4)
+    return y
+
+
+def _spellings(text: str) -> list[str]:
+    """The keys that a text may mean: itself, a file name, either with spaces around it or written on Windows."""
+    texts = [text, text.strip(), text.strip().replace("\\", "/").removeprefix("./")]
+    return [key for meant in texts for key in keys_of(meant)]
 
 
 def read_labels(path: str | Path) -> dict[str, str]:
@@ -102,22 +124,15 @@ def read_labels(path: str | Path) -> dict[str, str]:
     SourceError, InputError
         If there is no such file, it has other columns, or one key has two labels.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"There is no file '{path}'; give a CSV file with the columns key and label.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names = [name.strip() for name in reader.fieldnames or []]
-        if not {"key", "label"} <= set(names):
-            raise InputError(f"'{path}' must have the columns key and label. Got {', '.join(names) or 'none'}.")
-        reader.fieldnames = names
-        found: dict[str, str] = {}
-        for row in reader:
-            key, label = (row["key"] or "").strip(), (row["label"] or "").strip()
-            if not key or not label:
-                continue
-            if found.setdefault(key, label) != label:
-                raise InputError(f"'{path}' says '{found[key]}' and '{label}' of '{key}'; keep one of them.")
+    found: dict[str, str] = {}
+    for row in read_csv(path, ("key", "label"), what="a CSV file of labels"):
+        key, label = row["key"], row["label"].strip()
+        if not key.strip() or not label:
+            continue
+        if found.setdefault(key, label) != label:
+            raise InputError(
+                f"'{path}' says '{found[key]}' and '{label}' of '{key}' (line {row.line}); keep one of them."
+            )
     return found
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,15 +11,21 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.disk import is_link, replacing, write_file, write_folder
+from imatlas.csv_files import read_csv, write_csv
+from imatlas.disk import is_link, replacing, write_folder
 from imatlas.errors import ArtifactError, DecodeError, InputError, SourceError
+from imatlas.images.names import file_name_of, key_of
 from imatlas.result import FileList, Result
+from imatlas.terminal import file_word, shell
 
 ROWS = 1024
 """Rows of a Parquet file that are written at a time, with their pictures."""
 
 LISTED = "clusters.csv"
 """The file within exported folders that says which image became which file."""
+
+MOST_NAME_BYTES = 255
+"""The longest name of a file that file systems take."""
 
 NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -56,7 +61,11 @@ def write_embedding_atlas(
     output = _new_file(output, (".parquet",), overwrite)
     indices, distances = neighbors
     schema = pa.schema([*rows.schema, ("neighbors", NEIGHBORS), ("image", PICTURE)])
-    with replacing(output) as aside, parquet.ParquetWriter(aside, schema) as writer:
+    with (
+        replacing(output) as aside,
+        aside.open("wb") as file,  # by name pyarrow opens UTF-8 alone
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
         for start in range(0, len(rows), ROWS):
             part = rows.slice(start, ROWS).combine_chunks()
             some = slice(start, start + len(part))
@@ -72,7 +81,10 @@ def write_embedding_atlas(
             ]
             columns = [*part.columns, pa.array(near, NEIGHBORS), pa.array(shown, PICTURE)]
             writer.write_table(pa.table(columns, schema=schema))
-    opened = f"embedding-atlas {output} --x x --y y --text key --image image --neighbors neighbors"
+    opened = shell(
+        *("embedding-atlas", file_word(output), "--x", "x", "--y", "y", "--text", "key"),
+        *("--image", "image", "--neighbors", "neighbors"),
+    )
     return Result(
         name="export",
         title="For embedding-atlas",
@@ -160,7 +172,7 @@ def write_folders(
     def write(aside: Path) -> None:
         told = []
         for key, label, name in zip(keys, np.asarray(labels).tolist(), planned, strict=True):
-            target = aside / name
+            target = aside / file_name_of(name)
             target.parent.mkdir(exist_ok=True)
             reason = _placed(target, key, path_of, read, copy)
             if reason:
@@ -169,11 +181,7 @@ def write_folders(
                 told.append((key, label, name))
         if not told:
             raise InputError(f"No original can be used ({lost[0][0]}: {lost[0][1]}); nothing was written.")
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(("key", "cluster", "file"))
-        writer.writerows(told)
-        write_file(aside / LISTED, text.getvalue().encode())
+        write_csv(aside / LISTED, ("key", "cluster", "file"), told)
 
     write_folder(output, write, replaces=_written_before(output) if overwrite else None)
     n_folders = len({PurePosixPath(name).parent for name in planned})
@@ -202,15 +210,23 @@ def planned_files(keys: Sequence[str], labels: np.ndarray) -> list[str]:
     planned = []
     for key, label in zip(keys, numbers, strict=True):
         folder = f"cluster-{label:0{digits}d}_{sizes[label]}-images"
-        name = PurePosixPath(key).name
-        stem, dot, ending = name.rpartition(".")
+        name = PurePosixPath(file_name_of(key)).name
         number, file = 1, f"{folder}/{name}"
         while file.casefold() in taken:
             number += 1
-            file = f"{folder}/{stem} ({number}).{ending}" if dot else f"{folder}/{name} ({number})"
+            file = f"{folder}/{_numbered(name, number)}"
         taken.add(file.casefold())
-        planned.append(file)
+        planned.append(key_of(file))
     return planned
+
+
+def _numbered(name: str, number: int) -> str:
+    """ "name.jpg" as "name (2).jpg", shortened where no file system would take it."""
+    stem, dot, ending = name.rpartition(".")
+    stem, ending = (stem, dot + ending) if dot else (name, "")
+    while stem and len(os.fsencode(f"{stem} ({number}){ending}")) > MOST_NAME_BYTES:
+        stem = stem[:-1]
+    return f"{stem} ({number}){ending}"
 
 
 def _placed(
@@ -238,8 +254,8 @@ def _written_before(folder: Path) -> set[str]:
     listed = folder / LISTED
     if is_link(listed) or not listed.is_file():
         return {LISTED}
-    with listed.open(encoding="utf-8", newline="") as file:
-        return {LISTED, *(row["file"] for row in csv.DictReader(file))}
+    rows = read_csv(listed, ("key", "cluster", "file"), what="a list of exported files")
+    return {LISTED, *(file_name_of(row["file"]) for row in rows)}
 
 
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:

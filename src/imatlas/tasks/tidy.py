@@ -11,9 +11,7 @@ Where each file lies is all the state there is; so a run that was killed can be 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -23,11 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from imatlas.csv_files import read_csv, write_csv
 from imatlas.disk import flush, write_file
 from imatlas.errors import ArtifactError, InputError, SourceError
+from imatlas.images.names import file_name_of, is_key, key_of
 from imatlas.result import FileList, Result
+from imatlas.terminal import file_word, shell
 
 COLUMNS = ("key", "action", "group", "why", "sha256", "folder")
+NEEDED = ("key", "action", "group", "sha256")
 LOG = "undo.json"
 
 
@@ -58,11 +60,8 @@ class Plan:
 
 def write_plan(rows: Sequence[PlanRow], folder: Path, path: Path) -> None:
     """Write a plan as a CSV file, to be read and edited before it is applied."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows((row.key, row.action, row.group, row.why, row.sha256, str(folder.resolve())) for row in rows)
-    write_file(path, text.getvalue().encode())
+    place = key_of(str(folder.resolve()))
+    write_csv(path, COLUMNS, [(row.key, row.action, row.group, row.why, row.sha256, place) for row in rows])
 
 
 def read_plan(path: str | Path, folder: str | Path | None = None) -> Plan:
@@ -81,33 +80,29 @@ def read_plan(path: str | Path, folder: str | Path | None = None) -> Plan:
     """
     path = Path(path)
     if not path.is_file():
-        raise SourceError(f"There is no plan '{path}'; make one with 'imatlas duplicates FOLDER -o {path.name}'.")
-    content = path.read_bytes()
-    text = content.decode("utf-8-sig", "replace")
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"'{path}' is no plan: it has no column {' and no column '.join(missing)}; make it anew.")
-    rows, folders = [], set()
-    for number, line in enumerate(reader, 2):
-        action = (line["action"] or "").strip().lower()
+        raise SourceError(f"There is no plan '{path}'; make one with 'imatlas duplicates FOLDER -o plan.csv'.")
+    rows, folders, digest = [], set(), hashlib.sha256()
+    for line in read_csv(path, NEEDED, what="a plan"):
+        action = line["action"].strip().lower()
         if action not in ("keep", "move"):
-            raise InputError(f"The action in line {number} of '{path}' must be keep or move. Got {line['action']!r}.")
-        _check_key(line["key"] or "", number, path)
-        group, why, sha256 = ((line[name] or "").strip() for name in ("group", "why", "sha256"))
+            raise InputError(f"The action in line {line.line} of '{path}' must be keep or move. Got {action!r}.")
+        _check_key(line["key"], line.line, path)
+        group, why, sha256 = (line.cells.get(name, "").strip() for name in ("group", "why", "sha256"))
         rows.append(PlanRow(line["key"], action, group, why, sha256))
-        folders.add(line["folder"])
+        folders |= {line.cells.get("folder", "")} - {""}
+        digest.update(repr((line["key"], action, group, sha256)).encode())
     if folder is None and len(folders) != 1:
         raise InputError(f"'{path}' names {len(folders)} folders; a plan is for one: make it anew.")
-    plan = Plan(Path(folder or folders.pop()), tuple(rows), hashlib.sha256(content).hexdigest())
+    plan = Plan(Path(folder or file_name_of(folders.pop())), tuple(rows), digest.hexdigest())
     _check_groups(plan, path)
     return plan
 
 
 def _check_key(key: str, number: int, path: Path) -> None:
+    """Refuse a key that cannot name a file in the folder, or that is a second way to write the name of one."""
     parts = PurePosixPath(key).parts
-    if not key or PurePosixPath(key).is_absolute() or ".." in parts or "\\" in key or ":" in (parts or ("",))[0]:
+    windows = os.name == "nt" and ("\\" in key or ":" in key)
+    if not parts or PurePosixPath(key).is_absolute() or ".." in parts or windows or not is_key(key):
         raise InputError(f"The key in line {number} of '{path}' must name a file in the folder. Got {key!r}.")
 
 
@@ -137,8 +132,8 @@ def apply_plan(plan: Plan) -> Result:
         trash, log = _log_of(plan)
         if log is not None and log["done"]:
             raise ArtifactError(
-                f"This plan was applied already: its files are in '{trash}'; 'imatlas duplicates {plan.folder} --undo' "
-                "brings them back."
+                f"This plan was applied already: its files are in '{trash}'; "
+                f"'{shell('imatlas', 'duplicates', file_word(plan.folder), '--undo')}' brings them back."
             )
         checked = _checked(plan, trash if log is not None else None)
         if log is None:
@@ -152,13 +147,13 @@ def apply_plan(plan: Plan) -> Result:
             }
             _write_log(trash, log)
         for key, stamp in checked.items():
-            source = plan.folder / key
+            source = plan.folder / file_name_of(key)
             if _stamp(source) != stamp:
                 raise ArtifactError(
                     f"'{source}' was changed while files were moved, and stays; the same command again checks and "
                     "continues, --undo brings back what was moved."
                 )
-            _move(source, trash / key)
+            _move(source, trash / file_name_of(key))
         _write_log(trash, {**log, "done": True})
     n = len(plan.moves)
     return Result(
@@ -190,7 +185,8 @@ def undo(folder: str | Path) -> Result:
         log = _read_log(trash)
         back, left = [], []
         for file in log["files"]:
-            source, target = trash / file["key"], folder / file["key"]
+            name = file_name_of(file["key"])
+            source, target = trash / name, folder / name
             if not os.path.lexists(source):
                 if not os.path.lexists(target):
                     left.append((file["key"], "neither in the trash nor in the folder"))
@@ -200,7 +196,7 @@ def undo(folder: str | Path) -> Result:
                 back.append(file["key"])
             except FileExistsError:
                 left.append((file["key"], "another file has its name now; this one stays in the trash"))
-        if not any(os.path.lexists(trash / file["key"]) for file in log["files"]):
+        if not any(os.path.lexists(trash / file_name_of(file["key"])) for file in log["files"]):
             _remove_empty(trash)
     n = len(back)
     sentences = [f"{n:,} file{'s' if n != 1 else ''} came back to '{folder}'."]
@@ -216,14 +212,14 @@ def _checked(plan: Plan, trash: Path | None) -> dict[str, tuple[int, int, int]]:
     root = _trash_of(plan.folder).parent
     moving, kept = {}, set()
     needed = {row.group for row in plan.moves}
-    goes = {os.path.realpath(plan.folder / row.key) for row in plan.moves}
+    goes = {os.path.realpath(plan.folder / file_name_of(row.key)) for row in plan.moves}
     for row in plan.rows:
-        path = plan.folder / row.key
+        path = plan.folder / file_name_of(row.key)
         if row.action == "keep":
             if row.group in needed and _sha256(path) == row.sha256 and os.path.realpath(path) not in goes:
                 kept.add(row.group)
             continue
-        if trash is not None and os.path.lexists(trash / row.key) and not os.path.lexists(path):
+        if trash is not None and os.path.lexists(trash / file_name_of(row.key)) and not os.path.lexists(path):
             continue  # an earlier run moved it
         stamp = _stamp(path)
         if stamp is None:
@@ -307,7 +303,7 @@ def _locked(folder: Path) -> Any:
         raise SourceError(
             f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
         )
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     lock = FileLock(os.path.join(tempfile.gettempdir(), f"imatlas-{name}.lock"), timeout=0)
     try:
         return lock.acquire()
