@@ -24,14 +24,9 @@ def test_damages_to_saved_models_give_the_same_answer_or_one_clear_line() -> Non
     assert json.loads(lines[-2])["told"] > 30
 
 
-CHECKSUMS = (
-    "imatlas.inventory.Inventory._reason = lambda self, name: ''; imatlas.artifact.seal = lambda values: '0' * 64"
-)
-DECLARED = "imatlas.artifact.contradiction = lambda *some, **more: ''"
-
-
-@pytest.mark.parametrize("without", [CHECKSUMS, DECLARED], ids=["checksums", "declared attributes"])
-def test_the_tool_notices_what_goes_unnoticed(without: str) -> None:
+def test_the_tool_notices_what_goes_unnoticed() -> None:
+    """Where learned attributes are not held against what is declared, forged ones end in errors of other libraries."""
+    without = "imatlas.artifact.contradiction = lambda *some, **more: ''"
     code = (
         f"import runpy, sys, imatlas.artifact, imatlas.inventory; {without};"
         "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]);"
