@@ -199,7 +199,7 @@ def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path],
         if kind == "forge" and seal is not None:
             seal(folder, path)
         name = f"{path.relative_to(folder).as_posix()}: {told}"
-    return f"{kind} {name}", kind == "forge"
+    return f"{kind} {name}".encode("utf-8", "backslashreplace").decode(), kind == "forge"
 
 
 def _replaced(path: Path, rng: np.random.Generator) -> str:
