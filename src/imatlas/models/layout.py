@@ -20,6 +20,7 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
+from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.nearest import all_alike, as_tensor, k_nearest
 
@@ -70,11 +71,13 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
         Raises
         ------
-        ParameterError, ValueError
+        ParameterError, InputError
             If a parameter is wrong; for NaN and infinite values.
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
+        if len(X) < 2:
+            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
         seed = self._seed()
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:MOST_ROWS])
         self.references_ = X[rows]
