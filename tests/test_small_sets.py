@@ -129,8 +129,9 @@ def test_models_of_rows_take_few_and_equal_ones(name, n, distinct):
         "Layout": ia.Layout,
         "OutlierDetector": ia.OutlierDetector,
     }
-    if name == "OutlierDetector" and n < 4:
-        with pytest.raises(InputError, match="at least 4"):
+    fewest = {"OutlierDetector": 4, "Layout": 2}.get(name, 1)
+    if n < fewest:
+        with pytest.raises(InputError, match=f"at least {fewest}"):
             models[name]().fit(X)
         return
     model = models[name]().fit(X)

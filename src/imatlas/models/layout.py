@@ -19,6 +19,7 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
+from imatlas.errors import InputError
 from imatlas.fitted import VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.umap_places import umap_places, umap_rows
@@ -84,11 +85,13 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
         Raises
         ------
-        ParameterError, ValueError
+        ParameterError, InputError
             If a parameter is wrong; for NaN and infinite values.
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float32, order="C")
+        if len(X) < 2:
+            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
         seed = self._seed()
         most = MOST_ROWS if seconds is None else min(MOST_ROWS, umap_rows(seconds))
         self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS and not all_alike(X)
