@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.cluster import KMeans
 
 from imatlas.images.dataset import Images
 from imatlas.kept import Kept
+from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.tasks import embed
-from imatlas.tasks.embed import EYES, choose_eyes, eyes_for, kept_to, n_looks
+from imatlas.tasks.cluster import cluster
+from imatlas.tasks.embed import EYES, choose_eyes, eyes_for, kept_to, n_components_of, n_looks
 from imatlas.testing import synthetic_images
+from tests.conftest import need_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,6 +35,15 @@ def test_the_best_score_wins_and_is_what_its_features_give() -> None:
     rows = np.sort(np.random.default_rng(0).permutation(60)[:40])
     features = chosen.encoder.fit_transform(images[rows])
     assert max(propose_n_clusters(features).modularities) == chosen.scores[chosen.name]
+
+
+def test_few_images_are_described_by_few_components() -> None:
+    assert [n_components_of(n) for n in (8, 64, 65, 160, 1_023, 1_024, 70_000)] == [8, 8, 8, 20, 127, 128, 128]
+    images = Images(synthetic_images(100, size=32, channels=3))
+    assert eyes_for(images, n_all=110, seconds=0.0).encoder.n_components == 12
+    assert eyes_for(images, n_all=110, seconds=9.0).encoder.n_components == 12
+    chosen = choose_eyes(images, image_size=32, n_images=40)  # compared on few, used for all
+    assert chosen.encoder.n_components == 12
 
 
 def test_looks_that_are_shared_count_once() -> None:
@@ -86,3 +102,17 @@ def test_what_was_seen_before_takes_no_time(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_look_is_timed() -> None:
     assert embed.seconds_a_look(Images(synthetic_images(2, size=32, channels=3))) > 0
+
+
+def test_a_small_set_is_grouped_better_than_by_k_means_on_the_last_layer() -> None:
+    """112 satellite pictures of 8 classes: 0.9 against 0.7; by eyes for things or 128 half-whitened components 0.7."""
+    with tarfile.open(need_data("eurosat/eurosat_rgb64.tar")) as tar:
+        members = sorted((m for m in tar.getmembers() if "/train/" in m.name and m.isfile()), key=lambda m: m.name)
+        members = [m for m in members[::10] if m.name.split("/")[-2] not in ("Highway", "River")]
+        images = Images(np.stack([np.asarray(Image.open(tar.extractfile(m)).convert("RGB")) for m in members]))  # type: ignore[arg-type]
+    labels = np.array([m.name.split("/")[-2] for m in members])
+    plain = PretrainedEncoder(normalize=False).fit_transform(images)
+    by_hand = np.mean([accuracy(labels, KMeans(8, n_init=10, random_state=i).fit_predict(plain)) for i in range(3)])
+    chosen = eyes_for(images, n_all=len(images), seconds=9.0)
+    found = accuracy(labels, cluster(chosen.encoder.fit_transform(images), n_clusters=8).labels)
+    assert found > by_hand + 0.08

@@ -23,12 +23,16 @@ EYES: dict[str, dict[str, Any]] = {
 """What to look at, and the parameters of `PretrainedEncoder` for it."""
 
 N_COMPONENTS, WHITEN = 128, 0.5
-"""Principal components of the features, and how far they are brought to one spread."""
+"""Most principal components of the features, and how far they are brought to one spread."""
+
+IMAGES_A_COMPONENT, FEWEST_COMPONENTS = 8, 8
+"""Images that each component takes: of fewer, the last ones are chance, which whitening would make as large as what
+tells the images apart."""
 
 N_IMAGES = 1000
 """Most images that the eyes are compared on."""
 
-FEWEST_IMAGES = 200
+FEWEST_IMAGES = 80
 """Fewest images that say which eyes are better."""
 
 COMPARED_AT = 128
@@ -84,9 +88,9 @@ def choose_eyes(
 ) -> ChosenEyes:
     """Choose the eyes in whose features the images fall most clearly into groups.
 
-    Each describes at most `n_images` images, drawn at random. The score is the modularity of the best grouping of their
-    neighbour graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer neighbours it cuts apart than
-    chance would. All of `EYES` together look at an image 6 times.
+    Each describes at most `n_images` images, drawn at random, in `n_components_of` so many. The score is the modularity
+    of the best grouping of their neighbour graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer
+    neighbours it cuts apart than chance would. All of `EYES` together look at an image 6 times.
 
     Parameters
     ----------
@@ -102,7 +106,7 @@ def choose_eyes(
     rows = np.sort(np.random.default_rng(random_state).permutation(len(images))[:n_images])
     encoders = {
         name: PretrainedEncoder(
-            n_components=N_COMPONENTS,
+            n_components=n_components_of(len(rows)),
             whiten=WHITEN,
             image_size=image_size,
             device=device,
@@ -119,7 +123,13 @@ def choose_eyes(
     name = max(scores, key=lambda name: scores[name])
     told = ", ".join(f"{other} {score:.3f}" for other, score in scores.items())
     why = f"eyes for {name}: {len(rows):,} images fall most clearly into groups by them (modularity: {told})"
-    return ChosenEyes(clone(encoders[name]), name, scores, why)
+    chosen = clone(encoders[name]).set_params(n_components=n_components_of(len(images)))
+    return ChosenEyes(chosen, name, scores, why)
+
+
+def n_components_of(n_images: int) -> int:
+    """Principal components that so many images say enough about: one for every 8, at least 8 and at most 128."""
+    return min(N_COMPONENTS, max(FEWEST_COMPONENTS, n_images // IMAGES_A_COMPONENT))
 
 
 def kept_to(
@@ -224,7 +234,11 @@ def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto"
         return replace(found, encoder=found.encoder.set_params(image_size=None))
     needed = FEWEST_IMAGES * n_looks(eyes) * LOOK_SECONDS
     encoder = PretrainedEncoder(
-        n_components=N_COMPONENTS, whiten=WHITEN, device=device, random_state=random_state, **eyes["things"]
+        n_components=n_components_of(len(images)),
+        whiten=WHITEN,
+        device=device,
+        random_state=random_state,
+        **eyes["things"],
     )
     why = (
         f"eyes for things, not compared with others: that takes {FEWEST_IMAGES} images and {needed:.0f} s; "

@@ -1,0 +1,177 @@
+"""Small sets: `python -m benchmarks small_sets [--sets photos satellite clothes emoji]`.
+
+From each of four labelled sets 8 times 100 to 300 images of some of its classes, grouped as `learn --clusters k` groups
+them, by the functions of its stages: the eyes are chosen on the training images, the groups found among these, and the
+images that are held out fall on them. Beside it what is easily done by hand: k-means on the last layer of the same
+network. Labels draw the sets and score; nothing else sees them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from benchmarks._data import emoji, eurosat, fashion_mnist, grocery
+from benchmarks._table import kept_table, save_table
+from imatlas import Images, PretrainedEncoder
+from imatlas.kept import Kept
+from imatlas.metrics.clustering import accuracy
+from imatlas.models.image_clusterer import propose_n_clusters
+from imatlas.stages import CHOOSING, HELD_OUT, default_budget, held_out_rows
+from imatlas.tasks.cluster import cluster
+from imatlas.tasks.duplicates import duplicate_of
+from imatlas.tasks.embed import eyes_for
+
+FOLDERS: dict[str, Callable[[], Path]] = {
+    "Grocery photos": grocery,
+    "EuroSAT": eurosat,
+    "Noto Emoji": lambda: emoji()[0],
+}
+SETS = {"photos": "Grocery photos", "satellite": "EuroSAT", "clothes": "Fashion-MNIST", "emoji": "Noto Emoji"}
+
+DRAWS = 8
+"""Of each set."""
+
+FEWEST_EACH = 5
+"""Images of a class at least."""
+
+KMEANS_SEEDS = 3
+
+COLUMNS = (
+    "set",
+    "draws",
+    "images",
+    "classes",
+    "k-means on the last layer",
+    "learn --clusters k",
+    "difference: mean; least; most",
+    "without time to compare eyes",
+    "difference: mean",
+    "eyes chosen",
+    "clusters found without --clusters, as a share of the classes: least, median, most",
+)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks small_sets")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of each set")
+    options = parser.parse_args(argv)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    title = "Small sets: draws of 100 to 300 images, grouped without labels"
+    done: dict[str, list[Any]] = {}
+    for name in options.sets:
+        images, labels = opened(SETS[name])
+        found = [one_draw(images, labels, i) for i in range(options.draws)]
+        done[SETS[name]] = row_of(SETS[name], found)
+        before = {row[0]: row for row in kept_table("small_sets", title)["rows"]}
+        rows = [done.get(of, before.get(of)) for of in SETS.values()]
+        rows = [row for row in rows if row]
+        save_table("small_sets", title, COLUMNS, [*rows, mean_of(rows)], NOTES)
+
+
+def opened(name: str) -> tuple[Images, np.ndarray]:
+    """The images of a set, and the class (n,) of each."""
+    if name == "Fashion-MNIST":
+        pixels, labels = fashion_mnist("t10k")
+        return Images(pixels), labels.astype(np.int64)
+    images = Images(FOLDERS[name](), progress=False)
+    return images, np.unique([Path(key).parts[-2] for key in images.keys], return_inverse=True)[1]
+
+
+def drawn(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of 100 to 300 images of 5 to 12 classes, or of as many as give 12 images each; half of the draws uneven."""
+    rng = np.random.default_rng(seed)
+    n, most = int(rng.integers(100, 301)), int(labels.max()) + 1
+    few = rng.random() < 0.7
+    k = int(rng.integers(5, min(most, 12) + 1)) if few else min(most, n // 12)
+    shares = np.full(k, 1 / k) if rng.random() < 0.5 else rng.dirichlet(np.full(k, 3.0))
+    rows: list[int] = []
+    for kind, share in zip(rng.permutation(most)[:k], shares, strict=True):
+        rows += rng.permutation(np.flatnonzero(labels == kind))[: max(FEWEST_EACH, round(share * n))].tolist()
+    return np.sort(np.array(rows))
+
+
+def one_draw(images: Images, labels: np.ndarray, seed: int) -> dict[str, Any]:
+    """What is found in one draw of a set."""
+    rows = drawn(labels, seed)
+    part, y = images[rows], labels[rows]
+    k = len(np.unique(y))
+    plain = PretrainedEncoder(normalize=False).fit_transform(part)
+    by_hand = [accuracy(y, KMeans(k, n_init=10, random_state=i).fit_predict(plain)) for i in range(KMEANS_SEEDS)]
+    seconds = CHOOSING * default_budget(len(part))
+    with tempfile.TemporaryDirectory() as folder:
+        eyes, learnt, found = grouped(part, k, seconds, Kept(folder))
+        unasked = grouped(part, k, 0.0, Kept(folder))[1]
+    told = {
+        "images": len(part),
+        "classes": k,
+        "by hand": float(np.mean(by_hand)),
+        "learn": accuracy(y, learnt),
+        "unasked": accuracy(y, unasked),
+        "eyes": eyes,
+        "share": found / k,
+    }
+    print(told, flush=True)
+    return told
+
+
+def grouped(images: Images, k: int, seconds: float, kept: Kept) -> tuple[str, np.ndarray, int]:
+    """The eyes that the stages of `learn` choose, the cluster of each image, and how many are found unasked."""
+    held_out = held_out_rows(images.records["sha256"].tolist(), duplicate_of(images), HELD_OUT, 0)
+    train = np.flatnonzero(~held_out)
+    chosen = eyes_for(images[train], n_all=len(images), seconds=seconds)
+    learnt = chosen.encoder.fit_transform(images[train], kept=kept)
+    embedding = np.empty((len(images), learnt.shape[1]), np.float32)
+    embedding[train] = learnt
+    embedding[held_out] = chosen.encoder.transform(images[np.flatnonzero(held_out)], kept=kept)
+    model = cluster(learnt, n_clusters=k).model
+    return chosen.name, model.predict(embedding), propose_n_clusters(learnt).n_clusters
+
+
+def row_of(name: str, found: list[dict[str, Any]]) -> list[Any]:
+    """The row of a set."""
+    by = {key: np.array([draw[key] for draw in found]) for key in found[0]}
+    gains = by["learn"] - by["by hand"]
+    eyes = {str(eyes): int((by["eyes"] == eyes).sum()) for eyes in np.unique(by["eyes"])}
+    low, middle, high = np.percentile(by["share"], (0, 50, 100))
+    return [
+        name,
+        len(found),
+        f"{by['images'].min()} to {by['images'].max()}",
+        f"{by['classes'].min()} to {by['classes'].max()}",
+        round(float(by["by hand"].mean()), 3),
+        round(float(by["learn"].mean()), 3),
+        f"{gains.mean():+.3f}; {gains.min():+.3f}; {gains.max():+.3f}",
+        round(float(by["unasked"].mean()), 3),
+        f"{(by['unasked'] - by['by hand']).mean():+.3f}",
+        ", ".join(f"{eyes} {n}" for eyes, n in eyes.items()),
+        f"{low:.2f}, {middle:.2f}, {high:.2f}",
+    ]
+
+
+def mean_of(rows: list[list[Any]]) -> list[Any]:
+    """The row of all draws together."""
+    n = np.array([row[1] for row in rows])
+    by_hand, learnt, unasked = (float(np.average([row[i] for row in rows], weights=n)) for i in (4, 5, 7))
+    means = [round(by_hand, 3), round(learnt, 3), f"{learnt - by_hand:+.3f}"]
+    return ["all", int(n.sum()), "", "", *means, round(unasked, 3), f"{unasked - by_hand:+.3f}", "", ""]
+
+
+NOTES = (
+    f"Draws by seeds 0 to {DRAWS - 1}: 100 to 300 images of 5 to 12 classes (in 3 of 10 draws of as many as give 12 "
+    "images each), drawn at random; in half of the draws classes are uneven (Dirichlet 3), each of "
+    f"at least {FEWEST_EACH} images. Accuracy of all images of a draw under the best one-to-one match of clusters to "
+    "classes, the number of classes given. Labels draw and score only.",
+    "k-means on the last layer: EfficientNet-Lite0 (learnt with ImageNet's labels), the middle square at 224 px, "
+    f"global average pooling, 1,280 numbers; scikit-learn, 10 starts, mean of {KMEANS_SEEDS} seeds.",
+    "learn --clusters k: its encoder and clusters stages with the default budget, seed 0; a tenth of the images is "
+    "held out from both and falls on the clusters. Without time to compare eyes: the same with eyes for things.",
+)
