@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
 import tifffile
 from PIL import Image
 
+EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
+
+def _saved(image: Image.Image, format: str, **options: object) -> bytes:
+    out = BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def _tiff(array: np.ndarray, **options: object) -> bytes:
+    out = BytesIO()
+    tifffile.imwrite(out, array, **options)
+    return out.getvalue()
+
+
+@functools.cache
 def originals() -> list[tuple[str, bytes]]:
     """(ending, content) of sound small pictures: every mode and codec that damage should be done to."""
     rng = np.random.default_rng(1)
@@ -18,76 +36,186 @@ def originals() -> list[tuple[str, bytes]]:
     deep = rng.integers(0, 65536, (30, 40), np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
-
-    def saved(image: Image.Image, format: str, **options: object) -> bytes:
-        out = BytesIO()
-        image.save(out, format, **options)
-        return out.getvalue()
-
-    def tiff(array: np.ndarray, **options: object) -> bytes:
-        out = BytesIO()
-        tifffile.imwrite(out, array, **options)
-        return out.getvalue()
-
+    turned = [grey.transpose(Image.Transpose.ROTATE_180), grey]
     return [
-        ("jpg", saved(rgb, "JPEG", quality=85, exif=exif)),
-        ("jpg", saved(rgb, "JPEG", progressive=True)),
-        ("jpg", saved(rgb.convert("CMYK"), "JPEG")),
-        ("png", saved(rgba, "PNG")),
-        ("png", saved(rgb.quantize(16), "PNG", exif=exif)),
-        ("png", saved(Image.fromarray(deep), "PNG")),
-        ("gif", saved(grey, "GIF", save_all=True, append_images=[grey.transpose(Image.Transpose.ROTATE_180), grey])),
-        ("tif", saved(rgb, "TIFF", compression="tiff_lzw", exif=exif)),
-        ("tif", saved(rgb, "TIFF", compression="jpeg")),
-        ("tif", saved(grey.convert("1"), "TIFF", compression="group4")),
-        ("tif", tiff(deep)),
-        ("tif", tiff(np.repeat(deep[..., None], 5, axis=2), photometric="minisblack", planarconfig="contig")),
-        ("tif", tiff(deep.astype(np.float32), compression="zlib", tile=(16, 16))),
-        ("tif", tiff(np.stack([deep] * 3)[:, None], imagej=True, metadata={"axes": "ZCYX"})),
-        ("webp", saved(rgb, "WEBP", exif=exif)),
-        ("webp", saved(rgba, "WEBP", lossless=True, save_all=True, append_images=[rgba])),
-        ("bmp", saved(rgb, "BMP")),
-        ("bmp", saved(rgb.quantize(16), "BMP")),
-        ("ppm", saved(rgb, "PPM")),
-        ("jp2", saved(rgb, "JPEG2000")),
-        ("avif", saved(rgb, "AVIF")),
-        ("ico", saved(rgba, "ICO", sizes=[(40, 30)])),
-        ("tga", saved(rgb, "TGA", compression="tga_rle")),
-        ("qoi", saved(rgb, "QOI")),
-        ("pcx", saved(rgb, "PCX")),
-        ("dds", saved(rgba, "DDS")),
-        ("sgi", saved(rgb, "SGI")),
+        ("jpg", _saved(rgb, "JPEG", quality=85, exif=exif)),
+        ("jpg", _saved(rgb, "JPEG", progressive=True)),
+        ("jpg", _saved(rgb.convert("CMYK"), "JPEG")),
+        ("png", _saved(rgba, "PNG")),
+        ("png", _saved(rgb.quantize(16), "PNG", exif=exif)),
+        ("png", _saved(Image.fromarray(deep), "PNG")),
+        ("gif", _saved(grey, "GIF", save_all=True, append_images=turned)),
+        ("tif", _saved(rgb, "TIFF", compression="tiff_lzw", exif=exif)),
+        ("tif", _saved(rgb, "TIFF", compression="jpeg")),
+        ("tif", _saved(grey.convert("1"), "TIFF", compression="group4")),
+        ("tif", _tiff(deep)),
+        ("tif", _tiff(np.repeat(deep[..., None], 5, axis=2), photometric="minisblack", planarconfig="contig")),
+        ("tif", _tiff(deep.astype(np.float32), compression="zlib", tile=(16, 16))),
+        ("tif", _tiff(np.stack([deep] * 3)[:, None], imagej=True, metadata={"axes": "ZCYX"})),
+        ("webp", _saved(rgb, "WEBP", exif=exif)),
+        ("webp", _saved(rgba, "WEBP", lossless=True, save_all=True, append_images=[rgba])),
+        ("bmp", _saved(rgb, "BMP")),
+        ("bmp", _saved(rgb.quantize(16), "BMP")),
+        ("ppm", _saved(rgb, "PPM")),
+        ("jp2", _saved(rgb, "JPEG2000")),
+        ("avif", _saved(rgb, "AVIF")),
+        ("ico", _saved(rgba, "ICO", sizes=[(40, 30)])),
+        ("tga", _saved(rgb, "TGA", compression="tga_rle")),
+        ("qoi", _saved(rgb, "QOI")),
+        ("pcx", _saved(rgb, "PCX")),
+        ("dds", _saved(rgba, "DDS")),
+        ("sgi", _saved(rgb, "SGI")),
     ]
 
 
+def _png(array: np.ndarray, depth: int, color: int) -> bytes:
+    """A PNG of samples that Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2" if depth == 16 else "u1").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], depth, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _psd(rgb: np.ndarray) -> bytes:
+    """A flat Photoshop file of packed rows."""
+    height, width, _ = rgb.shape
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, height, width, 8, 3) + bytes(12)
+    rows = [bytes([width - 1]) + rgb[y, :, c].tobytes() for c in range(3) for y in range(height)]
+    return head + b"\0\1" + struct.pack(f">{len(rows)}H", *map(len, rows)) + b"".join(rows)
+
+
+def _packed_bmp(grey: np.ndarray) -> bytes:
+    """A BMP of run-length coded rows."""
+    height, width = grey.shape
+    body = b"".join(b"".join(bytes([1, v]) for v in row) + b"\0\0" for row in grey[::-1].tolist()) + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 1, 1, 256, 0)
+    palette = b"".join(bytes([i, i, i, 0]) for i in range(256))
+    return b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078) + info + palette + body
+
+
+def _icns(png: bytes) -> bytes:
+    """An icon of macOS that holds one PNG of 32 x 32."""
+    return b"icns" + struct.pack(">I", len(png) + 16) + b"icp5" + struct.pack(">I", len(png) + 8) + png
+
+
+@functools.cache
+def more_originals() -> list[tuple[str, bytes]]:
+    """(ending, content) of further sound pictures: rarer options, codecs and containers."""
+    rng = np.random.default_rng(2)
+    rgba = Image.fromarray(rng.integers(0, 256, (6, 8, 4), np.uint8)).resize((40, 30), Image.Resampling.BICUBIC)
+    rgb, grey = rgba.convert("RGB"), rgba.convert("L")
+    pixels = np.asarray(rgb)
+    deep = rng.integers(0, 65536, (30, 40, 4), np.uint16)
+    text = b"\n".join(b" ".join(b"%d" % v for v in row) for row in np.asarray(grey).tolist())
+    found = [
+        *[("png", _png(deep[..., :n], 16, color)) for n, color in ((1, 0), (2, 4), (3, 2), (4, 6))],
+        ("png", _saved(rgb, "PNG", save_all=True, append_images=[rgb.transpose(Image.Transpose.ROTATE_180)] * 2)),
+        ("png", _saved(grey.convert("1"), "PNG")),
+        ("png", _saved(rgb.quantize(4), "PNG", transparency=1)),
+        ("jpg", _saved(grey, "JPEG", quality=30)),
+        ("jpg", _saved(rgb, "JPEG", subsampling=2, restart_marker_blocks=2)),
+        ("gif", _saved(rgb.quantize(8), "GIF", interlace=1, transparency=0)),
+        ("webp", _saved(rgba, "WEBP", quality=60)),
+        ("webp", _saved(rgb, "WEBP", save_all=True, append_images=[rgb, rgb])),
+        ("avif", _saved(rgba, "AVIF", save_all=True, append_images=[rgba])),
+        ("jp2", _saved(rgba, "JPEG2000", tile_size=(16, 16), irreversible=True, quality_layers=[20, 5])),
+        ("j2k", _saved(grey, "JPEG2000", no_jp2=True)),
+        ("icns", _icns(_saved(rgba.resize((32, 32)), "PNG"))),
+        ("ico", _saved(rgba, "ICO", bitmap_format="bmp", sizes=[(40, 30), (16, 16)])),
+        ("dds", _saved(rgba.resize((40, 32)), "DDS", pixel_format="DXT5")),
+        ("tga", _saved(rgba, "TGA")),
+        ("pcx", _saved(grey.convert("1"), "PCX")),
+        ("sgi", _saved(grey, "SGI", bpc=2)),
+        ("bmp", _saved(grey.convert("1"), "BMP")),
+        ("bmp", _packed_bmp(np.asarray(grey))),
+        ("psd", _psd(pixels)),
+        ("pgm", b"P2\n# words\n40 30\n255\n" + text),
+        ("pgm", b"P5 40 30 1000\n" + (deep[..., 0] % 1000).astype(">u2").tobytes()),
+        ("pbm", b"P1 40 30 " + b"01" * 600),
+        ("pfm", _saved(Image.fromarray(deep[..., 0].astype(np.float32)), "PPM")),
+        ("tif", _saved(rgb, "TIFF", compression="packbits")),
+        ("tif", _saved(rgb, "TIFF", compression="tiff_adobe_deflate", strip_size=200)),
+        ("tif", _saved(rgb, "TIFF", compression="zstd")),
+        ("tif", _saved(rgb, "TIFF", compression="lzma")),
+        ("tif", _saved(rgb, "TIFF", save_all=True, append_images=[grey, rgba])),
+        ("tif", _saved(rgb.convert("CMYK"), "TIFF")),
+        ("tif", _saved(rgb.convert("LAB"), "TIFF")),
+        ("tif", _saved(grey.convert("1"), "TIFF", compression="group3")),
+        ("tif", _tiff(deep[..., :3], photometric="rgb", compression="zlib", predictor=True)),
+        ("tif", _tiff(deep.transpose(2, 0, 1), photometric="minisblack", planarconfig="separate", rowsperstrip=7)),
+        ("tif", _tiff(deep, photometric="rgb", extrasamples=["unassalpha"], bigtiff=True, byteorder=">")),
+        ("tif", _tiff(deep[:, :, :2].transpose(2, 0, 1), ome=True, metadata={"axes": "CYX"}, compression="zlib")),
+        ("tif", _tiff(deep[..., 0].astype(np.float64), compression="lzma")),
+    ]
+    try:
+        import pillow_heif
+    except ImportError:
+        return found
+    out = BytesIO()
+    pillow_heif.from_pillow(rgb.resize((64, 48))).save(out, quality=70)
+    return [*found, ("heic", out.getvalue())]
+
+
 def damaged(n: int, seed: int) -> list[tuple[str, bytes]]:
-    """`n` pictures with flipped bits, cut ends, holes, spliced halves, noise in the header, and false names."""
+    """`n` pictures with flipped bits, cut ends, holes, spliced halves, extremes in the header, and false names."""
     rng = np.random.default_rng(seed)
-    sound = originals()
+    sound = [*originals(), *more_originals()]
     files = []
     for i in range(n):
         ending, content = sound[int(rng.integers(len(sound)))]
         data = bytearray(content)
-        kind = int(rng.integers(6))
-        if kind == 0:
-            for place in rng.integers(0, len(data), rng.integers(1, 20)):
-                data[place] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            data = data[: int(rng.integers(0, len(data)))]
-        elif kind == 2:
-            start = int(rng.integers(0, len(data)))
-            stop = start + int(rng.integers(1, 200))
-            data[start:stop] = bytes(rng.integers(0, 256, len(data[start:stop]), np.uint8))
-        elif kind == 3:
-            other = sound[int(rng.integers(len(sound)))][1]
-            data = data[: int(rng.integers(1, len(data)))] + bytearray(other[int(rng.integers(len(other))) :])
-        elif kind == 4:
-            for place in rng.integers(0, min(64, len(data)), rng.integers(1, 6)):
-                data[place] = int(rng.integers(256))
-        else:
-            start = int(rng.integers(0, len(data)))
-            del data[start : start + int(rng.integers(1, 100))]
+        for _ in range(1 + int(rng.random() < 0.2)):
+            data = _damage(data, sound, rng)
+        if rng.random() < 0.3 and ending == "png":
+            data = _checksums_put_right(data)
         if rng.random() < 0.1:
             ending = sound[int(rng.integers(len(sound)))][0]
         files.append((f"{i:05d}.{ending}", bytes(data)))
     return files
+
+
+def _damage(data: bytearray, sound: list[tuple[str, bytes]], rng: np.random.Generator) -> bytearray:
+    """One kind of damage, drawn."""
+    size = max(1, len(data))
+    kind = int(rng.integers(9))
+    start = int(rng.integers(0, size))
+    if kind == 0:
+        for place in rng.integers(0, size, rng.integers(1, 20)):
+            data[place] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        data = data[:start]
+    elif kind == 2:
+        stop = start + int(rng.integers(1, 200))
+        data[start:stop] = bytes(rng.integers(0, 256, len(data[start:stop]), np.uint8))
+    elif kind == 3:
+        other = sound[int(rng.integers(len(sound)))][1]
+        data = data[:start] + bytearray(other[int(rng.integers(len(other))) :])
+    elif kind == 4:
+        for place in rng.integers(0, min(64, size), rng.integers(1, 6)):
+            data[place] = int(rng.integers(256))
+    elif kind == 5:
+        del data[start : start + int(rng.integers(1, 100))]
+    elif kind == 6:  # a part twice, or many times
+        part = data[start : start + int(rng.integers(1, 300))]
+        data[start:start] = part * int(rng.choice([1, 2, 100]))
+    else:  # a number of the header, or of a tag, at an extreme
+        width = int(rng.choice([1, 2, 4]))
+        place = int(rng.integers(0, min(size, 400 if kind == 7 else size)))
+        value = int(EXTREMES[int(rng.integers(len(EXTREMES)))]) & (256**width - 1)
+        data[place : place + width] = value.to_bytes(width, "big" if rng.random() < 0.5 else "little")
+    return data if data else bytearray(b"\0")
+
+
+def _checksums_put_right(data: bytearray) -> bytearray:
+    """A PNG whose damaged chunks have right checksums, so that what lies in them is looked at."""
+    place = 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        if place + 12 + length > len(data):
+            break
+        struct.pack_into(">I", data, place + 8 + length, zlib.crc32(data[place + 4 : place + 8 + length]))
+        place += 12 + length
+    return data

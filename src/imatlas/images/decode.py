@@ -112,6 +112,7 @@ class Picture:
         """The picture (H, W, C), upright, at the scale it was decoded at."""
         return upright(_as_array(self._stored), self.orientation)
 
+    @np.errstate(all="ignore")  # what is not finite stays so, without words
     def fitted(self, height: int, width: int, fit: Fit, background: RGB, *, quick: bool = False) -> np.ndarray:
         """The picture (height, width, C) with its own channels and depth.
 
@@ -149,6 +150,7 @@ class Picture:
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         return canvas
 
+    @np.errstate(all="ignore")  # what is not finite stays so, without words
     def thumbnail(self, size: int) -> np.ndarray:
         """The whole picture (h, w, C), upright, its longer side at most `size`; never enlarged."""
         full_w, full_h = self.full[0] / self.scale, self.full[1] / self.scale
@@ -156,6 +158,7 @@ class Picture:
         inner = (max(1, round(self.full[0] / zoom)), max(1, round(self.full[1] / zoom)))
         return upright(_resized(self._stored, inner, (0.0, 0.0, full_w, full_h)), self.orientation)
 
+    @np.errstate(all="ignore")  # what is not finite stays so, without words
     def grey(self, side: int = 48) -> np.ndarray:
         """The whole picture (h, w) in grey, upright, shrunk by a whole number while no side falls below `side`.
 
@@ -206,7 +209,7 @@ def read_frames(
             pictures = _READERS.get(format, _read_plain)(data, format, frames, aim, background)
             while True:
                 # Not around the yield: between two pictures this thread may do other work.
-                with budget.using(own or share):  # type: ignore[arg-type]
+                with budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
                     picture = next(pictures, None)
                 if picture is None:
                     return
@@ -317,7 +320,7 @@ def _read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     if full[0] * full[1] > CHEAP:
         frame = jpeg_frame(data)
         held = 2 * frame.samples * full[0] * full[1] if frame.buffered or scans > 1 else 0
-        _need(image, format, len(data), aim=aim is not None, besides=int(held))
+        _need(image, format, len(data), aim=aim is not None, besides=int(held), full=full)
     reduced = image.size != full
     picture = _finished(image, format, background)
     picture.mode, picture.orientation, picture.full = mode, orientation, full
@@ -401,7 +404,14 @@ _BESIDES = {"WEBP": 17, "AVIF": 16, "HEIF": 20, "GIF": 2, "QOI": 8, "BMP": 6, "D
 
 
 def _need(
-    image: Image.Image, format: str, packed: int, *, aim: bool, copied: bool = False, besides: int | None = None
+    image: Image.Image,
+    format: str,
+    packed: int,
+    *,
+    aim: bool,
+    copied: bool = False,
+    besides: int | None = None,
+    full: tuple[int, int] | None = None,
 ) -> None:
     """Wait for the memory that decoding an opened image takes at its peak."""
     one = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
@@ -415,7 +425,8 @@ def _need(
         each += _BESIDES.get(format, 0)
     if not aim:
         each += len(image.getbands())
-    what = f"a picture of {image.size[0]} x {image.size[1]} pixels"
+    width, height = full or image.size
+    what = f"a picture of {width} x {height} pixels"
     budget.need(each * pixels + (besides or 0) + _strip_bytes(image), packed, what)
 
 

@@ -45,6 +45,7 @@ def to_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` black, `high` white, NaN grey."""
     if pixels.dtype == np.uint8:
         return pixels
-    values = (pixels.astype(np.float32) - spec.low) / (spec.high - spec.low)
+    with np.errstate(all="ignore"):  # a set of floats may span more than a float holds
+        values = (pixels.astype(np.float32) - spec.low) / (spec.high - spec.low)
     values = np.nan_to_num(values, nan=0.5, posinf=1.0, neginf=0.0)
     return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
