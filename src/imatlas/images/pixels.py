@@ -250,8 +250,8 @@ def _meeting(have: Kind, want: Kind) -> tuple[Kind, Kind]:
     if not all(kind.is_picture for kind in as_pictures):
         fitting = "grey or color ones, with or without opacity" if want.channels <= 4 else f"some of {want.channels}"
         raise InputError(
-            f"Pictures of {_counted(have.channels)} cannot become pictures of {_counted(want.channels)}, which this was "
-            f"learnt from; give {fitting}."
+            f"Pictures of {_counted(have.channels)} cannot become pictures of {_counted(want.channels)}, which this "
+            f"was learnt from; give {fitting}."
         )
     return as_pictures[0], as_pictures[1]
 
