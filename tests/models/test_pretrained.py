@@ -94,9 +94,7 @@ def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
     np.testing.assert_allclose(spread, bare[0] ** whiten * bare ** (1 - whiten), rtol=1e-3)
 
 
-def test_a_parameter_that_a_saved_model_does_not_name_has_its_default(
-    tmp_path: Path, encoder: PretrainedEncoder
-) -> None:
+def test_a_parameter_that_a_saved_model_lacks_has_its_default(tmp_path: Path, encoder: PretrainedEncoder) -> None:
     images = synthetic_images(2, size=24, channels=3)
     encoder.save(tmp_path / "eyes")
     path = tmp_path / "eyes" / "model.json"
