@@ -55,14 +55,16 @@ class _Archive:
         """The bytes of a member."""
         return self._read(index, None)
 
-    def _unique(self, name: str, taken: set[str]) -> str:
-        """A member's name as a key; the second of two equal names gets a number."""
-        key = member_key(name)
-        base, count = key, 1
+    def _unique(self, name: str, taken: dict[str, int]) -> str:
+        """A member's name as a key; the second of two equal names gets a number.
+
+        `taken` holds the last number that each name was given, so that a million equal names take no longer.
+        """
+        key = base = member_key(name)
         while key in taken:
-            count += 1
-            key = f"{base} ({count})"
-        taken.add(key)
+            taken[base] += 1
+            key = f"{base} ({taken[base]})"
+        taken[key] = 1
         return key
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class ZipSource(_Archive):
     def _connect(self) -> None:
         assert self.root is not None
         self._zip = zipfile.ZipFile(self.root)
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         members = [m for m in self._zip.infolist() if not m.is_dir() and not self._is_link(m)]
         named = sorted((self._unique(m.filename, taken), i) for i, m in enumerate(members))
         self.keys = [key for key, _ in named]
@@ -199,7 +201,7 @@ class TarSource(_Archive):
                 self._unpack(packed)
         weakref.finalize(self, self._file.close)
         self._file.seek(0)
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         members: list[tuple[str, int, int, int, bool]] = []
         known: dict[str, tuple[int, int, int, bool]] = {}
         headers = _Headers(self._file)

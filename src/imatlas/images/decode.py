@@ -359,7 +359,7 @@ def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
     n_frames = 1 if format in ("ICO", "ICNS", "PSD") else int(getattr(image, "n_frames", 1))  # sizes, layers
     wanted = min(n_frames, MAX_FRAMES) if frames == "all" else 1
     work = image.size[0] * image.size[1] * wanted
-    if wanted > 1 and work > MAX_PIXELS * 2 + 200 * len(data):
+    if wanted > 1 and work > MAX_PIXELS + 200 * len(data):
         raise DecodeError(
             f"{wanted} frames of {image.size[0]} x {image.size[1]} pixels are too much work for a file of "
             f"{budget.amount(len(data))}; take the first frame, or fewer"
@@ -458,15 +458,15 @@ def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
     cost = jpeg2000(data)
     full = image.size
     halvings = 0
-    if aim is not None and cost.n_bytes > LARGE:
-        room = _room(full, 1, aim)
-        while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 1) * REDUCE_MARGIN:
+    if aim is not None and cost.samples > LARGE:
+        room = _room(full, 1, aim)  # four times over: the small one lies up to half of its pixels aside
+        while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 3):
             halvings += 1
         if halvings:
             setattr(image, "reduce", halvings)  # noqa: B010 - an attribute that sets how it is decoded
-    if full[0] * full[1] > CHEAP or cost.n_bytes > 32 * CHEAP:
+    if full[0] * full[1] > CHEAP or cost.samples + cost.records > 32 * CHEAP:
         what = f"a picture of {full[0]} x {full[1]} pixels"
-        budget.need(int(cost.n_bytes / 4**halvings), len(data), what)
+        budget.need(cost.samples // 4**halvings + cost.records, len(data), what)
     return halvings
 
 

@@ -107,9 +107,13 @@ def inner_sizes(data: bytes) -> list[tuple[int, int]]:
 
 
 class Jpeg2000(NamedTuple):
-    """Bytes that decoding a JPEG 2000 takes, at full size, and how often its size may be halved."""
+    """Bytes that decoding a JPEG 2000 takes: samples at full size, and records of its blocks, whatever the size.
 
-    n_bytes: int
+    `levels` is how often its size may be halved.
+    """
+
+    samples: int
+    records: int
     levels: int
 
 
@@ -146,5 +150,5 @@ def jpeg2000(data: bytes) -> Jpeg2000:
     small = min((min(p & 15, 15) + min(p >> 4, 15) for p in precincts), default=30)
     records = samples / 2.0 ** max(0, small) * 4 / 3
     n_tiles = -(-max(0, x1 - tile_x) // tile_w) * -(-max(0, y1 - tile_y) // tile_h)
-    total = 12 * samples + 200 * blocks + 200 * records * (3 if small < 30 else 0)
-    return Jpeg2000(int(total + 2000 * n_tiles * bands + 4 * width * height), levels)
+    total = 300 * blocks + 200 * records * (3 if small < 30 else 0) + 2000 * n_tiles * bands
+    return Jpeg2000(int(12 * samples + 4 * width * height), int(total), levels)

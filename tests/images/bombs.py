@@ -1,0 +1,171 @@
+"""Files of a few bytes that ask a reader for gigabytes or minutes, made in no time."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import struct
+import tarfile
+import zipfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+
+def zeros(n_megabytes: int) -> bytes:
+    """A deflate stream of zeros: one block, over and over."""
+    packer = zlib.compressobj(9)
+    head = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + block * (n_megabytes - 1)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, depth: int, color: int, *, interlaced: bool = False, more: bytes = b"") -> bytes:
+    """A black PNG of any size."""
+    bits = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] * depth
+    body = zeros((-(-width * bits // 8) + 1) * height // 2**20 + 2)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + more + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    """A picture as Pillow writes it."""
+    out = BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def tiff_strip(n_megabytes: int = 1024) -> bytes:
+    """A TIFF of 64 x 64 pixels whose only strip unpacks to a gigabyte."""
+    out = BytesIO()
+    tifffile.imwrite(out, np.zeros((64, 64), np.uint16), compression="zlib", metadata=None)
+    data = bytearray(out.getvalue())
+    tags = tifffile.TiffFile(BytesIO(bytes(data))).pages.first.tags
+    strip = zeros(n_megabytes)
+    for code, value in ((273, len(data)), (279, len(strip))):
+        struct.pack_into("<I", data, tags[code].valueoffset, value)
+    return bytes(data) + strip
+
+
+def ome(planes: int) -> bytes:
+    """An OME-TIFF of two pages that claims to have many."""
+    words = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        f'<Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeC="1" SizeT="{planes}" SizeX="8" SizeY="8" SizeZ="1" '
+        f'Type="uint16"><TiffData IFD="0" PlaneCount="{planes}"/></Pixels></Image></OME>'
+    )
+    out = BytesIO()
+    options = {"photometric": "minisblack", "description": words, "metadata": None}
+    tifffile.imwrite(out, np.zeros((2, 8, 8), np.uint16), **options)
+    return out.getvalue()
+
+
+def scans(n: int, side: int = 4000) -> bytes:
+    """A progressive JPEG whose last scan comes `n` times more."""
+    data = saved(Image.new("L", (side, side), 100), "JPEG", progressive=True, quality=10)
+    start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
+    return data[:end] + data[start:end] * n + data[end:]
+
+
+def webp(width: int, height: int) -> bytes:
+    """A WebP that says in its header how large it is."""
+    data = bytearray(saved(Image.new("RGBA", (16, 16), (3, 4, 5, 6)), "WEBP", lossless=True))
+    place = data.find(b"VP8L") + 9
+    (bits,) = struct.unpack_from("<I", data, place)
+    struct.pack_into("<I", data, place, bits & ~0xFFFFFFF | (width - 1) | (height - 1) << 14)
+    return bytes(data)
+
+
+def jpeg2000(side: int) -> bytes:
+    """A JPEG 2000 that says in its header how large it is, with blocks of 4 x 4."""
+    data = bytearray(saved(Image.new("L", (64, 64), 7), "JPEG2000", no_jp2=True, codeblock_size=(4, 4)))
+    struct.pack_into(">II", data, 8, side, side)
+    struct.pack_into(">II", data, 24, side, side)
+    return bytes(data)
+
+
+def icon(inner: bytes) -> bytes:
+    """An ICO that says 32 x 32 of whatever is inside."""
+    return b"\0\0\1\0\1\0" + bytes([32, 32, 0, 0, 1, 0, 32, 0]) + struct.pack("<II", len(inner), 22) + inner
+
+
+def shared_tags(n_pages: int, n_tags: int) -> bytes:
+    """A TIFF whose pages all have the same long list of tags."""
+    step = 12 * n_tags // n_pages // 2 * 2
+    data = bytearray(b"II*\0" + struct.pack("<I", 8) + bytes(24 * n_tags + 2**17))
+    for page in range(n_pages):
+        place = 8 + page * step
+        struct.pack_into("<H", data, place, n_tags)
+        after = place + 2 + 12 * n_tags
+        struct.pack_into("<I", data, after, place + step if page < n_pages - 1 else 0)
+    return bytes(data)
+
+
+PICTURES = {  # name: (content, the reason it is skipped for, or None where it is read)
+    "deep.png": (lambda: png(6000, 6000, 16, 6), None),
+    "interlaced.png": (lambda: png(8000, 8000, 16, 6, interlaced=True), "IMATLAS_DECODE_MEMORY"),
+    "strip.tif": (tiff_strip, "unpacks to more than its pixels"),
+    "frames.ome.tif": (lambda: ome(100_000_000), None),
+    "scans.jpg": (lambda: scans(800), "scans"),
+    "canvas.webp": (lambda: webp(16383, 8000), "IMATLAS_DECODE_MEMORY"),
+    "blocks.j2k": (lambda: jpeg2000(8000), "IMATLAS_DECODE_MEMORY"),
+    "icon.ico": (lambda: icon(png(12000, 12000, 8, 2)), "more than an icon has"),
+    "tags.tif": (lambda: shared_tags(5000, 5000), "overlap"),
+    "tall.png": (lambda: png(1, 500_000, 8, 2), None),
+    "taller.png": (lambda: png(1, 600_000, 8, 2), "a side is more than the limit"),
+    "text.ppm": (lambda: b"P3 700 700 255\n" + b"12 3 255 " * 490_000, None),
+}
+
+
+def write_zip(path: Path, method: int) -> None:
+    """An archive with a sound picture and a member of a gigabyte of zeros, whatever its checksum says."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG"))
+        archive.writestr("b.png", bz2.compress(bytes(2**26)) if method == zipfile.ZIP_BZIP2 else zeros(1024))
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        place = data.rfind(mark)
+        struct.pack_into("<H", data, place + at, method)
+        size = 1000 if method == zipfile.ZIP_BZIP2 else 2**30 - 1  # bzip2: a lie, so that only unpacking can tell
+        struct.pack_into("<I", data, place + at + 14, size)
+    path.write_bytes(data)
+
+
+def write_npz(path: Path, n_megabytes: int) -> None:
+    """A .npz file that says it holds an array of zeros of some size."""
+    head = BytesIO()
+    options = {"descr": "|u1", "fortran_order": False, "shape": (n_megabytes, 1024, 1024)}
+    np.lib.format.write_array_header_1_0(head, options)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", head.getvalue() + bytes(1000))
+
+
+def write_tar(path: Path, n_members: int = 0, n_header: int = 0) -> None:
+    """A compressed TAR of many empty members, or of one with a long header."""
+    with gzip.open(path, "wb", 6) as file:
+        if n_header:
+            member = tarfile.TarInfo("x")
+            member.type, member.size = b"x", n_header
+            file.write(member.tobuf() + b"9" * n_header)
+        file.write(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT) * n_members)
+
+
+def write_parquet(path: Path, *, nulls: int = 0, copies: int = 0) -> None:
+    """A Parquet file of many empty rows, or of one picture many times."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if nulls:
+        column = pa.nulls(nulls, pa.binary())
+    else:
+        noise = np.random.default_rng(0).integers(0, 256, (180, 180, 3), np.uint8)
+        column = pa.array([saved(Image.fromarray(noise), "PNG")] * copies)
+    pq.write_table(pa.table({"image": column}), path)

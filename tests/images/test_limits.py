@@ -1,0 +1,332 @@
+"""No file costs more than the budget: bombs are read within it or skipped with a reason, by threads too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from imatlas import Images
+from imatlas.errors import DecodeError, ParameterError, SourceError
+from imatlas.images import budget, decode, headers
+from imatlas.images.bands import block_means
+from imatlas.images.decode import Aim, check_thumbnail, read_picture, size_of
+from tests.images import bombs
+from tests.images.corrupt import more_originals
+
+MEASURED = """
+import resource, sys
+import imatlas
+try:
+    images = imatlas.Images(sys.argv[1], workers=3, thumbnail_size=64, image_size=32)
+    for key in images.keys: print('used', key)
+    for key, reason in images.skipped: print('skipped', key, reason)
+except imatlas.errors.ImatlasError as error:
+    print('error', error)
+usage = resource.getrusage(resource.RUSAGE_SELF)
+try:  # what rusage says begins with the memory of the process that started this one
+    peak = int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])
+except OSError:
+    peak = usage.ru_maxrss
+print('cost', peak // 1024, usage.ru_utime + usage.ru_stime)
+"""
+
+
+def measured(path: Path) -> tuple[list[str], int, float]:
+    """What a process of its own says of a source, its peak memory in MB and the seconds it computed."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *lines, cost = done.stdout.splitlines()
+    return lines, int(cost.split()[1]), float(cost.split()[2])
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of 64 MiB."""
+    monkeypatch.setenv(budget.VARIABLE, "64M")
+
+
+def test_bombs_among_pictures_are_read_within_the_budget_or_skipped_by_several_threads(tmp_path: Path) -> None:
+    for name, (content, _) in bombs.PICTURES.items():
+        (tmp_path / name).write_bytes(content())
+        assert (tmp_path / name).stat().st_size < 5_000_000
+    lines, megabytes, seconds = measured(tmp_path)
+    for name, (_, reason) in bombs.PICTURES.items():
+        (line,) = [line for line in lines if line.split()[1] == name]
+        assert line.startswith("used" if reason is None else "skipped"), line
+        assert reason is None or reason in line
+    assert megabytes < 700
+    assert seconds < 40
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip-bz2", "npz", "tar-many", "tar-header", "null"])
+def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
+    write = {
+        "zip": lambda p: bombs.write_zip(p, zipfile.ZIP_DEFLATED),
+        "zip-bz2": lambda p: bombs.write_zip(p, zipfile.ZIP_BZIP2),
+        "npz": lambda p: bombs.write_npz(p, 3500),
+        "tar-many": lambda p: bombs.write_tar(p, n_members=150_000),
+        "tar-header": lambda p: bombs.write_tar(p, n_header=2**26),
+        "null": lambda p: bombs.write_parquet(p, nulls=5_000_000),
+    }[kind]
+    path = tmp_path / {"zip": "a.zip", "npz": "a.npz", "tar": "a.tar.gz"}.get(kind[:3], "a.parquet")
+    write(path)
+    lines, megabytes, seconds = measured(path)
+    expected = {
+        "zip": "more than the limit",
+        "zip-bz2": "checksum",
+        "npz": "IMATLAS_DECODE_MEMORY",
+        "tar-many": "no image is that small",
+        "tar-header": "headers",
+        "null": "no image is that small",
+    }[kind]
+    assert any(expected in line for line in lines), lines[-3:]
+    assert megabytes < 450
+    assert seconds < 30
+
+
+def test_a_parquet_file_of_one_picture_many_times_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from imatlas.images.sources import open_source
+
+    bombs.write_parquet(tmp_path / "a.parquet", copies=3000)
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    source = open_source(str(tmp_path / "a.parquet"))
+    before = pa.default_memory_pool().max_memory()
+    first, last = source.read(0), source.read(2999)
+    assert first == last
+    assert len(first) * 3000 > 2**28
+    assert pa.default_memory_pool().max_memory() - before < 2**26
+
+
+def test_threads_share_one_budget(little: None) -> None:
+    most, lock = [0], threading.Lock()
+    pause = threading.Event()
+
+    def work() -> None:
+        with budget.sharing():
+            budget.need(40 * 2**20, 0, "a picture")
+            with lock:
+                most[0] = max(most[0], budget.POOL.used)
+            pause.wait(0.02)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most[0] == 40 * 2**20
+    assert budget.POOL.used == 0
+
+
+def test_one_thread_that_reads_two_files_at_once_does_not_wait_for_itself(little: None) -> None:
+    data = bombs.saved(Image.new("RGB", (2500, 2500)), "PNG")
+    first, second = (decode.read_frames(data) for _ in range(2))
+    assert next(first).width == next(second).width == 2500
+    first.close()
+    second.close()
+    assert budget.POOL.used == 0
+
+
+def test_the_limit_can_be_raised_and_a_wrong_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bombs.saved(Image.new("RGB", (3000, 3000)), "WEBP")
+    monkeypatch.setenv(budget.VARIABLE, "64M")
+    with pytest.raises(DecodeError, match=r"3000 x 3000.*limit of 64 MB; set IMATLAS_DECODE_MEMORY"):
+        read_picture(data)
+    monkeypatch.setenv(budget.VARIABLE, "1.5 GB")
+    assert read_picture(data).width == 3000
+    monkeypatch.setenv(budget.VARIABLE, "plenty")
+    with pytest.raises(ParameterError, match=r"IMATLAS_DECODE_MEMORY must be a size.*800M.*'plenty'"):
+        Images(np.zeros((2, 4, 4), np.uint8))
+
+
+def test_a_jpeg2000_that_asks_for_millions_of_blocks_is_refused() -> None:
+    with pytest.raises(DecodeError, match="8000 x 8000 pixels would take"):
+        read_picture(bombs.jpeg2000(8000))
+
+
+def test_a_large_jpeg2000_is_decoded_at_a_part_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skimage import data as pictures
+
+    data = bombs.saved(Image.fromarray(pictures.astronaut()), "JPEG2000")
+    whole = read_picture(data).fitted(32, 32, "crop", (0, 0, 0)).astype(int)
+    monkeypatch.setattr(decode, "LARGE", 1000)
+    small = read_picture(data, aim=Aim(32, 32, "crop"))
+    assert (small.scale, small.width, small.height) == (4, 512, 512)
+    assert small.pixels().shape == (128, 128, 3)
+    assert small.grey().shape == (64, 64)
+    assert np.abs(small.fitted(32, 32, "crop", (0, 0, 0)) - whole).mean() < 8
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("compression", "tile"), [(None, None), ("zlib", None), ("zlib", (64, 48)), ("lzma", None)])
+def test_a_large_tiff_is_reduced_while_it_is_read(
+    dtype: type, compression: str | None, tile: tuple | None, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    array = (rng.random((610, 430, 5)) * 200).astype(dtype)
+    out = BytesIO()
+    options = {"photometric": "minisblack", "planarconfig": "contig", "compression": compression, "tile": tile}
+    tifffile.imwrite(out, array, **options)
+    whole = read_picture(out.getvalue(), aim=Aim(16, 16, "crop"))
+    np.testing.assert_array_equal(whole.pixels(), array)
+    monkeypatch.setattr(decode, "LARGE", 1000)
+    small = read_picture(out.getvalue(), aim=Aim(16, 16, "crop"))
+    assert (small.width, small.height) == (430, 610)
+    assert small.scale > 4
+    step = small.scale
+    expected = array[: step * 3, : step * 2].reshape(3, step, 2, step, 5).mean((1, 3))
+    np.testing.assert_allclose(small.pixels()[:3, :2], expected, atol=0.51 if dtype is not np.float32 else 1e-3)
+    difference = small.fitted(16, 16, "crop", (0, 0, 0)).astype(float) - whole.fitted(16, 16, "crop", (0, 0, 0))
+    assert np.abs(difference).mean() < 4
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_a_large_png_by_bands_is_the_same_picture(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [content for ending, content in more_originals() if ending == "png"][number]
+    whole = read_picture(data).pixels()
+    monkeypatch.setattr(decode, "LARGE", 100)
+    monkeypatch.setattr("imatlas.images.png._BAND", 300)  # a few rows a band
+    picture = read_picture(data)
+    np.testing.assert_array_equal(picture.pixels(), whole)
+    assert picture.kind.channels == whole.shape[2]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+def test_photographs_as_png_by_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skimage import data as pictures
+
+    image = Image.fromarray(pictures.astronaut()).convert("RGB" if mode == "P" else mode)
+    image = image.quantize(64) if mode == "P" else image
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bombs.saved(image, "PNG", exif=exif)  # real rows use all filters
+    whole = read_picture(data)
+    monkeypatch.setattr(decode, "LARGE", 100)
+    monkeypatch.setattr("imatlas.images.png._BAND", 20_000)
+    banded = read_picture(data)
+    np.testing.assert_array_equal(banded.pixels(), whole.pixels())
+    assert banded.orientation == 6
+    small = read_picture(data, aim=Aim(24, 24, "crop"))
+    assert small.scale > 2
+    difference = small.fitted(24, 24, "crop", (0, 0, 0)).astype(int) - whole.fitted(24, 24, "crop", (0, 0, 0))
+    assert np.abs(difference).mean() < 4
+
+
+def test_a_large_png_with_a_damaged_chunk_is_told(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    data = bytearray(bombs.saved(Image.fromarray(rng.integers(0, 256, (90, 90, 3), np.uint8)), "PNG"))
+    monkeypatch.setattr(decode, "LARGE", 100)
+    with pytest.raises(DecodeError, match="truncated PNG"):
+        read_picture(bytes(data[:5000]))
+    data[5000] ^= 1
+    with pytest.raises(DecodeError, match="checksum"):
+        read_picture(bytes(data))
+
+
+def test_what_is_clear_does_not_color_a_mean() -> None:
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[:2, :2] = (200, 100, 50, 255)
+    assert block_means(array, 4, alpha=True).tolist() == [[[200, 100, 50, 64]]]
+
+
+def test_text_and_odd_depths_of_netpbm(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (7, 5, 3))
+    words = "\n".join(" ".join(map(str, row)) for row in rgb.reshape(7, -1).tolist()).encode()
+    got = read_picture(b"P3 # a comment\n5 7 # 9\n255\n# more 1 2\n" + words).pixels()
+    np.testing.assert_array_equal(got, rgb)
+    packed = read_picture(b"P1\n3 2\n010\n1 0 1").pixels()[..., 0]
+    assert packed.tolist() == [[255, 0, 255], [0, 255, 0]]
+    deep = read_picture(b"P2 2 1 1000 0 1000").pixels()
+    assert (deep.dtype, deep.ravel().tolist()) == (np.uint16, [0, 65535])
+    assert read_picture(b"P5 2 1 100\n\x00\x64").pixels().ravel().tolist() == [0, 255]
+    for bad in (b"P2 2 1 255 1", b"P2 2 1 255 1 300", b"P2 2 1 255 1 x", b"P1 1 1 7", b"P2 2 1 255 1 99999999999"):
+        with pytest.raises(DecodeError, match="PPM file"):
+            read_picture(bad)
+
+
+def test_only_small_pictures_are_thumbnails() -> None:
+    small = bombs.saved(Image.new("RGB", (128, 96)), "JPEG")
+    assert check_thumbnail(small) is small
+    for data, reason in (
+        (bombs.png(8000, 8000, 16, 6), "8000 x 8000"),
+        (bombs.saved(Image.new("L", (600, 2)), "PNG"), "600 x 2"),
+        (bombs.tiff_strip(1), "TIFF"),
+        (small + bytes(2**21), "a thumbnail of 2 MB"),
+    ):
+        with pytest.raises(DecodeError, match=reason):
+            check_thumbnail(data)
+
+
+def test_sizes_are_told_without_decoding() -> None:
+    assert size_of(bombs.png(8000, 7000, 16, 6)) == (7000, 8000)
+    assert size_of(bombs.tiff_strip()) == (64, 64)
+
+
+def test_scans_of_an_ordinary_jpeg_are_no_reason() -> None:
+    data = bombs.saved(Image.effect_noise((300, 200), 90), "JPEG", progressive=True)
+    assert 1 < headers.check_scans(data, 300, 200) < 20
+    assert headers.jpeg_frame(data) == headers.Jpeg(1.0, True)
+    plain = bombs.saved(Image.new("RGB", (300, 200)), "JPEG", subsampling=2)
+    assert headers.jpeg_frame(plain) == headers.Jpeg(1.5, False)
+
+
+def test_members_of_a_zip_that_share_their_bytes_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    picture = bombs.saved(Image.effect_noise((40, 40), 90).convert("RGB"), "PNG")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, picture)
+    data = bytearray(path.read_bytes())
+    second = data.rfind(b"PK\1\2")
+    data[second + 42 : second + 46] = bytes(4)  # begins where the first one does
+    path.write_bytes(data)
+    images = Images(path)
+    assert len(images.keys) + len(images.skipped) == 2
+    assert "shares its bytes" in images.skipped[0][1]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_zips_of_every_method_are_read(method: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    arrays = rng.integers(0, 256, (3, 30, 20, 3), np.uint8)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for i, array in enumerate(arrays):
+            archive.writestr(f"{i}.png", bombs.saved(Image.fromarray(array), "PNG"))
+    images = Images(tmp_path / "a.zip")
+    for i, array in enumerate(arrays):
+        np.testing.assert_array_equal(images[i], array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("size", [10, 3000])
+def test_packed_arrays_are_mapped(order: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.asarray(np.arange(size * 16 * 24, dtype=np.uint16).reshape(size, 16, 24), order=order)
+    monkeypatch.setenv(budget.VARIABLE, "16M")
+    np.savez_compressed(tmp_path / "a.npz", labels=np.arange(size), images=array)
+    images = Images(tmp_path / "a.npz")
+    np.testing.assert_array_equal(images.pixels[..., 0], array)
+    np.savez_compressed(tmp_path / "b.npz", images=np.zeros((40, 1024, 1024), np.uint8))
+    with pytest.raises(SourceError, match="unpacks from"):
+        Images(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_rows_of_parquet_in_any_order(order: slice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from imatlas.images.sources import open_source
+
+    values = [f"value {i}".encode() * 50 for i in range(700)]
+    pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", row_group_size=300)
+    monkeypatch.setattr("imatlas.images.archives._AT_HAND", 100)
+    source = open_source(str(tmp_path / "a.parquet"))
+    for i in range(700)[order]:
+        assert source.read(i) == values[i]
