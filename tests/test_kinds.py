@@ -290,19 +290,31 @@ IN_MEMORY = (
 """Verbs in which an array, or an .npy file, could differ from a folder."""
 
 
+QUICK = {(2, "uint8", "png"), (7, "uint16", "tif")}
+"""Kinds that go through every verb in a minute; all others take some minutes more."""
+
+
 def questions() -> list[Any]:
-    """Every kind from files through every verb, and from arrays and .npy files through some."""
+    """Every kind from files through every verb, and from arrays and .npy files through some; all but a few are slow."""
     found = []
     for channels in CHANNELS:
         for depth, dtype in enumerate(DTYPES):
-            file = "png" if channels <= 4 and dtype != "float32" else "tif"
-            found += [
-                ((channels, dtype, file), verb)
-                for verb in VERBS
-                if verb != "export onnx" or (channels, depth) == (7, 0)
-            ]
-            found += [((channels, dtype, ("array", "npy")[(channels + depth) % 2]), verb) for verb in IN_MEMORY]
-    return [pytest.param(kind, verb, id=f"{'-'.join(map(str, kind))}-{verb}") for kind, verb in found]
+            # One object a kind: pytest keeps a fixture while its parameter is the same one.
+            on_disk = (channels, dtype, "png" if channels <= 4 and dtype != "float32" else "tif")
+            in_memory = (channels, dtype, ("array", "npy")[(channels + depth) % 2])
+            slow = set() if (channels, depth) == (7, 0) else {"export onnx"}
+            found += [(on_disk, verb) for verb in VERBS if verb not in slow]
+            found += [(in_memory, verb) for verb in IN_MEMORY]
+    slow = [pytest.mark.slow]
+    return [
+        pytest.param(
+            kind,
+            verb,
+            id=f"{'-'.join(map(str, kind))}-{verb}",
+            marks=[] if kind in QUICK and verb != "export onnx" else slow,
+        )
+        for kind, verb in found
+    ]
 
 
 @pytest.fixture(scope="module")
