@@ -470,12 +470,12 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _contradiction(self) -> str:
         scale, plane = (self.center_, self.deviation_), (self.mean_, self.components_)
         for names, parts, needed in (
-            ("'center_' and 'deviation_'", scale, self.layers == "many"),
+            ("'center_' and 'deviation_'", scale, self.layers != "last"),
             ("'mean_' and 'components_'", plane, self.mean_ is not None),
         ):
             if any((part is not None) != needed for part in parts):
                 return f"{names} do not go with each other and with layers={self.layers!r}"
-        if self.layers == "many" and self._tower is not None:
+        if self.layers != "last" and self._tower is not None:
             return "'layers' cannot be 'many' here"
         if any(part is not None and part.shape[-1] != self._n_seen for part in (*scale, *plane)):
             return f"its parts are not of vectors of {self._n_seen} numbers"
