@@ -117,7 +117,7 @@ PICTURES = {  # name: (content, the reason it is skipped for, or None where it i
     "scans.jpg": (lambda: scans(800), "scans"),
     "canvas.webp": (lambda: webp(16383, 8000), "IMATLAS_DECODE_MEMORY"),
     "blocks.j2k": (lambda: jpeg2000(8000), "IMATLAS_DECODE_MEMORY"),
-    "icon.ico": (lambda: icon(png(12000, 12000, 8, 2)), "more than an icon has"),
+    "icon.ico": (lambda: icon(png(9000, 9000, 8, 2)), "more than an icon has"),
     "tags.tif": (lambda: shared_tags(5000, 5000), "overlap"),
     "tall.png": (lambda: png(1, 500_000, 8, 2), None),
     "taller.png": (lambda: png(1, 600_000, 8, 2), "a side is more than the limit"),

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from imatlas import Images
-from imatlas.errors import DecodeError, ParameterError, SourceError
+from imatlas.errors import DecodeError, InputError, ParameterError, SourceError
 from imatlas.images import budget, decode, headers
 from imatlas.images.bands import block_means
 from imatlas.images.decode import Aim, check_thumbnail, read_picture, size_of
@@ -106,6 +106,17 @@ def test_a_parquet_file_of_one_picture_many_times_is_read_a_few_rows_at_a_time(t
     assert first == last
     assert len(first) * 3000 > 2**28
     assert pa.default_memory_pool().max_memory() - before < 2**26
+
+
+def test_a_column_that_unpacks_to_far_more_than_its_file_is_told_for_every_row(little: None, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = [bytes(2**25), bytes(2**25)]
+    pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    images = Images(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"000000: unpacks from .* to 64 MB.*; 000001: unpacks from"):
+        len(images)
 
 
 def test_threads_share_one_budget(little: None) -> None:

@@ -366,8 +366,9 @@ class ParquetSource(_Archive):
             return self._rows[index]
         if group != self._group or index < self._next:
             self._rows.clear()
-            self._group, self._next, self._batches = group, int(self._starts[group]), None
+            self._group = -1  # until it is open
             self._batches = self._opened_group(group)
+            self._group, self._next = group, int(self._starts[group])
         while index >= self._next:
             batch = next(self._batches).column(0)
             for value in batch:
