@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -299,7 +299,6 @@ def questions() -> list[Any]:
     found = []
     for channels in CHANNELS:
         for depth, dtype in enumerate(DTYPES):
-            # One object a kind: pytest keeps a fixture while its parameter is the same one.
             on_disk = (channels, dtype, "png" if channels <= 4 and dtype != "float32" else "tif")
             in_memory = (channels, dtype, ("array", "npy")[(channels + depth) % 2])
             slow = set() if (channels, depth) == (7, 0) else {"export onnx"}
@@ -318,13 +317,16 @@ def questions() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def case(request: Any, tmp_path_factory: Any) -> Iterator[Case]:
-    import torch
+def learned() -> dict[Any, Case]:
+    """The cases that were made so far."""
+    return {}
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield make(tmp_path_factory.mktemp("kind"), *request.param)
-    torch.set_num_threads(n_threads)
+
+@pytest.fixture
+def case(request: Any, learned: dict[Any, Case], tmp_path_factory: Any, one_thread: None) -> Case:
+    if request.param not in learned:
+        learned[request.param] = make(tmp_path_factory.mktemp("kind"), *request.param)
+    return learned[request.param]
 
 
 @pytest.mark.parametrize(("case", "verb"), questions(), indirect=["case"])
