@@ -206,6 +206,7 @@ def test_a_model_without_a_network_says_so(tmp_path, capsys) -> None:
         {},
         {"normalize": False},
         {"layers": "many"},
+        {"layers": "both", "views": 2, "n_components": 3},
         {"layers": "many", "views": 2, "normalize": False, "n_components": 3},
         {"layers": "many", "views": 3, "turned": True, "n_components": 3, "whiten": 0.5},
     ],

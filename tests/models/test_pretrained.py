@@ -32,7 +32,13 @@ def encoder() -> PretrainedEncoder:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"n_components": 3}, {"layers": "many", "views": 3, "n_components": 3, "whiten": 0.5}]
+    "options",
+    [
+        {},
+        {"n_components": 3},
+        {"layers": "many", "views": 3, "n_components": 3, "whiten": 0.5},
+        {"layers": "both", "views": 2},
+    ],
 )
 def test_keeps_the_contract(options: dict) -> None:
     check_image_estimator(PretrainedEncoder(image_size=32, **options))
@@ -60,6 +66,23 @@ def test_many_layers_weigh_alike_and_are_spread_alike() -> None:
     even = PretrainedEncoder(image_size=64, layers="many").fit_transform(images)
     for layer in np.split(even, np.cumsum(WIDTHS)[:-1], axis=1):
         np.testing.assert_allclose(np.linalg.norm(layer, axis=1), 1, rtol=1e-4)
+
+
+def test_both_is_the_last_layer_of_all_views_beside_many_layers_of_the_whole_image() -> None:
+    images = Images(synthetic_images(40, size=24, channels=3))
+    parts = [
+        PretrainedEncoder(image_size=64, views=2).fit_transform(images),
+        PretrainedEncoder(image_size=64, views=2, layers="both").fit_transform(images),
+    ]
+    both, last = parts[1][:, :1280], parts[0] - parts[0].mean(0)
+    np.testing.assert_allclose(both / np.linalg.norm(both), last / np.linalg.norm(last), atol=1e-5)
+    many = parts[1][:, 1280:]
+    for layer in np.split(many, np.cumsum(WIDTHS)[:-1], axis=1):
+        np.testing.assert_allclose(np.linalg.norm(layer, axis=1), 1, rtol=1e-4)
+    assert (both**2).sum() == pytest.approx((many**2).sum(), rel=1e-3)  # neither outweighs the other
+    alone = PretrainedEncoder(image_size=64, layers="both").fit_transform(images)[:, 1280:]
+    whole = PretrainedEncoder(image_size=64, layers="many").fit_transform(images)
+    np.testing.assert_allclose(alone, whole, atol=1e-5)
 
 
 def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> None:
@@ -226,7 +249,12 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
 
 def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:
     images = Images(synthetic_images(20, size=32, channels=3))
-    options: list[dict] = [{"layers": "many", "n_components": 4}, {"layers": "many", "turned": True}, {}]
+    options: list[dict] = [
+        {"layers": "both"},
+        {"layers": "many", "n_components": 4},
+        {"layers": "many", "turned": True},
+        {},
+    ]
     together = [PretrainedEncoder(image_size=32, **option) for option in options]
     for model, features in zip(together, fit_together(together, images), strict=True):
         np.testing.assert_array_equal(features, clone(model).fit_transform(images))

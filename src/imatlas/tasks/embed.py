@@ -30,8 +30,16 @@ tells the images apart."""
 N_IMAGES = 1000
 """Most images that the eyes are compared on."""
 
-FEWEST_IMAGES = 80
-"""Fewest images that say which eyes are better."""
+BOTH = "things and surfaces"
+"""Eyes that are taken without a comparison: seldom far from the better of these two, for as many looks as the first."""
+
+BOTH_OPTIONS: dict[str, Any] = {"layers": "both", "views": 3}
+
+FEWEST_IN_ALL = 300
+"""Fewest images of a set whose eyes are compared: with fewer, those that won were no better than both together."""
+
+FEWEST_IMAGES = 200
+"""Fewest images, a sample of the set, that say which eyes are better."""
 
 COMPARED_AT = 128
 """Height and width at which the eyes are compared: of as many seconds, more images at this size told the sets apart
@@ -53,7 +61,7 @@ class ChosenEyes:
     encoder : PretrainedEncoder
         Not fitted.
     name : str
-        Of `EYES`.
+        Of `EYES`, or `BOTH`.
     scores : dict
         The modularity that each reached.
     why : str
@@ -138,7 +146,7 @@ def most_looks(n_images: int) -> int:
 
 
 def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto", random_state: int = 0) -> ChosenEyes:
-    """The eyes for a set, chosen on a sample where that takes at most `seconds`; without a comparison eyes for things.
+    """The eyes for a set, chosen on a sample; eyes for things and surfaces where there are too few images or no time.
 
     The more images there are, the fewer looks each gets: up to 2,000 four, up to 4,000 two, above one. How large a
     sample may be follows from `seconds` and a stated cost, not from a clock, so that the same settings choose alike.
@@ -157,25 +165,22 @@ def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto"
     most = most_looks(n_all)
     eyes = {
         name: {**options, **({"views": min(options["views"], most)} if "views" in options else {})}
-        for name, options in EYES.items()
+        for name, options in {**EYES, BOTH: BOTH_OPTIONS}.items()
         if not options.get("turned") or most >= 4
     }
+    both = eyes.pop(BOTH)
     n_sample = min(N_IMAGES, len(images), int(seconds / (n_looks(eyes) * LOOK_SECONDS)))
-    if n_sample >= FEWEST_IMAGES:
+    if len(images) >= FEWEST_IN_ALL and n_sample >= FEWEST_IMAGES:
         found = choose_eyes(
             images, image_size=COMPARED_AT, device=device, n_images=n_sample, eyes=eyes, random_state=random_state
         )
         return replace(found, encoder=found.encoder.set_params(image_size=None))
     needed = FEWEST_IMAGES * n_looks(eyes) * LOOK_SECONDS
     encoder = PretrainedEncoder(
-        n_components=n_components_of(len(images)),
-        whiten=WHITEN,
-        device=device,
-        random_state=random_state,
-        **eyes["things"],
+        n_components=n_components_of(len(images)), whiten=WHITEN, device=device, random_state=random_state, **both
     )
     why = (
-        f"eyes for things, not compared with others: that takes {FEWEST_IMAGES} images and {needed:.0f} s; "
+        f"eyes for {BOTH}, not compared with others: that takes {FEWEST_IN_ALL} images and {needed:.0f} s; "
         f"there are {len(images):,} and {seconds:.0f} s"
     )
-    return ChosenEyes(encoder, "things", {}, why)
+    return ChosenEyes(encoder, BOTH, {}, why)
