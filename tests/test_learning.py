@@ -211,7 +211,7 @@ def test_what_eyes_saw_serves_an_atlas_that_is_learnt_anew(tmp_path, monkeypatch
         Image.fromarray(whole[i % 2][top : top + 90, left : left + 90]).save(photos / f"{i:02d}.png")
     monkeypatch.setattr(learning, "STAGES", {name: learning.STAGES[name] for name in ("intake", "encoder")})
     first = ia.learn(photos, folder, budget="2s", progress=False)
-    assert first.manifest.stages["encoder"]["eyes"] == "things"
+    assert first.manifest.stages["encoder"]["eyes"] == "things and surfaces"
     assert "not compared" in first.manifest.stages["encoder"]["why"]
     files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()}
     assert files
