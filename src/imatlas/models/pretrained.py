@@ -229,11 +229,11 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _learn(self, seen: np.ndarray) -> None:
         """Learn the spread and the principal components of what the network sees (n, n_seen)."""
         if self.layers != "last":
-            self.center_ = seen.mean(0)
-            self.deviation_ = np.maximum(seen.std(0), 1e-6)
-        if self.layers == "both":  # the last layer keeps its shape, and weighs as much as the others together
-            spread = np.sqrt(seen[:, :N_FEATURES].var(0).sum() / (len(WIDTHS) if self.normalize else sum(WIDTHS)))
-            self.deviation_[:N_FEATURES] = max(float(spread), 1e-6)
+            deviation = seen.std(0)
+            if self.layers == "both":  # the last layer keeps its shape, and weighs as much as the others together
+                total = np.square(deviation[:N_FEATURES]).sum()
+                deviation[:N_FEATURES] = np.sqrt(total / (len(WIDTHS) if self.normalize else sum(WIDTHS)))
+            self.center_, self.deviation_ = seen.mean(0), np.maximum(deviation, 1e-6)
         if self.n_components is not None:
             self._learn_components(self._brought_to_scale(seen), self._seed())
 
