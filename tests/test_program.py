@@ -51,7 +51,7 @@ def test_ctrl_c_during_any_import_is_one_line(photos, n):
 
 
 def test_ctrl_c_at_any_time_shows_no_place_in_the_code(photos):
-    for delay in (0.2, 0.35, 0.5):
+    for delay in (0.4, 0.6, 0.9):  # sooner ones are tested at imports, above: a busy machine may not have begun
         process = subprocess.Popen(
             [sys.executable, "-m", "imatlas", "check", str(photos)],
             stdout=subprocess.PIPE,
