@@ -7,6 +7,15 @@ TYPE_CHECKING = False
 """As `typing` has it, which takes longer to import than the command line."""
 
 
+struck: "list[int]" = []
+"""Holds something once a Ctrl-C came: a library that it strikes while it loads may make another error of it."""
+
+
+def _strike(number, frame):
+    struck.append(number)
+    raise KeyboardInterrupt
+
+
 def _stopped(kind, error, place):  # its types would have to be imported
     if issubclass(kind, KeyboardInterrupt):
         print("Stopped.", file=sys.stderr, flush=True)
@@ -26,4 +35,7 @@ def interrupt_again(failure):
 
 _PROGRAM = os.path.basename((sys.argv or [""])[0])
 if _PROGRAM in ("imatlas", "imatlas.exe") or (_PROGRAM == "-m" and "imatlas" in sys.orig_argv):  # else a library
+    import _signal  # `signal` itself imports more
+
+    _signal.signal(_signal.SIGINT, _strike)
     sys.excepthook, sys.unraisablehook = _stopped, interrupt_again

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 import typer.main
 
+from imatlas._early import struck
 from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError, Notice
@@ -51,7 +52,7 @@ def call(arguments: list[str]) -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error: the parser words it best
             _show_usage(error)
             return int(error.exit_code)
-        if _was_stopped(error):
+        if struck or _was_stopped(error):
             raise KeyboardInterrupt from None
         # A panic of a library in Rust is no Exception, and must not look like the end of the world either.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
