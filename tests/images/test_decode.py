@@ -20,7 +20,7 @@ from imatlas.errors import DecodeError
 from imatlas.images import decode
 from imatlas.images.decode import Aim, picture_from, read_frames, read_picture, resize_pixels, size_of
 from imatlas.images.encode import encode, encode_thumbnail, write_picture
-from imatlas.images.pixels import Kind
+from imatlas.images.pixels import Kind, converted
 from tests.images.corrupt import originals
 
 
@@ -394,6 +394,14 @@ def test_random_bytes_are_a_picture_or_a_decode_error(head: bytes, tail: bytes, 
     except DecodeError:
         return
     assert picture.pixels().ndim == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_floats_that_overflow_become_8_bit_without_a_word() -> None:
+    pixels = np.array([[[[-3e38], [3e38], [np.inf], [np.nan]]]], np.float32)
+    got = converted(pixels, Kind(1, False, "float32"), Kind(3, False, "uint8"), (255, 255, 255), (-3e38, 3e38))
+    assert got.shape == (1, 1, 4, 3)
+    assert got.dtype == np.uint8
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

@@ -50,6 +50,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+@np.errstate(all="ignore")  # floats of a damaged file may overflow: no words about it
 def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     """Pixels (..., C) with opacity last, laid on the background; the opacity is gone after.
 
@@ -144,6 +145,7 @@ def fits_in(kind: Kind, target: Kind) -> bool:
     return kind.is_picture if target.is_picture else kind.channels == target.channels and not kind.is_picture
 
 
+@np.errstate(all="ignore")
 def converted(
     pixels: np.ndarray, kind: Kind, target: Kind, background: RGB, deep_range: tuple[float, float] = (0.0, 1.0)
 ) -> np.ndarray:
@@ -191,6 +193,7 @@ def kind_of(spec: ImageSpec) -> Kind:
     return Kind(spec.channels, spec.has_alpha, spec.dtype)
 
 
+@np.errstate(all="ignore")
 def conformed(
     pixels: np.ndarray,
     spec: ImageSpec,
