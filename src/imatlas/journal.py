@@ -15,13 +15,12 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from imatlas.disk import flush, flush_tree, is_link, remove_listed, within
+from imatlas.disk import flush, flush_tree, is_link, open_append, remove_listed, within
 from imatlas.errors import ArtifactError
 from imatlas.inventory import MOST_JSON, open_regular, parse_json
 from imatlas.table import files_on_disk
@@ -50,16 +49,10 @@ class Journal:
 
     def note(self, **entry: Any) -> None:
         """Put one line on the disk."""
-        path = self.folder / NAME
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ArtifactError(f"'{path}' is not a file; move it away.")
-            os.write(descriptor, json.dumps(entry).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open_append(self.folder / NAME) as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         flush(self.folder)
 
     @contextmanager

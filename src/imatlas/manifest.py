@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.inventory import Entry, Inventory, read_json, seal
 from imatlas.journal import MODEL, MODEL_FILE, NAME, TABLE
 from imatlas.table import FILES, files_on_disk, version_file
+from imatlas.terminal import finite
 
 FORMAT = 2
 
@@ -148,7 +148,7 @@ class Manifest:
         models = set(self.models.values())
         gone = [name for name in self.files if MODEL.fullmatch(head := name.partition("/")[0]) and head not in models]
         self.inventory(folder).drop(gone)
-        values = _finite(asdict(self))
+        values = finite(asdict(self))
         text = json.dumps({**values, "digest": seal(values)}, indent=1) + "\n"
         if path is None:
             write_file(Path(folder) / "atlas.json", text.encode())
@@ -232,17 +232,6 @@ def _is_ours(name: str) -> bool:
     if MODEL.fullmatch(head):
         return MODEL_FILE.fullmatch(rest) is not None
     return name == SKIPPED or (TABLE.fullmatch(head) is not None and FILES.fullmatch(rest) is not None)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
 
 
 def _text(value: Any) -> str:

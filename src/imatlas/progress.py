@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imatlas.disk import open_append
-from imatlas.terminal import console, say, visible
+from imatlas.terminal import console, finite, say, visible
 
 Event = dict[str, Any]
 Callback = Callable[[Event], None]
@@ -43,10 +43,8 @@ class JsonLines:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, event: Event) -> None:
-        # JSON has no NaN: a number that is not finite becomes null
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
         with open_append(self.path) as file:
-            file.write((json.dumps(plain) + "\n").encode())
+            file.write((json.dumps(finite(event)) + "\n").encode())
 
 
 class Progress:

@@ -90,24 +90,25 @@ def json_text(value: Any, stream: TextIO | None = None) -> str:
     stream : text stream, optional
         Where it goes; letters that its encoding lacks are escaped too.
     """
-    text = json.dumps(_finite(value), indent=1, ensure_ascii=False)
+    text = json.dumps(finite(value), indent=1, ensure_ascii=False)
     # json.dumps breaks lines itself; within its strings they are escaped already
     text = re.sub(f"(?!\n){UNSAFE.pattern}", lambda found: json.dumps(found[0])[1:-1], text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return json.dumps(_finite(value), indent=1)
+        return json.dumps(finite(value), indent=1)
     return text
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON values in which a number that is not finite, which JSON does not have, is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return value
 
 
