@@ -163,6 +163,9 @@ def test_a_change_of_threads_must_be_seen_twice(monkeypatch):
     assert threads.free_threads(2, now=1) == 2
     assert threads.free_threads(2, now=1) == 1
     assert threads.free_threads(1) == 1  # looks at nothing
+    seen = iter([1.0, 2.0, 1.0, 1.0])
+    assert threads.free_threads(2) == 2  # a moment is no sign of a busy machine at the start, either
+    assert threads.free_threads(2) == 1
 
 
 def test_the_cores_obtained_are_measured_and_threads_put_back():

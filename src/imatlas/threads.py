@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import math
 import os
 import sys
@@ -93,24 +94,27 @@ def _quota_v1(group: Path) -> float:
 
 
 def cores_obtained(n_threads: int, seconds: float = MEASURED_SECONDS) -> float:
-    """How many cores `n_threads` busy threads of this process get at this moment, by doing arithmetic for `seconds`.
+    """How many cores `n_threads` busy threads of this process get at this moment, by hashing for `seconds`.
 
     This is the time on processors over the time that passed: it sees other programs, other machines on the same
-    hardware and quotas alike, and needs no right to look at them.
+    hardware and quotas alike, and needs no right to look at them. The threads do not wait for each other: those of a
+    parallel loop, which do, seem to get less than a quiet machine gives.
     """
-    import torch
+    content, used = bytes(2**20), []
+    began = time.perf_counter()
 
-    before = torch.get_num_threads()
-    values = torch.linspace(0, 1, 2**16 * n_threads)
-    try:
-        torch.set_num_threads(n_threads)
-        values.sin_()  # wakes the threads
-        began, used = time.perf_counter(), time.process_time()
+    def work() -> None:
+        before = time.thread_time()
         while time.perf_counter() - began < seconds:
-            values.sin_()
-        return (time.process_time() - used) / (time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(before)
+            hashlib.sha256(content)  # with the interpreter's lock released
+        used.append(time.thread_time() - before)
+
+    threads = [threading.Thread(target=work, name="imatlas-measuring") for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(used) / (time.perf_counter() - began)
 
 
 def threads_for(obtained: float, n_threads: int) -> int:
@@ -125,11 +129,12 @@ def threads_for(obtained: float, n_threads: int) -> int:
 
 
 def free_threads(n_threads: int, now: int | None = None) -> int:
-    """How many of `n_threads` have a core to themselves; another number than `now` only where it is seen twice."""
+    """How many of `n_threads` have a core to themselves; another number than `now`, or than all, where seen twice."""
     if n_threads <= 1:
         return 1
+    now = n_threads if now is None else now
     seen = threads_for(cores_obtained(n_threads), n_threads)
-    if now is None or seen == now:
+    if seen == now:
         return seen
     again = threads_for(cores_obtained(n_threads), n_threads)
     return max(seen, again) if seen < now else min(seen, again)
