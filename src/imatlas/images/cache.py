@@ -40,7 +40,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.inventory import Entry, Inventory, open_regular, read_json, seal
 
-FORMAT = 2
+FORMAT = 3
 
 DATA = ("pixels.npy", "records.parquet", "thumbnails.bin")
 FILES = (*DATA, "cache.json")

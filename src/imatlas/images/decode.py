@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from imatlas.errors import DecodeError
-from imatlas.images import budget
+from imatlas.images import budget, color
 from imatlas.images.bands import Sink, array_of, block_means
 from imatlas.images.formats import bits_of, format_of
-from imatlas.images.headers import check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
+from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
 from imatlas.images.netpbm import Netpbm
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
 from imatlas.images.png import PngBands
@@ -79,6 +79,8 @@ class Picture:
         How many frames the file has, and which of them this is.
     notes : list of str
         What the user may want to know about how it was read.
+    profile : bytes
+        The ICC profile of the colors, until `to_srgb` has applied it; b"" where they are sRGB.
     """
 
     def __init__(self, stored: Image.Image | np.ndarray, format: str, mode: str, *, alpha: bool = False) -> None:
@@ -90,6 +92,7 @@ class Picture:
         self.n_frames = 1
         self.frame = 0
         self.notes: list[str] = []
+        self.profile = b""
         if isinstance(stored, np.ndarray):
             self.full = (stored.shape[1], stored.shape[0])
             self.kind = Kind(stored.shape[2], alpha, stored.dtype.name)  # type: ignore[arg-type]
@@ -97,6 +100,33 @@ class Picture:
             self.full = stored.size
             bands = len(stored.mode)  # L, LA, RGB or RGBA
             self.kind = Kind(bands, bands in (2, 4), "uint8")
+
+    def to_srgb(self) -> Picture:
+        """This picture, its colors brought to sRGB; measurements, and grey of 16 bits, keep their values."""
+        if not self.profile:
+            return self
+        note = None
+        if isinstance(self._stored, Image.Image):
+            self._stored, note = color.srgb(self._stored, self.profile)
+        elif self.kind.dtype == "uint8" and self.kind.is_picture:
+            note = self._in_bands()
+        elif self.kind.dtype == "uint16" and self.kind.channels == 3:
+            self._stored, note = color.srgb_deep(self._stored, self.profile)
+        self.notes += [note] if note else []
+        self.profile = b""
+        return self
+
+    def _in_bands(self) -> str | None:
+        """`to_srgb` of a picture that is too large to be held twice."""
+        assert isinstance(self._stored, np.ndarray)
+        rows = max(1, CHEAP // self._stored.shape[1])
+        for top in range(0, len(self._stored), rows):
+            band = self._stored[top : top + rows]
+            image, note = color.srgb(_as_stored(band), self.profile)  # type: ignore[arg-type]
+            if note:
+                return note
+            self._stored[top : top + rows] = array_of(image)
+        return None
 
     @property
     def width(self) -> int:
@@ -211,6 +241,8 @@ def read_frames(
                 # Not around the yield: between two pictures this thread may do other work.
                 with budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
                     picture = next(pictures, None)
+                    if picture is not None:
+                        picture = picture.to_srgb()
                 if picture is None:
                     return
                 yield picture
@@ -266,7 +298,7 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
         with quiet():
             picture = _finished(value, value.format or "image", background)
             picture.orientation = _orientation(value)
-            return picture
+            return picture.to_srgb()
     except DecodeError:
         raise
     except Exception as error:
@@ -307,6 +339,10 @@ def _check_pixels(width: int, height: int, samples: int = 1) -> None:
 
 def _read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A JPEG, reduced where the aim allows; further pictures inside (depth, gain maps) are left alone."""
+    header = jpeg_frame(data)
+    if _is_deep(header):
+        yield _deep_jpeg(data, header)
+        return
     image = Image.open(BytesIO(data), formats=("JPEG",))
     full, mode = image.size, image.mode
     _check_pixels(*full)
@@ -318,14 +354,35 @@ def _read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
         if scale > 1:
             image.draft(None, (full[0] // scale, full[1] // scale))
     if full[0] * full[1] > CHEAP:
-        frame = jpeg_frame(data)
-        held = 2 * frame.samples * full[0] * full[1] if frame.buffered or scans > 1 else 0
+        held = 2 * header.samples * full[0] * full[1] if header.buffered or scans > 1 else 0
         _need(image, format, len(data), aim=aim is not None, besides=int(held), full=full)
     reduced = image.size != full
     picture = _finished(image, format, background)
     picture.mode, picture.orientation, picture.full = mode, orientation, full
     picture.scale = scale if reduced else 1
     yield picture
+
+
+def _is_deep(header: Jpeg) -> bool:
+    """Whether a JPEG is of a kind that Pillow does not decode."""
+    return header.bits not in (0, 8) or header.lossless
+
+
+def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
+    """A JPEG of more than 8 bits or without loss, through the extra: hospitals and cameras write such."""
+    what = f"a {'lossless' if header.lossless else ''} JPEG of {header.bits} bits".replace("  ", " ")
+    try:
+        from imagecodecs import jpeg8_decode
+    except ImportError:
+        raise DecodeError(f"{what} needs an extra part: pip install 'imatlas[codecs]'") from None
+    _check_pixels(header.width, header.height)
+    pixels = header.width * header.height
+    budget.need(int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}")
+    array = np.atleast_3d(jpeg8_decode(data))
+    picture = Picture(_as_stored(array), "JPEG", f"{array.shape[2]} x {header.bits} bits")
+    picture.notes += [f"{header.bits}-bit"] if header.bits != 8 else []
+    picture.orientation = _exif_orientation(data)
+    return picture
 
 
 def _jpeg_scale(full: tuple[int, int], orientation: int, aim: Aim) -> int:
@@ -351,12 +408,18 @@ def _step(full: tuple[int, int], orientation: int, aim: Aim | None, n_bytes: int
     return max(1, min(int(_room(full, orientation, aim) / 2), min(full) // 64))
 
 
-def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """Any format, through Pillow."""
+def _read_plain(
+    data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB, pages: list[int] | None = None
+) -> Iterator[Picture]:
+    """Any format, through Pillow; `pages` are those that count as frames, by their numbers."""
     image = Image.open(BytesIO(data), formats=(format,))
+    if pages and pages[0]:
+        image.seek(pages[0])
     _check_pixels(*image.size)
     _check_inside(data, format)
-    n_frames = 1 if format in ("ICO", "ICNS", "PSD") else int(getattr(image, "n_frames", 1))  # sizes, layers
+    n_frames = len(pages) if pages else int(getattr(image, "n_frames", 1))
+    if format in ("ICO", "ICNS", "PSD"):  # sizes, layers
+        n_frames = 1
     wanted = min(n_frames, MAX_FRAMES) if frames == "all" else 1
     work = image.size[0] * image.size[1] * wanted
     if wanted > 1 and work > MAX_PIXELS + 200 * len(data):
@@ -366,7 +429,7 @@ def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
         )
     for frame in range(wanted):
         if n_frames > 1:
-            image.seek(frame)
+            image.seek(pages[frame] if pages else frame)
             _check_pixels(*image.size)
         full, halvings = image.size, 0
         deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
@@ -382,6 +445,7 @@ def _read_plain(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
             if wide.shape[2] in (2, 4):
                 wide = _composited(wide, background)
             picture = Picture(wide, format, mode)
+            picture.profile = image.info.get("icc_profile") or b""
             image.load()  # what follows the pixels may hold the orientation
         else:
             picture = _finished(image.copy() if wanted > 1 else image, format, background)
@@ -489,6 +553,7 @@ def _read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
     about = Image.open(BytesIO(bands.about()), formats=("PNG",))
     about.load()  # what follows the pixels may hold the orientation
     picture = _png_by_bands(bands, len(data), aim, background, _orientation(about))
+    picture.profile = image.info.get("icc_profile") or b""
     picture.mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[bands.channels]};16" if deep else image.mode
     _tell_frames(picture, int(getattr(image, "n_frames", 1)), 0, 1)
     yield picture
@@ -562,17 +627,18 @@ def _read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
 
     silence_libtiff()
     stack = open_stack(data, _check_pixels)
-    if stack is None:
-        for picture in _read_plain(data, format, frames, aim, background):
+    if isinstance(stack, list):
+        for picture in _read_plain(data, format, frames, aim, background, pages=stack):
             picture.orientation = 1  # Pillow turns a TIFF itself
             yield picture
         return
     wanted = min(len(stack), MAX_FRAMES) if frames == "all" else 1
     for frame in range(wanted):
-        array, step = stack.frame(frame, lambda n_bytes: _step(stack.size, stack.orientation, aim, n_bytes))
-        if stack.alpha:
-            array = _composited(array, background)
-        picture = Picture(array, format, stack.mode)
+        array, alpha, step = stack.frame(frame, lambda n_bytes: _step(stack.size, stack.orientation, aim, n_bytes))
+        if alpha and array.dtype != np.uint8:
+            array, alpha = _composited(array, background), False
+        picture = Picture(_as_stored(array) if alpha else array, format, stack.mode, alpha=alpha)
+        picture.profile = stack.profile
         if step > 1:
             picture.full, picture.scale = stack.size, step
         picture.orientation = stack.orientation
@@ -633,7 +699,15 @@ def _finished(image: Image.Image, format: str, background: RGB) -> Picture:
     else:
         target = "L" if mode in ("1", "L") else "RGB"
     image.load()
-    return Picture(image if image.mode == target else image.convert(target), format, mode)
+    profile = image.info.get("icc_profile") or b""
+    notes = []
+    if mode == "CMYK" and profile:
+        image, note = color.srgb(image, profile)
+        notes, profile = [note] if note else [], b""
+    picture = Picture(image if image.mode == target else image.convert(target), format, mode)
+    picture.profile = profile if isinstance(profile, bytes) else b""
+    picture.notes += notes
+    return picture
 
 
 def _orientation(image: Image.Image) -> int:
@@ -642,6 +716,18 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         value = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _exif_orientation(data: bytes) -> int:
+    """The orientation in the EXIF part of a JPEG that Pillow does not open."""
+    start = data.find(b"Exif\0\0", 0, 2**16)
+    exif = Image.Exif()
+    try:
+        exif.load(data[start : start + 2**16] if start >= 0 else b"")
+        value = exif.get(0x0112, 1)
     except Exception:
         return 1
     return value if value in range(1, 9) else 1
@@ -781,17 +867,21 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
         with quiet():
             if format == "HEIF":
                 return _heif_size(data)
+            if format == "JPEG" and _is_deep(header := jpeg_frame(data)):
+                turned = _exif_orientation(data) >= 5
+                return (header.width, header.height) if turned else (header.height, header.width)
             if format == "TIFF":
                 from imatlas.images.tiff import open_stack
 
                 silence_libtiff()
                 stack = open_stack(data, _check_pixels)
-                if stack is not None:
+                if not isinstance(stack, list):
                     turned = stack.orientation >= 5
                     return (stack.size[not turned], stack.size[turned])
-            image = Image.open(BytesIO(data), formats=(format,))
-            if format == "TIFF":  # Pillow turns it itself
+                image = Image.open(BytesIO(data), formats=(format,))
+                image.seek(stack[0])  # Pillow turns it itself
                 return (image.size[1], image.size[0])
+            image = Image.open(BytesIO(data), formats=(format,))
             turned = _orientation(image) >= 5
             return (image.size[not turned], image.size[turned])
     except DecodeError:

@@ -18,10 +18,17 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 class Jpeg(NamedTuple):
-    """The frame header of a JPEG: samples for each pixel at full scale, and whether decoding holds all of them."""
+    """The frame header of a JPEG: samples for each pixel at full scale, and whether decoding holds all of them.
+
+    Sizes and depth are 0 where no frame header is in sight; `lossless` is the kind of 1992 (SOF3), not JPEG-LS.
+    """
 
     samples: float
     buffered: bool
+    width: int = 0
+    height: int = 0
+    bits: int = 0
+    lossless: bool = False
 
 
 def jpeg_frame(data: bytes) -> Jpeg:
@@ -48,7 +55,18 @@ def _frame(header: bytes, marker: int) -> Jpeg:
     factors = [(b >> 4, b & 15) for b in header[11 : 10 + 3 * n : 3]]
     most = max((h * v for h, v in factors), default=1) or 1
     samples = sum(h * v for h, v in factors) / most if factors else float(n)
-    return Jpeg(max(1.0, samples), marker not in (0xC0, 0xC1, 0xC9))
+    height, width = struct.unpack_from(">HH", header, 5)
+    buffered = marker not in (0xC0, 0xC1, 0xC9)
+    return Jpeg(max(1.0, samples), buffered, width, height, header[4], marker in (0xC3, 0xC7, 0xCB, 0xCF))
+
+
+def lerc_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in the header of a LERC file of the second format (Esri's specification, 2.0), or (0, 0)."""
+    if data[:6] != b"Lerc2 " or len(data) < 22:
+        return (0, 0)
+    (version,) = struct.unpack_from("<i", data, 6)
+    height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
+    return (width, height)
 
 
 def check_scans(data: bytes, width: int, height: int) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import lzma
+import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from io import BytesIO
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images.bands import Sink
@@ -20,6 +23,8 @@ _UNPACKERS: dict[int, Callable[[], Any]] = {
     50013: zlib.decompressobj,
     34925: lambda: lzma.LZMADecompressor(memlimit=2**28),
 }
+_THROUGH_LIBTIFF = (5, 32773, 50000)
+"""LZW, PackBits and Zstandard, which the libtiff inside Pillow unpacks."""
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -46,6 +51,24 @@ def unpacks_further(unpacker: Any) -> bool:
     return not unpacker.eof and bool(unpacker.decompress(tail, 1))
 
 
+def _through_libtiff(packed: bytes, row: int, rows: int, compression: int) -> bytes:
+    """The bytes of a segment, of which Pillow is told that they are a picture of bytes."""
+    samples = 4 if row % 4 == 0 else 1  # inks rather than grey: fewer pixels, of which Pillow bears only so many
+    tags = {256: row // samples, 257: rows, 258: 8, 259: compression, 262: 5 if samples == 4 else 1, 273: 8}
+    tags |= {277: samples, 278: rows, 279: len(packed)}
+    packed += b"\0" * (len(packed) % 2)
+    if samples == 4:  # four depths do not fit in a tag: they lie behind the data
+        packed += struct.pack("<4H", 8, 8, 8, 8)
+    entries = b"".join(
+        struct.pack("<HHII", name, 3, 4, len(packed)) if name == 258 and samples == 4
+        else struct.pack("<HHII", name, 4, 1, value)
+        for name, value in tags.items()
+    )  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    image = Image.open(BytesIO(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory), formats=("TIFF",))
+    return image.tobytes()
+
+
 class Segments:
     """How the pixels of one page lie in its file.
 
@@ -68,24 +91,24 @@ class Segments:
         self.down = -(-page.imagelength // self.height) if self.height else 0
         dtype = page.dtype
         whole = self.width * self.height * self.samples * (dtype.itemsize if dtype is not None else 1)
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
+        self._bits = bits if dtype is not None and bits != 8 * dtype.itemsize else 0
         self.is_simple = (
             dtype is not None
-            and dtype.kind in "uif"
-            and isinstance(page.bitspersample, int)
-            and page.bitspersample == 8 * dtype.itemsize
-            and (page.compression == 1 or page.compression in _UNPACKERS)
-            and page.predictor in ((1, 2) if dtype.kind in "ui" else (1,))
+            and dtype.kind in "uifb"
+            and (not self._bits or (dtype.kind in "ub" and bits <= 16 and page.predictor == 1))
+            and (page.compression == 1 or page.compression in _UNPACKERS or page.compression in _THROUGH_LIBTIFF)
+            and (page.predictor in (1, 2) or (page.predictor == 3 and dtype.kind == "f"))
             and max(1, page.imagedepth) == 1
             and not page.is_subsampled
             and self.across > 0
         )
+        # Bytes of one row of a segment.
+        self._row = -(-self.width * self.samples * bits // 8)
         size = page.imagewidth * page.imagelength * page.samplesperpixel * (dtype.itemsize if dtype is not None else 1)
-        self.n_bytes = 4 * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
-
-    @property
-    def _row(self) -> int:
-        """Bytes of one row of a segment."""
-        return self.width * self.samples * self._page.dtype.itemsize if self._page.dtype is not None else 0
+        self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
+        if self.is_simple and page.compression in _THROUGH_LIBTIFF:
+            self.n_bytes += 3 * self._row * self.height
 
     def read(self, data: bytes, sink: Sink, channel: int = 0) -> None:
         """Give the pixels of the page to a sink, as channels from `channel` on."""
@@ -97,7 +120,7 @@ class Segments:
                 raise DecodeError(f"the axes {page.axes} of its pixels are not read")
             sink.put(0, 0, array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2))
             return
-        order = "<" if page.parent.byteorder == "<" else ">"
+        order: Literal["<", ">"] = "<" if page.parent.byteorder == "<" else ">"
         for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
             plane, place = divmod(index, self.across * self.down)
             if plane >= self.planes or offset == 0 or count == 0:  # a hole: zeros
@@ -105,11 +128,29 @@ class Segments:
             top, left = place // self.across * self.height, place % self.across * self.width
             rows = self.height if page.is_tiled else min(self.height, page.imagelength - top)
             for start, raw in self._by_rows(data[offset : offset + count], rows):
-                part = np.frombuffer(raw, page.dtype.newbyteorder(order)).reshape(-1, self.width, self.samples)
-                part = part.astype(page.dtype.newbyteorder("="), copy=False)
-                if page.predictor == 2:
-                    part = np.cumsum(part, axis=1, dtype=part.dtype)
+                part = self._samples_of(raw, order)
                 sink.put(top + start, left, own_depth(part), channel + plane * self.samples)
+
+    def _samples_of(self, raw: bytes, order: Literal["<", ">"]) -> np.ndarray:
+        """The samples (rows, width, samples) in the bytes of whole rows."""
+        page = self._page
+        shape = (-1, self.width, self.samples)
+        if self._bits:  # packed without a gap, each row from a whole byte on
+            ones = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, self._row), axis=1)
+            ones = ones[:, : self.width * self.samples * self._bits].reshape(-1, self._bits)
+            values = ones @ (1 << np.arange(self._bits - 1, -1, -1, dtype=np.uint16))
+            return values.astype(page.dtype).reshape(shape)
+        if page.predictor == 3:  # differences of the bytes, highest bytes of a row first (Adobe TIFF Technical Note 3)
+            size = page.dtype.itemsize
+            differences = np.frombuffer(raw, np.uint8).reshape(-1, self.width * size, self.samples)
+            planes = np.cumsum(differences, axis=1, dtype=np.uint8).reshape(len(differences), size, -1)
+            return np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}").astype(page.dtype).reshape(shape)
+        stored = page.dtype if page.predictor == 1 or page.dtype.kind != "f" else np.dtype(f"u{page.dtype.itemsize}")
+        part = np.frombuffer(raw, stored.newbyteorder(order)).reshape(shape)
+        part = part.astype(stored.newbyteorder("="), copy=False)
+        if page.predictor == 2:
+            part = np.cumsum(part, axis=1, dtype=part.dtype)
+        return part.view(page.dtype)
 
     def _by_rows(self, packed: bytes, rows: int) -> Iterator[tuple[int, bytes]]:
         """(first row, bytes of whole rows) of one segment."""
@@ -124,6 +165,11 @@ class Segments:
                 if len(raw) < (stop - start) * self._row:
                     raise DecodeError(_TRUNCATED)
                 yield start, raw
+            return
+        if self._page.compression in _THROUGH_LIBTIFF:
+            whole = _through_libtiff(packed, self._row, rows, self._page.compression)
+            for start in starts:
+                yield start, whole[start * self._row : min(rows, start + most) * self._row]
             return
         unpacker = _UNPACKERS[self._page.compression]()
         sizes = (min(most, rows - start) * self._row for start in starts)

@@ -1,0 +1,196 @@
+"""Colors that are not sRGB, made sRGB: those of an ICC profile, of CIE Lab and of inks.
+
+Profiles of 8-bit pictures are applied by LittleCMS, which Pillow holds. It does not reach 16 bits through Pillow: there
+a profile of three curves and a matrix, as those of cameras and screens are, is applied here, by the formulas of
+ICC.1:2022, F.3; tables of colors are applied to the upper 8 bits. A color outside sRGB becomes the nearest inside by
+each channel, as in LittleCMS.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+MAX_PROFILE = 2**22
+"""The largest profile that is read, in bytes; those of printing presses have half a million."""
+
+DAMAGED = "its color profile is damaged: read as sRGB"
+
+# sRGB's primaries as XYZ under D50, the light of profiles, by rows X, Y, Z (IEC 61966-2-1, adapted by Bradford).
+_XYZ_OF_SRGB = np.array([
+    [0.4360657, 0.3851471, 0.1430664],
+    [0.2224884, 0.7168732, 0.0606079],
+    [0.0139160, 0.0970764, 0.7140961],
+])  # fmt: skip
+_SRGB_OF_XYZ = np.linalg.inv(_XYZ_OF_SRGB).astype(np.float32)
+_D50 = np.array([0.9642, 1.0, 0.8249], np.float32)
+_BAND = 2**20
+
+Convert8 = Callable[[Image.Image], Image.Image]
+
+
+def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
+    """A decoded 8-bit picture in sRGB, and what to tell about its colors.
+
+    Parameters
+    ----------
+    image : Image
+        Of mode L, LA, RGB, RGBA or CMYK; another one comes back as it is. CMYK becomes RGB, opacity stays.
+    profile : bytes
+        The ICC profile of the file; b"" for none.
+    """
+    if not profile or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image, None
+    space = profile[16:20]
+    fits = {"CMYK": (b"CMYK",), "L": (b"GRAY", b"RGB "), "LA": (b"GRAY", b"RGB ")}.get(image.mode, (b"RGB ",))
+    if space not in fits:
+        name = space.decode("latin-1").strip()
+        return image, f"its color profile is for {name}: read as sRGB" if name.isalnum() else DAMAGED
+    convert = _convert8(profile, image.mode)
+    if isinstance(convert, str):
+        return image, convert
+    return (convert(image), None) if convert is not None else (image, None)
+
+
+def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
+    """16-bit colors (H, W, 3) in sRGB, and what to tell about them."""
+    if not profile:
+        return pixels, None
+    curves = _curves(profile)
+    if curves is not None:
+        return (pixels, None) if _is_srgb(profile) else (_by_curves(pixels, *curves), None)
+    image, note = srgb(Image.fromarray((pixels >> 8).astype(np.uint8)), profile)
+    if note is not None or _is_srgb(profile):
+        return pixels, note
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), "colors of 8 bits, because its profile is a table"
+
+
+def of_lab(lab: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (..., 3) under D50, L in 0..100, as sRGB (..., 3) in 0..1."""
+    y = (lab[..., :1] + 16) / 116
+    steps = np.concatenate([y + lab[..., 1:2] / 500, y, y - lab[..., 2:3] / 200], axis=-1)
+    xyz = np.where(steps > 6 / 29, steps**3, 3 * (6 / 29) ** 2 * (steps - 4 / 29)) * _D50
+    return _encoded(xyz.astype(np.float32) @ _SRGB_OF_XYZ.T)
+
+
+def of_inks(inks: np.ndarray) -> np.ndarray:
+    """Cyan, magenta, yellow and black (..., 4) of whole numbers as RGB (..., 3), each ink taking its part of the light.
+
+    What Pillow does with 8 bits; for inks that have no profile.
+    """
+    top = np.iinfo(inks.dtype).max
+    light = 1 - inks.astype(np.float32) / np.float32(top)
+    return np.rint(light[..., :3] * light[..., 3:] * top).astype(inks.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _convert8(profile: bytes, mode: str) -> Convert8 | str | None:
+    """What brings a picture of a mode to sRGB; None where it is there already, a reason where nothing can."""
+    if len(profile) > MAX_PROFILE:
+        return f"its color profile has {len(profile):,} bytes: read as sRGB"
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        if mode in ("L", "LA"):
+            return _convert_gray(source, target, "L" if profile[16:20] == b"GRAY" else "RGB")
+        transform = ImageCms.buildTransform(source, target, mode, "RGBA" if mode == "RGBA" else "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return DAMAGED
+    if mode == "CMYK":
+        return transform.apply
+    probe = _probe(mode)
+    change = np.abs(np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe)).max()
+    return transform.apply if change > 1 else None
+
+
+def _convert_gray(source: ImageCms.ImageCmsProfile, target: Any, inward: str) -> Convert8 | None:
+    """What brings grey to sRGB's: a table, as LittleCMS's own short way is up to 10 of 255 off where it is dark."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    exact = ImageCms.buildTransform(source, target, inward, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+    table = list(exact.apply(ramp.convert(inward)).getchannel(0).tobytes())
+    if max(abs(made - value) for value, made in enumerate(table)) <= 1:
+        return None
+
+    def convert(image: Image.Image) -> Image.Image:
+        light = image.getchannel(0).point(table)
+        return Image.merge("LA", [light, image.getchannel(1)]) if image.mode == "LA" else light
+
+    return convert
+
+
+def _probe(mode: str) -> Image.Image:
+    """A picture with colors from all of the cube."""
+    steps = np.linspace(0, 255, 18).round().astype(np.uint8)
+    cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
+    return Image.fromarray(cube).convert(mode)
+
+
+def _is_srgb(profile: bytes) -> bool:
+    return _convert8(profile, "RGB") is None
+
+
+@functools.lru_cache(maxsize=16)
+def _curves(profile: bytes) -> tuple[np.ndarray, np.ndarray] | None:
+    """The light (3, 65536) for each value of each channel, and the matrix from light to sRGB's; None for tables."""
+    try:
+        if profile[16:24] != b"RGB XYZ ":
+            return None
+        (count,) = struct.unpack_from(">I", profile, 128)
+        places = (struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, 200)))
+        tags = {name: profile[start : start + size] for name, start, size in places}
+        if b"A2B0" in tags or b"D2B0" in tags:
+            return None
+        columns = [np.array(struct.unpack_from(">3i", tags[name], 8)) / 65536 for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+        light = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]).astype(np.float32)
+    except (struct.error, KeyError, ValueError, IndexError, ZeroDivisionError):
+        return None
+    matrix = _SRGB_OF_XYZ @ np.stack(columns, axis=1).astype(np.float32)
+    return (light, matrix) if np.isfinite(light).all() else None
+
+
+def _curve(tag: bytes) -> np.ndarray:
+    """Light (65536,) for the values 0 to 65535 of a channel, by a tag 'curv' or 'para' (ICC.1:2022, 10.6 and 10.18)."""
+    x = np.arange(65536) / 65535
+    if tag[:4] == b"curv":
+        (count,) = struct.unpack_from(">I", tag, 8)
+        if count == 0:
+            return x
+        if count == 1:
+            return x ** (struct.unpack_from(">H", tag, 12)[0] / 256)
+        points = np.frombuffer(tag, ">u2", count, 12) / 65535
+        return np.interp(x, np.linspace(0, 1, count), points)
+    if tag[:4] != b"para":
+        raise ValueError("an unknown kind of curve")
+    (kind,) = struct.unpack_from(">H", tag, 8)
+    numbers = np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    n_given = (1, 3, 4, 5, 7)[kind]
+    numbers[:n_given] = np.frombuffer(tag, ">i4", n_given, 12) / 65536
+    gamma, a, b, c, d, e, f = numbers.tolist()
+    if kind == 1:  # nothing below -b/a
+        d = -b / a
+    elif kind == 2:
+        d, e, f, c = -b / a, c, c, 0.0
+    return np.clip(np.where(x >= d, np.maximum(a * x + b, 0) ** gamma + e, c * x + f), 0, 1)
+
+
+def _by_curves(pixels: np.ndarray, light: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """16-bit colors through curves and a matrix, by bands of rows."""
+    out = np.empty_like(pixels)
+    rows = max(1, _BAND // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        band = pixels[top : top + rows]
+        linear = np.stack([light[channel][band[..., channel]] for channel in range(3)], axis=-1)
+        out[top : top + rows] = np.rint(_encoded(linear @ matrix.T) * 65535)
+    return out
+
+
+def _encoded(linear: np.ndarray) -> np.ndarray:
+    """Light in 0..1 as sRGB's values in 0..1 (IEC 61966-2-1)."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

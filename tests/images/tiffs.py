@@ -1,0 +1,228 @@
+"""TIFF files of every combination that tifffile writes, each with the pixels that it should be read as."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+
+from imatlas.images.decode import read_picture
+
+HEIGHT, WIDTH = 21, 18
+WHITE = (255, 255, 255)
+DTYPES = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
+BITS = {"uint8": (None, 2, 4), "uint16": (None, 10, 12, 14)}
+PACKINGS: dict[str | None, float] = {  # and by how much a value may differ, as a part of its whole range
+    None: 0, "lzw": 0, "zlib": 0, "packbits": 0, "lzma": 0, "zstd": 0, "jpeg": 0.3, "jpeg2000": 0, "webp": 0, "lerc": 0,
+    "png": 0,
+}  # fmt: skip
+PREDICTORS = (None, 2, 3)
+KINDS = {  # photometric interpretation, samples, extra samples
+    "gray": ("minisblack", 1, ()),
+    "inverted": ("miniswhite", 1, ()),
+    "gray, opacity": ("minisblack", 2, ("unassalpha",)),
+    "rgb": ("rgb", 3, ()),
+    "rgb, opacity": ("rgb", 4, ("unassalpha",)),
+    "rgb, opacity multiplied in": ("rgb", 4, ("assocalpha",)),
+    "rgb, unexplained opacity": ("rgb", 4, ("unspecified",)),
+    "rgb, infrared": ("rgb", 4, ("unspecified",)),
+    "palette": ("palette", 1, ()),
+    "inks": ("separated", 4, ()),
+    "inks, opacity": ("separated", 5, ("unassalpha",)),
+    "lab": ("cielab", 3, ()),
+    "icc lab": ("icclab", 3, ()),
+    "5 bands": ("minisblack", 5, ("unspecified",) * 4),
+}
+LAYOUTS = {  # planar configuration, and how it is cut into parts
+    "strips": ("contig", {"rowsperstrip": 5}),
+    "one strip": ("contig", {}),
+    "tiles": ("contig", {"tile": (16, 16)}),
+    "planes": ("separate", {"rowsperstrip": 8}),
+    "planes in tiles": ("separate", {"tile": (16, 16)}),
+}
+
+
+class Case(NamedTuple):
+    """One file: how it was made, its bytes, what is expected of its pixels (H, W, C) and how exactly."""
+
+    name: str
+    data: bytes
+    expected: np.ndarray
+    alpha: bool
+    tolerance: float
+    packing: str | None
+
+
+def cases(seed: int = 0, share: float = 1.0) -> Iterator[Case]:
+    """Every combination that tifffile can write, or a random share of them."""
+    rng = np.random.default_rng(seed)
+    for dtype, kind, packing, predictor, layout, order in itertools.product(
+        DTYPES, KINDS, PACKINGS, PREDICTORS, LAYOUTS, "<>"
+    ):
+        for bits in BITS.get(dtype, (None,)):
+            if rng.random() < share:
+                made = _case(dtype, bits, kind, packing, predictor, layout, order, rng)
+                if made is not None:
+                    yield made
+
+
+def difference(case: Case) -> str:
+    """What is wrong with how a file is read; "" where nothing is."""
+    picture = read_picture(case.data)
+    pixels, expected = picture.pixels(), case.expected
+    if (pixels.shape, pixels.dtype, picture.kind.alpha) != (expected.shape, expected.dtype, case.alpha):
+        return f"{pixels.shape} {pixels.dtype}, not {expected.shape} {expected.dtype}"
+    top = {"uint8": 255, "uint16": 65535}.get(pixels.dtype.name) or max(1.0, float(np.abs(expected).max()))
+    apart = np.abs(pixels.astype(float) - expected)
+    if case.alpha:  # the colors of what cannot be seen are nobody's
+        apart[..., :-1] *= expected[..., -1:] > 0
+    rounded = 1.01 / top if pixels.dtype != np.float32 else 1e-6
+    exact = pixels.dtype != np.float32 and not any(word in case.name for word in ("opacity", "inks"))
+    allowed = 0.012 if "lab" in case.name else 0 if exact else rounded
+    apart_by = float(apart.max() / top)
+    return "" if apart_by <= max(case.tolerance, allowed) else f"up to {apart_by:.4f} of the range off"
+
+
+def _case(
+    dtype: str,
+    bits: int | None,
+    kind: str,
+    packing: str | None,
+    predictor: int | None,
+    layout: str,
+    order: str,
+    rng: np.random.Generator,
+) -> Case | None:
+    photometric, samples, extras = KINDS[kind]
+    planar, cut = LAYOUTS[layout]
+    if not _is_sensible(dtype, bits, kind, packing, predictor, planar):
+        return None
+    values = _values(dtype, bits, samples, kind, rng)
+    stored = values if samples > 1 else values[..., 0]
+    if planar == "separate":
+        stored = np.moveaxis(values, 2, 0)
+    options = {"photometric": photometric, "compression": packing, "predictor": predictor, "bitspersample": bits}
+    if samples > 1:
+        options |= {"planarconfig": planar, "extrasamples": extras}
+    if packing == "jpeg2000":
+        options["compressionargs"] = {"level": 0, "reversible": True}
+    if packing == "webp":
+        options["compressionargs"] = {"lossless": True}
+    if kind == "palette":
+        n = 2 ** (bits or 8 * values.dtype.itemsize)
+        options["colormap"] = rng.integers(0, 256, (3, n)).astype(np.uint16) * 257
+    out = BytesIO()
+    try:
+        tifffile.imwrite(out, stored, byteorder=order, metadata=None, **cut, **options)
+        with tifffile.TiffFile(BytesIO(out.getvalue())) as file:
+            page = file.pages.first
+            if page.samplesperpixel != samples or (bits and page.bitspersample != bits):
+                return None
+            if PACKINGS[packing] == 0 and not np.array_equal(page.asarray(), stored):
+                return None  # big-endian JPEG 2000, packed bits: it does not read what it wrote itself
+    except Exception:
+        return None  # not a combination that it writes
+    name = ", ".join(str(x) for x in (dtype, bits, kind, packing, f"predictor {predictor}", layout, order))
+    expected, alpha = _expected(values, bits, kind, options.get("colormap"))
+    return Case(name, out.getvalue(), expected, alpha, PACKINGS[packing], packing)
+
+
+def _is_sensible(
+    dtype: str, bits: int | None, kind: str, packing: str | None, predictor: int | None, planar: str
+) -> bool:
+    """Whether such a file has a meaning: whole bits for colors and inks, predictors for what they predict."""
+    samples = KINDS[kind][1]
+    if planar == "separate" and (samples == 1 or packing == "jpeg"):
+        return False
+    if kind in ("palette", "inks", "inks, opacity", "lab", "icc lab") and dtype not in ("uint8", "uint16"):
+        return False
+    if kind in ("lab", "icc lab", "inks", "inks, opacity") and bits:
+        return False
+    if kind == "palette" and bits not in (None, 2, 4):
+        return False
+    if "opacity" in kind and (dtype not in ("uint8", "uint16", "float32") or bits):
+        return False
+    if kind == "inverted" and not dtype.startswith(("uint", "bool")):
+        return False
+    if predictor is not None and (bits or dtype == "bool" or packing not in ("lzw", "zlib", "lzma", "zstd")):
+        return False
+    if (predictor == 3) != (predictor is not None and dtype.startswith("float")):
+        return False
+    if dtype == "bool" and samples > 1:
+        return False
+    return packing != "jpeg" or (dtype == "uint8" and not bits and kind in ("gray", "inverted", "rgb"))
+
+
+def _values(dtype: str, bits: int | None, samples: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Smooth values with some noise (H, W, samples), over the whole range of their type."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] / HEIGHT
+    waves = [np.sin(3 * x + i) * np.cos(2 * y + i * i) for i in range(samples)]
+    smooth = np.clip(np.stack(waves, axis=-1) * 0.45 + 0.5 + rng.normal(0, 0.01, (HEIGHT, WIDTH, samples)), 0, 1)
+    if "opacity" in kind:
+        smooth[..., -1] = np.where(x + y > 1.0, 1.0, np.where(x < 0.3, 0.0, smooth[..., -1]))
+    if kind == "rgb, opacity multiplied in":
+        smooth[..., :3] *= smooth[..., 3:]
+    kind_of = np.dtype(dtype)
+    if kind_of.kind == "b":
+        return smooth > 0.5
+    if kind_of.kind == "f":
+        return smooth.astype(dtype)
+    low, high = (0, 2**bits - 1) if bits else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.rint(smooth * (float(high) - low) + low).clip(low, high).astype(dtype)
+
+
+def _expected(values: np.ndarray, bits: int | None, kind: str, colormap: np.ndarray | None) -> tuple[np.ndarray, bool]:
+    """What a reader should give (H, W, C), and whether its last channel is opacity."""
+    if kind == "palette":
+        assert colormap is not None
+        return np.moveaxis(colormap[:, values[..., 0]] >> 8, 0, 2).astype(np.uint8), False
+    if kind in ("lab", "icc lab"):
+        return _rgb_of_lab(values, kind), False
+    top = float(2**bits - 1) if bits else float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0
+    if values.dtype.kind == "b":
+        plain = values.astype(np.uint8) * np.uint8(255)
+        return (255 - plain if kind == "inverted" else plain), False
+    if kind == "inverted":
+        values = (top - values).astype(values.dtype)
+    floats = values.astype(np.float64) / top
+    if kind.startswith("inks"):
+        floats = np.concatenate([(1 - floats[..., :3]) * (1 - floats[..., 3:4]), floats[..., 4:]], axis=-1)
+    if kind == "rgb, opacity multiplied in":
+        floats[..., :3] = np.minimum(1, floats[..., :3] / np.maximum(floats[..., 3:], 1e-9))
+    if "opacity" in kind and values.dtype != np.uint8:
+        return _laid_on_white(floats, values.dtype, top), False
+    if kind.startswith(("inks", "rgb, opacity multiplied in")):
+        values = np.rint(floats * top).astype(values.dtype)
+    if bits is not None and bits < 8:
+        values = np.rint(values * (255 / top)).astype(np.uint8)
+    deep = values.dtype.kind == "f" or values.dtype.kind == "i" or values.dtype.itemsize > 2
+    return (values.astype(np.float32) if deep else values), "opacity" in kind
+
+
+def _laid_on_white(floats: np.ndarray, dtype: np.dtype, top: float) -> np.ndarray:
+    mixed = floats[..., :-1] * floats[..., -1:] + (1 - floats[..., -1:])
+    return (mixed * top).astype(dtype) if dtype.kind == "f" else np.rint(mixed * top).astype(dtype)
+
+
+def _rgb_of_lab(values: np.ndarray, kind: str) -> np.ndarray:
+    """sRGB by scikit-image's Lab, adapted from D50 to D65 by Bradford's method."""
+    from skimage.color import lab2xyz
+
+    signed = values if kind == "icc lab" else values.view(f"i{values.dtype.itemsize}")
+    top = np.iinfo(values.dtype).max
+    unit = 256 if values.dtype == np.uint16 else 1
+    lab = np.empty(values.shape)
+    lab[..., 0] = values[..., 0] / (top if kind == "lab" or values.dtype == np.uint8 else 65280) * 100
+    lab[..., 1:] = signed[..., 1:] / unit - (128 if kind == "icc lab" else 0)
+    xyz = lab2xyz(lab, illuminant="D50")
+    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    d50, d65 = np.array([0.9642, 1, 0.8249]), np.array([0.95047, 1, 1.08883])
+    adapted = np.linalg.inv(bradford) @ np.diag((bradford @ d65) / (bradford @ d50)) @ bradford
+    matrix = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+    linear = np.clip(xyz @ (matrix @ adapted).T, 0, 1)
+    rgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(rgb * top).astype(values.dtype)
