@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from imatlas import artifact
 from imatlas.disk import within
 from imatlas.errors import DecodeError, InputError, Notice, SourceError
-from imatlas.images.dataset import Images, load_pixels
+from imatlas.images.dataset import Images, images_of, load_pixels
 from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.names import keys_of
 from imatlas.images.pixels import alike, kind_of
@@ -219,7 +219,7 @@ class OpenedAtlas:
             images = load_pixels(images, spec=model.spec_)[0]
         elif not isinstance(images, Images):
             has_pixels = isinstance(images, np.ndarray) or hasattr(images, "detach")
-            images = Images(images, image_size=None if has_pixels else model.source_side)
+            images = images_of(images, image_size=None if has_pixels else model.source_side)
         if isinstance(images, Images) and not alike(kind_of(images.spec), kind_of(model.spec_)):
             side = model.source_side
             images = load_pixels(images, spec=replace(model.spec_, height=side, width=side))[0]

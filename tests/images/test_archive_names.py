@@ -87,7 +87,7 @@ def test_links_in_a_tar_are_read_or_told(tmp_path) -> None:
     assert images.keys == ["b.png", "dir/a.png", "hard.png", "harder.png"]
     assert images.pixels[:, 0, 0, 0].tolist() == [10, 0, 0, 0]
     assert dict(images.skipped) == {
-        "lost.png": "a hard link to a file that is not before it in the archive",
+        "lost.png": "a hard link to a file that is not in the archive",
         "soft.png": "a link in an archive, which is not followed",
         "out.png": "a link in an archive, which is not followed",
         "pipe.png": "no file, but a pipe or a device",
@@ -108,3 +108,25 @@ def test_links_in_a_zip_are_told(tmp_path) -> None:
 def test_a_key_of_a_member_is_stable() -> None:
     for name in NAMES:
         assert member_key(file_name_of(member_key(name))) == member_key(name)
+
+
+def test_a_hard_link_may_come_before_its_file_and_name_it_in_another_way(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    Image.new("L", (8, 8), 80).save(packed, "PNG")
+    content = packed.getvalue()
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, target in {"first.png": "second.png", "second.png": "./real.png", "third.png": "/real.png"}.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            archive.addfile(link)
+        real = tarfile.TarInfo("real.png")
+        real.size = len(content)
+        archive.addfile(real, io.BytesIO(content))
+        for name, target in {"a.png": "b.png", "b.png": "a.png"}.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            archive.addfile(link)
+    images = Images(tmp_path / "a.tar")
+    assert images.keys == ["first.png", "real.png", "second.png", "third.png"]
+    assert np.ptp(images.pixels, axis=0).max() == 0
+    assert [key for key, _ in images.skipped] == ["a.png", "b.png"]

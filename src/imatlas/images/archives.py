@@ -13,9 +13,9 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -23,10 +23,29 @@ from imatlas.errors import DecodeError, SourceError
 from imatlas.images import budget
 from imatlas.images.names import member_key
 from imatlas.images.segments import unpacked
-from imatlas.images.sources import HEAD, check_members, check_size, check_unpacked, reason_of
+from imatlas.images.sources import (
+    HEAD,
+    NOT_A_SOURCE,
+    check_members,
+    check_size,
+    check_unpacked,
+    own_folders,
+    reason_of,
+)
+
+_Keyed = TypeVar("_Keyed", bound="tuple[Any, ...]")
 
 LINK = "a link in an archive, which is not followed"
 """Why a symbolic link is skipped."""
+
+
+Place = tuple[int, int, int, bool]
+"""Where a file in a TAR lies: offset, size, time, and whether it has holes."""
+
+
+def _plain(name: str) -> str:
+    """The name of a member of a TAR as one may write it in several ways."""
+    return str(PurePosixPath(name)).lstrip("/")
 
 
 class _Archive:
@@ -67,6 +86,15 @@ class _Archive:
         taken[key] = 1
         return key
 
+    def _without_ours(self, members: list[_Keyed]) -> list[_Keyed]:
+        """The members, each with its key first, that do not lie in a folder of what imatlas wrote."""
+        ours = own_folders(member[0] for member in members)
+        self.skipped += [(f"{folder}/", NOT_A_SOURCE.format(what)) for folder, what in ours.items()]
+        if not ours:
+            return members
+        starts = tuple(f"{folder}/" for folder in ours)
+        return [member for member in members if not member[0].startswith(starts)]
+
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}
 
@@ -84,6 +112,7 @@ class ZipSource(_Archive):
         taken: dict[str, int] = {}
         members = [m for m in self._zip.infolist() if not m.is_dir() and not self._is_link(m)]
         named = sorted((self._unique(m.filename, taken), i) for i, m in enumerate(members))
+        named = self._without_ours(named)
         self.keys = [key for key, _ in named]
         self._members = [members[i] for _, i in named]
         self._overlapping = _overlapping(self._members)
@@ -204,20 +233,22 @@ class TarSource(_Archive):
         taken: dict[str, int] = {}
         members: list[tuple[str, int, int, int, bool]] = []
         known: dict[str, tuple[int, int, int, bool]] = {}
+        later: dict[str, str] = {}
         headers = _Headers(self._file)
         with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]
             try:
                 for member in archive:
                     headers.read_bytes = 0
                     archive.members.clear()  # tarfile would keep them all
-                    place = self._place(member, known)
+                    place = self._place(member, known, later)
                     if place is not None:
                         members.append((self._unique(member.name, taken), *place))
                     if len(members) % 1000 == 0:
                         check_members(len(members), os.path.getsize(self.root), str(self.root))
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
-        members.sort(key=lambda member: member[0])
+        members += [(self._unique(name, taken), *place) for name, place in self._linked(later, known)]
+        members = self._without_ours(sorted(members, key=lambda member: member[0]))
         self.keys = [member[0] for member in members]
         self._places = [member[1:4] for member in members]
         self._sparse = {i for i, member in enumerate(members) if member[4]}
@@ -225,26 +256,41 @@ class TarSource(_Archive):
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
 
     def _place(
-        self, member: tarfile.TarInfo, known: dict[str, tuple[int, int, int, bool]]
+        self, member: tarfile.TarInfo, known: dict[str, Place], later: dict[str, str]
     ) -> tuple[int, int, int, bool] | None:
         """Where the data of a member lie: offset, size, time, and whether it has holes; None where it is no file.
 
-        A hard link has the data of a file before it, and is one as much as that. `known` are these by name, and grows.
+        A hard link has the data of another file, and is one as much as that. `known` are these by name, and grows, as
+        do the links whose file comes `later`.
         """
-        name = str(PurePosixPath(member.name))
+        name = _plain(member.name)
         if member.isfile():
             known[name] = (member.offset_data, member.size, int(member.mtime), member.sparse is not None)
             return known[name]
-        if member.islnk() and (target := known.get(str(PurePosixPath(member.linkname)))):
+        if member.islnk() and (target := known.get(_plain(member.linkname))):
             known[name] = target
             return target
         if member.issym():
             self.skipped.append((member_key(member.name), LINK))
         elif member.islnk():
-            self.skipped.append((member_key(member.name), "a hard link to a file that is not before it in the archive"))
+            later[member.name] = member.linkname
         elif not member.isdir():
             self.skipped.append((member_key(member.name), "no file, but a pipe or a device"))
         return None
+
+    def _linked(self, later: dict[str, str], known: dict[str, Place]) -> Iterator[tuple[str, Place]]:
+        """Hard links to files that come after them in the archive, with the data of these."""
+        follows = {_plain(name): _plain(target) for name, target in later.items()}
+        for name in later:
+            seen = {_plain(name)}
+            target = follows[_plain(name)]
+            while target in follows and target not in seen:
+                seen.add(target)
+                target = follows[target]
+            if target in known:
+                yield name, known[target]
+            else:
+                self.skipped.append((member_key(name), "a hard link to a file that is not in the archive"))
 
     def _unpack(self, packed: IO[bytes]) -> None:
         """Copy the whole compressed stream to the temporary file; refuse a bomb."""

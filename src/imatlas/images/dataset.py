@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
 import shutil
 import threading
 import warnings
@@ -19,6 +20,7 @@ import numpy as np
 from imatlas.errors import DecodeError, InputError, Notice, ParameterError
 from imatlas.images import budget, cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
+from imatlas.images.given import as_items
 from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources import ArraySource, Source, open_source
@@ -450,6 +452,55 @@ class _Thumbnails(Sequence[bytes]):
         return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96), stack=stack)
 
 
+def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:
+    """A masked array as its values and its mask (N, H, W), where it hides anything and no other mask is given."""
+    if not isinstance(images, np.ma.MaskedArray):
+        return images, mask
+    if mask is None and np.ma.is_masked(images):
+        hidden = np.ma.getmaskarray(images)
+        mask = np.asarray(hidden.any(axis=3) if hidden.ndim == 4 else hidden)
+    return images.data, mask
+
+
+def images_of(X: Any, **options: Any) -> Images:
+    """What a model was given as `Images` whose rows are those of X: as many, in the same order.
+
+    Of a folder, a pattern or an archive the rows are the images that can be read, by their names, as of `Images`.
+
+    Parameters
+    ----------
+    X : Images, or any source of them
+    **options
+        Of `Images`; `Images` that were given stay as they are.
+
+    Raises
+    ------
+    InputError
+        If items of a list or a dataset cannot be used: rows that are missing would shift all others.
+    """
+    if isinstance(X, Images):
+        return X
+    items = as_items(X)
+    places: np.ndarray | None = None
+    if isinstance(items, list | tuple) and items and all(isinstance(item, str | os.PathLike) for item in items):
+        files = [os.path.abspath(os.path.expanduser(os.fsdecode(item))) for item in items]
+        first = {file: i for i, file in enumerate(dict.fromkeys(files))}
+        places = np.array([first[file] for file in files])
+        items = list(first)
+    images = Images(items, **options)
+    source = images._intake.source
+    if source.explicit and not isinstance(source, ArraySource) and images.skipped:
+        lost = [f"'{key}' ({reason})" for key, reason in images.skipped]
+        raise InputError(
+            f"{len(lost)} of {len(source.keys):,} items cannot be used, and rows without them would not belong to what "
+            f"was given: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}. Leave them out; or give Images(...), "
+            "whose keys say which rows there are."
+        )
+    if places is not None and len(places) > len(items):
+        return images[places]
+    return images
+
+
 def load_pixels(
     images: Any, *, image_size: Size | None = None, mask: np.ndarray | None = None, spec: ImageSpec | None = None
 ) -> tuple[np.ndarray, ImageSpec]:
@@ -472,8 +523,9 @@ def load_pixels(
     """
     if spec is not None:
         image_size = (spec.height, spec.width)
+    images, mask = with_mask(images, mask)
     if not isinstance(images, Images):
-        images = Images(images, image_size=image_size)
+        images = images_of(images, image_size=image_size)
     elif image_size is not None:
         images = images.at_size(image_size)
     pixels, own = images.pixels, images.spec

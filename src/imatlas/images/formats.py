@@ -15,6 +15,7 @@ _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", 
 _NOT_READ = {
     **dict.fromkeys(_RAW, "camera raw files are"),
     **dict.fromkeys((".svg", ".svgz", ".eps", ".ai"), "vector drawings are"),
+    ".pdf": "PDF is",
     ".jxl": "JPEG XL is",
     ".exr": "OpenEXR is",
     ".hdr": "Radiance HDR is",
@@ -32,11 +33,12 @@ _MAGIC = [
     (rb"GIF8[79]a", "GIF"),
     (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
     (rb"RIFF....WEBP", "WEBP"),
-    (rb"BM.{4}\x00{4}", "BMP"),
+    # The four reserved bytes may hold anything; the size of the header that follows may not.
+    (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00{3}", "BMP"),
     (rb"P[1-6]\s+[\d#]|P[fF]\s+\d", "PPM"),
     (rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51", "JPEG2000"),
-    (rb"....ftypavi[fs]", "AVIF"),
-    (rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", "HEIF"),
+    (rb"....ftyp(?:avi[fs]|(?:mif1|msf1|miaf).*avi[fs])", "AVIF"),  # a general brand, and what it is compatible with
+    (rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|miaf)", "HEIF"),
     (rb"\x00\x00\x01\x00[\x01-\xff]\x00", "ICO"),
     (rb"icns", "ICNS"),
     (rb"8BPS\x00\x01", "PSD"),
@@ -44,7 +46,27 @@ _MAGIC = [
     (rb"qoif", "QOI"),
     (rb"\x01\xda[\x00\x01][\x01\x02]\x00", "SGI"),
 ]
+_KNOWN = [  # what is no picture that is read, whatever its name
+    (rb"version https://(?:git-lfs|hawser)\.github\.com/spec/",
+     "a pointer of Git LFS, not the picture itself; run 'git lfs pull'"),
+    (rb"(?:\.\./)*\.git/annex/objects/|/annex/objects/", "a pointer of git-annex; run 'git annex get'"),
+    (rb"II\*\x00....CR\x02|FUJIFILMCCD-RAW|IIU\x00|IIRO|....ftypcrx ", f"{_NOT_READ['.nef']} not read"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n", f"{_NOT_READ['.jxl']} not read"),
+    (rb"\x76\x2f\x31\x01", f"{_NOT_READ['.exr']} not read"),
+    (rb"#\?(?:RADIANCE|RGBE)", f"{_NOT_READ['.hdr']} not read"),
+    (rb"gimp xcf ", f"{_NOT_READ['.xcf']} not read"),
+    (rb".{128}DICM", f"{_NOT_READ['.dcm']} not read"),
+    (rb"SIMPLE  =", f"{_NOT_READ['.fits']} not read"),
+    (rb"%PDF-", f"{_NOT_READ['.pdf']} not read"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", f"{_NOT_READ['.eps']} not read"),
+    (rb"8BPS\x00\x02", "a Photoshop file of the large kind (PSB) is not read"),
+    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--[^>]*>\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg\b",
+     f"{_NOT_READ['.svg']} not read"),
+    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1)|\x1aE\xdf\xa3|RIFF....AVI ", "a film, not a picture"),
+    (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b", "an archive, not a picture"),
+]  # fmt: skip
 _SNIFF = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _MAGIC]
+_RECOGNIZED = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), what) for pattern, what in _KNOWN]
 _BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
 
 
@@ -54,6 +76,14 @@ def sniff(head: bytes) -> str | None:
         if pattern.match(head):
             return name
     return None
+
+
+def recognized(head: bytes) -> str:
+    """What the first bytes of a file are that is known, but no picture that is read, and what to do; else ""."""
+    for pattern, what in _RECOGNIZED:
+        if pattern.match(head):
+            return f"{what}; export it as PNG, JPEG or TIFF" if what.endswith("not read") else what
+    return ""
 
 
 def suffix_of(key: str) -> str:
@@ -79,11 +109,19 @@ def format_of(data: bytes, key: str) -> str:
     suffix = suffix_of(key)
     if not data:
         raise DecodeError("an empty file")
-    if suffix in _NOT_READ:
+    head = data[:1024]
+    known = recognized(head)
+    if known:
+        raise DecodeError(known)
+    found = sniff(head[:64])
+    if found == "TIFF" and suffix in _RAW:  # most of them are TIFF by their first bytes, and hold a small copy
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
-    found = sniff(data[:64]) or _BY_SUFFIX.get(suffix)
     if found is not None:
         return found
+    if suffix in _NOT_READ:
+        raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
     if not data.strip(b"\x00"):
         raise DecodeError("holds only zeros")
     if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):

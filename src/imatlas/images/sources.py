@@ -22,6 +22,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
+from imatlas.images.given import as_items, content_of, is_open_file, is_tensor, looks_like_one
 from imatlas.images.names import key_of
 
 MAX_BYTES = 2**30
@@ -35,6 +36,7 @@ HEAD = 64
 
 # Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -74,12 +76,13 @@ def open_source(source: Any) -> Source:
     """
     budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fspath(source))
-    if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return FileSource.from_list([Path(s).expanduser() for s in source])
-    if isinstance(source, np.ndarray) or hasattr(source, "detach"):
+        return _open_path(os.fsdecode(source))
+    source = as_items(source)
+    if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, bytes | dict):
+    if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
+        return FileSource.from_list([_expanded(os.fsdecode(s)) for s in source])
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source)
     raise InputTypeError(
         f"Images cannot be read from a {type(source).__name__}; give a folder, a file, a list of files, an array or a "
@@ -87,32 +90,66 @@ def open_source(source: Any) -> Source:
     )
 
 
-def _open_path(text: str) -> Source:
-    from imatlas.images.archives import ParquetSource, TarSource, ZipSource
+def _expanded(text: str) -> Path:
+    """A path; '~' is the user's home only where the text begins with it."""
+    return Path(os.path.expanduser(text))
 
-    path = Path(text).expanduser()
-    if path.is_dir():
+
+def _open_path(text: str) -> Source:
+    path = _expanded(text)
+    try:
+        is_folder = path.is_dir()
+        exists = is_folder or path.exists()
+    except OSError as error:
+        raise SourceError(f"'{text}' cannot be looked at ({reason_of(error)}); check its permissions.") from error
+    if is_folder:
+        what = own_folder(str(path))
+        if what:
+            raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
         return FileSource.from_folder(path)
-    if not path.exists():
+    if not exists:
         if glob.has_magic(text):
             return FileSource.from_pattern(os.path.expanduser(text))
         raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
-    name = path.name.lower()
     with _opened(path) as file:
         head = file.read(512)
     try:
-        if name.endswith((".npy", ".npz")) or head.startswith(b"\x93NUMPY"):
-            return _open_numpy(path)
-        if name.endswith((".parquet", ".pq")) or head.startswith(b"PAR1"):
-            return ParquetSource(path)
-        if name.endswith(".zip") or head.startswith(b"PK\x03\x04"):
-            return ZipSource(path)
-        if name.endswith(_ARCHIVE_SUFFIXES) or head[257:262] == b"ustar":
-            return TarSource(path)
+        return _open_file(path, head)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         if isinstance(error, SourceError | InputError):
             raise
         raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file whole?") from error
+
+
+def _open_file(path: Path, head: bytes) -> Source:
+    """A file by its first bytes; by its name only where these say nothing."""
+    from imatlas.images.archives import ParquetSource, TarSource, ZipSource
+    from imatlas.images.formats import recognized, sniff
+
+    name = path.name.lower()
+    if head.startswith(b"\x93NUMPY"):
+        return _open_numpy(path)
+    if head.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return _open_numpy(path) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
+    if head.startswith(b"PAR1"):
+        return ParquetSource(path)
+    if head[257:262] == b"ustar" or head.startswith(_PACKED):
+        return TarSource(path)
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        raise SourceError(f"'{path}' is packed with Zstandard, which is not read; unpack it first (zstd -d).")
+    what = recognized(head)
+    if sniff(head) is not None or (what and what.startswith("a pointer")):
+        return FileSource.from_list([path])
+    if name.endswith((".npy", ".npz")):
+        return _open_numpy(path)
+    if name.endswith((".parquet", ".pq")):
+        return ParquetSource(path)
+    if name.endswith(".zip"):
+        return ZipSource(path)
+    if name.endswith(_ARCHIVE_SUFFIXES):
+        return TarSource(path)
     return FileSource.from_list([path])
 
 
@@ -156,6 +193,76 @@ def check_members(n: int, size: int, name: str) -> None:
         )
 
 
+NOT_A_SOURCE = "{}, whose files are no images to learn from"
+
+
+def own_folder(folder: str) -> str:
+    """What of ours a folder is, whose files are no images to learn from: an atlas, a model, a cache, a trash; or ""."""
+    from imatlas.inventory import is_atlas
+
+    if is_atlas(folder):
+        return "an atlas"
+    for what, names in _OURS.items():
+        if all(os.path.lexists(os.path.join(folder, name)) for name in names):
+            return what
+    above = os.path.basename(os.path.dirname(os.path.abspath(folder)))
+    return "a trash" if above.endswith("-trash") and os.path.lexists(os.path.join(folder, "undo.json")) else ""
+
+
+_OURS = {
+    "a model": ("model.json", "weights.safetensors"),
+    "a pixel cache": ("cache.json", "pixels.npy", "records.parquet"),
+}
+_MARKS = {"atlas.json", "undo.json"}.union(*_OURS.values())
+
+
+def own_folders(keys: Iterable[str]) -> dict[str, str]:
+    """The folders of ours in an archive, and what they are, by the keys of its members."""
+    found = {}
+    named: dict[str, set[str]] = {}
+    for key in keys:
+        folder, _, name = key.rpartition("/")
+        if name in _MARKS and folder:
+            named.setdefault(folder, set()).add(name)
+    for folder, names in named.items():
+        trash = "undo.json" in names and folder.rpartition("/")[0].endswith("-trash")
+        what = "an atlas" if "atlas.json" in names else "a trash" if trash else ""
+        what = what or next((what for what, all_of in _OURS.items() if names.issuperset(all_of)), "")
+        if what:
+            found[folder] = what
+    return found
+
+
+def _lies_in_own(folder: str, root: str, known: dict[str, bool]) -> bool:
+    """Whether a folder, or one above it up to `root`, is one of ours."""
+    if folder not in known:
+        above = os.path.dirname(folder)
+        inside = len(folder) > len(root) and above != folder
+        known[folder] = bool(own_folder(folder or ".")) or (inside and _lies_in_own(above, root, known))
+    return known[folder]
+
+
+def _unreadable(root: Path) -> list[tuple[str, str]]:
+    """The folders directly below `root`, and `root`, that may not be listed: a pattern passes over them in silence."""
+    found = []
+    for folder in (root, *(p for p in _folders_of(root))):
+        try:
+            with os.scandir(folder):
+                pass
+        except OSError as error:
+            key = key_of(os.path.relpath(folder, root)) + "/"
+            found.append((key, f"the folder cannot be read ({reason_of(error)})"))
+    return found
+
+
+def _folders_of(root: Path) -> list[Path]:
+    try:
+        with os.scandir(root) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+
+
 class FileSource:
     """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
 
@@ -173,7 +280,7 @@ class FileSource:
             if key in found:
                 self.skipped.append((key, "named twice; used once"))
             found[key] = path
-        self.keys = sorted(found)
+        self.keys = list(found) if explicit else sorted(found)
         self._paths = [found[key] for key in self.keys]
 
     @classmethod
@@ -197,12 +304,20 @@ class FileSource:
                     links: list[str] = []
                     for entry in sorted(entries, key=lambda e: e.name, reverse=True):
                         if entry.is_dir():
+                            what = own_folder(entry.path)
+                            if what:
+                                skipped.append(
+                                    (key_of(os.path.relpath(entry.path, root)) + "/", NOT_A_SOURCE.format(what))
+                                )
+                                continue
                             (links if entry.is_symlink() else waiting).append(entry.path)
                         else:
                             paths.append(entry.path)
                     waiting[:0] = links
             except OSError as error:
                 skipped.append((key, f"the folder cannot be read ({reason_of(error)})"))
+        if not paths and skipped:
+            raise SourceError(f"Nothing in '{root}' can be read: {skipped[0][0]} {skipped[0][1]}.")
         if not paths:
             raise SourceError(f"There are no files in '{root}'; give a folder with images.")
         return cls(root, paths, str(root), skipped)
@@ -210,15 +325,21 @@ class FileSource:
     @classmethod
     def from_pattern(cls, pattern: str) -> FileSource:
         """All files that match a glob pattern; `**` goes into folders."""
-        paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
-        if not paths:
-            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
         fixed = []
         for part in Path(pattern).parts[:-1]:
             if glob.has_magic(part):
                 break
             fixed.append(part)
-        return cls(Path(*fixed), paths, pattern, [])
+        root = Path(*fixed)
+        ours: dict[str, bool] = {}
+        paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
+        paths = [p for p in paths if not _lies_in_own(os.path.dirname(p), str(root), ours)]
+        skipped = _unreadable(root) if fixed or not os.path.isabs(pattern) else []
+        if not paths:
+            if skipped:
+                raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
+            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
+        return cls(root, paths, pattern, skipped)
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:
@@ -281,8 +402,15 @@ class ArraySource:
     explicit = True
 
     def __init__(self, array: Any, path: Path | None = None) -> None:
-        if hasattr(array, "detach"):
+        one = looks_like_one(tuple(array.shape), is_tensor(array))
+        if one:
+            raise InputError(
+                f"An array of images must have the shape (N, H, W) or (N, H, W, C). Got {tuple(array.shape)}, which "
+                f"looks like {one}."
+            )
+        if is_tensor(array):
             array = array.detach().cpu().numpy()
+        array = _without_masked(array)
         self.root: Path | None = path
         self.name = f"an array of shape {tuple(array.shape)}" if path is None else str(path)
         self.skipped: list[tuple[str, str]] = []
@@ -301,6 +429,15 @@ class ArraySource:
     def read(self, index: int) -> np.ndarray:
         """One image (H, W, C)."""
         return self.array[index]
+
+
+def _without_masked(array: np.ndarray) -> np.ndarray:
+    """An array with NaN for what a mask hides; as floats where anything is."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if not np.ma.is_masked(array):
+        return array.data
+    return np.where(np.ma.getmaskarray(array), np.float32(np.nan), array.data.astype(np.float32))
 
 
 def _as_pixels(array: np.ndarray) -> np.ndarray:
@@ -452,16 +589,18 @@ def _picture_in(value: Any) -> Any:
         raise DecodeError(f"no image among the fields {', '.join(map(str, value))}")
     if isinstance(value, tuple | list) and value and not np.isscalar(value[0]):
         return _picture_in(value[0])
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if is_open_file(value) and not hasattr(value, "getbands"):
+        return content_of(value)
     if isinstance(value, str | os.PathLike):
         return FileSource.from_list([Path(value).expanduser()]).read(0)
     if hasattr(value, "getbands"):
         return value
-    if hasattr(value, "detach"):
+    if is_tensor(value):
         value = value.detach().cpu().numpy()
-        if value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] not in (1, 3, 4):
-            value = value.transpose(1, 2, 0)
     if isinstance(value, np.ndarray) and value.ndim in (2, 3):
+        channels_first = value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] > 4
+        value = _without_masked(value.transpose(1, 2, 0) if channels_first else value)
         return _as_pixels(value[None])[0]
     raise DecodeError(f"a {type(value).__name__} is no picture")

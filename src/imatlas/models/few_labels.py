@@ -34,13 +34,13 @@ from pydantic import Field
 from scipy.sparse import csr_array, diags_array
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import validate_data
 
 from imatlas import chance
 from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
 from imatlas.models.labels import folds_of, share_and_error, some_labels
+from imatlas.models.rows import checked_rows
 from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.threads import sharing_cores
@@ -161,7 +161,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
             If a parameter is wrong, `X` is not finite, or `y` holds no label, or numbers that are no classes.
         """
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         known, labels = some_labels(X, y, type(self).__name__)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.n_labelled_ = len(codes)
@@ -205,7 +205,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         A row that was not given to `fit` takes what labels spread to its neighbours, by how like them it is.
         """
         self._check_fitted()
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        X = checked_rows(self, X, reset=False)
         Z = _thrown(X, self.axes_, self.offset_)
         near, squared = _nearest(self.references_, Z, self.n_neighbors, own=None)
         return self._mixed(_weighed(near, squared, self.spread_), self._by_line(Z))

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils.validation import validate_data
 
 from imatlas import models
 from imatlas.errors import InputError
@@ -38,6 +37,7 @@ from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes, means_of
 from imatlas.models.lloyd import lloyd, moved_centers
+from imatlas.models.rows import checked_rows
 from imatlas.models.umap_places import umap_places, umap_seconds
 from imatlas.nearest import all_alike, as_tensor, k_nearest, nearest_index
 from imatlas.threads import sharing_cores
@@ -171,7 +171,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         began = time.perf_counter()
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         seed = self._seed()
         share = None if seconds is None else PROPOSING * seconds
         found = propose_n_clusters(X, random_state=seed, seconds=share) if self.n_clusters is None else None
@@ -299,7 +299,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _rows(self, X: Any) -> np.ndarray:
         self._check_fitted()
-        return validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        return checked_rows(self, X, reset=False)
 
     @property
     def _n_features_out(self) -> int:

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from imatlas.devices import pick_device
 from imatlas.errors import InputError
 from imatlas.fitted import COUNT, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.lloyd import Search, first_centers, lloyd, moved_centers
-from imatlas.models.rows import Rows, principal_axes
+from imatlas.models.rows import Rows, checked_rows, principal_axes
 from imatlas.nearest import (
     all_distances,
     as_tensor,
@@ -102,7 +102,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             If a parameter is wrong, or there are fewer rows than clusters; also for NaN and infinite values.
         """
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         if len(X) < self.n_clusters:
             raise InputError(f"n_samples={len(X)} should be at least n_clusters={self.n_clusters}; ask for fewer.")
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
@@ -157,7 +157,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     def _rows(self, X: Any) -> torch.Tensor:
         self._check_fitted()
-        return as_tensor(validate_data(self, X, dtype=np.float32, order="C", reset=False), self._device())
+        return as_tensor(checked_rows(self, X, reset=False), self._device())
 
     def _centers(self) -> torch.Tensor:
         return as_tensor(self.cluster_centers_, self._device())

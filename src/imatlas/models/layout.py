@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import validate_data
 
 from imatlas.errors import InputError
 from imatlas.fitted import VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.rows import checked_rows
 from imatlas.models.umap_places import umap_places, umap_rows
 from imatlas.nearest import all_alike, as_tensor, k_nearest
 from imatlas.threads import sharing_cores
@@ -89,7 +89,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             If a parameter is wrong; for NaN and infinite values.
         """
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         if len(X) < 2:
             raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
         seed = self._seed()
@@ -112,7 +112,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def transform(self, X: Any) -> np.ndarray:
         """Return the place of each row (n_samples, 2) float32; one that was laid out keeps the place that it got."""
         self._check_fitted()
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        X = checked_rows(self, X, reset=False)
         k = min(N_VOTES, len(self.references_))
         near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k)
         return placed_by_vote(self.places_[near.numpy()], squared.sqrt().numpy())

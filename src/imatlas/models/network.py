@@ -17,7 +17,7 @@ from imatlas import batches, chance, checkpoints, devices, schedule, training
 from imatlas.batches import Batch
 from imatlas.errors import InputError
 from imatlas.fitted import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
-from imatlas.images.dataset import load_pixels
+from imatlas.images.dataset import load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import MOST_SEED, Estimator, estimator
@@ -262,6 +262,7 @@ class ImageEstimator(Estimator):
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
         """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
+        images, mask = with_mask(images, mask)
         pixels, spec = load_pixels(images)
         if mask is not None:
             pixels, _ = load_pixels(pixels, mask=mask)
@@ -270,6 +271,7 @@ class ImageEstimator(Estimator):
     def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """Pixels (N, H, W, C) that the fitted network takes."""
         self._check_fitted()
+        images, mask = with_mask(images, mask)
         pixels = self._load_like(images, self.spec_)
         if mask is not None:
             pixels, _ = load_pixels(pixels, mask=mask)

@@ -36,11 +36,11 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import beta
 from sklearn.base import OutlierMixin
 from sklearn.covariance import ledoit_wolf
-from sklearn.utils.validation import validate_data
 
 from imatlas.errors import InputError
 from imatlas.fitted import SIDE, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.rows import checked_rows
 from imatlas.nearest import ROUNDING, all_distances, as_tensor, k_nearest
 from imatlas.threads import sharing_cores
 
@@ -143,7 +143,7 @@ class OutlierDetector(OutlierMixin, Estimator):
             If a parameter is wrong, there are fewer than 4 rows, or values that are not finite.
         """
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         if len(X) < FEWEST:
             raise InputError(f"To tell odd rows there must be at least {FEWEST}. Got n_samples={len(X)}; add more.")
         rng = np.random.default_rng(self._seed())
@@ -161,7 +161,7 @@ class OutlierDetector(OutlierMixin, Estimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Return minus the oddness of each row (n_samples,): -1 is ordinary, lower is odder."""
         self._check_fitted()
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        X = checked_rows(self, X, reset=False)
         return -self._oddness(X).astype(np.float64)
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ from imatlas import devices
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.export import Network, OnnxMixin, images_in, random_images
 from imatlas.fitted import TEXT, Array, Module, Spec, State, Value
-from imatlas.images.dataset import Images
+from imatlas.images.dataset import Images, images_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
@@ -482,9 +482,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return ""
 
     def _open(self, images: Any) -> Images:
-        if isinstance(images, Images):
-            return images
-        return Images(images, image_size=None if _has_pixels(images) else self.source_side)
+        return images_of(images, image_size=None if _has_pixels(images) else self.source_side)
 
     def _check_kind(self, spec: ImageSpec) -> None:
         if spec.dtype != self.spec_.dtype:

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from imatlas.nearest import group_sums, nearest_index, nearest_two
+
+
+def checked_rows(estimator: Any, X: Any, *, reset: bool = True, missing: bool = False) -> np.ndarray:
+    """Rows (n_rows, n_features) float32 as an estimator takes them; what a masked array hides is NaN.
+
+    Parameters
+    ----------
+    reset : bool
+        Whether this is the first time: else the number and names of the features must be those of `fit`.
+    missing : bool
+        Whether NaN is taken.
+
+    Raises
+    ------
+    ValueError
+        If `X` is not a matrix of finite numbers (and NaN where it is taken), or has other features than before.
+    """
+    if np.ma.is_masked(X):  # scikit-learn would take the values under the mask
+        X = np.where(np.ma.getmaskarray(X), np.nan, np.ma.getdata(X).astype(np.float64))
+    finite = "allow-nan" if missing else True
+    return validate_data(estimator, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite=finite)
+
 
 CHUNK = 2**20
 """Bytes of rows that are projected at a time: they are read twice, so they should stay in a core's cache."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from imatlas.devices import pick_device
@@ -34,7 +34,7 @@ from imatlas.models.batch_map import (
     update,
 )
 from imatlas.models.lattice import Lattice
-from imatlas.models.rows import Plane, Rows, principal_axes
+from imatlas.models.rows import Plane, Rows, checked_rows, principal_axes
 from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
 from imatlas.threads import sharing_cores
 
@@ -378,7 +378,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         ValueError
             If `X` is not a matrix of finite numbers and NaN, or has another number of features than before.
         """
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite="allow-nan")
+        X = checked_rows(self, X, reset=reset, missing=True)
         values = as_tensor(X, self._device())
         rows = Rows(values, missing=any(bool(part.sum().isnan()) for part in values.split(8192)))
         return rows.on_the_sphere() if self._unit else rows

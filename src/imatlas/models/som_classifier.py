@@ -27,7 +27,6 @@ from pydantic import Field
 from scipy.linalg import solve
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin, clone
-from sklearn.utils.validation import validate_data
 
 from imatlas import models
 from imatlas.errors import ParameterError
@@ -35,6 +34,7 @@ from imatlas.fitted import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State,
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
+from imatlas.models.rows import checked_rows
 from imatlas.threads import sharing_cores
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -131,7 +131,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
             If a parameter is wrong, `X` is not finite, or `y` holds no label, or numbers that are no classes.
         """
         self._check_parameters()
-        X = validate_data(self, X, dtype=np.float32, order="C")
+        X = checked_rows(self, X)
         known, labels = some_labels(X, y, type(self).__name__)
         self.som_ = self._fitted_map(X)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -152,7 +152,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each row (n_samples, n_classes), in the order of `classes_`."""
         self._check_fitted()
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        X = checked_rows(self, X, reset=False)
         return _memberships(self.som_, X) @ self.cell_probabilities_
 
     def predict(self, X: Any) -> np.ndarray:

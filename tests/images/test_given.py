@@ -1,0 +1,264 @@
+"""Rows are those of what was given: as many, in its order, by position; or an error that names what is missing."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+
+import imatlas as ia
+from imatlas.errors import InputError, InputTypeError, SourceError
+from imatlas.images.dataset import Images, images_of, load_pixels
+from imatlas.images.encode import write_picture
+
+
+def level(i: int) -> int:
+    """The grey of picture i: the names' order is another than that of the greys."""
+    return (i * 37) % 50 * 5
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Twelve files whose grey tells which they are, in an order that is not that of their names."""
+    names = [f"{name}.png" for name in "khbafgclejdi"]
+    for i, name in enumerate(names):
+        write_picture(tmp_path / name, np.full((10, 12, 3), level(i), np.uint8))
+    return [str(tmp_path / name) for name in names]
+
+
+def levels(images: Any) -> list[int]:
+    return load_pixels(images)[0][:, 0, 0, 0].tolist()
+
+
+EXPECTED = [level(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        list,
+        tuple,
+        np.array,
+        lambda files: np.array(files, object),
+        lambda files: [Path(file) for file in files],
+        lambda files: [file.encode() for file in files] and [Path(file.encode().decode()) for file in files],
+        lambda files: pd.Series(files, index=range(11, -1, -1)),
+        lambda files: pd.Series(files, index=list("zyxwvutsrqpo")),
+        lambda files: pd.Index(files),
+        lambda files: pd.DataFrame({"path": files})["path"],
+        lambda files: pa.array(files),
+        lambda files: pa.chunked_array([files[:5], files[5:]]),
+        lambda files: pa.table({"path": files})["path"],
+        lambda files: [np.asarray(Image.open(file)) for file in files],
+        lambda files: [Image.open(file) for file in files],
+        lambda files: [Path(file).open("rb") for file in files],  # noqa: SIM115
+        lambda files: [io.BytesIO(Path(file).read_bytes()) for file in files],
+        lambda files: [Path(file).read_bytes() for file in files],
+        lambda files: [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files],
+        lambda files: [np.asarray(Image.open(file)).transpose(2, 0, 1) for file in files],
+        lambda files: pd.Series([np.asarray(Image.open(file)) for file in files], index=range(11, -1, -1)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_every_kind_of_list_keeps_its_order(give: Any, files: list[str]) -> None:
+    assert levels(give(files)) == EXPECTED
+
+
+def test_a_file_that_is_named_twice_has_two_rows(files: list[str], tmp_path: Path) -> None:
+    places = [3, 3, 0, 7, 3, 11]
+    given = [files[i] for i in places]
+    given[1] = str(tmp_path / "sub" / ".." / Path(given[1]).name)
+    assert levels(given) == [level(i) for i in places]
+    assert images_of(given).keys == [Path(files[i]).name for i in places]
+
+
+@pytest.mark.parametrize("bad", ["missing", "text", "folder", "zip"])
+def test_a_row_that_is_missing_is_an_error_that_names_it(bad: str, files: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "wrong.png"
+    if bad == "text":
+        path.write_text("no picture")
+    elif bad == "folder":
+        path.mkdir()
+    elif bad == "zip":
+        zipfile.ZipFile(path, "w").close()
+    with pytest.raises(InputError, match=r"1 of 13 items cannot be used.*wrong\.png"):
+        load_pixels([*files[:4], str(path), *files[4:]])
+    images = Images([*files[:4], str(path), *files[4:]])  # which says by its keys what its rows are
+    assert images.keys == [Path(file).name for file in files]
+
+
+@pytest.mark.parametrize("bad", [b"junk", None, 7, "nowhere.png"])
+def test_a_damaged_item_of_a_dataset_is_no_row_less(bad: Any) -> None:
+    class Dataset:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, i: int) -> Any:
+            return bad if i == 1 else np.full((8, 8, 3), i, np.uint8)
+
+    with pytest.raises(InputError, match=r"1 of 3 items cannot be used.*000001"):
+        load_pixels(Dataset())
+    assert levels(Images(Dataset())) == [0, 2]
+
+
+def test_a_pipeline_scores_paths_as_it_scores_arrays(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The labels of `train_test_split` stay with their files."""
+    labels = rng.integers(0, 2, 60)
+    pixels = rng.integers(0, 90, (60, 16, 16, 3), dtype=np.uint8)
+    pixels[labels == 1, :, 8:] += 120
+    names = [f"{i:03d}" for i in rng.permutation(60)]
+    for name, picture in zip(names, pixels, strict=True):
+        write_picture(tmp_path / f"{name}.png", picture)
+    paths = [str(tmp_path / f"{name}.png") for name in names]
+    scores = []
+    for given in (paths, pixels):
+        parts = train_test_split(given, labels, random_state=0)
+        pipe = make_pipeline(ia.Autoencoder(latent_dim=8, max_steps=30), LogisticRegression())
+        scores.append(pipe.fit(parts[0], parts[2]).score(parts[1], parts[3]))
+    assert scores[0] == scores[1] == 1.0
+
+
+def test_one_picture_is_no_set_of_lines(tmp_path: Path) -> None:
+    one = np.zeros((64, 96, 3), np.uint8)
+    np.save(tmp_path / "one.npy", one)
+    np.savez(tmp_path / "one.npz", images=one)
+    for given in (one, torch.zeros(64, 96, 4), torch.zeros(3, 64, 96), tmp_path / "one.npy", tmp_path / "one.npz"):
+        with pytest.raises(InputError, match="looks like one picture"):
+            Images(given)
+    assert len(Images(one[None])) == 1
+    assert len(Images(one[..., None])) == 64
+    assert len(Images(np.zeros((3, 64, 96), np.uint8))) == 3
+
+
+@pytest.mark.parametrize(
+    "give", [lambda b: io.BytesIO(b), lambda b: b, lambda b: Image.open(io.BytesIO(b)), memoryview]
+)
+def test_one_picture_in_memory_is_a_set_of_one(give: Any, files: list[str]) -> None:
+    assert levels(give(Path(files[2]).read_bytes())) == [level(2)]
+
+
+def test_an_open_file_stays_open_where_it_was(files: list[str]) -> None:
+    with open(files[4], "rb") as file:
+        file.seek(3)
+        assert levels(file) == [level(4)]
+        assert file.tell() == 3
+        assert levels([file, file]) == [level(4)] * 2
+    with open(files[4], encoding="latin-1") as text, pytest.raises((InputError, InputTypeError)):
+        load_pixels(text)
+
+
+@pytest.mark.parametrize("given", [pd.DataFrame({"a": [1], "b": [2]}), pa.table({"a": [1], "b": [2]})])
+def test_a_whole_table_asks_for_a_column(given: Any) -> None:
+    with pytest.raises(InputTypeError, match="columns a, b; give one of them"):
+        Images(given)
+
+
+@pytest.mark.parametrize("given", [{"a": 1}, {"x.png"}, 5, None, (x for x in "ab")])
+def test_what_has_no_rows_is_refused(given: Any) -> None:
+    with pytest.raises(InputTypeError, match="Images cannot be read from a"):
+        Images(given)
+
+
+def test_a_masked_array_keeps_its_mask(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    hidden = rng.random((6, 16, 16)) < 0.2
+    masked = np.ma.MaskedArray(pixels, np.repeat(hidden[..., None], 3, 3))
+    got, spec = load_pixels(masked)
+    want, _ = load_pixels(pixels, mask=hidden)
+    np.testing.assert_array_equal(got, want)
+    assert spec.dtype == "float32"
+    assert np.isnan(Images(masked).pixels[hidden]).all()
+    assert np.isnan(load_pixels([masked[0], masked[1]])[0]).any()
+    model = ia.VAE(latent_dim=4, max_steps=5).fit(pixels)
+    np.testing.assert_array_equal(model.transform(masked), model.transform(pixels, mask=hidden))
+    assert not np.array_equal(model.transform(masked), model.transform(pixels))
+
+
+@pytest.mark.parametrize(
+    "model", [ia.SOM(rows=3, cols=3), ia.KMeans(n_clusters=2), ia.OutlierDetector(), ia.ImageClusterer()]
+)
+def test_rows_under_a_mask_are_not_learned(model: Any, rng: np.random.Generator) -> None:
+    values = rng.normal(size=(40, 5)).astype(np.float32)
+    values[4, 2] = -1e6
+    masked = np.ma.masked_less(values, -1e5)
+    if isinstance(model, ia.SOM):  # which takes gaps
+        assert model.fit(masked).codebook_.min() > -100
+    else:
+        with pytest.raises(ValueError, match="NaN"):
+            model.fit(masked)
+    model.fit(np.ma.MaskedArray(np.delete(values, 4, axis=0)))  # a mask that hides nothing
+
+
+def test_what_imatlas_wrote_is_no_source(tmp_path: Path, files: list[str], rng: np.random.Generator) -> None:
+    """Atlases, models, caches and trash below the folder, however it is given."""
+    inside = tmp_path / "deep" / "renamed"
+    inside.mkdir(parents=True)
+    (inside / "atlas.json").write_text("{}")
+    (inside / "cache" / "x").mkdir(parents=True)
+    shutil.copy(files[0], inside / "cache" / "x" / "thumbnails.bin")
+    shutil.copy(files[0], inside / "map.png")
+    ia.KMeans(n_clusters=2).fit(rng.random((8, 3))).save(tmp_path / "model")
+    shutil.copy(files[0], tmp_path / "model" / "sheet.png")
+    trash = tmp_path / "photos-trash" / "0001"
+    trash.mkdir(parents=True)
+    (trash / "undo.json").write_text("{}")
+    shutil.copy(files[0], trash / "a.png")
+    names = sorted(Path(file).name for file in files)
+    found = Images(tmp_path)
+    assert found.keys == names
+    told = dict(found.skipped)
+    assert "an atlas" in told["deep/renamed/"]
+    assert "a model" in told["model/"]
+    assert "a trash" in told["photos-trash/0001/"]
+    assert Images(str(tmp_path / "**" / "*.*")).keys == names
+    with pytest.raises(SourceError, match="No file matches"):
+        Images(str(tmp_path / "deep" / "*" / "*.png"))
+    with pytest.raises(SourceError, match="is an atlas"):
+        Images(inside)
+    for suffix in ("zip", "tar"):
+        archive = tmp_path.parent / f"{tmp_path.name}.{suffix}"
+        if suffix == "zip":
+            with zipfile.ZipFile(archive, "w") as packed:
+                for path in sorted(tmp_path.rglob("*")):
+                    packed.write(path, path.relative_to(tmp_path))
+        else:
+            with tarfile.open(archive, "w") as packed:
+                packed.add(tmp_path, "")
+        assert Images(archive).keys == names
+
+
+def test_containers_are_known_by_what_they_hold(tmp_path: Path, files: list[str]) -> None:
+    tmp_path = tmp_path / "held"
+    tmp_path.mkdir()
+    for name in ("a.zip", "b.npy", "c.parquet", "d.tar.gz", "e.svg", "f.dng", "g"):
+        shutil.copy(files[1], tmp_path / name)
+        assert levels(tmp_path / name) == [level(1)]
+    with zipfile.ZipFile(tmp_path / "h.parquet", "w") as archive:
+        archive.write(files[1], "x.png")
+    with tarfile.open(tmp_path / "i", "w:gz") as archive:
+        archive.add(files[1], "x.png")
+    np.savez(tmp_path / "j", np.full((1, 9, 9), level(1), np.uint8))
+    (tmp_path / "j.npz").rename(tmp_path / "j")
+    for name in "hij":
+        assert levels(next(tmp_path.glob(f"{name}*"))) == [level(1)]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.zip", "c.npy", "d.parquet", "e.tar", "f"])
+def test_a_pointer_of_git_lfs_says_what_to_do(name: str, tmp_path: Path) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="git lfs pull"):
+        len(Images(tmp_path / name))
