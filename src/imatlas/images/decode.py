@@ -18,11 +18,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from imatlas.errors import DecodeError
 from imatlas.images import budget, color
 from imatlas.images.bands import Sink, array_of, block_means
-from imatlas.images.formats import bits_of, format_of
+from imatlas.images.formats import bits_of, format_of, plainly_branded
 from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
 from imatlas.images.netpbm import Netpbm
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
-from imatlas.images.png import PngBands
+from imatlas.images.png import PngBands, scale_clear, with_clear
 from imatlas.images.quiet import quiet, silence_libtiff
 from imatlas.images.sources import reason_of
 
@@ -235,6 +235,7 @@ def read_frames(
     own = budget.Share() if share is None else None
     try:
         format = format_of(data, name)
+        data = plainly_branded(data, format)
         with quiet():
             pictures = _READERS.get(format, _read_plain)(data, format, frames, aim, background)
             while True:
@@ -433,14 +434,21 @@ def _read_plain(
             _check_pixels(*image.size)
         full, halvings = image.size, 0
         deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
+        if format == "JPEG2000" and bits_of(data, format) > 8 and image.mode in ("LA", "RGB", "RGBA"):
+            yield _deep_jpeg2000(image, data, background)
+            return
         if format == "JPEG2000":
             halvings = _need_jpeg2000(image, data, aim)
         elif image.size[0] * image.size[1] > CHEAP:
             besides = 40 * full[0] * full[1] if deep else None
             _need(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
+        if format == "PNG":
+            scale_clear(image, bits_of(data, format))
         if deep:
             wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
+            if "transparency" in image.info and wide.shape[2] == 3:
+                wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
             if wide.shape[2] in (2, 4):
                 wide = _composited(wide, background)
@@ -517,6 +525,26 @@ def _check_inside(data: bytes, format: str) -> None:
                 raise DecodeError(f"holds a picture of {width} x {height} pixels, more than an icon has")
 
 
+def _deep_jpeg2000(image: Image.Image, data: bytes, background: RGB) -> Picture:
+    """Colors of more than 8 bits, through the extra: Pillow rounds them to 8, and white to black."""
+    bits = bits_of(data, "JPEG2000")
+    try:
+        from imagecodecs import jpeg2k_decode
+    except ImportError:
+        raise DecodeError(
+            f"a JPEG 2000 of {bits} bits in color needs an extra part: pip install 'imatlas[codecs]'"
+        ) from None
+    _need_jpeg2000(image, data, None)
+    array = jpeg2k_decode(data)
+    top = np.float32(2**bits - 1)
+    wide = np.rint(array * (np.float32(65535) / top)).astype(np.uint16) if bits < 16 else array.astype(np.uint16)
+    if wide.shape[2] in (2, 4):
+        wide = _composited(wide, background)
+    picture = Picture(wide, "JPEG2000", f"{image.mode};{bits}")
+    picture.profile = image.info.get("icc_profile") or b""
+    return picture
+
+
 def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
     """Wait for the memory that a JPEG 2000 takes; how often the size of a large one is halved while it is decoded."""
     cost = jpeg2000(data)
@@ -541,7 +569,7 @@ def _read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
         yield from _read_plain(data, format, frames, aim, background)
         return
     _check_pixels(header.width, header.height)
-    deep = header.depth == 16 and header.color in (2, 4, 6)
+    deep = header.depth == 16 and (header.color in (2, 4, 6) or b"tRNS" in data[: data.find(b"IDAT")])
     if header.width * header.height * 4 <= LARGE and not deep:
         yield from _read_plain(data, format, frames, aim, background)
         return
@@ -688,7 +716,11 @@ def _finished(image: Image.Image, format: str, background: RGB) -> Picture:
     """Decode an opened image and bring it to L, LA, RGB, RGBA, or an array of uint16 or float32."""
     mode = image.mode
     if mode.startswith("I;16"):
-        return Picture(array_of(image).astype(np.uint16, copy=False), format, mode)
+        deep = array_of(image).astype(np.uint16, copy=False)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            deep = _composited(with_clear(deep, np.array([clear], np.uint16)), background)
+        return Picture(deep, format, mode)
     if mode in ("I", "F"):
         values = array_of(image)
         # Pillow once gave 16-bit PNG and PGM as 32-bit whole numbers.
@@ -864,6 +896,7 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
     """
     try:
         format = format_of(data, name)
+        data = plainly_branded(data, format)
         with quiet():
             if format == "HEIF":
                 return _heif_size(data)

@@ -1,0 +1,131 @@
+"""Depths and opacity that formats keep in odd ways, and files whose names or brands say something else."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imatlas.errors import DecodeError
+from imatlas.images.decode import read_picture
+from imatlas.images.formats import format_of
+from tests.images.test_decode import saved
+
+RNG = np.random.default_rng(5)
+
+
+def png(samples: np.ndarray, depth: int, color: int, clear: bytes = b"", interlaced: bool = False) -> bytes:
+    """A PNG of whole samples (H, W, C), and what stands for clear."""
+    height, width = samples.shape[:2]
+
+    def rows(part: np.ndarray) -> bytes:
+        if depth == 16:
+            return b"".join(b"\0" + row.astype(">u2").tobytes() for row in part)
+        bits = np.unpackbits(part.astype(np.uint8).reshape(len(part), -1, 1), axis=2)[:, :, 8 - depth :]
+        return b"".join(b"\0" + np.packbits(row.reshape(-1)).tobytes() for row in bits)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    parts = [samples[y::dy, x::dx] for y, x, dy, dx in passes] if interlaced else [samples]
+    content = b"".join(rows(part) for part in parts if part.size)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
+    middle = chunk(b"tRNS", clear) if clear else b""
+    packed = chunk(b"IDAT", zlib.compress(content))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + packed + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("color", [0, 2])
+def test_16_bit_png_is_clear_where_its_value_says_so(color: int, interlaced: bool) -> None:
+    channels = 3 if color == 2 else 1
+    samples = RNG.integers(0, 60000, (12, 17, channels), dtype=np.uint16)
+    samples[3:6, 4:9] = 1234
+    samples[0, 0] = 1235  # one apart is not clear
+    data = png(samples, 16, color, struct.pack(f">{channels}H", *[1234] * channels), interlaced)
+    expected = np.where((samples == 1234).all(-1, keepdims=True), 65535, samples)
+    picture = read_picture(data)
+    np.testing.assert_array_equal(picture.pixels(), expected)
+    blue = read_picture(data, background=(0, 0, 255)).pixels()
+    grey = round(0.114 * 65535)
+    assert np.abs(blue[4, 5].astype(int) - ([0, 0, 65535] if channels == 3 else [grey])).max() <= 1
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_grey_png_of_few_bits_is_clear_where_its_value_says_so(depth: int, interlaced: bool) -> None:
+    samples = RNG.integers(0, 2**depth, (12, 17, 1))
+    value = min(1, 2**depth - 1)
+    picture = read_picture(png(samples, depth, 0, struct.pack(">H", value), interlaced))
+    np.testing.assert_array_equal(picture.pixels()[..., 1], np.where(samples[..., 0] == value, 0, 255))
+    np.testing.assert_array_equal(picture.pixels()[..., 0], samples[..., 0] * (255 // (2**depth - 1)))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_jpeg2000_of_deep_colors_keeps_white(bits: int) -> None:
+    from imagecodecs import jpeg2k_encode
+
+    top = 2**bits - 1
+    samples = RNG.integers(0, top + 1, (20, 30, 3)).astype(np.uint16)
+    samples[:4] = top
+    data = jpeg2k_encode(samples, level=0, reversible=True, bitspersample=bits, codecformat="jp2")
+    expected = np.rint(samples * (65535 / top))
+    assert np.abs(read_picture(data).pixels() - expected).max() <= 1
+
+
+@pytest.mark.parametrize("brand", [b"mif1", b"msf1", b"miaf"])
+def test_avif_is_known_by_any_of_its_brands(brand: bytes) -> None:
+    pixels = np.full((16, 24, 3), (200, 40, 90), np.uint8)
+    data = bytearray(saved(Image.fromarray(pixels), "AVIF", quality=95))
+    data[8:12] = brand
+    assert np.abs(read_picture(bytes(data), name="photo.heic").pixels().astype(int) - pixels).max() < 8
+
+
+@pytest.mark.parametrize("reserved", [b"GIMP", b"\x01\0\0\0", b"\xff\xff\xff\xff"])
+def test_bmp_may_hold_anything_in_its_reserved_bytes(reserved: bytes) -> None:
+    pixels = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    data = bytearray(saved(Image.fromarray(pixels), "BMP"))
+    data[6:10] = reserved
+    np.testing.assert_array_equal(read_picture(bytes(data)).pixels(), pixels)
+
+
+def test_a_text_that_begins_like_a_bmp_is_none() -> None:
+    with pytest.raises(DecodeError, match="not a picture"):
+        format_of(b"BM and other letters of the alphabet", "a.txt")
+
+
+@pytest.mark.parametrize("name", ["a.svg", "b.dng", "c.cr2", "d.exr", "e.jxl", "f.pdf", "g.dcm", "h"])
+def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
+    assert format_of(saved(Image.new("RGB", (4, 4)), "JPEG"), name) == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "git lfs pull"),
+        (b"../../.git/annex/objects/xx/yy", "git annex get"),
+        (b"\xff\x0a\x00\x00", "JPEG XL"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\x76\x2f\x31\x01", "OpenEXR"),
+        (b"#?RADIANCE\n", "Radiance"),
+        (b"gimp xcf v011", "XCF"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"SIMPLE  =                    T", "FITS"),
+        (b"%PDF-1.7", "PDF"),
+        (b"%!PS-Adobe", "vector"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="a">', "vector"),
+        (b"<svg width='3'>", "vector"),
+        (b"II*\x00\x10\x00\x00\x00CR\x02\x00", "camera raw"),
+        (b"FUJIFILMCCD-RAW 0201", "camera raw"),
+        (b"\x00\x00\x00\x18ftypcrx ", "camera raw"),
+        (b"\x00\x00\x00\x18ftypisom", "film"),
+        (b"PK\x03\x04", "archive"),
+    ],
+)
+def test_what_is_no_picture_says_what_it_is(head: bytes, words: str) -> None:
+    with pytest.raises(DecodeError, match=words):
+        format_of(head, "a.jpg")
