@@ -22,7 +22,7 @@ from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.names import keys_of
 from imatlas.images.pixels import alike, kind_of
 from imatlas.images.spec import ImageSpec
-from imatlas.images.thumbnails import thumbnail_pixels
+from imatlas.images.thumbnails import stretched_view, thumbnail_pixels
 from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.models.network import ImageEstimator
@@ -176,13 +176,13 @@ class OpenedAtlas:
 
     def gallery(self) -> Gallery:
         """The images as `find_duplicates` takes them, from their thumbnails; pixels lie in a temporary file."""
-        n, rows, spec = len(self), self.rows, ImageSpec(SIDE, SIDE, 3)
+        n, rows = len(self), self.rows
         with tempfile.TemporaryFile(prefix="imatlas-") as file:
             stretched = np.memmap(file, np.uint8, "w+", shape=(n, SIDE, SIDE, 3))
         for start in range(0, n, ROWS):
             some = np.arange(start, min(start + ROWS, n))
             for row, data in zip(some.tolist(), self.thumbnails(some), strict=True):
-                stretched[row] = thumbnail_pixels(data, spec, "stretch")
+                stretched[row] = stretched_view(data, SIDE)
         folder = Path(self.manifest.source)
         there = folder.is_dir()
         return Gallery(

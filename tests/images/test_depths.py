@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imatlas.errors import DecodeError
+from imatlas.images.dataset import Images
 from imatlas.images.decode import read_picture
 from imatlas.images.formats import format_of
+from imatlas.images.pixels import rgb_view
+from imatlas.images.spec import ImageSpec
+from imatlas.tasks.doubles import Gallery, find_duplicates
 from tests.images.test_decode import saved
 
 RNG = np.random.default_rng(5)
@@ -129,3 +134,45 @@ def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
 def test_what_is_no_picture_says_what_it_is(head: bytes, words: str) -> None:
     with pytest.raises(DecodeError, match=words):
         format_of(head, "a.jpg")
+
+
+def _shapes(folder: Path, mode: str, color: tuple[int, ...]) -> None:
+    """Six pictures of shapes on clear ground, each in two sizes."""
+    rng = np.random.default_rng(1)
+    for i in range(6):
+        image = Image.new(mode, (128, 128))
+        draw = ImageDraw.Draw(image)
+        for _ in range(4):
+            x, y, width, height = rng.integers(5, 60, 4).tolist()
+            draw.ellipse([x, y, x + width, y + height], fill=color)
+        image.save(folder / f"s{i}.png")
+        image.resize((96, 96)).save(folder / f"s{i}-copy.png")
+
+
+@pytest.mark.parametrize(
+    ("mode", "color"),
+    [("RGBA", (255, 255, 255, 255)), ("RGBA", (0, 0, 0, 255)), ("LA", (255, 255)), ("RGBA", (255, 255, 255, 120))],
+)
+def test_shapes_on_clear_ground_are_seen_whatever_their_color(
+    mode: str, color: tuple[int, ...], tmp_path: Path
+) -> None:
+    _shapes(tmp_path, mode, color)
+    found = find_duplicates(Gallery.of(tmp_path))
+    assert sorted(np.bincount(found.group).tolist()) == [2] * 6
+    images = Images(tmp_path)
+    assert len(set(images.records["phash"].tolist())) >= 6
+    seen = rgb_view(images.pixels, images.spec)
+    assert (seen.std(axis=(1, 2, 3)) > 20).all()
+    Image.new("RGB", (64, 64), (9, 99, 200)).save(tmp_path / "opaque.png")  # now opacity is not kept
+    mixed = Images(tmp_path)
+    assert mixed.spec.channels == 3
+    assert (mixed.pixels[np.array(mixed.keys) != "opaque.png"].std(axis=(1, 2, 3)) > 20).all()
+
+
+def test_what_can_be_seen_keeps_its_background() -> None:
+    pixels = np.zeros((1, 8, 8, 4), np.uint8)
+    pixels[0, 2:5, 2:5] = (200, 30, 30, 255)
+    for under in ((255, 255, 255), (0, 0, 0), (10, 200, 30)):
+        assert rgb_view(pixels, ImageSpec(8, 8, 4, alpha=True), under)[0, 0, 0].tolist() == list(under)
+    empty = np.zeros((1, 8, 8, 4), np.uint8)
+    assert rgb_view(empty, ImageSpec(8, 8, 4, alpha=True)).min() == 255

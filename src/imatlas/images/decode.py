@@ -21,7 +21,7 @@ from imatlas.images.bands import Sink, array_of, block_means
 from imatlas.images.formats import bits_of, format_of, plainly_branded
 from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
 from imatlas.images.netpbm import Netpbm
-from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
+from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
 from imatlas.images.png import PngBands, scale_clear, with_clear
 from imatlas.images.quiet import quiet, silence_libtiff
 from imatlas.images.sources import reason_of
@@ -202,9 +202,10 @@ class Picture:
         across, down = (max(step, -(-length // LONG)) for length in self._stored.size)
         image = self._stored.reduce((across, down)) if max(across, down) > 1 else self._stored
         if self.kind.alpha:
-            under = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(under, image.convert("RGBA"))
-        return upright(np.asarray(image.convert("L"))[..., None], self.orientation)[..., 0]
+            ground = ground_for(np.asarray(image), (255, 255, 255))
+            image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
+        grey = np.asarray(image.convert("L"))
+        return upright(grey[..., None], self.orientation)[..., 0]
 
 
 def read_frames(
@@ -633,7 +634,8 @@ def _read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, back
 
 
 def _composited(array: np.ndarray, background: RGB) -> np.ndarray:
-    """`composited` by bands of rows, as it makes floats of all it is given."""
+    """`composited` by bands of rows, as it makes floats of all it is given, on a ground on which something is seen."""
+    background = ground_for(array, background)
     out = np.empty((*array.shape[:2], array.shape[2] - 1), array.dtype)
     rows = max(1, CHEAP // array.shape[1])
     for top in range(0, len(array), rows):

@@ -64,6 +64,33 @@ def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     return mixed if pixels.dtype == np.float32 else np.rint(mixed).astype(pixels.dtype)
 
 
+def grounded(pixels: np.ndarray, background: RGB) -> np.ndarray:
+    """Pixels (N, H, W, C) with opacity last, each picture laid on the ground that `ground_for` names."""
+    grounds = [ground_for(picture, background) for picture in pixels]
+    if all(ground == background for ground in grounds):
+        return composited(pixels, background)
+    return np.stack([composited(picture, ground) for picture, ground in zip(pixels, grounds, strict=True)])
+
+
+HIDDEN = 4.0
+"""The spread of a picture's values, in 255ths of their range, below which nothing of it can be seen."""
+
+
+def ground_for(picture: np.ndarray, background: RGB) -> RGB:
+    """What to lay a picture (H, W, C) with opacity last on: the background, or its opposite where it would be hidden.
+
+    White shapes on clear ground cannot be seen on white.
+    """
+    step = max(1, int((picture.shape[0] * picture.shape[1] / 2**14) ** 0.5))
+    some = picture[::step, ::step]
+    hidden = np.float32(HIDDEN / 255 * _TOP[picture.dtype.name])
+    spread = composited(some, background).std(dtype=np.float32)
+    if spread >= hidden or not some[..., -1].any():
+        return background
+    opposite = (255 - background[0], 255 - background[1], 255 - background[2])
+    return opposite if composited(some, opposite).std(dtype=np.float32) > spread else background
+
+
 def padding(colours: int, dtype: np.dtype, background: RGB) -> np.ndarray:
     """The background (C,) in a depth, as grey where there is one channel."""
     colour = np.asarray(background, np.float32)
@@ -157,7 +184,7 @@ def converted(
     if kind == target:
         return pixels
     if kind.alpha and not target.alpha:
-        pixels = composited(pixels, background)
+        pixels = grounded(pixels, background)
     opacity = None
     if target.alpha:
         opacity = pixels[..., -1:] if kind.alpha else np.full((*pixels.shape[:-1], 1), _TOP[kind.dtype], pixels.dtype)
@@ -289,9 +316,9 @@ def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
 def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
     """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
 
-    As `eye_view`, with opacity laid on the background and grey repeated.
+    As `eye_view`, with opacity laid on a ground on which it can be seen, and grey repeated.
     """
     view = eye_view(pixels, spec)
     if kind_of(spec).alpha:
-        view = composited(view, background)
+        view = grounded(view, background)
     return np.repeat(view, 3, axis=-1) if view.shape[-1] == 1 else view

@@ -6,7 +6,7 @@ import numpy as np
 
 from imatlas.images.decode import Fit, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
-from imatlas.images.pixels import conformed, kind_of
+from imatlas.images.pixels import conformed, kind_of, rgb_view
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -31,3 +31,12 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
     pixels = picture.fitted(spec.height, spec.width, fit, WHITE)[None]
     own = ImageSpec(spec.height, spec.width, pixels.shape[3])
     return conformed(pixels, own, spec, kind=picture.kind)[0]
+
+
+def stretched_view(data: bytes, side: int) -> np.ndarray:
+    """A thumbnail as RGB (side, side, 3) uint8, on a ground on which it can be seen; see `rgb_view`."""
+    picture = read_picture(data)
+    if not picture.kind.alpha:
+        return thumbnail_pixels(data, ImageSpec(side, side, 3), "stretch")
+    spec = ImageSpec(side, side, 4, alpha=True)
+    return rgb_view(thumbnail_pixels(data, spec, "stretch")[None], spec)[0]

@@ -12,7 +12,7 @@ import numpy as np
 from imatlas.errors import InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import write_picture
-from imatlas.images.pixels import composited
+from imatlas.images.pixels import grounded
 from imatlas.models.kmeans import KMeans
 from imatlas.nearest import as_tensor, k_nearest
 from imatlas.tasks.sample import contact_sheet
@@ -224,7 +224,7 @@ def write_sheet(asked: Sequence[bytes], found: Sequence[bytes], output: str | Pa
     tiles = []
     for number, content in enumerate([*asked, *found]):
         tile = read_picture(content).fitted(TILE, TILE, "pad", (255, 255, 255))
-        tile = composited(tile, (255, 255, 255)) if tile.shape[2] in (2, 4) else tile
+        tile = grounded(tile[None], (255, 255, 255))[0] if tile.shape[2] in (2, 4) else tile
         tile = np.repeat(tile, 3, axis=2) if tile.shape[2] == 1 else tile
         if number < len(asked):
             framed = np.zeros_like(tile)
