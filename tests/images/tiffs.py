@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
+from imatlas.errors import DecodeError
 from imatlas.images.decode import read_picture
 
 HEIGHT, WIDTH = 21, 18
@@ -70,9 +71,12 @@ def cases(seed: int = 0, share: float = 1.0) -> Iterator[Case]:
                     yield made
 
 
-def difference(case: Case) -> str:
+def difference(case: Case, name: str = "") -> str:
     """What is wrong with how a file is read; "" where nothing is."""
-    picture = read_picture(case.data)
+    try:
+        picture = read_picture(case.data, name=name)
+    except DecodeError as error:
+        return str(error)
     pixels, expected = picture.pixels(), case.expected
     if (pixels.shape, pixels.dtype, picture.kind.alpha) != (expected.shape, expected.dtype, case.alpha):
         return f"{pixels.shape} {pixels.dtype}, not {expected.shape} {expected.dtype}"

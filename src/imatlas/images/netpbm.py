@@ -47,7 +47,7 @@ class Netpbm:
     @property
     def is_slow(self) -> bool:
         """Whether it is better read here."""
-        return self.kind in b"123" or (self.kind in b"56" and self.top not in (255, 65535))
+        return self.kind in b"123" or (self.kind in b"56" and self.top != 255)
 
     @property
     def dtype(self) -> np.dtype:
