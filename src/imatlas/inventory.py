@@ -13,6 +13,8 @@ import json
 import math
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
@@ -143,6 +145,46 @@ def entry_of(path: Path) -> Entry:
     with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256")
         return Entry(file.tell(), digest.hexdigest())
+
+
+OWN_HASH = b"imatlas-sha256"
+"""The name of what a file holds of itself, see `with_own_hash`."""
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def with_own_hash(name: str, content: bytes) -> bytes:
+    """A .png, .onnx or .npy file that ends in a hash of its name and of all before: so it is known again as written.
+
+    It is for files whose names a user has not chosen, and which only then may be overwritten: what he has renamed,
+    copied, retouched or put there himself has no such end. Whoever reads such a file finds a text (PNG), an entry of
+    the metadata (ONNX), or passes over it (NumPy).
+    """
+    content = content.removesuffix(_PNG_END) if name.endswith(".png") else content
+    return content + _own_end(name, hashlib.sha256(os.fsencode(name) + b"\0" + content).hexdigest())
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a file is one of `with_own_hash`, with the name and the content that it was written with."""
+    length = len(_own_end(path.name, "0" * 64))
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except (ArtifactError, OSError):
+        return False
+    return len(content) > length and with_own_hash(path.name, content[:-length]) == content
+
+
+def _own_end(name: str, digest: str) -> bytes:
+    """What `with_own_hash` adds, of one length for each kind of file."""
+    told = digest.encode()
+    if name.endswith(".png"):  # a chunk tEXt before the last one
+        chunk = b"tEXt" + OWN_HASH + b"\0" + told
+        return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + _PNG_END
+    if name.endswith(".onnx"):  # one more of ModelProto.metadata_props, field 14: a key, field 1, and a value, field 2
+        entry = b"\x0a" + bytes([len(OWN_HASH)]) + OWN_HASH + b"\x12" + bytes([len(told)]) + told
+        return b"\x72" + bytes([len(entry)]) + entry
+    return OWN_HASH + b" " + told + b"\n"  # after the last number of an array nothing is read
 
 
 class Inventory:

@@ -213,12 +213,14 @@ class FileSource:
         paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         if not paths:
             raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
-        fixed = []
-        for part in Path(pattern).parts[:-1]:
-            if glob.has_magic(part):
-                break
-            fixed.append(part)
-        return cls(Path(*fixed), paths, pattern, [])
+        return cls(cls.root_of(pattern), paths, pattern, [])
+
+    @staticmethod
+    def root_of(pattern: str) -> Path:
+        """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
+        parts = Path(pattern).parts[:-1]
+        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        return Path(*parts[:fixed])
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:
