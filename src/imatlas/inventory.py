@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,6 +188,14 @@ def _own_end(name: str, digest: str) -> bytes:
     return OWN_HASH + b" " + told + b"\n"  # after the last number of an array nothing is read
 
 
+class Old(NamedTuple):
+    """A file that counted once, as it was when it counted last: what may be deleted where it still is that."""
+
+    name: str
+    size: int
+    sha256: str
+
+
 class Inventory:
     """The files of a folder that count.
 
@@ -195,8 +204,8 @@ class Inventory:
     folder : path
     files : mapping of str to Entry, optional
         Name, relative with forward slashes -> what it must be. This very mapping grows and shrinks.
-    old : list of str, optional
-        Names of files that counted once and may still be there: what may be deleted. Grows too.
+    old : list of Old, optional
+        Files that counted once and may still be there: what may be deleted. Grows too.
     advice : str
         What a user does about damage, to end the message with.
     """
@@ -206,7 +215,7 @@ class Inventory:
         folder: str | Path,
         files: dict[str, Entry] | None = None,
         *,
-        old: list[str] | None = None,
+        old: list[Old] | None = None,
         advice: str = "make it anew",
     ) -> None:
         self.folder = Path(folder)
@@ -221,11 +230,27 @@ class Inventory:
         for name, entry in zip(names, _several(self._entry, names), strict=True):
             self.files[name] = entry
 
-    def drop(self, names: Iterable[str]) -> None:
-        """These files count no more."""
+    def drop(self, names: Iterable[str], *, damaged: bool = False) -> None:
+        """These files count no more; where `damaged`, what may be deleted is what they are now."""
         for name in names:
-            if self.files.pop(name, None) is not None and name not in self.old:
-                self.old.append(name)
+            entry = self.files.pop(name, None)
+            if entry is None:
+                continue
+            if damaged:
+                with suppress(ArtifactError, UnsafePathError, OSError):
+                    entry = entry_of(within(self.folder, name))
+            if Old(name, *entry) not in self.old:
+                self.old.append(Old(name, *entry))
+
+    def unchanged(self, old: Iterable[Old]) -> list[str]:
+        """The names of those of these files that are as they were when they counted."""
+        once = Inventory(self.folder)
+        found = []
+        for name, size, sha256 in old:
+            once.files[name] = Entry(size, sha256)
+            if not once.damaged([name]):
+                found.append(name)
+        return found
 
     def below(self, folder: str) -> list[str]:
         """The names of the files in one folder."""

@@ -53,7 +53,8 @@ class Originals:
 
         A key comes from a table, which may come from anywhere, and so may the name of the source, which may be the
         whole disk. So a folder is not listed: the key names a file below it, or one behind a link that the user himself
-        has put there, and nothing above; for a pattern it is listed only then. Whether it is handed on, its hash says: see `content`.
+        has put there, and nothing above; for a pattern it is listed only then. Whether the
+        file is handed on, its hash says: see `content`.
         """
         try:
             name = relative(file_name_of(key))
