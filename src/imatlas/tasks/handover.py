@@ -300,8 +300,8 @@ def _written_before(folder: Path, path_of: Callable[[str], Path | None], read: C
                 raise ArtifactError(f"'{path}' is a link that imatlas did not write; move it away.")
         elif path.is_file() and not _is_spare(path, key, folder, going, path_of, read):
             raise ArtifactError(
-                f"'{path}' is not the same as its original '{key}' any more, or that is not there besides, so it is "
-                "not overwritten; move it away or choose another name."
+                f"'{path}' is not the same as its original '{key}' any more, or is that itself, so it is not "
+                "overwritten; move it away or choose another name."
             )
     return {LISTED, *found}
 
