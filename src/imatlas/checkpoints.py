@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from imatlas.disk import make_folder, output_path, replacing
+from imatlas.disk import output_path, replacing
 from imatlas.errors import ArtifactError
 from imatlas.inventory import open_regular
 
@@ -121,7 +121,7 @@ def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> N
         Where it cannot be written; the last one then stays.
     """
     folder = output_path(folder)
-    make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(folder / NAME) as aside:
         try:
