@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 import imatlas as ia
-from imatlas import learning
+from imatlas import checkpoints, learning
 from imatlas.errors import ArtifactError, SourceError, UnsafePathError
 from imatlas.inventory import seal
 from imatlas.journal import Journal
@@ -399,3 +400,72 @@ def test_an_atlas_without_its_manifest_is_no_folder_of_images(atlas, capsys):
     assert "'atlas.json' was not found" in capsys.readouterr().err
     with pytest.raises(SourceError, match=r"'atlas\.json' was not found"):
         ia.load(atlas)
+
+
+def test_an_atlas_behind_a_link_is_swept_as_any_other(atlas, photos, few_stages, tmp_path):
+    way = tmp_path / "way"
+    way.symlink_to(atlas)
+    (atlas / "cache" / "checkpoint").mkdir(exist_ok=True)
+    (atlas / "cache" / "checkpoint" / checkpoints.NAME).write_bytes(b"old")
+    ia.learn(photos, way, progress=False, overwrite=True, **OPTIONS)
+    assert way.is_symlink()
+    assert not list(atlas.glob("*-0002"))
+    assert our_files(atlas) == {*Manifest.read(atlas).files, "atlas.json", ".lock", "metrics.jsonl"}
+    assert (atlas / "cache" / "checkpoint" / checkpoints.NAME).read_bytes() != b"old"
+    assert len(ia.load(way)) == 24
+
+
+def test_lists_of_a_stranger_delete_nothing_but_what_they_are_for(atlas, photos, few_stages):
+    mine = ("holiday-2024/IMG_0001.jpg", "notes-2024/todo.txt", "encoder-2024/mine.jpg", "map-2024/model.json")
+    for name in mine:
+        (atlas / name).parent.mkdir()
+        (atlas / name).write_text("mine")
+    lines = [{"model": name.partition("/")[0], "files": [name.partition("/")[2]]} for name in mine[:3]]
+    (atlas / ".writing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change(atlas / "atlas.json", old=[[mine[3], 4, "0" * 64], [mine[3], 4, hashlib.sha256(b"Mine").hexdigest()]])
+    ia.learn(photos, atlas, progress=False, **OPTIONS)
+    assert [(atlas / name).read_text() for name in mine] == ["mine"] * 4
+    assert Manifest.read(atlas).old == []
+    change(atlas / "atlas.json", old=[[mine[3], 4, hashlib.sha256(b"mine").hexdigest()]])
+    ia.learn(photos, atlas, progress=False, **OPTIONS)
+    assert not (atlas / mine[3]).exists()
+    for old in ([mine[0]], [[mine[0], 4, hashlib.sha256(b"mine").hexdigest()]], [mine[3]]):
+        change(atlas / "atlas.json", old=old)
+        if old == [mine[3]]:  # as older atlases name them, without a hash
+            assert Manifest.read(atlas).old == []
+            continue
+        with pytest.raises(ArtifactError, match="holiday-2024"):
+            Manifest.read(atlas)
+
+
+def test_what_is_no_folder_is_no_place_for_an_atlas(photos, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "report.html").write_text("mine")
+    (tmp_path / "way").symlink_to("keep")
+    for name, said in (
+        ("file", "is not a folder"),
+        ("pipe.csv", "is not a folder"),
+        ("file/a.atlas", "is not a folder"),
+        ("keep/x/..", "is not an atlas"),
+        ("way/x/..", "is not an atlas"),
+        ("way", "is not an atlas"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(ArtifactError, match=said):
+                ia.learn(photos, tmp_path / name, progress=False, overwrite=overwrite, **OPTIONS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "keep", "pipe.csv", "way"]
+    assert [path.name for path in (tmp_path / "keep").iterdir()] == ["report.html"]
+
+
+def test_an_atlas_of_a_stranger_hands_no_other_file_over(atlas, photos, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(photos, home)
+    (home / "00.png").write_bytes(b"-----BEGIN KEY-----")
+    (home / "01.png").write_bytes((home / "02.png").read_bytes())
+    change(atlas / "atlas.json", source=str(home))
+    for copy in (False, True):
+        done = ia.load(atlas).export(tmp_path / f"out-{copy}", to="folders", copy=copy)
+        assert [key for key, _ in done.data["left_out"]] == ["00.png", "01.png"]
+        assert all("has changed since" in reason for _, reason in done.data["left_out"])

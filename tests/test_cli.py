@@ -423,3 +423,39 @@ def test_an_installed_wheel_works_away_from_the_checkout(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Next:" in done.stdout
     assert (tmp_path / "photos.atlas" / "report.html").stat().st_size > 50_000
+
+
+def test_no_command_writes_over_what_dots_hide(atlas, tmp_path, capsys):
+    """At `x/../NAME` nothing is found while there is no `x`; but it is NAME that would be written."""
+    photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0].as_py()
+    commands = [
+        ("t.csv", "table", atlas),
+        ("c.csv", "clusters", atlas),
+        ("o.csv", "outliers", atlas),
+        ("f.json", "search", atlas, key),
+        ("e.html", "explain", atlas, "--cluster", "0"),
+        ("r.html", "report", atlas),
+        ("m.png", "map", atlas),
+        ("s.png", "sample", atlas),
+        ("samples", "sample", atlas),
+        ("l.png", "sliders", atlas),
+        ("m.gif", "morph", atlas, key, key),
+        ("n.npz", "export", atlas, "--to", "numpy"),
+        ("n.npy", "export", atlas, "--to", "numpy"),
+        ("e.parquet", "export", atlas, "--to", "embedding-atlas"),
+        ("folders", "export", atlas, "--to", "folders"),
+        ("plan.csv", "duplicates", photos),
+        ("kmeans", "fit", "kmeans", photos),
+        ("demo", "demo"),
+        ("a.atlas", "learn", photos),
+    ]
+    for name, *words in commands:
+        mine = tmp_path / "keep" / name
+        (mine if mine.suffix in ("", ".atlas") else mine.parent).mkdir(parents=True, exist_ok=True)
+        mine = mine / "report.html" if mine.is_dir() else mine
+        mine.write_text("mine")
+        assert main([*map(str, words), "-o", str(tmp_path / "keep" / "x" / ".." / name)]) == 1, words
+        err = capsys.readouterr().err
+        assert any(said in err for said in ("already exists", "exists and is not an atlas")), err
+        assert mine.read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "keep").iterdir()) == sorted(name for name, *_ in commands)

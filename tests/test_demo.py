@@ -120,3 +120,23 @@ def test_a_users_photos_beside_the_demo_stay(tmp_path, monkeypatch, capsys) -> N
     (tmp_path / "photos").symlink_to(tmp_path / "elsewhere")
     assert main(["demo", "-o", ".", "--overwrite"]) == 1
     assert "is a link" in capsys.readouterr().err
+
+
+def test_an_atlas_in_the_folder_of_the_demo_that_is_not_its_own_stays(tmp_path, capsys) -> None:
+    mine = tmp_path / "mine.atlas"
+    mine.mkdir()
+    (mine / "atlas.json").write_text("{}")
+    (tmp_path / "demo").mkdir()
+    for said in ("is a link", "is not of a demo"):
+        if said == "is a link":
+            (tmp_path / "demo" / "photos.atlas").symlink_to(mine)
+        else:
+            (tmp_path / "demo" / "photos.atlas").unlink()
+            (tmp_path / "demo" / "photos.atlas").mkdir()
+        assert main(["demo", "-o", str(tmp_path / "demo"), "--overwrite"]) == 1
+        assert said in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["photos.atlas"]
+    (tmp_path / "file").write_text("mine")
+    assert main(["demo", "-o", str(tmp_path / "file"), "--overwrite"]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"

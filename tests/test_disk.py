@@ -10,8 +10,11 @@ import pytest
 
 from imatlas import disk
 from imatlas.disk import (
+    check_free,
+    make_folder,
     open_append,
     open_new,
+    output_path,
     refuse_links,
     remove_listed,
     replacing,
@@ -237,3 +240,40 @@ def test_what_is_replaced_keeps_its_permissions(tmp_path) -> None:
     (tmp_path / "page").chmod(0o600)
     write_file(tmp_path / "page", b"new")
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_output_has_one_name_whether_or_not_what_stands_before_dots_exists(tmp_path) -> None:
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "way").symlink_to(tmp_path / "keep")
+    keep = Path(os.path.realpath(tmp_path)) / "keep"
+    assert output_path(tmp_path / "keep" / "a") == tmp_path / "keep" / "a"  # as it was typed
+    for typed in ("keep/x/../a", "keep/x/y/../../a", "way/x/../a", "keep/x/../../keep/a"):
+        assert output_path(tmp_path / typed) == keep / "a"
+    for typed in ("keep/x/..", "way/x/..", "x/../way"):
+        assert Path(os.path.realpath(output_path(tmp_path / typed))) == keep
+    (keep / "a").symlink_to(tmp_path / "elsewhere")
+    assert output_path(tmp_path / "keep/x/../a") == keep / "a"  # the last name may be a link, to be told of
+
+
+def test_dots_after_a_folder_that_is_not_there_hide_nothing(tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").write_text("mine")
+    for call in (write_folder, check_free):
+        with pytest.raises(ArtifactError, match="already exists"):
+            call(tmp_path / "x" / ".." / "model", *([_fill("a")] if call is write_folder else [None]))
+    write_file(tmp_path / "x" / ".." / "model" / "y" / ".." / "b", b"new")
+    assert (tmp_path / "model" / "b").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["model"]
+    assert sorted(os.listdir(tmp_path / "model")) == ["a", "b"]
+
+
+def test_what_is_no_folder_above_an_output_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "broken", "pipe"):
+        for below in ("", "a", "a/b"):
+            with pytest.raises(ArtifactError, match=rf"{name}' is not a folder, so nothing can be written there"):
+                make_folder(tmp_path / name / below)
+        with pytest.raises(ArtifactError, match=rf"{name}' is not a folder"):
+            write_file(tmp_path / name / "a", b"")

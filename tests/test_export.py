@@ -298,3 +298,29 @@ def test_a_flow_is_exported_as_velocity_and_decoder(onnxruntime, over, tmp_path)
     made = to_pixels(torch.from_numpy(x), model.spec_)
     expected = model.sample(3, y=[0, 1, 1], solver="euler", n_steps=4, random_state=5)
     assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+def test_only_files_as_an_export_wrote_them_are_replaced(onnxruntime, tmp_path, vae) -> None:
+    import onnx
+
+    folder = tmp_path / "vae"
+    vae.export(folder)
+    told = onnx.load(folder / "encoder.onnx")
+    assert "imatlas-sha256" in {entry.key for entry in told.metadata_props}
+    onnx.checker.check_model(told)
+    written = (folder / "encoder.onnx").read_bytes()
+    for mine, content in (
+        ("my-quantized-2023.onnx", written),
+        ("notes.onnx", b"about the library imatlas 1.0"),
+        ("encoder.onnx", told.SerializeToString()[:-1] + b"f"),
+    ):
+        (folder / mine).write_bytes(content)
+        with pytest.raises(ArtifactError, match=rf"'{mine}' in it was not written by imatlas"):
+            vae.export(folder, overwrite=True)
+        assert (folder / mine).read_bytes() == content
+        (folder / mine).unlink()
+    (folder / "encoder.onnx").write_bytes(written)
+    vae.export(folder, overwrite=True)
+    with pytest.raises(ArtifactError, match="already exists"):
+        vae.export(folder / "x" / ".." / ".." / "vae")
+    assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from imatlas.errors import ArtifactError
-from imatlas.inventory import Entry, Inventory, entry_of, parse_json, read_json, seal
+from imatlas.inventory import (
+    _PNG_END,
+    Entry,
+    Inventory,
+    entry_of,
+    is_as_written,
+    parse_json,
+    read_json,
+    seal,
+    with_own_hash,
+)
 
 
 @pytest.fixture
@@ -119,3 +129,41 @@ def test_a_seal_covers_every_value_and_no_layout() -> None:
 def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert entry_of(tmp_path / "x") == (3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+
+
+@pytest.mark.parametrize("name", ["00001.png", "encoder.onnx", "e.keys.npy"])
+def test_a_file_that_ends_in_its_own_hash_is_known_by_name_and_content(tmp_path, name) -> None:
+    content = b"\x89PNG and so on" + (_PNG_END if name.endswith(".png") else b"")
+    path = tmp_path / name
+    path.write_bytes(with_own_hash(name, content))
+    assert is_as_written(path)
+    written = path.read_bytes()
+    other = path.with_name(f"0{name}")
+    for file, changed in (
+        (path, content),
+        (path, b""),
+        (path, written[1:]),
+        (path, b"\x00" + written[1:]),
+        (path, written + b"\n"),
+        (other, written),
+    ):
+        file.write_bytes(changed)
+        assert not is_as_written(file)
+    path.unlink()
+    path.symlink_to(other)
+    assert not is_as_written(path)
+    assert not is_as_written(tmp_path / "gone.png")
+
+
+def test_what_counted_once_is_told_from_what_has_its_name_now(tmp_path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    inventory = Inventory(tmp_path)
+    inventory.record("abc")
+    (tmp_path / "a").write_text("mine")
+    inventory.drop("ab")
+    assert inventory.unchanged(inventory.old) == ["b"]
+    (tmp_path / "c").write_text("damaged")
+    inventory.drop("c", damaged=True)  # by whoever has just seen that
+    assert inventory.unchanged(inventory.old) == ["b", "c"]
+    assert not inventory.files

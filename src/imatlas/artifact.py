@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from imatlas import disk
 from imatlas._version import __version__
-from imatlas.disk import within, write_folder
+from imatlas.disk import output_path, within, write_folder
 from imatlas.errors import (
     ArtifactError,
     ImatlasError,
@@ -106,7 +106,7 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     """
     from safetensors.numpy import save_file
 
-    folder = Path(folder)
+    folder = output_path(folder)
     check_free(folder, overwrite)
     arrays: dict[str, np.ndarray] = {}
     described = _describe_estimator(model, "", arrays)
@@ -131,7 +131,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     ArtifactError
         Where it exists and `overwrite` is False, it holds no model, or anything besides.
     """
-    folder = Path(folder)
+    folder = output_path(folder)
     if overwrite and os.path.lexists(folder):
         try:
             with open_regular(within(folder, "model.json")) as file:

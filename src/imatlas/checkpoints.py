@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from imatlas.disk import replacing
+from imatlas.disk import output_path, replacing
 from imatlas.errors import ArtifactError
 from imatlas.inventory import open_regular
 
@@ -120,6 +120,7 @@ def write(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> N
     OSError
         Where it cannot be written; the last one then stays.
     """
+    folder = output_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(folder / NAME) as aside:
@@ -147,7 +148,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | str | None:
     ArtifactError
         If a file of that name was not written here, so that it must not be replaced.
     """
-    path = folder / NAME
+    path = output_path(folder) / NAME
     if not path.exists():
         return None
     with open_regular(path) as file:

@@ -22,6 +22,39 @@ from typing import IO
 from imatlas.errors import ArtifactError, UnsafePathError
 
 
+def output_path(path: str | Path) -> Path:
+    """The one name of what is to be written: the path itself, without "..".
+
+    Where `x` does not exist, nothing is found at `x/../NAME`, so that NAME seems to be free; but once `x` is made, for
+    it is above the output, that is NAME itself. So each function that looks whether an output is there, or writes it,
+    begins with this one. A ".." after a link leads where the system goes: up from what the link leads to.
+    """
+    path = Path(path)
+    if ".." not in path.parts:
+        return path
+    if path.name == "..":
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name  # what stands there may itself be a link, and is told so
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises
+    ------
+    ArtifactError
+        If something that is no folder has one of these names.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        for path in (*reversed(folder.parents), folder):
+            if os.path.lexists(path) and not path.is_dir():
+                told = f"'{path}' is not a folder, so nothing can be written there; choose another name."
+                raise ArtifactError(told) from None
+        raise error
+
+
 def within(folder: str | Path, name: str, *, link: bool = False) -> Path:
     """The path of `name` below `folder`, where no link is on the way.
 
@@ -199,8 +232,9 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         Where it cannot be written; what stood at `path` then stays.
     """
+    path = output_path(path)
     _refuse_no_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = aside_of(path)
     open_new(aside).close()
     try:
@@ -244,9 +278,9 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, replaces: Colle
     ArtifactError
         Where `folder` exists and may not be overwritten, or holds anything that `replaces` does not name.
     """
-    folder = Path(os.path.abspath(folder))  # "." has no name
+    folder = Path(os.path.abspath(output_path(folder)))  # "." has no name
     check_free(folder, replaces)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     aside = aside_of(folder)
     aside.mkdir()
     try:
@@ -277,6 +311,7 @@ def check_free(folder: Path, replaces: Collection[str] | None) -> None:
     ------
     ArtifactError
     """
+    folder = output_path(folder)
     if not os.path.lexists(folder):
         return
     if replaces is None:

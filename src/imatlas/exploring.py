@@ -149,9 +149,20 @@ class Exploring(OpenedAtlas):
             return write_numpy(self.embedding, self.keys.to_pylist(), output, overwrite=overwrite)
         if to != "folders":
             raise ParameterError(f"'to' must be 'embedding-atlas', 'numpy' or 'folders'. Got {to!r}.")
-        originals, rows = self.originals, self.images_table.read(["key", "cluster"])
+        originals, rows = self.originals, self.images_table.read(["key", "cluster", "sha256"])
         keys, labels = rows["key"].to_pylist(), rows["cluster"].to_numpy()
-        return write_folders(keys, labels, originals.path, originals.read, output, copy=copy, overwrite=overwrite)
+        hashes = dict(zip(keys, rows["sha256"].to_pylist(), strict=True))
+
+        def read(key: str) -> Any:
+            return originals.content(key, hashes.get(key, ""))
+
+        def path_of(key: str) -> Path | None:
+            path = originals.path(key)
+            if path is not None:
+                read(key)  # what is linked to, too, is what the atlas was learnt from
+            return path
+
+        return write_folders(keys, labels, path_of, read, output, copy=copy, overwrite=overwrite)
 
     @property
     def layout(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from imatlas import chance
 from imatlas._version import __version__
-from imatlas.disk import replacing, write_folder
+from imatlas.disk import output_path, replacing, write_folder
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
 from imatlas.images.spec import ImageSpec
-from imatlas.inventory import open_regular
+from imatlas.inventory import is_as_written, with_own_hash
 
 N_CHECKED = 16
 """Inputs that go through both."""
@@ -115,7 +115,7 @@ class OnnxMixin:
         tolerance : float
             Largest difference allowed, as a share of the largest output.
         overwrite : bool
-            Replace what is there.
+            Replace what is there; in a folder only files of an earlier export that nobody has changed or renamed.
 
         Returns
         -------
@@ -138,6 +138,7 @@ class OnnxMixin:
 def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict[str, Exported]:
     """Write `model._exported()` to `path`, whole or not at all; see `OnnxMixin.export`."""
     need_onnx()
+    path = output_path(path)
     one_file = path.suffix.lower() == ".onnx"
     _check_free(path, one_file, overwrite)
     name, networks = type(model).__name__, model._exported()
@@ -146,8 +147,10 @@ def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict
 
         def write(aside: Path) -> None:
             for part, network in networks.items():
-                checked = _write(network, aside / f"{part}.onnx", tolerance, {"class": name, "network": part})
-                done[part] = Exported(path / f"{part}.onnx", *checked)
+                file = aside / f"{part}.onnx"
+                checked = _write(network, file, tolerance, {"class": name, "network": part})
+                file.write_bytes(with_own_hash(file.name, file.read_bytes()))
+                done[part] = Exported(path / file.name, *checked)
 
         write_folder(path, write, replaces=_written_before(path) if overwrite else None)
         return done
@@ -157,7 +160,6 @@ def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict
             f"Got '{path.name}'; drop the ending."
         )
     [(part, network)] = networks.items()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         checked = _write(network, aside, tolerance, {"class": name, "network": part})
     return {part: Exported(path, *checked)}
@@ -203,14 +205,8 @@ def _check_free(path: Path, one_file: bool, overwrite: bool) -> None:
 
 
 def _written_before(folder: Path) -> list[str]:
-    """The names of the files in a folder that an earlier export wrote: their metadata say so."""
-    found = []
-    for path in sorted(folder.glob("*.onnx")):
-        with suppress(ArtifactError, OSError), open_regular(path) as file:
-            content = file.read()
-            if b"library" in content and b"imatlas " in content:
-                found.append(path.name)
-    return found
+    """The names of the files in a folder that are as an earlier export wrote them."""
+    return [path.name for path in sorted(folder.glob("*.onnx")) if is_as_written(path)]
 
 
 def _write(network: Network, path: Path, tolerance: float, about: dict[str, str]) -> tuple[float, float]:

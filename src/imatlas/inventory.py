@@ -13,8 +13,11 @@ import json
 import math
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +148,54 @@ def entry_of(path: Path) -> Entry:
         return Entry(file.tell(), digest.hexdigest())
 
 
+OWN_HASH = b"imatlas-sha256"
+"""The name of what a file holds of itself, see `with_own_hash`."""
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def with_own_hash(name: str, content: bytes) -> bytes:
+    """A .png, .onnx or .npy file that ends in a hash of its name and of all before: so it is known again as written.
+
+    It is for files whose names a user has not chosen, and which only then may be overwritten: what he has renamed,
+    copied, retouched or put there himself has no such end. Whoever reads such a file finds a text (PNG), an entry of
+    the metadata (ONNX), or passes over it (NumPy).
+    """
+    content = content.removesuffix(_PNG_END) if name.endswith(".png") else content
+    return content + _own_end(name, hashlib.sha256(os.fsencode(name) + b"\0" + content).hexdigest())
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a file is one of `with_own_hash`, with the name and the content that it was written with."""
+    length = len(_own_end(path.name, "0" * 64))
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except (ArtifactError, OSError):
+        return False
+    return len(content) > length and with_own_hash(path.name, content[:-length]) == content
+
+
+def _own_end(name: str, digest: str) -> bytes:
+    """What `with_own_hash` adds, of one length for each kind of file."""
+    told = digest.encode()
+    if name.endswith(".png"):  # a chunk tEXt before the last one
+        chunk = b"tEXt" + OWN_HASH + b"\0" + told
+        return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + _PNG_END
+    if name.endswith(".onnx"):  # one more of ModelProto.metadata_props, field 14: a key, field 1, and a value, field 2
+        entry = b"\x0a" + bytes([len(OWN_HASH)]) + OWN_HASH + b"\x12" + bytes([len(told)]) + told
+        return b"\x72" + bytes([len(entry)]) + entry
+    return OWN_HASH + b" " + told + b"\n"  # after the last number of an array nothing is read
+
+
+class Old(NamedTuple):
+    """A file that counted once, as it was when it counted last: what may be deleted where it still is that."""
+
+    name: str
+    size: int
+    sha256: str
+
+
 class Inventory:
     """The files of a folder that count.
 
@@ -153,8 +204,8 @@ class Inventory:
     folder : path
     files : mapping of str to Entry, optional
         Name, relative with forward slashes -> what it must be. This very mapping grows and shrinks.
-    old : list of str, optional
-        Names of files that counted once and may still be there: what may be deleted. Grows too.
+    old : list of Old, optional
+        Files that counted once and may still be there: what may be deleted. Grows too.
     advice : str
         What a user does about damage, to end the message with.
     """
@@ -164,7 +215,7 @@ class Inventory:
         folder: str | Path,
         files: dict[str, Entry] | None = None,
         *,
-        old: list[str] | None = None,
+        old: list[Old] | None = None,
         advice: str = "make it anew",
     ) -> None:
         self.folder = Path(folder)
@@ -179,11 +230,27 @@ class Inventory:
         for name, entry in zip(names, _several(self._entry, names), strict=True):
             self.files[name] = entry
 
-    def drop(self, names: Iterable[str]) -> None:
-        """These files count no more."""
+    def drop(self, names: Iterable[str], *, damaged: bool = False) -> None:
+        """These files count no more; where `damaged`, what may be deleted is what they are now."""
         for name in names:
-            if self.files.pop(name, None) is not None and name not in self.old:
-                self.old.append(name)
+            entry = self.files.pop(name, None)
+            if entry is None:
+                continue
+            if damaged:
+                with suppress(ArtifactError, UnsafePathError, OSError):
+                    entry = entry_of(within(self.folder, name))
+            if Old(name, *entry) not in self.old:
+                self.old.append(Old(name, *entry))
+
+    def unchanged(self, old: Iterable[Old]) -> list[str]:
+        """The names of those of these files that are as they were when they counted."""
+        once = Inventory(self.folder)
+        found = []
+        for name, size, sha256 in old:
+            once.files[name] = Entry(size, sha256)
+            if not once.damaged([name]):
+                found.append(name)
+        return found
 
     def below(self, folder: str) -> list[str]:
         """The names of the files in one folder."""

@@ -4,8 +4,8 @@
     .writing-3f2a…/       a folder of this run's own, in which files and models are written before they are moved to
                           their names
 
-A run that is killed leaves the journal behind, so that the next writer knows what to delete: exactly what a line
-names. A name that only looks like one of ours is a user's, and stays.
+A run that is killed leaves the journal behind, so that the next writer knows what to delete: what a line names, if
+runs write files of such names. A name that only looks like one of ours is a user's, and stays.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 
 from imatlas.disk import flush, flush_tree, is_link, open_append, remove_listed, within
 from imatlas.errors import ArtifactError
-from imatlas.inventory import MOST_JSON, open_regular, parse_json
+from imatlas.inventory import MOST_JSON, Inventory, Old, open_regular, parse_json
 from imatlas.table import files_on_disk
 
 NAME = ".writing.jsonl"
 
 OWN_FOLDER = re.compile(r"\.writing-[0-9a-f]{16}")
-MODEL = re.compile(r"[a-z]{1,30}-\d{4}")
-MODEL_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+MODEL = re.compile(r"(?:encoder|autoencoder|map|clusters|layout|generator)-\d{4}")
+MODEL_FILE = re.compile(r"model\.json|weights\.safetensors")
 TABLE = re.compile(r"images(-\d{4})?\.lance")
 
 
@@ -91,17 +91,17 @@ class Journal:
             self._own.mkdir()
         return self._own
 
-    def sweep(self, counts: Collection[str], old: Collection[str] = ()) -> None:
+    def sweep(self, counts: Collection[str], old: Collection[Old] = ()) -> None:
         """Delete what the journal and the list `old` name and nothing in `counts` does; then the journal itself.
 
         Parameters
         ----------
         counts : collection of str
             Names of files that stay.
-        old : collection of str
-            Names of files that counted once.
+        old : collection of Old
+            Files that counted once; one that has changed since is not ours any more, and stays.
         """
-        names = set(old)
+        names = set(Inventory(self.folder).unchanged(file for file in old if file.name not in counts))
         for entry in self._entries():
             own, model, table = (str(entry.get(kind, "")) for kind in ("own", "model", "table"))
             if OWN_FOLDER.fullmatch(own) and not is_link(self.folder / own):

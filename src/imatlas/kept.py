@@ -109,8 +109,9 @@ class Kept:
         for name in list(listed.files)[::-1]:
             total += listed.files[name].size
             if total > self.most_bytes:
+                if not listed.damaged([name]):  # else it is not what was kept here, whoever wrote the list
+                    remove_listed(self.folder, [name])
                 del listed.files[name]
-                remove_listed(self.folder, [name])
         return len(listed.files) < before
 
 

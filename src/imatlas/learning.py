@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from imatlas import checkpoints
 from imatlas.atlas import Atlas
-from imatlas.disk import refuse_links, remove_listed
+from imatlas.disk import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.images.spec import MOST_SIDE
@@ -104,7 +104,6 @@ def learn(
     AtlasBusyError
         Where another process writes this atlas.
     """
-    folder = Path(path)
     settings = Settings(
         source=_source_name(images),
         budget=None if budget is None else parse_budget(budget),
@@ -116,7 +115,7 @@ def learn(
         device=device,
     )
     _check(settings)
-    _claim(folder)
+    folder = _claim(output_path(path))
     say = _print if progress else _silent
     with locked(folder):
         journal = Journal(folder)
@@ -211,19 +210,26 @@ def _check(settings: Settings) -> None:
         raise ParameterError(f"The 'image_size' of learn is at most {MOST_SIDE}. Got {settings.image_size} instead.")
 
 
-def _claim(folder: Path) -> None:
-    """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours."""
+def _claim(folder: Path) -> Path:
+    """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours.
+
+    Where its name is a link, it is the folder that this leads to from now on: in what is behind a link nothing is
+    swept.
+    """
+    if is_link(folder):
+        folder = Path(os.path.realpath(folder))
     address(folder)
-    if folder.is_file():
-        raise ArtifactError(f"'{folder}' is a file; choose another name for the atlas with -o.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ArtifactError(f"'{folder}' is not a folder; choose another name for the atlas with -o.")
     if folder.exists() and not os.path.lexists(folder / "atlas.json"):
         others = [name for name in os.listdir(folder) if name not in (".lock", NAME) and not OWN_FOLDER.fullmatch(name)]
         if others:
             raise ArtifactError(
                 f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     refuse_links(folder, [*OURS, "cache/", *(f"{path.name}/" for path in folder.glob("images*.lance"))])
+    return folder
 
 
 def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, say: Callable[[str], None]) -> Manifest:
@@ -253,7 +259,10 @@ def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, s
     manifest = Manifest(source=settings.source, settings=asked)
     if (folder / "atlas.json").exists():
         previous, reason = replaceable(folder)
-        manifest.old = [*previous.files, *previous.old]
+        everything = previous.inventory(folder)
+        everything.drop(everything.damaged(), damaged=True)
+        everything.drop(list(previous.files))
+        manifest.old = previous.old
         if reason:
             say(f"{reason.partition(';')[0]}. It is learnt anew; what lies there and no list names stays.")
     with journal.replacing("atlas.json") as aside:
@@ -289,17 +298,18 @@ def _forget_damaged(folder: Path, manifest: Manifest, say: Callable[[str], None]
         if role is not None:
             say(f"{first}: learnt again: {', '.join(RESTS_ON[role])}.")
             again |= {*RESTS_ON[role], "report"}
+            inventory.drop(inventory.below(part), damaged=True)
             for name in RESTS_ON[role]:
                 manifest.models.pop(name, None)
         elif part == manifest.table.get("name"):
             say(f"{first}: the images table is made again.")
             again |= set(STAGES)
-            inventory.drop(inventory.below(part))
+            inventory.drop(inventory.below(part), damaged=True)
             manifest.table = {}
         elif part == SKIPPED:
             say(f"{first}: it is written again.")
             again |= set(STAGES)
-            inventory.drop([part])
+            inventory.drop([part], damaged=True)
     for stage in again & set(manifest.stages):
         manifest.stages[stage]["fingerprint"] = ""
 

@@ -5,7 +5,8 @@ killed at any moment leaves the last committed atlas readable, and what the dead
 writer, from the journal (`imatlas.journal`) and the list `old`.
 
     files    every file that counts: name -> size and SHA-256, compared before anything parses the file
-    old      files that counted once and may still be there: with the journal, all that is ever deleted
+    old      files that counted once and may still be there, with their hashes: with the journal, all that is ever
+             deleted
     digest   the hash of all else in `atlas.json`, so that a changed budget or metric is noticed too
 """
 
@@ -28,7 +29,7 @@ from imatlas._version import __version__
 from imatlas.disk import write_file
 from imatlas.errors import ArtifactError, AtlasBusyError, SourceError
 from imatlas.images.spec import ImageSpec
-from imatlas.inventory import Entry, Inventory, read_json, seal
+from imatlas.inventory import Entry, Inventory, Old, read_json, seal
 from imatlas.journal import MODEL, MODEL_FILE, NAME, TABLE
 from imatlas.table import FILES, files_on_disk, version_file
 from imatlas.terminal import finite
@@ -67,8 +68,8 @@ class Manifest:
         Every number that the report shows, by stage.
     files : dict
         Name -> size and SHA-256 of every file that counts.
-    old : list of str
-        Files of earlier commits, to be deleted.
+    old : list of Old
+        Files of earlier commits, to be deleted where they are unchanged.
     """
 
     source: str = ""
@@ -81,7 +82,7 @@ class Manifest:
     notes: list[str] = field(default_factory=list)
     finished: bool = False
     files: dict[str, Entry] = field(default_factory=dict)
-    old: list[str] = field(default_factory=list)
+    old: list[Old] = field(default_factory=list)
     library: str = __version__
     format: int = FORMAT
 
@@ -114,7 +115,12 @@ class Manifest:
         try:
             _Schema.model_validate(values)
             files = {name: Entry(*entry) for name, entry in values["files"].items()}
-            found = cls(**{**{f.name: values[f.name] for f in fields(cls)}, "files": files})
+            for name in values["old"]:
+                if isinstance(name, str) and not _is_ours(name):
+                    raise ValueError(_foreign(name))
+            # Of names alone, as in older atlases, nobody can say what the files were: they stay.
+            old = [Old(*file) for file in values["old"] if not isinstance(file, str)]
+            found = cls(**{**{f.name: values[f.name] for f in fields(cls)}, "files": files, "old": old})
             found._check()
         except (ValidationError, ValueError) as error:
             raise _unreadable(path, f"'{path}' is damaged ({_first(error)})") from error
@@ -138,9 +144,9 @@ class Manifest:
         for model in self.models.values():
             if f"{model}/model.json" not in self.files:
                 raise ValueError(f"the model '{model}' is not among its files")
-        for name in (*self.files, *self.old):
+        for name in (*self.files, *(file.name for file in self.old)):
             if not _is_ours(name):
-                raise ValueError(f"it names the file {name[:80]!r}, which is not one of an atlas")
+                raise ValueError(_foreign(name))
 
     def commit(self, folder: str | Path, path: Path | None = None) -> None:
         """Make this manifest the one that counts; written to `path` where the caller moves it into place."""
@@ -166,7 +172,7 @@ class Manifest:
     def new_name(self, folder: str | Path, role: str) -> str:
         """The next unused name for a model folder: "encoder-0002"; whatever has a name, a user's folder too, has it."""
         pattern = re.compile(rf"{re.escape(role)}-(\d{{4}})(/.*)?")
-        known = [*os.listdir(folder), *self.models.values(), *self.files, *self.old]
+        known = [*os.listdir(folder), *self.models.values(), *self.files, *(file.name for file in self.old)]
         taken = [int(match[1]) for name in known if (match := pattern.fullmatch(name))]
         return f"{role}-{max(taken, default=0) + 1:04d}"
 
@@ -224,6 +230,10 @@ def _first(error: Exception) -> str:
         found = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(str(part)[:40] for part in found['loc'])}: {found['msg']}"
     return str(error)
+
+
+def _foreign(name: str) -> str:
+    return f"it names the file {name[:80]!r}, which is not one of an atlas"
 
 
 def _is_ours(name: str) -> bool:
@@ -308,7 +318,7 @@ class _Schema(BaseModel):
     notes: list[_Text]
     finished: bool
     files: dict[_Text, Annotated[tuple[_Count, _Hash], Field(strict=False)]]
-    old: list[_Text]
+    old: list[_Text | Annotated[tuple[_Text, _Count, _Hash], Field(strict=False)]]
     library: _Name
     format: int
 

@@ -206,7 +206,8 @@ class OpenedAtlas:
         for row, thumbnail in zip(rows, self.thumbnails(rows), strict=True):
             key = str(self.rows["key"][row])
             try:
-                content = self.originals.read(key) if self.originals.path(key) else thumbnail
+                own = str(self.rows["sha256"][row])
+                content = self.originals.content(key, own) if self.originals.path(key) else thumbnail
                 found.append(thumbnail_pixels(content, spec, fit))
             except (OSError, DecodeError):
                 found.append(thumbnail_pixels(thumbnail, spec, fit))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imatlas.disk import relative
 from imatlas.errors import DecodeError, ImatlasError, InputError, UnsafePathError
 from imatlas.images.decode import read_picture
-from imatlas.images.names import file_of
+from imatlas.images.formats import format_of
+from imatlas.images.names import file_name_of
 from imatlas.images.sources import FileSource, Source, open_source
 
 Region = tuple[int, int, int, int]
@@ -39,17 +41,29 @@ class Originals:
     def _places(self) -> dict[str, int]:
         return {key: i for i, key in enumerate(self._source.keys)}
 
+    @cached_property
+    def _root(self) -> Path | None:
+        """The folder below which all originals are files; None where they are in an archive, or an array."""
+        if self.name and Path(self.name).is_dir():
+            return Path(self.name)
+        return FileSource.root_of(self.name) if glob.has_magic(self.name) and not Path(self.name).exists() else None
+
     def path(self, key: str) -> Path | None:
         """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array).
 
-        A key comes from a table, which may come from anywhere. It names a file below the folder, with no link on the
-        way; or, where the user himself has put links there, one that is found by listing his folder now.
+        A key comes from a table, which may come from anywhere, and so may the name of the source, which may be the
+        whole disk. So a folder is not listed: the key names a file below it, or one behind a link that the user himself
+        has put there, and nothing above; for a pattern it is listed only then. Whether the
+        file is handed on, its hash says: see `content`.
         """
-        folder = Path(self.name)
-        if self.name and folder.is_dir():
-            with suppress(UnsafePathError):  # no need to list the folder
-                path = file_of(folder, key)
-                return path if path.is_file() else None
+        try:
+            name = relative(file_name_of(key))
+            if self._root is not None and not (self._root / name).is_file():
+                return None
+            if self._root == Path(self.name):
+                return self._root / name
+        except (UnsafePathError, OSError):  # a name that is too long
+            return None
         try:
             source = self._source
         except (ImatlasError, OSError):
@@ -70,9 +84,23 @@ class Originals:
         path = self.path(key)
         if path is not None:
             return FileSource.from_list([path]).read(0)
-        if key not in self._places:
+        if self._root is not None or key not in self._places:
             raise DecodeError(f"'{self.name}' holds no '{key}' any more")
         return self._source.read(self._places[key])
+
+    def content(self, key: str, sha256: str) -> Any:
+        """As `read`, of what may be handed on: the picture that the atlas was learnt from, and no other file.
+
+        Raises
+        ------
+        DecodeError, SourceError
+            Where it is not there any more, is no picture, or has another hash than the atlas knows.
+        """
+        content = self.read(key)
+        if isinstance(content, bytes):
+            _check_same(content, key, sha256)
+            format_of(content, key)
+        return content
 
     def pixels(self, key: str, sha256: str) -> np.ndarray:
         """An image at its original size (H, W, C), upright.
@@ -85,9 +113,13 @@ class Originals:
         content = self.read(key)
         if not isinstance(content, bytes):
             return np.asarray(content)
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise DecodeError(f"'{key}' has changed since the atlas was learnt")
+        _check_same(content, key, sha256)
         return read_picture(content, name=key).pixels()
+
+
+def _check_same(content: bytes, key: str, sha256: str) -> None:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DecodeError(f"'{key}' has changed since the atlas was learnt")
 
 
 def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:

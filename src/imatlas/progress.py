@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from imatlas.disk import open_append
+from imatlas.disk import make_folder, open_append, output_path
 from imatlas.terminal import console, finite, say, visible
 
 Event = dict[str, Any]
@@ -39,8 +39,8 @@ class JsonLines:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = output_path(path)
+        make_folder(self.path.parent)
 
     def __call__(self, event: Event) -> None:
         with open_append(self.path) as file:

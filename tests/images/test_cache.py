@@ -279,3 +279,19 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Reading images: ")
     assert lines[0].endswith(" of 41")
+
+
+def test_a_list_in_a_users_folder_deletes_nothing_of_his(folder: Path, tmp_path: Path) -> None:
+    for name, listed in (
+        (".new-house", "roof.jpg"),
+        (".new-2024-house", "roof.jpg\npixels.npy"),
+        (".new-", "cache.json"),
+    ):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        (tmp_path / "cache" / name / "building.txt").write_text(listed)
+        (tmp_path / "cache" / name / listed.split()[0]).write_text("mine")
+        os.utime(tmp_path / "cache" / name, (1, 1))
+    len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
+    left = {p.name for p in (tmp_path / "cache").glob(".new*/*")}
+    assert left >= {"roof.jpg", "cache.json"}
+    assert (tmp_path / "cache" / ".new-house" / "building.txt").exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from imatlas.csv_files import read_csv
 from imatlas.errors import ArtifactError, DecodeError, InputError
 from imatlas.tasks.handover import planned_files, write_embedding_atlas, write_folders, write_numpy
 
@@ -179,3 +181,99 @@ def test_the_keys_beside_an_array_replace_no_file_of_others(tmp_path) -> None:
     mine.unlink()
     for _ in range(2):
         write_numpy(np.zeros((2, 3), np.float32), ["a", "b"], tmp_path / "e.npy", overwrite=True)
+
+
+@pytest.mark.parametrize("how", ["links", "folder linked", "source is the copies", "second name"])
+def test_no_copy_goes_that_is_its_own_original(source, tmp_path, how) -> None:
+    out = tmp_path / "out"
+    done = write_folders(KEYS, LABELS, source.joinpath, lambda k: (source / k).read_bytes(), out, copy=True)
+    assert len(done.data["left_out"]) == 0
+    files = {row["key"]: out / row["file"] for row in read_csv(out / "clusters.csv", ("key", "file"), what="a list")}
+    root, keys, labels = source, KEYS, LABELS
+    if how == "links":  # the user keeps the sorted copies, and has links to them under the old names
+        for key in KEYS:
+            (source / key).unlink()
+            (source / key).symlink_to(os.path.relpath(files[key], (source / key).parent))
+    elif how == "second name":
+        (source / "dog").unlink()
+        os.link(files["dog"], source / "dog")
+    elif how == "folder linked":
+        shutil.rmtree(source)
+        source.symlink_to(out / "cluster-001_2-images")
+        keys, labels = ["dog", "dog (2)"], np.array([1, 1])
+    else:
+        root, keys, labels = out / "cluster-001_2-images", ["dog", "dog (2)"], np.array([1, 1])
+        shutil.rmtree(source)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for copy in (False, True):
+        with pytest.raises(ArtifactError, match="or is that itself"):
+            write_folders(
+                keys, labels, root.joinpath, lambda k: (root / k).read_bytes(), out, copy=copy, overwrite=True
+            )
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_no_link_is_made_to_what_is_about_to_be_replaced(source, tmp_path) -> None:
+    out = source / "out"  # within the folder of the images, so that the next atlas holds the copies, too
+    write_folders(["dog"], LABELS[:1], source.joinpath, lambda k: (source / k).read_bytes(), out, copy=True)
+    copied = "out/cluster-000_1-images/dog"
+    done = write_folders(
+        ["dog", copied], LABELS[:2], source.joinpath, lambda k: (source / k).read_bytes(), out, overwrite=True
+    )
+    assert [key for key, _ in done.data["left_out"]] == [copied]
+    assert (out / "cluster-000_2-images" / "dog").read_bytes() == b"dog"
+    assert (source / "dog").read_bytes() == b"dog"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: "# my notes\r\n" + text,
+        lambda text: text.replace("key,cluster,file", "key,cluster,file,name"),
+        lambda text: text.replace("dog,1,", "dog,sleeping dogs,"),
+        lambda text: text.replace("\r\n", "\n"),
+        lambda text: "a,b\r\nmine,1\r\n",
+        lambda text: "",
+    ],
+)
+def test_a_list_that_a_user_has_written_in_is_his(source, tmp_path, edit) -> None:
+    out = tmp_path / "out"
+
+    def again() -> None:
+        write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", out, overwrite=True)
+
+    again()
+    again()
+    listed = out / "clusters.csv"
+    mine = edit(listed.read_bytes().decode()).encode()
+    listed.write_bytes(mine)
+    with pytest.raises(ArtifactError, match=r"holds 'clusters\.csv', which imatlas did not write there"):
+        again()
+    assert listed.read_bytes() == mine
+
+
+def test_a_link_of_the_users_in_an_export_stays(source, tmp_path) -> None:
+    out = tmp_path / "out"
+    write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", out)
+    mine = out / "cluster-001_2-images" / "dog"
+    mine.unlink()
+    mine.symlink_to("../../in/dog")
+    with pytest.raises(ArtifactError, match="is a link that imatlas did not write"):
+        write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", out, overwrite=True)
+    assert mine.is_symlink()
+
+
+def test_keys_of_a_users_own_beside_an_array_stay(tmp_path) -> None:
+    mine, array = tmp_path / "e.keys.npy", np.zeros((2, 3), np.float32)
+    np.save(mine, np.array(["north", "south"]))
+    before = mine.read_bytes()
+    with pytest.raises(ArtifactError, match="holds something else"):
+        write_numpy(array, ["a", "b"], tmp_path / "e.npy", overwrite=True)
+    assert mine.read_bytes() == before
+    assert not (tmp_path / "e.npy").exists()
+    mine.unlink()
+    write_numpy(array, ["a", "ü"], tmp_path / "e.npy")
+    assert np.load(mine).tolist() == np.load(mine, mmap_mode="r").tolist() == ["a", "ü"]
+    with pytest.raises(ArtifactError, match="already exists"):
+        write_numpy(array, ["a", "b"], tmp_path / "x" / ".." / "e.npy")
+    assert sorted(os.listdir(tmp_path)) == ["e.keys.npy", "e.npy"]

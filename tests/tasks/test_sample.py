@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from imatlas.errors import ArtifactError, InputError
 from imatlas.tasks.sample import GAP, contact_sheet, write_samples
@@ -44,3 +45,36 @@ def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
         with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
             write_samples(images, tmp_path / "new", recipe={}, overwrite=True)
     assert len(list((tmp_path / "new").iterdir())) == 3
+
+
+def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
+    images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
+    folder = tmp_path / "new"
+    write_samples(images, folder, recipe={"seed": 5})
+    first = (folder / "00000.png").read_bytes()
+    for mine in ("2024-my-favourite.png", "1.png", "00009.png"):  # of which the last would be a name of ours
+        (folder / mine).write_bytes(first)
+        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+            write_samples(images, folder, recipe={}, overwrite=True)
+        assert (folder / mine).read_bytes() == first
+        (folder / mine).unlink()
+    with Image.open(folder / "00002.png") as image:
+        words = PngInfo()
+        for name, text in image.text.items():
+            words.add_itxt(name, text)
+        image.load()
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(folder / "00002.png", pnginfo=words)  # retouched, its texts kept
+    with pytest.raises(ArtifactError, match=r"holds '00002\.png', which imatlas did not write"):
+        write_samples(images, folder, recipe={}, overwrite=True)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_no_new_image_goes_where_dots_hide_a_folder_of_the_user(rng, tmp_path):
+    images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
+    write_samples(images, tmp_path / "new", recipe={})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    with pytest.raises(ArtifactError, match="already holds new images"):
+        write_samples(images[:1], tmp_path / "x" / ".." / "new", recipe={"seed": 1})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

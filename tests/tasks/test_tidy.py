@@ -406,3 +406,8 @@ def test_the_seal_is_of_this_user_alone(tmp_path: Path, monkeypatch) -> None:
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "mine" / "imatlas").iterdir()] == [0o600]
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "theirs"))
     assert not is_sealed("/a", word)
+
+
+def test_a_whole_disk_has_no_trash() -> None:
+    with pytest.raises(InputError, match="is a whole disk"):
+        undo("/")

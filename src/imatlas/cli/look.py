@@ -185,13 +185,20 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn an atlas from real photographs that come with the program, in about two minutes."""
+    import os
+
     from imatlas.demo import write_demo_images
-    from imatlas.disk import refuse_links
+    from imatlas.disk import make_folder, output_path, refuse_links, within
+    from imatlas.errors import ArtifactError
     from imatlas.learning import learn as run_learn
 
     refuse_existing(output, overwrite)
+    output = output_path(output)
+    make_folder(output)
     refuse_links(output, ["photos/", "demo.json"])
-    pictures, folder = output / "photos", output / "photos.atlas"
+    pictures, folder = output / "photos", within(output, "photos.atlas")
+    if os.path.lexists(folder) and not os.path.lexists(output / "demo.json"):
+        raise ArtifactError(f"'{folder}' is not of a demo, so it is not overwritten; choose another folder with -o.")
     write_demo_images(pictures, random_state=seed, listed=output / "demo.json")
     run_learn(pictures, folder, budget=budget, random_state=seed, overwrite=overwrite)
     say_next(

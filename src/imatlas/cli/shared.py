@@ -68,9 +68,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Refuse an output that is there already, a broken link or a pipe too; an empty folder may be filled."""
     import os
 
-    from imatlas.disk import is_link
+    from imatlas.disk import is_link, output_path
     from imatlas.errors import ArtifactError
 
+    path = output_path(path)
     if not os.path.lexists(path) or (path.is_dir() and not is_link(path) and not any(path.iterdir())):
         return
     if not overwrite:

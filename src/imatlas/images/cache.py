@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from imatlas.disk import flush_tree, is_link, open_new, remove_listed
+from imatlas.disk import flush_tree, is_link, open_new, output_path, remove_listed
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
@@ -48,6 +49,12 @@ FILES = (*DATA, "cache.json")
 
 BUILDING = "building.txt"
 """In the folder of a cache that is being built: the names of what is written there, for who has to clear it away."""
+
+_ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
+"""Names of the folders in which caches are built."""
+
+_WRITTEN = re.compile(r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cache\.json|rows-[0-9a-z-]{1,40}\.npy")
+"""Names of the files that a build writes there, which alone its list may delete."""
 
 _NPY = b"\x93NUMPY"
 
@@ -152,8 +159,7 @@ def open_or_build(
         If the cache cannot be written: a file in the way, no permission, a full disk.
     """
     temporary = cache_dir is None
-    if cache_dir is None:
-        cache_dir = Path(tempfile.mkdtemp(prefix="imatlas-"))
+    cache_dir = Path(tempfile.mkdtemp(prefix="imatlas-")) if cache_dir is None else output_path(cache_dir)
     try:
         stamps = source.stamps()
         name = _name(source, stamps, plan)
@@ -273,10 +279,13 @@ def _sweep(cache_dir: Path) -> None:
     """Remove what builds that were killed more than a day ago have left, by the list that each of them kept."""
     for left in cache_dir.glob(".new-*"):
         with contextlib.suppress(OSError, ArtifactError, UnicodeDecodeError):
-            if not is_link(left) and time.time() - left.stat().st_mtime > 86400:
+            ours = _ASIDE.fullmatch(left.name) and not is_link(left)
+            if ours and time.time() - left.stat().st_mtime > 86400:
                 with open_regular(left / BUILDING) as file:
                     names = file.read(100_000).decode().splitlines()
-                remove_listed(left, [*(name for name in names if "/" not in name), BUILDING])
+                listed = [name for name in names if _WRITTEN.fullmatch(name)]
+                if listed:  # else it is no list of ours
+                    remove_listed(left, [*listed, BUILDING])
 
 
 def _known_rows(

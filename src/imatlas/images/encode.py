@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from imatlas.disk import write_file
+from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
@@ -115,7 +115,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) ->
     InputError
         If the ending is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
     """
-    path = Path(path)
+    path = output_path(path)
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imatlas.disk import write_file
+from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError, MissingExtraError
 
 SUFFIXES = (".gif", ".webp", ".mp4")
@@ -35,11 +35,10 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     MissingExtraError
         If the ending is .mp4 and PyAV is not installed.
     """
-    path = Path(path)
+    path = output_path(path)
     check_film_ending(path)
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 3, 4) or not len(frames):
         raise InputError(f"A film takes uint8 frames (n, H, W, 1, 3 or 4). Got {frames.dtype} {frames.shape}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".mp4":
         write_file(path, _mp4(frames, fps, text))
         return path

@@ -325,21 +325,23 @@ class FileSource:
     @classmethod
     def from_pattern(cls, pattern: str) -> FileSource:
         """All files that match a glob pattern; `**` goes into folders."""
-        fixed = []
-        for part in Path(pattern).parts[:-1]:
-            if glob.has_magic(part):
-                break
-            fixed.append(part)
-        root = Path(*fixed)
+        root = cls.root_of(pattern)
         ours: dict[str, bool] = {}
         paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         paths = [p for p in paths if not _lies_in_own(os.path.dirname(p), str(root), ours)]
-        skipped = _unreadable(root) if fixed or not os.path.isabs(pattern) else []
+        skipped = _unreadable(root)
         if not paths:
             if skipped:
                 raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
             raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
         return cls(root, paths, pattern, skipped)
+
+    @staticmethod
+    def root_of(pattern: str) -> Path:
+        """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
+        parts = Path(pattern).parts[:-1]
+        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        return Path(*parts[:fixed])
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:

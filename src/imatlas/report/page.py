@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imatlas._version import __version__
-from imatlas.disk import write_file
+from imatlas.disk import output_path, write_file
 from imatlas.errors import InputTypeError
 from imatlas.lattice import PITCH, Lattice, label_places
 from imatlas.report.lattice import gaps, outlines, rounded
@@ -96,8 +96,7 @@ def render(
             version=__version__,
         )
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = output_path(path)
     write_file(path, html.encode("utf-8"))
     return path
 

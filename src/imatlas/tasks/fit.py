@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imatlas import artifact, checkpoints
-from imatlas.disk import refuse_links, remove_listed
+from imatlas.disk import make_folder, output_path, refuse_links, remove_listed
 from imatlas.images.dataset import Images
 from imatlas.models.network import ImageEstimator
 
@@ -39,13 +39,13 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
     ArtifactError
         Where `folder` exists and `overwrite` is False, or it holds anything besides a model.
     """
-    folder = Path(folder)
+    folder = output_path(folder)
     artifact.check_free(folder, overwrite)
     if isinstance(model, ImageEstimator):
         folder = Path(os.path.abspath(folder))  # "." has no name
         checkpoint = folder.with_name(folder.name + ".checkpoint")
         refuse_links(folder.parent, [checkpoint.name + "/"])
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         model.fit(images, checkpoint=checkpoint)
         model.save(folder, overwrite=overwrite)
         remove_listed(checkpoint, [checkpoints.NAME])

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.csv_files import read_csv, write_csv
-from imatlas.disk import is_link, open_new, relative, replacing, within, write_folder
+from imatlas.csv_files import csv_bytes, read_csv, write_csv
+from imatlas.disk import is_link, open_new, output_path, relative, replacing, within, write_file, write_folder
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.names import file_name_of, file_of, key_of
-from imatlas.inventory import entry_of, open_regular
+from imatlas.inventory import entry_of, is_as_written, with_own_hash
 from imatlas.result import FileList, Result
 from imatlas.terminal import file_word, shell
 
@@ -30,7 +31,9 @@ LISTED = "clusters.csv"
 MOST_NAME_BYTES = 255
 """The longest name of a file that file systems take."""
 
-PLANNED = re.compile(r"cluster-[-0-9]+_[0-9]+-images/[^/]+")
+COLUMNS = ("key", "cluster", "file")
+
+PLANNED = re.compile(r"cluster-(-?[0-9]+)_[0-9]+-images/([^/]+)")
 """Names that exported files have in their folder."""
 
 NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
@@ -119,11 +122,16 @@ def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, 
             np.savez(file, embedding=embedding, keys=names)
     else:
         files = [output, _new_file(output.with_suffix(".keys.npy"), (".npy",), overwrite)]
-        if files[1].exists() and not _holds_keys(files[1]):  # nobody has named it
-            raise ArtifactError(f"'{files[1]}', where the keys go, holds something else; choose another name.")
-        for path, array in zip(files, (embedding, names), strict=True):
-            with replacing(path) as aside, aside.open("wb") as file:
-                np.save(file, array)
+        if os.path.lexists(files[1]) and not is_as_written(files[1]):  # nobody has named it
+            raise ArtifactError(
+                f"'{files[1]}', where the keys go, holds something else than an export has written; move it away or "
+                "choose another name."
+            )
+        with replacing(output) as aside, aside.open("wb") as file:
+            np.save(file, embedding)
+        content = BytesIO()
+        np.save(content, names)
+        write_file(files[1], with_own_hash(files[1].name, content.getvalue()))
     return Result(
         name="export",
         title="As NumPy arrays",
@@ -159,7 +167,8 @@ def write_folders(
     copy : bool
         Copy in place of linking.
     overwrite : bool
-        Replace folders that an earlier export made. They are left alone where anything else lies in them.
+        Replace folders that an earlier export made. They are left alone where anything else lies in them, or a copy
+        that may be the only one.
 
     Returns
     -------
@@ -173,23 +182,29 @@ def write_folders(
     ArtifactError
         If `output` is there already.
     """
-    output = Path(output)
+    output = output_path(output)
     planned = planned_files(keys, labels)
     lost: list[tuple[str, str]] = []
+
+    def outside(key: str) -> Path | None:
+        path = path_of(key)
+        if path is not None and _lies_in(path, output):  # once that is replaced, the link would lead nowhere
+            raise UnsafePathError(f"its original lies in '{output}' itself (--copy writes it)")
+        return path
 
     def write(aside: Path) -> None:
         told = []
         for key, label, name in zip(keys, np.asarray(labels).tolist(), planned, strict=True):
-            reason = _placed(aside, name, key, path_of, read, copy)
+            reason = _placed(aside, name, key, outside, read, copy)
             if reason:
                 lost.append((key, reason))
             else:
                 told.append((key, label, name))
         if not told:
             raise InputError(f"No original can be used ({lost[0][0]}: {lost[0][1]}); nothing was written.")
-        write_csv(aside / LISTED, ("key", "cluster", "file"), told)
+        write_csv(aside / LISTED, COLUMNS, told)
 
-    write_folder(output, write, replaces=_written_before(output, read) if overwrite else None)
+    write_folder(output, write, replaces=_written_before(output, path_of, read) if overwrite else None)
     n_folders = len({PurePosixPath(name).parent for name in planned})
     done = len(planned) - len(lost)
     sentences = [f"{done:,} images in {n_folders:,} folders, {'copied' if copy else 'as links to the originals'}."]
@@ -259,59 +274,99 @@ def _placed(
     return ""
 
 
-def _written_before(folder: Path, read: Callable[[str], Any]) -> set[str]:
-    """The names of the files that an earlier export put into a folder: links, and copies of what still is there.
+def _written_before(folder: Path, path_of: Callable[[str], Path | None], read: Callable[[str], Any]) -> set[str]:
+    """The names of the files that an earlier export put into a folder: links, and copies of what still is elsewhere.
 
     Raises
     ------
     ArtifactError
-        If a copy is not the same as its original any more: it may be the only one.
+        If the list of them was changed, or one of them is what no export writes: a copy that may be the only one.
     """
     listed = folder / LISTED
-    if is_link(folder) or is_link(listed) or not listed.is_file():
-        return {LISTED}
-    found = {LISTED}
-    for row in read_csv(listed, ("key", "cluster", "file"), what="a list of exported files"):
-        name = file_name_of(row["file"])
-        if not PLANNED.fullmatch(name):
-            continue
-        path = within(folder, name, link=True)
-        if path.is_file() and not is_link(path) and not _is_copy(path, row["key"], read):
+    if is_link(folder) or not os.path.lexists(listed):
+        return set()
+    rows = _rows_as_written(listed)
+    if rows is None:
+        raise ArtifactError(
+            f"'{folder}' holds '{LISTED}', which imatlas did not write there as it is, so it is not overwritten; move "
+            "it away or choose another name."
+        )
+    found = {name: within(folder, name, link=True) for name in rows}
+    going = {(s.st_dev, s.st_ino) for s in (os.lstat(path) for path in found.values() if os.path.lexists(path))}
+    for name, path in found.items():
+        key = rows[name]
+        if is_link(path):
+            if not os.path.isabs(os.readlink(path)):  # as no export makes one
+                raise ArtifactError(f"'{path}' is a link that imatlas did not write; move it away.")
+        elif path.is_file() and not _is_spare(path, key, folder, going, path_of, read):
             raise ArtifactError(
-                f"'{path}' is not the same as its original '{row['key']}' any more, so it is not overwritten; move it "
-                "away or choose another name."
+                f"'{path}' is not the same as its original '{key}' any more, or is that itself, so it is not "
+                "overwritten; move it away or choose another name."
             )
-        found.add(name)
-    return found
+    return {LISTED, *found}
 
 
-def _is_copy(path: Path, key: str, read: Callable[[str], Any]) -> bool:
-    """Whether a file has the content of an original."""
+def _rows_as_written(listed: Path) -> dict[str, str] | None:
+    """The list of an export, file -> key; None where a user has written anything into it, or it is his own."""
     try:
+        rows = [
+            tuple(row[name] for name in COLUMNS) for row in read_csv(listed, COLUMNS, what="a list of exported files")
+        ]
+        if is_link(listed) or not rows or listed.read_bytes() != csv_bytes(COLUMNS, rows):
+            return None
+    except (ImatlasError, OSError):
+        return None
+    found = {file_name_of(file): key for key, _, file in rows}
+    for key, cluster, file in rows:
+        match = PLANNED.fullmatch(file_name_of(file))
+        if match is None or match[1].lstrip("-0") != cluster.lstrip("-0") or not _is_planned(match[2], key):
+            return None
+    return found if len(found) == len(rows) else None
+
+
+def _is_planned(name: str, key: str) -> bool:
+    """Whether `planned_files` may give a file this name: that of its original, or with a number."""
+    own = PurePosixPath(file_name_of(key)).name
+    number = re.search(r" \(([0-9]{1,9})\)(?:\.[^.]*)?$", name)
+    return name == own or (number is not None and name == _numbered(own, int(number[1])))
+
+
+def _is_spare(
+    path: Path,
+    key: str,
+    folder: Path,
+    going: set[tuple[int, int]],
+    path_of: Callable[[str], Path | None],
+    read: Callable[[str], Any],
+) -> bool:
+    """Whether the content of a copy will be there without it: in an original that is none of the files in `going`."""
+    try:
+        original = path_of(key)
+        if original is not None:
+            status = os.stat(original)
+            if (status.st_dev, status.st_ino) in going or _lies_in(original, folder):
+                return False
         content = read(key)
         return isinstance(content, bytes) and hashlib.sha256(content).hexdigest() == entry_of(path).sha256
     except (ImatlasError, OSError):
         return False
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file, or what it is a link to, lies below a folder."""
+    if not folder.is_dir():
+        return False
+    return any(os.path.samefile(above, folder) for above in Path(os.path.realpath(path)).parents)
+
+
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
     """The file to write, its folder made; refused where it exists or its ending is none of those."""
-    output = Path(output)
+    output = output_path(output)
     if output.suffix.lower() not in endings:
         raise InputError(f"This export is a {' or '.join(endings)} file. Got '{output.name}'; change its ending.")
     if os.path.lexists(output) and not overwrite:
         raise ArtifactError(f"'{output}' already exists; choose another name with -o, or pass --overwrite.")
-    output.parent.mkdir(parents=True, exist_ok=True)
     return output
-
-
-def _holds_keys(path: Path) -> bool:
-    """Whether a file is an array of names, as `write_numpy` writes one."""
-    try:
-        with open_regular(path) as file:
-            return np.lib.format.read_magic(file) == (1, 0) and np.lib.format.read_array_header_1_0(file)[2].kind == "U"
-    except (ArtifactError, OSError, ValueError):
-        return False
 
 
 def _size(path: Path) -> str:

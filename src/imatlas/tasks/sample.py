@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import suppress
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imatlas.disk import write_file, write_folder
+from imatlas.disk import output_path, write_file, write_folder
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode
-from imatlas.inventory import open_regular
+from imatlas.inventory import is_as_written, with_own_hash
 
 GAP = 2
 """Pixels between two images on a sheet."""
 
-HEAD = 2**16
-"""Bytes at the start of a PNG file within which its recipe begins."""
+NUMBERED = re.compile(r"[0-9]{5,}\.png")
+"""Names of the files in a folder of new images."""
 
 
 def write_samples(
@@ -41,7 +41,8 @@ def write_samples(
     columns : int, optional
         Of the sheet. None: nearly square.
     overwrite : bool
-        Replace a folder of files that this function wrote; a sheet is replaced in any case.
+        Replace a folder of files that this function wrote and nobody has changed or renamed; a sheet is replaced in
+        any case.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def write_samples(
     ArtifactError
         If the folder holds anything, or with `overwrite` anything else.
     """
-    output = Path(output)
+    output = output_path(output)
     if output.suffix.lower() == ".png":
         write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
         return [output]
@@ -65,7 +66,8 @@ def write_samples(
 
     def write(aside: Path) -> None:
         for number, (name, image) in enumerate(zip(names, images, strict=True)):
-            (aside / name).write_bytes(encode(image, text={"imatlas": json.dumps(recipe | {"image": number})}))
+            content = encode(image, text={"imatlas": json.dumps(recipe | {"image": number})})
+            (aside / name).write_bytes(with_own_hash(name, content))
 
     before = _written_before(output)
     if before and not overwrite:
@@ -75,13 +77,9 @@ def write_samples(
 
 
 def _written_before(folder: Path) -> list[str]:
-    """The names of the files in a folder that `write_samples` wrote: they hold their recipe."""
-    found = []
-    for path in sorted(folder.glob("[0-9]*.png")) if folder.is_dir() else []:
-        with suppress(ArtifactError, OSError), open_regular(path) as file:
-            if b"iTXtimatlas\0" in file.read(HEAD):
-                found.append(path.name)
-    return found
+    """The names of the files in a folder that are as `write_samples` wrote them."""
+    there = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    return [path.name for path in there if NUMBERED.fullmatch(path.name) and is_as_written(path)]
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:

@@ -389,6 +389,8 @@ def _move(source: Path, target: Path) -> None:
 
 def _trash_of(folder: Path) -> Path:
     folder = folder.resolve()
+    if not folder.name:
+        raise InputError(f"'{folder}' is a whole disk, and no trash folder can lie beside it; name a folder on it.")
     return folder.with_name(f"{folder.name}-trash")
 
 
