@@ -386,7 +386,7 @@ def test_clear_is_white_to_the_eye(tmp_path):
         as_file(tmp_path, str(i), picture(i, 2, "uint8"), "png")
     images = Images(tmp_path)
     seen = rgb_view(images.pixels, images.spec)
-    assert (seen[images.pixels[..., 3] == 0] == 255).all()
+    assert (seen[images.pixels[..., -1] == 0] == 255).all()
 
 
 def test_what_is_missing_or_infinite_says_nothing(rng):
@@ -409,3 +409,15 @@ def test_queries_of_other_kinds_in_an_atlas_of_photographs(tmp_path, capsys, one
     as_file(tmp_path, "seven", picture(1, 7, "uint8", 34), "tif")
     assert main(["search", str(tmp_path / "a.atlas"), str(tmp_path / "seven.tif")]) == 1
     assert capsys.readouterr().err.startswith("Error: Pictures of 7 channels cannot become")
+
+
+def test_images_made_of_grey_ones_with_opacity_are_grey(tmp_path: Path) -> None:
+    """A network that was free to choose three colors made green and violet tints."""
+    for i in range(12):
+        Image.fromarray(picture(i, 2, "uint8")).save(tmp_path / f"{i}.png")
+    images = Images(tmp_path)
+    assert (images.spec.channels, images.spec.has_alpha) == (2, True)
+    made = ia.Autoencoder(latent_dim=4, max_steps=10).fit(images).sample(3)
+    assert made.shape[-1] == 2
+    Image.fromarray(picture(99, 4, "uint8")).save(tmp_path / "color.png")
+    assert Images(tmp_path).spec.channels == 4

@@ -85,7 +85,7 @@ class Images:
 
     Notes
     -----
-    Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a 4th channel where every image
+    Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a last channel where every image
     has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
     8-bit images among 16-bit ones are multiplied by 257, 16-bit ones among 8-bit ones are read through the 0.1 to 99.9
     percentile range of all of them, with a note. Images with many channels: the more frequent sort stays, the other is

@@ -142,7 +142,7 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
     2. Depth: the most frequent; of equals the deeper. Fewer 16-bit files among 8-bit ones become 8-bit, and so on.
     3. Colour: grey where all are grey, else RGB.
     4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
-       8-bit; else composited on the background. Kept opacity always makes 4 channels.
+       8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are grey.
     """
     pictures = {k: n for k, n in counts.items() if k.is_picture}
     stacks: dict[int, int] = {}
@@ -163,7 +163,7 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
         return Kind(most, False, dtype)
     colours = 1 if all(k.colours == 1 for k in members) else 3
     if all(k.alpha for k in members) and any_clear and dtype == "uint8":
-        return Kind(4, True, dtype)
+        return Kind(colours + 1, True, dtype)
     return Kind(colours, False, dtype)
 
 
