@@ -262,3 +262,47 @@ def test_a_pointer_of_git_lfs_says_what_to_do(name: str, tmp_path: Path) -> None
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match="git lfs pull"):
         len(Images(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((20, 30), np.uint8, (20, 30, 1)),
+        ((20, 30, 3), np.uint8, (20, 30, 3)),
+        ((20, 30, 7), np.uint16, (20, 30, 7)),
+        ((3, 20, 30), np.uint8, (20, 30, 3)),
+        ((20, 30), np.float64, (20, 30, 1)),
+        ((20, 30), bool, (20, 30, 1)),
+    ],
+)
+def test_a_folder_of_arrays_is_a_folder_of_pictures(
+    shape: tuple[int, ...], dtype: Any, expected: tuple[int, ...], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    arrays = [
+        (rng.random(shape) * (2 if dtype is bool else 200 if dtype != np.float64 else 1)).astype(dtype)
+        for _ in range(3)
+    ]
+    for i, array in enumerate(arrays):
+        np.save(tmp_path / f"{i}.npy", np.asfortranarray(array) if i == 1 else array)
+    images = Images(tmp_path)
+    assert images.keys == ["0.npy", "1.npy", "2.npy"]
+    first = arrays[1] if shape[0] != 3 else arrays[1].transpose(1, 2, 0)
+    first = np.atleast_3d(first) * np.uint8(255) if dtype is bool else np.atleast_3d(first)
+    assert images[1].shape == expected
+    np.testing.assert_allclose(images[1], first, rtol=1e-6)
+
+
+def test_frames_of_an_array_and_arrays_beside_pictures(tmp_path: Path, files: list[str]) -> None:
+    np.save(tmp_path / "features.npy", np.zeros((12, 512), np.float32))
+    images = Images(tmp_path)
+    assert len(images) == 12
+    assert images.skipped == [("(1 other file)", "no images: 1 .npy")]
+    stack = tmp_path / "stacks"
+    stack.mkdir()
+    np.save(stack / "volume.npy", np.arange(5 * 20 * 30, dtype=np.uint16).reshape(5, 20, 30))
+    assert Images(stack, frames="all").keys == [f"volume.npy#{i}" for i in range(1, 6)]
+    np.save(stack / "labels.npy", np.arange(5))
+    np.save(stack / "objects.npy", np.array([{}, 1], object), allow_pickle=True)
+    told = dict(Images(stack).skipped)
+    assert "no picture" in told["labels.npy"]
+    assert "no picture" in told["objects.npy"]

@@ -7,6 +7,7 @@ wrong is a `DecodeError` with a plain reason; no other exception leaves `read_fr
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Iterator
 from io import BytesIO
@@ -47,6 +48,9 @@ SMALL_SIDE, SMALL_BYTES = 512, 2**20
 REDUCE_MARGIN = 1.4
 """A JPEG is decoded at 1/2, 1/4 or 1/8 where what is left is still this many times the size asked for. Measured on
 photographs at quality 88: a mean of 41 dB to full decoding at 1.47, and 52 dB at 2.9."""
+
+MOST_CHANNELS = 16
+"""Of an array in a file whose last axis is longer, the first counts frames."""
 
 Fit = Literal["crop", "pad", "stretch"]
 Frames = Literal["first", "all"]
@@ -705,7 +709,45 @@ def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     yield picture
 
 
+def _read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+    """One array in a file: a picture (H, W) or (H, W, C), or frames (T, H, W) or (T, H, W, C)."""
+    from imatlas.images.sources import as_pixels
+
+    array = _npy_array(data)
+    if array.ndim == 3 and array.shape[2] > MOST_CHANNELS and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] <= MOST_CHANNELS)
+    stack = array[None] if is_one else array
+    wanted = min(len(stack), MAX_FRAMES) if frames == "all" else 1
+    _check_pixels(stack.shape[2], stack.shape[1], stack.shape[3] if stack.ndim == 4 else 1)
+    for frame in range(wanted):
+        picture = picture_from(as_pixels(stack[frame][None])[0])
+        picture.format = format
+        _tell_frames(picture, len(stack), frame, wanted)
+        yield picture
+
+
+def _npy_array(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file, not copied; pickled objects are refused."""
+    size = 2 if data[6] == 1 else 4
+    length = int.from_bytes(data[8 : 8 + size], "little")
+    if length > 2**16:
+        raise DecodeError("a damaged NPY file: its header cannot be read")
+    stream = BytesIO(data[: 8 + size + length])
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.hasobject or dtype.kind not in "buif" or len(shape) not in (2, 3, 4) or 0 in shape:
+        raise DecodeError(f"an array of {dtype} of shape {shape}, which is no picture (H, W) or (H, W, C)")
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    n = math.prod(shape)
+    if len(flat) < n:
+        raise DecodeError("a truncated NPY file: it ends before the picture does")
+    return flat[:n].reshape(shape[::-1]).T if fortran else flat[:n].reshape(shape)
+
+
 _READERS: dict[str, Any] = {
+    "NPY": _read_npy,
     "JPEG": _read_jpeg,
     "PNG": _read_png,
     "PPM": _read_netpbm,
@@ -902,6 +944,9 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
         with quiet():
             if format == "HEIF":
                 return _heif_size(data)
+            if format == "NPY":
+                picture = read_picture(data)
+                return (picture.height, picture.width)
             if format == "JPEG" and _is_deep(header := jpeg_frame(data)):
                 turned = _exif_orientation(data) >= 5
                 return (header.width, header.height) if turned else (header.height, header.width)

@@ -44,6 +44,7 @@ _MAGIC = [
     (rb"8BPS\x00\x01", "PSD"),
     (rb"DDS \x7c\x00\x00\x00", "DDS"),
     (rb"qoif", "QOI"),
+    (rb"\x93NUMPY[\x01-\x03]\x00", "NPY"),
     (rb"\x01\xda[\x00\x01][\x01\x02]\x00", "SGI"),
 ]
 _KNOWN = [  # what is no picture that is read, whatever its name

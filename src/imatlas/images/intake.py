@@ -99,17 +99,29 @@ class Tally:
         return [*self.skipped, (f"({n} other file{'s' if n > 1 else ''})", f"no images: {listed}")]
 
 
+def _may_be_picture(source: Source, item: int) -> bool:
+    """Whether an item is a picture by what it is named or begins with, or was named as one by the user.
+
+    Arrays beside pictures hold something about them; a folder of nothing but arrays is a folder of pictures.
+    """
+    key = source.keys[item]
+    if source.explicit or has_image_name(key):
+        return True
+    try:
+        found = sniff(source.head(item))
+    except DecodeError:
+        return False
+    if found == "NPY":
+        return bool(getattr(source, "holds_arrays", False))
+    return found is not None and not key.rpartition("/")[2].startswith("._")
+
+
 def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
     """The row, or rows, of one item, or why there is none."""
     key = source.keys[item]
     try:
-        if not source.explicit and not has_image_name(key):
-            try:
-                named = sniff(source.head(item)) is not None and not key.rpartition("/")[2].startswith("._")
-            except DecodeError:
-                named = False
-            if not named:
-                return [Skip(item, key, None)]
+        if not _may_be_picture(source, item):
+            return [Skip(item, key, None)]
         with budget.sharing(), budget.reading():
             value = source.read(item)
             if isinstance(value, bytes):
@@ -225,7 +237,7 @@ def peek_size(source: Source, item: int) -> tuple[int, int] | None:
     """(height, width) of an item's original without decoding its pixels; None where it is no image."""
     key = source.keys[item]
     try:
-        if not source.explicit and not has_image_name(key) and sniff(source.head(item)) is None:
+        if not _may_be_picture(source, item):
             return None
         value = source.read(item)
         if isinstance(value, bytes):

@@ -22,6 +22,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
+from imatlas.images.formats import has_image_name, recognized, sniff
 from imatlas.images.given import as_items, content_of, is_open_file, is_tensor, looks_like_one
 from imatlas.images.names import key_of
 
@@ -124,7 +125,6 @@ def _open_path(text: str) -> Source:
 def _open_file(path: Path, head: bytes) -> Source:
     """A file by its first bytes; by its name only where these say nothing."""
     from imatlas.images.archives import ParquetSource, TarSource, ZipSource
-    from imatlas.images.formats import recognized, sniff
 
     name = path.name.lower()
     if head.startswith(b"\x93NUMPY"):
@@ -281,6 +281,7 @@ class FileSource:
                 self.skipped.append((key, "named twice; used once"))
             found[key] = path
         self.keys = list(found) if explicit else sorted(found)
+        self.holds_arrays = not any(has_image_name(key) for key in self.keys)
         self._paths = [found[key] for key in self.keys]
 
     @classmethod
@@ -416,7 +417,7 @@ class ArraySource:
         self.root: Path | None = path
         self.name = f"an array of shape {tuple(array.shape)}" if path is None else str(path)
         self.skipped: list[tuple[str, str]] = []
-        self.array = _as_pixels(array)
+        self.array = as_pixels(array)
         digits = max(6, len(str(len(self.array))))
         self.keys = [f"{i:0{digits}d}" for i in range(len(self.array))]
 
@@ -442,7 +443,7 @@ def _without_masked(array: np.ndarray) -> np.ndarray:
     return np.where(np.ma.getmaskarray(array), np.float32(np.nan), array.data.astype(np.float32))
 
 
-def _as_pixels(array: np.ndarray) -> np.ndarray:
+def as_pixels(array: np.ndarray) -> np.ndarray:
     """An array of images as (N, H, W, C) in uint8, uint16 or float32, copied only where the type must change.
 
     Whole numbers of other types become uint8 or uint16 where all values fit, else float32.
@@ -604,5 +605,5 @@ def _picture_in(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim in (2, 3):
         channels_first = value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] > 4
         value = _without_masked(value.transpose(1, 2, 0) if channels_first else value)
-        return _as_pixels(value[None])[0]
+        return as_pixels(value[None])[0]
     raise DecodeError(f"a {type(value).__name__} is no picture")

@@ -219,8 +219,8 @@ def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
                     "show='mean' needs images of one size; bring them there with Images(..., image_size=64)."
                 )
             values = np.stack(views).astype(np.float64)
-            if values.shape[-1] == 4:
-                values[..., :3] *= values[..., 3:] / 255
+            if values.shape[-1] in (2, 4):  # opacity
+                values[..., :-1] *= values[..., -1:] / 255
             total = values.sum(axis=0) + (0 if total is None else total)
         means.append(None if total is None else _mean(total, stop - start))
     return means
@@ -228,8 +228,8 @@ def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
 
 def _mean(total: np.ndarray, n: int) -> np.ndarray:
     mean = total / n
-    if mean.shape[-1] == 4:
-        mean[..., :3] /= np.maximum(mean[..., 3:], 1e-9) / 255
+    if mean.shape[-1] in (2, 4):
+        mean[..., :-1] /= np.maximum(mean[..., -1:], 1e-9) / 255
     return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
 
 
