@@ -12,6 +12,7 @@ import numpy as np
 
 from imatlas.disk import relative
 from imatlas.errors import InputError, UnsafePathError
+from imatlas.images.budget import amount
 from imatlas.images.dataset import Images
 from imatlas.images.names import file_name_of, file_of
 from imatlas.images.pixels import rgb_view
@@ -260,7 +261,7 @@ def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Resu
             f"{n_same:,} the same file, {len(copies) - n_same:,} edited."
         ]
         if gallery.size[copies].all():
-            sentences.append(f"Without them the files would be {gallery.size[copies].sum() / 1e6:,.1f} MB smaller.")
+            sentences.append(f"Without them the files would be {amount(int(gallery.size[copies].sum()))} smaller.")
     groups = [
         {
             "best": found.keys[row],

@@ -247,6 +247,6 @@ def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto"
     )
     why = (
         f"eyes for {BOTH}, not compared with others: that takes {FEWEST_IN_ALL} images and {needed:.0f} s; "
-        f"there are {len(images):,} and {seconds:.0f} s"
+        f"there are {len(images):,} and {f'{seconds:.0f}' if seconds >= 1 else 'less than 1'} s"
     )
     return ChosenEyes(encoder, BOTH, {}, why)

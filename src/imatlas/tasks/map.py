@@ -86,6 +86,8 @@ def fit_map(
         metrics["kmeans_ratio"] = ratio
         protocol += f"; k-means with as many centers learnt from {n_beside:,}, {BASELINE_ITERATIONS} iterations"
         more = f"{abs(ratio - 1):.0%} {'farther' if ratio >= 1 else 'nearer'} from their cells than from"
+        if ratio >= 2:
+            more = f"{ratio:.1f} times as far from their cells as from"
         sentences.append(f"Images lie {near or more} the centers of a k-means without any order.")
     result = Result("map", "The map", sentences, metrics, protocol=f"{protocol}; seed {random_state}")
     return FittedMap(som, result)

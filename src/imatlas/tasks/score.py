@@ -301,9 +301,10 @@ def _rebuilding_in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
         return []
     if ratio < 0.95:
         return [f"Rebuilding unseen images, it makes {1 - ratio:.0%} less error than PCA with {n_dims} numbers."]
+    verdict = "is as good" if ratio < 1.05 else "is better" if ratio < 2 else "is far better"
     return [
         f"Rebuilding unseen images, it makes {ratio:.2f} times the error of PCA with {n_dims} numbers: "
-        "the simple baseline is as good, and more time to learn (--budget) or more images would help."
+        f"the simple baseline {verdict}, and more time to learn (--budget) or more images would help."
     ]
 
 
