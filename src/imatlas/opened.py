@@ -27,7 +27,7 @@ from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.models.network import ImageEstimator
 from imatlas.originals import Originals, Region, cropped
-from imatlas.table import ROWS, THUMBNAIL, ImagesTable
+from imatlas.table import AGAIN, ROWS, THUMBNAIL, ImagesTable
 from imatlas.tasks.doubles import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
@@ -157,10 +157,7 @@ class OpenedAtlas:
             model = artifact.load(within(self.folder, name))
             told = misfit(role, model, self.images_table) if role in FROM_TABLE and self.manifest.table else ""
             if told:
-                raise ArtifactError(
-                    f"The atlas is damaged: '{self.folder / name}' cannot be used ({told}); the same 'imatlas learn' "
-                    "command again makes it anew."
-                )
+                raise ArtifactError(f"The atlas is damaged: '{self.folder / name}' cannot be used ({told}); {AGAIN}.")
             self._models[role] = model
         return self._models[role]
 

@@ -54,6 +54,9 @@ PROBES, REFINE = 20, 2
 """Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
 computed. `python -m benchmarks search` measures what is found so."""
 
+AGAIN = "the same 'imatlas learn' command again makes it anew"
+"""What a user does about a table that is damaged."""
+
 MOST_FEATURES = 65_536
 """Numbers in one vector."""
 
@@ -135,6 +138,8 @@ class ImagesTable:
                     f"The images table '{self.path}' has a column '{field.name[:40]}' ({field.type}) that no atlas "
                     "has; learn the atlas again with --overwrite."
                 )
+        if not len(self):
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' has no rows; {AGAIN}.")
         for _, files in self.named.fragments:
             if not set(self._data.schema.names) <= set(files):
                 raise ArtifactError(f"The images table '{self.path}' lacks columns; learn the atlas again.")
@@ -151,8 +156,7 @@ class ImagesTable:
                 raise
             told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise ArtifactError(
-                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); "
-                "the same 'imatlas learn' command again makes it anew."
+                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); {AGAIN}."
             ) from error
 
     def _check(self, names: Iterable[str]) -> None:
@@ -410,10 +414,7 @@ class ImagesTable:
         """Columns as they were read, if they hold what those of an atlas do."""
         told = fault(dict(zip(found.column_names, found.columns, strict=True)), whole=whole)
         if told:
-            raise ArtifactError(
-                f"The atlas is damaged: '{self.path}' cannot be used ({told}); the same 'imatlas learn' command again "
-                "makes it anew."
-            )
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' cannot be used ({told}); {AGAIN}.")
         return found
 
 
