@@ -149,15 +149,12 @@ def test_a_report_that_is_gone_is_written_again(copy):
 
 
 @pytest.mark.parametrize("kind", ["of other images", "cut", "of another program", "a folder", "of a dead network"])
-@pytest.mark.parametrize("name", ["checkpoint", "checkpoint/sharpening", "checkpoint-generator"])
-def test_an_old_checkpoint_never_stops_the_run(copy, kind, name, few_stages):
+def test_an_old_checkpoint_never_stops_the_run(copy, kind, few_stages):
     folder = copy / "it.atlas"
     flip(folder / Manifest.read(folder).models["encoder"] / "weights.safetensors")
-    path = folder / "cache" / name / checkpoints.NAME
-    whole = folder / "cache" / "checkpoint" / checkpoints.NAME
-    path.parent.mkdir(exist_ok=True)
-    tensors, values = checkpoints.read(whole.parent)
-    path.unlink(missing_ok=True)
+    path = folder / "cache" / "checkpoint" / checkpoints.NAME
+    tensors, values = checkpoints.read(path.parent)
+    path.unlink()
     if kind == "of other images":
         checkpoints.write(path.parent, tensors, values | {"identity": {**values["identity"], "images": "others"}})
     elif kind == "cut":
@@ -169,9 +166,32 @@ def test_an_old_checkpoint_never_stops_the_run(copy, kind, name, few_stages):
     else:
         checkpoints.write(path.parent, {name: t * float("nan") for name, t in tensors.items()}, values)
     sound(ia.learn(copy / "photos", folder, **OPTIONS), 20)
-    if kind == "of another program" and name == "checkpoint":
+    if kind == "of another program":
         (moved,) = path.parent.glob("*.before-*")
         assert moved.read_text() == "mine"
+
+
+def test_a_generator_stopped_half_way_is_learnt_for_the_images_of_now(tmp_path, capsys):
+    """Its checkpoint is of fewer images, other conditions and another budget."""
+    photos, folder = tmp_path / "photos", tmp_path / "it.atlas"
+    add(photos, 0, 20)
+    options = {**OPTIONS, "encoder": "self-supervised"}
+
+    def stop(event: dict) -> None:
+        if event["event"] == "checkpoint" and event["folder"].endswith("checkpoint-generator"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ia.learn(photos, folder, **options, callback=stop)
+    assert (folder / "cache" / "checkpoint-generator" / checkpoints.NAME).is_file()
+    assert "generator" not in Manifest.read(folder).models
+    add(photos, 20, 21)
+    events: list[dict] = []
+    sound(ia.learn(photos, folder, **options, callback=events.append), 21)
+    told = [event["message"] for event in events if event["event"] == "problem"]
+    assert len(told) == 1
+    assert "is of other images or settings (images" in told[0]
+    assert "training starts anew" in told[0]
 
 
 def plant(folder: Path, version: int, kind: str) -> Path:

@@ -279,3 +279,15 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Reading images: ")
     assert lines[0].endswith(" of 41")
+
+
+def test_a_name_with_escapes_is_told_as_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "\x1b[31mcache"
+    len(Images(folder, cache_dir=place))
+    pixels = next(place.glob("*/pixels.npy"))
+    pixels.write_bytes(pixels.read_bytes()[:-5])
+    capsys.readouterr()
+    len(Images(folder, cache_dir=place, progress=True))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert "\\x1b[31mcache" in told

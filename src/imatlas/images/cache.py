@@ -19,7 +19,6 @@ import importlib.util
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ from imatlas.images.sources import Source, reason_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.inventory import Entry, Inventory, open_regular, read_json, seal
+from imatlas.terminal import say
 
 FORMAT = 2
 
@@ -163,7 +163,7 @@ def open_or_build(
             except _UNREADABLE as error:
                 if progress:
                     told = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built anew."
-                    print(told, file=sys.stderr, flush=True)
+                    say(told, error=True)
         return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
     except BaseException as error:
         if temporary:
