@@ -29,6 +29,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -463,14 +464,7 @@ def sweep(
                 told, forged = "values of the table", True
             names = asked if verbs or rng.random() < RARE else [n for n in asked if n not in subject.slow]
             report = work / f"{number}.jsonl"
-
-            def work_on(folder: Path = folder, names: list[str] = names, report: Path = report) -> None:
-                os.chdir(folder.parent)
-                if change is not None:
-                    change(folder, own)
-                run_all(subject, folder, names, report)
-
-            process = fork(work_on)
+            process = fork(partial(_ask, subject, folder, names, report, change, own))
             running[process] = (time.monotonic(), (Outcome(number, told, forged), folder.parent, report))
         (outcome, folder, report), end = wait(running)
         for name, (kind, said) in read_report(report, end).items():
@@ -483,6 +477,21 @@ def sweep(
             print(f"{len(outcomes):,} of {len(numbers):,} done, {len(faults(outcomes))} wrong answers", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
     return outcomes, asked
+
+
+def _ask(
+    subject: Subject,
+    folder: Path,
+    names: list[str],
+    report: Path,
+    change: Callable[[Path, np.random.Generator], None] | None,
+    rng: np.random.Generator,
+) -> None:
+    """In a process of its own: change values where these are to be changed, and ask the verbs."""
+    os.chdir(folder.parent)
+    if change is not None:
+        change(folder, rng)
+    run_all(subject, folder, names, report)
 
 
 def _answers_undamaged(subject: Subject, verbs: list[str], whole: Path, work: Path) -> dict[str, str]:
