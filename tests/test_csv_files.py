@@ -33,12 +33,26 @@ def test_no_cell_is_a_formula_and_all_come_back(text):
     assert cell(text_of(written)) == written
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["x;=HYPERLINK(1).jpg", "x|=1", ";-1", "a; +1", "a;'@b", 'a;"=1+1"', "=a;=b|=c", ";;=1", "x;＝1", "a;'=b;''=c"],
+)
+def test_no_cell_is_a_formula_for_a_spreadsheet_that_separates_otherwise(tmp_path, text):
+    content = csv_bytes(["key", "more"], [["first", text], [text, "last"]]).decode()
+    for delimiter in ";|\t":
+        parsed = [value for row in csv.reader(io.StringIO(content, newline=""), delimiter=delimiter) for value in row]
+        cut = [value for line in content.splitlines() for value in line.split(delimiter)]
+        assert not [value for value in parsed + cut if value.strip(' "')[:1] in {*"=+-@＝"}]
+    write_csv(tmp_path / "l.csv", ("key", "label"), [("first", text), (text, "last")])
+    assert rows_of(tmp_path / "l.csv") == [("first", text), (text, "last")]
+
+
 @pytest.mark.parametrize("value", [-1, 0.5, -2.5e-3, True, None, "-1", "+0.5", "-1e-3", "a=b", "'tis", "a.png", ""])
 def test_numbers_and_ordinary_texts_stay_as_they_are(value):
     assert cell(value) == value
 
 
-@given(st.text(st.sampled_from("'=+-@ a1.,;\"＝"), max_size=6) | st.text(max_size=8))
+@given(st.text(st.sampled_from("'=+-@ a1.,;|\"＝"), max_size=6) | st.text(max_size=8))
 def test_every_text_without_controls_comes_back(text):
     (read,) = csv.reader(io.StringIO(csv_bytes([text, "x"], []).decode(), newline=""))
     assert text_of(read[0]) == visible(text)

@@ -27,7 +27,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"artifact": ("artifact", "fitted"), "export": ("export",)},
     {"models": ("models",)},
     {"tasks": ("tasks",)},
-    {"report": ("report",), "plots": ("plots",), "table": ("table", "table_manifest")},
+    {"report": ("report",), "plots": ("plots",), "table": ("table", "table_manifest", "table_values")},
     {
         "atlas": (
             "atlas",
@@ -36,6 +36,7 @@ ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
             "exploring",
             "making",
             "learning",
+            "repair",
             "stages",
             "story",
             "drawing",

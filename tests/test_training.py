@@ -244,6 +244,60 @@ def test_a_forged_checkpoint_is_one_line(images, tmp_path, values, message):
         tiny(max_steps=3).fit(images, checkpoint=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["other images", "other settings", "other sharpening", "shapes", "values", "NaN", "cut", "not ours", "a folder"],
+)
+def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there(images, tmp_path, kind):
+    place = checkpoints.Checkpoint(tmp_path / "c", spare=True)
+    settings = {"max_steps": 12, "sharpness": 0.05, "precision": "fp32"}
+    whole = tiny(**settings).fit(images)
+    part = place.below("sharpening").folder if kind == "other sharpening" else place.folder
+    tiny(**settings).fit(255 - images if kind == "other images" else images, checkpoint=place)
+    tensors, values = checkpoints.read(part)
+    path = part / checkpoints.NAME
+    path.unlink()
+    state = values["state"]
+    forged = {
+        "other images": (tensors, values),
+        "other settings": (tensors, values | {"identity": {**values["identity"], "latent_dim": 7}}),
+        "other sharpening": (tensors, values | {"identity": {**values["identity"], "sharpness": 7.0}}),
+        "shapes": ({name: tensor.reshape(-1) for name, tensor in tensors.items()}, values),
+        "values": (tensors, values | {"seed": 5, "state": {**state, "batch_size": 10**9}}),
+        "NaN": ({name: tensor * float("nan") for name, tensor in tensors.items()}, values),
+    }
+    if kind in forged:
+        checkpoints.write(part, *forged[kind])
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("mine" if kind == "not ours" else "")
+    events = []
+    again = tiny(**settings).fit(images, checkpoint=place, callback=events.append)
+    assert "training starts anew" in next(e["message"] for e in events if e["event"] == "problem")
+    assert torch.equal(weights(again), weights(whole))
+    assert checkpoints.read(part) is not None
+    if kind == "not ours":
+        assert [p.read_text() for p in part.glob("*.before-*")] == ["mine"]
+
+
+def test_a_spare_checkpoint_goes_on_under_another_budget(images, tmp_path, short_snapshots):
+    place = checkpoints.Checkpoint(tmp_path, spare=True)
+
+    def stop(event):
+        if event["event"] == "checkpoint":
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        tiny(max_steps=None, budget=9.3).fit(images, checkpoint=place, callback=stop)
+    events = []
+    model = tiny(max_steps=None, budget=0.6).fit(images, checkpoint=place, callback=events.append)
+    assert [e["step"] for e in events if e["event"] == "resume"] == [10]
+    assert model.n_steps_ > 10
+    with pytest.raises(ArtifactError, match=r"budget was 0\.6 and is now 0\.7"):
+        tiny(max_steps=None, budget=0.7).fit(images, checkpoint=tmp_path)
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_run(images, tmp_path):
     events = []
     (tmp_path / "file").write_text("in the way")

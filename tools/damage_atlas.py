@@ -29,6 +29,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ MOST_BYTES = 4 * 2**30
 
 MOST_SECONDS = 120.0
 """After which a damage counts as a hang; generous, because machines are busy."""
+
+VALUES = 0.1
+"""The share of damages that change values of a table in place of files, all checksums computed anew."""
 
 RARE = 0.1
 """The share of damages at which the slow verbs run too."""
@@ -64,6 +68,7 @@ class Subject:
     slow: frozenset[str] = frozenset()
     sealed: Callable[[Path, Path], None] | None = None  # computes the checksums of a changed file anew
     damage: Callable[..., tuple[str, bool]] | None = None  # in place of `damaged`
+    values: Callable[[Path, np.random.Generator], None] | None = None  # changes values of a table, and seals them
 
 
 @dataclass
@@ -132,6 +137,39 @@ def seal_atlas(folder: Path, changed: Path) -> None:
     path.write_text(json.dumps({**values, "digest": seal(values)}))
 
 
+def change_table(folder: Path, rng: np.random.Generator) -> None:
+    """Put a value that no atlas has into some or all rows of one column of the images table."""
+    import pyarrow as pa
+
+    from imatlas.manifest import Manifest
+    from imatlas.table import ImagesTable
+
+    manifest = Manifest.read(folder)
+    named = manifest.table
+    table = ImagesTable(folder / named["name"], named["version"], manifest.inventory(folder))
+    column = str(rng.choice(table.columns))
+    kind = table._data.schema.field(column).type
+    values = table.take(range(len(table)), [column])[column].to_pylist()
+    nasty: list[Any] = [None]
+    if pa.types.is_fixed_size_list(kind):
+        nasty += [[number] * kind.list_size for number in (float("nan"), float("-inf"), 3e38, 1e16, 1e-30, None)]
+    elif pa.types.is_floating(kind):
+        nasty += [float("nan"), float("inf"), -1.0, 1e30, 2.0]
+    elif pa.types.is_integer(kind):
+        nasty += [-1, -(2**31), 2**31 - 1, 10**6, 3]
+    elif pa.types.is_boolean(kind):
+        nasty += [True, False]
+    elif pa.types.is_binary(kind):
+        nasty += [b"", b"\x89PNG", b"x" * 3_000_000]
+    else:
+        nasty += ["", values[-1], "../../etc/passwd", "=1+1", "\x1b[31m", "x" * 2**21, "f" * 64]
+    new = nasty[int(rng.integers(len(nasty)))]
+    n = len(values) if rng.random() < 0.3 else int(rng.integers(1, 3))
+    changed = table.set(**{column: pa.array([new] * n + values[n:], kind)})
+    named["version"] = changed.version
+    manifest.commit(folder)
+
+
 ATLAS = Subject(
     "atlas",
     make_atlas,
@@ -155,6 +193,7 @@ ATLAS = Subject(
     },
     frozenset({"map", "morph", "score", "report", "learn", "explain", "embedding-atlas"}),
     seal_atlas,
+    values=change_table,
 )
 
 SUBJECTS = {"atlas": ATLAS}
@@ -417,10 +456,15 @@ def sweep(
             rng = np.random.default_rng([seed, number])
             folder = work / f"{number}" / "it"
             shutil.copytree(whole, folder)
-            told, forged = (subject.damage or damaged)(folder, rng, subject.sealed)
+            own = np.random.default_rng([seed, number, 1])
+            change = subject.values if own.random() < VALUES else None
+            if change is None:
+                told, forged = (subject.damage or damaged)(folder, rng, subject.sealed)
+            else:  # by the process itself: Lance has threads, and they do not live through a fork
+                told, forged = "values of the table", True
             names = asked if verbs or rng.random() < RARE else [n for n in asked if n not in subject.slow]
             report = work / f"{number}.jsonl"
-            process = fork(lambda f=folder, n=names, r=report: (os.chdir(f.parent), run_all(subject, f, n, r)))
+            process = fork(partial(_ask, subject, folder, names, report, change, own))
             running[process] = (time.monotonic(), (Outcome(number, told, forged), folder.parent, report))
         (outcome, folder, report), end = wait(running)
         for name, (kind, said) in read_report(report, end).items():
@@ -433,6 +477,21 @@ def sweep(
             print(f"{len(outcomes):,} of {len(numbers):,} done, {len(faults(outcomes))} wrong answers", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
     return outcomes, asked
+
+
+def _ask(
+    subject: Subject,
+    folder: Path,
+    names: list[str],
+    report: Path,
+    change: Callable[[Path, np.random.Generator], None] | None,
+    rng: np.random.Generator,
+) -> None:
+    """In a process of its own: change values where these are to be changed, and ask the verbs."""
+    os.chdir(folder.parent)
+    if change is not None:
+        change(folder, rng)
+    run_all(subject, folder, names, report)
 
 
 def _answers_undamaged(subject: Subject, verbs: list[str], whole: Path, work: Path) -> dict[str, str]:

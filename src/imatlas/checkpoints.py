@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,44 @@ AVERAGE_EVERY = 8
 
 LONGEST_HALF_LIFE = 500.0
 """Steps."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its checkpoint, and what happens to one that it cannot go on from.
+
+    Attributes
+    ----------
+    folder : Path
+    spare : bool
+        Whether it may be dropped, as in the cache of an atlas: then a run starts anew where the checkpoint is of other
+        images or settings, and says so, in place of raising. Its budget may differ: it is what other stages have left,
+        another one after each interruption.
+    """
+
+    folder: Path
+    spare: bool = False
+
+    @classmethod
+    def at(cls, place: str | Path | Checkpoint | None) -> Checkpoint | None:
+        """A checkpoint as it is named: by its folder, of whose making the user decides, or wholly."""
+        return place if place is None or isinstance(place, Checkpoint) else cls(Path(place))
+
+    def below(self, name: str) -> Checkpoint:
+        """The checkpoint of a part of the same run."""
+        return Checkpoint(self.folder / name, self.spare)
+
+    def drop(self) -> str:
+        """Make room for a new checkpoint, and say what was done: ours is deleted, anything else is only moved aside."""
+        path = self.folder / NAME
+        with suppress(OSError, ArtifactError):
+            if _is_ours(path):
+                path.unlink()
+                return "training starts anew"
+        aside = path.with_name(f"{NAME}.before-{secrets.token_hex(4)}")
+        with suppress(OSError):
+            os.rename(path, aside)
+        return f"it is moved to '{aside}' and training starts anew"
 
 
 class Weights:
@@ -151,8 +193,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | str | None:
     path = output_path(folder) / NAME
     if not path.exists():
         return None
-    with open_regular(path) as file:
-        ours = MARK.encode() in file.read(min(LONGEST_HEADER, path.stat().st_size))
+    ours = _is_ours(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             told = file.metadata() or {}
@@ -170,14 +211,27 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | str | None:
         return reason
 
 
-def saved_seed(folder: str | Path | None) -> int | None:
-    """The seed of the run whose checkpoint is in `folder`, None where there is none."""
-    saved = None if folder is None else read(Path(folder))
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint that was written here, damaged or not.
+
+    Raises
+    ------
+    ArtifactError, OSError
+        If it is no file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        return MARK.encode() in file.read(min(LONGEST_HEADER, path.stat().st_size))
+
+
+def saved_seed(place: str | Path | Checkpoint | None) -> int | None:
+    """The seed of the run whose checkpoint is there, None where there is none."""
+    checkpoint = Checkpoint.at(place)
+    saved = None if checkpoint is None else read(checkpoint.folder)
     seed = saved[1].get("seed") if isinstance(saved, tuple) and isinstance(saved[1], dict) else None
     return seed if isinstance(seed, int) and 0 <= seed < 2**63 else None
 
 
-def check_same_run(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+def check_same_run(checkpoint: Checkpoint, saved: dict[str, Any], asked: dict[str, Any]) -> None:
     """Compare what a checkpoint was learnt with to what is asked now.
 
     Raises
@@ -186,7 +240,14 @@ def check_same_run(folder: Path, saved: dict[str, Any], asked: dict[str, Any]) -
         Naming every difference.
     """
     names = [name for name in {**saved, **asked} if saved.get(name) != asked.get(name)]
-    if names:
+    if checkpoint.spare:
+        names = [name for name in names if name != "budget"]
+        if names:
+            raise ArtifactError(
+                f"The checkpoint in '{checkpoint.folder}' is of other images or settings ({', '.join(names)})."
+            )
+    elif names:
+        folder = checkpoint.folder
         differences = ", ".join(f"{name} was {saved.get(name)!r} and is now {asked.get(name)!r}" for name in names)
         raise ArtifactError(
             f"The checkpoint in '{folder}' belongs to another run: {differences}; "

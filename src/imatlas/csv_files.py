@@ -1,7 +1,8 @@
 """CSV files: written so that no spreadsheet runs a cell, read as people's programs write them.
 
-A cell that a spreadsheet would take for a formula gets an apostrophe before it; what is read loses it again, so our own
-files say the same after a round trip. Read are UTF-8, UTF-16 and UTF-32 with a byte order mark, and Windows-1252; with
+A cell that a spreadsheet would take for a formula gets an apostrophe before it, and so does what comes after a
+semicolon or bar in it, where some begin another cell; what is read loses it again, so our own files say the same after
+a round trip. Read are UTF-8, UTF-16 and UTF-32 with a byte order mark, and Windows-1252; with
 commas, semicolons, tabs or bars; with the line ends of Windows, Unix or old Macs.
 """
 
@@ -29,6 +30,10 @@ MOST_BYTES = 2**28
 DELIMITERS = ",;\t|"
 
 _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
+_LATER_FORMULA = r"(?=[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+_AFTER_DELIMITER = re.compile(rf"(?<=[;\t|]){_LATER_FORMULA}")
+"""Where a spreadsheet that separates cells otherwise than by commas, quoted or not, would begin one with a formula."""
+_GUARD_AFTER_DELIMITER = re.compile(rf"(?<=[;\t|])'{_LATER_FORMULA}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -54,13 +59,14 @@ def cell(value: Any) -> Any:
     """A value as a cell: text without controls that no spreadsheet takes for a formula; numbers stay numbers."""
     if not isinstance(value, str):
         return value
-    text = visible(value)
+    text = _AFTER_DELIMITER.sub("'", visible(value))
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def text_of(cell: str) -> str:
     """The text that a cell stands for, the inverse of `cell`."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
+    text = cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
+    return _GUARD_AFTER_DELIMITER.sub("", text)
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any
 from imatlas.disk import flush, flush_tree, is_link, open_append, remove_listed, within
 from imatlas.errors import ArtifactError
 from imatlas.inventory import MOST_JSON, Inventory, Old, open_regular, parse_json
-from imatlas.table import files_on_disk
+from imatlas.table_manifest import files_on_disk
 
 NAME = ".writing.jsonl"
 

@@ -5,7 +5,7 @@
 A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
 stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
 models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learnt again,
-with the stages that rest on it (`RESTS_ON`), and told in one line each.
+with the stages that rest on it (`imatlas.repair`), and told in one line each.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.images.spec import MOST_SIDE
 from imatlas.journal import NAME, OWN_FOLDER, Journal
-from imatlas.manifest import OURS, SKIPPED, Manifest, locked, replaceable
+from imatlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.progress import JsonLines
+from imatlas.repair import forget_damaged, like_the_models, use_clean_table
 from imatlas.schedule import parse_budget
 from imatlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
 from imatlas.table import THUMBNAIL, address
@@ -36,15 +37,6 @@ from imatlas.threads import sharing_cores
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
-
-RESTS_ON = {
-    "encoder": ("encoder", "map", "clusters", "layout", "generator"),
-    "map": ("map", "generator"),
-    "clusters": ("clusters",),
-    "layout": ("layout",),
-    "generator": ("generator",),
-}
-"""Model -> the models that are learnt again where its files are damaged."""
 
 
 @sharing_cores()
@@ -136,6 +128,7 @@ def learn(
                 thumbnail_size=THUMBNAIL,
                 progress=progress,
             )
+        images = like_the_models(images, manifest, say)
         job = Job(folder, images, settings, manifest, journal, say, emit, progress)
         _run(job)
     return Atlas(folder)
@@ -147,6 +140,7 @@ def _run(job: Job) -> None:
     if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
         job.say(f"Nothing has changed since '{job.folder}' was learnt: {len(job.images):,} images.")
         return
+    use_clean_table(job)
     manifest.finished = news = False
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         began = time.perf_counter()
@@ -254,7 +248,7 @@ def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, s
                 "Use the same settings to continue it, another name with -o, or --overwrite to learn anew."
             )
         _sweep(journal, manifest)
-        _forget_damaged(folder, manifest, say)
+        forget_damaged(folder, manifest, say)
         return manifest
     manifest = Manifest(source=settings.source, settings=asked)
     if (folder / "atlas.json").exists():
@@ -283,35 +277,6 @@ def _sweep(journal: Journal, manifest: Manifest) -> None:
         with journal.replacing("atlas.json") as aside:
             manifest.commit(journal.folder, aside)
         journal.sweep(manifest.files)
-
-
-def _forget_damaged(folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:
-    """Take damaged parts out of the manifest, so that their stages are done again; nothing is deleted yet."""
-    inventory = manifest.inventory(folder)
-    damaged: dict[str, list[str]] = {}
-    for name, reason in inventory.damaged().items():
-        damaged.setdefault(name.partition("/")[0], []).append(f"'{folder / name}' is damaged ({reason})")
-    again: set[str] = set()
-    for part, told in damaged.items():
-        first = told[0] + (f" and {len(told) - 1} files more" if len(told) > 1 else "")
-        role = next((role for role, model in manifest.models.items() if model == part), None)
-        if role is not None:
-            say(f"{first}: learnt again: {', '.join(RESTS_ON[role])}.")
-            again |= {*RESTS_ON[role], "report"}
-            inventory.drop(inventory.below(part), damaged=True)
-            for name in RESTS_ON[role]:
-                manifest.models.pop(name, None)
-        elif part == manifest.table.get("name"):
-            say(f"{first}: the images table is made again.")
-            again |= set(STAGES)
-            inventory.drop(inventory.below(part), damaged=True)
-            manifest.table = {}
-        elif part == SKIPPED:
-            say(f"{first}: it is written again.")
-            again |= set(STAGES)
-            inventory.drop([part], damaged=True)
-    for stage in again & set(manifest.stages):
-        manifest.stages[stage]["fingerprint"] = ""
 
 
 def _print(line: str) -> None:

@@ -31,7 +31,7 @@ from imatlas.errors import ArtifactError, AtlasBusyError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.inventory import Entry, Inventory, Old, read_json, seal
 from imatlas.journal import MODEL, MODEL_FILE, NAME, TABLE
-from imatlas.table import FILES, files_on_disk, version_file
+from imatlas.table_manifest import FILES, files_on_disk, strangers, version_file
 from imatlas.terminal import finite
 
 FORMAT = 2
@@ -179,7 +179,8 @@ class Manifest:
     def new_table(self, folder: str | Path) -> str:
         """A name under which no table stands: "images.lance", or "images-0002.lance" beside one that no list names."""
         names = ["images.lance", *(f"images-{number:04d}.lance" for number in range(2, 10_000))]
-        return next(n for n in names if not os.path.lexists(Path(folder) / n) or not files_on_disk(Path(folder) / n))
+        paths = (Path(folder) / name for name in names)
+        return next(p.name for p in paths if not (os.path.lexists(p) and (files_on_disk(p) or strangers(p, ()))))
 
 
 def replaceable(folder: Path) -> tuple[Manifest, str]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from imatlas import artifact
 from imatlas.disk import within
-from imatlas.errors import DecodeError, InputError, Notice, SourceError
+from imatlas.errors import ArtifactError, DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, images_of, load_pixels
 from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.names import keys_of
@@ -27,7 +27,7 @@ from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.models.network import ImageEstimator
 from imatlas.originals import Originals, Region, cropped
-from imatlas.table import ROWS, THUMBNAIL, ImagesTable
+from imatlas.table import AGAIN, ROWS, THUMBNAIL, ImagesTable
 from imatlas.tasks.doubles import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
@@ -36,6 +36,9 @@ COLUMNS = (
     *("duplicate_of", "flags"),
 )
 """Of the table that users see."""
+
+FROM_TABLE = ("map", "clusters", "layout")
+"""The models that are learnt from the embedding."""
 
 MOST_BY_INDEX = 1000
 """Images asked for up to which the index knows them well; for more all images are looked at."""
@@ -60,6 +63,21 @@ class Indexed:
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Some rows of the embedding."""
         return self.table.vectors_at("embedding", rows)
+
+
+def misfit(role: str, model: Any, table: ImagesTable) -> str:
+    """In which way the table does not go with a model of an atlas, "" where it does."""
+    if role not in FROM_TABLE:
+        return ""
+    width = table.n_features("embedding") or getattr(model, "n_features_in_", None)
+    if width != getattr(model, "n_features_in_", width):
+        return f"it is for {model.n_features_in_} features, and each image has {width}"
+    column, known = {"map": ("cell", "codebook_"), "clusters": ("cluster", "cluster_centers_")}.get(role, ("", ""))
+    if column in table.columns and hasattr(model, known):
+        n, most = len(getattr(model, known)), pc.max(table.read([column])[column]).as_py() or 0
+        if most >= n:
+            return f"it has {n:,} of what the table calls '{column}', and an image is in number {most:,}"
+    return ""
 
 
 class OpenedAtlas:
@@ -136,7 +154,11 @@ class OpenedAtlas:
             self._require(role, role in self.manifest.models)
             name = self.manifest.models[role]
             self.inventory.check(self.inventory.below(name))
-            self._models[role] = artifact.load(within(self.folder, name))
+            model = artifact.load(within(self.folder, name))
+            told = misfit(role, model, self.images_table) if role in FROM_TABLE and self.manifest.table else ""
+            if told:
+                raise ArtifactError(f"The atlas is damaged: '{self.folder / name}' cannot be used ({told}); {AGAIN}.")
+            self._models[role] = model
         return self._models[role]
 
     def table(self) -> pa.Table:

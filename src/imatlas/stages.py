@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from imatlas import artifact
 from imatlas.atlas import Atlas
+from imatlas.checkpoints import Checkpoint
 from imatlas.csv_files import write_csv
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
@@ -273,10 +274,12 @@ def intake(job: Job) -> dict[str, Any]:
 
 def encoder(job: Job) -> dict[str, Any]:
     """Learn or load the eyes, and embed every image that has no place yet."""
-    old = _rows_known_before(job)
+    known = "encoder" in job.manifest.models
+    # What another encoder made of an image is in another space: with a new one, every image is embedded.
+    old = _rows_known_before(job) if known else np.full(len(job.images), -1)
     fresh = np.flatnonzero(old < 0)
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("eyes", "why")}
-    if "encoder" in job.manifest.models:
+    if known:
         model = job.model("encoder")
         options = {"kept": job.kept} if isinstance(model, PretrainedEncoder) else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
@@ -291,7 +294,7 @@ def encoder(job: Job) -> dict[str, Any]:
     embedding = np.empty((len(job.images), n_features), np.float32)
     if len(fresh):
         embedding[fresh] = vectors
-    if job.previous is not None:
+    if job.previous is not None and len(fresh) < len(embedding):
         embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
     job.save_columns(embedding=embedding)
     if len(embedding) > EXACT:
@@ -495,7 +498,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
             told[job.train],
             validation=job.validation,
             validation_y=told[job.held_out] if len(job.held_out) else None,
-            checkpoint=job.folder / "cache" / "checkpoint-generator",
+            checkpoint=Checkpoint(job.folder / "cache" / "checkpoint-generator", spare=True),
             callback=job.emit,
         )
     )
@@ -522,7 +525,7 @@ def _learn_own(job: Job, seconds: float) -> Autoencoder | SelfSupervisedEncoder:
     model.set_params(budget=round(seconds, 1)).fit(
         job.images[job.train],
         validation=job.validation,
-        checkpoint=job.folder / "cache" / "checkpoint",
+        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", spare=True),
         callback=job.emit,
     )
     return model

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,10 +26,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imatlas.disk import flush_tree, remove_listed
+from imatlas.disk import flush_tree, open_new, remove_listed, within
 from imatlas.errors import ArtifactError, ImatlasError
 from imatlas.inventory import Inventory, open_regular
-from imatlas.table_manifest import MOST_BYTES, TableVersion, parse_manifest, version_file
+from imatlas.table_manifest import (
+    MOST_BYTES,
+    TableVersion,
+    files_on_disk,
+    newest_version,
+    only_files,
+    parse_manifest,
+    refuse_strangers,
+    version_file,
+)
+from imatlas.table_values import fault
 
 os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every dataset that it creates
 import lance
@@ -42,6 +53,9 @@ FRAGMENT = 8_192
 PROBES, REFINE = 20, 2
 """Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
 computed. `python -m benchmarks search` measures what is found so."""
+
+AGAIN = "the same 'imatlas learn' command again makes it anew"
+"""What a user does about a table that is damaged."""
 
 MOST_FEATURES = 65_536
 """Numbers in one vector."""
@@ -80,12 +94,6 @@ LEARNT = pa.schema(
 INDEX_FILES = ("index.idx", "auxiliary.idx")
 """Of an index on vectors."""
 
-FILES = re.compile(
-    r"_versions/\d{20}\.manifest|_transactions/\d{1,20}-[0-9a-f-]{36}\.txn|data/[0-9a-f-]{32,60}\.lance"
-    r"|_indices/[0-9a-f-]{36}/[a-z_]{1,40}\.idx"
-)
-"""The names of files in the folder of a table."""
-
 
 class ImagesTable:
     """One version of the images table.
@@ -112,7 +120,7 @@ class ImagesTable:
         self.version = version or 0
         with self._reading():
             self.version = version = newest_version(self.path) if version is None else version
-            _only_files(self.path / "_versions")
+            only_files(self.path / "_versions")
             self._check([version_file(version)])
             with open_regular(self.path / version_file(version)) as file:
                 self.named: TableVersion = parse_manifest(file.read(MOST_BYTES))
@@ -130,6 +138,8 @@ class ImagesTable:
                     f"The images table '{self.path}' has a column '{field.name[:40]}' ({field.type}) that no atlas "
                     "has; learn the atlas again with --overwrite."
                 )
+        if not len(self):
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' has no rows; {AGAIN}.")
         for _, files in self.named.fragments:
             if not set(self._data.schema.names) <= set(files):
                 raise ArtifactError(f"The images table '{self.path}' lacks columns; learn the atlas again.")
@@ -146,8 +156,7 @@ class ImagesTable:
                 raise
             told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise ArtifactError(
-                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); "
-                "the same 'imatlas learn' command again makes it anew."
+                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); {AGAIN}."
             ) from error
 
     def _check(self, names: Iterable[str]) -> None:
@@ -206,6 +215,7 @@ class ImagesTable:
         """
         path = Path(path)
         mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
+        refuse_strangers(path)
         with _unwrapped(batches) as rows:
             data = lance.write_dataset(
                 rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
@@ -218,6 +228,17 @@ class ImagesTable:
                 data.add_columns(pa.RecordBatchReader.from_batches(schema, rows))
         flush_tree(path)  # Lance itself never asks for that
         return cls(path, inventory=None).listed_in(inventory)
+
+    def copied_to(self, path: Path) -> ImagesTable:
+        """The files of this version, and no others, in a folder of another name."""
+        for name in self.files():
+            self._check([name])
+            target = within(path, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open_regular(within(self.path, name)) as source, open_new(target) as copy:
+                shutil.copyfileobj(source, copy)
+        flush_tree(path)
+        return ImagesTable(path, self.version)
 
     def clean(self, names: Iterable[str]) -> None:
         """Delete those of these files of ours that this version does not need. Only for a writer that committed it."""
@@ -237,6 +258,10 @@ class ImagesTable:
     def columns(self) -> list[str]:
         """The names of the columns of this version."""
         return list(self._data.schema.names)
+
+    def n_features(self, column: str) -> int | None:
+        """The numbers in one vector of a column; None where there is no such column."""
+        return self._data.schema.field(column).type.list_size if column in self.columns else None
 
     def __len__(self) -> int:
         return sum(n for n, _ in self.named.fragments)
@@ -267,6 +292,7 @@ class ImagesTable:
 
     def _newest(self) -> lance.LanceDataset:
         """This version to build upon, as the newest."""
+        refuse_strangers(self.path)
         data = lance.dataset(address(self.path), version=self.version)
         if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
             data.restore()
@@ -279,7 +305,8 @@ class ImagesTable:
             columns = [name for name in self.columns if name != "thumbnail"]
         self._check_columns(columns)
         with self._reading():
-            return self._data.to_table(columns=list(columns))
+            found = self._data.to_table(columns=list(columns))
+        return self._sound(found, whole=True)
 
     def vectors(self, column: str) -> np.ndarray:
         """A column of vectors as a float32 array (n_rows, n_features)."""
@@ -332,6 +359,8 @@ class ImagesTable:
         self._check([*self._index_files(), *self._files_of[column]])
         with self._reading():
             found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
+            if not np.isfinite(found["_distance"].to_numpy()).all():
+                raise ValueError("its vectors are not finite")
         places = found["_rowaddr"].to_numpy().astype(np.int64)
         rows = self._first_rows[places >> 32] + (places & 0xFFFFFFFF)
         return rows, np.sqrt(np.maximum(found["_distance"].to_numpy(), 0))
@@ -356,13 +385,37 @@ class ImagesTable:
         """These columns of some rows, in the order asked for."""
         self._check_columns(columns, rows)
         with self._reading():
-            return self._data.take([int(row) for row in rows], columns=list(columns))
+            found = self._data.take([int(row) for row in rows], columns=list(columns))
+        return self._sound(found)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows, batch by batch."""
         self._check_columns(columns)
         with self._reading():
-            yield from self._data.to_batches(columns=list(columns), batch_size=ROWS)
+            for batch in self._data.to_batches(columns=list(columns), batch_size=ROWS):
+                self._sound(pa.Table.from_batches([batch]))
+                yield batch
+
+    def check(self) -> None:
+        """Read every column, as a writer does that builds upon them.
+
+        Raises
+        ------
+        ArtifactError
+            If one is damaged, or holds what no atlas does.
+        """
+        large = [name for name in ("thumbnail", "embedding") if name in self.columns]
+        self.read([name for name in self.columns if name not in large])
+        for name in large:
+            for _ in self.batches([name]):
+                pass
+
+    def _sound(self, found: pa.Table, *, whole: bool = False) -> pa.Table:
+        """Columns as they were read, if they hold what those of an atlas do."""
+        told = fault(dict(zip(found.column_names, found.columns, strict=True)), whole=whole)
+        if told:
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' cannot be used ({told}); {AGAIN}.")
+        return found
 
 
 def address(path: str | Path) -> str:
@@ -379,39 +432,6 @@ def address(path: str | Path) -> str:
             f"An atlas cannot lie at '{text}': the name holds control characters or is not UTF-8; choose another name."
         )
     return text
-
-
-def _only_files(folder: Path) -> None:
-    """Refuse pipes, links and folders among what Lance may open without being asked."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.is_file(follow_symlinks=False):
-                raise ArtifactError(f"'{entry.path}' is not a file; move it out of the atlas.")
-
-
-def newest_version(path: Path) -> int:
-    """The number of the newest version of a table.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    names = sorted(name for name in files_on_disk(path) if name.startswith("_versions/"))
-    if not names:
-        raise FileNotFoundError(f"no version of a table in '{path}'")
-    return 2**64 - 1 - int(Path(names[0]).stem)
-
-
-def files_on_disk(path: Path) -> list[str]:
-    """The names of the files below the folder of a table that have such names as Lance gives."""
-    names = [file.relative_to(path).as_posix() for file in path.glob("_indices/*/*")]
-    names += [
-        file.relative_to(path).as_posix()
-        for part in ("_versions", "_transactions", "data")
-        for file in path.glob(f"{part}/*")
-    ]
-    return sorted(name for name in names if FILES.fullmatch(name))
 
 
 @contextmanager

@@ -8,14 +8,29 @@ indices by plain names in their own folders, whole fragments without deletions. 
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from imatlas.disk import within
+from imatlas.errors import ArtifactError
+from imatlas.inventory import open_regular
 
 MOST_BYTES = 256 * 2**20
 """Of a manifest."""
+
+HINT = "_versions/latest_version_hint.json"
+"""What Lance leaves beside its versions, and on a disk never reads."""
+
+FILES = re.compile(
+    r"_versions/\d{20}\.manifest|_transactions/\d{1,20}-[0-9a-f-]{36}\.txn|data/[0-9a-f-]{32,60}\.lance"
+    r"|_indices/[0-9a-f-]{36}/[a-z_]{1,40}\.idx"
+)
+"""The names of files in the folder of a table."""
 
 _DATA_FILE = re.compile(r"[0-9a-f-]{32,60}\.lance")
 _TRANSACTION = re.compile(r"\d{1,20}-[0-9a-f-]{36}\.txn")
@@ -191,3 +206,65 @@ def _int(value: int | bytes) -> int:
     if not isinstance(value, int):
         raise ValueError("its manifest cannot be read")
     return value
+
+
+def only_files(folder: Path) -> None:
+    """Refuse pipes, links and folders among what Lance may open without being asked."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False):
+                raise ArtifactError(f"'{entry.path}' is not a file; move it out of the atlas.")
+
+
+def strangers(path: Path, versions: Collection[int]) -> list[str]:
+    """The names of what lies among the versions of a table besides these versions."""
+    if not (path / "_versions").is_dir():
+        return []
+    known = {HINT, *(version_file(version) for version in versions)}
+    return sorted(name for entry in os.scandir(path / "_versions") if (name := f"_versions/{entry.name}") not in known)
+
+
+def refuse_strangers(path: Path) -> None:
+    """Refuse a folder with versions that lead elsewhere or cannot be read: whoever writes into it, Lance reads them.
+
+    Raises
+    ------
+    ArtifactError
+        That names the first.
+    """
+    for name in strangers(path, ()):
+        try:
+            if not FILES.fullmatch(name):
+                raise ValueError("it has no name of ours")
+            with open_regular(within(path, name)) as file:
+                parse_manifest(file.read(MOST_BYTES))
+        except ValueError as error:  # ArtifactError among them
+            raise ArtifactError(
+                f"'{path / name}' is no version that imatlas wrote ({str(error).rstrip('.')}), so nothing is written "
+                "beside it; the same 'imatlas learn' command again makes the table anew in another place."
+            ) from None
+
+
+def newest_version(path: Path) -> int:
+    """The number of the newest version of a table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    names = sorted(name for name in files_on_disk(path) if name.startswith("_versions/"))
+    if not names:
+        raise FileNotFoundError(f"no version of a table in '{path}'")
+    return 2**64 - 1 - int(Path(names[0]).stem)
+
+
+def files_on_disk(path: Path) -> list[str]:
+    """The names of the files below the folder of a table that have such names as Lance gives."""
+    names = [file.relative_to(path).as_posix() for file in path.glob("_indices/*/*")]
+    names += [
+        file.relative_to(path).as_posix()
+        for part in ("_versions", "_transactions", "data")
+        for file in path.glob(f"{part}/*")
+    ]
+    return sorted(name for name in names if FILES.fullmatch(name))

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from imatlas import chance, checkpoints, devices, schedule, threads
 from imatlas.batches import Batch, Data, batch_rows, make_batch
-from imatlas.checkpoints import Weights
+from imatlas.checkpoints import Checkpoint, Weights
 from imatlas.errors import ArtifactError, TrainingError
 from imatlas.progress import Callback, Interrupt, Progress, duration
 
@@ -116,7 +116,7 @@ def train(
     data: Data,
     *,
     seed: int,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
     identity: dict[str, Any] | None = None,
     replay: list[Decision] | None = None,
     callback: Callback | None = None,
@@ -134,7 +134,7 @@ def train(
         Images to learn from and images kept aside.
     seed : int
         Decides everything that chance decides.
-    checkpoint : path, optional
+    checkpoint : path or Checkpoint, optional
         A folder. Where it holds a checkpoint of the same run, the run goes on from there; else it is filled as the
         run goes.
     identity : dict, optional
@@ -158,7 +158,7 @@ def train(
     TrainingError
         Where the loss stays non-finite, or not even one image fits into memory.
     ArtifactError
-        Where the checkpoint belongs to a run with other parameters or data.
+        Where the checkpoint belongs to a run with other parameters or data, and is not spare.
     KeyboardInterrupt
         On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so far
         is kept (`State.interrupted`). A second Ctrl-C stops at once.
@@ -175,14 +175,15 @@ class _Run:
         module: torch.nn.Module,
         data: Data,
         seed: int,
-        checkpoint: str | Path | None,
+        checkpoint: str | Path | Checkpoint | None,
         identity: dict[str, Any],
         replay: list[Decision] | None,
         callback: Callback | None,
         spent: float = 0.0,
     ) -> None:
         self.learner, self.data, self.seed = learner, data, seed
-        self.folder = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = Checkpoint.at(checkpoint)
+        self.folder = None if self.checkpoint is None else self.checkpoint.folder
         self.identity = json.loads(json.dumps(identity))  # as it will come back from a file
         self.pending = None if replay is None else list(replay)
         self.budget = schedule.parse_budget(learner.budget)
@@ -441,7 +442,7 @@ class _Run:
         values = {"identity": self.identity, "seed": self.seed, "state": asdict(self.state)}
         try:
             checkpoints.write(self.folder, self.weights.kept, values)
-        except OSError as error:
+        except (OSError, ArtifactError) as error:
             self.progress.event(
                 "problem", f"The checkpoint could not be written ({error}); training goes on without it."
             )
@@ -450,27 +451,52 @@ class _Run:
         self._saved_at = time.monotonic() - self._begin
 
     def _resume(self) -> None:
-        saved = checkpoints.read(self.folder) if self.folder is not None else None
-        if saved is None or self.folder is None:
+        """Go on from the checkpoint, where there is one; one that is spare never keeps the run from beginning."""
+        if self.checkpoint is None:
+            return
+        if not self.checkpoint.spare:
+            self._read_checkpoint(self.checkpoint)
+            return
+        self.weights.snapshot()
+        begun = self.weights.kept, self.seed, self.state, self.pending, torch.get_num_threads()
+        try:
+            self._read_checkpoint(self.checkpoint)
+        except (OSError, ArtifactError) as error:
+            told = str(error).partition(";")[0].rstrip(".")
+            self.progress.event("problem", f"{told}; {self.checkpoint.drop()}.")
+            self.weights.kept, self.seed, self.state, self.pending, n_threads = begun
+            self.weights.restore()
+            self.expected_steps = 0
+            torch.set_num_threads(n_threads)
+
+    def _read_checkpoint(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoints.read(checkpoint.folder)
+        if saved is None:
             return
         if isinstance(saved, str):
-            told = f"The checkpoint in '{self.folder}' is damaged ({saved}); training starts anew."
+            told = f"The checkpoint in '{checkpoint.folder}' is damaged ({saved}); training starts anew."
             self.progress.event("problem", told)
             return
         try:
-            self._go_on(self.folder, *saved)
+            self._go_on(checkpoint, *saved)
         except ArtifactError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise ArtifactError(
-                f"The checkpoint in '{self.folder}' is not of this network ({reason}); delete it to start anew."
+                f"The checkpoint in '{checkpoint.folder}' is not of this network ({reason}); delete it to start anew."
             ) from error
         self.progress.event("resume", f"Going on from step {self.state.step} of '{self.folder}'.", step=self.state.step)
 
-    def _go_on(self, folder: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+    def _go_on(self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Put the run where a checkpoint says."""
-        checkpoints.check_same_run(folder, values["identity"], self.identity)
+        checkpoints.check_same_run(checkpoint, values["identity"], self.identity)
+        parameters = {
+            f"{part}/{name}" for part in ("live", "average") for name, _ in self.weights.live.named_parameters()
+        }
+        for name, tensor in tensors.items():
+            if (name in parameters or name.startswith("optimizer/")) and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"'{name}' is not finite")
         self.weights.kept = tensors
         self.seed = TypeAdapter(Annotated[int, Field(ge=0, lt=2**63)]).validate_python(values["seed"], strict=True)
         state = TypeAdapter(State).validate_python(asdict(State(**values["state"])))

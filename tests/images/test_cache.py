@@ -295,3 +295,15 @@ def test_a_list_in_a_users_folder_deletes_nothing_of_his(folder: Path, tmp_path:
     left = {p.name for p in (tmp_path / "cache").glob(".new*/*")}
     assert left >= {"roof.jpg", "cache.json"}
     assert (tmp_path / "cache" / ".new-house" / "building.txt").exists()
+
+
+def test_a_name_with_escapes_is_told_as_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "\x1b[31mcache"
+    len(Images(folder, cache_dir=place))
+    pixels = next(place.glob("*/pixels.npy"))
+    pixels.write_bytes(pixels.read_bytes()[:-5])
+    capsys.readouterr()
+    len(Images(folder, cache_dir=place, progress=True))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert "\\x1b[31mcache" in told

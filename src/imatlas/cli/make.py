@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,7 +157,7 @@ def _shown(opened: Any, made: Any) -> Any:
     shown = eye_view(made, opened.spec)
     if shown.shape[-1] < made.shape[-1]:
         first = "the first" if shown.shape[-1] == 1 else "the first three"
-        print(f"Shown: {first} of {made.shape[-1]} channels; Python's atlas.sample gives all.", file=sys.stderr)
+        say(f"Shown: {first} of {made.shape[-1]} channels; Python's atlas.sample gives all.", error=True)
     return shown
 
 

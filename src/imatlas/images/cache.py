@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +39,7 @@ from imatlas.images.sources import Source, reason_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
 from imatlas.inventory import Entry, Inventory, open_regular, read_json, seal
+from imatlas.terminal import say
 
 FORMAT = 3
 
@@ -169,7 +169,7 @@ def open_or_build(
             except _UNREADABLE as error:
                 if progress:
                     told = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built anew."
-                    print(told, file=sys.stderr, flush=True)
+                    say(told, error=True)
         return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
     except BaseException as error:
         if temporary:

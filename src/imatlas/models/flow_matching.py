@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from imatlas import chance, devices, schedule, solvers
 from imatlas.batches import Batch, Data
+from imatlas.checkpoints import Checkpoint
 from imatlas.errors import ParameterError
 from imatlas.export import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
 from imatlas.fitted import Array, Fitted, State
@@ -515,9 +515,10 @@ def _fit_part(
     model: Any, data: Data, seed: int, checkpoint: Any = None, replay: Any = None, callback: Any = None
 ) -> Any:
     """Fit an autoencoder to the same images, its checkpoint in a folder of its own."""
-    folder = None if checkpoint is None else Path(checkpoint) / "autoencoder"
+    whole = Checkpoint.at(checkpoint)
+    part = None if whole is None else whole.below("autoencoder")
     model._learn_conditions(None, len(data))
-    return model._fit_data(data, seed, checkpoint=folder, replay=replay_of("autoencoder", replay), callback=callback)
+    return model._fit_data(data, seed, checkpoint=part, replay=replay_of("autoencoder", replay), callback=callback)
 
 
 def white_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from imatlas import chance, devices, schedule
 from imatlas.batches import Batch, Data, make_batch
+from imatlas.checkpoints import Checkpoint
 from imatlas.errors import InputError, ParameterError
 from imatlas.export import Network, images_in, images_out, random_images, random_vectors
 from imatlas.fitted import FINITE, HISTORY, Array, OneOf, State, Value
@@ -120,9 +120,10 @@ class LatentModel(Generator):
             precision=self.precision,
             progress=self.progress,
         )
-        folder = None if checkpoint is None else Path(checkpoint) / "sharpening"
+        whole = Checkpoint.at(checkpoint)
+        part = None if whole is None else whole.below("sharpening")
         told = replay_of("sharpening", replay)
-        sharpener._fit_data(data, seed, checkpoint=folder, replay=told, callback=callback)
+        sharpener._fit_data(data, seed, checkpoint=part, replay=told, callback=callback)
         module: Any = sharpener.module_
         self.module_ = module.autoencoder
         self.sharpening_ = sharpener.history_

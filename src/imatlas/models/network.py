@@ -140,7 +140,7 @@ class ImageEstimator(Estimator):
         mask: np.ndarray | None = None,
         validation: Any = None,
         validation_y: Any = None,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
     ) -> Any:
@@ -209,7 +209,7 @@ class ImageEstimator(Estimator):
         data: batches.Data,
         seed: int,
         *,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
     ) -> Any:
