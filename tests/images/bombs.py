@@ -55,9 +55,9 @@ def tiff_strip(n_megabytes: int = 1024) -> bytes:
     return bytes(data) + strip
 
 
-def ome(planes: int) -> bytes:
-    """An OME-TIFF of two pages that claims to have many."""
-    words = (
+def ome(planes: int, words: str = "") -> bytes:
+    """An OME-TIFF of two pages that claims to have many, or says what it likes."""
+    words = words or (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
         f'<Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeC="1" SizeT="{planes}" SizeX="8" SizeY="8" SizeZ="1" '
         f'Type="uint16"><TiffData IFD="0" PlaneCount="{planes}"/></Pixels></Image></OME>'
@@ -122,6 +122,13 @@ PICTURES = {  # name: (content, the reason it is skipped for, or None where it i
     "tall.png": (lambda: png(1, 500_000, 8, 2), None),
     "taller.png": (lambda: png(1, 600_000, 8, 2), "a side is more than the limit"),
     "text.ppm": (lambda: b"P3 700 700 255\n" + b"12 3 255 " * 490_000, None),
+    "blanks.ppm": (lambda: b"P3 1" + b" " * 60 + b"x" * 10, "header"),
+    "lines.ppm": (lambda: b"P6\n4" + b"\n" * 200 + b"#", "header"),
+    "distance.pbm": (lambda: b"P4\n4" + b" " * 4_000_000 + b"4\n1234", "header"),
+    "comments.ppm": (lambda: b"P3 1 #\n" + b"#\r" * 400_000 + b"1 255 " + b"#\n" * 400_000 + b"1 2 3", None),
+    "endless.ppm": (lambda: b"P3 1 1 255 " + b"1" * 4_000_000, "too many digits"),
+    "pixels.ome.tif": (lambda: ome(0, "<Pixels " * 500_000 + "</OME>"), None),
+    "sizes.ome.tif": (lambda: ome(0, "<Pixels " + 'SizeC="9999999999999999" ' * 150_000 + "></OME>"), None),
 }
 
 

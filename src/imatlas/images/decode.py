@@ -20,7 +20,7 @@ from imatlas.images import budget, color
 from imatlas.images.bands import Sink, array_of, block_means
 from imatlas.images.formats import bits_of, format_of
 from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
-from imatlas.images.netpbm import Netpbm
+from imatlas.images.netpbm import Netpbm, check_header
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright
 from imatlas.images.png import PngBands
 from imatlas.images.quiet import quiet, silence_libtiff
@@ -601,6 +601,8 @@ def _read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, back
                 budget.need(times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels")
             yield Picture(_as_stored(file.pixels(data)), format, file.mode)
             return
+    else:
+        check_header(data)
     yield from _read_plain(data, format, frames, aim, background)
 
 

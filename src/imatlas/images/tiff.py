@@ -30,7 +30,7 @@ _PROFILE = 34675
 UNEXPLAINED = "its fourth sample, which the file does not explain, is read as opacity"
 _MAX_PAGES = 2**16
 # What OME and ImageJ claim in words: numbers of planes, and where they begin.
-_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^<>]*>")
 _SIZES = re.compile(r"""Size[CZT]\s*=\s*["'](\d{1,18})""")
 _COUNTS = re.compile(r"""(?:PlaneCount|NumPlanes|IFD|First[A-Z])\s*=\s*["'](\d{1,18})""")
 _MODULO = re.compile(r"""(?:Start|End)\s*=\s*["'][-\d.]*\d{6}""")
@@ -357,7 +357,7 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
     most = 4 * n_pages + 64
     if file.is_ome:
         # Beyond what the pages can hold it is one file of many, or a lie: its pages are frames then.
-        sizes = [math.prod(int(n) for n in _SIZES.findall(pixels)) for pixels in _PIXELS.findall(text)]
+        sizes = [_planes(pixels, most) for pixels in _PIXELS.findall(text)]
         if max(sizes, default=0) > most or sum(int(n) for n in _COUNTS.findall(text)) > 16 * most * most:
             return False
         if max((int(n) for n in _COUNTS.findall(text)), default=0) > most or _MODULO.search(text):
@@ -368,6 +368,14 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
         if max(claims, default=0) > most and max(claims) * page.imagewidth * page.imagelength > len(data):
             return False
     return "C" in file.series[0].axes
+
+
+def _planes(pixels: str, most: int) -> int:
+    """The product of the sizes that a Pixels element of OME names; no more than `most` + 1, however many they are."""
+    product = 1
+    for size in _SIZES.finditer(pixels):
+        product = min(product * int(size[1]), most + 1)
+    return product
 
 
 def _has_codec(page: tifffile.TiffPage) -> bool:
