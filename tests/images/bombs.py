@@ -146,13 +146,31 @@ def write_zip(path: Path, method: int) -> None:
     path.write_bytes(data)
 
 
-def write_npz(path: Path, n_megabytes: int) -> None:
-    """A .npz file that says it holds an array of zeros of some size."""
+NPZ = {  # name: (type, megabytes that it says, megabytes that there are, method, what is said of it)
+    "says": ("|u1", 3500, 0, zipfile.ZIP_DEFLATED, "IMATLAS_DECODE_MEMORY"),
+    "bzip2": ("|u1", 4, 700, zipfile.ZIP_BZIP2, "used 000003"),
+    "lzma": ("|u1", 4, 300, zipfile.ZIP_LZMA, "used 000003"),
+    "numbers": ("|i1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
+    "truths": ("|b1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
+    "halves": ("<f2", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
+    "whole": ("|u1", 500, 500, zipfile.ZIP_DEFLATED, "used 000499"),
+    "header": ("", 700, 700, zipfile.ZIP_DEFLATED, "a header of 700 MB"),
+}
+
+
+def write_npz(path: Path, kind: str) -> None:
+    """A .npz file of one kind of `NPZ`; without a type, it is all header."""
+    dtype, said, there, method, _ = NPZ[kind]
     head = BytesIO()
-    options = {"descr": "|u1", "fortran_order": False, "shape": (n_megabytes, 1024, 1024)}
-    np.lib.format.write_array_header_1_0(head, options)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("images.npy", head.getvalue() + bytes(1000))
+    if dtype:
+        options = {"descr": dtype, "fortran_order": False, "shape": (said, 1024, 1024 // np.dtype(dtype).itemsize)}
+        np.lib.format.write_array_header_1_0(head, options)
+    else:
+        head.write(b"\x93NUMPY\2\0" + struct.pack("<I", said * 2**20))
+    with zipfile.ZipFile(path, "w", method) as archive, archive.open("images.npy", "w", force_zip64=True) as member:
+        member.write(head.getvalue() + bytes(1000))
+        for _ in range(there):
+            member.write(bytes(2**20))
 
 
 def write_tar(path: Path, n_members: int = 0, n_header: int = 0) -> None:

@@ -13,7 +13,6 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -21,8 +20,8 @@ import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import budget
+from imatlas.images.members import Member, packed_size
 from imatlas.images.names import member_key
-from imatlas.images.segments import unpacked
 from imatlas.images.sources import HEAD, check_members, check_size, check_unpacked, reason_of
 
 LINK = "a link in an archive, which is not followed"
@@ -103,57 +102,23 @@ class ZipSource(_Archive):
 
     def _read(self, index: int, size: int | None) -> bytes:
         member = self._members[index]
+        assert self.root is not None
         if index in self._overlapping:
             raise DecodeError("shares its bytes with another member of the archive, as in a decompression bomb")
         if size is None:
             check_size(member.file_size)
-            check_unpacked(member.file_size, member.compress_size)
+            check_unpacked(member.file_size, packed_size(member, self.root))
             budget.content(member.file_size)
-        if member.flag_bits & 1:
-            raise DecodeError("encrypted; unpack the archive with its password first")
         try:
-            if member.compress_type in _UNPACKERS:
-                return self._unpacked(member, member.file_size if size is None else size, whole=size is None)
-            with self._zip.open(member) as file:
-                return file.read(member.file_size if size is None else size)
+            with Member(self.root, member) as opened:
+                content = opened.read(member.file_size if size is None else size)
+            if size is None and (len(content) < member.file_size or zlib.crc32(content) != member.CRC):
+                raise zipfile.BadZipFile("its checksum is wrong")
+            return content
+        except DecodeError:
+            raise
         except Exception as error:
             raise DecodeError(f"damaged in the archive ({reason_of(error)})") from None
-
-    def _unpacked(self, member: zipfile.ZipInfo, size: int, whole: bool) -> bytes:
-        """The first bytes of a bzip2 or LZMA member: zipfile unpacks these without any bound."""
-        assert self.root is not None
-        with open(self.root, "rb") as file:
-            file.seek(member.header_offset)
-            header = file.read(30)
-            file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
-            packed = file.read(member.compress_size)
-        unpacker, start = _UNPACKERS[member.compress_type](packed)
-        content = next(unpacked(packed[start:], unpacker, iter([size])))
-        if whole and (len(content) < size or zlib.crc32(content) != member.CRC):
-            raise zipfile.BadZipFile("its checksum is wrong")
-        return content
-
-
-def _lzma_of_zip(packed: bytes) -> tuple[lzma.LZMADecompressor, int]:
-    """The unpacker of an LZMA member, and where its data begins: its properties stand before it."""
-    size = int.from_bytes(packed[2:4], "little")
-    if len(packed) < 4 + size or size != 5 or packed[4] >= 9 * 5 * 5:
-        raise zipfile.BadZipFile("its LZMA properties are damaged")
-    code = packed[4]
-    options = {
-        "id": lzma.FILTER_LZMA1,
-        "lc": code % 9,
-        "lp": code // 9 % 5,
-        "pb": code // 45,
-        "dict_size": min(int.from_bytes(packed[5:9], "little"), 2**26),
-    }
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options]), 4 + size
-
-
-_UNPACKERS: dict[int, Callable[[bytes], tuple[Any, int]]] = {
-    zipfile.ZIP_BZIP2: lambda packed: (bz2.BZ2Decompressor(), 0),
-    zipfile.ZIP_LZMA: _lzma_of_zip,
-}
 
 
 def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:

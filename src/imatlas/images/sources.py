@@ -15,13 +15,15 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
+from imatlas.images.members import Member, packed_size
 from imatlas.images.names import key_of
 
 MAX_BYTES = 2**30
@@ -322,7 +324,9 @@ def _as_pixels(array: np.ndarray) -> np.ndarray:
     if array.dtype in (np.uint8, np.uint16, np.float32):
         return array
     if array.dtype == bool:
-        return array.astype(np.uint8) * np.uint8(255)
+        pixels = array.astype(np.uint8)
+        pixels *= np.uint8(255)
+        return pixels
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
         fitting = np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
@@ -336,53 +340,108 @@ def _open_numpy(path: Path) -> ArraySource:
     """The array in a .npy file (memory-mapped) or a .npz file; pickled objects are refused."""
     with open(path, "rb") as file:
         single = file.read(6) == b"\x93NUMPY"
+        file.seek(0)
+        about = _array_header(file, str(path)) if single else None
+    if about is not None and about.dtype.hasobject:
+        raise SourceError(f"'{path}' cannot be opened (it holds Python objects); save an array of numbers.")
+    if about is not None and about.n_bytes > os.path.getsize(path):
+        raise SourceError(f"'{path}' cannot be opened (it ends before its {budget.amount(about.n_bytes)}).")
     if single:
         return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), path)
-    with np.load(path, allow_pickle=False) as archive:
-        names = archive.files
-        preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in names]
-        for name in [*preferred, *names]:
-            array = _unpacked_array(archive, name, path)
-            if array is not None:
-                return ArraySource(array, path)
-    raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {', '.join(names)}).")
+    with zipfile.ZipFile(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if not m.is_dir()}
+    preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in members]
+    for name in dict.fromkeys([*preferred, *members]):
+        array = _unpacked_array(members[name], name, path)
+        if array is not None:
+            return ArraySource(array, path)
+    names = ", ".join(list(members)[:20])
+    raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {names}).")
 
 
-def _unpacked_array(archive: Any, name: str, path: Path) -> np.ndarray | None:
+class _ArrayHeader(NamedTuple):
+    """What a .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """What the array takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def n_bytes_as_pixels(self) -> int:
+        """What it takes while its type is changed, by `_as_pixels`, besides."""
+        if self.dtype in (np.uint8, np.uint16, np.float32):
+            return 0
+        return math.prod(self.shape) * (1 if self.dtype == bool else 4)
+
+
+_LONGEST_HEADER = 10_000  # as numpy has it
+
+
+def _array_header(stream: Any, name: str) -> _ArrayHeader | None:
+    """The header of the .npy file in a stream, which is then at the first value; None where it is no such file.
+
+    Raises
+    ------
+    SourceError
+        If it is longer than that of any array, or damaged.
+    """
+    if stream.read(6) != b"\x93NUMPY":
+        return None
+    version = tuple(stream.read(2))
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        return None
+    size = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(size, "little")
+    if length > _LONGEST_HEADER:
+        raise SourceError(
+            f"The array '{name}' has a header of {budget.amount(length)}, more than the limit of "
+            f"{budget.amount(_LONGEST_HEADER)}; no array of images needs that: save it anew."
+        )
+    try:
+        about = _ArrayHeader(*readers[version](BytesIO(size + stream.read(length))))
+        if not all(type(n) is int and 0 <= n < 2**60 for n in about.shape):
+            raise ValueError("its shape is none")
+        return about
+    except Exception as error:  # what its words look like to a parser of Python may raise anything
+        raise SourceError(f"The array '{name}' has a damaged header ({reason_of(error)}); save it anew.") from None
+
+
+def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray | None:
     """An array (N, H, W) or (N, H, W, C) of a .npz file, memory-mapped from a nameless temporary file; else None.
 
     Its header is looked at before it is unpacked, and no more is unpacked than the header says.
     """
-    member = archive.zip.getinfo(name if name in archive.zip.namelist() else name + ".npy")
-    with archive.zip.open(member) as stream:
-        if stream.read(6) != b"\x93NUMPY":
+    packed = packed_size(member, path)
+    with Member(path, member) as stream:
+        about = _array_header(stream, f"{name}' in '{path}")
+        if about is None or about.dtype.hasobject or len(about.shape) not in (3, 4) or min(about.shape) < 1:
             return None
-        version = tuple(stream.read(2))
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            return None
-        shape, fortran, dtype = readers[version](stream)
-        if dtype.hasobject or len(shape) not in (3, 4) or min(shape) < 1:
-            return None
-        n_bytes = math.prod(shape) * dtype.itemsize
-        limit = max(budget.budget(), budget.RATIO * member.compress_size)
-        if n_bytes > limit:
+        needed = about.n_bytes + about.n_bytes_as_pixels
+        limit = max(budget.budget(), budget.RATIO * packed)
+        if needed > limit:
             raise SourceError(
-                f"The array '{name}' in '{path}' unpacks from {budget.amount(member.compress_size)} to "
-                f"{budget.amount(n_bytes)}, more than the limit of {budget.amount(limit)}; save it as a .npy file, or "
-                f"set {budget.VARIABLE} to allow more."
+                f"The array '{name}' in '{path}' unpacks from {budget.amount(packed)} to {budget.amount(needed)}"
+                f"{' with its change of type' if about.n_bytes_as_pixels else ''}, more than the limit of "
+                f"{budget.amount(limit)}; save it as a .npy file, or set {budget.VARIABLE} to allow more."
             )
-        if n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
-            content = stream.read(n_bytes)
-            flat = np.frombuffer(content, dtype, math.prod(shape)) if len(content) == n_bytes else None
+        if about.n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
+            content = stream.read(about.n_bytes)
+            n = math.prod(about.shape)
+            flat = np.frombuffer(content, about.dtype, n) if len(content) == about.n_bytes else None
         else:
-            flat = _in_file(stream, n_bytes, dtype)
+            flat = _in_file(stream, about.n_bytes, about.dtype)
         if flat is None:
-            raise ValueError(f"the array '{name}' ends before its {n_bytes} bytes")
-        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+            raise ValueError(f"the array '{name}' ends before its {about.n_bytes} bytes")
+        return flat.reshape(about.shape[::-1]).T if about.fortran else flat.reshape(about.shape)
 
 
-def _in_file(stream: IO[bytes], n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
+def _in_file(stream: Member, n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
     """The values of a stream, mapped from a temporary file that goes with the array; None where there are fewer."""
     with tempfile.TemporaryFile(prefix="imatlas-") as file:
         left = n_bytes
