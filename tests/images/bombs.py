@@ -173,14 +173,101 @@ def write_npz(path: Path, kind: str) -> None:
             member.write(bytes(2**20))
 
 
-def write_tar(path: Path, n_members: int = 0, n_header: int = 0) -> None:
-    """A compressed TAR of many empty members, or of one with a long header."""
+def write_padded(path: Path, n_megabytes: int) -> None:
+    """A container of a picture that says it is large, with zeros behind it as if its file were."""
+    picture = webp(16383, 8000)
+    content = picture + bytes(n_megabytes * 2**20)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.webp", content)
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"image": [content]}), path, compression="zstd", write_statistics=False)
+    elif path.suffix == ".bz2":
+        with tarfile.open(path, "w:bz2") as archive:
+            member = tarfile.TarInfo("a.webp")
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))
+    else:  # a hole
+        path.write_bytes(picture)
+        with path.open("r+b") as file:
+            file.truncate(len(content))
+
+
+def write_lies(path: Path, values: list[bytes], **options: object) -> None:
+    """A Parquet file whose footer says that each column unpacks to 2,000 bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": values}), path, compression="zstd", write_statistics=False, **options)
+    about = pq.read_metadata(path).row_group(0).column(0)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    body, footer = data[: -8 - length], data[-8 - length : -8]
+    said = _groups_of_seven(2 * about.total_uncompressed_size, 0)  # Thrift's zigzag numbers are twice the positive ones
+    lie = _groups_of_seven(2 * 2000, len(said))
+    assert footer.count(said) >= 1
+    path.write_bytes(body + footer.replace(said, lie) + data[-8:])
+
+
+def _groups_of_seven(number: int, length: int) -> bytes:
+    out = bytearray()
+    while number or len(out) < max(1, length):
+        out.append(number & 127 | 128)
+        number >>= 7
+    out[-1] &= 127
+    return bytes(out)
+
+
+def write_many_packed(path: Path, n: int) -> None:
+    """A ZIP file of `n` members of 100 MB of zeros each, in a few bytes of bzip2."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.png", saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG"))
+        archive.writestr("bbbbb.png", bytes(100 * 2**20))
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        second = archive.infolist()[1]
+        start = archive.start_dir
+    member, entry = data[second.header_offset : start], data[start:].split(b"PK\1\2")[2].partition(b"PK\5\6")[0]
+    entries = [b"PK\1\2" + data[start:].split(b"PK\1\2")[1]]
+    for k in range(n):
+        place = second.header_offset + k * len(member)
+        entries.append(
+            b"PK\1\2"
+            + entry[:38]
+            + struct.pack("<I", place)
+            + entry[42:].replace(b"bbbbb.png", f"{k:05d}.png".encode())
+        )
+    body, directory = data[: second.header_offset] + member * n, b"".join(entries)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, n + 1, n + 1, len(directory), len(body), 0)
+    path.write_bytes(body + directory + end)
+
+
+def write_links(path: Path, n: int) -> None:
+    """A compressed TAR of one picture of a megabyte and `n` further names of it."""
+    picture = saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG") + bytes(2**20)
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("a.png")
+        member.size = len(picture)
+        archive.addfile(member, BytesIO(picture))
+        for k in range(n):
+            link = tarfile.TarInfo(f"b{k}.png")
+            link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+            archive.addfile(link)
+
+
+def write_tar(path: Path, n_members: int = 0, n_header: int = 0, kind: bytes = tarfile.REGTYPE) -> None:
+    """A compressed TAR of many empty members, folders or links, or of one with a long header."""
     with gzip.open(path, "wb", 6) as file:
         if n_header:
             member = tarfile.TarInfo("x")
             member.type, member.size = b"x", n_header
             file.write(member.tobuf() + b"9" * n_header)
-        file.write(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT) * n_members)
+        member = tarfile.TarInfo("a.png")
+        member.type, member.linkname = kind, "" if kind == tarfile.REGTYPE else "b.png"
+        file.write(member.tobuf(tarfile.USTAR_FORMAT) * n_members)
 
 
 def write_parquet(path: Path, *, nulls: int = 0, copies: int = 0) -> None:

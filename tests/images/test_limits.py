@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from io import BytesIO
@@ -67,12 +68,14 @@ def test_bombs_among_pictures_are_read_within_the_budget_or_skipped_by_several_t
     assert seconds < 40
 
 
-@pytest.mark.parametrize("kind", ["zip", "zip-bz2", "tar-many", "tar-header", "null"])
+@pytest.mark.parametrize("kind", ["zip", "zip-bz2", "tar-many", "tar-folders", "tar-links", "tar-header", "null"])
 def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
     write = {
         "zip": lambda p: bombs.write_zip(p, zipfile.ZIP_DEFLATED),
         "zip-bz2": lambda p: bombs.write_zip(p, zipfile.ZIP_BZIP2),
         "tar-many": lambda p: bombs.write_tar(p, n_members=150_000),
+        "tar-folders": lambda p: bombs.write_tar(p, n_members=150_000, kind=tarfile.DIRTYPE),
+        "tar-links": lambda p: bombs.write_tar(p, n_members=150_000, kind=tarfile.SYMTYPE),
         "tar-header": lambda p: bombs.write_tar(p, n_header=2**26),
         "null": lambda p: bombs.write_parquet(p, nulls=5_000_000),
     }[kind]
@@ -83,12 +86,60 @@ def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
         "zip": "more than the limit",
         "zip-bz2": "checksum",
         "tar-many": "no image is that small",
+        "tar-folders": "no image is that small",
+        "tar-links": "no image is that small",
         "tar-header": "headers",
         "null": "no image is that small",
     }[kind]
     assert any(expected in line for line in lines), lines[-3:]
     assert megabytes < 450
     assert seconds < 30
+
+
+@pytest.mark.parametrize(
+    ("name", "n_megabytes", "reason"),
+    [
+        ("a.zip", 100, "would take"),
+        ("a.parquet", 50, "would take"),
+        ("a.tar.bz2", 100, "would take"),
+        ("a.webp", 100, "would take"),
+        ("b.zip", 400, "unpacks from"),
+        ("b.parquet", 400, "unpacks from"),
+        ("b.tar.bz2", 400, "unpacks from"),
+        ("b.webp", 900, "holes"),
+    ],
+)
+def test_zeros_behind_a_picture_buy_no_memory(name: str, n_megabytes: int, reason: str, tmp_path: Path) -> None:
+    bombs.write_padded(tmp_path / name, n_megabytes)
+    lines, megabytes, seconds = measured(tmp_path / name)
+    assert reason in lines[0]
+    assert "IMATLAS_DECODE_MEMORY" in lines[0]
+    assert megabytes < 600
+    assert seconds < 15
+
+
+@pytest.mark.parametrize("kind", ["one", "many", "dictionary"])
+def test_a_footer_of_parquet_that_lies_buys_no_memory(kind: str, tmp_path: Path) -> None:
+    picture = bombs.saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG")
+    content = picture + bytes({"one": 600, "many": 10, "dictionary": 40}[kind] * 2**20)
+    options = {"use_dictionary": kind == "dictionary", "dictionary_pagesize_limit": 2**30}
+    bombs.write_lies(tmp_path / "a.parquet", [content] * {"one": 1, "many": 60, "dictionary": 64}[kind], **options)
+    lines, megabytes, seconds = measured(tmp_path / "a.parquet")
+    assert any("archive unpacks to" if kind == "dictionary" else "unpacks from" in line for line in lines)
+    assert megabytes < 600
+    assert seconds < 15
+
+
+def test_many_members_that_each_unpack_to_little_are_read_so_far(tmp_path: Path) -> None:
+    bombs.write_many_packed(tmp_path / "a.zip", 2000)
+    bombs.write_links(tmp_path / "b.tar.gz", 5000)
+    for name, used in (("a.zip", 1), ("b.tar.gz", 400)):
+        assert (tmp_path / name).stat().st_size < 1_000_000
+        lines, megabytes, seconds = measured(tmp_path / name)
+        assert sum(line.startswith("used") for line in lines) >= used
+        assert "up to here the archive unpacks" in lines[-1]
+        assert megabytes < 600
+        assert seconds < 20
 
 
 @pytest.mark.parametrize("kind", bombs.NPZ)

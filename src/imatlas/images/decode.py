@@ -208,7 +208,13 @@ class Picture:
 
 
 def read_frames(
-    data: bytes, *, name: str = "", frames: Frames = "first", aim: Aim | None = None, background: RGB = (255, 255, 255)
+    data: bytes,
+    *,
+    name: str = "",
+    frames: Frames = "first",
+    aim: Aim | None = None,
+    background: RGB = (255, 255, 255),
+    packed: int | None = None,
 ) -> Iterator[Picture]:
     """The first picture in a file, or all of its frames in order.
 
@@ -224,6 +230,8 @@ def read_frames(
         Lets a JPEG be decoded at reduced scale.
     background : (int, int, int)
         What 16-bit pictures with opacity are composited on. 8-bit ones keep their opacity here.
+    packed : int, optional
+        The bytes that the file takes on the disk, where it was unpacked from an archive: `Source.packed`.
 
     Raises
     ------
@@ -233,6 +241,8 @@ def read_frames(
     format = "image"
     share = budget.current()
     own = budget.Share() if share is None else None
+    if packed is not None:
+        (own or share).packed, (own or share).unpacked = packed, len(data)  # type: ignore[union-attr]
     try:
         format = format_of(data, name)
         with quiet():

@@ -115,7 +115,12 @@ def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
             if isinstance(value, bytes):
                 digest = hashlib.sha256(value).hexdigest()
                 pictures: Iterable[decode.Picture] = decode.read_frames(
-                    value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background
+                    value,
+                    name=key,
+                    frames=plan.frames,
+                    aim=plan.aim,
+                    background=plan.background,
+                    packed=source.packed(item),
                 )
             else:
                 pictures = [decode.picture_from(value, plan.background)]

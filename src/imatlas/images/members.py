@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -85,9 +84,9 @@ class Member:
         return out.getvalue()
 
 
-def packed_size(about: zipfile.ZipInfo, path: Path) -> int:
-    """The bytes that a member has in its archive: no more than the archive has, whatever it says."""
-    return max(0, min(about.compress_size, os.path.getsize(path) - about.header_offset))
+def packed_size(about: zipfile.ZipInfo, archive_size: int) -> int:
+    """The bytes that a member has in an archive of so many: no more than these, whatever it says."""
+    return max(0, min(about.compress_size, archive_size - about.header_offset))
 
 
 def _lzma(packed: Callable[[int], bytes]) -> lzma.LZMADecompressor:

@@ -32,6 +32,9 @@ MAX_BYTES = 2**30
 MANY = 100_000
 """Items that a file may hold whatever its size; beyond, each must have 16 bytes at least."""
 
+MAX_RATIO = 200
+"""All items of an archive may unpack to this many times its bytes, where that is more than the budget."""
+
 HEAD = 64
 """How many bytes tell what a file is."""
 
@@ -59,6 +62,9 @@ class Source(Protocol):
 
     def head(self, index: int) -> bytes:
         """The first bytes of an item, or b"" where an item is no file."""
+
+    def packed(self, index: int) -> int | None:
+        """The bytes that an item takes on the disk, packed or with holes; None where it is of no file."""
 
     def read(self, index: int) -> Any:
         """An item: the bytes of a file, an array, or a Pillow image. Raises DecodeError with the reason."""
@@ -140,12 +146,25 @@ def check_size(size: int) -> None:
         raise DecodeError(f"{size / 2**30:.1f} GiB is more than the limit of {MAX_BYTES / 2**30:.0f} GiB for one file")
 
 
-def check_unpacked(size: int, packed: int) -> None:
-    """Refuse what unpacks to far more than its file has; `packed` bytes may become as much as a decoder may take."""
-    limit = max(budget.budget() // 2, budget.RATIO * packed)
+def check_unpacked(size: int, packed: int, *, part: int = 2, remedy: str = "unpack it yourself") -> None:
+    """Refuse what unpacks to far more than its file has: `packed` bytes may become a `part` of the budget."""
+    limit = max(budget.budget() // part, budget.RATIO * packed)
     if size > limit:
         raise DecodeError(
             f"unpacks from {budget.amount(packed)} to {budget.amount(size)}, more than the limit of "
+            f"{budget.amount(limit)}; {remedy}, or set {budget.VARIABLE} to allow more"
+        )
+
+
+def check_total(size: int, packed: int, share: float = 1.0) -> None:
+    """Refuse what comes after `size` bytes of an archive, or of a part of it that has a share of its items.
+
+    `packed` is what these bytes have in the archive. Each item by itself may be small: of many there is no end.
+    """
+    limit = max(int(share * budget.budget()), MAX_RATIO * packed)
+    if size > limit:
+        raise DecodeError(
+            f"up to here the archive unpacks to {budget.amount(size)} in sum, more than the limit of "
             f"{budget.amount(limit)}; unpack it yourself, or set {budget.VARIABLE} to allow more"
         )
 
@@ -253,6 +272,13 @@ class FileSource:
         """The first bytes of a file."""
         return self._read(index, HEAD)
 
+    def packed(self, index: int) -> int | None:
+        """The bytes that a file takes on the disk."""
+        try:
+            return _on_disk(os.stat(self._paths[index]))
+        except OSError:
+            return None
+
     def read(self, index: int) -> bytes:
         """The bytes of a file."""
         return self._read(index, None)
@@ -268,6 +294,7 @@ class FileSource:
                     raise DecodeError("not a regular file")
                 check_size(status.st_size)
                 if size is None:
+                    check_unpacked(status.st_size, _on_disk(status), remedy="fill its holes by copying it")
                     budget.content(status.st_size)
                 return file.read(status.st_size + 1 if size is None else size) or b""
         except FileNotFoundError:
@@ -275,6 +302,12 @@ class FileSource:
             raise DecodeError("a broken link" if broken else "no such file") from None
         except OSError as error:
             raise DecodeError(f"cannot be read ({reason_of(error)})") from None
+
+
+def _on_disk(status: os.stat_result) -> int:
+    """The bytes that a file takes on the disk: a file may have holes, which are zeros that take nothing."""
+    blocks = getattr(status, "st_blocks", 0)  # 0 also where a file system does not say
+    return min(status.st_size, 512 * blocks) if blocks else status.st_size
 
 
 class ArraySource:
@@ -299,6 +332,9 @@ class ArraySource:
     def head(self, index: int) -> bytes:
         """Nothing: an array is no file."""
         return b""
+
+    def packed(self, index: int) -> None:
+        """None: an array is no file."""
 
     def read(self, index: int) -> np.ndarray:
         """One image (H, W, C)."""
@@ -417,7 +453,7 @@ def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarra
 
     Its header is looked at before it is unpacked, and no more is unpacked than the header says.
     """
-    packed = packed_size(member, path)
+    packed = packed_size(member, os.path.getsize(path))
     with Member(path, member) as stream:
         about = _array_header(stream, f"{name}' in '{path}")
         if about is None or about.dtype.hasobject or len(about.shape) not in (3, 4) or min(about.shape) < 1:
@@ -487,6 +523,9 @@ class DatasetSource:
     def head(self, index: int) -> bytes:
         """Nothing: an item is no file."""
         return b""
+
+    def packed(self, index: int) -> None:
+        """None: an item is no file."""
 
     def read(self, index: int) -> Any:
         """The picture of an item: bytes, an array (H, W, C), or a Pillow image."""
