@@ -55,6 +55,47 @@ def tiff_strip(n_megabytes: int = 1024) -> bytes:
     return bytes(data) + strip
 
 
+def tiff(tags: dict[int, tuple[int, list[int]]], strips: list[bytes], offsets: list[int] | None = None) -> bytes:
+    """A TIFF of 16 bits of any tags {code: (type, values)}; its strips follow each other, or lie where it is said."""
+    body = b"".join(strips)
+    places = np.cumsum([8, *map(len, strips)])[:-1].tolist() if offsets is None else offsets
+    body += b"\0" * (len(body) % 2)
+    known = {258: (3, [16]), 262: (3, [1]), 277: (3, [1]), 278: (4, [1]), 279: (4, [len(s) for s in strips])}
+    known |= {273: (4, places), **tags}
+    base, entries, tail = 8 + len(body) + 2 + 12 * len(known) + 4, b"", b""
+    for code, (kind, values) in sorted(known.items()):
+        content = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        place = content.ljust(4, b"\0") if len(content) <= 4 else struct.pack("<I", base + len(tail))
+        tail += content + b"\0" * (len(content) % 2) if len(content) > 4 else b""
+        entries += struct.pack("<HHI", code, kind, len(values)) + place
+    head = b"II*\0" + struct.pack("<I", 8 + len(body))
+    return head + body + struct.pack("<H", len(known)) + entries + bytes(4) + tail
+
+
+def shared_strips(compression: int, bits: int, packed: bytes, n: int, **more: int) -> bytes:
+    """A TIFF of `n` rows of one pixel whose strips all are the same bytes of the file."""
+    tags = {256: (4, [1]), 257: (4, [n]), 258: (3, [bits]), 259: (3, [compression])}
+    tags |= {int(code[1:]): (3, [value]) for code, value in more.items()}
+    return tiff(tags | {279: (4, [len(packed)] * n)}, [packed], [8] * n)
+
+
+def many_strips(compression: int, bits: int, packed: bytes, n: int) -> bytes:
+    """The same, but with bytes of its own for each strip."""
+    return tiff({256: (4, [1]), 257: (4, [n]), 258: (3, [bits]), 259: (3, [compression])}, [packed] * n)
+
+
+def packed_lerc(method: int) -> bytes:
+    """A TIFF in LERC of 64 x 64 pixels that is packed once more, to a gigabyte."""
+    if method == 1:
+        strip = zeros(512)
+    else:
+        import pyarrow as pa
+
+        strip = pa.compress(bytes(2**29), codec="zstd", asbytes=True)
+    tags = {256: (4, [64]), 257: (4, [64]), 258: (3, [32]), 259: (3, [34887]), 278: (4, [64]), 339: (3, [3])}
+    return tiff(tags | {50674: (4, [4, method])}, [strip])
+
+
 def ome(planes: int, words: str = "") -> bytes:
     """An OME-TIFF of two pages that claims to have many, or says what it likes."""
     words = words or (
@@ -122,6 +163,14 @@ PICTURES = {  # name: (content, the reason it is skipped for, or None where it i
     "tall.png": (lambda: png(1, 500_000, 8, 2), None),
     "taller.png": (lambda: png(1, 600_000, 8, 2), "a side is more than the limit"),
     "text.ppm": (lambda: b"P3 700 700 255\n" + b"12 3 255 " * 490_000, None),
+    "shared.tif": (lambda: shared_strips(8, 16, zlib.compress(bytes(2)) + bytes(400_000), 60_000), "share their bytes"),
+    "shared_reversed.tif": (lambda: shared_strips(1, 16, bytes(400_000), 60_000, t266=2), None),
+    "shared_packed.tif": (lambda: shared_strips(8, 12, zeros(1), 100_000), "share their bytes"),
+    "shared_odd.tif": (lambda: shared_strips(8, 24, zeros(1), 60_000), "share their bytes"),
+    "shared_plain.tif": (lambda: shared_strips(8, 8, zlib.compress(bytes(1)) + bytes(400_000), 60_000), "share"),
+    "strips_lzw.tif": (lambda: many_strips(5, 16, b"\x80\0\0\0\x40\x10", 60_000), None),
+    "lerc_deflate.tif": (lambda: packed_lerc(1), "more than its pixels|extra part"),
+    "lerc_zstd.tif": (lambda: packed_lerc(2), "more than its pixels|extra part"),
     "blanks.ppm": (lambda: b"P3 1" + b" " * 60 + b"x" * 10, "header"),
     "lines.ppm": (lambda: b"P6\n4" + b"\n" * 200 + b"#", "header"),
     "distance.pbm": (lambda: b"P4\n4" + b" " * 4_000_000 + b"4\n1234", "header"),
