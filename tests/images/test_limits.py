@@ -9,8 +9,10 @@ import sys
 import tarfile
 import threading
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +144,43 @@ def test_many_members_that_each_unpack_to_little_are_read_so_far(tmp_path: Path)
         assert "up to here the archive unpacks" in lines[-1]
         assert megabytes < 600
         assert seconds < 20
+
+
+def test_one_picture_many_times_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    original = decode.read_frames
+
+    def counted(data: bytes, **options: Any) -> Iterator[decode.Picture]:
+        decoded.append(options["name"])
+        return original(data, **options)
+
+    monkeypatch.setattr(decode, "read_frames", counted)
+    frames = [Image.new("RGB", (20, 30), (70 * k, 9, 9)) for k in range(3)]
+    contents = {
+        "gif": bombs.saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "png": bombs.saved(frames[0], "PNG"),
+        "bad.png": bombs.saved(frames[0], "PNG")[:50],
+        "tga": bombs.saved(frames[0], "TGA"),
+        "dat": bombs.saved(frames[0], "TGA"),
+    }
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in contents.items():
+            for k in range(40):
+                archive.writestr(f"{name}/{k:02d}.{name[-3:]}", content)
+    images = Images(tmp_path / "a.zip", image_size=16, workers=1, frames="all", thumbnail_size=16)
+    assert len(images.keys) == 40 * 5
+    assert images.keys[80:83] == ["gif/26.gif#3", "gif/27.gif#1", "gif/27.gif#2"]
+    assert sorted(key.rpartition("/")[0] for key, _ in images.skipped) == [""] + ["bad.png"] * 40
+    assert len({reason for key, reason in images.skipped if key.startswith("bad")}) == 1
+    np.testing.assert_array_equal(images.pixels[0:3], images.pixels[117:120])
+    assert len(set(images.records["key"])) == 200
+    assert len(decoded) == 4
+    bombs.write_parquet(tmp_path / "a.parquet", copies=20_000)
+    lines, megabytes, seconds = measured(tmp_path / "a.parquet")
+    assert sum(line.startswith("used") for line in lines) > 4000
+    assert "up to here the archive unpacks" in lines[-1]
+    assert megabytes < 600
+    assert seconds < 20
 
 
 @pytest.mark.parametrize("kind", bombs.NPZ)
