@@ -433,6 +433,16 @@ def test_blank_tiles_may_share_their_bytes(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(read_picture(bytes(data)).pixels()[..., 0], array)
 
 
+@pytest.mark.parametrize("element", ['<TiffData IFD="0" PlaneCount="2"/>', "<TiffData/>"])
+def test_planes_that_ome_names_again_and_again_are_frames(element: str) -> None:
+    start, _, end = bombs.ome(2).decode("latin-1").partition("<TiffData")
+    words = start[start.index("<?xml") :] + element * 5 + end[end.index("/>") + 2 :].partition("</OME>")[0] + "</OME>"
+    words = words.replace('SizeC="1" SizeT="2"', 'SizeC="2" SizeT="1"')
+    assert "first of" not in " ".join(read_picture(bombs.ome(0, words)).notes)
+    many = words.replace(element, element * 500)
+    assert read_picture(bombs.ome(0, many)).notes == ["first of 2 frames"]
+
+
 def test_frames_of_any_size_are_counted_as_work() -> None:
     out = BytesIO()
     with tifffile.TiffWriter(out) as file:

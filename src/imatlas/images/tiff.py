@@ -34,6 +34,8 @@ _LERC, _LERC_PARAMETERS = 34887, 50674
 # What OME and ImageJ claim in words: numbers of planes, and where they begin.
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^<>]*>")
 _SIZES = re.compile(r"""Size[CZT]\s*=\s*["'](\d{1,18})""")
+_PLACES = re.compile(r"<(?:\w+:)?TiffData\b[^<>]*>")
+_PLANES = re.compile(r"""(?:PlaneCount|NumPlanes)\s*=\s*["'](\d{1,18})""")
 _COUNTS = re.compile(r"""(?:PlaneCount|NumPlanes|IFD|First[A-Z])\s*=\s*["'](\d{1,18})""")
 _MODULO = re.compile(r"""(?:Start|End)\s*=\s*["'][-\d.]*\d{6}""")
 _IMAGEJ = re.compile(r"(?:images|channels|slices|frames)=(\d{1,18})")
@@ -404,7 +406,7 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
     if file.is_ome:
         # Beyond what the pages can hold it is one file of many, or a lie: its pages are frames then.
         sizes = [_planes(pixels, most) for pixels in _PIXELS.findall(text)]
-        if max(sizes, default=0) > most or sum(int(n) for n in _COUNTS.findall(text)) > 16 * most * most:
+        if max(sizes, default=0) > most or _placed(text, max(sizes, default=1)) > 4 * most:
             return False
         if max((int(n) for n in _COUNTS.findall(text)), default=0) > most or _MODULO.search(text):
             return False
@@ -414,6 +416,15 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
         if max(claims, default=0) > most and max(claims) * page.imagewidth * page.imagelength > len(data):
             return False
     return "C" in file.series[0].axes
+
+
+def _placed(text: str, all_planes: int) -> int:
+    """How many planes the TiffData elements of OME name in sum: a reader goes through them one by one."""
+    total = 0
+    for element in _PLACES.findall(text):
+        count = _PLANES.search(element)
+        total += int(count[1]) if count else 1 if "IFD" in element else all_planes  # as the OME schema has it
+    return total
 
 
 def _planes(pixels: str, most: int) -> int:
