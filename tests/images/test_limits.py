@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import struct
 import subprocess
@@ -132,6 +133,22 @@ def test_a_footer_of_parquet_that_lies_buys_no_memory(kind: str, tmp_path: Path)
     assert any("archive unpacks to" if kind == "dictionary" else "unpacks from" in line for line in lines)
     assert megabytes < 600
     assert seconds < 15
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_words_in_the_headers_of_a_tar_are_bounded_in_sum(everywhere: bool, tmp_path: Path) -> None:
+    words = b"".join(b"14 k%07d=v\n" % k for k in range(20_000)) if everywhere else b"6 a=b\n" * 80_000
+    head = tarfile.TarInfo("x")
+    head.type, head.size = b"g" if everywhere else b"x", len(words)
+    long = head.tobuf(tarfile.USTAR_FORMAT) + words + bytes(-len(words) % 512)
+    member = tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT)
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(member + (long + member * 50_000 if everywhere else (long + member) * 400))
+    assert (tmp_path / "a.tar.gz").stat().st_size < 1_000_000
+    lines, megabytes, seconds = measured(tmp_path / "a.tar.gz")
+    assert "a.png: an empty file" in lines[0]
+    assert megabytes < 300
+    assert seconds < 20
 
 
 def test_many_members_that_each_unpack_to_little_are_read_so_far(tmp_path: Path) -> None:

@@ -163,13 +163,19 @@ def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
 
 
 class _Headers:
-    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers."""
+    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers.
+
+    What they have beyond the block of each, the words of PAX, is bounded for all members: it is parsed in Python.
+    """
 
     MOST = 2**20
+    WORDS = 2**24
+    KEYS = 100
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], archive_size: int) -> None:
         self._file = file
         self.read_bytes = 0
+        self._left = max(self.WORDS, 64 * archive_size)
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -177,6 +183,9 @@ class _Headers:
         self.read_bytes += size if size >= 0 else self.MOST + 1
         if self.read_bytes > self.MOST:
             raise tarfile.ReadError("a member with more than 1 MiB of headers")
+        self._left -= max(0, size - tarfile.BLOCKSIZE)
+        if self._left < 0:
+            raise tarfile.ReadError("members with far more headers than the archive has bytes")
         return self._file.read(size)
 
 
@@ -197,12 +206,14 @@ class TarSource(_Archive):
         taken: dict[str, int] = {}
         members: list[tuple[str, int, int, int, bool]] = []
         known: dict[str, tuple[int, int, int, bool]] = {}
-        headers = _Headers(self._file)
+        headers = _Headers(self._file, os.path.getsize(self.root))
         n = 0
         with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]
             try:
                 for member in archive:
                     headers.read_bytes = 0
+                    if len(archive.pax_headers) > headers.KEYS:  # tarfile copies them for each member
+                        raise tarfile.ReadError(f"more than {headers.KEYS} headers for all members")
                     archive.members.clear()  # tarfile would keep them all
                     place = self._place(member, known)
                     if place is not None:
