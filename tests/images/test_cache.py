@@ -36,9 +36,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = intake.read_item
 
-    def spy(source, item, plan):
+    def spy(source, item, plan, known):
         seen.append(source.keys[item])
-        return original(source, item, plan)
+        return original(source, item, plan, known)
 
     monkeypatch.setattr(intake, "read_item", spy)
     return seen

@@ -13,7 +13,7 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
@@ -21,13 +21,17 @@ import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import budget
+from imatlas.images.members import Member, packed_size
 from imatlas.images.names import member_key
-from imatlas.images.segments import unpacked
+from imatlas.images.pages import pages
 from imatlas.images.sources import (
     HEAD,
+    MAX_BYTES,
+    MAX_RATIO,
     NOT_A_SOURCE,
     check_members,
     check_size,
+    check_total,
     check_unpacked,
     own_folders,
     reason_of,
@@ -64,6 +68,10 @@ class _Archive:
         raise NotImplementedError
 
     def _read(self, index: int, size: int | None) -> bytes:
+        raise NotImplementedError
+
+    def packed(self, index: int) -> int | None:
+        """The bytes that a member takes in the archive."""
         raise NotImplementedError
 
     def head(self, index: int) -> bytes:
@@ -116,6 +124,8 @@ class ZipSource(_Archive):
         self.keys = [key for key, _ in named]
         self._members = [members[i] for _, i in named]
         self._overlapping = _overlapping(self._members)
+        self._size = os.path.getsize(self.root)
+        self._totals = _totals([m.header_offset for m in self._members], [m.file_size for m in self._members])
         if not self.keys:
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
 
@@ -130,59 +140,38 @@ class ZipSource(_Archive):
         """Size and checksum of each member."""
         return [(m.file_size, m.CRC) for m in self._members]
 
+    def packed(self, index: int) -> int:
+        """The bytes that a member takes in the archive."""
+        return packed_size(self._members[index], self._size)
+
     def _read(self, index: int, size: int | None) -> bytes:
         member = self._members[index]
+        assert self.root is not None
         if index in self._overlapping:
             raise DecodeError("shares its bytes with another member of the archive, as in a decompression bomb")
         if size is None:
             check_size(member.file_size)
-            check_unpacked(member.file_size, member.compress_size)
+            check_unpacked(member.file_size, self.packed(index))
+            check_total(int(self._totals[index]), self._size)
             budget.content(member.file_size)
-        if member.flag_bits & 1:
-            raise DecodeError("encrypted; unpack the archive with its password first")
         try:
-            if member.compress_type in _UNPACKERS:
-                return self._unpacked(member, member.file_size if size is None else size, whole=size is None)
-            with self._zip.open(member) as file:
-                return file.read(member.file_size if size is None else size)
+            with Member(self.root, member) as opened:
+                content = opened.read(member.file_size if size is None else size)
+            if size is None and (len(content) < member.file_size or zlib.crc32(content) != member.CRC):
+                raise zipfile.BadZipFile("its checksum is wrong")
+            return content
+        except DecodeError:
+            raise
         except Exception as error:
             raise DecodeError(f"damaged in the archive ({reason_of(error)})") from None
 
-    def _unpacked(self, member: zipfile.ZipInfo, size: int, whole: bool) -> bytes:
-        """The first bytes of a bzip2 or LZMA member: zipfile unpacks these without any bound."""
-        assert self.root is not None
-        with open(self.root, "rb") as file:
-            file.seek(member.header_offset)
-            header = file.read(30)
-            file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
-            packed = file.read(member.compress_size)
-        unpacker, start = _UNPACKERS[member.compress_type](packed)
-        content = next(unpacked(packed[start:], unpacker, iter([size])))
-        if whole and (len(content) < size or zlib.crc32(content) != member.CRC):
-            raise zipfile.BadZipFile("its checksum is wrong")
-        return content
 
-
-def _lzma_of_zip(packed: bytes) -> tuple[lzma.LZMADecompressor, int]:
-    """The unpacker of an LZMA member, and where its data begins: its properties stand before it."""
-    size = int.from_bytes(packed[2:4], "little")
-    if len(packed) < 4 + size or size != 5 or packed[4] >= 9 * 5 * 5:
-        raise zipfile.BadZipFile("its LZMA properties are damaged")
-    code = packed[4]
-    options = {
-        "id": lzma.FILTER_LZMA1,
-        "lc": code % 9,
-        "lp": code // 9 % 5,
-        "pb": code // 45,
-        "dict_size": min(int.from_bytes(packed[5:9], "little"), 2**26),
-    }
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options]), 4 + size
-
-
-_UNPACKERS: dict[int, Callable[[bytes], tuple[Any, int]]] = {
-    zipfile.ZIP_BZIP2: lambda packed: (bz2.BZ2Decompressor(), 0),
-    zipfile.ZIP_LZMA: _lzma_of_zip,
-}
+def _totals(places: list[int], sizes: list[int]) -> np.ndarray:
+    """What all members up to each one unpack to, in the order of their places; what is never read does not count."""
+    total = np.zeros(len(places), np.int64)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    total[order] = np.cumsum([sizes[i] if sizes[i] <= MAX_BYTES else 0 for i in order])
+    return total
 
 
 def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
@@ -198,13 +187,19 @@ def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
 
 
 class _Headers:
-    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers."""
+    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers.
+
+    What they have beyond the block of each, the words of PAX, is bounded for all members: it is parsed in Python.
+    """
 
     MOST = 2**20
+    WORDS = 2**24
+    KEYS = 100
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], archive_size: int) -> None:
         self._file = file
         self.read_bytes = 0
+        self._left = max(self.WORDS, 64 * archive_size)
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -212,18 +207,20 @@ class _Headers:
         self.read_bytes += size if size >= 0 else self.MOST + 1
         if self.read_bytes > self.MOST:
             raise tarfile.ReadError("a member with more than 1 MiB of headers")
+        self._left -= max(0, size - tarfile.BLOCKSIZE)
+        if self._left < 0:
+            raise tarfile.ReadError("members with far more headers than the archive has bytes")
         return self._file.read(size)
 
 
 class TarSource(_Archive):
     """The files in a TAR archive; a compressed one is unpacked once, as a whole, to a nameless temporary file."""
 
-    MAX_RATIO = 200
-
     def _connect(self) -> None:
         assert self.root is not None
         self._lock = threading.Lock()
         self._file: IO[bytes] = open(self.root, "rb")  # noqa: SIM115 - stays open as long as the source
+        self._marks: np.ndarray | None = None
         if self._file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
             packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115
             with packed:
@@ -234,26 +231,32 @@ class TarSource(_Archive):
         members: list[tuple[str, int, int, int, bool]] = []
         known: dict[str, tuple[int, int, int, bool]] = {}
         later: dict[str, str] = {}
-        headers = _Headers(self._file)
+        headers = _Headers(self._file, os.path.getsize(self.root))
+        n = 0
         with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]
             try:
                 for member in archive:
                     headers.read_bytes = 0
+                    if len(archive.pax_headers) > headers.KEYS:  # tarfile copies them for each member
+                        raise tarfile.ReadError(f"more than {headers.KEYS} headers for all members")
                     archive.members.clear()  # tarfile would keep them all
                     place = self._place(member, known, later)
                     if place is not None:
                         members.append((self._unique(member.name, taken), *place))
-                    if len(members) % 1000 == 0:
-                        check_members(len(members), os.path.getsize(self.root), str(self.root))
+                    n += 1
+                    if n % 1000 == 0:  # folders and links too: each takes its time
+                        check_members(n, os.path.getsize(self.root), str(self.root))
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
         members += [(self._unique(name, taken), *place) for name, place in self._linked(later, known)]
         members = self._without_ours(sorted(members, key=lambda member: member[0]))
         self.keys = [member[0] for member in members]
         self._places = [member[1:4] for member in members]
+        self._totals = _totals([member[1] for member in members], [member[2] for member in members])
         self._sparse = {i for i, member in enumerate(members) if member[4]}
         if not self.keys:
-            raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
+            why = f" ({self.skipped[-1][1]})" if self.skipped else ""
+            raise SourceError(f"There are no files in '{self.root}'{why}; give an archive with images.")
 
     def _place(
         self, member: tarfile.TarInfo, known: dict[str, Place], later: dict[str, str]
@@ -298,11 +301,13 @@ class TarSource(_Archive):
         packed.seek(0)
         opener: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(packed.read(2), lzma.open)
         packed.seek(0)
-        limit = max(budget.budget(), self.MAX_RATIO * os.fstat(packed.fileno()).st_size)
+        limit = max(budget.budget(), MAX_RATIO * os.fstat(packed.fileno()).st_size)
         written = 0
+        marks = [(0, 0)]
         with opener(packed, "rb") as stream:
             while block := stream.read(2**20):
                 written += len(block)
+                marks.append((written, packed.tell()))
                 if written > limit:
                     raise SourceError(
                         f"'{self.root}' unpacks to more than {budget.amount(limit)}; it is not read, as it looks like "
@@ -315,17 +320,29 @@ class TarSource(_Archive):
                         f"'{self.root}' cannot be unpacked to '{tempfile.gettempdir()}' ({reason_of(error)}); free "
                         "some space there or unpack it yourself."
                     ) from error
+        self._marks = np.array(marks, np.int64)
+
+    def packed(self, index: int) -> int:
+        """The bytes of the archive that a member was unpacked from, as near as the marks of `_unpack` tell."""
+        offset, size, _ = self._places[index]
+        if self._marks is None:
+            return size
+        first, last = np.interp([offset, offset + size], self._marks[:, 0], self._marks[:, 1])
+        return min(size, int(last - first) + 2**12)
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Size of each member, and a checksum over its time of change and its place."""
         return [(size, zlib.crc32(f"{mtime} {offset}".encode())) for offset, size, mtime in self._places]
 
     def _read(self, index: int, size: int | None) -> bytes:
+        assert self.root is not None
         offset, whole, _ = self._places[index]
         if index in self._sparse:
             raise DecodeError("a sparse file inside an archive; unpack the archive first")
         if size is None:
             check_size(whole)
+            check_unpacked(whole, self.packed(index))
+            check_total(int(self._totals[index]), os.path.getsize(self.root))
             budget.content(whole)
         try:
             with self._lock:
@@ -360,8 +377,14 @@ class ParquetSource(_Archive):
             raise SourceError(f"There are no rows in '{self.root}'; give a Parquet file with images.")
         self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
         self._leaf = self._column + (".bytes" if pa.types.is_struct(schema.field(self._column).type) else "")
+        self._bytes = np.memmap(self.root, np.uint8, "r")
+        groups = range(self._file.num_row_groups)
+        if sum(about.total_compressed_size for g in groups for about in self._chunks(g)) > len(self._bytes):
+            raise SourceError(f"'{self.root}' says that its columns have more bytes than the file; it is damaged.")
+        self._lengths: dict[int, int] = {}
+        self._ratio = 1.0  # of packed to unpacked bytes, in the group that is open
         self._rows: dict[int, bytes | None] = {}
-        self._next = 0
+        self._next = self._total = self._packed = 0
         self._batches: Any = None
         self._group = -1
 
@@ -402,6 +425,11 @@ class ParquetSource(_Archive):
             raise DecodeError("the row holds no image")
         return value[:size]
 
+    def packed(self, index: int) -> int | None:
+        """The bytes that a row takes in the file, about, after it was read."""
+        length = self._lengths.get(index)
+        return None if length is None else min(length, int(self._ratio * length) + 2**12)
+
     def _value(self, index: int) -> bytes | None:
         """The value of a row, read in order, a few rows at a time; the last rows stay at hand for other threads.
 
@@ -414,12 +442,14 @@ class ParquetSource(_Archive):
             self._rows.clear()
             self._group = -1  # until it is open
             self._batches = self._opened_group(group)
-            self._group, self._next = group, int(self._starts[group])
+            self._group, self._next, self._total = group, int(self._starts[group]), 0
+        share = (self._starts[group + 1] - self._starts[group]) / len(self.keys)
         while index >= self._next:
-            batch = next(self._batches).column(0)
-            for value in batch:
-                plain = value.as_py()
-                self._rows[self._next] = plain["bytes"] if isinstance(plain, dict) else plain
+            check_total(self._total, self._packed, share)
+            for plain in next(self._batches).column(0).to_pylist():
+                self._rows[self._next] = content = plain["bytes"] if isinstance(plain, dict) else plain
+                self._lengths[self._next] = len(content or b"")
+                self._total += len(content or b"")
                 self._next += 1
             held = sum(len(v) for v in self._rows.values() if v is not None)
             while len(self._rows) > _AT_HAND or (held > budget.budget() // 8 and len(self._rows) > 1):
@@ -428,16 +458,29 @@ class ParquetSource(_Archive):
                 held -= len(self._rows.pop(first) or b"")
         return self._rows[index]
 
-    def _opened_group(self, group: int) -> Any:
-        """The batches of a row group, so small that they stay within the budget whatever the values are."""
-        assert self.root is not None
+    def _chunks(self, group: int) -> list[Any]:
+        """What the footer says of the column in a row group."""
         about = self._file.metadata.row_group(group)
         columns = [about.column(i) for i in range(about.num_columns)]
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self._leaf)
-        packed = sum(c.total_compressed_size for c in columns if c.path_in_schema == self._leaf)
-        check_unpacked(size, packed)
-        mean = max(1, size // max(1, about.num_rows))
-        batch_size = max(1, min(64, budget.budget() // 32 // mean, budget.budget() // 4 // max(1, size)))
+        return [column for column in columns if column.path_in_schema == self._leaf]
+
+    def _opened_group(self, group: int) -> Any:
+        """The batches of a row group, so small that they stay within the budget whatever the values are.
+
+        Its pages say themselves what they unpack to; no value is larger than all of them.
+        """
+        size = packed = 0
+        for about in self._chunks(group):
+            start = about.data_page_offset
+            if about.has_dictionary_page and 0 < about.dictionary_page_offset < start:
+                start = about.dictionary_page_offset
+            size += sum(page.unpacked for page in pages(self._bytes, start, about.total_compressed_size))
+            packed += about.total_compressed_size
+        check_unpacked(size, packed, part=8)
+        n_rows = int(self._starts[group + 1] - self._starts[group])
+        mean = max(1, size // max(1, n_rows))
+        batch_size = max(1, min(64, budget.budget() // 32 // mean, budget.budget() // 16 // max(1, size)))
+        self._packed, self._ratio = packed, min(1.0, packed / max(1, size))
         return self._file.iter_batches(batch_size, row_groups=[group], columns=[self._leaf], use_threads=False)
 
 

@@ -125,10 +125,20 @@ _here = threading.local()
 
 
 class Share:
-    """What one piece of work holds of the budget; it belongs to the thread that made it."""
+    """What one piece of work holds of the budget; it belongs to the thread that made it.
+
+    Attributes
+    ----------
+    held : int
+    packed, unpacked : int or None
+        The bytes of the file that the work is about, as it lies on the disk and in memory, where that was told: only
+        the former count where a large file is allowed more, or zeros at the end of a picture would buy memory.
+    """
 
     def __init__(self) -> None:
         self.held = 0
+        self.packed: int | None = None
+        self.unpacked = 0
         self._thread = threading.get_ident()
 
     def need(self, n_bytes: int) -> None:
@@ -214,8 +224,14 @@ def sharing() -> Iterator[Share]:
 
 
 def need(n_bytes: int, packed: int, what: str) -> None:
-    """Wait until this work may take `n_bytes` at its peak; refuse what may not be had at all, as `check` does."""
-    check(n_bytes, packed, what)
+    """Wait until this work may take `n_bytes` at its peak; refuse what may not be had at all, as `check` does.
+
+    Where the work's share says that its file was packed, that counts, and what it unpacked to is needed too.
+    """
     share = current()
+    if share is not None and share.packed is not None:
+        n_bytes += max(0, share.unpacked - share.packed)
+        packed = min(packed, share.packed)
+    check(n_bytes, packed, what)
     if share is not None:
         share.need(n_bytes)

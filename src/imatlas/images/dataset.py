@@ -330,11 +330,17 @@ class _Opened:
         if self.cache is None:
             return decode.picture_from(self.pixels[row], images.background)
         columns = self.cache.records.table
-        value = self.source.read(columns.column("item")[row].as_py())
+        item = columns.column("item")[row].as_py()
+        value = self.source.read(item)
         if not isinstance(value, bytes):
             return decode.picture_from(value, images.background)
         key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
-        options: dict[str, Any] = {"name": key, "background": images.background, "aim": aim}
+        options: dict[str, Any] = {
+            "name": key,
+            "background": images.background,
+            "aim": aim,
+            "packed": self.source.packed(item),
+        }
         if frame == 0:
             return decode.read_picture(value, **options)
         for picture in decode.read_frames(value, frames="all", **options):

@@ -21,10 +21,11 @@ from imatlas.images import budget, color
 from imatlas.images.bands import Sink, array_of, block_means
 from imatlas.images.formats import bits_of, format_of, plainly_branded
 from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
-from imatlas.images.netpbm import Netpbm
+from imatlas.images.netpbm import Netpbm, check_header
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
 from imatlas.images.png import PngBands, scale_clear, with_clear
 from imatlas.images.quiet import quiet, silence_libtiff
+from imatlas.images.segments import check_shared, packed_bytes
 from imatlas.images.sources import reason_of
 
 MAX_PIXELS = 2**27
@@ -213,7 +214,13 @@ class Picture:
 
 
 def read_frames(
-    data: bytes, *, name: str = "", frames: Frames = "first", aim: Aim | None = None, background: RGB = (255, 255, 255)
+    data: bytes,
+    *,
+    name: str = "",
+    frames: Frames = "first",
+    aim: Aim | None = None,
+    background: RGB = (255, 255, 255),
+    packed: int | None = None,
 ) -> Iterator[Picture]:
     """The first picture in a file, or all of its frames in order.
 
@@ -229,6 +236,8 @@ def read_frames(
         Lets a JPEG be decoded at reduced scale.
     background : (int, int, int)
         What 16-bit pictures with opacity are composited on. 8-bit ones keep their opacity here.
+    packed : int, optional
+        The bytes that the file takes on the disk, where it was unpacked from an archive: `Source.packed`.
 
     Raises
     ------
@@ -238,6 +247,8 @@ def read_frames(
     format = "image"
     share = budget.current()
     own = budget.Share() if share is None else None
+    if packed is not None:
+        (own or share).packed, (own or share).unpacked = packed, len(data)  # type: ignore[union-attr]
     try:
         format = format_of(data, name)
         data = plainly_branded(data, format)
@@ -287,6 +298,28 @@ def check_thumbnail(data: bytes) -> bytes:
     height, width = size_of(data)
     if max(height, width) > SMALL_SIDE:
         raise DecodeError(f"a thumbnail of {width} x {height} pixels, more than {SMALL_SIDE}")
+    return data
+
+
+def check_stack(data: bytes) -> bytes:
+    """A TIFF that a thumbnail of measurements holds besides the pixels that are shown: as small as a thumbnail.
+
+    Raises
+    ------
+    DecodeError
+        If it is another file, or one that costs more than a thumbnail does.
+    """
+    from imatlas.images.tiff import open_stack
+
+    def check(width: int, height: int, samples: int = 1) -> None:
+        if max(width, height) > SMALL_SIDE or width * height * samples > LARGE:
+            raise DecodeError(f"a thumbnail of {width} x {height} pixels in {samples} channels, too large for one")
+
+    if len(data) > SMALL_BYTES * 64 or format_of(data, "") != "TIFF":
+        raise DecodeError("a thumbnail whose channels are no small TIFF")
+    stack = open_stack(data, check)
+    if not isinstance(stack, list) and len(stack) != 1:
+        raise DecodeError(f"a thumbnail of {len(stack)} frames")
     return data
 
 
@@ -427,16 +460,13 @@ def _read_plain(
     if format in ("ICO", "ICNS", "PSD"):  # sizes, layers
         n_frames = 1
     wanted = min(n_frames, MAX_FRAMES) if frames == "all" else 1
-    work = image.size[0] * image.size[1] * wanted
-    if wanted > 1 and work > MAX_PIXELS + 200 * len(data):
-        raise DecodeError(
-            f"{wanted} frames of {image.size[0]} x {image.size[1]} pixels are too much work for a file of "
-            f"{budget.amount(len(data))}; take the first frame, or fewer"
-        )
+    work = _Work(wanted, data)
+    work.expect(wanted, *image.size)
     for frame in range(wanted):
         if n_frames > 1:
             image.seek(pages[frame] if pages else frame)
             _check_pixels(*image.size)
+        work.frame(image)
         full, halvings = image.size, 0
         deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
         if format == "JPEG2000" and bits_of(data, format) > 8 and image.mode in ("LA", "RGB", "RGBA"):
@@ -471,6 +501,41 @@ def _read_plain(
         picture.orientation = _orientation(image)
         _tell_frames(picture, n_frames, frame, wanted)
         yield picture
+
+
+class _Work:
+    """The pixels of all frames of a file, and for a TIFF the bytes of all their strips: no more than it may have."""
+
+    def __init__(self, wanted: int, data: bytes) -> None:
+        self._wanted = wanted
+        self._n_bytes = len(data)
+        self._pixels = 0
+        self._packed = 0
+
+    def expect(self, n_frames: int, width: int, height: int, samples: int = 1) -> None:
+        """Refuse so many more frames, where they are too many."""
+        work = self._pixels + width * height * n_frames * max(1, samples // 4)
+        if self._wanted > 1 and work > MAX_PIXELS + 200 * self._n_bytes:
+            raise DecodeError(
+                f"{self._wanted} frames of up to {width} x {height} pixels are too much work for a file of "
+                f"{budget.amount(self._n_bytes)}; take the first frame, or fewer"
+            )
+
+    def add(self, width: int, height: int, samples: int = 1) -> None:
+        """Count one frame."""
+        self.expect(1, width, height, samples)
+        self._pixels += width * height * max(1, samples // 4)
+
+    def frame(self, image: Image.Image) -> None:
+        """Count a frame that Pillow has opened."""
+        self.add(*image.size)
+        tags = getattr(image, "tag_v2", None)
+        if tags is None:
+            return
+        offsets, counts = (tags.get(273), tags.get(279)) if 273 in tags else (tags.get(324), tags.get(325))
+        if isinstance(offsets, tuple) and isinstance(counts, tuple) and tags.get(259, 1) != 1:
+            self._packed += packed_bytes(offsets, counts, self._n_bytes)
+            check_shared(self._packed, self._n_bytes)
 
 
 CHEAP = 2**20
@@ -634,6 +699,8 @@ def _read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, back
                 budget.need(times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels")
             yield Picture(_as_stored(file.pixels(data)), format, file.mode)
             return
+    else:
+        check_header(data)
     yield from _read_plain(data, format, frames, aim, background)
 
 
@@ -667,7 +734,10 @@ def _read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
             yield picture
         return
     wanted = min(len(stack), MAX_FRAMES) if frames == "all" else 1
+    work = _Work(wanted, data)
+    work.expect(wanted, *stack.size, stack.channels)
     for frame in range(wanted):
+        work.add(*stack.size_of(frame))
         array, alpha, step = stack.frame(frame, lambda n_bytes: _step(stack.size, stack.orientation, aim, n_bytes))
         if alpha and array.dtype != np.uint8:
             array, alpha = _composited(array, background), False

@@ -61,12 +61,44 @@ def _frame(header: bytes, marker: int) -> Jpeg:
 
 
 def lerc_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in the header of a LERC file of the second format (Esri's specification, 2.0), or (0, 0)."""
+    """(width times depth, height) in the header of a LERC file of the second format (Esri's specification, 2.0).
+
+    (0, 0) where it is none.
+    """
     if data[:6] != b"Lerc2 " or len(data) < 22:
         return (0, 0)
     (version,) = struct.unpack_from("<i", data, 6)
     height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
-    return (width, height)
+    depth = struct.unpack_from("<i", data, 22)[0] if version >= 4 and len(data) >= 26 else 1
+    return (width * max(1, depth), height)
+
+
+def zstd_size(data: bytes) -> int:
+    """What a Zstandard frame says it unpacks to (RFC 8878, 3.1.1).
+
+    Raises
+    ------
+    DecodeError
+        If it does not say so, or other frames follow.
+    """
+    try:
+        about = data[4]
+        single, code = about >> 5 & 1, about >> 6
+        place = 5 + (not single) + (0, 1, 2, 4)[about & 3]
+        n = (single, 2, 4, 8)[code]
+        size = int.from_bytes(data[place : place + n], "little") + (256 if n == 2 else 0)
+        place += n
+        last = int(data[:4] != b"\x28\xb5\x2f\xfd" or not n)
+        while not last:
+            block = int.from_bytes(data[place : place + 3], "little")
+            last = block & 1
+            place += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # one byte that repeats, or all
+            last |= place > len(data)
+    except IndexError:
+        raise DecodeError("a part in Zstandard that is damaged") from None
+    if place + 4 * (about >> 2 & 1) != len(data):
+        raise DecodeError("a part in Zstandard that does not say what it unpacks to")
+    return size
 
 
 def check_scans(data: bytes, width: int, height: int) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,12 @@ class Row:
     phash: int = 0
     thumbnail: bytes | np.ndarray | None = None
 
+    @property
+    def n_bytes(self) -> int:
+        """About what it takes in memory."""
+        arrays = (a for a in (self.pixels, self.amplitudes, self.thumbnail) if isinstance(a, np.ndarray))
+        return 1000 + sum(a.nbytes for a in arrays) + (len(self.thumbnail) if isinstance(self.thumbnail, bytes) else 0)
+
 
 class Skip(NamedTuple):
     """An item that was not used; without a reason it is no image at all."""
@@ -116,7 +123,43 @@ def _may_be_picture(source: Source, item: int) -> bool:
     return found is not None and not key.rpartition("/")[2].startswith("._")
 
 
-def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
+class Seen:
+    """What became of the last files, by their bytes: a set may hold one picture many thousand times."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Any, ...], tuple[str, list[Row | Skip], int]] = OrderedDict()
+        self._n_bytes = 0
+
+    def find(self, sign: tuple[Any, ...], item: int, key: str) -> list[Row | Skip] | None:
+        """The rows of an item whose file has this sign; None where it was not seen."""
+        with self._lock:
+            found = self._known.get(sign)
+            if found is None:
+                return None
+            self._known.move_to_end(sign)
+        name, rows, _ = found
+        renamed: list[Row | Skip] = []
+        for row in rows:
+            other = key + row.key[len(name) :]  # "#2" of the second frame
+            if isinstance(row, Row):
+                renamed.append(replace(row, item=item, key=other))
+            else:
+                renamed.append(row._replace(item=item, key=other))
+        return renamed
+
+    def keep(self, sign: tuple[Any, ...], key: str, rows: list[Row | Skip]) -> None:
+        """Remember what became of a file, and forget the oldest."""
+        size = 1000 + sum(row.n_bytes for row in rows if isinstance(row, Row))
+        with self._lock:
+            if sign not in self._known:
+                self._known[sign] = (key, rows, size)
+                self._n_bytes += size
+            while self._n_bytes > budget.budget() // 16:
+                self._n_bytes -= self._known.popitem(last=False)[1][2]
+
+
+def read_item(source: Source, item: int, plan: Plan, seen: Seen | None = None) -> list[Row | Skip]:
     """The row, or rows, of one item, or why there is none."""
     key = source.keys[item]
     try:
@@ -125,18 +168,35 @@ def read_item(source: Source, item: int, plan: Plan) -> list[Row | Skip]:
         with budget.sharing(), budget.reading():
             value = source.read(item)
             if isinstance(value, bytes):
-                digest = hashlib.sha256(value).hexdigest()
-                pictures: Iterable[decode.Picture] = decode.read_frames(
-                    value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background
-                )
-            else:
-                pictures = [decode.picture_from(value, plan.background)]
-                digest = hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
-            return _rows(pictures, item, key, digest, plan)
+                return _rows_of_file(value, source.packed(item), item, key, plan, seen)
+            pictures = [decode.picture_from(value, plan.background)]
+            return _rows(pictures, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)
     except DecodeError as error:
         return [Skip(item, key, str(error))]
     except Exception as error:  # a source of someone else's making may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
+
+
+def _rows_of_file(
+    value: bytes, packed: int | None, item: int, key: str, plan: Plan, seen: Seen | None
+) -> list[Row | Skip]:
+    """The rows of a file, decoded once where its bytes come again."""
+    digest = hashlib.sha256(value).hexdigest()
+    # All that a file is decoded by: its ending, where a format has no mark, and the memory that it may take.
+    sign = (digest, suffix_of(key), budget.allowance(len(value) if packed is None else packed))
+    found = seen.find(sign, item, key) if seen is not None else None
+    if found is not None:
+        return found
+    pictures = decode.read_frames(
+        value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background, packed=packed
+    )
+    try:
+        rows = _rows(pictures, item, key, digest, plan)
+    except DecodeError as error:
+        rows = [Skip(item, key, str(error))]
+    if seen is not None:
+        seen.keep(sign, key, rows)
+    return rows
 
 
 def _rows(pictures: Iterable[decode.Picture], item: int, key: str, digest: str, plan: Plan) -> list[Row | Skip]:
@@ -175,10 +235,11 @@ def _rows(pictures: Iterable[decode.Picture], item: int, key: str, digest: str, 
 
 def read_rows(source: Source, items: Sequence[int], plan: Plan, workers: int) -> Iterator[list[Row | Skip]]:
     """The rows of each item, in order."""
+    seen = Seen()
 
     def read_chunk(chunk: Sequence[int]) -> list[list[Row | Skip]]:
         with quiet():
-            results = [read_item(source, item, plan) for item in chunk]
+            results = [read_item(source, item, plan, seen) for item in chunk]
         rows = [row for result in results for row in result if isinstance(row, Row)]
         if rows:
             hashes = hashing.hash_bits(np.stack([row.amplitudes for row in rows if row.amplitudes is not None]))

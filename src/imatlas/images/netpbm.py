@@ -12,6 +12,38 @@ from imatlas.errors import DecodeError
 _BLANK = b" \t\n\r\x0b\x0c"
 _CHUNK = 2**20
 _DIGITS = 9
+_LONGEST_WORD = 64
+_LONGEST_HEADER = 2**20
+# Neither can begin where the other does, and no part of them repeats a part that repeats: they take linear time.
+_BLANKS = re.compile(rb"\s+")
+_COMMENT = re.compile(rb"#[^\n\r]*")
+_NO_HEADER = "a damaged PPM file: its header cannot be read"
+
+
+def after_blanks(data: bytes, place: int) -> int:
+    """Where the next word of a header begins, after blanks and comments.
+
+    Raises
+    ------
+    DecodeError
+        If there is none within a megabyte: a reader in Python would take minutes over blanks.
+    """
+    last = min(len(data), _LONGEST_HEADER)
+    while place < last:
+        found = _BLANKS.match(data, place, last) or _COMMENT.match(data, place, last)
+        if found is None:
+            return place
+        place = found.end()
+    raise DecodeError(_NO_HEADER)
+
+
+def check_header(data: bytes) -> None:
+    """Refuse a file of any kind whose three words (size and scale; size alone of kind 4) do not follow soon."""
+    place = 2
+    for _ in range(2 if data[1:2] in b"14" else 3):
+        place = after_blanks(data, place)
+        found = re.compile(rb"[^\s#]{1,64}").match(data, place)
+        place = found.end() if found else len(data)
 
 
 class Netpbm:
@@ -32,11 +64,11 @@ class Netpbm:
         numbers = []
         place = 2
         for _ in range(2 if self.kind in b"14" else 3):
-            match = re.compile(rb"(?:[\s]+|#[^\n\r]*[\n\r])*(\d{1,10})").match(data, place)
-            if match is None:
-                raise DecodeError("a damaged PPM file: its header cannot be read")
-            numbers.append(int(match[1]))
-            place = match.end()
+            digits = re.compile(rb"\d{1,10}").match(data, after_blanks(data, place))
+            if digits is None:
+                raise DecodeError(_NO_HEADER)
+            numbers.append(int(digits[0]))
+            place = digits.end()
         self.width, self.height = numbers[:2]
         self.top = numbers[2] if len(numbers) > 2 else 1
         self.start = place + (1 if self.kind in b"456" else 0)
@@ -93,8 +125,8 @@ def _pieces(data: bytes, start: int) -> Iterator[bytes]:
     while start < len(data):
         stop = min(len(data), start + _CHUNK)
         if stop < len(data):
-            match = re.compile(rb"[\s#]").search(data, stop)
-            stop = match.start() if match else len(data)
+            match = re.compile(rb"[\s#]").search(data, stop, stop + _LONGEST_WORD)
+            stop = match.start() if match else stop + _LONGEST_WORD
         text = data[start:stop]
         if b"#" in text:
             last = text.rfind(b"#")

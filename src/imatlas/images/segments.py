@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any, Literal
 
@@ -25,6 +25,10 @@ _UNPACKERS: dict[int, Callable[[], Any]] = {
 }
 _THROUGH_LIBTIFF = (5, 32773, 50000)
 """LZW, PackBits and Zstandard, which the libtiff inside Pillow unpacks."""
+_TOGETHER = 512
+"""Strips that libtiff is given at once: to open a file takes longer than a short strip."""
+_SHARED = 4
+"""All strips of a file may have this many times its bytes: some writers let blank tiles share theirs."""
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -51,22 +55,39 @@ def unpacks_further(unpacker: Any) -> bool:
     return not unpacker.eof and bool(unpacker.decompress(tail, 1))
 
 
-def _through_libtiff(packed: bytes, row: int, rows: int, compression: int) -> bytes:
-    """The bytes of a segment, of which Pillow is told that they are a picture of bytes."""
+def packed_bytes(offsets: Sequence[int], counts: Sequence[int], size: int, most: int = 2**62) -> int:
+    """What the strips or tiles of a page have in a file of `size` bytes, in sum; no more than `most` each."""
+    n = min(len(offsets), len(counts))
+    starts, lengths = (np.asarray(v[:n], dtype=np.float64) for v in (offsets, counts))  # what no int64 holds, too
+    return int(np.clip(np.minimum(lengths, size - starts), 0, most).sum())
+
+
+def check_shared(packed: int, size: int) -> None:
+    """Refuse strips or tiles that have far more bytes in sum than their file: each costs as if it had its own."""
+    if packed > _SHARED * size + 2**16:
+        raise DecodeError("a damaged TIFF file: its strips or tiles share their bytes, as in a decompression bomb")
+
+
+def _through_libtiff(strips: list[bytes], row: int, rows: int, height: int, compression: int) -> bytes:
+    """The bytes of strips of `height` rows, of which Pillow is told that they are a picture of bytes."""
     samples = 4 if row % 4 == 0 else 1  # inks rather than grey: fewer pixels, of which Pillow bears only so many
-    tags = {256: row // samples, 257: rows, 258: 8, 259: compression, 262: 5 if samples == 4 else 1, 273: 8}
-    tags |= {277: samples, 278: rows, 279: len(packed)}
-    packed += b"\0" * (len(packed) % 2)
-    if samples == 4:  # four depths do not fit in a tag: they lie behind the data
-        packed += struct.pack("<4H", 8, 8, 8, 8)
-    entries = b"".join(
-        struct.pack("<HHII", name, 3, 4, len(packed)) if name == 258 and samples == 4
-        else struct.pack("<HHII", name, 4, 1, value)
-        for name, value in tags.items()
-    )  # fmt: skip
-    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
-    image = Image.open(BytesIO(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory), formats=("TIFF",))
-    return image.tobytes()
+    starts = np.cumsum([8, *map(len, strips)])
+    body = b"".join(strips) + b"\0" * (int(starts[-1]) % 2)
+    values = {256: [row // samples], 257: [rows], 258: [8] * samples, 259: [compression]}
+    values |= {262: [5 if samples == 4 else 1], 273: starts[:-1].tolist(), 277: [samples], 278: [height]}
+    values |= {279: list(map(len, strips))}
+    entries = b""
+    for name, numbers in values.items():
+        kind, code = (3, "H") if name == 258 else (4, "I")
+        content = struct.pack(f"<{len(numbers)}{code}", *numbers)
+        if len(content) > 4:  # lies behind the data
+            place = struct.pack("<I", 8 + len(body))
+            body += content + b"\0" * (len(content) % 2)
+        else:
+            place = content.ljust(4, b"\0")
+        entries += struct.pack("<HHI", name, kind, len(numbers)) + place
+    file = b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(values)) + entries + bytes(4)
+    return Image.open(BytesIO(file), formats=("TIFF",)).tobytes()
 
 
 class Segments:
@@ -78,6 +99,8 @@ class Segments:
         Whether they can be read here by rows; others are decoded by tifffile as a whole.
     n_bytes : int
         What reading takes besides the pixels that come out.
+    n_stored : int
+        How many bytes of a strip or tile are looked at: those of its pixels where they are not compressed, or all.
     """
 
     def __init__(self, page: Any) -> None:
@@ -107,8 +130,9 @@ class Segments:
         self._row = -(-self.width * self.samples * bits // 8)
         size = page.imagewidth * page.imagelength * page.samplesperpixel * (dtype.itemsize if dtype is not None else 1)
         self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
+        self.n_stored = self._row * self.height if self.is_simple and page.compression == 1 else 2**62
         if self.is_simple and page.compression in _THROUGH_LIBTIFF:
-            self.n_bytes += 3 * self._row * self.height
+            self.n_bytes += 3 * max(_ROWS, self._row * self.height)
 
     def read(self, data: bytes, sink: Sink, channel: int = 0) -> None:
         """Give the pixels of the page to a sink, as channels from `channel` on."""
@@ -121,15 +145,41 @@ class Segments:
             sink.put(0, 0, array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2))
             return
         order: Literal["<", ">"] = "<" if page.parent.byteorder == "<" else ">"
-        for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
-            plane, place = divmod(index, self.across * self.down)
-            if plane >= self.planes or offset == 0 or count == 0:  # a hole: zeros
-                continue
-            top, left = place // self.across * self.height, place % self.across * self.width
-            rows = self.height if page.is_tiled else min(self.height, page.imagelength - top)
-            for start, raw in self._by_rows(data[offset : offset + count], rows):
+        for plane, top, left, rows, strips in self._strips(data):
+            for start, raw in self._by_rows(strips, rows):
                 part = self._samples_of(raw, order)
                 sink.put(top + start, left, own_depth(part), channel + plane * self.samples)
+
+    def _strips(self, data: bytes) -> Iterator[tuple[int, int, int, int, list[bytes]]]:
+        """(plane, top, left, rows, packed bytes) of each strip or tile; of several strips where libtiff unpacks them.
+
+        What is not there is a hole: zeros.
+        """
+        page = self._page
+        together = 1
+        if page.compression in _THROUGH_LIBTIFF and not page.is_tiled:
+            together = max(1, min(_TOGETHER, _ROWS // max(1, self._row * self.height)))
+        waiting: list[bytes] = []
+        first = (0, 0, 0)
+        height = 0
+        for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
+            plane, place = divmod(index, self.across * self.down)
+            if plane >= self.planes:
+                break
+            top, left = place // self.across * self.height, place % self.across * self.width
+            hole = offset == 0 or count == 0
+            if waiting and (hole or len(waiting) == together or place == 0):
+                yield *first, height, waiting
+                waiting = []
+            if hole:
+                continue
+            if not waiting:
+                first, height = (plane, top, left), 0
+            height += self.height if page.is_tiled else min(self.height, page.imagelength - top)
+            packed = data[offset : offset + count]
+            waiting.append(packed.translate(_REVERSED) if page.fillorder == 2 else packed)
+        if waiting:
+            yield *first, height, waiting
 
     def _samples_of(self, raw: bytes, order: Literal["<", ">"]) -> np.ndarray:
         """The samples (rows, width, samples) in the bytes of whole rows."""
@@ -152,12 +202,11 @@ class Segments:
             part = np.cumsum(part, axis=1, dtype=part.dtype)
         return part.view(page.dtype)
 
-    def _by_rows(self, packed: bytes, rows: int) -> Iterator[tuple[int, bytes]]:
-        """(first row, bytes of whole rows) of one segment."""
-        if self._page.fillorder == 2:
-            packed = packed.translate(_REVERSED)
+    def _by_rows(self, strips: list[bytes], rows: int) -> Iterator[tuple[int, bytes]]:
+        """(first row, bytes of whole rows) of one segment, or of several that lie below each other."""
         most = max(1, _ROWS // max(1, self._row))
         starts = range(0, rows, most)
+        packed = strips[0]
         if self._page.compression == 1:
             for start in starts:
                 stop = min(rows, start + most)
@@ -167,7 +216,7 @@ class Segments:
                 yield start, raw
             return
         if self._page.compression in _THROUGH_LIBTIFF:
-            whole = _through_libtiff(packed, self._row, rows, self._page.compression)
+            whole = _through_libtiff(strips, self._row, rows, min(self.height, rows), self._page.compression)
             for start in starts:
                 yield start, whole[start * self._row : min(rows, start + most) * self._row]
             return
@@ -193,14 +242,16 @@ class Segments:
             return
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 64
         expected = self.height * (self.width * self.samples * max(1, page.imagedepth) * bits // 8 + 16)
-        for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=False):
+        sizes = [2**20] * (2 * expected // 2**20) + [2 * expected % 2**20]
+        n = self.across * self.down * self.planes
+        for offset, count in zip(frame.dataoffsets[:n], frame.databytecounts[:n], strict=False):
             if count * 1032 <= 2 * expected and page.compression != 34925:  # deflate cannot do more
                 continue
             packed = data[offset : offset + count]
             if page.fillorder == 2:
                 packed = packed.translate(_REVERSED)
             unpacker = _UNPACKERS[page.compression]()
-            for _ in unpacked(packed, unpacker, iter([2**20] * (2 * expected // 2**20 + 1))):
+            for _ in unpacked(packed, unpacker, iter(sizes)):
                 if unpacker.eof:
                     break
             if unpacks_further(unpacker):

@@ -15,8 +15,9 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
 from imatlas.images.formats import has_image_name, recognized, sniff
 from imatlas.images.given import as_items, content_of, is_open_file, is_tensor, looks_like_one
+from imatlas.images.members import Member, packed_size
 from imatlas.images.names import key_of
 
 MAX_BYTES = 2**30
@@ -31,6 +33,9 @@ MAX_BYTES = 2**30
 
 MANY = 100_000
 """Items that a file may hold whatever its size; beyond, each must have 16 bytes at least."""
+
+MAX_RATIO = 200
+"""All items of an archive may unpack to this many times its bytes, where that is more than the budget."""
 
 HEAD = 64
 """How many bytes tell what a file is."""
@@ -60,6 +65,9 @@ class Source(Protocol):
 
     def head(self, index: int) -> bytes:
         """The first bytes of an item, or b"" where an item is no file."""
+
+    def packed(self, index: int) -> int | None:
+        """The bytes that an item takes on the disk, packed or with holes; None where it is of no file."""
 
     def read(self, index: int) -> Any:
         """An item: the bytes of a file, an array, or a Pillow image. Raises DecodeError with the reason."""
@@ -175,12 +183,25 @@ def check_size(size: int) -> None:
         raise DecodeError(f"{size / 2**30:.1f} GiB is more than the limit of {MAX_BYTES / 2**30:.0f} GiB for one file")
 
 
-def check_unpacked(size: int, packed: int) -> None:
-    """Refuse what unpacks to far more than its file has; `packed` bytes may become as much as a decoder may take."""
-    limit = max(budget.budget() // 2, budget.RATIO * packed)
+def check_unpacked(size: int, packed: int, *, part: int = 2, remedy: str = "unpack it yourself") -> None:
+    """Refuse what unpacks to far more than its file has: `packed` bytes may become a `part` of the budget."""
+    limit = max(budget.budget() // part, budget.RATIO * packed)
     if size > limit:
         raise DecodeError(
             f"unpacks from {budget.amount(packed)} to {budget.amount(size)}, more than the limit of "
+            f"{budget.amount(limit)}; {remedy}, or set {budget.VARIABLE} to allow more"
+        )
+
+
+def check_total(size: int, packed: int, share: float = 1.0) -> None:
+    """Refuse what comes after `size` bytes of an archive, or of a part of it that has a share of its items.
+
+    `packed` is what these bytes have in the archive. Each item by itself may be small: of many there is no end.
+    """
+    limit = max(int(share * budget.budget()), MAX_RATIO * packed)
+    if size > limit:
+        raise DecodeError(
+            f"up to here the archive unpacks to {budget.amount(size)} in sum, more than the limit of "
             f"{budget.amount(limit)}; unpack it yourself, or set {budget.VARIABLE} to allow more"
         )
 
@@ -375,6 +396,13 @@ class FileSource:
         """The first bytes of a file."""
         return self._read(index, HEAD)
 
+    def packed(self, index: int) -> int | None:
+        """The bytes that a file takes on the disk."""
+        try:
+            return _on_disk(os.stat(self._paths[index]))
+        except OSError:
+            return None
+
     def read(self, index: int) -> bytes:
         """The bytes of a file."""
         return self._read(index, None)
@@ -390,6 +418,7 @@ class FileSource:
                     raise DecodeError("not a regular file")
                 check_size(status.st_size)
                 if size is None:
+                    check_unpacked(status.st_size, _on_disk(status), remedy="fill its holes by copying it")
                     budget.content(status.st_size)
                 return file.read(status.st_size + 1 if size is None else size) or b""
         except FileNotFoundError:
@@ -397,6 +426,12 @@ class FileSource:
             raise DecodeError("a broken link" if broken else "no such file") from None
         except OSError as error:
             raise DecodeError(f"cannot be read ({reason_of(error)})") from None
+
+
+def _on_disk(status: os.stat_result) -> int:
+    """The bytes that a file takes on the disk: a file may have holes, which are zeros that take nothing."""
+    blocks = getattr(status, "st_blocks", 0)  # 0 also where a file system does not say
+    return min(status.st_size, 512 * blocks) if blocks else status.st_size
 
 
 class ArraySource:
@@ -428,6 +463,9 @@ class ArraySource:
     def head(self, index: int) -> bytes:
         """Nothing: an array is no file."""
         return b""
+
+    def packed(self, index: int) -> None:
+        """None: an array is no file."""
 
     def read(self, index: int) -> np.ndarray:
         """One image (H, W, C)."""
@@ -462,7 +500,9 @@ def as_pixels(array: np.ndarray) -> np.ndarray:
     if array.dtype in (np.uint8, np.uint16, np.float32):
         return array
     if array.dtype == bool:
-        return array.astype(np.uint8) * np.uint8(255)
+        pixels = array.astype(np.uint8)
+        pixels *= np.uint8(255)
+        return pixels
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
         fitting = np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
@@ -476,53 +516,108 @@ def _open_numpy(path: Path) -> ArraySource:
     """The array in a .npy file (memory-mapped) or a .npz file; pickled objects are refused."""
     with open(path, "rb") as file:
         single = file.read(6) == b"\x93NUMPY"
+        file.seek(0)
+        about = _array_header(file, str(path)) if single else None
+    if about is not None and about.dtype.hasobject:
+        raise SourceError(f"'{path}' cannot be opened (it holds Python objects); save an array of numbers.")
+    if about is not None and about.n_bytes > os.path.getsize(path):
+        raise SourceError(f"'{path}' cannot be opened (it ends before its {budget.amount(about.n_bytes)}).")
     if single:
         return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), path)
-    with np.load(path, allow_pickle=False) as archive:
-        names = archive.files
-        preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in names]
-        for name in [*preferred, *names]:
-            array = _unpacked_array(archive, name, path)
-            if array is not None:
-                return ArraySource(array, path)
-    raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {', '.join(names)}).")
+    with zipfile.ZipFile(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if not m.is_dir()}
+    preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in members]
+    for name in dict.fromkeys([*preferred, *members]):
+        array = _unpacked_array(members[name], name, path)
+        if array is not None:
+            return ArraySource(array, path)
+    names = ", ".join(list(members)[:20])
+    raise SourceError(f"No array in '{path}' has the shape (N, H, W) or (N, H, W, C) (arrays: {names}).")
 
 
-def _unpacked_array(archive: Any, name: str, path: Path) -> np.ndarray | None:
+class _ArrayHeader(NamedTuple):
+    """What a .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """What the array takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def n_bytes_as_pixels(self) -> int:
+        """What it takes while its type is changed, by `as_pixels`, besides."""
+        if self.dtype in (np.uint8, np.uint16, np.float32):
+            return 0
+        return math.prod(self.shape) * (1 if self.dtype == bool else 4)
+
+
+_LONGEST_HEADER = 10_000  # as numpy has it
+
+
+def _array_header(stream: Any, name: str) -> _ArrayHeader | None:
+    """The header of the .npy file in a stream, which is then at the first value; None where it is no such file.
+
+    Raises
+    ------
+    SourceError
+        If it is longer than that of any array, or damaged.
+    """
+    if stream.read(6) != b"\x93NUMPY":
+        return None
+    version = tuple(stream.read(2))
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        return None
+    size = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(size, "little")
+    if length > _LONGEST_HEADER:
+        raise SourceError(
+            f"The array '{name}' has a header of {budget.amount(length)}, more than the limit of "
+            f"{budget.amount(_LONGEST_HEADER)}; no array of images needs that: save it anew."
+        )
+    try:
+        about = _ArrayHeader(*readers[version](BytesIO(size + stream.read(length))))
+        if not all(type(n) is int and 0 <= n < 2**60 for n in about.shape):
+            raise ValueError("its shape is none")
+        return about
+    except Exception as error:  # what its words look like to a parser of Python may raise anything
+        raise SourceError(f"The array '{name}' has a damaged header ({reason_of(error)}); save it anew.") from None
+
+
+def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray | None:
     """An array (N, H, W) or (N, H, W, C) of a .npz file, memory-mapped from a nameless temporary file; else None.
 
     Its header is looked at before it is unpacked, and no more is unpacked than the header says.
     """
-    member = archive.zip.getinfo(name if name in archive.zip.namelist() else name + ".npy")
-    with archive.zip.open(member) as stream:
-        if stream.read(6) != b"\x93NUMPY":
+    packed = packed_size(member, os.path.getsize(path))
+    with Member(path, member) as stream:
+        about = _array_header(stream, f"{name}' in '{path}")
+        if about is None or about.dtype.hasobject or len(about.shape) not in (3, 4) or min(about.shape) < 1:
             return None
-        version = tuple(stream.read(2))
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            return None
-        shape, fortran, dtype = readers[version](stream)
-        if dtype.hasobject or len(shape) not in (3, 4) or min(shape) < 1:
-            return None
-        n_bytes = math.prod(shape) * dtype.itemsize
-        limit = max(budget.budget(), budget.RATIO * member.compress_size)
-        if n_bytes > limit:
+        needed = about.n_bytes + about.n_bytes_as_pixels
+        limit = max(budget.budget(), budget.RATIO * packed)
+        if needed > limit:
             raise SourceError(
-                f"The array '{name}' in '{path}' unpacks from {budget.amount(member.compress_size)} to "
-                f"{budget.amount(n_bytes)}, more than the limit of {budget.amount(limit)}; save it as a .npy file, or "
-                f"set {budget.VARIABLE} to allow more."
+                f"The array '{name}' in '{path}' unpacks from {budget.amount(packed)} to {budget.amount(needed)}"
+                f"{' with its change of type' if about.n_bytes_as_pixels else ''}, more than the limit of "
+                f"{budget.amount(limit)}; save it as a .npy file, or set {budget.VARIABLE} to allow more."
             )
-        if n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
-            content = stream.read(n_bytes)
-            flat = np.frombuffer(content, dtype, math.prod(shape)) if len(content) == n_bytes else None
+        if about.n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
+            content = stream.read(about.n_bytes)
+            n = math.prod(about.shape)
+            flat = np.frombuffer(content, about.dtype, n) if len(content) == about.n_bytes else None
         else:
-            flat = _in_file(stream, n_bytes, dtype)
+            flat = _in_file(stream, about.n_bytes, about.dtype)
         if flat is None:
-            raise ValueError(f"the array '{name}' ends before its {n_bytes} bytes")
-        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+            raise ValueError(f"the array '{name}' ends before its {about.n_bytes} bytes")
+        return flat.reshape(about.shape[::-1]).T if about.fortran else flat.reshape(about.shape)
 
 
-def _in_file(stream: IO[bytes], n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
+def _in_file(stream: Member, n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
     """The values of a stream, mapped from a temporary file that goes with the array; None where there are fewer."""
     with tempfile.TemporaryFile(prefix="imatlas-") as file:
         left = n_bytes
@@ -568,6 +663,9 @@ class DatasetSource:
     def head(self, index: int) -> bytes:
         """Nothing: an item is no file."""
         return b""
+
+    def packed(self, index: int) -> None:
+        """None: an item is no file."""
 
     def read(self, index: int) -> Any:
         """The picture of an item: bytes, an array (H, W, C), or a Pillow image."""

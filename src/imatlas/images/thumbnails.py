@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imatlas.images.decode import Fit, check_thumbnail, read_picture
+from imatlas.images.decode import Fit, check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.pixels import conformed, kind_of, rgb_view
 from imatlas.images.spec import ImageSpec
@@ -27,7 +27,7 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
         If `spec` has channels that this thumbnail does not hold.
     """
     whole = None if kind_of(spec).is_picture else stack_of(data)
-    picture = read_picture(data if whole is None else whole)
+    picture = read_picture(data if whole is None else check_stack(whole))
     pixels = picture.fitted(spec.height, spec.width, fit, WHITE)[None]
     own = ImageSpec(spec.height, spec.width, pixels.shape[3])
     return conformed(pixels, own, spec, kind=picture.kind)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -16,8 +17,8 @@ from PIL import Image
 from imatlas.errors import DecodeError
 from imatlas.images import budget, color
 from imatlas.images.bands import Sink
-from imatlas.images.headers import inner_sizes, jpeg2000, jpeg_frame, lerc_size
-from imatlas.images.segments import Segments, own_depth
+from imatlas.images.headers import inner_sizes, jpeg2000, jpeg_frame, lerc_size, zstd_size
+from imatlas.images.segments import Segments, check_shared, own_depth, packed_bytes, unpacked, unpacks_further
 
 CheckPixels = Callable[[int, int, int], None]
 INVERTED, RGB, PALETTE, INKS, YCBCR, LAB, ICC_LAB = 0, 2, 3, 5, 6, 8, 9
@@ -29,9 +30,12 @@ _SUBFILE, _SMALLER, _MASK = 254, 1, 4  # the tag NewSubfileType, and bits of it
 _PROFILE = 34675
 UNEXPLAINED = "its fourth sample, which the file does not explain, is read as opacity"
 _MAX_PAGES = 2**16
+_LERC, _LERC_PARAMETERS = 34887, 50674
 # What OME and ImageJ claim in words: numbers of planes, and where they begin.
-_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^<>]*>")
 _SIZES = re.compile(r"""Size[CZT]\s*=\s*["'](\d{1,18})""")
+_PLACES = re.compile(r"<(?:\w+:)?TiffData\b[^<>]*>")
+_PLANES = re.compile(r"""(?:PlaneCount|NumPlanes)\s*=\s*["'](\d{1,18})""")
 _COUNTS = re.compile(r"""(?:PlaneCount|NumPlanes|IFD|First[A-Z])\s*=\s*["'](\d{1,18})""")
 _MODULO = re.compile(r"""(?:Start|End)\s*=\s*["'][-\d.]*\d{6}""")
 _IMAGEJ = re.compile(r"(?:images|channels|slices|frames)=(\d{1,18})")
@@ -47,6 +51,7 @@ class Stack:
     ----------
     size : (int, int)
         Width and height, as stored.
+    channels : int
     orientation : int
     mode : str
     profile : bytes
@@ -61,17 +66,18 @@ class Stack:
         self._data = data
         self._check_pixels = check_pixels
         self._hyperstack: np.ndarray | None = None
+        self._packed = 0
         self._n_frames = len(pages)
         self.size = (page.imagewidth, page.imagelength)
         tag = page.tags.get(274)
         self.orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-        self._channels = page.samplesperpixel
+        self.channels = page.samplesperpixel
         self._is_hyperstack = _has_channel_pages(file, len(pages), data)
         if self._is_hyperstack:
             axes, shape = file.series[0].axes, file.series[0].shape
-            self._channels = math.prod(n for name, n in zip(axes, shape, strict=True) if name in "CS")
+            self.channels = math.prod(n for name, n in zip(axes, shape, strict=True) if name in "CS")
             self._n_frames = math.prod(n for name, n in zip(axes, shape, strict=True) if name not in "YXCS")
-        self.mode = f"{self._channels} x {page.dtype}"
+        self.mode = f"{self.channels} x {page.dtype}"
         read_as = own_depth(np.zeros(1, page.dtype)).dtype
         self.notes = [] if read_as == page.dtype or page.dtype.kind == "b" else [f"{page.dtype} read as {read_as}"]
         profile = page.tags.get(_PROFILE)
@@ -80,6 +86,13 @@ class Stack:
 
     def __len__(self) -> int:
         return self._n_frames
+
+    def size_of(self, index: int) -> tuple[int, int, int]:
+        """Width, height and channels of a frame."""
+        if self._is_hyperstack:
+            return (*self.size, self.channels)
+        page: Any = self._file.pages[self._pages[index]].aspage()
+        return (page.imagewidth, page.imagelength, page.samplesperpixel)
 
     def frame(self, index: int, step_of: Callable[[int], int] = lambda n_bytes: 1) -> tuple[np.ndarray, bool, int]:
         """A frame, whether its last channel is opacity, and by what whole number it was reduced.
@@ -94,6 +107,7 @@ class Stack:
         _check(page, self._check_pixels)
         if page.dtype is None:
             raise DecodeError("pixels of an odd bit depth")
+        self._take(page, page)
         dtype = own_depth(np.zeros(1, page.dtype)).dtype
         shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
         opacity = _opacity(page)
@@ -109,6 +123,12 @@ class Stack:
         segments.read(self._data, sink)
         array, alpha = self._with_opacity(self._seen(sink.result(), page), opacity)
         return array, alpha, step
+
+    def _take(self, page: Any, like: Any) -> None:
+        """Count the bytes of a page's strips, of which all pages together may have only so many."""
+        most = Segments(like).n_stored
+        self._packed += packed_bytes(page.dataoffsets, page.databytecounts, len(self._data), most)
+        check_shared(self._packed, len(self._data))
 
     def _seen(self, array: np.ndarray, page: Any) -> np.ndarray:
         """Samples (H, W, S) as grey, RGB or bands, opacity last where there is any."""
@@ -161,6 +181,7 @@ class Stack:
             if page is not None:
                 whole: Any = page.keyframe
                 _check(whole, self._check_pixels)
+                self._take(page, whole)
                 Segments(whole).check_unpacked(self._data, page)
         axes = series.axes
         first_page: Any = series.pages[0]
@@ -273,10 +294,37 @@ def _check_codec(page: Any, data: bytes) -> None:
     if not _has_codec(page):
         raise DecodeError(f"{what} needs an extra part: pip install 'imatlas[codecs]'")
     segments = Segments(page)
+    again = page.tags.get(_LERC_PARAMETERS)
+    again = again.value[1] if page.compression == _LERC and again is not None and len(again.value) > 1 else 0
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        width, height = _WITH_EXTRA.get(page.compression, lambda data: (0, 0))(data[offset : offset + count])
+        part = data[offset : offset + count]
+        if again:
+            part = _unpacked_lerc(part, again, 16 * segments.width * segments.height * max(1, segments.samples) + 2**16)
+        width, height = _WITH_EXTRA.get(page.compression, lambda data: (0, 0))(part)
         if width * height > segments.width * segments.height * max(1, segments.samples):
             raise DecodeError("a strip or tile that unpacks to more than its pixels")
+
+
+def _unpacked_lerc(data: bytes, method: int, most: int) -> bytes:
+    """The beginning of a part in LERC that is packed once more, by deflate (1) or Zstandard.
+
+    Raises
+    ------
+    DecodeError
+        If it unpacks to more than `most` bytes: tifffile has no limit.
+    """
+    too_large = DecodeError("a strip or tile that unpacks to more than its pixels")
+    if method == 1:
+        unpacker = zlib.decompressobj()
+        first, rest = unpacked(data, unpacker, iter([2**10, most]))
+        if len(rest) == most and unpacks_further(unpacker):
+            raise too_large
+        return first
+    from imagecodecs import zstd_decode
+
+    if zstd_size(data) > most:
+        raise too_large
+    return bytes(zstd_decode(data))
 
 
 def _pillow_size(data: bytes) -> tuple[int, int]:
@@ -357,8 +405,8 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
     most = 4 * n_pages + 64
     if file.is_ome:
         # Beyond what the pages can hold it is one file of many, or a lie: its pages are frames then.
-        sizes = [math.prod(int(n) for n in _SIZES.findall(pixels)) for pixels in _PIXELS.findall(text)]
-        if max(sizes, default=0) > most or sum(int(n) for n in _COUNTS.findall(text)) > 16 * most * most:
+        sizes = [_planes(pixels, most) for pixels in _PIXELS.findall(text)]
+        if max(sizes, default=0) > most or _placed(text, max(sizes, default=1)) > 4 * most:
             return False
         if max((int(n) for n in _COUNTS.findall(text)), default=0) > most or _MODULO.search(text):
             return False
@@ -368,6 +416,23 @@ def _has_channel_pages(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bo
         if max(claims, default=0) > most and max(claims) * page.imagewidth * page.imagelength > len(data):
             return False
     return "C" in file.series[0].axes
+
+
+def _placed(text: str, all_planes: int) -> int:
+    """How many planes the TiffData elements of OME name in sum: a reader goes through them one by one."""
+    total = 0
+    for element in _PLACES.findall(text):
+        count = _PLANES.search(element)
+        total += int(count[1]) if count else 1 if "IFD" in element else all_planes  # as the OME schema has it
+    return total
+
+
+def _planes(pixels: str, most: int) -> int:
+    """The product of the sizes that a Pixels element of OME names; no more than `most` + 1, however many they are."""
+    product = 1
+    for size in _SIZES.finditer(pixels):
+        product = min(product * int(size[1]), most + 1)
+    return product
 
 
 def _has_codec(page: tifffile.TiffPage) -> bool:
@@ -386,5 +451,9 @@ def _check(page: tifffile.TiffPage, check_pixels: CheckPixels) -> None:
     check_pixels(page.imagewidth, page.imagelength, samples)
     if page.is_tiled:
         check_pixels(page.tilewidth, page.tilelength, samples)
+    check_shared(
+        packed_bytes(page.dataoffsets, page.databytecounts, page.parent.filehandle.size, Segments(page).n_stored),
+        page.parent.filehandle.size,
+    )
     if len(page.dataoffsets) > 2**20:
         raise DecodeError(f"a damaged TIFF file: it claims {len(page.dataoffsets)} strips")
