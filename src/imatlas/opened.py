@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas import artifact
+from imatlas.arguments import check_path
 from imatlas.disk import within
 from imatlas.errors import DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, images_of, load_pixels
 from imatlas.images.decode import check_thumbnail, read_picture
+from imatlas.images.given import as_one, as_several
 from imatlas.images.names import keys_of
 from imatlas.images.pixels import alike, kind_of
 from imatlas.images.spec import ImageSpec
@@ -26,7 +28,7 @@ from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.models.network import ImageEstimator
-from imatlas.originals import Originals, Region, cropped
+from imatlas.originals import Originals, Region, check_region, cropped
 from imatlas.table import ROWS, THUMBNAIL, ImagesTable
 from imatlas.tasks.doubles import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
@@ -66,7 +68,7 @@ class OpenedAtlas:
     """The folder of an atlas, and what all of its verbs need."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = check_path(folder, "folder", "Atlas")
         self.manifest = Manifest.read(self.folder)
         self.inventory = self.manifest.inventory(self.folder)
         self._models: dict[str, Any] = {}
@@ -156,14 +158,15 @@ class OpenedAtlas:
 
     def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
         """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""
+        part: Any = None if region is None else check_region(region)
         found = []
-        for image in images:
+        for image in as_several(images):
             own = self._own(image)
-            if len(own) and not (region and image is images[0]):
+            if part is None and len(own):
                 found += self.thumbnails(own)
                 continue
-            part = self._region_of(image, region)[None] if region and image is images[0] else _one_image(image)
-            found.append(Images(part, thumbnail_size=THUMBNAIL).thumbnails[0])
+            seen, part = as_one(image) if part is None else self._region_of(image, part)[None], None
+            found.append(Images(seen, thumbnail_size=THUMBNAIL).thumbnails[0])
         return found
 
     def pixels(self, rows: np.ndarray | list[int], spec: ImageSpec | None = None) -> np.ndarray:
@@ -225,10 +228,10 @@ class OpenedAtlas:
             images = load_pixels(images, spec=replace(model.spec_, height=side, width=side))[0]
         return np.asarray(model.transform(images), dtype=np.float32)
 
-    def _place_of(self, image: Any) -> np.ndarray:
+    def _place_of(self, image: Any, name: str = "image") -> np.ndarray:
         """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
         own = self._own(image)
-        return self.vectors.at(own) if len(own) else self.embed(_one_image(image))
+        return self.vectors.at(own) if len(own) else self.embed(as_one(image, name))
 
     def _pixels_of(self, images: Sequence[Any], spec: ImageSpec | None = None) -> np.ndarray:
         """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C), or as `spec` says."""
@@ -236,7 +239,7 @@ class OpenedAtlas:
         found = []
         for image in images:
             own = self._own(image)
-            found.append(self.pixels(own, spec) if len(own) else load_pixels(_one_image(image), spec=spec)[0])
+            found.append(self.pixels(own, spec) if len(own) else load_pixels(as_one(image), spec=spec)[0])
         return np.concatenate(found)
 
     def _own(self, image: Any) -> np.ndarray:
@@ -250,7 +253,7 @@ class OpenedAtlas:
         """A region of one image at its original size (height, width, C); of the small picture where that is all."""
         own = self._own(image)
         if not len(own):
-            return cropped(np.asarray(Images(_one_image(image))[0]), region, "the image")
+            return cropped(np.asarray(Images(as_one(image))[0]), region, "the image")
         size = self.images_table.take(own, ["width", "height", "sha256"]).to_pylist()[0]
         try:
             whole = self.originals.pixels(image, size["sha256"])
@@ -275,13 +278,6 @@ class OpenedAtlas:
             raise InputError(
                 f"The atlas '{self.folder}' has no {what} yet; finish it with the same 'imatlas learn' command again."
             )
-
-
-def _one_image(image: Any) -> Any:
-    """One image as a set of one."""
-    if isinstance(image, str | Path):
-        return [image]
-    return np.asarray(image)[None]
 
 
 def _size_of(path: Path | None) -> int:

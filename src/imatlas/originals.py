@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import itertools
+import os
+import re
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import refused, whole
 from imatlas.errors import DecodeError, ImatlasError, InputError, UnsafePathError
 from imatlas.images.decode import read_picture
 from imatlas.images.names import file_of
@@ -30,6 +35,16 @@ class Originals:
 
     def __init__(self, source: str) -> None:
         self.name = source
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders that keys may be relative to, the likeliest first."""
+        listed = re.fullmatch(r"\d+ files from (.+)", self.name, re.DOTALL)
+        if listed:  # their keys are relative to the folder that holds them all
+            first = Path(listed[1])
+            return [first, *first.parents]
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(self.name).parts)
+        return [Path(self.name) if os.path.lexists(self.name) else Path(*fixed)]
 
     @cached_property
     def _source(self) -> Source:
@@ -88,6 +103,22 @@ class Originals:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise DecodeError(f"'{key}' has changed since the atlas was learnt")
         return read_picture(content, name=key).pixels()
+
+
+def check_region(region: Any) -> Region:
+    """A region as four ints.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    parts = region.tolist() if isinstance(region, np.ndarray) else region
+    numbers = [whole(part) for part in parts] if isinstance(parts, list | tuple) else []
+    if len(numbers) != 4 or any(number is None for number in numbers):
+        raise refused("region", "search", "four ints: left, top, width and height in pixels", region)
+    left, top, width, height = (number or 0 for number in numbers)
+    return left, top, width, height
 
 
 def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:

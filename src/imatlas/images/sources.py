@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from imatlas.arguments import article
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
 from imatlas.images.given import as_items, content_of, is_open_file, is_tensor, looks_like_one
@@ -85,8 +86,8 @@ def open_source(source: Any) -> Source:
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source)
     raise InputTypeError(
-        f"Images cannot be read from a {type(source).__name__}; give a folder, a file, a list of files, an array or a "
-        "dataset with a length."
+        f"Images cannot be read from {article(type(source).__name__)}; give a folder, a file, a list of files, an "
+        "array or a dataset with a length."
     )
 
 

@@ -36,6 +36,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
 from imatlas import chance
+from imatlas.arguments import check_int
 from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
@@ -221,6 +222,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         A row is left out while a neighbour of it was taken; the least sure are taken first.
         """
         self._check_fitted()
+        n = check_int(n, "n", type(self).__name__, low=0)
         sure = self.label_distributions_[self.reference_rows_].max(axis=1)
         order = np.argsort(sure, kind="stable")[: 50 * n]
         near, _ = _nearest(self.references_, self.references_[order], self.n_neighbors, own=order)

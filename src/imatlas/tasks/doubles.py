@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import check_path
 from imatlas.disk import relative
 from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.dataset import Images
@@ -161,7 +162,7 @@ class Duplicates:
             kept |= set() if linked else {group}
             sha256 = str(self.content[row]).partition("#")[0]
             rows.append(PlanRow(self.keys[row], action, str(group + 1), why, sha256))
-        write_plan(rows, self.folder, Path(path), sealed=self.named)
+        write_plan(rows, self.folder, check_path(path, "path", "plan"), sealed=self.named)
 
     def _is_below(self, row: int) -> bool:
         """Whether the key of an image leads nowhere but into the folder."""

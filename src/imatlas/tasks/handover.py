@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from imatlas.arguments import check_path
 from imatlas.csv_files import read_csv, write_csv
 from imatlas.disk import is_link, open_new, relative, replacing, within, write_folder
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
@@ -173,7 +174,7 @@ def write_folders(
     ArtifactError
         If `output` is there already.
     """
-    output = Path(output)
+    output = check_path(output, "output", "export")
     planned = planned_files(keys, labels)
     lost: list[tuple[str, str]] = []
 
@@ -296,7 +297,7 @@ def _is_copy(path: Path, key: str, read: Callable[[str], Any]) -> bool:
 
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
     """The file to write, its folder made; refused where it exists or its ending is none of those."""
-    output = Path(output)
+    output = check_path(output, "output", "export")
     if output.suffix.lower() not in endings:
         raise InputError(f"This export is a {' or '.join(endings)} file. Got '{output.name}'; change its ending.")
     if os.path.lexists(output) and not overwrite:
