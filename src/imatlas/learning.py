@@ -58,6 +58,7 @@ def learn(
     encoder: EncoderKind = "auto",
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
+    frames: Literal["first", "all"] = "first",
     random_state: RandomState = 0,
     device: str = "auto",
     overwrite: bool = False,
@@ -85,6 +86,9 @@ def learn(
         Side in pixels at which models learn; by default chosen by `Images`.
     fit : {'crop', 'pad', 'stretch'}
         What to do with odd aspect ratios.
+    frames : {'first', 'all'}
+        What to take from animations and stacks of pages; all frames of a file are learned from, or held out, together.
+        `Images` that are given have their own.
     random_state : int, RandomState, Generator or None
         Seed of everything that chance decides, or what it is drawn from; the number is kept with the settings. None
         goes on with the seed of the atlas that stands, and draws a fresh one for a new atlas.
@@ -114,6 +118,7 @@ def learn(
         encoder=encoder,
         image_size=_count(image_size, "image_size", 8, MOST_SIDE),
         fit=fit,
+        frames=images.frames if isinstance(images, Images) else frames,
         random_state=check_seed(random_state, "learn"),
         device=device,
     )
@@ -138,6 +143,7 @@ def learn(
                 images,
                 image_size=image_size,
                 fit=fit,
+                frames=frames,
                 cache_dir=folder / "cache",
                 thumbnail_size=THUMBNAIL,
                 progress=progress,
@@ -203,7 +209,7 @@ def _check(settings: Settings) -> None:
     """Refuse options that cannot hold, before anything is read."""
     if not isinstance(settings.device, str):
         raise refused("device", "learn", "a str, such as 'auto' or 'cpu'", settings.device)
-    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch")}
+    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch"), "frames": ("first", "all")}
     for name, choices in allowed.items():
         if not isinstance(getattr(settings, name), str) or getattr(settings, name) not in choices:
             listed = ", ".join(repr(c) for c in choices)
@@ -242,10 +248,11 @@ def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, s
     asked = asdict(settings)
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
+        known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
         differences = [
-            f"{name} was {manifest.settings.get(name)!r} and is now {value!r}"
+            f"{name} was {known.get(name)!r} and is now {value!r}"
             for name, value in asked.items()
-            if manifest.settings.get(name) != value
+            if known.get(name) != value
         ]
         if differences:
             raise ArtifactError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -192,14 +193,27 @@ class OpenedAtlas:
             keys=rows["key"].tolist(),
             view=lambda rows: np.asarray(stretched[rows]),
             picture=lambda row: self.thumbnails([row])[0],
-            content=rows["sha256"].astype(str),
+            content=np.array(self._contents(), dtype=str),
             area=rows["width"].astype(np.int64) * rows["height"],
             size=np.array(
                 [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
             ),
-            folder=folder if there else None,
+            folder=folder if there and self._frames == "first" else None,  # frames are no files to move
             named=False,
         )
+
+    @property
+    def _frames(self) -> str:
+        """What was taken from animations: "first" or "all"."""
+        return str(self.manifest.settings.get("frames", "first"))
+
+    def _contents(self) -> list[str]:
+        """What is equal for equal files, and for the same frame of equal files."""
+        hashes, keys = self.rows["sha256"].tolist(), self.rows["key"].tolist()
+        if self._frames == "first":
+            return [str(sha256) for sha256 in hashes]
+        frames = [re.search(r"(#\d+)?$", key) for key in keys]
+        return [f"{sha256}{frame[0] if frame else ''}" for sha256, frame in zip(hashes, frames, strict=True)]
 
     def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
         """Some images as RGB at `side` x `side` (n, side, side, 3) uint8, from the originals where these are still

@@ -91,6 +91,28 @@ def open_source(source: Any) -> Source:
     )
 
 
+def files_of(sources: Sequence[str]) -> list[str]:
+    """The files of several folders, patterns and files, in this order, as one list.
+
+    Raises
+    ------
+    SourceError
+        Where one of them does not exist or holds no files.
+    InputError
+        Where one holds its images in itself, as an archive does.
+    """
+    found: list[str] = []
+    for text in sources:
+        source = open_source(text)
+        if not isinstance(source, FileSource):
+            raise InputError(
+                f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
+                "unpack it."
+            )
+        found += [str(source.path(i)) for i in range(len(source.keys))]
+    return found
+
+
 def _expanded(text: str) -> Path:
     """A path; '~' is the user's home only where the text begins with it."""
     return Path(os.path.expanduser(text))
