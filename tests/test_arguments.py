@@ -355,3 +355,36 @@ def test_files_of_a_list_are_found_by_their_paths(tmp_path, rng) -> None:
     found = classify(rng.random((4, 2)).astype(np.float32), keys, labels, roots=roots)
     assert found.labels[:2].tolist() == ["x", "y"]
     assert Originals(f"{tmp_path}/*/[0-9].png").roots == [tmp_path]
+
+
+@pytest.mark.parametrize("name", ["SOMClassifier", "FewLabelsClassifier"])
+def test_labels_that_all_differ_are_no_reason_to_warn(name: str, rng, recwarn) -> None:
+    X = rng.random((30, 3)).astype(np.float32)
+    model = getattr(ia, name)().fit(X, [f"class {i}" for i in range(30)])
+    assert len(model.classes_) == 30
+    model.predict(X)
+    assert not [w for w in recwarn if "unique classes" in str(w.message)]
+
+
+def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
+    light = (data.coffee()[100:164, 100:164] // 3 + 40).astype(np.uint8)
+    deep = light.astype(np.uint16) * np.uint16(257)
+    pair = [atlas.embed(image[None])[0] for image in (light, deep)]
+    assert np.linalg.norm(pair[0] - pair[1]) < 0.1 * np.median(atlas.spread.pairs)
+    assert atlas.search(deep, k=5)["key"].to_pylist() == atlas.search(light, k=5)["key"].to_pylist()
+    near = [atlas.kneighbors(image[None], 3)[1].tolist() for image in (light, deep)]
+    assert near[0] == near[1]
+    for made in (
+        lambda image: atlas.sample(1, like=image, strength=0.0),
+        lambda image: atlas.morph(image, "03.png", frames=2),
+        lambda image: atlas.sliders(image, directions=1, steps=2),
+    ):
+        np.testing.assert_allclose(made(deep).astype(int), made(light).astype(int), atol=8)
+    odd = [atlas.outliers(image[None]).oddness[0] for image in (light, deep)]
+    np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
+    told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
+    assert told[0]["nearest"] == told[1]["nearest"]
+    shown = [np.asarray(Image.open(io.BytesIO(atlas.pictures(image)[0]))).mean() for image in (light, deep)]
+    assert shown[0] == pytest.approx(shown[1], abs=2)
+    region = (0, 0, 20, 20)
+    assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))

@@ -23,7 +23,7 @@ from imatlas.images.dataset import Images, images_of, load_pixels
 from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.given import as_one, as_several
 from imatlas.images.names import keys_of
-from imatlas.images.pixels import alike, kind_of
+from imatlas.images.pixels import alike, conformed, kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.likeness import SIDE
@@ -167,7 +167,10 @@ class OpenedAtlas:
                 found += self.thumbnails(own)
                 continue
             seen, part = as_one(image) if part is None else self._region_of(image, part)[None], None
-            found.append(Images(seen, thumbnail_size=THUMBNAIL).thumbnails[0])
+            one = Images(seen, thumbnail_size=THUMBNAIL)
+            if (one.spec.dtype, self.spec.dtype) == ("uint16", "uint8"):  # black and white as the atlas has
+                one = Images(self._in_depth(one[0])[None], thumbnail_size=THUMBNAIL)
+            found.append(one.thumbnails[0])
         return found
 
     def pixels(self, rows: np.ndarray | list[int], spec: ImageSpec | None = None) -> np.ndarray:
@@ -267,7 +270,7 @@ class OpenedAtlas:
         """A region of one image at its original size (height, width, C); of the small picture where that is all."""
         own = self._own(image)
         if not len(own):
-            return cropped(np.asarray(Images(as_one(image))[0]), region, "the image")
+            return cropped(self._in_depth(np.asarray(Images(as_one(image))[0])), region, "the image")
         size = self.images_table.take(own, ["width", "height", "sha256"]).to_pylist()[0]
         try:
             whole = self.originals.pixels(image, size["sha256"])
@@ -284,7 +287,15 @@ class OpenedAtlas:
             share = np.tile([small.shape[1] / size["width"], small.shape[0] / size["height"]], 2)
             left, top, width, height = (int(v) for v in np.array(region) * share)
             return small[top : top + max(1, height), left : left + max(1, width)]
-        return cropped(whole, region, f"'{image}'")
+        return cropped(self._in_depth(whole), region, f"'{image}'")
+
+    def _in_depth(self, whole: np.ndarray) -> np.ndarray:
+        """A whole image (H, W, C) in the depth of the atlas: a part alone would not tell what is black and white."""
+        if whole.dtype.name == self.spec.dtype:
+            return whole
+        own = Images(whole[None])
+        to = replace(own.spec, dtype=self.spec.dtype, low=self.spec.low, high=self.spec.high)
+        return conformed(own.pixels, own.spec, to)[0]
 
     def _require(self, what: str, there: bool | None = None) -> None:
         there = what in self.images_table.columns if there is None else there

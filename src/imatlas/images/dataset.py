@@ -22,7 +22,7 @@ from imatlas.errors import DecodeError, InputError, Notice
 from imatlas.images import budget, cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.given import as_items
-from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
+from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources import ArraySource, Source, open_source
 from imatlas.images.spec import MOST_SIDE, ImageSpec
@@ -88,10 +88,10 @@ class Images:
     -----
     Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a 4th channel where every image
     has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
-    8-bit images among 16-bit ones are multiplied by 257, 16-bit ones among 8-bit ones are read through the 0.1 to 99.9
-    percentile range of all of them, with a note. Images with many channels: the more frequent sort stays, the other is
-    skipped. 16-bit and float sets keep their values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for
-    floats that lie within) in `spec`.
+    8-bit images among 16-bit ones are multiplied by 257; 16-bit ones among 8-bit ones are divided by 257 where they are
+    pictures with values beyond 12 bits, else read through the 0.1 to 99.9 percentile range of all of them, with a note.
+    Images with many channels: the more frequent sort stays, the other is skipped. 16-bit and float sets keep their
+    values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats that lie within) in `spec`.
     """
 
     def __init__(
@@ -348,7 +348,9 @@ class _Opened:
         target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
         if picture.kind == target:
             return pixels
-        own = value_range(pixels[None]) if picture.kind.dtype != target.dtype else (0.0, 1.0)
+        own = (0.0, 1.0)
+        if picture.kind.dtype != target.dtype:
+            own = range_of(picture.kind, *value_range(pixels[None]))
         rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
         first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
         if rows >= len(pixels):

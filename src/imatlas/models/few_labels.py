@@ -40,7 +40,7 @@ from imatlas.arguments import check_int
 from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
-from imatlas.models.labels import folds_of, share_and_error, some_labels
+from imatlas.models.labels import folds_of, many_classes, share_and_error, some_labels
 from imatlas.models.rows import checked_rows
 from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
@@ -399,7 +399,8 @@ def _line(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> 
     if len(there) == 1:
         intercept[there] = 0.0
         return coef, intercept
-    model = LogisticRegression(C=strength, max_iter=1000).fit(X / scale, codes)
+    with many_classes():
+        model = LogisticRegression(C=strength, max_iter=1000).fit(X / scale, codes)
     if len(there) == 2:
         coef[there[1]], intercept[there] = model.coef_[0] / scale, [0.0, model.intercept_[0]]
     else:
