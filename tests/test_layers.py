@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "imatlas"
 
 ROWS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"errors": ("errors", "_version", "_early"), "chance": ("chance",), "terminal": ("terminal",)},
+    {"errors": ("errors", "arguments", "_version", "_early"), "chance": ("chance",), "terminal": ("terminal",)},
     {
         "disk": ("disk", "inventory", "kept", "csv_files"),
         "lattice": ("lattice",),

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from imatlas import disk
 from imatlas._version import __version__
+from imatlas.arguments import check_path, is_generator
 from imatlas.disk import output_path, within, write_folder
 from imatlas.errors import (
     ArtifactError,
@@ -106,7 +107,7 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     """
     from safetensors.numpy import save_file
 
-    folder = output_path(folder)
+    folder = output_path(check_path(folder, "folder", "save"))
     check_free(folder, overwrite)
     arrays: dict[str, np.ndarray] = {}
     described = _describe_estimator(model, "", arrays)
@@ -131,7 +132,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     ArtifactError
         Where it exists and `overwrite` is False, it holds no model, or anything besides.
     """
-    folder = output_path(folder)
+    folder = output_path(check_path(folder, "folder", "save"))
     if overwrite and os.path.lexists(folder):
         try:
             with open_regular(within(folder, "model.json")) as file:
@@ -163,7 +164,7 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     """
     from safetensors.numpy import load_file
 
-    folder = Path(folder)
+    folder = check_path(folder, "folder", "load")
     with _reading(folder):
         described = _described(folder)
         entry = Entry(**described["files"][WEIGHTS])
@@ -234,7 +235,9 @@ def _describe_estimator(model: Estimator, prefix: str, arrays: dict[str, np.ndar
     given = model.get_params(deep=False)
     used = {k: name for k, v in learned.items() for name, value in given.items() if v is value and _is_model(v)}
     state = {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learned.items() if k not in used}
-    model._check_parameters()
+    model._check_declared()
+    if is_generator(given.get("random_state")):  # what it drew is what makes the same model again
+        given["random_state"] = model._seed()
     held = {k: _weights_of(v) if hasattr(v, "state_dict") else _plain(v) for k, v in learned.items()}
     if held and (reason := contradiction(model, held, every=False) or model._contradiction()):
         raise ArtifactError(f"This {name} cannot be saved: {reason}; fit it again.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imatlas import artifact, story
+from imatlas.arguments import check_int, check_path
 from imatlas.drawing import Outline, Show, draw_map
 from imatlas.exploring import Exploring
 from imatlas.inventory import is_atlas
@@ -47,10 +48,11 @@ class Atlas(Exploring, Making):
 
     def report(self, path: str | Path) -> Path:
         """Write everything as one HTML file that needs nothing else."""
+        path = check_path(path, "path", "report")
         for what in ("encoder", "map", "clusters", "generator"):
             self._require(what, what in self.manifest.models)
         source = Path(self.manifest.source).name
-        return render(story.tell(self), title=self.name, subtitle=source, facts=story.facts(self), path=Path(path))
+        return render(story.tell(self), title=self.name, subtitle=source, facts=story.facts(self), path=path)
 
     @cached_property
     def regions(self) -> Regions:
@@ -113,6 +115,8 @@ class Atlas(Exploring, Making):
         Path
             The file.
         """
+        path, width = check_path(path, "path", "map"), check_int(width, "width", "map", low=1)
+        quality = check_int(quality, "quality", "map", low=1, high=100)
         return save(self.map_figure(show, outline=outline), path, width_px=width, quality=quality)
 
 
@@ -136,6 +140,7 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     ArtifactError
         If what is there is damaged or of a newer format.
     """
+    folder = check_path(folder, "folder", "load")
     if is_atlas(folder):
         return Atlas(folder)
     return artifact.load(folder, classes=classes)

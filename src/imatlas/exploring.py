@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from imatlas.arguments import check_int
 from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.images.dataset import Images
+from imatlas.images.given import as_several
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.opened import OpenedAtlas
-from imatlas.originals import Region
+from imatlas.originals import Region, check_region
 from imatlas.result import ImagePairs, Result
-from imatlas.tasks.classify import Classified, read_labels
+from imatlas.tasks.classify import Classified
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe
 from imatlas.tasks.cluster import cluster as group
@@ -48,11 +51,12 @@ class Exploring(OpenedAtlas):
 
         Parameters
         ----------
-        query : path, array (H, W[, C]), or key of an image in the atlas
+        query : key of an image in the atlas, or any one image
+            A path, the bytes of a file, a file that is open, a Pillow image, or an array (H, W[, C]).
         k : int
-        like : sequence of the same
+        like : sequence of the same, or one
             More examples of what is meant.
-        unlike : sequence of the same
+        unlike : sequence of the same, or one
             What is not meant; see `imatlas.tasks.search.search_like`.
         region : (left, top, width, height), optional
             The part of `query` that is meant, in pixels of it at its original size.
@@ -67,12 +71,17 @@ class Exploring(OpenedAtlas):
 
         Raises
         ------
-        InputError, SourceError
-            If `k` is below 1, an image cannot be read, or the region does not lie within the image.
+        ParameterError
+            If `k` is no int of at least 1, or the region is not four.
+        InputError, InputTypeError, SourceError
+            If an image cannot be read, or the region does not lie within the image.
         """
-        first = self._place_of(query) if region is None else self.embed(self._region_of(query, region)[None])
-        wanted = np.concatenate([first, *[self._place_of(image) for image in like]])
-        other = np.concatenate([wanted[:0], *[self._place_of(image) for image in unlike]])
+        k = check_int(k, "k", "search", low=1)
+        region = None if region is None else check_region(region)
+        like, unlike = as_several(like, "like"), as_several(unlike, "unlike")
+        first = self._place_of(query, "query") if region is None else self.embed(self._region_of(query, region)[None])
+        wanted = np.concatenate([first, *[self._place_of(image, "like") for image in like]])
+        other = np.concatenate([wanted[:0], *[self._place_of(image, "unlike") for image in unlike]])
         own = np.unique(np.concatenate([self._own(image) for image in (query, *like, *unlike)]))
         found = search_like(self.vectors, wanted, other, k=k + len(own), measures=self.spread)
         keep = np.flatnonzero(~np.isin(found.indices[0], own))[:k]
@@ -102,6 +111,7 @@ class Exploring(OpenedAtlas):
         indices : ndarray (n, k) int64
             Rows of the table, nearest first.
         """
+        k = check_int(k, "k", "kneighbors", low=1)
         if images is not None:
             found = search_embedding(self.vectors, self.embed(images), k=k, measures=self.spread)
             return found.distances, found.indices
@@ -143,6 +153,7 @@ class Exploring(OpenedAtlas):
             x, y = self.layout.T
             rows = self.table().drop_columns(["x", "y", "umap_x", "umap_y"])
             rows = rows.add_column(1, "y", pa.array(y)).add_column(1, "x", pa.array(x))
+            n_neighbors = check_int(n_neighbors, "n_neighbors", "export", low=1)
             near = self.kneighbors(k=min(n_neighbors, len(self) - 1))[::-1]
             return write_embedding_atlas(rows, near, self.thumbnails, output, overwrite=overwrite)
         if to == "numpy":
@@ -188,9 +199,12 @@ class Exploring(OpenedAtlas):
         if n_clusters is None:
             model = self._clusterer()
         else:
+            n_clusters = check_int(n_clusters, "n_clusters", "clusters", low=1)
             seed = self.manifest.settings["random_state"]
             train = self.embedding[~self.rows["held_out"].astype(bool)]
             model = group(train, n_clusters=n_clusters, random_state=seed).model
+        if groups is not None and check_int(groups, "groups", "clusters", low=1) > model.n_clusters_:
+            raise InputError(f"There are {model.n_clusters_} clusters to merge. Got groups={groups}; ask for fewer.")
         return describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
 
     def outliers(self, images: Any = None, *, false_alarms: float = FALSE_ALARMS) -> Outliers:
@@ -227,7 +241,7 @@ class Exploring(OpenedAtlas):
 
         Parameters
         ----------
-        images : sequence of keys, paths or arrays (H, W[, C])
+        images : sequence of keys or of images as `search` takes them, or one
         found : Outliers, optional
             What `outliers` gave, so that it is not found again.
 
@@ -236,7 +250,9 @@ class Exploring(OpenedAtlas):
         ImagePairs
             A row an image: itself, the same with what is odd glowing, and three ordinary images.
         """
-        found = found or self.outliers()
+        images = as_several(images)
+        if found is None:
+            found = self.outliers()
         encoder = self.model("encoder")
         spec = PLACES_SPEC if has_places(encoder) else self.spec
         rows = []
@@ -251,13 +267,14 @@ class Exploring(OpenedAtlas):
             names=COMPARED, rows=rows, captions=captions, size=112, alt="Odd images and why they are odd."
         )
 
-    def classify(self, labels: Mapping[str, str] | str | Path, *, n_next: int = 10) -> Classified:
+    def classify(self, labels: Any, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and what to label next.
 
         Parameters
         ----------
-        labels : dict, or path of a CSV file with the columns key and label
-            The labels of some images, by their keys.
+        labels : dict, pandas Series by key, table with the columns key and label, or path of such a CSV file
+            The labels of some images, by their keys; or by their paths, absolute, below the source or with its name
+            before. What is None, NaN or empty is no label, nor is the number -1.
         n_next : int
             How many images to propose for labelling.
 
@@ -266,9 +283,9 @@ class Exploring(OpenedAtlas):
         imatlas.tasks.classify.Classified
             `labels` and `confidence`, one a row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
         """
-        known = labels if isinstance(labels, Mapping) else read_labels(labels)
-        seed = self.manifest.settings["random_state"]
-        return classify_embedding(self.embedding, self.rows["key"].tolist(), known, n_next=n_next, random_state=seed)
+        n_next, seed = check_int(n_next, "n_next", "classify", low=0), self.manifest.settings["random_state"]
+        keys, roots = self.rows["key"].tolist(), self.originals.roots
+        return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
     def duplicates(self, *, turned: bool = False) -> Duplicates:
         """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
@@ -286,15 +303,15 @@ class Exploring(OpenedAtlas):
         """
         return find_duplicates(self.gallery(), turned=turned)
 
-    def explain(self, *, cluster: int | None = None, image: str | None = None, heat: bool = True) -> Result:
+    def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:
         """Why the images of a cluster are together, or why an image is where it is.
 
         Parameters
         ----------
         cluster : int, optional
             Its typical images, those on its border, what decides in them, and the way to the nearest other cluster.
-        image : str, optional
-            The key of an image: its cluster and the second best, its nearest images, and what in it decides.
+        image : key of an image in the atlas, or any one image as `search` takes it, optional
+            Its cluster and the second best, its nearest images, and what in it decides.
         heat : bool
             Draw heat maps: 49 looks at each of the images that get one, a few seconds.
 
@@ -306,9 +323,8 @@ class Exploring(OpenedAtlas):
             If there is no such cluster or image.
         """
         if (cluster is None) == (image is None):
-            raise ParameterError(
-                f"'explain' takes either a cluster or an image. Got cluster={cluster}, image={image!r}."
-            )
+            both = "both" if image is not None else "neither"
+            raise ParameterError(f"'explain' takes either a cluster or an image. Got {both}.")
         eyes = self.model("encoder")
         pretrained = isinstance(eyes, PretrainedEncoder)
         space = Space(
@@ -323,10 +339,20 @@ class Exploring(OpenedAtlas):
         if cluster is not None:
             return explain_cluster(space, cluster, heat=heat)
         own = self._own(image)
-        if not len(own):
-            raise InputError(f"The atlas has no image '{image}'; 'imatlas table' lists the keys.")
-        cell = divmod(int(self.rows["cell"][own[0]]), self.model("map").cols_)
-        return explain_image(space, int(own[0]), cell=cell, heat=heat)
+        som = self.model("map")
+        if len(own):
+            cell = divmod(int(self.rows["cell"][own[0]]), som.cols_)
+            return explain_image(space, int(own[0]), cell=cell, heat=heat)
+        if isinstance(image, str) and not os.path.lexists(os.path.expanduser(image)):
+            raise InputError(
+                f"The atlas has no image '{image}', nor is there such a file; 'imatlas table' lists the keys."
+            )
+        place = self._place_of(image)
+        side = eyes.source_side if pretrained else 0
+        seen = self._pixels_of([image], ImageSpec(side, side, 3) if pretrained else None)[0]
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
+        space = space.with_image(place[0], name, self.pictures([image])[0], seen)
+        return explain_image(space, len(self), cell=divmod(int(som.predict(place)[0]), som.cols_), heat=heat)
 
     def _clusterer(self) -> ImageClusterer:
         """The model of the clusters.

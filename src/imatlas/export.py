@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from imatlas import chance
 from imatlas._version import __version__
+from imatlas.arguments import check_path
 from imatlas.disk import output_path, replacing, write_folder
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
 from imatlas.images.spec import ImageSpec
@@ -132,7 +133,7 @@ class OnnxMixin:
             If onnx, onnxscript or onnxruntime is not installed.
         """
         self._check_fitted()  # type: ignore[attr-defined]
-        return export(self, Path(path), tolerance=tolerance, overwrite=overwrite)
+        return export(self, check_path(path, "path", "export"), tolerance=tolerance, overwrite=overwrite)
 
 
 def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict[str, Exported]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imatlas import checkpoints
+from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown
 from imatlas.atlas import Atlas
 from imatlas.disk import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.errors import ArtifactError, ParameterError
@@ -49,7 +50,8 @@ def learn(
     encoder: EncoderKind = "auto",
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
-    random_state: int = 0,
+    frames: Literal["first", "all"] = "first",
+    random_state: RandomState = 0,
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = True,
@@ -76,8 +78,12 @@ def learn(
         Side in pixels at which models learn; by default chosen by `Images`.
     fit : {'crop', 'pad', 'stretch'}
         What to do with odd aspect ratios.
-    random_state : int
-        Seed of everything that chance decides.
+    frames : {'first', 'all'}
+        What to take from animations and stacks of pages; all frames of a file are learned from, or held out, together.
+        `Images` that are given have their own.
+    random_state : int, RandomState, Generator or None
+        Seed of everything that chance decides, or what it is drawn from; the number is kept with the settings. None
+        goes on with the seed of the atlas that stands, and draws a fresh one for a new atlas.
     device : str
         'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
     overwrite : bool
@@ -96,18 +102,23 @@ def learn(
     AtlasBusyError
         Where another process writes this atlas.
     """
+    folder = output_path(check_path(path, "path", "learn"))
     settings = Settings(
         source=_source_name(images),
         budget=None if budget is None else parse_budget(budget),
-        clusters=clusters,
+        clusters=_count(clusters, "clusters", 1),
         encoder=encoder,
-        image_size=image_size,
+        image_size=_count(image_size, "image_size", 8, MOST_SIDE),
         fit=fit,
-        random_state=random_state,
+        frames=images.frames if isinstance(images, Images) else frames,
+        random_state=check_seed(random_state, "learn"),
         device=device,
     )
     _check(settings)
-    folder = _claim(output_path(path))
+    folder = _claim(folder)
+    if random_state is None and not overwrite and (folder / "atlas.json").exists():
+        known = Manifest.read(folder).settings
+        settings = replace(settings, random_state=known.get("random_state", settings.random_state))
     say = _print if progress else _silent
     with locked(folder):
         journal = Journal(folder)
@@ -124,6 +135,7 @@ def learn(
                 images,
                 image_size=image_size,
                 fit=fit,
+                frames=frames,
                 cache_dir=folder / "cache",
                 thumbnail_size=THUMBNAIL,
                 progress=progress,
@@ -189,19 +201,19 @@ def _source_name(source: Any) -> str:
 
 def _check(settings: Settings) -> None:
     """Refuse options that cannot hold, before anything is read."""
-    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch")}
+    if not isinstance(settings.device, str):
+        raise refused("device", "learn", "a str, such as 'auto' or 'cpu'", settings.device)
+    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch"), "frames": ("first", "all")}
     for name, choices in allowed.items():
-        if getattr(settings, name) not in choices:
+        if not isinstance(getattr(settings, name), str) or getattr(settings, name) not in choices:
             listed = ", ".join(repr(c) for c in choices)
             raise ParameterError(
-                f"The '{name}' of learn must be one of {listed}. Got {getattr(settings, name)!r} instead."
+                f"The '{name}' of learn must be one of {listed}. Got {shown(getattr(settings, name))} instead."
             )
-    for name, lowest in (("clusters", 1), ("image_size", 8), ("random_state", 0)):
-        value = getattr(settings, name)
-        if value is not None and (not isinstance(value, int) or value < lowest):
-            raise ParameterError(f"The '{name}' of learn must be an int of at least {lowest}. Got {value!r} instead.")
-    if settings.image_size is not None and settings.image_size > MOST_SIDE:
-        raise ParameterError(f"The 'image_size' of learn is at most {MOST_SIDE}. Got {settings.image_size} instead.")
+
+
+def _count(value: Any, name: str, low: int, high: int | None = None) -> int | None:
+    return None if value is None else check_int(value, name, "learn", low=low, high=high)
 
 
 def _claim(folder: Path) -> Path:
@@ -237,10 +249,11 @@ def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, s
     asked = asdict(settings)
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
+        known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
         differences = [
-            f"{name} was {manifest.settings.get(name)!r} and is now {value!r}"
+            f"{name} was {known.get(name)!r} and is now {value!r}"
             for name, value in asked.items()
-            if manifest.settings.get(name) != value
+            if known.get(name) != value
         ]
         if differences:
             raise ArtifactError(

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import check_int, check_number, check_seed, refused
 from imatlas.errors import InputError
+from imatlas.images.given import as_several
 from imatlas.images.tensors import to_view
 from imatlas.opened import OpenedAtlas
 from imatlas.result import Result
@@ -45,7 +47,7 @@ class Making(OpenedAtlas):
             Where on the map they are to lie.
         cluster : int or several, optional
             In which cluster.
-        like : path, array (H, W[, C]), key of an image in the atlas, or a list of them, optional
+        like : key of an image in the atlas, any one image as `search` takes it, or several, optional
             Alone: variations of these images, in turn. With cells or clusters: their cells count.
         strength : float in [0, 1]
             Of variations: 0 gives the image back as far as the model keeps it, 1 new ones of its place on the map.
@@ -58,13 +60,17 @@ class Making(OpenedAtlas):
 
         Raises
         ------
+        ParameterError
+            If a number is none, or out of its range.
         InputError
             If a cell or cluster is not there, or an image cannot be read.
         """
+        n, random_state = check_int(n, "n", "sample", low=1), check_seed(random_state, "sample")
+        strength = check_number(strength, "strength", "sample", low=0, high=1)
         model = self.model("generator")
         asked = {"cell": cell, "cluster": cluster, "weights": weights}
         asked = {name: value for name, value in asked.items() if value is not None}
-        likes = like if isinstance(like, list) else [] if like is None else [like]
+        likes = [] if like is None else as_several(like, "like")
         near = self._cells_of(likes)
         if likes and not asked and strength < 1:
             need_steered(model)
@@ -81,7 +87,7 @@ class Making(OpenedAtlas):
 
         Parameters
         ----------
-        *images : path, array (H, W[, C]), or key of an image in the atlas
+        *images : keys of images in the atlas, or images as `search` takes them
             Two or more; the film passes through each as far as the model keeps it.
         cells : sequence of (row, column) or flat index
             Two or more, in place of images: new images of these and all cells between, from one and the same noise.
@@ -95,9 +101,15 @@ class Making(OpenedAtlas):
 
         Raises
         ------
+        ParameterError
+            If `frames` is no int of at least 2.
         InputError
             If there are not two places to go between.
         """
+        frames = check_int(frames, "frames", "morph", low=2)
+        random_state = check_seed(random_state, "morph")
+        if isinstance(cells, str) or not hasattr(cells, "__len__"):
+            raise refused("cells", "morph", "a sequence of (row, column) or of flat indices", cells)
         model, places = self.model("generator"), self.places
         if bool(images) == bool(len(cells)) or max(len(images), len(cells)) < 2:
             raise InputError(
@@ -105,8 +117,6 @@ class Making(OpenedAtlas):
                 f"{len(cells)} cells."
             )
         need_steered(model)
-        if frames < 2:
-            raise InputError(f"A morph has 2 frames or more. Got {frames}.")
         if images:
             told, pixels = places.prototypes[self._cells_of(images)], self._pixels_of(images)
         else:
@@ -118,7 +128,7 @@ class Making(OpenedAtlas):
 
         Parameters
         ----------
-        image : path, array (H, W[, C]) or key of an image in the atlas, optional
+        image : key of an image in the atlas, or any one image as `search` takes it, optional
             Where to start from. None: the mean of all.
         directions, steps : int
             Directions, the longest first, and images along each.
@@ -132,6 +142,8 @@ class Making(OpenedAtlas):
         InputError
             If the generator has no vectors, or the image cannot be read.
         """
+        directions = check_int(directions, "directions", "sliders", low=1)
+        steps = check_int(steps, "steps", "sliders", low=2)
         generator = self.model("generator")
         model = rebuilder_of(generator)
         if model is None:
@@ -146,6 +158,7 @@ class Making(OpenedAtlas):
 
         Works from the thumbnails, so it also works on an atlas that was moved away from its images.
         """
+        random_state = check_seed(random_state, "score")
         train, held_out = (np.flatnonzero(self.rows["held_out"] == side) for side in (False, True))
         if not len(held_out):
             return NOT_MEASURED

@@ -266,6 +266,7 @@ class _Settings(TypedDict):
     encoder: _Name
     image_size: Annotated[int, Field(ge=8, le=2**16)] | None
     fit: Literal["crop", "pad", "stretch"]
+    frames: NotRequired[Literal["first", "all"]]
     random_state: Annotated[int, Field(ge=0)]
     device: _Name
 

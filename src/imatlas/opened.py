@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -15,18 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas import artifact
+from imatlas.arguments import check_path
 from imatlas.disk import within
 from imatlas.errors import ArtifactError, DecodeError, InputError, Notice, SourceError
 from imatlas.images.dataset import Images, images_of, load_pixels
 from imatlas.images.decode import check_thumbnail, read_picture
+from imatlas.images.given import as_one, as_several
 from imatlas.images.names import keys_of
-from imatlas.images.pixels import alike, kind_of
+from imatlas.images.pixels import alike, conformed, kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import stretched_view, thumbnail_pixels
 from imatlas.likeness import SIDE
 from imatlas.manifest import Manifest
 from imatlas.models.network import ImageEstimator
-from imatlas.originals import Originals, Region, cropped
+from imatlas.originals import Originals, Region, check_region, cropped
 from imatlas.table import AGAIN, ROWS, THUMBNAIL, ImagesTable
 from imatlas.tasks.doubles import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
@@ -84,7 +87,7 @@ class OpenedAtlas:
     """The folder of an atlas, and what all of its verbs need."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = check_path(folder, "folder", "Atlas")
         self.manifest = Manifest.read(self.folder)
         self.inventory = self.manifest.inventory(self.folder)
         self._models: dict[str, Any] = {}
@@ -178,14 +181,18 @@ class OpenedAtlas:
 
     def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
         """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""
+        part: Any = None if region is None else check_region(region)
         found = []
-        for image in images:
+        for image in as_several(images):
             own = self._own(image)
-            if len(own) and not (region and image is images[0]):
+            if part is None and len(own):
                 found += self.thumbnails(own)
                 continue
-            part = self._region_of(image, region)[None] if region and image is images[0] else _one_image(image)
-            found.append(Images(part, thumbnail_size=THUMBNAIL).thumbnails[0])
+            seen, part = as_one(image) if part is None else self._region_of(image, part)[None], None
+            one = Images(seen, thumbnail_size=THUMBNAIL)
+            if (one.spec.dtype, self.spec.dtype) == ("uint16", "uint8"):  # black and white as the atlas has
+                one = Images(self._in_depth(one[0])[None], thumbnail_size=THUMBNAIL)
+            found.append(one.thumbnails[0])
         return found
 
     def pixels(self, rows: np.ndarray | list[int], spec: ImageSpec | None = None) -> np.ndarray:
@@ -211,14 +218,27 @@ class OpenedAtlas:
             keys=rows["key"].tolist(),
             view=lambda rows: np.asarray(stretched[rows]),
             picture=lambda row: self.thumbnails([row])[0],
-            content=rows["sha256"].astype(str),
+            content=np.array(self._contents(), dtype=str),
             area=rows["width"].astype(np.int64) * rows["height"],
             size=np.array(
                 [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
             ),
-            folder=folder if there else None,
+            folder=folder if there and self._frames == "first" else None,  # frames are no files to move
             named=False,
         )
+
+    @property
+    def _frames(self) -> str:
+        """What was taken from animations: "first" or "all"."""
+        return str(self.manifest.settings.get("frames", "first"))
+
+    def _contents(self) -> list[str]:
+        """What is equal for equal files, and for the same frame of equal files."""
+        hashes, keys = self.rows["sha256"].tolist(), self.rows["key"].tolist()
+        if self._frames == "first":
+            return [str(sha256) for sha256 in hashes]
+        frames = [re.search(r"(#\d+)?$", key) for key in keys]
+        return [f"{sha256}{frame[0] if frame else ''}" for sha256, frame in zip(hashes, frames, strict=True)]
 
     def large_pixels(self, rows: np.ndarray | list[int], side: int) -> np.ndarray:
         """Some images as RGB at `side` x `side` (n, side, side, 3) uint8, from the originals where these are still
@@ -248,10 +268,10 @@ class OpenedAtlas:
             images = load_pixels(images, spec=replace(model.spec_, height=side, width=side))[0]
         return np.asarray(model.transform(images), dtype=np.float32)
 
-    def _place_of(self, image: Any) -> np.ndarray:
+    def _place_of(self, image: Any, name: str = "image") -> np.ndarray:
         """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
         own = self._own(image)
-        return self.vectors.at(own) if len(own) else self.embed(_one_image(image))
+        return self.vectors.at(own) if len(own) else self.embed(as_one(image, name))
 
     def _pixels_of(self, images: Sequence[Any], spec: ImageSpec | None = None) -> np.ndarray:
         """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C), or as `spec` says."""
@@ -259,7 +279,7 @@ class OpenedAtlas:
         found = []
         for image in images:
             own = self._own(image)
-            found.append(self.pixels(own, spec) if len(own) else load_pixels(_one_image(image), spec=spec)[0])
+            found.append(self.pixels(own, spec) if len(own) else load_pixels(as_one(image), spec=spec)[0])
         return np.concatenate(found)
 
     def _own(self, image: Any) -> np.ndarray:
@@ -273,7 +293,7 @@ class OpenedAtlas:
         """A region of one image at its original size (height, width, C); of the small picture where that is all."""
         own = self._own(image)
         if not len(own):
-            return cropped(np.asarray(Images(_one_image(image))[0]), region, "the image")
+            return cropped(self._in_depth(np.asarray(Images(as_one(image))[0])), region, "the image")
         size = self.images_table.take(own, ["width", "height", "sha256"]).to_pylist()[0]
         try:
             whole = self.originals.pixels(image, size["sha256"])
@@ -290,7 +310,15 @@ class OpenedAtlas:
             share = np.tile([small.shape[1] / size["width"], small.shape[0] / size["height"]], 2)
             left, top, width, height = (int(v) for v in np.array(region) * share)
             return small[top : top + max(1, height), left : left + max(1, width)]
-        return cropped(whole, region, f"'{image}'")
+        return cropped(self._in_depth(whole), region, f"'{image}'")
+
+    def _in_depth(self, whole: np.ndarray) -> np.ndarray:
+        """A whole image (H, W, C) in the depth of the atlas: a part alone would not tell what is black and white."""
+        if whole.dtype.name == self.spec.dtype:
+            return whole
+        own = Images(whole[None])
+        to = replace(own.spec, dtype=self.spec.dtype, low=self.spec.low, high=self.spec.high)
+        return conformed(own.pixels, own.spec, to)[0]
 
     def _require(self, what: str, there: bool | None = None) -> None:
         there = what in self.images_table.columns if there is None else there
@@ -298,13 +326,6 @@ class OpenedAtlas:
             raise InputError(
                 f"The atlas '{self.folder}' has no {what} yet; finish it with the same 'imatlas learn' command again."
             )
-
-
-def _one_image(image: Any) -> Any:
-    """One image as a set of one."""
-    if isinstance(image, str | Path):
-        return [image]
-    return np.asarray(image)[None]
 
 
 def _size_of(path: Path | None) -> int:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
+import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import refused, whole
 from imatlas.disk import relative
 from imatlas.errors import DecodeError, ImatlasError, InputError, UnsafePathError
 from imatlas.images.decode import read_picture
@@ -32,6 +36,16 @@ class Originals:
 
     def __init__(self, source: str) -> None:
         self.name = source
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders that keys may be relative to, the likeliest first."""
+        listed = re.fullmatch(r"\d+ files from (.+)", self.name, re.DOTALL)
+        if listed:  # their keys are relative to the folder that holds them all
+            first = Path(listed[1])
+            return [first, *first.parents]
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(self.name).parts)
+        return [Path(self.name) if os.path.lexists(self.name) else Path(*fixed)]
 
     @cached_property
     def _source(self) -> Source:
@@ -120,6 +134,22 @@ class Originals:
 def _check_same(content: bytes, key: str, sha256: str) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DecodeError(f"'{key}' has changed since the atlas was learnt")
+
+
+def check_region(region: Any) -> Region:
+    """A region as four ints.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    parts = region.tolist() if isinstance(region, np.ndarray) else region
+    numbers = [whole(part) for part in parts] if isinstance(parts, list | tuple) else []
+    if len(numbers) != 4 or any(number is None for number in numbers):
+        raise refused("region", "search", "four ints: left, top, width and height in pixels", region)
+    left, top, width, height = (number or 0 for number in numbers)
+    return left, top, width, height
 
 
 def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:

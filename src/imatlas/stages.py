@@ -104,6 +104,7 @@ class Settings:
     encoder: EncoderKind = "auto"
     image_size: int | None = None
     fit: str = "crop"
+    frames: str = "first"
     random_state: int = 0
     device: str = "auto"
 

@@ -331,3 +331,39 @@ def test_the_hash_is_near_for_copies_and_far_for_others() -> None:
     assert min(distances) > 15
     flat = perceptual_hash(np.stack([np.full((28, 28), v) for v in (0, 7, 255)]))
     assert flat.tolist() == [0, 0, 0]
+
+
+def test_a_picture_of_16_bits_is_the_same_in_8() -> None:
+    from skimage import data
+
+    light = (data.coffee()[:64, :64] // 3 + 40).astype(np.uint8)  # of low contrast: it has neither black nor white
+    deep = light.astype(np.uint16) * np.uint16(257)
+    eight = ImageSpec(64, 64, 3)
+    np.testing.assert_array_equal(load_pixels(deep[None], spec=eight)[0][0], light)
+    np.testing.assert_allclose(
+        load_pixels(deep[None], spec=ImageSpec(64, 64, 3, "float32", 0.0, 1.0))[0][0], light / 255, atol=1e-3
+    )
+    gray = deep[..., :1]
+    np.testing.assert_array_equal(load_pixels(gray[None], spec=ImageSpec(64, 64, 1))[0][0], light[..., :1])
+    hot = np.full((1, 64, 64, 1), 500, np.uint16)
+    hot[0, :32] = 1000
+    hot[0, 0, 0] = 65535  # one hot pixel does not make 12 bits 16
+    seen = load_pixels(hot, spec=ImageSpec(64, 64, 1))[0]
+    assert (seen.min(), np.median(seen[0, :32])) == (0, 255)
+
+
+def test_pictures_of_12_bits_in_16_are_seen_through_their_own_range() -> None:
+    light = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    seen = load_pixels(light.astype(np.uint16) * np.uint16(16), spec=ImageSpec(16, 16, 1))[0]
+    assert (seen.min(), seen.max()) == (0, 255)
+    np.testing.assert_allclose(seen.astype(int), light.astype(int), atol=1)
+
+
+def test_deep_pictures_among_others_have_the_colors_that_they_have_alone(tmp_path: Path, rng) -> None:
+    shallow = (rng.integers(0, 90, (16, 16, 1)) + 60).astype(np.uint8)
+    deep = shallow.astype(np.uint16) * np.uint16(257)
+    images = Images(write(tmp_path / "a", a=shallow, b=shallow, c=deep))
+    np.testing.assert_array_equal(images.pixels, [shallow] * 3)
+    np.testing.assert_array_equal(images[2], shallow)
+    enlarged = next(images.batches(3, 32)).astype(int)
+    np.testing.assert_allclose(enlarged[2].mean(), enlarged[0].mean(), atol=2)  # another filter enlarges them

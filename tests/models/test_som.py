@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_distances, nan_euclidean_distances
+from sklearn.model_selection import GridSearchCV
 
 import imatlas
+from imatlas.errors import InputError
 from imatlas.metrics.topology import lattice_distances, lattice_positions, quantization_error, topographic_error
 from imatlas.models.batch_map import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
 from imatlas.models.kmeans import KMeans
@@ -384,3 +386,51 @@ def test_soft_cells_share_a_row_among_cells_that_touch(rng):
     assert (shares > 0).sum(1).max() <= 9
     soft, hard = som.inverse_transform(shares), som.inverse_transform(som.predict(X))
     assert np.linalg.norm(X - soft, axis=1).mean() < np.linalg.norm(X - hard, axis=1).mean()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("power", [-100, 60, 100])
+def test_the_scale_of_the_rows_does_not_matter(power, metric, rng, tmp_path):
+    X = rng.normal(size=(120, 4)).astype(np.float32)
+    scale = np.float32(2.0**power)
+    plain, scaled = (SOM(rows=4, cols=4, metric=metric).fit(some) for some in (X, X * scale))
+    np.testing.assert_allclose(scaled.codebook_, plain.codebook_ * (scale if metric == "euclidean" else 1), rtol=1e-4)
+    np.testing.assert_array_equal(scaled.predict(X * scale), plain.predict(X))
+    unit = scale if metric == "euclidean" else 1
+    np.testing.assert_allclose(scaled.transform(X * scale), plain.transform(X) * unit, rtol=1e-3, atol=1e-4 * unit)
+    np.testing.assert_allclose(scaled.project(X * scale), plain.project(X), atol=1e-3)
+    scaled.save(tmp_path / "som")
+    loaded = imatlas.load(tmp_path / "som")
+    np.testing.assert_array_equal(loaded.predict(X * scale), plain.predict(X))
+    for som, some in ((plain, X), (loaded, X * scale)):
+        som.partial_fit(some)
+    np.testing.assert_allclose(loaded.codebook_, plain.codebook_ * unit, rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", [1e19, 1e30, 3e38, -3e38, 1e-30])
+@pytest.mark.parametrize("init", ["pca", "sample", "random"])
+def test_equal_rows_of_any_size_are_learned(value, init):
+    X = np.full((30, 5), value)
+    som = SOM(rows=3, cols=3, init=init).fit(X)
+    np.testing.assert_allclose(som.codebook_, value, rtol=1e-3)
+    assert np.isfinite(som.transform(X)).all()
+    assert np.isfinite(SOM(rows=3, cols=3).partial_fit(X).codebook_).all()
+
+
+def test_the_score_is_minus_the_quantization_error_so_a_grid_can_be_searched(rng):
+    X = rng.random((150, 3))
+    som = SOM(rows=4, cols=4).fit(X)
+    assert som.score(X) == pytest.approx(-som.transform(X).min(axis=1).mean(), rel=1e-4)
+    gaps = np.where(np.arange(150)[:, None] == 3, np.nan, X)
+    assert np.isfinite(som.score(gaps))
+    search = GridSearchCV(SOM(), {"rows": [2, 6], "cols": [2, 6]}, cv=3).fit(X)
+    assert search.best_params_ == {"rows": 6, "cols": 6}
+    assert search.best_score_ < 0
+
+
+@pytest.mark.parametrize("name", ["KMeans", "ImageClusterer", "OutlierDetector", "Layout"])
+def test_other_models_say_that_values_are_too_large(name, rng):
+    with pytest.raises(InputError, match="too large for squared distances"):
+        getattr(imatlas, name)().fit(1e30 * rng.random((40, 3)))
+    with pytest.raises(InputError, match="too large"):
+        getattr(imatlas, name)().fit(np.full((40, 3), -1e30))

@@ -10,9 +10,10 @@ import typer
 
 from imatlas.cli.shared import (
     Fit,
+    Frames,
     ImageSize,
     Overwrite,
-    Source,
+    Sources,
     app,
     command_line,
     open_images,
@@ -39,9 +40,10 @@ def _add_fit_command(name: str) -> None:
 
         source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
         size, fit = values.pop("source_size"), values.pop("source_fit")
+        frames = values.pop("source_frames")
         preview = values.pop("preview", False)
         chosen = {key: value for key, value in values.items() if value != options[key].default}
-        pictures = open_images(source, image_size=size, fit=fit, progress=True)
+        pictures = open_images(source, image_size=size, fit=fit, frames=frames, progress=True)
         if preview:
             _write_preview(cls(**chosen), pictures, output, overwrite)
             return
@@ -52,13 +54,14 @@ def _add_fit_command(name: str) -> None:
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     arguments = [
-        inspect.Parameter("images", keyword, annotation=Source),
+        inspect.Parameter("images", keyword, annotation=Sources),
         inspect.Parameter(
             "output", keyword, annotation=Annotated[Path, typer.Option("-o", "--output", help="folder of the model")]
         ),
         inspect.Parameter("overwrite", keyword, annotation=Overwrite, default=False),
         inspect.Parameter("source_size", keyword, annotation=ImageSize, default=None),
         inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
+        inspect.Parameter("source_frames", keyword, annotation=Frames, default="first"),
     ]
     if hasattr(cls, "preview"):
         option = typer.Option("--preview", help="write what it would learn from to -o, a .png, and stop")

@@ -13,18 +13,21 @@ from imatlas.cli.shared import (
     Budget,
     Device,
     Fit,
+    Frames,
     ImageSize,
     Json,
     Overwrite,
     Seed,
-    Source,
+    Sources,
     app,
     command_line,
+    one_source,
     open_atlas,
     open_images,
     print_json,
     refuse_existing,
     say_next,
+    source_words,
     suggest,
     tell,
     write_csv_table,
@@ -35,24 +38,28 @@ from imatlas.terminal import say
 
 @app.command(epilog="Example: imatlas check photos/")
 def check(
-    images: Source,
+    images: Sources,
     json_: Json = False,
     image_size: ImageSize = None,
+    frames: Frames = "first",
 ) -> None:
     """Say what is in a folder, what is broken or doubled, and what learning from it would take."""
     from imatlas.learning import estimate
     from imatlas.tasks.check import check as run_check
     from imatlas.tasks.flags import THUMBNAIL
 
-    pictures = open_images(images, image_size=image_size, progress=not json_, thumbnail_size=THUMBNAIL)
+    pictures = open_images(images, image_size=image_size, frames=frames, progress=not json_, thumbnail_size=THUMBNAIL)
     result = run_check(pictures, estimate=estimate(pictures))
     tell(result, json_)
-    say_next(json_, command_line("imatlas", "learn", Path(images), "-o", suggest(images)))
+    again = source_words(images)
+    options = ["--frames", frames] if frames != "first" else []
+    command = command_line("imatlas", "learn", *again, "-o", suggest(images), *options)
+    say_next(json_, command if again else f"{command}   with the same images")
 
 
 @app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
 def learn(
-    images: Source,
+    images: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", help="the atlas to make, continue or update")],
     budget: Budget = None,
     clusters: Annotated[
@@ -68,6 +75,7 @@ def learn(
     ] = "auto",
     image_size: ImageSize = None,
     fit: Fit = "crop",
+    frames: Frames = "first",
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -77,13 +85,14 @@ def learn(
     from imatlas.learning import learn as run_learn
 
     atlas = run_learn(
-        images,
+        one_source(images),
         output,
         budget=budget,
         clusters=clusters,
         encoder=encoder,
         image_size=image_size,
         fit=fit,
+        frames=frames,
         random_state=seed,
         device=device,
         overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -21,7 +22,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Source = Annotated[str, typer.Argument(metavar="IMAGES", help="folder, glob, file, .zip, .tar, .parquet, .npy or .npz")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGES ...",
+        help="a folder, glob, file, .zip, .tar, .parquet, .npy or .npz; several files or folders are one set",
+    ),
+]
+Frames = Annotated[
+    Literal["first", "all"], typer.Option("--frames", help="what to take from animations and stacks of pages")
+]
 AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas that 'imatlas learn' made")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything that chance decides")]
@@ -45,17 +55,20 @@ def root(
         raise typer.Exit
 
 
-def open_images(
-    source: str,
-    *,
-    progress: bool,
-    image_size: int | None = None,
-    fit: Fit = "crop",
-    thumbnail_size: int | None = None,
-) -> Any:
+def one_source(sources: list[str]) -> str | list[str]:
+    """What was named as one source of images: it, or the files of all."""
+    if len(sources) == 1:
+        return sources[0]
+    from imatlas.images.sources import files_of
+
+    return files_of(sources)
+
+
+def open_images(source: str | list[str], *, progress: bool, **options: Any) -> Any:
+    """`Images` of what was named, with their own options where any are given."""
     from imatlas.images.dataset import Images
 
-    return Images(source, image_size=image_size, fit=fit, progress=progress, thumbnail_size=thumbnail_size)
+    return Images(source if isinstance(source, str) else one_source(source), progress=progress, **options)
 
 
 def open_atlas(folder: Path) -> Any:
@@ -183,7 +196,26 @@ def command_line(*words: object) -> str:
     return shell(*(file_word(word) if isinstance(word, Path) else word for word in words))
 
 
-def suggest(source: str) -> Path:
-    """A name for the atlas of a source: 'photos/' becomes 'photos.atlas'."""
-    stem = Path(source.rstrip("/*?")).name.partition(".")[0]
+MOST_SOURCES = 5
+"""Sources that a command to be pasted repeats."""
+
+
+def source_words(sources: list[str]) -> list[Path]:
+    """What was named as a source of images, as words of the next command; nothing where a shell made it of a pattern,
+    so that the user writes it again."""
+    return [Path(source) for source in sources] if len(sources) <= MOST_SOURCES else []
+
+
+def suggest(sources: list[str]) -> Path:
+    """A name for the atlas of a source: 'photos/', 'photos/*.jpg' and the files in it become 'photos.atlas'."""
+    import glob
+    import os
+
+    first = Path(sources[0])
+    if len(sources) > 1:
+        folders = {source.rstrip("/") if os.path.isdir(source) else os.path.dirname(source) for source in sources}
+        first = Path(folders.pop()) if len(folders) == 1 else Path()
+    elif not os.path.lexists(first):
+        first = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), first.parts))
+    stem = first.name.partition(".")[0]
     return Path(f"{stem or 'images'}.atlas")

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from imatlas.cli.shared import (
+    Frames,
     Json,
     Overwrite,
     app,
     command_line,
+    one_source,
     open_atlas,
     refuse_existing,
     say_next,
+    source_words,
     tell,
     write_table,
 )
@@ -23,8 +26,10 @@ from imatlas.cli.shared import (
 @app.command(epilog="Example: imatlas duplicates photos/ -o plan.csv, then imatlas duplicates --apply plan.csv")
 def duplicates(
     source: Annotated[
-        str | None, typer.Argument(metavar="IMAGES", help="a folder or other source of images, or an atlas")
+        list[str] | None,
+        typer.Argument(metavar="IMAGES ...", help="a folder or other sources of images, or an atlas"),
     ] = None,
+    frames: Frames = "first",
     turned: Annotated[bool, typer.Option("--turned", help="find turned and mirrored copies too")] = False,
     against: Annotated[
         str | None, typer.Option("--against", help="tell which images have a copy in this other folder or atlas")
@@ -43,16 +48,21 @@ def duplicates(
     """Find images that are here more than once, edited copies too, and put them aside by a plan that you can edit."""
     if sum((apply is not None, undo, output is not None or against is not None)) > 1:
         raise typer.BadParameter("--apply and --undo stand alone, with no -o, --against and each other.")
-    if source is None and apply is None:
+    named = source or []
+    if not named and apply is None:
         raise typer.BadParameter("name a folder of images, or a plan with --apply.")
+    if len(named) > 1 and (apply is not None or undo):
+        raise typer.BadParameter("--apply and --undo work in one folder; name just that.")
+    if frames == "all" and output is not None and against is None:
+        raise typer.BadParameter("a plan moves files, and --frames all looks at their frames; leave out one of both.")
     if apply is not None:
-        _apply(apply, source, json_)
+        _apply(apply, named[0] if named else None, json_)
     elif undo:
         from imatlas.tasks.tidy import undo as bring_back
 
-        tell(bring_back(str(source)), json_)
+        tell(bring_back(named[0]), json_)
     else:
-        _find(str(source), turned, against, output, json_, overwrite)
+        _find(named, frames, turned, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
@@ -63,7 +73,15 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
     say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   brings them back")
 
 
-def _find(source: str, turned: bool, against: str | None, output: Path | None, json_: bool, overwrite: bool) -> None:
+def _find(
+    sources: list[str],
+    frames: Frames,
+    turned: bool,
+    against: str | None,
+    output: Path | None,
+    json_: bool,
+    overwrite: bool,
+) -> None:
     import pyarrow as pa
 
     from imatlas.errors import InputError
@@ -73,8 +91,8 @@ def _find(source: str, turned: bool, against: str | None, output: Path | None, j
         refuse_existing(output, overwrite)
     if output is not None and against is None and output.suffix.lower() != ".csv":
         raise InputError(f"A plan is a .csv file. Got '{output.name}'; change its ending.")
-    images = _opened(source, json_)
-    others = None if against is None else _opened(against, json_)
+    images = _opened(sources, frames, json_)
+    others = None if against is None else _opened([against], frames, json_)
     found = find_duplicates(images, turned=turned, against=others, progress=not json_)
     if output is not None and against is not None:
         leaks = found.result.data["leaks"]
@@ -88,16 +106,16 @@ def _find(source: str, turned: bool, against: str | None, output: Path | None, j
             f"look into {output}, change move to keep where you like",
             command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
         )
-    elif against is None and found.result.metrics["n_copies"]:
-        command = command_line("imatlas", "duplicates", Path(source), "-o", "plan.csv")
+    elif against is None and found.folder is not None and found.result.metrics["n_copies"] and source_words(sources):
+        command = command_line("imatlas", "duplicates", *source_words(sources), "-o", "plan.csv")
         say_next(json_, f"{command}   writes a plan to put the copies aside")
 
 
-def _opened(source: str, json_: bool) -> Any:
-    """A gallery from an atlas, or from any other source."""
+def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:
+    """A gallery from an atlas, or from any other sources."""
     from imatlas.inventory import is_atlas
     from imatlas.tasks.doubles import Gallery
 
-    if is_atlas(source):
-        return open_atlas(Path(source)).gallery()
-    return Gallery.of(source, progress=not json_)
+    if len(sources) == 1 and is_atlas(sources[0]):
+        return open_atlas(Path(sources[0])).gallery()
+    return Gallery.of(one_source(sources), frames=frames, progress=not json_)

@@ -33,7 +33,7 @@ from imatlas.disk import flush_tree, is_link, open_new, output_path, remove_list
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
-from imatlas.images.pixels import Kind, common_kind, converted, fits_in, value_range
+from imatlas.images.pixels import Kind, common_kind, converted, fits_in, range_of, value_range
 from imatlas.images.records import Records
 from imatlas.images.sources import Source, reason_of
 from imatlas.images.spec import ImageSpec
@@ -465,7 +465,11 @@ class _Writer:
             os.rename(self._path(target), path)
             return
         parts = {kind: np.load(self._path(kind), mmap_mode="r", allow_pickle=False) for kind in self._counts}
-        deep = [value_range(part) for kind, part in parts.items() if kind.dtype != "uint8" and fits_in(kind, target)]
+        deep = [
+            range_of(kind, *value_range(part))
+            for kind, part in parts.items()
+            if kind.dtype != "uint8" and fits_in(kind, target)
+        ]
         deep_range = (min(low for low, _ in deep), max(high for _, high in deep)) if deep else (0.0, 1.0)
         at = dict.fromkeys(parts, 0)
         with open(path, "wb", buffering=2**18) as out:

@@ -17,14 +17,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from imatlas.errors import DecodeError, InputError, Notice, ParameterError
+from imatlas.arguments import RandomState, check_int, check_number, check_path, check_seed, refused, whole
+from imatlas.errors import DecodeError, InputError, Notice
 from imatlas.images import budget, cache, decode, intake
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.given import as_items
-from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, rgb_view, value_range
+from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources import ArraySource, Source, open_source
-from imatlas.images.spec import ImageSpec
+from imatlas.images.spec import MOST_SIDE, ImageSpec
 from imatlas.images.tensors import to_view
 
 Size = int | tuple[int, int]
@@ -87,10 +88,10 @@ class Images:
     -----
     Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a last channel where every image
     has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
-    8-bit images among 16-bit ones are multiplied by 257, 16-bit ones among 8-bit ones are read through the 0.1 to 99.9
-    percentile range of all of them, with a note. Images with many channels: the more frequent sort stays, the other is
-    skipped. 16-bit and float sets keep their values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for
-    floats that lie within) in `spec`.
+    8-bit images among 16-bit ones are multiplied by 257; 16-bit ones among 8-bit ones are divided by 257 where they are
+    pictures with values beyond 12 bits, else read through the 0.1 to 99.9 percentile range of all of them, with a note.
+    Images with many channels: the more frequent sort stays, the other is skipped. 16-bit and float sets keep their
+    values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats that lie within) in `spec`.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Images:
         self.fit: decode.Fit = fit
         self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
         self.frames: decode.Frames = frames
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.cache_dir = check_path(cache_dir, "cache_dir", "Images").expanduser() if cache_dir is not None else None
         self.workers = workers
         self.progress = progress
         self.thumbnail_size = thumbnail_size
@@ -208,29 +209,28 @@ class Images:
             return f"<Images: {what} from {source.name}{f', {skipped} lines of skipped' if skipped else ''}>"
         return f"<Images: {len(source.keys)} items from {source.name}, not read yet>"
 
-    def split(self, held_out: float = 0.1, random_state: int = 0) -> tuple[Images, Images]:
+    def split(self, held_out: float = 0.1, random_state: RandomState = 0) -> tuple[Images, Images]:
         """Two views, the images to learn from and those held out, each in the order of the set.
 
         Parameters
         ----------
         held_out : float
             The share that is held out, within (0, 1); at least one image on either side.
-        random_state : int
-            The seed of the draw.
+        random_state : int, RandomState, Generator or None
+            The seed of the draw, or what it is drawn from; None draws a fresh one.
         """
-        if not 0.0 < held_out < 1.0:
-            raise ParameterError(
-                f"The 'held_out' parameter must be a float in the range (0, 1). Got {held_out!r} instead."
-            )
+        share = check_number(held_out, "held_out", "split", low=0, high=1, above=True)
+        if share == 1:
+            raise refused("held_out", "split", "a number below 1", held_out)
         if len(self) < 2:
             raise InputError(f"A split needs at least 2 images. Got {len(self)}.")
-        order = np.random.default_rng(random_state).permutation(len(self))
-        n = min(len(self) - 1, max(1, round(held_out * len(self))))
+        order = np.random.default_rng(check_seed(random_state, "split")).permutation(len(self))
+        n = min(len(self) - 1, max(1, round(share * len(self))))
         return self[np.sort(order[n:])], self[np.sort(order[:n])]
 
     def at_size(self, image_size: Size) -> Images:
         """The same images at another size, decoded anew from their originals."""
-        height, width = _pair(image_size)
+        height, width = _pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other = object.__new__(Images)
@@ -256,10 +256,11 @@ class Images:
         channels : {3}, optional
             3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, grey repeated.
         """
-        if batch_size < 1 or channels not in (None, 3):
-            raise ParameterError(f"batch_size must be at least 1 and channels None or 3. Got {batch_size}, {channels}.")
+        batch_size = check_int(batch_size, "batch_size", "batches", low=1)
+        if channels not in (None, 3):
+            raise refused("channels", "batches", "None or 3", channels)
         spec = self.spec
-        size = (spec.height, spec.width) if image_size is None else _pair(image_size)
+        size = (spec.height, spec.width) if image_size is None else _pair(_checked_size(image_size))
         rows = np.arange(len(self._all.pixels)) if self._index is None else self._index
         parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         opened = self._all
@@ -353,7 +354,9 @@ class _Opened:
         target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
         if picture.kind == target:
             return pixels
-        own = value_range(pixels[None]) if picture.kind.dtype != target.dtype else (0.0, 1.0)
+        own = (0.0, 1.0)
+        if picture.kind.dtype != target.dtype:
+            own = range_of(picture.kind, *value_range(pixels[None]))
         rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
         first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
         if rows >= len(pixels):
@@ -608,25 +611,41 @@ def _as_slice(index: np.ndarray) -> slice | None:
     return None
 
 
+def _is_side(value: Any) -> bool:
+    number = whole(value)
+    return number is not None and 1 <= number <= MOST_SIDE
+
+
+def _checked_size(image_size: Any) -> Any:
+    """An image size, or None, as it was given.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither an int nor a pair of them, or out of range.
+    """
+    pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(_is_side(v) for v in image_size)
+    if not (image_size is None or _is_side(image_size) or pair):
+        must = f"None, an int in the range [1, {MOST_SIDE}], or a pair of them (height, width)"
+        raise refused("image_size", "Images", must, image_size)
+    return image_size
+
+
 def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any, thumbnail_size: Any) -> None:
     """Check the options of `Images`, each with a message that says what it must be."""
 
-    def side(value: Any) -> bool:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= int(value) <= 4096
-
     def fail(name: str, must: str, value: Any) -> None:
-        raise ParameterError(f"The '{name}' parameter of Images must be {must}. Got {value!r} instead.")
+        raise refused(name, "Images", must, value)
 
-    pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(side(v) for v in image_size)
-    if not (image_size is None or side(image_size) or pair):
-        fail("image_size", "None, an int in the range [1, 4096], or a pair of them (height, width)", image_size)
-    if fit not in get_args(decode.Fit):
+    _checked_size(image_size)
+    if not isinstance(fit, str) or fit not in get_args(decode.Fit):
         fail("fit", "one of " + ", ".join(map(repr, get_args(decode.Fit))), fit)
-    if frames not in get_args(decode.Frames):
+    if not isinstance(frames, str) or frames not in get_args(decode.Frames):
         fail("frames", "one of " + ", ".join(map(repr, get_args(decode.Frames))), frames)
-    if np.shape(background) != (3,) or not all(0 <= v <= 255 for v in background):
+    colors = [whole(v) for v in background] if isinstance(background, tuple | list | np.ndarray) else []
+    if len(colors) != 3 or not all(v is not None and 0 <= v <= 255 for v in colors):
         fail("background", "three ints in the range [0, 255]", background)
-    if not (workers is None or (side(workers))):
+    if not (workers is None or _is_side(workers)):
         fail("workers", "None or an int in the range [1, 4096]", workers)
-    if not (thumbnail_size is None or side(thumbnail_size)):
+    if not (thumbnail_size is None or _is_side(thumbnail_size)):
         fail("thumbnail_size", "None or an int in the range [1, 4096]", thumbnail_size)

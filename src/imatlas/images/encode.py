@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from imatlas.arguments import check_path
 from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError
 
@@ -115,7 +116,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) ->
     InputError
         If the ending is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
     """
-    path = output_path(path)
+    path = output_path(check_path(path, "path", "write_picture"))
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imatlas.arguments import check_path
 from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError, MissingExtraError
 
@@ -35,7 +36,7 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     MissingExtraError
         If the ending is .mp4 and PyAV is not installed.
     """
-    path = output_path(path)
+    path = output_path(check_path(path, "path", "write_film"))
     check_film_ending(path)
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 2, 3, 4) or not len(frames):
         raise InputError(f"A film takes uint8 frames (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
-from imatlas.errors import InputTypeError
+from imatlas.arguments import article
+from imatlas.errors import InputError, InputTypeError
 
 
 def is_tensor(value: Any) -> bool:
@@ -50,6 +52,74 @@ def as_items(source: Any) -> Any:
             f"Images cannot be read from a {type(source).__name__}, which has no rows; give a list of pictures."
         )
     return source
+
+
+def as_one(image: Any, name: str = "image") -> Any:
+    """One image as a set of one that `Images` takes.
+
+    Parameters
+    ----------
+    image : path, bytes of a file, file that is open, Pillow image, or array or tensor (H, W[, C])
+    name : str
+        What to call it in messages.
+
+    Raises
+    ------
+    InputTypeError
+        For every other kind of thing, a list of images among them.
+    InputError
+        For an array of another shape.
+    """
+    if isinstance(image, str | os.PathLike):
+        return [image]
+    if isinstance(image, memoryview | bytearray):
+        image = bytes(image)
+    if isinstance(image, bytes) or is_open_file(image) or hasattr(image, "getbands"):
+        return [image]
+    if not _is_array(image):
+        raise InputTypeError(
+            f"The '{name}' must be one image: a key of the atlas, a path, the bytes of a file, a file that is open, a "
+            f"Pillow image, or an array (H, W[, C]). Got {article(type(image).__name__)} instead."
+        )
+    array = image if is_tensor(image) else np.asarray(image)
+    if array.ndim not in (2, 3):
+        shape = tuple(array.shape)
+        raise InputError(f"The '{name}' must be one image, an array (H, W) or (H, W, C). Got the shape {shape}.")
+    return array[None]
+
+
+def as_several(images: Any, name: str = "images") -> list[Any]:
+    """Several images as a list of what `as_one` takes; one that stands alone is a list of one.
+
+    Parameters
+    ----------
+    images : sequence, column or array (N, H, W[, C]) of images, or one image
+    name : str
+        What to call it in messages.
+
+    Raises
+    ------
+    InputTypeError
+        If it holds no images.
+    """
+    if isinstance(images, str | os.PathLike):
+        return [images]
+    if _is_array(images):
+        return list(images) if images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4) else [images]
+    items = as_items(images)
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        as_one(items, name)  # says what it must be
+    return [items[i] for i in range(len(items))]
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array of numbers, of NumPy or what can be made one, and no column or list."""
+    if isinstance(value, np.generic | list | tuple) or hasattr(value, "iloc") or _is_table(value) or _is_column(value):
+        return False
+    if is_tensor(value):
+        return True
+    shaped = hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim")
+    return shaped and hasattr(value, "__array__") and getattr(value.dtype, "kind", "V") in "biuf"
 
 
 def _is_table(source: Any) -> bool:

@@ -124,6 +124,21 @@ def value_range(pixels: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + max(1.0, abs(low) * 1e-6))
 
 
+TWELVE_BITS = 4095
+"""The largest whole number of 12 bits: cameras and microscopes write these into 16."""
+
+
+def range_of(kind: Kind, low: float, high: float) -> tuple[float, float]:
+    """Black and white of pictures of a kind where they become 8-bit, from the usual range of their values.
+
+    Gray and RGB of 16 bits, values beyond 12 bits among them, were made at full scale, as by any program for pictures:
+    then the same picture in 8 bits has the same colors. Everything else is seen through its own range.
+    """
+    if kind.dtype == "uint16" and kind.is_picture and high > TWELVE_BITS:
+        return 0.0, _TOP["uint16"]
+    return low, high
+
+
 def _within_unit(pixels: np.ndarray) -> bool:
     """Whether all values lie in [0, 1]; NaN is left out."""
     for start in range(0, len(pixels), 256):
@@ -232,7 +247,8 @@ def conformed(
     """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
 
     Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
-    model has learnt from. Where they differ, black and white of the one become black and white of the other.
+    model has learnt from. Where they differ, black and white of the one become black and white of the other; those of
+    16 bits beside 8 or 0..1 are told by `range_of`.
 
     ========  ============  ==================  =========  ==================  =========
     from, to  1             2                   3          4                   n
@@ -266,7 +282,10 @@ def conformed(
     if have.dtype == want.dtype:
         return converted(pixels, have, want, background)
     middle = converted(pixels, have, want._replace(dtype=have.dtype), background)
-    values = (middle.astype(np.float32) - spec.low) / (spec.high - spec.low) * (to.high - to.low) + to.low
+    low, high = spec.low, spec.high
+    if want.dtype == "uint8" or (to.low, to.high) == (0.0, 1.0):
+        low, high = range_of(have, low, high)
+    values = (middle.astype(np.float32) - low) / (high - low) * (to.high - to.low) + to.low
     if want.dtype == "float32":
         return values
     return np.rint(np.clip(np.nan_to_num(values), 0, _TOP[want.dtype])).astype(want.dtype)

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from imatlas.arguments import article
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
 from imatlas.images.formats import has_image_name, recognized, sniff
@@ -94,9 +95,31 @@ def open_source(source: Any) -> Source:
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source)
     raise InputTypeError(
-        f"Images cannot be read from a {type(source).__name__}; give a folder, a file, a list of files, an array or a "
-        "dataset with a length."
+        f"Images cannot be read from {article(type(source).__name__)}; give a folder, a file, a list of files, an "
+        "array or a dataset with a length."
     )
+
+
+def files_of(sources: Sequence[str]) -> list[str]:
+    """The files of several folders, patterns and files, in this order, as one list.
+
+    Raises
+    ------
+    SourceError
+        Where one of them does not exist or holds no files.
+    InputError
+        Where one holds its images in itself, as an archive does.
+    """
+    found: list[str] = []
+    for text in sources:
+        source = open_source(text)
+        if not isinstance(source, FileSource):
+            raise InputError(
+                f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
+                "unpack it."
+            )
+        found += [str(source.path(i)) for i in range(len(source.keys))]
+    return found
 
 
 def _expanded(text: str) -> Path:

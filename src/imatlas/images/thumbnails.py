@@ -6,7 +6,7 @@ import numpy as np
 
 from imatlas.images.decode import Fit, check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
-from imatlas.images.pixels import conformed, kind_of, rgb_view
+from imatlas.images.pixels import conformed, kind_of, rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -29,7 +29,7 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
     whole = None if kind_of(spec).is_picture else stack_of(data)
     picture = read_picture(data if whole is None else check_stack(whole))
     pixels = picture.fitted(spec.height, spec.width, fit, WHITE)[None]
-    own = ImageSpec(spec.height, spec.width, pixels.shape[3])
+    own = ImageSpec(spec.height, spec.width, pixels.shape[3], picture.kind.dtype, *value_range(pixels))
     return conformed(pixels, own, spec, kind=picture.kind)[0]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +26,16 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from imatlas import artifact
+from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown
 from imatlas.errors import NotLearntError, ParameterError
 from imatlas.fitted import State
 
 T = TypeVar("T")
-MOST_SEED = 2**63 - 1
-"""Largest seed: what torch takes."""
 
 Seed = Annotated[
     int | None, Field(ge=0, le=MOST_SEED, description="seed of everything that chance decides; None draws a fresh one")
 ]
+"""As a parameter may be saved and given on a command line; in memory it may be a generator of NumPy, too."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
@@ -150,6 +149,17 @@ class Estimator(BaseEstimator):
         return ""
 
     def _check_parameters(self) -> None:
+        """Check every parameter against its declaration, at the beginning of a fit, which draws its own seed.
+
+        Raises
+        ------
+        ParameterError
+            Naming the parameter, what it must be, and what was got.
+        """
+        self._check_declared()
+        self.__dict__.pop("_drawn", None)
+
+    def _check_declared(self) -> None:
         """Check every parameter against its declaration.
 
         Raises
@@ -160,13 +170,15 @@ class Estimator(BaseEstimator):
         cls: type = type(self)
         for name, checker in _checkers(cls).items():
             value = getattr(self, name)
+            if name == "random_state" and is_generator(value):
+                continue
             plain = value.item() if isinstance(value, np.generic) else value
             try:
                 checker.validate_python(plain)
             except ValidationError:
                 expected = _parameters(cls)[name].expected()
                 raise ParameterError(
-                    f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {value!r} instead."
+                    f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {shown(value)} instead."
                 ) from None
 
     def _check_fitted(self) -> None:
@@ -188,10 +200,12 @@ class Estimator(BaseEstimator):
         return object.__getattribute__(self, name)  # raises what a property raised, or what Python says
 
     def _seed(self) -> int:
-        """The seed as a number: `random_state`, or a fresh draw from the operating system where that is None."""
-        if self.random_state is None:
-            return int.from_bytes(os.urandom(4), "little") >> 1
-        return int(self.random_state)
+        """The seed as a number: `random_state`, or one draw a fit, from the generator that it is or a fresh one."""
+        if self.random_state is not None and not is_generator(self.random_state):
+            return int(self.random_state)
+        if "_drawn" not in vars(self):
+            self._drawn = check_seed(self.random_state, type(self).__name__)
+        return self._drawn
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted model as a folder: `model.json` and `weights.safetensors`, whole or not at all.

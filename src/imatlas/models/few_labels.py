@@ -36,10 +36,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
 from imatlas import chance
+from imatlas.arguments import check_int
 from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.fisher import discriminant_axes
-from imatlas.models.labels import folds_of, share_and_error, some_labels
+from imatlas.models.labels import folds_of, many_classes, share_and_error, some_labels
 from imatlas.models.rows import checked_rows
 from imatlas.models.student import hidden, taught
 from imatlas.nearest import as_tensor, k_nearest
@@ -221,6 +222,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         A row is left out while a neighbour of it was taken; the least sure are taken first.
         """
         self._check_fitted()
+        n = check_int(n, "n", type(self).__name__, low=0)
         sure = self.label_distributions_[self.reference_rows_].max(axis=1)
         order = np.argsort(sure, kind="stable")[: 50 * n]
         near, _ = _nearest(self.references_, self.references_[order], self.n_neighbors, own=order)
@@ -397,7 +399,8 @@ def _line(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> 
     if len(there) == 1:
         intercept[there] = 0.0
         return coef, intercept
-    model = LogisticRegression(C=strength, max_iter=1000).fit(X / scale, codes)
+    with many_classes():
+        model = LogisticRegression(C=strength, max_iter=1000).fit(X / scale, codes)
     if len(there) == 2:
         coef[there[1]], intercept[there] = model.coef_[0] / scale, [0.0, model.intercept_[0]]
     else:

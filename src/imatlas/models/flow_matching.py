@@ -28,6 +28,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from imatlas import chance, devices, schedule, solvers
+from imatlas.arguments import check_int, check_number
 from imatlas.batches import Batch, Data
 from imatlas.checkpoints import Checkpoint
 from imatlas.errors import ParameterError
@@ -304,7 +305,8 @@ class FlowMatching(Generator):
         array (n_samples, H, W, C) of the dtype that was fitted
         """
         self._check_fitted()
-        noise = chance.noise(self.seed_ if random_state is None else random_state, n_samples, self.n_noise)
+        n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
+        noise = chance.noise(self._seed_of(random_state), n_samples, self.n_noise)
         return self.inverse_transform(noise, y=y, solver=solver, n_steps=n_steps, guidance=guidance)
 
     def inverse_transform(
@@ -367,10 +369,9 @@ class FlowMatching(Generator):
         -------
         array (N, H, W, C) of the dtype that was fitted
         """
-        if not 0 <= strength <= 1:
-            raise ParameterError(f"The 'strength' must be in the range [0, 1]. Got {strength!r} instead.")
+        strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
         points = self._points(images)
-        noise = chance.noise(self.seed_ if random_state is None else random_state, len(points), points.shape[1])
+        noise = chance.noise(self._seed_of(random_state), len(points), points.shape[1])
         start = 1.0 - strength
         mixed = ((1 - start) * noise + start * points).astype(np.float32)
         asked = [options.pop(name, None) for name in ("solver", "n_steps", "guidance")]
@@ -395,9 +396,10 @@ class FlowMatching(Generator):
         -------
         array (n_frames, H, W, C) of the dtype that was fitted
         """
+        n_frames = check_int(n_frames, "n_frames", type(self).__name__, low=1)
         told = None if y is None else along(np.asarray(y, np.float32), n_frames)
         if images is None:
-            noise = chance.noise(self.seed_ if random_state is None else random_state, 1, self.n_noise)
+            noise = chance.noise(self._seed_of(random_state), 1, self.n_noise)
             return self.inverse_transform(np.repeat(noise, n_frames, axis=0), y=told)
         return self.inverse_transform(along(self.transform(images, y=y), n_frames, on_sphere=True), y=told)
 
@@ -482,7 +484,10 @@ class FlowMatching(Generator):
     ) -> np.ndarray:
         """Points (N, n_noise) at time `start` carried to time `stop`."""
         solver, guidance = solver or self.solver, self.guidance if guidance is None else guidance
-        n_steps = n_steps or (self.n_steps if solver != "shortcut" else 4)
+        if n_steps is None:
+            n_steps = self.n_steps if solver != "shortcut" else 4
+        n_steps = check_int(n_steps, "n_steps", type(self).__name__, low=1)
+        guidance = check_number(guidance, "guidance", type(self).__name__)
         if solver not in ("euler", "heun", "adaptive", "shortcut"):
             raise ParameterError(f"The 'solver' must be 'euler', 'heun', 'adaptive' or 'shortcut'. Got {solver!r}.")
         if solver == "shortcut" and n_steps not in (1, 2, 4, 8, 16):

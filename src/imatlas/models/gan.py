@@ -21,6 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.optim import Optimizer
 
 from imatlas import chance
+from imatlas.arguments import check_int
 from imatlas.augment import variation_share
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.export import Network, images_out, random_vectors
@@ -216,7 +217,8 @@ class GAN(Generator):
             If `y` is not of the kind that the model was fitted with.
         """
         self._check_fitted()
-        seed = self.seed_ if random_state is None else random_state
+        n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
+        seed = self._seed_of(random_state)
         z = chance.noise(seed, n_samples, self.latent_dim)
         told = self._conditions(y, n_samples)
         if told is None and self.conditions_ is not None:

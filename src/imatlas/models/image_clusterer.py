@@ -31,6 +31,7 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 
 from imatlas import models
+from imatlas.arguments import check_int
 from imatlas.errors import InputError
 from imatlas.fitted import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
 from imatlas.metrics.clustering import modularity
@@ -236,6 +237,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         from scipy.cluster.hierarchy import fcluster
 
         self._check_fitted()
+        n_groups = check_int(n_groups, "n_groups", type(self).__name__)
         if not 1 <= n_groups <= self.n_clusters_:
             raise InputError(f"There are {self.n_clusters_} clusters to merge. Got n_groups={n_groups}.")
         if self.n_clusters_ == 1:

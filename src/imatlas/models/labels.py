@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from imatlas.errors import InputError
+
+
+@contextmanager
+def many_classes() -> Iterator[None]:
+    """Inside, scikit-learn does not warn of nearly as many classes as labels: a few labels may well be so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+        yield
 
 
 def some_labels(X: Any, y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +61,8 @@ def split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             raise InputError("The labels in 'y' must be all text or all numbers. Got both; turn one into the other.")
         labels = np.array(labels.tolist())
     if len(labels):
-        check_classification_targets(labels)
+        with many_classes():
+            check_classification_targets(labels)
     return known, labels
 
 

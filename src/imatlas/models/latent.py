@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from imatlas import chance, devices, schedule
+from imatlas.arguments import check_int, check_number
 from imatlas.batches import Batch, Data, make_batch
 from imatlas.checkpoints import Checkpoint
-from imatlas.errors import InputError, ParameterError
+from imatlas.errors import InputError
 from imatlas.export import Network, images_in, images_out, random_images, random_vectors
 from imatlas.fitted import FINITE, HISTORY, Array, OneOf, State, Value
 from imatlas.images.spec import ImageSpec
@@ -247,7 +248,8 @@ class LatentModel(Generator):
             If `y` is not of the kind that the model was fitted with.
         """
         self._check_fitted()
-        seed = self.seed_ if random_state is None else random_state
+        n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
+        seed = self._seed_of(random_state)
         level = np.array([chance.rng(seed, "component", i).random() for i in range(n_samples)])
         noise = chance.noise(seed, n_samples, self.latent_dim)
         return self.inverse_transform(self._draw(noise, level, self._conditions(y, n_samples)))
@@ -271,10 +273,9 @@ class LatentModel(Generator):
         -------
         array (N, H, W, C) of the dtype that was fitted
         """
-        if not 0 <= strength <= 1:
-            raise ParameterError(f"The 'strength' must be in the range [0, 1]. Got {strength!r} instead.")
+        strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
         z = self.transform(images)
-        noise = chance.noise(self.seed_ if random_state is None else random_state, len(z), self.latent_dim)
+        noise = chance.noise(self._seed_of(random_state), len(z), self.latent_dim)
         return self.inverse_transform(self._mixture.vary(z, strength, noise, self._conditions(y, len(z))))
 
     def morph(self, n_frames: int, *, images: Any = None, y: Any = None, random_state: int | None = None) -> np.ndarray:
@@ -294,10 +295,11 @@ class LatentModel(Generator):
         -------
         array (n_frames, H, W, C) of the dtype that was fitted
         """
+        n_frames = check_int(n_frames, "n_frames", type(self).__name__, low=1)
         if images is not None:
             keys = self.transform(images)
         else:
-            noise = chance.noise(self.seed_ if random_state is None else random_state, 1, self.latent_dim)
+            noise = chance.noise(self._seed_of(random_state), 1, self.latent_dim)
             n = len(np.asarray(y))
             keys = self._draw(np.repeat(noise, n, axis=0), np.zeros(n), self._conditions(y, n))
         return self.inverse_transform(along(keys, n_frames))
@@ -323,6 +325,9 @@ class LatentModel(Generator):
         array (n_directions, n_steps, H, W, C) of the dtype that was fitted
         """
         self._check_fitted()
+        n_directions = check_int(n_directions, "n_directions", type(self).__name__, low=1)
+        n_steps = check_int(n_steps, "n_steps", type(self).__name__, low=1)
+        reach = check_number(reach, "reach", type(self).__name__, low=0, above=True)
         mean, axes = self._mixture.axes()
         axes = axes[: min(n_directions, len(axes))]
         start = mean if image is None else self.transform(image)[0]

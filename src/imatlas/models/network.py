@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from imatlas import batches, chance, checkpoints, devices, schedule, training
+from imatlas.arguments import MOST_SEED, check_seed, is_generator, whole
 from imatlas.batches import Batch
 from imatlas.errors import InputError
 from imatlas.fitted import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
 from imatlas.images.dataset import load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
-from imatlas.models.base import MOST_SEED, Estimator, estimator
+from imatlas.models.base import Estimator, estimator
 from imatlas.progress import Callback
 from imatlas.threads import sharing_cores
 
@@ -198,11 +199,15 @@ class ImageEstimator(Estimator):
                 f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
             )
         seed = self._seed()
-        if self.random_state is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
+        if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
         told = self._learn_conditions(y, len(pixels))
         data = self._set_aside(pixels, spec, validation, seed, told, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+
+    def _seed_of(self, random_state: Any) -> int:
+        """The seed of what is drawn from the fitted model; None: that of the fit."""
+        return int(self.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
 
     def _fit_data(
         self,
@@ -219,7 +224,12 @@ class ImageEstimator(Estimator):
         spent = sum(part.seconds_ for part in earlier.values())
         with chance.seeded_init(seed):
             module = self._build(data.spec)
-        asked = {k: v for k, v in self.get_params(deep=False).items() if k not in ("progress", "device")}
+        # a generator is as None: the checkpoint knows the seed that was drawn
+        asked = {
+            k: None if is_generator(v) else v
+            for k, v in self.get_params(deep=False).items()
+            if k not in ("progress", "device")
+        }
         module, state = training.train(
             self,
             module,

@@ -12,10 +12,16 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from imatlas.errors import InputError
 from imatlas.nearest import group_sums, nearest_index, nearest_two
 
+MOST = 4e18
+"""Largest length of a row: twice its square is a number of float32."""
 
-def checked_rows(estimator: Any, X: Any, *, reset: bool = True, missing: bool = False) -> np.ndarray:
+
+def checked_rows(
+    estimator: Any, X: Any, *, reset: bool = True, missing: bool = False, any_scale: bool = False
+) -> np.ndarray:
     """Rows (n_rows, n_features) float32 as an estimator takes them; what a masked array hides is NaN.
 
     Parameters
@@ -24,16 +30,41 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool = True, missing: bool = 
         Whether this is the first time: else the number and names of the features must be those of `fit`.
     missing : bool
         Whether NaN is taken.
+    any_scale : bool
+        Whether values are taken whose squared distances float32 cannot hold.
 
     Raises
     ------
+    InputError
+        If there are such values.
     ValueError
         If `X` is not a matrix of finite numbers (and NaN where it is taken), or has other features than before.
     """
     if np.ma.is_masked(X):  # scikit-learn would take the values under the mask
         X = np.where(np.ma.getmaskarray(X), np.nan, np.ma.getdata(X).astype(np.float64))
     finite = "allow-nan" if missing else True
-    return validate_data(estimator, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite=finite)
+    X = validate_data(estimator, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite=finite)
+    largest = 0.0 if any_scale else float(max(X.max(), -X.min()))
+    if largest > MOST / math.sqrt(X.shape[1]):
+        raise InputError(
+            f"The values of X are as large as {largest:.1g}, too large for squared distances in single precision; "
+            "divide them by their standard deviation."
+        )
+    return X
+
+
+SMALL, LARGE = 1e-10, 1e15
+"""Values whose squares are far from the ends of what float32 holds."""
+
+
+def scale_of(values: Tensor) -> float:
+    """What values (n, n_features) are to be divided by so that their squares are numbers: a power of two, so that
+    nothing is rounded; 1 where the largest lies between `SMALL` and `LARGE`."""
+    largest = 0.0
+    for part in values.split(8192):
+        top = float(torch.linalg.vector_norm(part, torch.inf))
+        largest = max(largest, float(part.nan_to_num(nan=0.0).abs().max()) if math.isnan(top) else top)
+    return 1.0 if largest == 0 or SMALL <= largest <= LARGE else 2.0 ** math.floor(math.log2(largest))
 
 
 CHUNK = 2**20

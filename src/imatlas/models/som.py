@@ -34,7 +34,7 @@ from imatlas.models.batch_map import (
     update,
 )
 from imatlas.models.lattice import Lattice
-from imatlas.models.rows import Plane, Rows, checked_rows, principal_axes
+from imatlas.models.rows import Plane, Rows, checked_rows, principal_axes, scale_of
 from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
 from imatlas.threads import sharing_cores
 
@@ -206,6 +206,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             self._begin(rows)
         lattice, n_seen = self._lattice(), self.n_seen_
         codebook, sums = self._codes(), as_tensor(self.sums_, self._device())
+        n_features = codebook.shape[1]
+        sums = torch.cat([sums[:, :n_features] / self._scale, sums[:, n_features:]], dim=1)
         step = max(256, len(lattice))
         for index in torch.arange(len(rows), device=codebook.device).split(step):
             part = rows.take(index)
@@ -273,6 +275,21 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         rows = self._rows(X)
         _, squared = nearest(rows.values, self._codes(), missing=rows.missing)
         return -self._told(squared if self._unit else squared.sqrt_()).cpu().numpy()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the quantization error: the mean distance of a row to its best matching unit, below 0.
+
+        Higher is better, so `GridSearchCV` can choose by it among maps of one size; more cells lie closer in any case.
+        Rows of nothing but NaN are left out.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+        y : ignored
+        """
+        found = self.score_samples(X).astype(np.float64)
+        known = found[~np.isnan(found)]
+        return float(known.mean()) if len(known) else math.nan
 
     def project(self, X: Any) -> np.ndarray:
         """Place each row on the map between its best matching unit and the cells around it.
@@ -378,8 +395,12 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         ValueError
             If `X` is not a matrix of finite numbers and NaN, or has another number of features than before.
         """
-        X = checked_rows(self, X, reset=reset, missing=True)
+        X = checked_rows(self, X, reset=reset, missing=True, any_scale=True)
         values = as_tensor(X, self._device())
+        if reset:
+            self._units = 1.0 if self._unit else scale_of(values)
+        scale = scale_of(values) if self._unit else self._scale
+        values = values if scale == 1 else values / scale
         rows = Rows(values, missing=any(bool(part.sum().isnan()) for part in values.split(8192)))
         return rows.on_the_sphere() if self._unit else rows
 
@@ -412,8 +433,21 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _keep(self, lattice: Lattice, codebook: Tensor, sums: Tensor, n_seen: int) -> None:
         self.rows_, self.cols_, self.n_seen_ = lattice.rows, lattice.cols, n_seen
-        self.codebook_ = codebook.cpu().numpy()
-        self.sums_ = sums.cpu().numpy()
+        self.codebook_ = self._enlarged(codebook).cpu().numpy()
+        n_features = codebook.shape[1]
+        self.sums_ = torch.cat([self._enlarged(sums[:, :n_features]), sums[:, n_features:]], 1).cpu().numpy()
+
+    @property
+    def _scale(self) -> float:
+        """What values are divided by while they are compared; see `scale_of`."""
+        if "_units" not in vars(self):
+            self._units = 1.0 if self._unit else scale_of(as_tensor(self.codebook_))
+        return self._units
+
+    def _enlarged(self, values: Tensor) -> Tensor:
+        """Values in the units that were given, within what float32 holds."""
+        top = torch.finfo(torch.float32).max
+        return values if self._scale == 1 else (values.double() * self._scale).clamp_(-top, top).float()
 
     def _leanings(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """The best cell of each row (n,), the cells around it (n, 8 or 6), -1 beyond an edge, and their weights."""
@@ -434,15 +468,16 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return Lattice(self.rows_, self.cols_, self.topology, self.toroidal, self._device())
 
     def _told(self, distances: Tensor) -> Tensor:
-        """1 - cosine from squared distances on the sphere; Euclidean distances as they are."""
-        return distances / 2 if self._unit else distances
+        """1 - cosine from squared distances on the sphere; Euclidean distances in the units that were given."""
+        return distances / 2 if self._unit else self._enlarged(distances)
 
     @property
     def _unit(self) -> bool:
         return self.metric == "cosine"
 
     def _codes(self) -> Tensor:
-        return as_tensor(self.codebook_, self._device())
+        codes = as_tensor(self.codebook_, self._device())
+        return codes if self._scale == 1 else codes / self._scale
 
     def _device(self) -> torch.device:
         return pick_device(self.device)

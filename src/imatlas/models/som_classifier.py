@@ -173,7 +173,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
 
     def _fitted_map(self, X: np.ndarray) -> Any:
         """The map that was given where it is fitted; else a copy of it, or a new one, that is fitted to `X`."""
-        som = models.model_class("som")(random_state=self.random_state) if self.som is None else self.som
+        som = models.model_class("som")(random_state=self._seed()) if self.som is None else self.som
         if not hasattr(som, "topology"):
             raise ParameterError(
                 f"The 'som' parameter of {type(self).__name__} must be a SOM or None. Got {self.som!r} instead."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imatlas.arguments import check_number, check_path
 from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.encode import SUFFIXES, write_picture
@@ -58,12 +59,12 @@ def save(
     InputError
         If the ending is none of these.
     """
-    path = output_path(path)
+    path = output_path(check_path(path, "path", "save"))
     if width_px is not None and dpi is not None:
         raise ParameterError(f"Give either 'width_px' or 'dpi', not both. Got {width_px!r} and {dpi!r}.")
     for name, value in (("width_px", width_px), ("dpi", dpi)):
-        if value is not None and not (isinstance(value, int | float | np.number) and value >= 1):
-            raise ParameterError(f"The '{name}' parameter must be at least 1. Got {value!r} instead.")
+        if value is not None:
+            check_number(value, name, "save", low=1)
     ending = check_ending(path)
     if ending in VECTORS:
         write_file(path, _vectors(figure, ending[1:], width_px))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imatlas._version import __version__
+from imatlas.arguments import check_path
 from imatlas.disk import output_path, write_file
 from imatlas.errors import InputTypeError
 from imatlas.lattice import PITCH, Lattice, label_places
@@ -96,7 +97,7 @@ def render(
             version=__version__,
         )
     )
-    path = output_path(path)
+    path = output_path(check_path(path, "path", "report"))
     write_file(path, html.encode("utf-8"))
     return path
 

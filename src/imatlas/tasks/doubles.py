@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from imatlas.arguments import check_path
 from imatlas.disk import relative
 from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.budget import amount
@@ -57,13 +58,14 @@ class Gallery:
     named: bool = True
 
     @classmethod
-    def of(cls, images: Any, *, progress: bool = False) -> Gallery:
-        """The gallery of `Images` or of anything that they can be made from.
+    def of(cls, images: Any, *, frames: Literal["first", "all"] = "first", progress: bool = False) -> Gallery:
+        """The gallery of `Images` or of anything that they can be made from, with some of the `frames` of each file.
 
-        Images that were cropped to a square hold only their middle: those made here are stretched.
+        Images that were cropped to a square hold only their middle: those made here are stretched. Frames are no files
+        of a folder, so they cannot be moved by a plan.
         """
         if not isinstance(images, Images):
-            images = Images(images, image_size=SIDE, fit="stretch", progress=progress)
+            images = Images(images, image_size=SIDE, fit="stretch", frames=frames, progress=progress)
         records, pixels, thumbnails = images.records, images.pixels, images.thumbnails
         table = records.table
         known = table.column("size").to_numpy() if "size" in table.column_names else np.zeros(len(records), np.int64)
@@ -74,7 +76,7 @@ class Gallery:
             content=np.char.add(records["sha256"].astype(str), np.char.mod("#%d", records["frame"])),
             area=records["width"].astype(np.int64) * records["height"],
             size=np.maximum(known, 0),
-            folder=images.root if images.root is not None and images.root.is_dir() else None,
+            folder=images.root if images.root and images.root.is_dir() and images.frames == "first" else None,
         )
 
     def __len__(self) -> int:
@@ -162,7 +164,7 @@ class Duplicates:
             kept |= set() if linked else {group}
             sha256 = str(self.content[row]).partition("#")[0]
             rows.append(PlanRow(self.keys[row], action, str(group + 1), why, sha256))
-        write_plan(rows, self.folder, Path(path), sealed=self.named)
+        write_plan(rows, self.folder, check_path(path, "path", "plan"), sealed=self.named)
 
     def _is_below(self, row: int) -> bool:
         """Whether the key of an image leads nowhere but into the folder."""

@@ -10,10 +10,11 @@ It needs nothing of the encoder but that it embeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from imatlas.arguments import check_int
 from imatlas.errors import InputError
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
@@ -65,6 +66,32 @@ class Space:
     embed: Callable[[np.ndarray], np.ndarray]
     spec: ImageSpec
 
+    def with_image(self, place: np.ndarray, key: str, picture: Picture, seen: np.ndarray) -> Space:
+        """The same with one more image after the others, which is none of the atlas.
+
+        Parameters
+        ----------
+        place : ndarray (n_features,)
+        key : str
+            What to call it.
+        picture
+            It, small.
+        seen : ndarray (H, W, C)
+            It as the encoder sees it.
+        """
+        n = len(self.embedding)
+
+        def show(rows: np.ndarray) -> list[Picture]:
+            own = iter(self.show(rows[rows < n]) if (rows < n).any() else [])
+            return [picture if row == n else next(own) for row in rows.tolist()]
+
+        def look(rows: np.ndarray) -> np.ndarray:
+            own = iter(self.look(rows[rows < n]) if (rows < n).any() else [])
+            return np.stack([seen if row == n else next(own) for row in rows.tolist()])
+
+        embedding = np.concatenate([self.embedding, place[None]])
+        return replace(self, embedding=embedding, keys=[*self.keys, key], show=show, look=look)
+
 
 def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     """Say what makes a cluster: its typical images, those on its border, what decides in them, and the way to the
@@ -84,6 +111,7 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     """
     model = space.clusterer
     k = _need_clusters(model)
+    cluster = check_int(cluster, "cluster", "explain")
     if not 0 <= cluster < k:
         raise InputError(f"There are clusters 0 to {k - 1}. Got {cluster}; see 'imatlas clusters'.")
     labels, sure = model.predict(space.embedding), model.confidence(space.embedding)

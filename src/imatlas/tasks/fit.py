@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from imatlas import artifact, checkpoints
+from imatlas.arguments import check_path
 from imatlas.disk import make_folder, output_path, refuse_links, remove_listed
 from imatlas.images.dataset import Images
 from imatlas.models.network import ImageEstimator
@@ -39,7 +40,7 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
     ArtifactError
         Where `folder` exists and `overwrite` is False, or it holds anything besides a model.
     """
-    folder = output_path(folder)
+    folder = output_path(check_path(folder, "folder", "fit_and_save"))
     artifact.check_free(folder, overwrite)
     if isinstance(model, ImageEstimator):
         folder = Path(os.path.abspath(folder))  # "." has no name

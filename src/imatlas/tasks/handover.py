@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from imatlas.arguments import check_path
 from imatlas.csv_files import csv_bytes, read_csv, write_csv
 from imatlas.disk import is_link, open_new, output_path, relative, replacing, within, write_file, write_folder
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
@@ -182,7 +183,7 @@ def write_folders(
     ArtifactError
         If `output` is there already.
     """
-    output = output_path(output)
+    output = output_path(check_path(output, "output", "export"))
     planned = planned_files(keys, labels)
     lost: list[tuple[str, str]] = []
 
@@ -361,7 +362,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
     """The file to write, its folder made; refused where it exists or its ending is none of those."""
-    output = output_path(output)
+    output = output_path(check_path(output, "output", "export"))
     if output.suffix.lower() not in endings:
         raise InputError(f"This export is a {' or '.join(endings)} file. Got '{output.name}'; change its ending.")
     if os.path.lexists(output) and not overwrite:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import check_path
 from imatlas.disk import output_path, write_file, write_folder
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode
@@ -56,7 +57,7 @@ def write_samples(
     ArtifactError
         If the folder holds anything, or with `overwrite` anything else.
     """
-    output = output_path(output)
+    output = output_path(check_path(output, "output", "write_samples"))
     if output.suffix.lower() == ".png":
         write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
         return [output]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from imatlas.arguments import check_int
 from imatlas.errors import InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import write_picture
@@ -278,7 +279,7 @@ def _checked(vectors: Vectors | np.ndarray, queries: np.ndarray, k: int) -> Vect
     found: Vectors = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
     if not len(found):
         raise InputError("There is no image to search among; learn the atlas from at least one.")
-    if k < 1:
+    if check_int(k, "k", "search") < 1:
         raise InputError(f"'k' must be at least 1. Got {k}.")
     n_features = found.at(np.zeros(1, np.int64)).shape[1]
     if queries.shape[1] != n_features:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from imatlas import chance
+from imatlas.arguments import check_int, shown
 from imatlas.errors import InputError
 
 Cell = int | tuple[int, int]
@@ -73,11 +74,11 @@ class Places:
         asked += [np.array([one]) for one in near]
         if not asked:
             asked = [self.cells]
-        share = np.ones(len(asked)) if weights is None else np.asarray(weights, dtype=float)
+        share = np.ones(len(asked)) if weights is None else _numbers(weights)
         if share.shape != (len(asked),) or (share < 0).any() or not 0 < share.sum() < np.inf:
             raise InputError(
                 f"'weights' must be {len(asked)} numbers of 0 and more, one for each cell, cluster and image that was "
-                f"asked for. Got {weights!r} instead."
+                f"asked for. Got {shown(weights)} instead."
             )
         edges = np.cumsum(share / share.sum())
         found = np.empty(n, np.int64)
@@ -91,16 +92,19 @@ class Places:
         """The flat index of a cell."""
         rows, cols = self.shape
         if isinstance(cell, tuple | list):
-            row, col = (int(part) for part in cell)
+            if len(cell) != 2:
+                raise InputError(f"A cell is a row and a column, or a flat index. Got {shown(cell)}.")
+            row, col = (check_int(part, "cell", "the map") for part in cell)
             if not (0 <= row < rows and 0 <= col < cols):
                 raise InputError(
                     f"The map has {rows} rows and {cols} columns, from (0, 0) to ({rows - 1}, {cols - 1}). "
                     f"Got the cell ({row}, {col})."
                 )
             return row * cols + col
-        if not 0 <= int(cell) < rows * cols:
+        cell = check_int(cell, "cell", "the map")
+        if not 0 <= cell < rows * cols:
             raise InputError(f"The map has {rows * cols} cells, from 0 to {rows * cols - 1}. Got the cell {cell}.")
-        return int(cell)
+        return cell
 
     def path(self, cells: Sequence[Cell]) -> np.ndarray:
         """The flat indices of the cells on the way from each of `cells` to the next, straight over the map."""
@@ -114,7 +118,8 @@ class Places:
         return np.array([row * cols + col for row, col in way], np.int64)
 
     def _of_cluster(self, cluster: int) -> np.ndarray:
-        found = self.cells[self.clusters == int(cluster)]
+        cluster = check_int(cluster, "cluster", "the map")
+        found = self.cells[self.clusters == cluster]
         if not len(found):
             known = np.unique(self.clusters)
             raise InputError(f"There are clusters {known[0]} to {known[-1]}. Got the cluster {cluster}.")
@@ -163,6 +168,14 @@ def need_steered(generator: Any) -> None:
 
 def _steered(generator: Any) -> bool:
     return getattr(generator, "condition_range_", None) is not None
+
+
+def _numbers(weights: Any) -> np.ndarray:
+    """Weights as floats; nothing where they are no numbers."""
+    try:
+        return np.asarray(weights, dtype=float)
+    except (TypeError, ValueError):
+        return np.zeros(0)
 
 
 def _several(asked: Any) -> list[Any]:

@@ -1,0 +1,390 @@
+"""Arguments of the wrong kind are refused in one way: what it is, what it must be, what was got."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from sklearn.base import clone
+
+import imatlas as ia
+from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
+from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
+from imatlas.images.given import as_one, as_several
+from imatlas.tasks.classify import classify, labels_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NOT_COUNTS = (2.0, "2", True, np.True_, None, 2.5, np.float64(2.0), [2], np.array([2, 3]), b"2")
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)])
+def test_whole_numbers_of_every_library_count(value: Any) -> None:
+    got = check_int(value, "k", "search", low=1)
+    assert type(got) is int
+    assert got == 2
+
+
+@pytest.mark.parametrize("value", NOT_COUNTS, ids=repr)
+def test_what_is_no_whole_number_does_not_count(value: Any) -> None:
+    with pytest.raises(
+        ParameterError, match=r"The 'k' parameter of search must be an int in the range \[1, inf\)\. Got "
+    ):
+        check_int(value, "k", "search", low=1)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 2, "0.5", True, None, np.nan, np.inf, 10**400, [0.5]], ids=str)
+def test_numbers_lie_in_their_range(value: Any) -> None:
+    with pytest.raises(ParameterError, match=r"must be a number in the range \[0, 1\]"):
+        check_number(value, "strength", "sample", low=0, high=1)
+    assert check_number(np.float32(0.5), "strength", "sample", low=0, high=1) == 0.5
+
+
+def test_a_seed_is_a_number_or_drawn_from_a_generator() -> None:
+    assert check_seed(np.int64(7), "fit") == 7
+    for make in (np.random.RandomState, np.random.default_rng):
+        some = make(0)
+        first, second = check_seed(some, "fit"), check_seed(some, "fit")
+        assert first != second
+        assert first == check_seed(make(0), "fit")
+    assert 0 <= check_seed(None, "fit") < 2**31
+    for wrong in (-1, 1.0, "0", True, 2**63):
+        with pytest.raises(ParameterError, match="random_state"):
+            check_seed(wrong, "fit")
+
+
+def test_messages_hold_no_bytes_and_no_arrays() -> None:
+    assert shown(b"\xff" * 5000) == "5,000 bytes"
+    assert shown(np.zeros((300, 2))) == "an ndarray of shape (300, 2)"
+    assert shown("a" * 500) == "a str"
+    for wrong in (b"a.atlas", None, 3, ["a"]):
+        with pytest.raises(InputTypeError, match="'folder' parameter of load must be a path"):
+            check_path(wrong, "folder", "load")
+
+
+def test_one_image_of_every_kind() -> None:
+    array = np.zeros((9, 8, 3), np.uint8)
+    picture = Image.fromarray(array)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    for image in (array, array[..., 0], torch.from_numpy(array), picture, file, file.getvalue(), bytearray(b"x")):
+        assert len(as_one(image)) == 1
+        assert len(as_several(image)) == len(as_several([image])) == 1
+    assert as_several("a.png") == ["a.png"]
+    assert as_several(np.array(["a.png", "b.png"])) == as_several(("a.png", "b.png")) == ["a.png", "b.png"]
+    assert len(as_several(np.zeros((5, 9, 8, 3)))) == len(as_several(np.zeros((5, 9, 8)))) == 5
+    for wrong in ([array], ["ab"], 3, None, {"image": picture}, True, pa.array([1]), 2.5, np.int64(3)):
+        with pytest.raises(InputTypeError, match="The 'query' must be one image"):
+            as_one(wrong, "query")
+    for shape in ((8,), (1, 9, 8, 3), ()):
+        with pytest.raises((InputError, InputTypeError)):
+            as_one(np.zeros(shape))
+
+
+@pytest.mark.parametrize("make", [np.random.RandomState, np.random.default_rng])
+@pytest.mark.parametrize("name", ["SOM", "KMeans", "ImageClusterer", "OutlierDetector", "Layout", "SOMClassifier"])
+def test_models_draw_their_seed_from_a_generator(name: str, make: Callable[[int], Any], rng, tmp_path) -> None:
+    X = rng.random((60, 4)).astype(np.float32)
+    y = (X[:, 0] > 0.5).astype(int)
+    given = make(0)
+    model = getattr(ia, name)(random_state=given).fit(X, y)
+    assert model.random_state is given
+    seed = model._seed()
+    model.save(tmp_path / "model")
+    loaded = ia.load(tmp_path / "model")
+    assert loaded.random_state == seed  # so that the same can be learned again
+    assert model.fit(X, y)._seed() != seed
+    assert clone(getattr(ia, name)(random_state=make(0))).fit(X, y)._seed() == seed
+
+
+def test_two_fits_from_one_generator_differ_and_the_saved_seed_repeats_one(rng, tmp_path) -> None:
+    X = rng.random((60, 4)).astype(np.float32)
+    som = ia.SOM(rows=3, cols=3, init="random", random_state=np.random.RandomState(0))
+    first, second = som.fit(X).codebook_.copy(), som.fit(X).codebook_.copy()
+    assert not np.array_equal(first, second)
+    som.save(tmp_path / "som")
+    np.testing.assert_array_equal(clone(ia.load(tmp_path / "som")).fit(X).codebook_, second)
+
+
+def test_networks_draw_their_seed_and_check_what_is_asked_of_them(two_kinds, tmp_path) -> None:
+    images, _ = two_kinds
+    model = ia.Autoencoder(max_steps=2, latent_dim=4, progress=False, random_state=np.random.RandomState(0))
+    model.fit(images)
+    model.save(tmp_path / "model")
+    assert ia.load(tmp_path / "model").random_state == model.seed_
+    assert model.sample(2, random_state=np.random.default_rng(0)).shape == (2, 8, 8, 1)
+    np.testing.assert_array_equal(model.sample(np.int64(2), random_state=np.int64(3)), model.sample(2, random_state=3))
+    wrong: list[Callable[[], Any]] = [
+        lambda: model.sample(2.0),
+        lambda: model.sample("2"),
+        lambda: model.sample(2, random_state=-1),
+        lambda: model.vary(images[:2], strength="0.5"),
+        lambda: model.morph(3.0, images=images[:2]),
+        lambda: model.sliders(n_directions="2"),
+        lambda: model.sliders(n_steps=2.0),
+    ]
+    for call in wrong:
+        with pytest.raises(ParameterError, match="parameter of Autoencoder must be"):
+            call()
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of 24 photographs and the atlas of it."""
+    root = tmp_path_factory.mktemp("arguments")
+    folder = root / "photos"
+    folder.mkdir()
+    rng, whole = np.random.default_rng(0), (data.chelsea(), data.coffee())
+    for i in range(24):
+        top, left = rng.integers(0, 200, 2)
+        Image.fromarray(whole[i % 2][top : top + 90, left : left + 90]).resize((20, 20)).save(folder / f"{i:02d}.png")
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ia.learn(folder, root / "a.atlas", budget="1s", encoder="own", image_size=16, clusters=2, progress=False)
+    torch.set_num_threads(n_threads)
+    return folder, root / "a.atlas"
+
+
+@pytest.fixture
+def atlas(learned) -> ia.Atlas:
+    return ia.load(learned[1])
+
+
+def test_an_image_is_given_in_any_form_to_every_verb(atlas, learned) -> None:
+    path = learned[0] / "03.png"
+    content = path.read_bytes()
+    array = np.asarray(Image.open(path))
+    expected = atlas.search(str(path), k=3)["key"].to_pylist()
+    with open(path, "rb") as file:
+        for image in (path, content, io.BytesIO(content), file, Image.open(path), array, torch.from_numpy(array)):
+            assert atlas.search(image, k=3)["key"].to_pylist() == expected
+            assert atlas.explain(image=image, heat=False).data["cluster"] == atlas.rows["cluster"][3]
+            assert atlas.sample(1, like=image).shape == (1, 16, 16, 3)
+            assert len(atlas.why_odd(image).rows) == len(atlas.pictures(image)) == 1
+        assert atlas.morph(content, file, frames=2).shape == (2, 16, 16, 3)
+    assert atlas.search("03.png", k=2, like="04.png").equals(atlas.search("03.png", k=2, like=["04.png"]))
+    assert len(atlas.pictures("03.png")) == len(atlas.why_odd("03.png").rows) == 1
+    heat = atlas.explain(image=content).panels
+    assert len(heat[0].rows) == 1
+    assert "the image" not in heat[1].captions  # it is none of its own neighbors
+
+
+def test_what_is_no_image_is_named(atlas) -> None:
+    for wrong in (3, None, ["03.png"], {"image": 1}, True):
+        with pytest.raises(InputTypeError, match="The 'query' must be one image"):
+            atlas.search(wrong)
+        with pytest.raises((InputTypeError, ParameterError)):
+            atlas.explain(image=wrong)
+        with pytest.raises(InputTypeError, match="must be one image"):
+            atlas.morph(wrong, "03.png")
+    with pytest.raises(InputTypeError, match="The 'like' must be one image"):
+        atlas.search("03.png", like=3)
+    with pytest.raises(InputError, match=r"no image 'none\.png', nor is there such a file"):
+        atlas.explain(image="none.png")
+
+
+WRONG: dict[str, Callable[[ia.Atlas], Any]] = {
+    **{f"k {k!r}": lambda atlas, k=k: atlas.search("03.png", k) for k in (*NOT_COUNTS, 0, -1)},  # type: ignore[misc]
+    "k of many": lambda atlas: atlas.kneighbors(k=2.0),
+    "k of others": lambda atlas: atlas.kneighbors(np.zeros((1, 16, 16, 3), np.uint8), k="2"),
+    "region of 3": lambda atlas: atlas.search("03.png", region=(1, 2, 3)),
+    "region of floats": lambda atlas: atlas.search("03.png", region=(1.0, 2.0, 3.0, 4.0)),
+    "region as text": lambda atlas: atlas.search("03.png", region="1,2,3,4"),
+    "region of pictures": lambda atlas: atlas.pictures(["03.png"], region=(1, 2, 3)),
+    "n": lambda atlas: atlas.sample(2.0),
+    "no n": lambda atlas: atlas.sample(0),
+    "n as text": lambda atlas: atlas.sample("2"),
+    "cell": lambda atlas: atlas.sample(1, cell=(1.0, 1.0)),
+    "cell as text": lambda atlas: atlas.sample(1, cell="1"),
+    "cell of three": lambda atlas: atlas.sample(1, cell=(1, 1, 1)),
+    "cluster": lambda atlas: atlas.sample(1, cluster="0"),
+    "weights": lambda atlas: atlas.sample(1, cluster=[0, 1], weights="ab"),
+    "strength": lambda atlas: atlas.sample(1, like="03.png", strength="0.5"),
+    "strength of 2": lambda atlas: atlas.sample(1, like="03.png", strength=2),
+    "seed below 0": lambda atlas: atlas.sample(1, random_state=-1),
+    "seed of floats": lambda atlas: atlas.morph("03.png", "04.png", random_state=1.0),
+    "seed of score": lambda atlas: atlas.score(random_state="a"),
+    "frames": lambda atlas: atlas.morph("03.png", "04.png", frames=3.0),
+    "one frame": lambda atlas: atlas.morph("03.png", "04.png", frames=1),
+    "cells": lambda atlas: atlas.morph(cells=3),
+    "directions": lambda atlas: atlas.sliders(directions=2.0),
+    "steps": lambda atlas: atlas.sliders(steps="3"),
+    "clusters": lambda atlas: atlas.clusters("2"),
+    "no clusters": lambda atlas: atlas.clusters(0),
+    "groups": lambda atlas: atlas.clusters(groups=2.0),
+    "too many groups": lambda atlas: atlas.clusters(groups=99),
+    "cluster to explain": lambda atlas: atlas.explain(cluster=1.0),
+    "labels to come": lambda atlas: atlas.classify({"03.png": "a", "04.png": "b"}, n_next=2.0),
+    "neighbors": lambda atlas: atlas.export("a.parquet", to="embedding-atlas", n_neighbors=2.0),
+    "width": lambda atlas: atlas.map("map.png", width="500"),
+    "quality": lambda atlas: atlas.map("map.jpg", quality=101),
+    "path of a map": lambda atlas: atlas.map(b"map.png"),
+    "path of a report": lambda atlas: atlas.report(b"report.html"),
+    "path of an export": lambda atlas: atlas.export(None, to="numpy"),
+    "path of a model": lambda atlas: atlas.model("map").save(None),
+    "batch": lambda atlas: next(ia.Images(np.zeros((2, 4, 4))).batches(2.0)),
+    "share": lambda atlas: ia.Images(np.zeros((2, 4, 4))).split("0.5"),
+    "seed of a split": lambda atlas: ia.Images(np.zeros((2, 4, 4))).split(random_state=-1),
+    "size": lambda atlas: ia.Images(np.zeros((2, 4, 4))).at_size("4"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_told_in_one_line(name: str, atlas, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImatlasError) as caught:
+        WRONG[name](atlas)
+    assert "Got" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+
+
+def test_names_of_the_arguments_are_those_that_were_given(atlas) -> None:
+    with pytest.raises(ParameterError, match="The 'width' parameter of map"):
+        atlas.map("map.png", width="500")
+    with pytest.raises(ParameterError, match="The 'n_next' parameter of classify"):
+        atlas.classify({"03.png": "a", "04.png": "b"}, n_next=2.0)
+    with pytest.raises(InputError, match="Got groups=99"):
+        atlas.clusters(groups=99)
+
+
+@pytest.mark.parametrize("folder", [None, b"a.atlas", 3])
+def test_an_atlas_is_a_folder(folder: Any) -> None:
+    for opened in (ia.Atlas, ia.load, lambda folder: ia.learn(np.zeros((4, 8, 8), np.uint8), folder)):
+        with pytest.raises(InputTypeError, match="must be a path or a str"):
+            opened(folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"budget": budget} for budget in ([], True, b"5m", {})),
+        *({"clusters": clusters} for clusters in (2.0, True, "2", 0)),
+        *({"image_size": size} for size in ("64", (64, 64), 4, 5000)),
+        *({"random_state": seed} for seed in (-1, 1.0, "0", True)),
+        *({name: []} for name in ("encoder", "fit", "device")),
+    ],
+    ids=str,
+)
+def test_learn_refuses_what_cannot_hold_before_anything_is_written(options, tmp_path) -> None:
+    with pytest.raises(ParameterError):
+        ia.learn(np.zeros((4, 8, 8), np.uint8), tmp_path / "a.atlas", progress=False, **options)
+    assert not (tmp_path / "a.atlas").exists()
+
+
+def test_learn_keeps_the_seed_that_it_drew(tmp_path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (9, 10, 10, 1)).astype(np.uint8)
+
+    def seed(**options: Any) -> Any:
+        atlas = ia.learn(images, tmp_path / "a.atlas", budget=0.5, progress=False, **options)
+        return atlas.manifest.settings["random_state"]
+
+    drawn = seed(random_state=np.random.RandomState(0), clusters=np.int64(2))
+    assert drawn == np.random.RandomState(0).randint(2**31 - 1)
+    assert seed(random_state=drawn, clusters=2) == drawn  # the same settings: it goes on
+    assert seed(random_state=None, clusters=2) == drawn
+    assert seed(random_state=np.int64(0), overwrite=True) == 0
+
+
+def test_labels_come_in_what_people_keep_them_in(atlas, learned, tmp_path) -> None:
+    folder = learned[0]
+    plain = {f"{i:02d}.png": "ab"[i % 2] for i in range(6)}
+    expected = atlas.classify(plain).labels
+    keys, values = list(plain), list(plain.values())
+    given: list[Any] = [
+        {Path(key): label for key, label in plain.items()},
+        {str(folder / key): label for key, label in plain.items()},
+        {folder / key: label for key, label in plain.items()},
+        {f"photos/{key}": label for key, label in plain.items()},
+        {f"C:\\Users\\me\\photos\\{key}": label for key, label in plain.items()},
+        {**plain, "07.png": float("nan"), "08.png": None, "09.png": "", "10.png": -1},
+        pa.table({"Label": values, "key": keys, "note": values}),
+        pa.table({"file": keys, "kind": values}),
+    ]
+    for labels in given:
+        np.testing.assert_array_equal(atlas.classify(labels).labels, expected)
+    numbers = atlas.classify({key: "ab".index(label) for key, label in plain.items()})
+    np.testing.assert_array_equal(numbers.labels, np.where(expected == "a", "0", "1"))
+    assert [row[1] for row in numbers.result.panels[0].rows] == [3, 3]
+    with pytest.raises(InputError, match=r"'00\.png' is labelled 'a' and 'c'"):
+        atlas.classify({**plain, "photos/00.png": "c"})
+    with pytest.raises(InputError, match="images that are not here"):
+        atlas.classify({f"/elsewhere/{key}": label for key, label in plain.items()})
+
+
+def test_labels_of_pandas(atlas) -> None:
+    pd = pytest.importorskip("pandas")
+    plain = {f"{i:02d}.png": "ab"[i % 2] for i in range(6)}
+    assert labels_of(pd.Series(plain)) == plain
+    assert labels_of(pd.Series(plain, dtype="category")) == plain
+    assert labels_of(pd.DataFrame({"key": list(plain), "label": list(plain.values()), "x": 1})) == plain
+    assert labels_of(pd.Series({"a.png": 1, "b.png": None})) == {"a.png": "1"}
+    assert labels_of({"a.png": pd.NA, "b.png": pd.NaT, "c.png": "x"}) == {"c.png": "x"}
+    with pytest.raises(InputError, match=r"'a\.png' is labelled 'x' and 'y'"):
+        labels_of(pd.Series(["x", "y"], index=["a.png"] * 2))
+    with pytest.raises(InputError, match="must have the columns key and label"):
+        labels_of(pd.DataFrame({"a": [1], "b": [2], "c": [3]}))
+
+
+def test_what_is_no_label_is_named(rng) -> None:
+    for wrong in (None, ["a"], 3, np.zeros(3), {("a", 1)}):
+        with pytest.raises(InputTypeError, match="Labels must be a dict"):
+            labels_of(wrong)
+    for wrong in ({0: "a", 1: "b"}, {None: "a"}, {b"a.png": "a"}):
+        with pytest.raises(InputTypeError, match="Labels go by the keys"):
+            classify(rng.random((3, 2)), ["a", "b", "c"], wrong)
+    with pytest.raises(InputTypeError, match="A label must be a text or a number"):
+        labels_of({"a.png": ["x"]})
+
+
+def test_files_of_a_list_are_found_by_their_paths(tmp_path, rng) -> None:
+    from imatlas.originals import Originals
+
+    keys = ["a/1.png", "b/2.png", "b/3.png", "a/4.png"]
+    roots = Originals(f"4 files from {tmp_path / 'a'}").roots
+    labels = {str(tmp_path / key): "xy"[i % 2] for i, key in enumerate(keys[:2])}
+    found = classify(rng.random((4, 2)).astype(np.float32), keys, labels, roots=roots)
+    assert found.labels[:2].tolist() == ["x", "y"]
+    assert Originals(f"{tmp_path}/*/[0-9].png").roots == [tmp_path]
+
+
+@pytest.mark.parametrize("name", ["SOMClassifier", "FewLabelsClassifier"])
+def test_labels_that_all_differ_are_no_reason_to_warn(name: str, rng, recwarn) -> None:
+    X = rng.random((30, 3)).astype(np.float32)
+    model = getattr(ia, name)().fit(X, [f"class {i}" for i in range(30)])
+    assert len(model.classes_) == 30
+    model.predict(X)
+    assert not [w for w in recwarn if "unique classes" in str(w.message)]
+
+
+def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
+    light = (data.coffee()[100:164, 100:164] // 3 + 40).astype(np.uint8)
+    deep = light.astype(np.uint16) * np.uint16(257)
+    pair = [atlas.embed(image[None])[0] for image in (light, deep)]
+    assert np.linalg.norm(pair[0] - pair[1]) < 0.1 * np.median(atlas.spread.pairs)
+    assert atlas.search(deep, k=5)["key"].to_pylist() == atlas.search(light, k=5)["key"].to_pylist()
+    near = [atlas.kneighbors(image[None], 3)[1].tolist() for image in (light, deep)]
+    assert near[0] == near[1]
+    for made in (
+        lambda image: atlas.sample(1, like=image, strength=0.0),
+        lambda image: atlas.morph(image, "03.png", frames=2),
+        lambda image: atlas.sliders(image, directions=1, steps=2),
+    ):
+        np.testing.assert_allclose(made(deep).astype(int), made(light).astype(int), atol=8)
+    odd = [atlas.outliers(image[None]).oddness[0] for image in (light, deep)]
+    np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
+    told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
+    assert told[0]["nearest"] == told[1]["nearest"]
+    shown = [np.asarray(Image.open(io.BytesIO(atlas.pictures(image)[0]))).mean() for image in (light, deep)]
+    assert shown[0] == pytest.approx(shown[1], abs=2)
+    region = (0, 0, 20, 20)
+    assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))
