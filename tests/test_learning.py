@@ -325,3 +325,43 @@ def test_an_array_is_a_source_like_any_other(tmp_path, fashion):
     assert len(atlas) == 300
     assert len(set(atlas.table()["cluster"].to_pylist())) == 6
     np.testing.assert_array_equal(atlas.pixels([5])[0, :, :, 0], pixels[5])
+
+
+def test_a_wrong_name_leaves_nothing_behind(photos, tmp_path):
+    with pytest.raises(SourceError, match="no file or folder"):
+        ia.learn(tmp_path / "nofolder", tmp_path / "x.atlas", budget=1, progress=False)
+    assert not (tmp_path / "x.atlas").exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError):
+        ia.learn(empty, tmp_path / "x.atlas", budget=1, progress=False)
+    atlas = ia.learn(photos, tmp_path / "x.atlas", budget=2, progress=False)  # another source and budget
+    assert atlas.manifest.source == str(photos)
+
+
+def test_images_that_were_moved_are_found_by_what_they_are_or_by_being_told(photos, tmp_path, capsys):
+    first = tmp_path / "first"
+    shutil.copytree(photos, first)
+    ia.learn(first, tmp_path / "x.atlas", budget=2, progress=False)
+    before = ia.Atlas(tmp_path / "x.atlas").manifest.models["encoder"]
+    shutil.copytree(first, tmp_path / "copy")
+    with pytest.raises(ArtifactError, match="--moved-from"):  # the old place is still there
+        ia.learn(tmp_path / "copy", tmp_path / "x.atlas", budget=2, progress=False)
+    first.rename(tmp_path / "second")
+    atlas = ia.learn(tmp_path / "second", tmp_path / "x.atlas", budget=2)
+    told = capsys.readouterr().out
+    assert "have moved" in told
+    assert "Nothing has changed" in told
+    assert atlas.originals.path(str(atlas.rows["key"][0])).is_file()
+    (tmp_path / "second").rename(tmp_path / "third")
+    write_patches(tmp_path / "third", 2, start=900)  # others have come meanwhile: only the user can know
+    with pytest.raises(ArtifactError, match="--moved-from"):
+        ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, progress=False)
+    with pytest.raises(ArtifactError, match="other settings"):
+        ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, moved_from=tmp_path, progress=False)
+    n = len(atlas)
+    atlas = ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, moved_from=tmp_path / "second", progress=False)
+    assert len(atlas) == n + 2
+    assert atlas.manifest.models["encoder"] == before
+    assert atlas.manifest.source == str(tmp_path / "third")

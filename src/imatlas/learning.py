@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +54,7 @@ def learn(
     random_state: RandomState = 0,
     device: str = "auto",
     overwrite: bool = False,
+    moved_from: str | Path | None = None,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Atlas:
@@ -88,6 +89,9 @@ def learn(
         'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
     overwrite : bool
         Learn anew where an atlas of other settings stands.
+    moved_from : path, optional
+        Where the images were when the atlas was learned, if they lie elsewhere now. It need not be told where they are
+        all the same and nothing is left at the old place.
     progress : bool
         Print what happens.
     callback : callable, optional
@@ -115,14 +119,21 @@ def learn(
         device=device,
     )
     _check(settings)
+    own = not isinstance(images, Images)
+    if own:  # before anything is made: a wrong name leaves nothing behind
+        images = Images(
+            images, image_size=image_size, fit=fit, frames=frames, thumbnail_size=THUMBNAIL, progress=progress
+        )
     folder = _claim(folder)
+    if own:
+        images.cache_dir = folder / "cache"
     if random_state is None and not overwrite and (folder / "atlas.json").exists():
         known = Manifest.read(folder).settings
         settings = replace(settings, random_state=known.get("random_state", settings.random_state))
     say = _print if progress else _silent
     with locked(folder):
         journal = Journal(folder)
-        manifest = _open(folder, settings, overwrite, journal, say)
+        manifest = _open(folder, settings, overwrite, journal, say, _Moved(images, moved_from))
         log = JsonLines(folder / "metrics.jsonl")
 
         def emit(event: dict[str, Any]) -> None:
@@ -130,16 +141,6 @@ def learn(
             if callback is not None:
                 callback(event)
 
-        if not isinstance(images, Images):
-            images = Images(
-                images,
-                image_size=image_size,
-                fit=fit,
-                frames=frames,
-                cache_dir=folder / "cache",
-                thumbnail_size=THUMBNAIL,
-                progress=progress,
-            )
         images = like_the_models(images, manifest, say)
         job = Job(folder, images, settings, manifest, journal, say, emit, progress)
         _run(job)
@@ -238,7 +239,31 @@ def _claim(folder: Path) -> Path:
     return folder
 
 
-def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, say: Callable[[str], None]) -> Manifest:
+@dataclass(frozen=True)
+class _Moved:
+    """Whether the images of an atlas lie elsewhere now than when they were learned from."""
+
+    images: Images
+    told: str | Path | None
+
+    def explains(self, manifest: Manifest) -> bool:
+        """Whether the user says so; or nothing is left at the old place, and the images are all the same."""
+        was = str(manifest.settings.get("source"))
+        if self.told is not None:
+            return os.path.normpath(_source_name(self.told)) == os.path.normpath(was)
+        if not was or os.path.lexists(was):
+            return False
+        return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
+
+
+def _open(
+    folder: Path,
+    settings: Settings,
+    overwrite: bool,
+    journal: Journal,
+    say: Callable[[str], None],
+    moved: _Moved,
+) -> Manifest:
     """The manifest to go on with: a new one, or the one that stands where the settings agree.
 
     Raises
@@ -250,16 +275,21 @@ def _open(folder: Path, settings: Settings, overwrite: bool, journal: Journal, s
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
         known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
-        differences = [
-            f"{name} was {known.get(name)!r} and is now {value!r}"
-            for name, value in asked.items()
-            if known.get(name) != value
-        ]
-        if differences:
+        changed = [name for name, value in asked.items() if known.get(name) != value]
+        if changed == ["source"] and moved.explains(manifest):
+            say(f"The images have moved from '{known['source']}' to '{settings.source}'.")
+            manifest.source, manifest.settings["source"] = settings.source, settings.source
+            with journal.replacing("atlas.json") as aside:
+                manifest.commit(folder, aside)
+            changed = []
+        if changed and manifest.stages:  # else nothing was learned with them
+            differences = [f"{name} was {known.get(name)!r} and is now {asked[name]!r}" for name in changed]
+            advice = " If the images lie elsewhere now, say so by --moved-from." if changed == ["source"] else ""
             raise ArtifactError(
                 f"'{folder}' was learnt with other settings: {'; '.join(differences)}. "
-                "Use the same settings to continue it, another name with -o, or --overwrite to learn anew."
+                f"Use the same settings to continue it, another name with -o, or --overwrite to learn anew.{advice}"
             )
+        manifest.source, manifest.settings = settings.source, {**manifest.settings, **asked}
         _sweep(journal, manifest)
         forget_damaged(folder, manifest, say)
         return manifest

@@ -79,6 +79,9 @@ def learn(
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    moved_from: Annotated[
+        str | None, typer.Option("--moved-from", help="where the images were when the atlas was learned")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Learn an atlas from images. The same command again continues a stopped run, or updates a finished atlas."""
@@ -96,6 +99,7 @@ def learn(
         random_state=seed,
         device=device,
         overwrite=overwrite,
+        moved_from=moved_from,
         progress=not json_,
     )
     if json_:
