@@ -374,6 +374,8 @@ class FileSource:
         ours: dict[str, bool] = {}
         paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         paths = [p for p in paths if not _lies_in_own(os.path.dirname(p), str(root), ours)]
+        if not os.path.lexists(root):
+            raise SourceError(f"There is no folder '{root}', where '{pattern}' looks; check the pattern.")
         skipped = _unreadable(root)
         if not paths:
             if skipped:
