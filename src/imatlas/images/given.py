@@ -93,7 +93,7 @@ def as_several(images: Any, name: str = "images") -> list[Any]:
 
     Parameters
     ----------
-    images : sequence, column or array (N, H, W[, C]) of images, or one image
+    images : sequence, column or array (N, H, W, C) of images, or one image, which an array (H, W[, C]) is
     name : str
         What to call it in messages.
 
@@ -105,7 +105,7 @@ def as_several(images: Any, name: str = "images") -> list[Any]:
     if isinstance(images, str | os.PathLike):
         return [images]
     if _is_array(images):
-        return list(images) if images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4) else [images]
+        return list(images) if images.ndim == 4 else [images]
     items = as_items(images)
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         as_one(items, name)  # says what it must be
