@@ -170,7 +170,7 @@ def test_principal_components_are_those_of_the_features(encoder: PretrainedEncod
 
 
 def test_grey_is_grey_in_colour() -> None:
-    grey = synthetic_images(3, size=20)
+    grey = synthetic_images(5, size=20)
     colour = np.repeat(grey, 3, axis=-1)
     fit = PretrainedEncoder(image_size=32).fit_transform
     assert np.array_equal(fit(grey), fit(colour))
