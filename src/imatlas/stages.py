@@ -35,7 +35,7 @@ from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.nearest import all_alike
 from imatlas.result import Result
 from imatlas.table import ROWS, SCHEMA, ImagesTable
-from imatlas.tasks.cluster import cluster
+from imatlas.tasks.cluster import cluster, counted
 from imatlas.tasks.duplicates import duplicate_of
 from imatlas.tasks.embed import eyes_for, kept_to
 from imatlas.tasks.flags import Flags, quality_flags
@@ -336,8 +336,11 @@ def clusters(job: Job) -> dict[str, Any]:
         found = cluster(embedding[job.train], n_clusters=asked, random_state=seed, seconds=seconds)
         model, said = found.model, _numbers(found.result)
         job.save_model("clusters", model)
-    job.manifest.metrics["clusters"] = said
     labels, sure = model.predict(embedding), model.confidence(embedding)
+    sizes = np.bincount(labels, minlength=model.n_clusters_)  # with those that were held out, or came later
+    said["sentences"][0] = f"{counted(model.n_clusters_, sizes)}."
+    said["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
+    job.manifest.metrics["clusters"] = said
     scores = outlier_scores(embedding, random_state=seed)
     job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
     late = [sentence for sentence in said["sentences"] if sentence.startswith("There was no time")]

@@ -71,7 +71,7 @@ def cluster(
     model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds)
     sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
     unsure = int((model.confidence_ < UNSURE).sum())
-    sentences = [f"{_counted(model.n_clusters_, sizes)}."]
+    sentences = [f"{counted(model.n_clusters_, sizes)}."]
     if unsure:
         sentences.append(
             f"{unsure:,} images ({unsure / len(embedding):.0%}) are unsure: most of the {N_VOTES} images nearest to "
@@ -137,7 +137,7 @@ def describe(
         "clusters",
         "Clusters",
         [
-            f"{len(labels):,} images: {_counted(k, sizes, '')}.",
+            f"{len(labels):,} images: {counted(k, sizes, '')}.",
             f"{unsure or 'None'} are unsure: most of the {N_VOTES} images nearest to them are in other clusters."
             if k > 1
             else "All are together, so none is unsure.",
@@ -156,7 +156,7 @@ def describe(
     return Clusters(model, labels, sure, medoids, result)
 
 
-def _counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
+def counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
     """How many clusters there are, and how large."""
     low, high = int(sizes.min()), int(sizes.max())
     if k == 1:

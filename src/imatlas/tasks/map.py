@@ -85,7 +85,9 @@ def fit_map(
         near = "as near to their cells as to" if abs(ratio - 1) < 0.005 else None
         metrics["kmeans_ratio"] = ratio
         protocol += f"; k-means with as many centers learnt from {n_beside:,}, {BASELINE_ITERATIONS} iterations"
-        more = f"{abs(ratio - 1):.0%} {'farther' if ratio >= 1 else 'nearer'} from their cells than from"
+        more = f"{ratio - 1:.0%} farther from their cells than from"
+        if ratio < 1:
+            more = f"{1 - ratio:.0%} nearer to their cells than to"
         if ratio >= 2:
             more = f"{ratio:.1f} times as far from their cells as from"
         sentences.append(f"Images lie {near or more} the centers of a k-means without any order.")
