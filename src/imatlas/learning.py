@@ -51,6 +51,7 @@ def learn(
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
     frames: Literal["first", "all"] = "first",
+    field: str | None = None,
     random_state: RandomState = 0,
     device: str = "auto",
     overwrite: bool = False,
@@ -82,6 +83,8 @@ def learn(
     frames : {'first', 'all'}
         What to take from animations and stacks of pages; all frames of a file are learned from, or held out, together.
         `Images` that are given have their own.
+    field : str, optional
+        The column of a table, or the field of a dataset's items, that holds the images.
     random_state : int, RandomState, Generator or None
         Seed of everything that chance decides, or what it is drawn from; the number is kept with the settings. None
         goes on with the seed of the atlas that stands, and draws a fresh one for a new atlas.
@@ -115,6 +118,7 @@ def learn(
         image_size=_count(image_size, "image_size", 8, MOST_SIDE),
         fit=fit,
         frames=images.frames if isinstance(images, Images) else frames,
+        field=None if field is None else str(field),
         random_state=check_seed(random_state, "learn"),
         device=device,
     )
@@ -122,7 +126,13 @@ def learn(
     own = not isinstance(images, Images)
     if own:  # before anything is made: a wrong name leaves nothing behind
         images = Images(
-            images, image_size=image_size, fit=fit, frames=frames, thumbnail_size=THUMBNAIL, progress=progress
+            images,
+            image_size=image_size,
+            fit=fit,
+            frames=frames,
+            field=field,
+            thumbnail_size=THUMBNAIL,
+            progress=progress,
         )
     folder = _claim(folder)
     if own:

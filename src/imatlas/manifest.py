@@ -267,6 +267,7 @@ class _Settings(TypedDict):
     image_size: Annotated[int, Field(ge=8, le=2**16)] | None
     fit: Literal["crop", "pad", "stretch"]
     frames: NotRequired[Literal["first", "all"]]
+    field: NotRequired[_Text | None]
     random_state: Annotated[int, Field(ge=0)]
     device: _Name
 

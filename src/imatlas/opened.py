@@ -137,7 +137,7 @@ class OpenedAtlas:
     @cached_property
     def originals(self) -> Originals:
         """The pictures at their own size, where the source is still there."""
-        return Originals(self.manifest.source)
+        return Originals(self.manifest.source, self.manifest.settings.get("field"))
 
     @cached_property
     def vectors(self) -> Vectors:

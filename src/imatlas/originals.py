@@ -32,10 +32,12 @@ class Originals:
     ----------
     source : str
         As the manifest names it: a folder, a pattern, a file. Anything else cannot be opened again.
+    field : str, optional
+        The column that holds the images, where it was named.
     """
 
-    def __init__(self, source: str) -> None:
-        self.name = source
+    def __init__(self, source: str, field: str | None = None) -> None:
+        self.name, self._field = source, field
 
     @property
     def roots(self) -> list[Path]:
@@ -49,7 +51,7 @@ class Originals:
 
     @cached_property
     def _source(self) -> Source:
-        return open_source(self.name)
+        return open_source(self.name, self._field)
 
     @cached_property
     def _places(self) -> dict[str, int]:

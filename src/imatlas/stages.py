@@ -105,6 +105,7 @@ class Settings:
     image_size: int | None = None
     fit: str = "crop"
     frames: str = "first"
+    field: str | None = None
     random_state: int = 0
     device: str = "auto"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -306,3 +308,48 @@ def test_frames_of_an_array_and_arrays_beside_pictures(tmp_path: Path, files: li
     told = dict(Images(stack).skipped)
     assert "no picture" in told["labels.npy"]
     assert "no picture" in told["objects.npy"]
+
+
+def test_a_field_may_have_any_name(tmp_path: Path, files: list[str]) -> None:
+    contents = [Path(file).read_bytes() for file in files]
+    other = [b"no picture"] * 12
+    table = pa.table({"raw": other, "foto": contents})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert levels(Images(tmp_path / "a.parquet", field="foto")) == EXPECTED
+    copy = pickle.loads(pickle.dumps(Images(tmp_path / "a.parquet", field="foto")))
+    assert levels(copy) == EXPECTED
+    assert levels(Images(table, field="foto")) == EXPECTED
+    assert levels(Images(pd.DataFrame({"raw": other, "foto": contents}), field="foto")) == EXPECTED
+    rows = [{"label": 1, "foto": content} for content in contents]
+    assert levels(Images(rows, field="foto")) == EXPECTED
+    with pytest.raises(InputError, match="which one it is in by 'field'"):
+        len(Images(rows))
+    with pytest.raises(SourceError, match="those that do: raw, foto"):
+        Images(tmp_path / "a.parquet", field="bild")
+    assert levels(Images(table["foto"])) == EXPECTED
+
+
+def test_parquet_of_paths_says_so(tmp_path: Path, files: list[str]) -> None:
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    structs = pa.array([{"bytes": None, "path": file} for file in files], kind)
+    pq.write_table(pa.table({"image": structs}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="at most the path of one; give the files"):
+        len(Images(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"image": files}), tmp_path / "b.parquet")
+    with pytest.raises(SourceError, match="give those files"):
+        Images(tmp_path / "b.parquet")
+
+
+def test_parts_of_a_dataset_and_streams_are_named() -> None:
+    with pytest.raises(InputTypeError, match=r"parts 'train', 'test'.*data\['train'\]"):
+        Images({"train": [1, 2], "test": [3]})
+    with pytest.raises(InputTypeError, match="no length; give its items as a list"):
+        Images(x for x in "ab")
+
+
+def test_learn_keeps_the_field(tmp_path: Path, files: list[str]) -> None:
+    contents = [Path(file).read_bytes() for file in files]
+    pq.write_table(pa.table({"raw": [b"no"] * 12, "foto": contents}), tmp_path / "a.parquet")
+    atlas = ia.learn(tmp_path / "a.parquet", tmp_path / "x.atlas", budget=1, field="foto", progress=False)
+    assert len(atlas) == 12
+    assert atlas.originals.read(str(atlas.rows["key"][0])) in contents

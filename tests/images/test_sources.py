@@ -166,7 +166,9 @@ def test_parquet_with_bytes_or_the_struct_of_hugging_face(
     images = Images(tmp_path / "set.parquet")
     assert images.keys == ["000000", "000001", "000002", "000003"]
     np.testing.assert_array_equal(images.pixels, np.stack(list(pictures.values())))
-    assert images.skipped == [("000004", "the row holds no image")]
+    assert images.skipped == [
+        ("000004", "the row holds no image" + ", at most the path of one; give the files" * struct)
+    ]
     assert pickle.loads(pickle.dumps(images)).keys == images.keys
     pq.write_table(pa.table({"a": [1]}), tmp_path / "bare.parquet")
     with pytest.raises(SourceError, match="No column"):
@@ -231,7 +233,7 @@ def test_datasets_of_torch_and_of_hugging_faces_kind(rng: np.random.Generator) -
     items += [{"img": array[2]}, {"label": 3}]
     images = Images(items)
     np.testing.assert_array_equal(images.pixels, array[:3])
-    assert images.skipped == [("000003", "no image among the fields label")]
+    assert images.skipped == [("000003", "no image among the fields label; say which one it is in by 'field'")]
 
 
 def test_links_that_run_in_circles_are_entered_once(folder: Path, pictures: dict[str, np.ndarray]) -> None:

@@ -12,6 +12,7 @@ from imatlas.cli.shared import (
     AtlasFolder,
     Budget,
     Device,
+    Field,
     Fit,
     Frames,
     ImageSize,
@@ -42,17 +43,21 @@ def check(
     json_: Json = False,
     image_size: ImageSize = None,
     frames: Frames = "first",
+    field: Field = None,
 ) -> None:
     """Say what is in a folder, what is broken or doubled, and what learning from it would take."""
     from imatlas.learning import estimate
     from imatlas.tasks.check import check as run_check
     from imatlas.tasks.flags import THUMBNAIL
 
-    pictures = open_images(images, image_size=image_size, frames=frames, progress=not json_, thumbnail_size=THUMBNAIL)
+    pictures = open_images(
+        images, image_size=image_size, frames=frames, field=field, progress=not json_, thumbnail_size=THUMBNAIL
+    )
     result = run_check(pictures, estimate=estimate(pictures))
     tell(result, json_)
     again = source_words(images)
     options = ["--frames", frames] if frames != "first" else []
+    options += ["--field", field] if field else []
     command = command_line("imatlas", "learn", *again, "-o", suggest(images), *options)
     say_next(json_, command if again else f"{command}   with the same images")
 
@@ -76,6 +81,7 @@ def learn(
     image_size: ImageSize = None,
     fit: Fit = "crop",
     frames: Frames = "first",
+    field: Field = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -96,6 +102,7 @@ def learn(
         image_size=image_size,
         fit=fit,
         frames=frames,
+        field=field,
         random_state=seed,
         device=device,
         overwrite=overwrite,

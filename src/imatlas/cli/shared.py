@@ -32,6 +32,7 @@ Sources = Annotated[
 Frames = Annotated[
     Literal["first", "all"], typer.Option("--frames", help="what to take from animations and stacks of pages")
 ]
+Field = Annotated[str | None, typer.Option("--field", help="the column of a Parquet file that holds the images")]
 AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas that 'imatlas learn' made")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything that chance decides")]

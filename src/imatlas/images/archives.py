@@ -357,6 +357,16 @@ class ParquetSource(_Archive):
 
     explicit = True
 
+    def __init__(self, path: Path, field: str | None = None) -> None:
+        self._field = field
+        super().__init__(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "field": self._field}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"], state["field"])  # type: ignore[misc]
+
     def _connect(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -397,10 +407,17 @@ class ParquetSource(_Archive):
             return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
 
         found = [field.name for field in schema if holds_files(field.type)]
+        if self._field is not None:
+            if self._field not in found:
+                raise SourceError(
+                    f"The column '{self._field}' of '{self.root}' holds no bytes of images; those that do: "
+                    f"{', '.join(found) or 'none'}."
+                )
+            return self._field
         if not found:
             raise SourceError(
                 f"No column of '{self.root}' holds the bytes of images (columns: {', '.join(schema.names)}); one must "
-                "be binary, or a struct with a field 'bytes'."
+                "be binary, or a struct with a field 'bytes'. Where a column names files, give those files."
             )
         for name in ("image", "img", "thumbnail"):
             if name in found:
@@ -422,7 +439,8 @@ class ParquetSource(_Archive):
         except Exception as error:
             raise DecodeError(f"damaged in the Parquet file ({reason_of(error)})") from None
         if value is None:
-            raise DecodeError("the row holds no image")
+            paths = "." in self._leaf  # the struct of Hugging Face, which may name a file in place of its bytes
+            raise DecodeError("the row holds no image" + ", at most the path of one; give the files" * paths)
         return value[:size]
 
     def packed(self, index: int) -> int | None:

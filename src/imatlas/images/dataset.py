@@ -61,6 +61,8 @@ class Images:
         Show how far reading is.
     thumbnail_size : int, optional
         Longer side of `thumbnails` in pixels, made while decoding; for arrays 96 by default.
+    field : str, optional
+        The column of a table, or the field of a dataset's items, that holds the images, where its name does not say so.
 
     Attributes
     ----------
@@ -106,6 +108,7 @@ class Images:
         workers: int | None = None,
         progress: bool = False,
         thumbnail_size: int | None = None,
+        field: str | None = None,
     ) -> None:
         _check(image_size, fit, background, frames, workers, thumbnail_size)
         self.image_size = image_size
@@ -117,7 +120,7 @@ class Images:
         self.progress = progress
         self.thumbnail_size = thumbnail_size
         self._index: np.ndarray | None = None
-        self._intake = _Intake(open_source(source))
+        self._intake = _Intake(open_source(source, field))
 
     @property
     def _all(self) -> _Opened:

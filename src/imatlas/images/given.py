@@ -21,10 +21,10 @@ def is_open_file(value: Any) -> bool:
     return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
-def as_items(source: Any) -> Any:
+def as_items(source: Any, field: str | None = None) -> Any:
     """A list, by position, of a column of pandas, Arrow or polars, of an array of paths, or of a single picture.
 
-    Whatever else comes back as it is.
+    Whatever else comes back as it is. `field` is the column of a table.
 
     Raises
     ------
@@ -33,10 +33,12 @@ def as_items(source: Any) -> Any:
     """
     if _is_table(source):
         names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
+        if field in names:
+            return as_items(source[field])
         shown = ", ".join(names[:10])
         raise InputTypeError(
             f"Images cannot be read from a {type(source).__name__}, which has the columns {shown}; give one of them, "
-            f"as in table['{names[0] if names else 'image'}']."
+            f"as in table['{names[0] if names else 'image'}'], or its name as 'field'."
         )
     if hasattr(source, "iloc"):  # by position, whatever the labels of its rows are
         return list(source.array)
@@ -47,6 +49,12 @@ def as_items(source: Any) -> Any:
         source = bytes(source)
     if isinstance(source, bytes) or is_open_file(source) or hasattr(source, "getbands"):
         return [source]
+    if isinstance(source, dict) and source and all(hasattr(part, "__getitem__") for part in source.values()):
+        parts = ", ".join(repr(name) for name in list(source)[:5])
+        raise InputTypeError(
+            f"Images cannot be read from a {type(source).__name__}, which has the parts {parts}; give one of them, as "
+            f"in data[{next(iter(source))!r}]."
+        )
     if isinstance(source, dict | set | frozenset):
         raise InputTypeError(
             f"Images cannot be read from a {type(source).__name__}, which has no rows; give a list of pictures."

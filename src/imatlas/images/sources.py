@@ -74,8 +74,8 @@ class Source(Protocol):
         """An item: the bytes of a file, an array, or a Pillow image. Raises DecodeError with the reason."""
 
 
-def open_source(source: Any) -> Source:
-    """The source behind whatever the user gave.
+def open_source(source: Any, field: str | None = None) -> Source:
+    """The source behind whatever the user gave; `field` is where images are in a table or in items of a dataset.
 
     Raises
     ------
@@ -86,14 +86,19 @@ def open_source(source: Any) -> Source:
     """
     budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fsdecode(source))
-    source = as_items(source)
+        return _open_path(os.fsdecode(source), field)
+    source = as_items(source, field)
     if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
         return FileSource.from_list([_expanded(os.fsdecode(s)) for s in source])
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return DatasetSource(source)
+        return DatasetSource(source, field)
+    if hasattr(source, "__iter__"):
+        raise InputTypeError(
+            f"Images cannot be read from {article(type(source).__name__)}, which has no length; give its items as a "
+            "list: list(source)."
+        )
     raise InputTypeError(
         f"Images cannot be read from {article(type(source).__name__)}; give a folder, a file, a list of files, an "
         "array or a dataset with a length."
@@ -127,7 +132,7 @@ def _expanded(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def _open_path(text: str) -> Source:
+def _open_path(text: str, field: str | None = None) -> Source:
     path = _expanded(text)
     try:
         is_folder = path.is_dir()
@@ -146,14 +151,14 @@ def _open_path(text: str) -> Source:
     with _opened(path) as file:
         head = file.read(512)
     try:
-        return _open_file(path, head)
+        return _open_file(path, head, field)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         if isinstance(error, SourceError | InputError):
             raise
         raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file whole?") from error
 
 
-def _open_file(path: Path, head: bytes) -> Source:
+def _open_file(path: Path, head: bytes, field: str | None) -> Source:
     """A file by its first bytes; by its name only where these say nothing."""
     from imatlas.images.archives import ParquetSource, TarSource, ZipSource
 
@@ -165,7 +170,7 @@ def _open_file(path: Path, head: bytes) -> Source:
             names = archive.namelist()
         return _open_numpy(path) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
     if head.startswith(b"PAR1"):
-        return ParquetSource(path)
+        return ParquetSource(path, field)
     if head[257:262] == b"ustar" or head.startswith(_PACKED):
         return TarSource(path)
     if head.startswith(b"\x28\xb5\x2f\xfd"):
@@ -176,7 +181,7 @@ def _open_file(path: Path, head: bytes) -> Source:
     if name.endswith((".npy", ".npz")):
         return _open_numpy(path)
     if name.endswith((".parquet", ".pq")):
-        return ParquetSource(path)
+        return ParquetSource(path, field)
     if name.endswith(".zip"):
         return ZipSource(path)
     if name.endswith(_ARCHIVE_SUFFIXES):
@@ -659,12 +664,13 @@ class DatasetSource:
     """A Hugging Face or torch dataset, or any sequence of pictures: whatever has a length and gives items by number.
 
     An item is a picture, or a dict or tuple that holds one: a Pillow image, an array (H, W[, C]), a tensor (C, H, W) or
-    (H, W[, C]), the bytes of an image file, a path, or {"bytes", "path"}.
+    (H, W[, C]), the bytes of an image file, a path, or {"bytes", "path"}. `field` names where a dict has it.
     """
 
     explicit = True
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Any, field: str | None = None) -> None:
+        self._field = field
         self.root: Path | None = None
         self.name = f"a {type(items).__name__} of {len(items)} items"
         self.skipped: list[tuple[str, str]] = []
@@ -676,10 +682,10 @@ class DatasetSource:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"items": self._items}
+        return {"items": self._items, "field": self._field}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["items"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """None: the content of an object has no cheap sign."""
@@ -697,6 +703,10 @@ class DatasetSource:
         try:
             with self._lock:  # few datasets promise to be safe among threads
                 value = self._items[index]
+            if self._field is not None and isinstance(value, dict):
+                if self._field not in value:
+                    raise DecodeError(f"no field '{self._field}' among {', '.join(map(str, value))}")
+                value = value[self._field]
             return _picture_in(value)
         except DecodeError:
             raise
@@ -712,7 +722,7 @@ def _picture_in(value: Any) -> Any:
         for name in ("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp", "path", "file"):
             if value.get(name) is not None:
                 return _picture_in(value[name])
-        raise DecodeError(f"no image among the fields {', '.join(map(str, value))}")
+        raise DecodeError(f"no image among the fields {', '.join(map(str, value))}; say which one it is in by 'field'")
     if isinstance(value, tuple | list) and value and not np.isscalar(value[0]):
         return _picture_in(value[0])
     if isinstance(value, bytes | bytearray | memoryview):
