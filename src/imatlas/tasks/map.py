@@ -103,6 +103,11 @@ def _order_in_words(som: SOM, torn: float, alike: bool) -> str:
     size = f"{rows} row{'' if rows == 1 else 's'} of {cols} {som.topology} cell{'' if cols == 1 else 's'}"
     if rows * cols <= 4:  # nearly all cells touch
         return f"The map has {size}."
+    if torn > 0.5:
+        return (
+            f"The map has {size}; for {torn:.0%} of the images the two best cells do not touch, so neighbours on the "
+            "map need not be neighbours in kind."
+        )
     return (
         f"The map has {size}; for {1 - torn:.0%} of the images the two best cells touch, so neighbours on the map are "
         "neighbours in kind."

@@ -329,10 +329,13 @@ def _likeness_in_words(metrics: dict[str, float]) -> list[str]:
             f"that of real training images is {metrics['frechet_floor']:.3g}."
         )
     if "precision" in metrics:
+        precision, own_precision, recall, own_recall = (
+            f"{metrics[name]:.0%}" if metrics[name] >= 0.005 else "none"
+            for name in ("precision", "precision_real", "recall", "recall_real")
+        )
         words.append(
-            f"{metrics['precision']:.0%} of the new images lie among real ones (real ones: "
-            f"{metrics['precision_real']:.0%}), and they reach {metrics['recall']:.0%} of what is real "
-            f"({metrics['recall_real']:.0%})" + _short_of(metrics) + "."
+            f"{precision.capitalize()} of the new images lie among real ones (real ones: {own_precision}), and they "
+            f"reach {recall} of what is real ({own_recall}){_short_of(metrics)}."
         )
     return words
 
