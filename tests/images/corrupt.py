@@ -149,6 +149,7 @@ def more_originals() -> list[tuple[str, bytes]]:
         ("tif", _tiff(deep, photometric="rgb", extrasamples=["unassalpha"], bigtiff=True, byteorder=">")),
         ("tif", _tiff(deep[:, :, :2].transpose(2, 0, 1), ome=True, metadata={"axes": "CYX"}, compression="zlib")),
         ("tif", _tiff(deep[..., 0].astype(np.float64), compression="lzma")),
+        *_further(deep, pixels),
     ]
     try:
         import pillow_heif
@@ -157,6 +158,39 @@ def more_originals() -> list[tuple[str, bytes]]:
     out = BytesIO()
     pillow_heif.from_pillow(rgb.resize((64, 48))).save(out, quality=70)
     return [*found, ("heic", out.getvalue())]
+
+
+def _further(deep: np.ndarray, pixels: np.ndarray) -> list[tuple[str, bytes]]:
+    """What is unpacked here or by the extra `codecs`, and pictures with a profile of their colors."""
+    from imagecodecs import jpeg2k_encode, jpeg8_encode
+
+    from tests.images.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile
+
+    profile = matrix_profile(DISPLAY_P3, SRGB_CURVE)
+    floats, twelve = deep[..., :3].astype(np.float32), deep[..., :3] >> 4
+    array = BytesIO()
+    np.save(array, pixels)
+    rgb = {"photometric": "rgb"}
+    files = [
+        _tiff(deep[..., :3], compression="lzw", predictor=2, iccprofile=profile, **rgb),
+        _tiff(deep, compression="packbits", extrasamples=["assocalpha"], tile=(16, 16), **rgb),
+        _tiff(floats, compression="zstd", predictor=3, **rgb),
+        _tiff(twelve, bitspersample=12, **rgb),
+        _tiff(deep[..., :3], photometric="cielab", compression="lzw", rowsperstrip=5),
+        _tiff(deep, photometric="separated", compression="zlib"),
+        _tiff(pixels[..., 0], photometric="palette", colormap=np.resize(deep, (3, 256))),
+        *[_tiff(pixels, compression=name, **rgb) for name in ("jpeg2000", "lerc", "webp", "png")],
+        _tiff(deep[..., 0], compression="jpeg2000", tile=(16, 16)),
+    ]
+    return [
+        *[("tif", file) for file in files],
+        ("jpg", jpeg8_encode(np.ascontiguousarray(twelve), bitspersample=12)),
+        ("jpg", jpeg8_encode(np.ascontiguousarray(deep[..., 0]), bitspersample=16, lossless=True)),
+        ("jp2", jpeg2k_encode(np.ascontiguousarray(deep[..., :3]), level=0, reversible=True, codecformat="jp2")),
+        ("npy", array.getvalue()),
+        ("png", _saved(Image.fromarray(pixels), "PNG", icc_profile=profile)),
+        ("jpg", _saved(Image.fromarray(pixels), "JPEG", icc_profile=profile)),
+    ]
 
 
 def damaged(n: int, seed: int) -> list[tuple[str, bytes]]:
