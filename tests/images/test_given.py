@@ -327,6 +327,8 @@ def test_a_field_may_have_any_name(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(SourceError, match="those that do: raw, foto"):
         Images(tmp_path / "a.parquet", field="bild")
     assert levels(Images(table["foto"])) == EXPECTED
+    assert levels(Images(pa.table({"label": list(range(12)), "image": contents}))) == EXPECTED
+    assert levels(Images(pd.DataFrame({"label": 1, "path": files}))) == EXPECTED
 
 
 def test_parquet_of_paths_says_so(tmp_path: Path, files: list[str]) -> None:
@@ -340,11 +342,50 @@ def test_parquet_of_paths_says_so(tmp_path: Path, files: list[str]) -> None:
         Images(tmp_path / "b.parquet")
 
 
-def test_parts_of_a_dataset_and_streams_are_named() -> None:
-    with pytest.raises(InputTypeError, match=r"parts 'train', 'test'.*data\['train'\]"):
-        Images({"train": [1, 2], "test": [3]})
+def test_parts_of_a_dataset_follow_each_other(files: list[str]) -> None:
+    pictures = [{"image": Path(file).read_bytes(), "label": 1} for file in files]
+    assert levels({"train": pictures[:5], "empty": [], "test": pictures[5:]}) == EXPECTED
+
+    class IterableDataset:
+        def __iter__(self) -> Any:
+            return iter(pictures)
+
+    class Streamed(IterableDataset):
+        pass
+
+    assert levels(Streamed()) == EXPECTED
     with pytest.raises(InputTypeError, match="no length; give its items as a list"):
         Images(x for x in "ab")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["bytes", "struct", "paths"])
+def test_arrow_files(kind: str, stream: bool, tmp_path: Path, files: list[str]) -> None:
+    contents = [Path(file).read_bytes() for file in files]
+    column = {
+        "bytes": pa.array(contents),
+        "struct": pa.array([{"bytes": content, "path": None} for content in contents]),
+        "paths": pa.array(files),
+    }[kind]
+    table = pa.table({"label": list(range(12)), "image": column})
+    opener = pa.ipc.new_stream if stream else pa.ipc.new_file
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with opener(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    assert levels(path) == EXPECTED
+    assert levels(Images(path, field="image")) == EXPECTED
+    assert levels(pickle.loads(pickle.dumps(Images(path)))) == EXPECTED
+    with pytest.raises(SourceError, match="its columns: label, image"):
+        Images(path, field="bild")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(SourceError, match="readable Arrow file"):
+        Images(path)
+    for codec in ("lz4", "zstd"):
+        options = pa.ipc.IpcWriteOptions(compression=codec)
+        with opener(str(path), table.schema, options=options) as writer:
+            writer.write_table(table)
+        with pytest.raises(SourceError, match="packed buffers"):
+            Images(path)
 
 
 def test_learn_keeps_the_field(tmp_path: Path, files: list[str]) -> None:

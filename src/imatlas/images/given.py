@@ -33,6 +33,7 @@ def as_items(source: Any, field: str | None = None) -> Any:
     """
     if _is_table(source):
         names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
+        field = field or next((name for name in ("image", "img", "path", "file") if name in names), None)
         if field in names:
             return as_items(source[field])
         shown = ", ".join(names[:10])
@@ -49,17 +50,32 @@ def as_items(source: Any, field: str | None = None) -> Any:
         source = bytes(source)
     if isinstance(source, bytes) or is_open_file(source) or hasattr(source, "getbands"):
         return [source]
-    if isinstance(source, dict) and source and all(hasattr(part, "__getitem__") for part in source.values()):
-        parts = ", ".join(repr(name) for name in list(source)[:5])
-        raise InputTypeError(
-            f"Images cannot be read from a {type(source).__name__}, which has the parts {parts}; give one of them, as "
-            f"in data[{next(iter(source))!r}]."
-        )
+    if isinstance(source, dict) and source and all(_is_dataset(part) for part in source.values()):
+        return Parts(source)
     if isinstance(source, dict | set | frozenset):
         raise InputTypeError(
             f"Images cannot be read from a {type(source).__name__}, which has no rows; give a list of pictures."
         )
     return source
+
+
+def _is_dataset(part: Any) -> bool:
+    return hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, str | bytes | dict)
+
+
+class Parts:
+    """The items of several datasets, one after the other, as a DatasetDict has them."""
+
+    def __init__(self, parts: dict[Any, Any]) -> None:
+        self._parts = list(parts.values())
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Any:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[number][index - (int(self._ends[number - 1]) if number else 0)]
 
 
 def as_one(image: Any, name: str = "image") -> Any:

@@ -24,6 +24,7 @@ import numpy as np
 from imatlas.arguments import article
 from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import budget
+from imatlas.images.arrow import ArrowColumn
 from imatlas.images.formats import has_image_name, recognized, sniff
 from imatlas.images.given import as_items, content_of, is_open_file, is_tensor, looks_like_one
 from imatlas.images.members import Member, packed_size
@@ -94,6 +95,8 @@ def open_source(source: Any, field: str | None = None) -> Source:
         return FileSource.from_list([_expanded(os.fsdecode(s)) for s in source])
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source, field)
+    if any(base.__name__ == "IterableDataset" for base in type(source).__mro__):
+        return DatasetSource(list(source), field)  # it has no places: all of it has to be at hand
     if hasattr(source, "__iter__"):
         raise InputTypeError(
             f"Images cannot be read from {article(type(source).__name__)}, which has no length; give its items as a "
@@ -173,6 +176,10 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
         return ParquetSource(path, field)
     if head[257:262] == b"ustar" or head.startswith(_PACKED):
         return TarSource(path)
+    if head.startswith(b"ARROW1") or name.endswith(".arrow"):
+        column = DatasetSource(ArrowColumn(path, field))
+        column.name, column.root = str(path), path
+        return column
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         raise SourceError(f"'{path}' is packed with Zstandard, which is not read; unpack it first (zstd -d).")
     what = recognized(head)

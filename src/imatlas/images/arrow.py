@@ -1,0 +1,118 @@
+"""Columns of Arrow: files of the IPC format, as Hugging Face keeps its datasets, and tables in memory."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from imatlas.errors import SourceError
+
+PREFERRED = ("image", "img", "thumbnail", "path", "file")
+
+
+class ArrowColumn:
+    """The column of an Arrow file that holds images: bytes, a struct of bytes and path, or paths; read item by item.
+
+    Parameters
+    ----------
+    path : Path
+        A file in the file or the stream format of Arrow IPC; it is memory-mapped.
+    field : str, optional
+        The column; by default one of bytes, named as images are.
+
+    Raises
+    ------
+    SourceError
+        If the file is no such, or has no such column.
+    """
+
+    def __init__(self, path: Path, field: str | None = None) -> None:
+        import pyarrow as pa
+
+        self._path, self._field = path, field
+        source = pa.memory_map(str(path))
+        try:
+            if _is_packed(source):
+                raise SourceError(f"'{path}' has packed buffers, which are not read; write it without compression.")
+            source.seek(0)
+            try:
+                table = pa.ipc.open_file(source).read_all()
+            except pa.ArrowInvalid:
+                source.seek(0)
+                table = pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowException, OSError, struct.error) as error:
+            if isinstance(error, SourceError):
+                raise
+            words = " ".join(str(error).split())[:200]
+            raise SourceError(f"'{path}' is not a readable Arrow file ({words}); is it whole?") from error
+        self._column = table[image_column(table, field, str(path))]
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._column[index].as_py()
+
+    def __reduce__(self) -> Any:
+        return (ArrowColumn, (self._path, self._field))
+
+
+def _is_packed(source: Any) -> bool:
+    """Whether any batch is compressed: nobody knows before what it unpacks to, and hardly anybody does it."""
+    import pyarrow as pa
+
+    source.seek(8 if source.read(6) == b"ARROW1" else 0)  # after its mark a file is a stream
+    for message in pa.ipc.MessageReader.open_stream(source):
+        about = memoryview(message.metadata)
+        header = _field(about, int.from_bytes(about[:4], "little"), 2)
+        if message.type == "dictionary":
+            header = None if header is None else _field(about, header, 1)
+        if (
+            message.type in ("record batch", "dictionary")
+            and header is not None
+            and _field(about, header, 3) is not None
+        ):
+            return True
+    return False
+
+
+def _field(about: memoryview, table: int, number: int) -> int | None:
+    """Where a table in a flatbuffer has a table as its field of some number; None where it has not."""
+    (back,) = struct.unpack_from("<i", about, table)
+    place = table - back
+    (size,) = struct.unpack_from("<H", about, place)
+    if 4 + 2 * number >= size:
+        return None
+    (offset,) = struct.unpack_from("<H", about, place + 4 + 2 * number)
+    return table + offset + struct.unpack_from("<I", about, table + offset)[0] if offset else None
+
+
+def image_column(table: Any, field: str | None, name: str) -> str:
+    """The column of a table that holds images.
+
+    Raises
+    ------
+    SourceError
+        If it is not there, or several may be meant.
+    """
+    import pyarrow.types as t
+
+    if field is not None:
+        if field not in table.column_names:
+            raise SourceError(f"'{name}' has no column '{field}'; its columns: {', '.join(table.column_names)}.")
+        return field
+
+    def is_bytes(kind: Any) -> bool:
+        if t.is_struct(kind):
+            return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+        return t.is_binary(kind) or t.is_large_binary(kind)
+
+    found = [column.name for column in table.schema if is_bytes(column.type)]
+    named = [column for column in PREFERRED if column in (found or table.column_names)]
+    if named or len(found) == 1:
+        return named[0] if named else found[0]
+    raise SourceError(
+        f"Which column of '{name}' holds the images cannot be told (columns: {', '.join(table.column_names)}); name it "
+        "as 'field'."
+    )
