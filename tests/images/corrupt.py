@@ -187,7 +187,7 @@ def _further(deep: np.ndarray, pixels: np.ndarray) -> list[tuple[str, bytes]]:
         ("jpg", jpeg8_encode(np.ascontiguousarray(twelve), bitspersample=12)),
         ("jpg", jpeg8_encode(np.ascontiguousarray(deep[..., 0]), bitspersample=16, lossless=True)),
         ("jp2", jpeg2k_encode(np.ascontiguousarray(deep[..., :3]), level=0, reversible=True, codecformat="jp2")),
-        ("npy", array.getvalue()),
+        ("png", array.getvalue()),
         ("png", _saved(Image.fromarray(pixels), "PNG", icc_profile=profile)),
         ("jpg", _saved(Image.fromarray(pixels), "JPEG", icc_profile=profile)),
     ]

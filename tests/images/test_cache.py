@@ -307,3 +307,12 @@ def test_a_name_with_escapes_is_told_as_text(folder: Path, tmp_path: Path, capsy
     told = capsys.readouterr().err
     assert "\x1b" not in told
     assert "\\x1b[31mcache" in told
+
+
+def test_a_process_that_read_a_kept_cache_ends_well(folder: Path, tmp_path: Path) -> None:
+    """Three of four were aborted at their end, by a thread that was still reading."""
+    script = "import sys, imatlas; print(len(imatlas.Images(sys.argv[1], image_size=16, cache_dir=sys.argv[2])))"
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "cache")]
+    for _ in range(8):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr

@@ -131,7 +131,8 @@ def _records(path: Path) -> Records:
     import pyarrow.parquet as pq
 
     with open_regular(path) as file:
-        table = pq.read_table(file)
+        # Threads of Arrow that read through a Python file may outlive it, and abort the process when it ends.
+        table = pq.read_table(file, use_threads=False, pre_buffer=False)
     types = {field.name: field.type for field in table.schema}
     counts = dict.fromkeys(("item", "size", "time", "thumbnail_end"), pa.int64())
     wanted = {**_types(), "item_key": pa.string(), "kind": pa.dictionary(pa.int32(), pa.string()), **counts}
