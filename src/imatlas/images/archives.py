@@ -21,6 +21,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import budget
+from imatlas.images.arrow import holds_files
 from imatlas.images.members import Member, packed_size
 from imatlas.images.names import member_key
 from imatlas.images.pages import pages
@@ -399,13 +400,6 @@ class ParquetSource(_Archive):
         self._group = -1
 
     def _find_column(self, schema: Any) -> str:
-        import pyarrow.types as t
-
-        def holds_files(kind: Any) -> bool:
-            if t.is_struct(kind):
-                return any(kind.field(i).name == "bytes" and holds_files(kind.field(i).type) for i in range(len(kind)))
-            return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
-
         found = [field.name for field in schema if holds_files(field.type)]
         if self._field is not None:
             if self._field not in found:

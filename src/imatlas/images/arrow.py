@@ -88,6 +88,15 @@ def _field(about: memoryview, table: int, number: int) -> int | None:
     return table + offset + struct.unpack_from("<I", about, table + offset)[0] if offset else None
 
 
+def holds_files(kind: Any) -> bool:
+    """Whether a type of Arrow holds the bytes of files: binary, or a struct with a field 'bytes' (Hugging Face)."""
+    import pyarrow.types as t
+
+    if t.is_struct(kind):
+        return any(kind.field(i).name == "bytes" and holds_files(kind.field(i).type) for i in range(kind.num_fields))
+    return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
+
+
 def image_column(table: Any, field: str | None, name: str) -> str:
     """The column of a table that holds images.
 
@@ -96,19 +105,12 @@ def image_column(table: Any, field: str | None, name: str) -> str:
     SourceError
         If it is not there, or several may be meant.
     """
-    import pyarrow.types as t
-
     if field is not None:
         if field not in table.column_names:
             raise SourceError(f"'{name}' has no column '{field}'; its columns: {', '.join(table.column_names)}.")
         return field
 
-    def is_bytes(kind: Any) -> bool:
-        if t.is_struct(kind):
-            return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-        return t.is_binary(kind) or t.is_large_binary(kind)
-
-    found = [column.name for column in table.schema if is_bytes(column.type)]
+    found = [column.name for column in table.schema if holds_files(column.type)]
     named = [column for column in PREFERRED if column in (found or table.column_names)]
     if named or len(found) == 1:
         return named[0] if named else found[0]

@@ -258,11 +258,16 @@ def own_folder(folder: str) -> str:
 
     if is_atlas(folder):
         return "an atlas"
-    for what, names in _OURS.items():
-        if all(os.path.lexists(os.path.join(folder, name)) for name in names):
-            return what
-    above = os.path.basename(os.path.dirname(os.path.abspath(folder)))
-    return "a trash" if above.endswith("-trash") and os.path.lexists(os.path.join(folder, "undo.json")) else ""
+    return _ours(os.path.abspath(folder), {name for name in _MARKS if os.path.lexists(os.path.join(folder, name))})
+
+
+def _ours(folder: str, names: set[str]) -> str:
+    """What of ours a folder is by the marks among the names in it; or ""."""
+    if "atlas.json" in names:
+        return "an atlas"
+    if "undo.json" in names and os.path.dirname(folder).endswith("-trash"):
+        return "a trash"
+    return next((what for what, all_of in _OURS.items() if names.issuperset(all_of)), "")
 
 
 _OURS = {
@@ -274,19 +279,13 @@ _MARKS = {"atlas.json", "undo.json"}.union(*_OURS.values())
 
 def own_folders(keys: Iterable[str]) -> dict[str, str]:
     """The folders of ours in an archive, and what they are, by the keys of its members."""
-    found = {}
     named: dict[str, set[str]] = {}
     for key in keys:
         folder, _, name = key.rpartition("/")
         if name in _MARKS and folder:
             named.setdefault(folder, set()).add(name)
-    for folder, names in named.items():
-        trash = "undo.json" in names and folder.rpartition("/")[0].endswith("-trash")
-        what = "an atlas" if "atlas.json" in names else "a trash" if trash else ""
-        what = what or next((what for what, all_of in _OURS.items() if names.issuperset(all_of)), "")
-        if what:
-            found[folder] = what
-    return found
+    found = {folder: _ours(folder, names) for folder, names in named.items()}
+    return {folder: what for folder, what in found.items() if what}
 
 
 def _lies_in_own(folder: str, root: str, known: dict[str, bool]) -> bool:
@@ -446,9 +445,7 @@ class FileSource:
 
     def _read(self, index: int, size: int | None) -> bytes:
         try:
-            descriptor = os.open(
-                self._paths[index], os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            )
+            descriptor = os.open(self._paths[index], _OPEN_FLAGS)
             with open(descriptor, "rb", buffering=0) as file:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
