@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from imatlas.errors import DecodeError
 from imatlas.images import budget, color
 from imatlas.images.bands import Sink, array_of, block_means
-from imatlas.images.formats import bits_of, format_of, plainly_branded
+from imatlas.images.formats import bits_of, format_of, needs_extra, plainly_branded
 from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
 from imatlas.images.netpbm import Netpbm, check_header
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
@@ -413,7 +413,7 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
     try:
         from imagecodecs import jpeg8_decode
     except ImportError:
-        raise DecodeError(f"{what} needs an extra part: pip install 'imatlas[codecs]'") from None
+        raise needs_extra(what, "codecs") from None
     _check_pixels(header.width, header.height)
     pixels = header.width * header.height
     budget.need(int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}")
@@ -601,9 +601,7 @@ def _deep_jpeg2000(image: Image.Image, data: bytes, background: RGB) -> Picture:
     try:
         from imagecodecs import jpeg2k_decode
     except ImportError:
-        raise DecodeError(
-            f"a JPEG 2000 of {bits} bits in color needs an extra part: pip install 'imatlas[codecs]'"
-        ) from None
+        raise needs_extra(f"a JPEG 2000 of {bits} bits in color", "codecs") from None
     _need_jpeg2000(image, data, None)
     array = jpeg2k_decode(data)
     top = np.float32(2**bits - 1)
@@ -756,7 +754,7 @@ def _opened_heif(data: bytes) -> Any:
     try:
         import pillow_heif
     except ImportError:
-        raise DecodeError("HEIC needs an extra part: pip install 'imatlas[heif]'") from None
+        raise needs_extra("HEIC", "heif") from None
     return pillow_heif.open_heif(BytesIO(data))
 
 

@@ -130,6 +130,11 @@ def format_of(data: bytes, key: str) -> str:
     raise DecodeError("not a picture in any format that is read")
 
 
+def needs_extra(what: str, extra: str) -> DecodeError:
+    """The reason why a file is not read where an extra of imatlas is not installed."""
+    return DecodeError(f"{what} needs an extra part: pip install 'imatlas[{extra}]'")
+
+
 def plainly_branded(data: bytes, found: str) -> bytes:
     """A file whose main brand Pillow knows: it looks at no other."""
     if found == "AVIF" and data[8:12] not in (b"avif", b"avis", b"mif1", b"msf1"):

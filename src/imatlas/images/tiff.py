@@ -17,6 +17,7 @@ from PIL import Image
 from imatlas.errors import DecodeError
 from imatlas.images import budget, color
 from imatlas.images.bands import Sink
+from imatlas.images.formats import needs_extra
 from imatlas.images.headers import inner_sizes, jpeg2000, jpeg_frame, lerc_size, zstd_size
 from imatlas.images.segments import Segments, check_shared, own_depth, packed_bytes, unpacked, unpacks_further
 
@@ -292,7 +293,7 @@ def _check_codec(page: Any, data: bytes) -> None:
     if page.compression not in (*_PILLOW, *_WITH_EXTRA):
         raise DecodeError(f"{what} is not read; save the TIFF with LZW or Deflate")
     if not _has_codec(page):
-        raise DecodeError(f"{what} needs an extra part: pip install 'imatlas[codecs]'")
+        raise needs_extra(what, "codecs")
     segments = Segments(page)
     again = page.tags.get(_LERC_PARAMETERS)
     again = again.value[1] if page.compression == _LERC and again is not None and len(again.value) > 1 else 0
