@@ -126,6 +126,32 @@ def test_blocks_of_several_threads_put_back_what_was_before_the_first():
     assert blas_threads() == before
 
 
+def test_who_closes_the_last_block_need_not_have_opened_the_first():
+    """threadpoolctl lets nobody but the thread that limited OpenBLAS set it back, as long as that thread lives."""
+    before = blas_threads()
+    opened, may_close, closed, may_end = (threading.Event() for _ in range(4))
+
+    def first() -> None:
+        with threads.sharing_cores():
+            opened.set()
+            may_close.wait()
+        closed.set()
+        may_end.wait()
+
+    worker = threading.Thread(target=first, daemon=True)
+    worker.start()
+    opened.wait()
+    with threads.sharing_cores():
+        may_close.set()
+        closed.wait()
+        within = blas_threads()
+    after = blas_threads()
+    may_end.set()
+    worker.join()
+    assert set(within) <= {1}
+    assert after == before
+
+
 def test_a_fit_leaves_the_threads_of_its_caller_as_they_were(rng):
     before = torch.get_num_threads(), blas_threads()
     rows = rng.normal(size=(60, 4)).astype(np.float32)

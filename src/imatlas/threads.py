@@ -181,11 +181,11 @@ def _share() -> contextlib.ExitStack:
     if before > cores and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores)
         undo.callback(torch.set_num_threads, before)
-    undo.enter_context(_pools().limit(limits=1, user_api="blas"))
+    undo.enter_context(_in_own_thread(_limited_blas()))
     if _late:
         n = (os.cpu_count() or 1) - min(before, cores) + 2
         for pool in _pools().select(prefix="libgomp").info():
-            undo.enter_context(_sleeping_threads(pool["filepath"], n))
+            undo.enter_context(_in_own_thread(_sleeping_threads(pool["filepath"], n)))
     return undo
 
 
@@ -199,21 +199,42 @@ def _pools() -> Any:
 
 
 @contextlib.contextmanager
+def _limited_blas() -> Iterator[None]:
+    """One thread for linear algebra."""
+    with _pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@contextlib.contextmanager
 def _sleeping_threads(library: str, n_threads: int) -> Iterator[None]:
     """Keep threads asleep in a GNU OpenMP library, so that it has more of them than there are cores.
 
     The others then look for work 100 times before they sleep, instead of 300,000 (the manual of libgomp under
-    GOMP_SPINCOUNT). A helper of our own holds the threads; they end with it.
+    GOMP_SPINCOUNT). They belong to the thread that enters this, and end with it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        openmp = ctypes.CDLL(library)
+        nothing = ctypes.cast(openmp.omp_get_num_threads, ctypes.c_void_p)  # a function without an effect
+        openmp.GOMP_parallel(nothing, None, ctypes.c_uint(n_threads), ctypes.c_uint(0))
+    yield
+
+
+@contextlib.contextmanager
+def _in_own_thread(held: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """Enter and leave `held` in one thread that lives in between.
+
+    Whoever opens the first block need not be who closes the last, and threadpoolctl (3.8) lets the thread alone that
+    set the threads of OpenBLAS set them back.
     """
     ready, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            openmp = ctypes.CDLL(library)
-            nothing = ctypes.cast(openmp.omp_get_num_threads, ctypes.c_void_p)  # a function without an effect
-            openmp.GOMP_parallel(nothing, None, ctypes.c_uint(n_threads), ctypes.c_uint(0))
-        ready.set()
-        done.wait()
+        try:
+            with held:
+                ready.set()
+                done.wait()
+        finally:
+            ready.set()
 
     helper = threading.Thread(target=hold, name="imatlas-asleep", daemon=True)
     helper.start()
