@@ -10,6 +10,7 @@ with the stages that rest on it (`imatlas.repair`), and told in one line each.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -38,6 +39,9 @@ from imatlas.threads import sharing_cores
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
+
+BEYOND = (1.2, 1.0)
+"""A stage, or all of them, took more than it had where that was so many times its part and so many seconds more."""
 
 
 @sharing_cores()
@@ -167,6 +171,7 @@ def _run(job: Job) -> None:
     manifest.finished = news = False
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         began = time.perf_counter()
+        allowed = job.allowance(name) if name != "intake" else math.inf
         if not manifest.done(name, job.fingerprint) or (name == "report" and news):
             news = True
             job.emit({"event": "stage", "stage": name, "state": "started"})
@@ -174,7 +179,8 @@ def _run(job: Job) -> None:
             seconds = time.perf_counter() - began
             manifest.stages[name] = {"fingerprint": job.fingerprint, "seconds": round(seconds, 2), **decided}
             job.emit({"event": "stage", "stage": name, "state": "done", "seconds": round(seconds, 2)})
-            job.say(f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {decided.get('said', '')}")
+            said = decided.get("said", "") + _beyond(seconds, allowed)
+            job.say(f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {said}")
             manifest.finished = name == "report"
             # An update replaces the rows before it has embedded the new ones: the two are committed together, so that
             # a kill between them costs no old embedding.
@@ -185,7 +191,16 @@ def _run(job: Job) -> None:
         else:
             job.learnt += float(manifest.stages[name]["seconds"])
     _sweep(job.journal, manifest)
+    if job.learnt > BEYOND[0] * job.budget + BEYOND[1]:
+        job.say(f"Learning took {job.learnt:.0f} s, more than its budget of {job.budget:.0f} s; what did is said above.")
     job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
+
+
+def _beyond(seconds: float, allowed: float) -> str:
+    """What to say of a stage that took clearly more than what was left for it."""
+    if seconds <= BEYOND[0] * allowed + BEYOND[1]:
+        return ""
+    return f" ({seconds - allowed:.0f} s beyond its part of the budget: it cannot do with less)"
 
 
 def _print_plan(job: Job) -> None:

@@ -1,0 +1,91 @@
+"""Budgets: `python -m benchmarks budget [--only photos clothes]`.
+
+`imatlas learn` in a process of its own, on sets of several sizes with budgets from hurried to comfortable, one run at a
+time: what all of learning took, and each stage beside its part of the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import imatlas as ia
+from benchmarks._data import fashion_mnist, grocery
+from benchmarks._memory import Run, run_measured
+from benchmarks._table import save_table
+from imatlas.stages import SHARES
+
+TITLE = "What a budget is spent on"
+
+RUNS = {"photos": [(24, 10), (261, 20), (261, 60), (1000, 40), (1000, 180)], "clothes": [(2000, 30), (10_000, 120)]}
+"""Images and seconds."""
+
+REPEATS = 3
+"""Of which the median counts, up to a minute; longer runs are made once."""
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks budget")
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    options = parser.parse_args(argv)
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.only:
+            for n, budget in RUNS[name]:
+                source = _some(name, n, Path(scratch) / f"{name}-{n}")
+                rows.append(_row(name, n, budget, source, Path(scratch) / "set.atlas"))
+    stages = list(SHARES["own"])
+    save_table(
+        "budget",
+        TITLE,
+        ["set", "images", "budget s", "learning s", "share of the budget", "whole command s", *stages],
+        rows,
+        [
+            "photos: shop photographs drawn at random, with the pretrained encoder; clothes: Fashion-MNIST, with an "
+            "autoencoder of their own.",
+            "Learning is all that the budget is for: everything after the pixel cache exists. The whole command also "
+            "starts the interpreter and decodes the images.",
+            "Each stage: the seconds that it took, and its part of the budget in brackets. What a stage leaves goes to "
+            "the later ones; the generator's also to the report, which has a part of its own only where that is enough.",
+            f"The run of median learning time of {REPEATS} up to a minute, single runs above. Seed 0.",
+        ],
+    )  # fmt: skip
+
+
+def _some(name: str, n: int, path: Path) -> Path:
+    """A source of `n` of the images."""
+    if name == "clothes":
+        path = path.with_suffix(".npy")
+        np.save(path, fashion_mnist()[0][:n])
+        return path
+    files = sorted(file for file in grocery().rglob("*") if file.suffix == ".jpg")
+    path.mkdir(exist_ok=True)
+    for number, file in enumerate(random.Random(0).sample(files, n)):
+        shutil.copyfile(file, path / f"{number:04}.jpg")
+    return path
+
+
+def _row(name: str, n: int, budget: int, source: Path, folder: Path) -> list[object]:
+    runs = [_run(source, folder, budget) for _ in range(REPEATS if budget <= 60 else 1)]
+    middle = statistics.median_low([sum(seconds.values()) for _, seconds, _ in runs])
+    run, seconds, shares = next(run for run in runs if sum(run[1].values()) == middle)
+    parts = [f"{seconds[stage]:.1f} ({share * budget:.1f})" for stage, share in shares.items()]
+    return [name, n, budget, round(middle, 1), round(middle / budget, 2), round(run.seconds, 1), *parts]
+
+
+def _run(source: Path, folder: Path, budget: int) -> tuple[Run, dict[str, float], dict[str, float]]:
+    """How the command went, the seconds of each stage, and the share of the budget that was meant for it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "imatlas", "learn", str(source), "-o", str(folder), "--budget", f"{budget}s"]
+    run = run_measured(command)
+    print(run.output)
+    stages = ia.load(folder).manifest.stages
+    shares = SHARES[stages["intake"]["encoder"]]
+    return run, {stage: stages[stage]["seconds"] for stage in shares}, shares
