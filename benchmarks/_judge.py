@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks._data import SCRATCH, Labelled, labelled
-from imatlas import chance
+from imatlas import seeding
 
 FOLDER = SCRATCH / "judge"
 CHUNK = 250
@@ -100,7 +100,7 @@ def _train(name: str, path: Path) -> None:
     data = labelled(name)
     n_classes = int(data.train_labels.max()) + 1
     sizes = {"n_channels": data.train.shape[3], "side": data.train.shape[1], "n_features": N_FEATURES[name]}
-    with chance.seeded_init(0):
+    with seeding.seeded_init(0):
         network = Network(**sizes, n_classes=n_classes)
     _fit(network, data, EPOCHS[name])
     accuracy = Judge(network, 0.0).accuracy_on(data.test, data.test_labels)
@@ -114,7 +114,7 @@ def _fit(network: Network, data: Labelled, n_epochs: int, batch_size: int = 128)
     n_batches = len(labels) // batch_size
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=n_epochs * n_batches)
-    generator = chance.generator(0, "judge")
+    generator = seeding.generator(0, "judge")
     network.train()
     for _ in range(n_epochs):
         order = torch.randperm(len(labels), generator=generator)[: n_batches * batch_size]

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
 from imatlas import Images, PretrainedEncoder
-from imatlas.nearest import as_tensor, k_nearest
+from imatlas.neighbors import as_tensor, k_nearest
 
 FOLDER = SCRATCH / "search"
 DIM, N_QUERIES, N_CLOTHES = 256, 1000, 6000

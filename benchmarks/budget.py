@@ -20,7 +20,7 @@ import imatlas as ia
 from benchmarks._data import fashion_mnist, grocery
 from benchmarks._memory import Run, run_measured
 from benchmarks._table import save_table
-from imatlas.stages import SHARES
+from imatlas.atlas.stages import SHARES
 
 TITLE = "What a budget is spent on"
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
             "Learning is all that the budget is for: everything after the pixel cache exists. The whole command also "
             "starts the interpreter and decodes the images.",
             "Each stage: the seconds that it took, and its part of the budget in brackets. What a stage leaves goes to "
-            "the later ones; the generator's also to the report, which has a part of its own only where that is enough.",
+            "the later ones; the report gets more than its part where a short budget would be too short for it.",
             f"The run of median learning time of {REPEATS} up to a minute, single runs above. Seed 0.",
         ],
     )  # fmt: skip

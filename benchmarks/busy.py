@@ -164,13 +164,13 @@ def _other_programs() -> Iterator[None]:
 
 
 def _n_cores() -> int:
-    from imatlas.threads import usable_cores
+    from imatlas.system.threads import usable_cores
 
     return usable_cores()
 
 
 def _quiet_share() -> float:
     """The share of the cores that this process gets."""
-    from imatlas.threads import cores_obtained
+    from imatlas.system.threads import cores_obtained
 
     return min(1.0, cores_obtained(_n_cores(), seconds=1.0) / _n_cores())

@@ -30,9 +30,9 @@ from benchmarks._table import kept_table, save_table
 from imatlas import Images
 from imatlas.images import decode, hashing
 from imatlas.images.hashing import hamming
-from imatlas.tasks.copies import Looks
-from imatlas.tasks.doubles import Gallery, find_duplicates
-from imatlas.tasks.duplicates import near_pairs
+from imatlas.tasks.duplicates.candidates import Looks
+from imatlas.tasks.duplicates.exact import near_pairs
+from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
 
 SETS = ("photos", "satellite", "emoji", "clothes")
 HASHES = ("phash", "dhash", "whash")

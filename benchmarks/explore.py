@@ -31,7 +31,7 @@ from imatlas import Autoencoder, Images, PretrainedEncoder, SelfSupervisedEncode
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.tasks.embed import choose_eyes
+from imatlas.tasks.choose_encoder import choose_eyes
 
 N_GROUPS = {"clothes": 10, "satellite": 10, "photos": 43}
 EYES_SIZE = {"clothes": 96, "satellite": 224, "photos": 224}

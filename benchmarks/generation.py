@@ -35,7 +35,7 @@ from imatlas.metrics.generation import (
     near_copy_share,
     precision_recall,
 )
-from imatlas.nearest import as_tensor, nearest
+from imatlas.neighbors import as_tensor, nearest
 from imatlas.tasks.sample import write_samples
 
 HERE = Path(__file__).parent

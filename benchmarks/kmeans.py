@@ -20,7 +20,7 @@ import torch
 from benchmarks._memory import run_measured
 from benchmarks._som_runs import FOLDER, HERE, ONE_THREAD, default_prefix, rows_of, sets, split_prefix
 from benchmarks._table import save_table
-from imatlas.nearest import as_tensor, nearest
+from imatlas.neighbors import as_tensor, nearest
 
 ITERATIONS = 25
 PEERS: dict[str, dict[str, Any]] = {

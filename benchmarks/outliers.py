@@ -31,7 +31,7 @@ from benchmarks._table import save_table
 from imatlas import Images, OutlierDetector, PretrainedEncoder
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode_thumbnail
-from imatlas.tasks.flags import THUMBNAIL, quality_flags
+from imatlas.tasks.quality_flags import THUMBNAIL, quality_flags
 
 HERE = Path(__file__).parent
 SHARE = 0.05

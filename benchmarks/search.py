@@ -23,8 +23,8 @@ from benchmarks._memory import run_measured
 from benchmarks._million import FOLDER, HOW, million
 from benchmarks._som_runs import default_prefix, split_prefix
 from benchmarks._table import save_table
-from imatlas.nearest import as_tensor, k_nearest
-from imatlas.table import PROBES, REFINE
+from imatlas.atlas.table import PROBES, REFINE
+from imatlas.neighbors import as_tensor, k_nearest
 
 HERE = Path(__file__).parent
 GOAL = 0.95

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks._data import emoji, eurosat, fashion_mnist, grocery
 from benchmarks._million import N_CLOTHES, parts
 from benchmarks._table import save_table
-from imatlas.images.sources import open_source
+from imatlas.images.sources.opening import open_source
 from imatlas.tasks.search import InMemory, Spread, search_like
 
 N_DRAWS, K = 100, 10

@@ -20,12 +20,12 @@ from sklearn.cluster import KMeans
 from benchmarks._data import emoji, eurosat, fashion_mnist, grocery
 from benchmarks._table import kept_table, save_table
 from imatlas import Images, PretrainedEncoder
+from imatlas.atlas.stages import CHOOSING, HELD_OUT, default_budget, held_out_rows
 from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.stages import CHOOSING, HELD_OUT, default_budget, held_out_rows
+from imatlas.tasks.choose_encoder import eyes_for
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.duplicates import duplicate_of
-from imatlas.tasks.embed import eyes_for
+from imatlas.tasks.duplicates.exact import duplicate_of
 
 FOLDERS: dict[str, Callable[[], Path]] = {
     "Grocery photos": grocery,

@@ -22,10 +22,11 @@ import torch
 
 from benchmarks._data import fashion_mnist
 from benchmarks._table import save_table
-from imatlas import VAE, chance, training
-from imatlas.batches import Batch, Data
+from imatlas import VAE, seeding
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
+from imatlas.training import loop
+from imatlas.training.batches import Batch, Data
 
 BLOCK = 100
 """Steps between two changes of loop: as many as from one snapshot to the next, so that each block holds one."""
@@ -57,7 +58,7 @@ class PlainLoop:
 
     def __init__(self, pixels: np.ndarray, *, fast: bool) -> None:
         self.model = VAE(latent_dim=LATENT_DIM)
-        with chance.seeded_init(0):
+        with seeding.seeded_init(0):
             self.module = self.model._build(ImageSpec(28, 28, 1))
         if fast:
             self.module = self.module.to(memory_format=torch.channels_last)
@@ -94,13 +95,13 @@ class Watched(VAE):
 
 
 def library_loop(pixels: np.ndarray) -> Callable[[], float]:
-    """The loop of `imatlas.training`, one step at a time, without images kept aside."""
+    """The loop of `imatlas.training.loop`, one step at a time, without images kept aside."""
     model = Watched(latent_dim=LATENT_DIM, max_steps=10**6, precision="fp32", progress=False)
     spec = ImageSpec(28, 28, 1)
-    with chance.seeded_init(0):
+    with seeding.seeded_init(0):
         module = model._build(spec)
     pixels = pixels[..., None]
-    run = training._Run(model, module, Data(pixels, spec, pixels[:0]), 0, None, {}, None, None)
+    run = loop._Run(model, module, Data(pixels, spec, pixels[:0]), 0, None, {}, None, None)
     run.weights.snapshot()
 
     def step() -> float:

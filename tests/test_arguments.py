@@ -19,7 +19,7 @@ from sklearn.base import clone
 import imatlas as ia
 from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
 from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
-from imatlas.images.given import as_one, as_several
+from imatlas.images.sources.given import as_one, as_several
 from imatlas.tasks.classify import classify, labels_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -348,7 +348,7 @@ def test_what_is_no_label_is_named(rng) -> None:
 
 
 def test_files_of_a_list_are_found_by_their_paths(tmp_path, rng) -> None:
-    from imatlas.originals import Originals
+    from imatlas.atlas.originals import Originals
 
     keys = ["a/1.png", "b/2.png", "b/3.png", "a/4.png"]
     roots = Originals(f"4 files from {tmp_path / 'a'}").roots

@@ -30,7 +30,7 @@ def test_forty_damages_to_an_atlas_give_the_same_answer_or_one_clear_line() -> N
 def test_the_tool_itself_notices_a_different_answer() -> None:
     """With checksums that always agree the same damages are not noticed, and the tool says so."""
     code = (
-        "import runpy, sys, imatlas.inventory as i; i.Inventory._reason = lambda self, name: '';"
+        "import runpy, sys, imatlas.system.inventory as i; i.Inventory._reason = lambda self, name: '';"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     command = [sys.executable, "-c", code, str(TOOL), "-n", "12", "--seed", "23", "--quick"]

@@ -26,9 +26,9 @@ def test_damages_to_saved_models_give_the_same_answer_or_one_clear_line() -> Non
 
 def test_the_tool_notices_what_goes_unnoticed() -> None:
     """Where learned attributes are not held against what is declared, forged ones end in errors of other libraries."""
-    without = "imatlas.artifact.contradiction = lambda *some, **more: ''"
+    without = "imatlas.models.artifact.contradiction = lambda *some, **more: ''"
     code = (
-        f"import runpy, sys, imatlas.artifact, imatlas.inventory; {without};"
+        f"import runpy, sys, imatlas.models.artifact, imatlas.system.inventory; {without};"
         "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]);"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )

@@ -17,8 +17,8 @@ from PIL import Image
 
 import imatlas as ia
 from imatlas.cli import main
-from imatlas.csv_files import cell
-from imatlas.images.names import file_name_of, key_of
+from imatlas.images.keys import file_name_of, key_of
+from imatlas.system.csv_files import cell
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 

@@ -269,7 +269,7 @@ VERBS: dict[str, Callable[[Case], Any]] = {
 
 
 def find(case: Case) -> None:
-    from imatlas.tasks.doubles import Gallery, find_duplicates
+    from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
 
     found = find_duplicates(Gallery.of(case.source, progress=False))
     assert found.result.metrics["n_copies"] >= 1

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import imatlas as ia
+from imatlas.atlas.stages import held_out_rows
 from imatlas.cli import main
 from imatlas.errors import InputError
 from imatlas.result import plain
-from imatlas.stages import held_out_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

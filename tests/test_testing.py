@@ -7,7 +7,7 @@ import torch
 from imatlas import models, testing
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.base import estimator
-from imatlas.models.network import ImageEstimator
+from imatlas.models.image_estimator import ImageEstimator
 from imatlas.testing import check_image_estimator, synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -124,7 +124,7 @@ def make_atlas(folder: Path) -> None:
 
 def seal_atlas(folder: Path, changed: Path) -> None:
     """Make the checksums of an atlas agree with a file that was changed."""
-    from imatlas.inventory import entry_of, seal
+    from imatlas.system.inventory import entry_of, seal
 
     path = folder / "atlas.json"
     values = json.loads(path.read_text())
@@ -141,8 +141,8 @@ def change_table(folder: Path, rng: np.random.Generator) -> None:
     """Put a value that no atlas has into some or all rows of one column of the images table."""
     import pyarrow as pa
 
-    from imatlas.manifest import Manifest
-    from imatlas.table import ImagesTable
+    from imatlas.atlas.manifest import Manifest
+    from imatlas.atlas.table import ImagesTable
 
     manifest = Manifest.read(folder)
     named = manifest.table
@@ -537,8 +537,7 @@ def warm() -> None:
     import torch
     import umap
 
-    import imatlas.cli
-    import imatlas.learning  # noqa: F401
+    import imatlas.atlas.learn  # noqa: F401
 
     torch.set_num_threads(1)
     del lance, matplotlib, pyarrow, sklearn, umap

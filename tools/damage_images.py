@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "damaged-images")
     options = parser.parse_args()
     import imatlas.images.dataset
-    import imatlas.images.tiff  # noqa: F401 - before the fork, so that no child imports it
+    import imatlas.images.formats.tiff  # noqa: F401 - before the fork, so that no child imports it
 
     files = damaged(options.files, options.seed)
     parts = [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]

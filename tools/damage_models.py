@@ -86,8 +86,8 @@ def save(name: str, folder: Path) -> None:
 
 def use(vectors: bool, folder: Path) -> None:
     """Load a model and write down what each of its verbs says."""
-    from imatlas import artifact
     from imatlas.errors import ImatlasError
+    from imatlas.models import artifact
 
     warnings.simplefilter("ignore")
     try:
@@ -118,7 +118,7 @@ def use(vectors: bool, folder: Path) -> None:
 
 def seal_model(folder: Path, changed: Path) -> None:
     """Make the checksums of a model agree with a file that was changed."""
-    from imatlas.inventory import entry_of, seal
+    from imatlas.system.inventory import entry_of, seal
 
     path = folder / "model.json"
     values = json.loads(path.read_text())
@@ -180,7 +180,8 @@ def warm() -> None:
     import sklearn.decomposition
     import torch
 
-    from imatlas import artifact, models
+    from imatlas import models
+    from imatlas.models import artifact
 
     torch.set_num_threads(1)
     for name in models.MODELS:

@@ -65,8 +65,8 @@ def _without_extras(folder: Path) -> dict[str, str]:
 
 def _groups(share: float) -> Iterator[tuple[str, str, Any]]:
     """(table, row, case) of every file."""
-    from tests.images.tiffs import cases
-    from tests.images.written import written
+    from tests.images.formats.tiffs import cases
+    from tests.images.formats.written import written
 
     for case in written():
         words = case.name.split(", ")
@@ -84,7 +84,7 @@ def _tables(share: float) -> tuple[str, int]:
     import tempfile
 
     from imatlas.images.decode import read_picture
-    from tests.images.tiffs import difference
+    from tests.images.formats.tiffs import difference
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:

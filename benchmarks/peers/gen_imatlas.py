@@ -6,8 +6,8 @@ from _generate import count, run
 def fit(images, settings):
     """The model that `method` names, with its defaults but for the length of its vectors."""
     import imatlas as ia
+    from imatlas.atlas.stages import SHARPNESS
     from imatlas.models.autoencoder import FEW_IMAGES
-    from imatlas.stages import SHARPNESS
 
     shared = {"budget": settings["seconds"], "random_state": settings["seed"], "device": "cpu", "progress": False}
     width = settings["latent_dim"]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imatlas import table
-from imatlas.opened import Indexed
-from imatlas.table import SCHEMA, ImagesTable, files_on_disk
+from imatlas.atlas import table
+from imatlas.atlas.store import Indexed
+from imatlas.atlas.table import SCHEMA, ImagesTable, files_on_disk
 from imatlas.tasks.search import InMemory, index_centers
 
 WARM_UP = 50

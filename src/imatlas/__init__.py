@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from imatlas._early import TYPE_CHECKING
-from imatlas._version import __version__ as __version__
 from imatlas.models import MODELS
-from imatlas.threads import wait_passively as _wait_passively
+from imatlas.system.interrupts import TYPE_CHECKING
+from imatlas.system.threads import wait_passively as _wait_passively
 
 _wait_passively()  # before torch is first imported, which is when its threads learn how to wait
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from typing import Any
 
 # Public names outside the model table, with the module that holds each; resolved on first use, so importing is fast.
 _NAMES = {
-    "Atlas": "imatlas.atlas",
+    "Atlas": "imatlas.atlas.atlas",
     "ImageSpec": "imatlas.images.spec",
     "Images": "imatlas.images.dataset",
-    "learn": "imatlas.learning",
-    "load": "imatlas.atlas",
+    "learn": "imatlas.atlas.learn",
+    "load": "imatlas.atlas.atlas",
 }
 _NAMES |= {target.partition(":")[2]: f"imatlas.models.{target.partition(':')[0]}" for target in MODELS.values()}
 

@@ -1,10 +1,10 @@
 # Made by tools/make_stub.py; run it again after a change.
 from imatlas._version import __version__ as __version__
-from imatlas.atlas import Atlas as Atlas
-from imatlas.atlas import load as load
+from imatlas.atlas.atlas import Atlas as Atlas
+from imatlas.atlas.atlas import load as load
+from imatlas.atlas.learn import learn as learn
 from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
-from imatlas.learning import learn as learn
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
 from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
 from imatlas.models.flow_matching import FlowMatching as FlowMatching

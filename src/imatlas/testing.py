@@ -19,8 +19,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from imatlas import artifact
 from imatlas.errors import ParameterError
+from imatlas.models import artifact
 from imatlas.models.base import Estimator, parameters
 
 VERBS = ("transform", "inverse_transform", "predict", "score_samples", "sample", "kneighbors", "compress", "decompress")
@@ -268,7 +268,7 @@ def check_gradients(estimator: Any) -> None:
         return
     import torch
 
-    from imatlas.batches import Data, make_batch
+    from imatlas.training.batches import Data, make_batch
 
     images = _images()
     estimator.fit(images)

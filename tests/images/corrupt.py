@@ -164,7 +164,7 @@ def _further(deep: np.ndarray, pixels: np.ndarray) -> list[tuple[str, bytes]]:
     """What is unpacked here or by the extra `codecs`, and pictures with a profile of their colors."""
     from imagecodecs import jpeg2k_encode, jpeg8_encode
 
-    from tests.images.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile
+    from tests.images.formats.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile
 
     profile = matrix_profile(DISPLAY_P3, SRGB_CURVE)
     floats, twelve = deep[..., :3].astype(np.float32), deep[..., :3] >> 4

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 from imatlas.errors import DecodeError
 from imatlas.images.dataset import Images
 from imatlas.images.decode import read_picture
-from imatlas.images.formats import format_of
+from imatlas.images.formats.sniff import format_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
-from imatlas.tasks.doubles import Gallery, find_duplicates
+from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
 from tests.images.test_decode import saved
 
 RNG = np.random.default_rng(5)

@@ -22,9 +22,10 @@ from PIL import Image
 
 from imatlas import Images
 from imatlas.errors import DecodeError, InputError, ParameterError, SourceError
-from imatlas.images import budget, decode, headers
-from imatlas.images.bands import block_means
+from imatlas.images import decode, memory_budget
 from imatlas.images.decode import Aim, check_thumbnail, read_picture, size_of
+from imatlas.images.formats import headers
+from imatlas.images.formats.row_bands import block_means
 from tests.images import bombs
 from tests.images.corrupt import more_originals
 
@@ -57,7 +58,7 @@ def measured(path: Path) -> tuple[list[str], int, float]:
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of 64 MiB."""
-    monkeypatch.setenv(budget.VARIABLE, "64M")
+    monkeypatch.setenv(memory_budget.VARIABLE, "64M")
 
 
 def test_bombs_among_pictures_are_read_within_the_budget_or_skipped_by_several_threads(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_an_array_whose_header_lies_is_refused(shape: str, reason: str, packed: 
 def test_a_parquet_file_of_one_picture_many_times_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from imatlas.images.sources import open_source
+    from imatlas.images.sources.opening import open_source
 
     bombs.write_parquet(tmp_path / "a.parquet", copies=3000)
     assert (tmp_path / "a.parquet").stat().st_size < 200_000
@@ -259,10 +260,10 @@ def test_threads_share_one_budget(little: None) -> None:
     pause = threading.Event()
 
     def work() -> None:
-        with budget.sharing():
-            budget.need(40 * 2**20, 0, "a picture")
+        with memory_budget.sharing():
+            memory_budget.need(40 * 2**20, 0, "a picture")
             with lock:
-                most[0] = max(most[0], budget.POOL.used)
+                most[0] = max(most[0], memory_budget.POOL.used)
             pause.wait(0.02)
 
     threads = [threading.Thread(target=work) for _ in range(6)]
@@ -271,7 +272,7 @@ def test_threads_share_one_budget(little: None) -> None:
     for thread in threads:
         thread.join(20)
     assert most[0] == 40 * 2**20
-    assert budget.POOL.used == 0
+    assert memory_budget.POOL.used == 0
 
 
 def test_one_thread_that_reads_two_files_at_once_does_not_wait_for_itself(little: None) -> None:
@@ -280,17 +281,17 @@ def test_one_thread_that_reads_two_files_at_once_does_not_wait_for_itself(little
     assert next(first).width == next(second).width == 2500
     first.close()
     second.close()
-    assert budget.POOL.used == 0
+    assert memory_budget.POOL.used == 0
 
 
 def test_the_limit_can_be_raised_and_a_wrong_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     data = bombs.saved(Image.new("RGB", (3000, 3000)), "WEBP")
-    monkeypatch.setenv(budget.VARIABLE, "64M")
+    monkeypatch.setenv(memory_budget.VARIABLE, "64M")
     with pytest.raises(DecodeError, match=r"3000 x 3000.*limit of 64 MB; set IMATLAS_DECODE_MEMORY"):
         read_picture(data)
-    monkeypatch.setenv(budget.VARIABLE, "1.5 GB")
+    monkeypatch.setenv(memory_budget.VARIABLE, "1.5 GB")
     assert read_picture(data).width == 3000
-    monkeypatch.setenv(budget.VARIABLE, "plenty")
+    monkeypatch.setenv(memory_budget.VARIABLE, "plenty")
     with pytest.raises(ParameterError, match=r"IMATLAS_DECODE_MEMORY must be a size.*800M.*'plenty'"):
         Images(np.zeros((2, 4, 4), np.uint8))
 
@@ -340,7 +341,7 @@ def test_a_large_png_by_bands_is_the_same_picture(number: int, monkeypatch: pyte
     data = [content for ending, content in more_originals() if ending == "png"][number]
     whole = read_picture(data).pixels()
     monkeypatch.setattr(decode, "LARGE", 100)
-    monkeypatch.setattr("imatlas.images.png._BAND", 300)  # a few rows a band
+    monkeypatch.setattr("imatlas.images.formats.png._BAND", 300)  # a few rows a band
     picture = read_picture(data)
     np.testing.assert_array_equal(picture.pixels(), whole)
     assert picture.kind.channels == whole.shape[2]
@@ -357,7 +358,7 @@ def test_photographs_as_png_by_bands(mode: str, monkeypatch: pytest.MonkeyPatch)
     data = bombs.saved(image, "PNG", exif=exif)  # real rows use all filters
     whole = read_picture(data)
     monkeypatch.setattr(decode, "LARGE", 100)
-    monkeypatch.setattr("imatlas.images.png._BAND", 20_000)
+    monkeypatch.setattr("imatlas.images.formats.png._BAND", 20_000)
     banded = read_picture(data)
     np.testing.assert_array_equal(banded.pixels(), whole.pixels())
     assert banded.orientation == 6
@@ -533,7 +534,7 @@ def test_zips_of_every_method_are_read(method: int, tmp_path: Path, rng: np.rand
 @pytest.mark.parametrize("size", [10, 3000])
 def test_packed_arrays_are_mapped(order: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.asarray(np.arange(size * 16 * 24, dtype=np.uint16).reshape(size, 16, 24), order=order)
-    monkeypatch.setenv(budget.VARIABLE, "16M")
+    monkeypatch.setenv(memory_budget.VARIABLE, "16M")
     np.savez_compressed(tmp_path / "a.npz", labels=np.arange(size), images=array)
     images = Images(tmp_path / "a.npz")
     np.testing.assert_array_equal(images.pixels[..., 0], array)
@@ -547,11 +548,11 @@ def test_rows_of_parquet_in_any_order(order: slice, tmp_path: Path, monkeypatch:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from imatlas.images.sources import open_source
+    from imatlas.images.sources.opening import open_source
 
     values = [f"value {i}".encode() * 50 for i in range(700)]
     pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", row_group_size=300)
-    monkeypatch.setattr("imatlas.images.archives._AT_HAND", 100)
+    monkeypatch.setattr("imatlas.images.sources.archives._AT_HAND", 100)
     source = open_source(str(tmp_path / "a.parquet"))
     for i in range(700)[order]:
         assert source.read(i) == values[i]

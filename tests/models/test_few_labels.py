@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs, make_moons
 
-from imatlas import artifact
 from imatlas.errors import InputError
-from imatlas.models import few_labels
+from imatlas.models import artifact, few_labels
 from imatlas.models.few_labels import ALPHAS, STEPS, FewLabelsClassifier
 from tests.sklearn_checks import run_checks
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from imatlas import VAE, Autoencoder, FlowMatching, artifact, solvers
+from imatlas import VAE, Autoencoder, FlowMatching
 from imatlas.errors import InputError, ParameterError, TrainingError
+from imatlas.models import artifact
 from imatlas.models.flow_matching import gaussian_velocity, nearest_pairs, white_axes
+from imatlas.nn import solvers
 from imatlas.testing import check_image_estimator, synthetic_images
 
 QUIET = {"progress": False, "precision": "fp32"}
@@ -166,11 +168,11 @@ class Killed(Exception):
 
 
 def test_killed_while_the_flow_learns_and_resumed_it_is_the_same(two_kinds, tmp_path, monkeypatch):
-    from imatlas import checkpoints, training
+    from imatlas.training import checkpoints, loop
 
     images, y = two_kinds
-    monkeypatch.setattr(training, "SNAPSHOT", 10)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SNAPSHOT", 10)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole = tiny().fit(images, y)
     real, writes = checkpoints.write, []
 

@@ -11,14 +11,16 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from imatlas import chance, losses, training
-from imatlas.batches import Batch, make_batch
+from imatlas import seeding
 from imatlas.errors import InputError
-from imatlas.losses import energy_distance, gradient_penalty
 from imatlas.models import gan
 from imatlas.models.base import estimator
 from imatlas.models.gan import GAN, diversity
+from imatlas.nn import losses
+from imatlas.nn.losses import energy_distance, gradient_penalty
 from imatlas.testing import check_image_estimator, synthetic_images
+from imatlas.training import loop
+from imatlas.training.batches import Batch, make_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -256,7 +258,7 @@ class Fragile(GAN):
 
     def _losses(self, module, batch, generator):
         for name, loss, logs in super()._losses(module, batch, generator):
-            planted = name == self.player and generator.initial_seed() == chance.seed_of(1, "step", 3)
+            planted = name == self.player and generator.initial_seed() == seeding.seed_of(1, "step", 3)
             yield name, loss * torch.nan if planted else loss, logs
 
 
@@ -271,14 +273,14 @@ def test_a_nan_goes_back_to_the_last_good_state(images, player):
 
 
 def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SNAPSHOT", 5)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SNAPSHOT", 5)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     folder = tmp_path / "checkpoint"
     script = f"""
         import os, signal
         import torch
         torch.set_num_threads(1)
-        from imatlas import training
+        from imatlas.training import loop as training
         from imatlas.models.gan import GAN
         from imatlas.testing import synthetic_images
         training.SNAPSHOT, training.CHECKPOINT_SECONDS = 5, 0.0

@@ -8,11 +8,11 @@ from sklearn.datasets import make_blobs
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import adjusted_rand_score
 
-from imatlas import artifact
 from imatlas.errors import InputError
-from imatlas.models import fisher, image_clusterer
+from imatlas.models import artifact, image_clusterer
 from imatlas.models.image_clusterer import FEWEST_TO_LAY_OUT, ImageClusterer, propose_n_clusters
 from imatlas.models.kmeans import KMeans
+from imatlas.models.parts import discriminant_axes
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,7 @@ def test_groups_that_differ_along_an_axis_of_little_spread_are_found() -> None:
 
 def test_the_axes_are_those_of_fisher(blobs) -> None:
     X, y = blobs
-    mine = X @ fisher.discriminant_axes(X, y, 4)
+    mine = X @ discriminant_axes.discriminant_axes(X, y, 4)
     theirs = LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-4).fit(X, y).transform(X)
     for a, b in zip(mine.T, theirs.T, strict=True):
         assert abs(np.corrcoef(a, b)[0, 1]) > 0.99

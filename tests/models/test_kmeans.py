@@ -82,7 +82,7 @@ def test_fewer_distinct_rows_than_clusters_still_ends():
 def test_an_empty_cluster_moves_to_a_far_row(blobs):
     import torch
 
-    from imatlas.models.lloyd import lloyd
+    from imatlas.models.parts.lloyd import lloyd
 
     X = torch.from_numpy(blobs[0])
     start = torch.cat([X[:5], torch.full((1, 8), 1e4)])  # nothing is near the last center

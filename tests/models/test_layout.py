@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
-from imatlas import artifact
 from imatlas.errors import InputError, ParameterError
-from imatlas.models import layout
+from imatlas.models import artifact, layout
 from imatlas.models.layout import FEWEST_ROWS, Layout, placed_by_vote
 from tests.sklearn_checks import run_checks
 

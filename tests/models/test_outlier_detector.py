@@ -10,9 +10,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
 
-from imatlas import artifact
 from imatlas.errors import InputError, ParameterError
-from imatlas.models import outlier_detector
+from imatlas.models import artifact, outlier_detector
 from imatlas.models.outlier_detector import OutlierDetector
 from tests.sklearn_checks import run_checks
 

@@ -14,13 +14,12 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 
-from imatlas import artifact
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.inventory import seal
-from imatlas.kept import Kept, content_of
-from imatlas.models import pretrained
+from imatlas.models import artifact, pretrained
+from imatlas.models.parts.feature_cache import Kept, content_of
 from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder, fit_together
+from imatlas.system.inventory import seal
 from imatlas.testing import check_image_estimator, synthetic_images
 from tests.conftest import need_data
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from imatlas.losses import contrastive, vicreg
 from imatlas.models.kmeans import KMeans
 from imatlas.models.self_supervised import SelfSupervisedEncoder
-from imatlas.nn.looker import Looker
+from imatlas.nn.losses import contrastive, vicreg
+from imatlas.nn.pooled_encoder import Looker
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,10 +11,10 @@ from sklearn.model_selection import GridSearchCV
 import imatlas
 from imatlas.errors import InputError
 from imatlas.metrics.topology import lattice_distances, lattice_positions, quantization_error, topographic_error
-from imatlas.models.batch_map import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
 from imatlas.models.kmeans import KMeans
-from imatlas.models.lattice import Lattice
-from imatlas.models.rows import Rows
+from imatlas.models.parts.batch_som import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
+from imatlas.models.parts.neighborhood import Lattice
+from imatlas.models.parts.rows import Rows
 from imatlas.models.som import SOM, lattice_shape
 from tests.sklearn_checks import run_checks
 

@@ -16,7 +16,7 @@ import imatlas
 from imatlas.errors import InputError, ParameterError
 from imatlas.metrics.topology import are_neighbors
 from imatlas.models.kmeans import KMeans
-from imatlas.models.labels import folds_of
+from imatlas.models.parts.labels import folds_of
 from imatlas.models.som import SOM
 from imatlas.models.som_classifier import ALPHAS, NEAREST, TOUCH, SOMClassifier
 from tests.sklearn_checks import run_checks

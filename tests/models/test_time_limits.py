@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from imatlas.models import image_clusterer, umap_places
+from imatlas.models import image_clusterer
 from imatlas.models.image_clusterer import FEWEST_STARTS, ImageClusterer, propose_n_clusters
 from imatlas.models.layout import FEWEST_ROWS, Layout, principal_plane
+from imatlas.models.parts import umap_graph
 from imatlas.tasks.cluster import cluster
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,11 +51,11 @@ def test_without_time_the_layout_is_that_of_principal_components(groups):
 
 
 def test_with_some_time_umap_lays_out_a_sample(groups, monkeypatch):
-    monkeypatch.setattr(umap_places, "_compiled", True)
-    monkeypatch.setattr(umap_places, "slowdown", lambda: 2.0)
-    seconds = 2 * umap_places.SECONDS_A_ROW * (FEWEST_ROWS + 20.5)
-    assert umap_places.umap_rows(seconds) == FEWEST_ROWS + 20
-    assert umap_places.umap_seconds(80) == pytest.approx(160 * umap_places.SECONDS_A_ROW)
+    monkeypatch.setattr(umap_graph, "_compiled", True)
+    monkeypatch.setattr(umap_graph, "slowdown", lambda: 2.0)
+    seconds = 2 * umap_graph.SECONDS_A_ROW * (FEWEST_ROWS + 20.5)
+    assert umap_graph.umap_rows(seconds) == FEWEST_ROWS + 20
+    assert umap_graph.umap_seconds(80) == pytest.approx(160 * umap_graph.SECONDS_A_ROW)
     model = Layout().fit(groups, seconds=seconds)
     assert model.by_umap_
     assert len(model.references_) == FEWEST_ROWS + 20
@@ -66,12 +67,12 @@ def test_neighbors_that_are_given_to_umap_are_those_that_it_finds_itself(groups)
     from sklearn.neighbors import NearestNeighbors
 
     rows = torch.from_numpy(groups)
-    others, squared = umap_places.k_nearest(rows, rows, 9, exclude_self=torch.arange(150))
+    others, squared = umap_graph.k_nearest(rows, rows, 9, exclude_self=torch.arange(150))
     distances, indices = NearestNeighbors(n_neighbors=10).fit(groups).kneighbors(groups)
     np.testing.assert_array_equal(others.numpy(), indices[:, 1:])
     np.testing.assert_allclose(squared.sqrt().numpy(), distances[:, 1:], rtol=1e-4)
-    places = umap_places.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
-    again = umap_places.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    places = umap_graph.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    again = umap_graph.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
     np.testing.assert_array_equal(places, again)
     near = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(places)[1][:, 1]
     assert (near // 25 == np.arange(150) // 25).mean() > 0.95

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from imatlas import chance
-from imatlas.batches import Batch, make_batch
-from imatlas.losses import gaussian_kl
+from imatlas import seeding
 from imatlas.models.vae import VAE
+from imatlas.nn.losses import gaussian_kl
 from imatlas.testing import synthetic_images
+from imatlas.training.batches import Batch, make_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,5 +110,5 @@ def test_scores_are_higher_for_what_was_learnt(images, rng):
 
 def test_the_prior_is_sampled(images):
     model = tiny(max_steps=5, prior="normal").fit(images)
-    assert np.array_equal(model.sample(4, random_state=7), model.inverse_transform(chance.noise(7, 4, 3)))
+    assert np.array_equal(model.sample(4, random_state=7), model.inverse_transform(seeding.noise(7, 4, 3)))
     assert np.array_equal(model.sample(4), model.sample(4))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from imatlas.nn.blocks import coarse_grid, stage_widths
-from imatlas.nn.time import sinusoidal
+from imatlas.nn.time_embedding import sinusoidal
 from imatlas.nn.unet import Level, SelfAttention, ToldBlock, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from imatlas import Images
-from imatlas.checkpoints import NAME
 from imatlas.cli import main
 from imatlas.errors import ArtifactError, UnsafePathError
 from imatlas.models import model_class
 from imatlas.tasks.fit import fit_and_save
 from imatlas.testing import synthetic_images
+from imatlas.training.checkpoints import NAME
 
 
 def fit(folder: Path, **options) -> None:

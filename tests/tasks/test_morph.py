@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from imatlas.errors import InputError
-from imatlas.images.film import write_film
-from imatlas.models.generator import along
+from imatlas.images.video import write_film
+from imatlas.models.parts.conditional import along
 
 
 def test_the_way_passes_through_every_key_and_starts_slowly(rng):

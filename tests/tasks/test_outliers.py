@@ -8,8 +8,8 @@ import pytest
 from imatlas.errors import InputError
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.tasks.outlier_maps import PLACES_SPEC, has_places, heat_map, overlaid
 from imatlas.tasks.outliers import ordinary_near, outliers
-from imatlas.tasks.why_odd import PLACES_SPEC, has_places, heat_map, overlaid
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")

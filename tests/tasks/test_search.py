@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import make_blobs
 
+from imatlas.atlas.store import Indexed
+from imatlas.atlas.table import SCHEMA, ImagesTable, files_on_disk
 from imatlas.images.encode import encode
-from imatlas.opened import Indexed
-from imatlas.table import SCHEMA, ImagesTable, files_on_disk
 from imatlas.tasks.search import InMemory, Spread, index_centers, search, search_like, spread, without_self, write_sheet
-from tests.test_table import rows
+from tests.atlas.test_table import rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from imatlas._early import interrupt_again
+from imatlas.system.interrupts import interrupt_again
 
 STOPPED = "Stopped. What was finished is saved; the same command again continues."
 

@@ -19,7 +19,7 @@ from imatlas.cli.shared import (
     tell,
     write_table,
 )
-from imatlas.terminal import say
+from imatlas.system.terminal import say
 
 
 @app.command(epilog="Example: imatlas clusters photos.atlas --groups 5")

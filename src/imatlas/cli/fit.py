@@ -19,7 +19,7 @@ from imatlas.cli.shared import (
     open_images,
     say_next,
 )
-from imatlas.terminal import say
+from imatlas.system.terminal import say
 
 fit_app = typer.Typer(no_args_is_help=True, help="Learn one model from images and save it.")
 app.add_typer(fit_app, name="fit")

@@ -12,11 +12,11 @@ from typing import Any
 import typer
 import typer.main
 
-from imatlas._early import struck
 from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError, Notice
-from imatlas.terminal import forgiving, is_open, say
+from imatlas.system.interrupts import struck
+from imatlas.system.terminal import forgiving, is_open, say
 
 for part in (
     "look",

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from imatlas._version import __version__
-from imatlas.terminal import console, file_word, json_text, say, shell, visible, writable
+from imatlas import __version__
+from imatlas.system.terminal import console, file_word, json_text, say, shell, visible, writable
 
 app = typer.Typer(
     name="imatlas",
@@ -60,7 +60,7 @@ def one_source(sources: list[str]) -> str | list[str]:
     """What was named as one source of images: it, or the files of all."""
     if len(sources) == 1:
         return sources[0]
-    from imatlas.images.sources import files_of
+    from imatlas.images.sources.opening import files_of
 
     return files_of(sources)
 
@@ -73,7 +73,7 @@ def open_images(source: str | list[str], *, progress: bool, **options: Any) -> A
 
 
 def open_atlas(folder: Path) -> Any:
-    from imatlas.atlas import Atlas
+    from imatlas.atlas.atlas import Atlas
 
     return Atlas(folder)
 
@@ -82,8 +82,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Refuse an output that is there already, a broken link or a pipe too; an empty folder may be filled."""
     import os
 
-    from imatlas.disk import is_link, output_path
     from imatlas.errors import ArtifactError
+    from imatlas.system.atomic_io import is_link, output_path
 
     path = output_path(path)
     if not os.path.lexists(path) or (path.is_dir() and not is_link(path) and not any(path.iterdir())):
@@ -100,8 +100,8 @@ def write_table(rows: Any, path: Path) -> None:
 
     from pyarrow import parquet
 
-    from imatlas.disk import write_file
     from imatlas.errors import InputError
+    from imatlas.system.atomic_io import write_file
 
     buffer = io.BytesIO()
     ending = path.suffix.lower()
@@ -121,7 +121,7 @@ def write_csv_table(rows: Any, stream: Any) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
-    from imatlas.csv_files import cell
+    from imatlas.system.csv_files import cell
 
     for place, field in enumerate(rows.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):

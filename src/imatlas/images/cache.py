@@ -29,17 +29,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from imatlas.disk import flush_tree, is_link, open_new, output_path, remove_listed
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
 from imatlas.images.pixels import Kind, common_kind, converted, fits_in, range_of, value_range
 from imatlas.images.records import Records
-from imatlas.images.sources import Source, reason_of
+from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
-from imatlas.inventory import Entry, Inventory, open_regular, read_json, seal
-from imatlas.terminal import say
+from imatlas.system.atomic_io import flush_tree, is_link, open_new, output_path, remove_listed
+from imatlas.system.inventory import Entry, Inventory, open_regular, read_json, seal
+from imatlas.system.terminal import say
 
 FORMAT = 3
 

@@ -19,12 +19,14 @@ import numpy as np
 
 from imatlas.arguments import RandomState, check_int, check_number, check_path, check_seed, refused, whole
 from imatlas.errors import DecodeError, InputError, Notice
-from imatlas.images import budget, cache, decode, intake
+from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
-from imatlas.images.given import as_items
 from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
-from imatlas.images.sources import ArraySource, Source, open_source
+from imatlas.images.sources.arrays import ArraySource
+from imatlas.images.sources.base import Source
+from imatlas.images.sources.given import as_items
+from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import MOST_SIDE, ImageSpec
 from imatlas.images.tensors import to_view
 
@@ -371,7 +373,7 @@ class _Opened:
 
     def original(self, row: int, images: Images) -> np.ndarray:
         """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
-        with budget.sharing():
+        with memory_budget.sharing():
             picture = self._picture(row, None, images)
             return self._in_kind(picture.pixels(), picture, images)
 
@@ -381,7 +383,7 @@ class _Opened:
         lost = 0
         for i, row in enumerate(rows.tolist()):
             try:
-                with budget.sharing():
+                with memory_budget.sharing():
                     picture = self._picture(row, decode.Aim(*size, images.fit), images)
                     out[i] = self._in_kind(
                         picture.fitted(*size, images.fit, images.background, quick=True), picture, images

@@ -17,16 +17,17 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from imatlas.errors import DecodeError
-from imatlas.images import budget, color
-from imatlas.images.bands import Sink, array_of, block_means
-from imatlas.images.formats import bits_of, format_of, needs_extra, plainly_branded
-from imatlas.images.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
-from imatlas.images.netpbm import Netpbm, check_header
+from imatlas.images import memory_budget
+from imatlas.images.formats import color
+from imatlas.images.formats.headers import Jpeg, check_scans, inner_sizes, jpeg2000, jpeg_frame, png_header
+from imatlas.images.formats.netpbm import Netpbm, check_header
+from imatlas.images.formats.png import PngBands, scale_clear, with_clear
+from imatlas.images.formats.row_bands import Sink, array_of, block_means
+from imatlas.images.formats.sniff import bits_of, format_of, needs_extra, plainly_branded
+from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
+from imatlas.images.formats.warnings import quiet, silence_libtiff
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
-from imatlas.images.png import PngBands, scale_clear, with_clear
-from imatlas.images.quiet import quiet, silence_libtiff
-from imatlas.images.segments import check_shared, packed_bytes
-from imatlas.images.sources import reason_of
+from imatlas.images.sources.base import reason_of
 
 MAX_PIXELS = 2**27
 """The most pixels in one picture that are decoded: 134 million; fewer where there are more than four channels."""
@@ -245,8 +246,8 @@ def read_frames(
         With the reason, and nothing else, for whatever cannot be read.
     """
     format = "image"
-    share = budget.current()
-    own = budget.Share() if share is None else None
+    share = memory_budget.current()
+    own = memory_budget.Share() if share is None else None
     if packed is not None:
         (own or share).packed, (own or share).unpacked = packed, len(data)  # type: ignore[union-attr]
     try:
@@ -256,7 +257,7 @@ def read_frames(
             pictures = _READERS.get(format, _read_plain)(data, format, frames, aim, background)
             while True:
                 # Not around the yield: between two pictures this thread may do other work.
-                with budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
+                with memory_budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
                     picture = next(pictures, None)
                     if picture is not None:
                         picture = picture.to_srgb()
@@ -292,7 +293,9 @@ def check_thumbnail(data: bytes) -> bytes:
         If it is of another format, or large: what came with an atlas must not cost more than thumbnails do.
     """
     if len(data) > SMALL_BYTES:
-        raise DecodeError(f"a thumbnail of {budget.amount(len(data))}, more than {budget.amount(SMALL_BYTES)}")
+        raise DecodeError(
+            f"a thumbnail of {memory_budget.amount(len(data))}, more than {memory_budget.amount(SMALL_BYTES)}"
+        )
     if format_of(data, "") not in ("JPEG", "PNG", "WEBP"):
         raise DecodeError(f"a thumbnail that is a {format_of(data, '')} file, not JPEG or PNG")
     height, width = size_of(data)
@@ -309,7 +312,7 @@ def check_stack(data: bytes) -> bytes:
     DecodeError
         If it is another file, or one that costs more than a thumbnail does.
     """
-    from imatlas.images.tiff import open_stack
+    from imatlas.images.formats.tiff import open_stack
 
     def check(width: int, height: int, samples: int = 1) -> None:
         if max(width, height) > SMALL_SIDE or width * height * samples > LARGE:
@@ -416,7 +419,9 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
         raise needs_extra(what, "codecs") from None
     _check_pixels(header.width, header.height)
     pixels = header.width * header.height
-    budget.need(int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}")
+    memory_budget.need(
+        int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}"
+    )
     array = np.atleast_3d(jpeg8_decode(data))
     picture = Picture(_as_stored(array), "JPEG", f"{array.shape[2]} x {header.bits} bits")
     picture.notes += [f"{header.bits}-bit"] if header.bits != 8 else []
@@ -518,7 +523,7 @@ class _Work:
         if self._wanted > 1 and work > MAX_PIXELS + 200 * self._n_bytes:
             raise DecodeError(
                 f"{self._wanted} frames of up to {width} x {height} pixels are too much work for a file of "
-                f"{budget.amount(self._n_bytes)}; take the first frame, or fewer"
+                f"{memory_budget.amount(self._n_bytes)}; take the first frame, or fewer"
             )
 
     def add(self, width: int, height: int, samples: int = 1) -> None:
@@ -569,7 +574,7 @@ def _need(
         each += len(image.getbands())
     width, height = full or image.size
     what = f"a picture of {width} x {height} pixels"
-    budget.need(each * pixels + (besides or 0) + _strip_bytes(image), packed, what)
+    memory_budget.need(each * pixels + (besides or 0) + _strip_bytes(image), packed, what)
 
 
 def _strip_bytes(image: Image.Image) -> int:
@@ -626,7 +631,7 @@ def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
             setattr(image, "reduce", halvings)  # noqa: B010 - an attribute that sets how it is decoded
     if full[0] * full[1] > CHEAP or cost.samples + cost.records > 32 * CHEAP:
         what = f"a picture of {full[0]} x {full[1]} pixels"
-        budget.need(cost.samples // 4**halvings + cost.records, len(data), what)
+        memory_budget.need(cost.samples // 4**halvings + cost.records, len(data), what)
     return halvings
 
 
@@ -666,7 +671,7 @@ def _png_by_bands(bands: PngBands, packed: int, aim: Aim | None, background: RGB
     alpha = bands.alpha and not flat
     held = Sink.n_bytes(header.height, header.width, channels, bands.dtype, step)
     if held > CHEAP or step > 1:
-        budget.need(held + 2**25, packed, f"a picture of {full[0]} x {full[1]} pixels")
+        memory_budget.need(held + 2**25, packed, f"a picture of {full[0]} x {full[1]} pixels")
     sink = Sink(header.height, header.width, channels, bands.dtype, step, bands.alpha)
     for top, rows in bands.bands():
         sink.put(top, 0, composited(rows, background) if flat and step == 1 else rows)
@@ -694,7 +699,9 @@ def _read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, back
             n_bytes = file.width * file.height * file.channels * file.dtype.itemsize
             if n_bytes > CHEAP:
                 times = 10 if file.kind in b"56" else 3
-                budget.need(times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels")
+                memory_budget.need(
+                    times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels"
+                )
             yield Picture(_as_stored(file.pixels(data)), format, file.mode)
             return
     else:
@@ -722,7 +729,7 @@ def _tell_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> No
 
 def _read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A TIFF: through tifffile where it is deep or has many channels, else through Pillow, which knows more codecs."""
-    from imatlas.images.tiff import open_stack
+    from imatlas.images.formats.tiff import open_stack
 
     silence_libtiff()
     stack = open_stack(data, _check_pixels)
@@ -769,7 +776,7 @@ def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
     _check_pixels(*opened.size)
     if opened.size[0] * opened.size[1] > CHEAP:
         needed = opened.size[0] * opened.size[1] * _BESIDES[format]
-        budget.need(needed, len(data), f"a picture of {opened.size[0]} x {opened.size[1]} pixels")
+        memory_budget.need(needed, len(data), f"a picture of {opened.size[0]} x {opened.size[1]} pixels")
     picture = _finished(opened.to_pillow(), format, background)
     picture.mode = opened.mode
     if opened.info.get("bit_depth", 8) > 8:
@@ -779,7 +786,7 @@ def _read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgr
 
 def _read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """One array in a file: a picture (H, W) or (H, W, C), or frames (T, H, W) or (T, H, W, C)."""
-    from imatlas.images.sources import as_pixels
+    from imatlas.images.sources.arrays import as_pixels
 
     array = _npy_array(data)
     if array.ndim == 3 and array.shape[2] > MOST_CHANNELS and array.shape[0] in (1, 3, 4):
@@ -1019,7 +1026,7 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
                 turned = _exif_orientation(data) >= 5
                 return (header.width, header.height) if turned else (header.height, header.width)
             if format == "TIFF":
-                from imatlas.images.tiff import open_stack
+                from imatlas.images.formats.tiff import open_stack
 
                 silence_libtiff()
                 stack = open_stack(data, _check_pixels)

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imatlas.arguments import check_path
-from imatlas.disk import output_path, write_file
 from imatlas.errors import InputError
+from imatlas.system.atomic_io import output_path, write_file
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
 SUFFIXES: dict[str, Format] = {

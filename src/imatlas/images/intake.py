@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imatlas.errors import DecodeError
-from imatlas.images import budget, decode, hashing
+from imatlas.images import decode, hashing, memory_budget
 from imatlas.images.encode import encode_thumbnail
-from imatlas.images.formats import has_image_name, sniff, suffix_of
+from imatlas.images.formats.sniff import has_image_name, sniff, suffix_of
+from imatlas.images.formats.warnings import quiet
 from imatlas.images.pixels import RGB, Kind
-from imatlas.images.quiet import quiet
-from imatlas.images.sources import Source
-from imatlas.terminal import console, say, visible
-from imatlas.threads import usable_cores
+from imatlas.images.sources.base import Source
+from imatlas.system.terminal import console, say, visible
+from imatlas.system.threads import usable_cores
 
 CHUNK = 16
 """How many images a thread takes at a time."""
@@ -155,7 +155,7 @@ class Seen:
             if sign not in self._known:
                 self._known[sign] = (key, rows, size)
                 self._n_bytes += size
-            while self._n_bytes > budget.budget() // 16:
+            while self._n_bytes > memory_budget.budget() // 16:
                 self._n_bytes -= self._known.popitem(last=False)[1][2]
 
 
@@ -165,7 +165,7 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen | None = None) -
     try:
         if not _may_be_picture(source, item):
             return [Skip(item, key, None)]
-        with budget.sharing(), budget.reading():
+        with memory_budget.sharing(), memory_budget.reading():
             value = source.read(item)
             if isinstance(value, bytes):
                 return _rows_of_file(value, source.packed(item), item, key, plan, seen)
@@ -183,7 +183,7 @@ def _rows_of_file(
     """The rows of a file, decoded once where its bytes come again."""
     digest = hashlib.sha256(value).hexdigest()
     # All that a file is decoded by: its ending, where a format has no mark, and the memory that it may take.
-    sign = (digest, suffix_of(key), budget.allowance(len(value) if packed is None else packed))
+    sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
     found = seen.find(sign, item, key) if seen is not None else None
     if found is not None:
         return found

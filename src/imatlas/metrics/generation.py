@@ -11,7 +11,7 @@ import torch
 from scipy import linalg, stats
 
 from imatlas.errors import InputError
-from imatlas.nearest import MEMORY, all_distances, as_tensor, k_nearest, nearest, nearest_index
+from imatlas.neighbors import MEMORY, all_distances, as_tensor, k_nearest, nearest, nearest_index
 
 COPY_QUANTILE = 0.001
 """The quantile of held-out-to-training distances below which a made image counts as a near copy."""

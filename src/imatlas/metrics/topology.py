@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.nearest import as_tensor, k_nearest, nearest
+from imatlas.neighbors import as_tensor, k_nearest, nearest
 
 Topology = Literal["rectangular", "hexagonal"]
 HEX_ROW = 0.75**0.5

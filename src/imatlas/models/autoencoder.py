@@ -15,15 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from imatlas.augment import flip_and_shift
-from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
-from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
-from imatlas.models.latent import LatentModel
-from imatlas.models.network import DEPTHS, WIDTHS, Size
+from imatlas.models.image_estimator import DEPTHS, WIDTHS, Size
+from imatlas.models.parts.latent import LatentModel
+from imatlas.nn.augment import flip_and_shift
 from imatlas.nn.decoder import Decoder
 from imatlas.nn.encoder import Encoder
+from imatlas.nn.losses import masked_mean
+from imatlas.training.batches import Batch
 
 FEW_IMAGES = 2_000
 """Below so many images, `augment` is on by default: 950 photographs alone are learnt by heart."""

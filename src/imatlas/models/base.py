@@ -25,10 +25,10 @@ from pydantic.fields import FieldInfo
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from imatlas import artifact
 from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown
 from imatlas.errors import NotLearntError, ParameterError
-from imatlas.fitted import State
+from imatlas.models import artifact
+from imatlas.models.learned import State
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Estimator(BaseEstimator):
 
     random_state: Seed = 0
 
-    _state: ClassVar[State] = {}  # learned attributes: see `imatlas.fitted`
+    _state: ClassVar[State] = {}  # learned attributes: see `imatlas.models.learned`
 
     def _contradiction(self) -> str:
         """What contradicts itself in a loaded model whose attributes, one by one, are as declared; else nothing."""

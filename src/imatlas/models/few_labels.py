@@ -13,7 +13,7 @@ functions", ICML, section 4: each class is scaled to the same mass, so that one 
 The lines are those of logistic regression on the labelled rows alone. What both say together, the geometric mean of
 their probabilities, gives every row a class, and these the axes that tell the classes apart (Fisher 1936). Along those
 rows of one class lie nearer together, and the labels are stretched again: three times. Where there are many rows a
-class, a student learns what was said of them (`imatlas.models.student`), labels are stretched among the rows as its
+class, a student learns what was said of them (`models.parts.student`), labels are stretched among the rows as its
 hidden layer sees them, what both say is taught to the next student, and so on.
 
 Where cross-validation finds another way better than the usual one, that is taken; it also finds the temperature that
@@ -35,16 +35,16 @@ from scipy.sparse import csr_array, diags_array
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
-from imatlas import chance
+from imatlas import seeding
 from imatlas.arguments import check_int
-from imatlas.fitted import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.fisher import discriminant_axes
-from imatlas.models.labels import folds_of, many_classes, share_and_error, some_labels
-from imatlas.models.rows import checked_rows
-from imatlas.models.student import hidden, taught
-from imatlas.nearest import as_tensor, k_nearest
-from imatlas.threads import sharing_cores
+from imatlas.models.learned import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
+from imatlas.models.parts.discriminant_axes import discriminant_axes
+from imatlas.models.parts.labels import folds_of, many_classes, share_and_error, some_labels
+from imatlas.models.parts.rows import checked_rows
+from imatlas.models.parts.student import hidden, taught
+from imatlas.neighbors import as_tensor, k_nearest
+from imatlas.system.threads import sharing_cores
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
 """How far labels spread, to choose from."""
@@ -323,7 +323,7 @@ def _stages(
             shares = shares / shares.mean(axis=0)  # each class as many rows, as in `_shares`
             shares /= shares.sum(axis=1, keepdims=True)
             shares[rows] = np.eye(k)[codes]
-            student = taught(X, shares, rows, chance.seed_of(seed, "student", number))
+            student = taught(X, shares, rows, seeding.seed_of(seed, "student", number))
             thrown = hidden(X, student.axes, student.offset)
             lines = dict.fromkeys(STRENGTHS, (student.coef, student.intercept))
             last = _Stage(student.axes, student.offset, thrown, stretched(_links(thrown, n_neighbors)), lines)

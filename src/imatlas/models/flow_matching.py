@@ -27,23 +27,25 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.base import clone
 from torch import Tensor, nn
 
-from imatlas import chance, devices, schedule, solvers
+from imatlas import seeding
 from imatlas.arguments import check_int, check_number
-from imatlas.batches import Batch, Data
-from imatlas.checkpoints import Checkpoint
 from imatlas.errors import ParameterError
-from imatlas.export import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
-from imatlas.fitted import Array, Fitted, State
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
-from imatlas.losses import masked_mean
 from imatlas.models.base import estimator
-from imatlas.models.generator import Generator, along
-from imatlas.models.latent import LatentModel
-from imatlas.models.network import Size, replay_of
+from imatlas.models.image_estimator import Size, replay_of
+from imatlas.models.learned import Array, Fitted, State
+from imatlas.models.onnx import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
+from imatlas.models.parts.conditional import Generator, along
+from imatlas.models.parts.latent import LatentModel
+from imatlas.nn import solvers
+from imatlas.nn.losses import masked_mean
 from imatlas.nn.mlp import SteeredMLP
-from imatlas.nn.time import sinusoidal
+from imatlas.nn.time_embedding import sinusoidal
 from imatlas.nn.unet import UNet
+from imatlas.training import devices, schedule
+from imatlas.training.batches import Batch, Data
+from imatlas.training.checkpoints import Checkpoint
 
 MLP_SIZES: dict[str, tuple[int, int]] = {"small": (256, 3), "medium": (512, 4), "large": (1024, 6)}
 """(width, depth) of the network over an autoencoder's vectors."""
@@ -306,7 +308,7 @@ class FlowMatching(Generator):
         """
         self._check_fitted()
         n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
-        noise = chance.noise(self._seed_of(random_state), n_samples, self.n_noise)
+        noise = seeding.noise(self._seed_of(random_state), n_samples, self.n_noise)
         return self.inverse_transform(noise, y=y, solver=solver, n_steps=n_steps, guidance=guidance)
 
     def inverse_transform(
@@ -371,7 +373,7 @@ class FlowMatching(Generator):
         """
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
         points = self._points(images)
-        noise = chance.noise(self._seed_of(random_state), len(points), points.shape[1])
+        noise = seeding.noise(self._seed_of(random_state), len(points), points.shape[1])
         start = 1.0 - strength
         mixed = ((1 - start) * noise + start * points).astype(np.float32)
         asked = [options.pop(name, None) for name in ("solver", "n_steps", "guidance")]
@@ -399,7 +401,7 @@ class FlowMatching(Generator):
         n_frames = check_int(n_frames, "n_frames", type(self).__name__, low=1)
         told = None if y is None else along(np.asarray(y, np.float32), n_frames)
         if images is None:
-            noise = chance.noise(self._seed_of(random_state), 1, self.n_noise)
+            noise = seeding.noise(self._seed_of(random_state), 1, self.n_noise)
             return self.inverse_transform(np.repeat(noise, n_frames, axis=0), y=told)
         return self.inverse_transform(along(self.transform(images, y=y), n_frames, on_sphere=True), y=told)
 

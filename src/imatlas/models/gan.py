@@ -20,21 +20,21 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.optim import Optimizer
 
-from imatlas import chance
+from imatlas import seeding
 from imatlas.arguments import check_int
-from imatlas.augment import variation_share
-from imatlas.batches import Batch, Data, make_batch
-from imatlas.export import Network, images_out, random_vectors
-from imatlas.fitted import Array, OneOf, State, Value
 from imatlas.images.spec import ImageSpec
-from imatlas.losses import GRID, AdversarialLoss, distances, energy_distance, hidden, looks
-from imatlas.models import players
 from imatlas.models.base import estimator
-from imatlas.models.generator import Generator
-from imatlas.models.network import DEPTHS, WIDTHS, Size
+from imatlas.models.image_estimator import DEPTHS, WIDTHS, Size
+from imatlas.models.learned import Array, OneOf, State, Value
+from imatlas.models.onnx import Network, images_out, random_vectors
+from imatlas.models.parts import adversarial
+from imatlas.models.parts.conditional import Generator
+from imatlas.nn.augment import variation_share
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.generator import ImageGenerator
+from imatlas.nn.losses import GRID, AdversarialLoss, distances, energy_distance, hidden, looks
+from imatlas.training.batches import Batch, Data, make_batch
 
 LOW_DIVERSITY = 0.5
 """Samples that vary less than this share of what the images do make the alarm ring."""
@@ -105,7 +105,7 @@ class GAN(Generator):
         float | None,
         Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
     ] = None
-    _half_life = players.HALF_LIFE
+    _half_life = adversarial.HALF_LIFE
     _state: ClassVar[State] = {
         "conditions_": OneOf(
             (Array("int64", "n_conditions", low=0, below="n_classes"), Array("float32", "n_conditions", "n_told")),
@@ -127,7 +127,9 @@ class GAN(Generator):
         return GANModule(spec.shape, self.latent_dim, conditions, width, DEPTHS[self.size])
 
     def _optimizers(self, module: Any) -> dict[str, Optimizer]:
-        return players.optimizers(self.learning_rate, discriminator=module.discriminator, generator=module.generator)
+        return adversarial.optimizers(
+            self.learning_rate, discriminator=module.discriminator, generator=module.generator
+        )
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
@@ -135,13 +137,13 @@ class GAN(Generator):
         discriminator, y = module.discriminator, batch.y
         z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
         fake = hidden(module.generator(z, y).float(), batch.known)
-        real, seen = players.shown(batch.x, fake, batch.known, self._augment_share(batch.n_images), generator)
-        d_loss, logs = players.discriminator_turn(
+        real, seen = adversarial.shown(batch.x, fake, batch.known, self._augment_share(batch.n_images), generator)
+        d_loss, logs = adversarial.discriminator_turn(
             discriminator, real, seen, generator, loss=self.loss, gamma=self.gamma, y=y
         )
         yield "discriminator", d_loss, logs
 
-        g_loss = players.generator_turn(discriminator, real, seen, loss=self.loss, y=y)
+        g_loss = adversarial.generator_turn(discriminator, real, seen, loss=self.loss, y=y)
         yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
         discriminator.requires_grad_(True)
 
@@ -219,10 +221,10 @@ class GAN(Generator):
         self._check_fitted()
         n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
         seed = self._seed_of(random_state)
-        z = chance.noise(seed, n_samples, self.latent_dim)
+        z = seeding.noise(seed, n_samples, self.latent_dim)
         told = self._conditions(y, n_samples)
         if told is None and self.conditions_ is not None:
-            drawn = [chance.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
+            drawn = [seeding.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
             told = self.conditions_[np.array(drawn, int)]
         if told is None:
             return self._decode_chunks(lambda module, z: module.generator(z), z)

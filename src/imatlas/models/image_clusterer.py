@@ -33,15 +33,15 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from imatlas import models
 from imatlas.arguments import check_int
 from imatlas.errors import InputError
-from imatlas.fitted import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
 from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.fisher import discriminant_axes, means_of
-from imatlas.models.lloyd import lloyd, moved_centers
-from imatlas.models.rows import checked_rows
-from imatlas.models.umap_places import umap_places, umap_seconds
-from imatlas.nearest import all_alike, as_tensor, k_nearest, nearest_index
-from imatlas.threads import sharing_cores
+from imatlas.models.learned import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
+from imatlas.models.parts.discriminant_axes import discriminant_axes, means_of
+from imatlas.models.parts.lloyd import lloyd, moved_centers
+from imatlas.models.parts.rows import checked_rows
+from imatlas.models.parts.umap_graph import umap_places, umap_seconds
+from imatlas.neighbors import all_alike, as_tensor, k_nearest, nearest_index
+from imatlas.system.threads import sharing_cores
 
 MOST_ROWS = 4000
 """Rows that the number of clusters is read from, a random sample where there are more."""

@@ -15,13 +15,12 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import _check_sample_weight
 
-from imatlas.devices import pick_device
 from imatlas.errors import InputError
-from imatlas.fitted import COUNT, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.lloyd import Search, first_centers, lloyd, moved_centers
-from imatlas.models.rows import Rows, checked_rows, principal_axes
-from imatlas.nearest import (
+from imatlas.models.learned import COUNT, VECTORS, Array, State, Value
+from imatlas.models.parts.lloyd import Search, first_centers, lloyd, moved_centers
+from imatlas.models.parts.rows import Rows, checked_rows, principal_axes
+from imatlas.neighbors import (
     all_distances,
     as_tensor,
     nearest,
@@ -29,7 +28,8 @@ from imatlas.nearest import (
     nearest_index_by_shadow,
     paired_distances,
 )
-from imatlas.threads import sharing_cores
+from imatlas.system.threads import sharing_cores
+from imatlas.training.devices import pick_device
 
 N_COMPONENTS = 64
 """Principal components in which rows of many features are grouped before the last iterations."""

@@ -19,12 +19,12 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from imatlas.errors import InputError
-from imatlas.fitted import VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.rows import checked_rows
-from imatlas.models.umap_places import umap_places, umap_rows
-from imatlas.nearest import all_alike, as_tensor, k_nearest
-from imatlas.threads import sharing_cores
+from imatlas.models.learned import VECTORS, Array, State, Value
+from imatlas.models.parts.rows import checked_rows
+from imatlas.models.parts.umap_graph import umap_places, umap_rows
+from imatlas.neighbors import all_alike, as_tensor, k_nearest
+from imatlas.system.threads import sharing_cores
 
 MOST_ROWS = 10_000
 """Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""

@@ -38,11 +38,11 @@ from sklearn.base import OutlierMixin
 from sklearn.covariance import ledoit_wolf
 
 from imatlas.errors import InputError
-from imatlas.fitted import SIDE, VECTORS, Array, State, Value
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.rows import checked_rows
-from imatlas.nearest import ROUNDING, all_distances, as_tensor, k_nearest
-from imatlas.threads import sharing_cores
+from imatlas.models.learned import SIDE, VECTORS, Array, State, Value
+from imatlas.models.parts.rows import checked_rows
+from imatlas.neighbors import ROUNDING, all_distances, as_tensor, k_nearest
+from imatlas.system.threads import sharing_cores
 
 FEWEST = 4
 """Rows below which nothing can be told odd."""

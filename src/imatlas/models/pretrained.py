@@ -22,20 +22,20 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.decomposition import PCA
 
-from imatlas import devices
 from imatlas.errors import InputError, MissingExtraError, ParameterError
-from imatlas.export import Network, OnnxMixin, images_in, random_images
-from imatlas.fitted import TEXT, Array, Module, Spec, State, Value
 from imatlas.images.dataset import Images, images_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
-from imatlas.kept import Kept, content_of
 from imatlas.models.base import Estimator, estimator
-from imatlas.models.vision_tower import VisionTower, build_tower, load_tower
+from imatlas.models.learned import TEXT, Array, Module, Spec, State, Value
+from imatlas.models.onnx import Network, OnnxMixin, images_in, random_images
+from imatlas.models.parts.feature_cache import Kept, content_of
+from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
 from imatlas.nn.packed import packed, packs
-from imatlas.threads import sharing_cores
+from imatlas.system.threads import sharing_cores
+from imatlas.training import devices
 
 CHUNK = 4
 """Images that go through the network at a time on a processor: larger chunks fall out of its cache and are slower."""
@@ -82,7 +82,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     and finds photographs a little better than the plain features.
 
     For grouping, `n_components=128, whiten=0.5` is the best known, of fewer than 1,000 images as many components as an
-    eighth of them (`imatlas.tasks.embed.n_components_of`): with many layers, and `turned` where pictures have
+    eighth of them (`imatlas.tasks.choose_encoder.n_components_of`): with many layers, and `turned` where pictures have
     no up, k-means agreed with the labels of satellite pictures for 0.87 of them, on the plain last layer for 0.68.
     Where what matters fills a part of each photograph, look at the last layer from near too (`views=3`): with the 43
     kinds of 1,053 shop photographs the normalised mutual information of k-means rose from 0.70 to 0.75.
@@ -304,7 +304,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             Of the depth that was fitted; `Images` are decoded anew from their originals.
         on_progress : callable, optional
             Called after each chunk: `on_progress(n_done, n_images)`.
-        kept : imatlas.kept.Kept, optional
+        kept : imatlas.models.parts.feature_cache.Kept, optional
             Where to look for what these eyes saw before in images of the same content, and to keep what is new.
 
         Returns

@@ -20,17 +20,17 @@ from pydantic import Field
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch import Tensor, nn
 
-from imatlas import chance
-from imatlas.batches import Batch, Data, make_batch
-from imatlas.export import Network, OnnxMixin, images_in, random_images
-from imatlas.fitted import SCALAR, TEXT, State, Value
+from imatlas import seeding
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
-from imatlas.losses import contrastive, vicreg
 from imatlas.models.base import estimator
-from imatlas.models.network import ImageEstimator, Size
-from imatlas.nn.looker import Looker
-from imatlas.views import LOOKED_AT, Views, views_for
+from imatlas.models.image_estimator import ImageEstimator, Size
+from imatlas.models.learned import SCALAR, TEXT, State, Value
+from imatlas.models.onnx import Network, OnnxMixin, images_in, random_images
+from imatlas.nn.losses import contrastive, vicreg
+from imatlas.nn.pooled_encoder import Looker
+from imatlas.nn.views import LOOKED_AT, Views, views_for
+from imatlas.training.batches import Batch, Data, make_batch
 
 WIDEST: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
 """Features by the size of the network."""
@@ -66,7 +66,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
     Attributes
     ----------
     views_ : dict
-        How the views differ from the images: the parameters of `imatlas.views.Views`, and in words as "why".
+        How the views differ from the images: the parameters of `imatlas.nn.views.Views`, and in words as "why".
 
     Examples
     --------
@@ -108,9 +108,9 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         pixels, spec = self._load(images, None)
         seed = self._seed()
         views = self._views(pixels, spec, seed)
-        rows = np.sort(chance.rng(seed, "preview").permutation(len(pixels))[:n_images])
+        rows = np.sort(seeding.rng(seed, "preview").permutation(len(pixels))[:n_images])
         x = make_batch(pixels[rows], spec).x
-        generator = chance.generator(seed, "preview")
+        generator = seeding.generator(seed, "preview")
         shown = [x, *[views(x, generator) for _ in range(n_views)]]
         return np.stack([to_pixels(part, spec) for part in shown], axis=1), views.why
 
@@ -130,7 +130,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         return data, {}
 
     def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
-        rows = np.sort(chance.rng(seed, "kind").permutation(len(pixels))[:LOOKED_AT])
+        rows = np.sort(seeding.rng(seed, "kind").permutation(len(pixels))[:LOOKED_AT])
         return views_for(make_batch(pixels[rows], spec).x, seed, turned=self.turned)
 
     def _build(self, spec: ImageSpec) -> SelfSupervisedModule:

@@ -16,12 +16,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
-from imatlas.devices import pick_device
 from imatlas.errors import InputError, ParameterError
-from imatlas.fitted import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
 from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.batch_map import (
+from imatlas.models.learned import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
+from imatlas.models.parts.batch_som import (
     FALLING,
     LAST_RADII,
     RESTING_ROWS_PER_CELL,
@@ -33,10 +32,11 @@ from imatlas.models.batch_map import (
     schedule,
     update,
 )
-from imatlas.models.lattice import Lattice
-from imatlas.models.rows import Plane, Rows, checked_rows, principal_axes, scale_of
-from imatlas.nearest import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
-from imatlas.threads import sharing_cores
+from imatlas.models.parts.neighborhood import Lattice
+from imatlas.models.parts.rows import Plane, Rows, checked_rows, principal_axes, scale_of
+from imatlas.neighbors import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
+from imatlas.system.threads import sharing_cores
+from imatlas.training.devices import pick_device
 
 N_COMPONENTS = 48
 """Principal components in which rows of many features are searched while the map learns. On Fashion-MNIST (784 pixels,

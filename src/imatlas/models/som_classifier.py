@@ -30,12 +30,12 @@ from sklearn.base import ClassifierMixin, clone
 
 from imatlas import models
 from imatlas.errors import ParameterError
-from imatlas.fitted import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.labels import folds_of, share_and_error, some_labels, split_labels
-from imatlas.models.rows import checked_rows
-from imatlas.threads import sharing_cores
+from imatlas.models.learned import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
+from imatlas.models.parts.labels import folds_of, share_and_error, some_labels, split_labels
+from imatlas.models.parts.rows import checked_rows
+from imatlas.system.threads import sharing_cores
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """What alpha is chosen from."""

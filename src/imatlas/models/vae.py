@@ -16,14 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imatlas.batches import Batch
 from imatlas.images.spec import ImageSpec
-from imatlas.losses import Likelihood, gaussian_kl, log_likelihood, masked_sum
 from imatlas.models.base import estimator
-from imatlas.models.latent import LatentModel
-from imatlas.models.network import DEPTHS, WIDTHS, Size
+from imatlas.models.image_estimator import DEPTHS, WIDTHS, Size
+from imatlas.models.parts.latent import LatentModel
 from imatlas.nn.decoder import Decoder
 from imatlas.nn.encoder import Encoder
+from imatlas.nn.losses import Likelihood, gaussian_kl, log_likelihood, masked_sum
+from imatlas.training.batches import Batch
 
 
 class VAEModule(nn.Module):

@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from imatlas.nn.blocks import coarse_grid, pad_to, stage_widths
-from imatlas.nn.time import sinusoidal
+from imatlas.nn.time_embedding import sinusoidal
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 

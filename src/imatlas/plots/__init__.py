@@ -6,8 +6,8 @@ touched), and marks clusters where `clusters` gives one number a cell. matplotli
 On a toroidal map the lattice is drawn as a sheet: what lies across its edges is not drawn there.
 """
 
-from imatlas.plots.export import save
 from imatlas.plots.pictures import image_sheet, picture_map
+from imatlas.plots.save import save
 from imatlas.plots.values import component_planes, hit_map, u_matrix
 
 __all__ = ["component_planes", "hit_map", "image_sheet", "picture_map", "save", "u_matrix"]

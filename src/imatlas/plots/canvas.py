@@ -1,6 +1,6 @@
 """One map on paper: its cells, the borders and numbers of its clusters, and a scale below it.
 
-Everything is drawn in the units of `imatlas.lattice` on one pair of axes; line widths and letters follow the width of
+Everything is drawn in the units of `lattice.drawing` on one pair of axes; line widths and letters follow the width of
 the figure, so that a poster looks like a thumbnail, enlarged.
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.errors import InputError, MissingExtraError, ParameterError
-from imatlas.lattice import PITCH, Lattice, Place, Point, borders, label_places
-from imatlas.terminal import visible
+from imatlas.lattice.drawing import PITCH, Lattice, Place, Point, borders, label_places
+from imatlas.system.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def lattice_of(som: Any) -> Lattice:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A lattice on axes whose units are those of `imatlas.lattice`, y downwards."""
+    """A lattice on axes whose units are those of `imatlas.lattice.drawing`, y downwards."""
 
     figure: Figure
     axes: Axes

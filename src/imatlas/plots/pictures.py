@@ -11,7 +11,7 @@ import numpy as np
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.decode import picture_from, read_picture
 from imatlas.images.pixels import eye_view
-from imatlas.lattice import PITCH
+from imatlas.lattice.drawing import PITCH
 from imatlas.plots.canvas import SHRUNK, Canvas, blank, cells_of, checked_clusters
 from imatlas.result import Picture
 

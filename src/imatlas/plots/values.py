@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.lattice import PITCH, Lattice
+from imatlas.lattice.drawing import PITCH, Lattice
 from imatlas.metrics.topology import lattice_positions, u_heights
 from imatlas.plots.canvas import (
     INK,

@@ -9,12 +9,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from imatlas._version import __version__
+from imatlas import __version__
 from imatlas.arguments import check_path
-from imatlas.disk import output_path, write_file
 from imatlas.errors import InputTypeError
-from imatlas.lattice import PITCH, Lattice, label_places
-from imatlas.report.lattice import gaps, outlines, rounded
+from imatlas.lattice.drawing import PITCH, Lattice, label_places
+from imatlas.report.map_paths import gaps, outlines, rounded
 from imatlas.report.pictures import Pictures
 from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_view, scatter_view
 from imatlas.report.text import cluster_name, images, is_number, plain, shortened, words
@@ -30,7 +29,8 @@ from imatlas.result import (
     Result,
     Scatter,
 )
-from imatlas.terminal import visible
+from imatlas.system.atomic_io import output_path, write_file
+from imatlas.system.terminal import visible
 
 N_COLORS = 20
 MAX_TABLE_ROWS = 1000

@@ -12,7 +12,7 @@ import numpy as np
 from imatlas.errors import InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode
-from imatlas.images.formats import sniff
+from imatlas.images.formats.sniff import sniff
 from imatlas.result import Picture
 
 MAX_BYTES = 10_000_000

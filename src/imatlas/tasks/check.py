@@ -9,8 +9,8 @@ import numpy as np
 
 from imatlas.images.dataset import Images
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
-from imatlas.tasks.duplicates import duplicates
-from imatlas.tasks.flags import FLAGS, Flags, quality_flags
+from imatlas.tasks.duplicates.exact import duplicates
+from imatlas.tasks.quality_flags import FLAGS, Flags, quality_flags
 
 SHOWN = 24
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from imatlas.arguments import article, check_path, shown
-from imatlas.csv_files import read_csv
 from imatlas.errors import InputError, InputTypeError, Notice
-from imatlas.images.names import keys_of
+from imatlas.images.keys import keys_of
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.result import DataTable, Result
+from imatlas.system.csv_files import read_csv
 
 WORDS = {
     "neighbours": "along the graph of neighbours",

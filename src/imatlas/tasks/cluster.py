@@ -14,7 +14,7 @@ from imatlas.models.image_clusterer import (
     Proposal,
     propose_n_clusters,
 )
-from imatlas.nearest import all_alike, as_tensor, nearest_index
+from imatlas.neighbors import all_alike, as_tensor, nearest_index
 from imatlas.result import Curve, DataTable, Result
 
 __all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from imatlas import artifact, checkpoints
 from imatlas.arguments import check_path
-from imatlas.disk import make_folder, output_path, refuse_links, remove_listed
 from imatlas.images.dataset import Images
-from imatlas.models.network import ImageEstimator
+from imatlas.models import artifact
+from imatlas.models.image_estimator import ImageEstimator
+from imatlas.system.atomic_io import make_folder, output_path, refuse_links, remove_listed
+from imatlas.training import checkpoints
 
 
 def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: bool = False) -> Any:

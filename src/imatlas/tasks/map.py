@@ -9,7 +9,7 @@ import numpy as np
 from imatlas.metrics.topology import hit_entropy, quantization_error, topographic_error
 from imatlas.models.kmeans import KMeans
 from imatlas.models.som import SOM
-from imatlas.nearest import all_alike
+from imatlas.neighbors import all_alike
 from imatlas.result import Result
 
 BASELINE_ITERATIONS = 25

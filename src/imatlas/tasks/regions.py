@@ -25,7 +25,7 @@ from imatlas.metrics.clustering import modularity
 from imatlas.metrics.topology import neighbor_table
 from imatlas.models.image_clusterer import MOST_CLUSTERS, MOST_ROWS
 from imatlas.models.som import SOM
-from imatlas.nearest import as_tensor, group_sums, k_nearest
+from imatlas.neighbors import as_tensor, group_sums, k_nearest
 from imatlas.result import Curve, DataTable, Result
 
 DRAWS = 10

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from imatlas.arguments import check_path
-from imatlas.disk import output_path, write_file, write_folder
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode
-from imatlas.inventory import is_as_written, with_own_hash
+from imatlas.system.atomic_io import output_path, write_file, write_folder
+from imatlas.system.inventory import is_as_written, with_own_hash
 
 GAP = 2
 """Pixels between two images on a sheet."""

@@ -26,11 +26,11 @@ from imatlas.metrics.generation import (
     precision_recall,
 )
 from imatlas.metrics.restoration import mean_squared_error
-from imatlas.models.network import ImageEstimator
+from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.nearest import all_alike, as_tensor, nearest
+from imatlas.neighbors import all_alike, as_tensor, nearest
 from imatlas.result import Result
-from imatlas.threads import sharing_cores
+from imatlas.system.threads import sharing_cores
 
 MOST_TRAIN = 20_000
 """Training images that PCA and the copy audit look at: bounds time and memory."""

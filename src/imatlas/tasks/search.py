@@ -15,7 +15,7 @@ from imatlas.images.decode import read_picture
 from imatlas.images.encode import write_picture
 from imatlas.images.pixels import grounded
 from imatlas.models.kmeans import KMeans
-from imatlas.nearest import as_tensor, k_nearest
+from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.tasks.sample import contact_sheet
 
 EXACT = 50_000

@@ -1,0 +1,392 @@
+"""learn: from a source of images to an atlas, stage by stage, each committed as it finishes.
+
+    intake -> encoder -> map -> clusters -> layout -> generator -> report
+
+A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
+stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
+models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learnt again,
+with the stages that rest on it (`imatlas.atlas.repair`), and told in one line each.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown
+from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
+from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
+from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
+from imatlas.atlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
+from imatlas.atlas.table import THUMBNAIL, address
+from imatlas.errors import ArtifactError, ParameterError
+from imatlas.images.dataset import Images
+from imatlas.images.spec import MOST_SIDE
+from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
+from imatlas.system.terminal import say
+from imatlas.system.threads import sharing_cores
+from imatlas.tasks.choose_encoder import most_looks
+from imatlas.training import checkpoints
+from imatlas.training.progress import JsonLines
+from imatlas.training.schedule import parse_budget
+
+BASE_MEMORY_GB = 1.1
+"""Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
+
+BEYOND = (1.2, 1.0)
+"""A stage, or all of them, took more than it had where that was so many times its part and so many seconds more."""
+
+
+@sharing_cores()
+def learn(
+    images: Any,
+    path: str | Path,
+    *,
+    budget: str | float | None = None,
+    clusters: int | None = None,
+    encoder: EncoderKind = "auto",
+    image_size: int | None = None,
+    fit: Literal["crop", "pad", "stretch"] = "crop",
+    frames: Literal["first", "all"] = "first",
+    field: str | None = None,
+    random_state: RandomState = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    moved_from: str | Path | None = None,
+    progress: bool = True,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+) -> Atlas:
+    """Learn an atlas from images, save it as it grows, and open it.
+
+    Parameters
+    ----------
+    images : Images, or anything that `Images` takes
+        At least 2 usable ones; from 8 on some are held out, so that the generator can be measured.
+    path : path
+        The atlas folder. An unfinished atlas of the same source and settings is continued, a finished one updated.
+    budget : str or float, optional
+        Time for learning after the pixel cache exists: "90s", "5m", "1h" or seconds. By default 90 s up to 500
+        images, 3 minutes up to 5,000, 5 minutes up to 20,000, 10 minutes above.
+    clusters : int, optional
+        The number of clusters; by default found by the rule of `imatlas.tasks.cluster`.
+    encoder : {'auto', 'pretrained', 'own', 'self-supervised'}
+        The eyes. 'pretrained' is EfficientNet-Lite0, learnt with ImageNet's labels; 'own' is an autoencoder learnt
+        here from these images alone; 'self-supervised', learnt here too, groups images better and leaves less time for
+        new ones (`imatlas.SelfSupervisedEncoder`). 'auto' takes 'pretrained' for 8-bit colour, 'own' for all others.
+    image_size : int, optional
+        Side in pixels at which models learn; by default chosen by `Images`.
+    fit : {'crop', 'pad', 'stretch'}
+        What to do with odd aspect ratios.
+    frames : {'first', 'all'}
+        What to take from animations and stacks of pages; all frames of a file are learned from, or held out, together.
+        `Images` that are given have their own.
+    field : str, optional
+        The column of a table, or the field of a dataset's items, that holds the images.
+    random_state : int, RandomState, Generator or None
+        Seed of everything that chance decides, or what it is drawn from; the number is kept with the settings. None
+        goes on with the seed of the atlas that stands, and draws a fresh one for a new atlas.
+    device : str
+        'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+    overwrite : bool
+        Learn anew where an atlas of other settings stands.
+    moved_from : path, optional
+        Where the images were when the atlas was learned, if they lie elsewhere now. It need not be told where they are
+        all the same and nothing is left at the old place.
+    progress : bool
+        Print what happens.
+    callback : callable, optional
+        Called with every event as a dict; the same events go to `metrics.jsonl`.
+
+    Raises
+    ------
+    SourceError, InputError
+        Where there are no images, or too few.
+    ArtifactError
+        Where `path` holds something else, or an atlas of other settings; the message lists the differences.
+    AtlasBusyError
+        Where another process writes this atlas.
+    """
+    folder = output_path(check_path(path, "path", "learn"))
+    settings = Settings(
+        source=_source_name(images),
+        budget=None if budget is None else parse_budget(budget),
+        clusters=_count(clusters, "clusters", 1),
+        encoder=encoder,
+        image_size=_count(image_size, "image_size", 8, MOST_SIDE),
+        fit=fit,
+        frames=images.frames if isinstance(images, Images) else frames,
+        field=None if field is None else str(field),
+        random_state=check_seed(random_state, "learn"),
+        device=device,
+    )
+    _check(settings)
+    own = not isinstance(images, Images)
+    if own:  # before anything is made: a wrong name leaves nothing behind
+        images = Images(
+            images,
+            image_size=image_size,
+            fit=fit,
+            frames=frames,
+            field=field,
+            thumbnail_size=THUMBNAIL,
+            progress=progress,
+        )
+    folder = _claim(folder)
+    if own:
+        images.cache_dir = folder / "cache"
+    if random_state is None and not overwrite and (folder / "atlas.json").exists():
+        known = Manifest.read(folder).settings
+        settings = replace(settings, random_state=known.get("random_state", settings.random_state))
+    say = _print if progress else _silent
+    with locked(folder):
+        journal = Journal(folder)
+        manifest = _open(folder, settings, overwrite, journal, say, _Moved(images, moved_from))
+        log = JsonLines(folder / "metrics.jsonl")
+
+        def emit(event: dict[str, Any]) -> None:
+            log(event)
+            if callback is not None:
+                callback(event)
+
+        images = like_the_models(images, manifest, say)
+        job = Job(folder, images, settings, manifest, journal, say, emit, progress)
+        _run(job)
+    return Atlas(folder)
+
+
+def _run(job: Job) -> None:
+    """Run the stages that are not yet done for these images, and commit after each."""
+    manifest = job.manifest
+    if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
+        job.say(f"Nothing has changed since '{job.folder}' was learnt: {len(job.images):,} images.")
+        return
+    use_clean_table(job)
+    manifest.finished = news = False
+    for number, (name, stage) in enumerate(STAGES.items(), start=1):
+        began = time.perf_counter()
+        allowed = job.allowance(name) if name != "intake" else math.inf
+        if not manifest.done(name, job.fingerprint) or (name == "report" and news):
+            news = True
+            job.emit({"event": "stage", "stage": name, "state": "started"})
+            decided = stage(job)
+            seconds = time.perf_counter() - began
+            manifest.stages[name] = {"fingerprint": job.fingerprint, "seconds": round(seconds, 2), **decided}
+            job.emit({"event": "stage", "stage": name, "state": "done", "seconds": round(seconds, 2)})
+            said = decided.get("said", "") + _beyond(seconds, allowed)
+            job.say(f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {said}")
+            manifest.finished = name == "report"
+            # An update replaces the rows before it has embedded the new ones: the two are committed together, so that
+            # a kill between them costs no old embedding.
+            if not (name == "intake" and job.previous is not None):
+                job.commit()
+        if name == "intake":
+            _print_plan(job)
+        else:
+            job.learnt += float(manifest.stages[name]["seconds"])
+    _sweep(job.journal, manifest)
+    if job.learnt > BEYOND[0] * job.budget + BEYOND[1]:
+        job.say(
+            f"Learning took {job.learnt:.0f} s, more than its budget of {job.budget:.0f} s; what did is said above."
+        )
+    job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
+
+
+def _beyond(seconds: float, allowed: float) -> str:
+    """What to say of a stage that took clearly more than what was left for it."""
+    if seconds <= BEYOND[0] * allowed + BEYOND[1]:
+        return ""
+    return f" ({seconds - allowed:.0f} s beyond its part of the budget: it cannot do with less)"
+
+
+def _print_plan(job: Job) -> None:
+    """Tell how the budget will be spent, and which eyes were chosen and why."""
+    decided = job.manifest.stages["intake"]
+    job.say(f"     encoder: {decided['why']}")
+    plan = ", ".join(f"{stage} {share * job.budget:.0f} s" for stage, share in SHARES[job.kind].items() if share)
+    job.say(f"     budget:  {job.budget:.0f} s of learning: at most {plan}")
+
+
+def _source_name(source: Any) -> str:
+    """What an atlas remembers of where its images came from."""
+    if isinstance(source, Images):
+        source = source.source
+    if isinstance(source, str | Path):
+        text = str(source)
+        pattern = any(c in text for c in "*?[") and not Path(text).exists()
+        return text if pattern else str(Path(text).absolute())
+    if isinstance(source, list | tuple) and source and all(isinstance(s, str | Path) for s in source):
+        return f"{len(source)} files from {Path(source[0]).absolute().parent}"
+    shape = getattr(source, "shape", None)
+    return f"{type(source).__name__} {tuple(shape)}" if shape is not None else type(source).__name__
+
+
+def _check(settings: Settings) -> None:
+    """Refuse options that cannot hold, before anything is read."""
+    if not isinstance(settings.device, str):
+        raise refused("device", "learn", "a str, such as 'auto' or 'cpu'", settings.device)
+    allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch"), "frames": ("first", "all")}
+    for name, choices in allowed.items():
+        if not isinstance(getattr(settings, name), str) or getattr(settings, name) not in choices:
+            listed = ", ".join(repr(c) for c in choices)
+            raise ParameterError(
+                f"The '{name}' of learn must be one of {listed}. Got {shown(getattr(settings, name))} instead."
+            )
+
+
+def _count(value: Any, name: str, low: int, high: int | None = None) -> int | None:
+    return None if value is None else check_int(value, name, "learn", low=low, high=high)
+
+
+def _claim(folder: Path) -> Path:
+    """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours.
+
+    Where its name is a link, it is the folder that this leads to from now on: in what is behind a link nothing is
+    swept.
+    """
+    if is_link(folder):
+        folder = Path(os.path.realpath(folder))
+    address(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ArtifactError(f"'{folder}' is not a folder; choose another name for the atlas with -o.")
+    if folder.exists() and not os.path.lexists(folder / "atlas.json"):
+        others = [name for name in os.listdir(folder) if name not in (".lock", NAME) and not OWN_FOLDER.fullmatch(name)]
+        if others:
+            raise ArtifactError(
+                f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
+            )
+    make_folder(folder)
+    refuse_links(folder, [*OURS, "cache/", *(f"{path.name}/" for path in folder.glob("images*.lance"))])
+    return folder
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Whether the images of an atlas lie elsewhere now than when they were learned from."""
+
+    images: Images
+    told: str | Path | None
+
+    def explains(self, manifest: Manifest) -> bool:
+        """Whether the user says so; or nothing is left at the old place, and the images are all the same."""
+        was = str(manifest.settings.get("source"))
+        if self.told is not None:
+            return os.path.normpath(_source_name(self.told)) == os.path.normpath(was)
+        if not was or os.path.lexists(was):
+            return False
+        return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
+
+
+def _open(
+    folder: Path,
+    settings: Settings,
+    overwrite: bool,
+    journal: Journal,
+    say: Callable[[str], None],
+    moved: _Moved,
+) -> Manifest:
+    """The manifest to go on with: a new one, or the one that stands where the settings agree.
+
+    Raises
+    ------
+    ArtifactError
+        Where an atlas of other settings stands, with the list of differences.
+    """
+    asked = asdict(settings)
+    if (folder / "atlas.json").exists() and not overwrite:
+        manifest = Manifest.read(folder)
+        known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
+        changed = [name for name, value in asked.items() if known.get(name) != value]
+        if changed == ["source"] and moved.explains(manifest):
+            say(f"The images have moved from '{known['source']}' to '{settings.source}'.")
+            manifest.source, manifest.settings["source"] = settings.source, settings.source
+            with journal.replacing("atlas.json") as aside:
+                manifest.commit(folder, aside)
+            changed = []
+        if changed and manifest.stages:  # else nothing was learned with them
+            differences = [f"{name} was {known.get(name)!r} and is now {asked[name]!r}" for name in changed]
+            advice = " If the images lie elsewhere now, say so by --moved-from." if changed == ["source"] else ""
+            raise ArtifactError(
+                f"'{folder}' was learnt with other settings: {'; '.join(differences)}. "
+                f"Use the same settings to continue it, another name with -o, or --overwrite to learn anew.{advice}"
+            )
+        manifest.source, manifest.settings = settings.source, {**manifest.settings, **asked}
+        _sweep(journal, manifest)
+        forget_damaged(folder, manifest, say)
+        return manifest
+    manifest = Manifest(source=settings.source, settings=asked)
+    if (folder / "atlas.json").exists():
+        previous, reason = replaceable(folder)
+        everything = previous.inventory(folder)
+        everything.drop(everything.damaged(), damaged=True)
+        everything.drop(list(previous.files))
+        manifest.old = previous.old
+        if reason:
+            say(f"{reason.partition(';')[0]}. It is learnt anew; what lies there and no list names stays.")
+    with journal.replacing("atlas.json") as aside:
+        manifest.commit(folder, aside)  # from here on the old atlas does not count, and its parts are swept
+    for name in ("metrics.jsonl", "skipped.csv", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoint", "checkpoint-generator"):
+        remove_listed(folder, [f"cache/{name}/{checkpoints.NAME}"])
+    _sweep(journal, manifest)
+    return manifest
+
+
+def _sweep(journal: Journal, manifest: Manifest) -> None:
+    """Delete what runs of ours have left and nothing names any more; then it need not be remembered."""
+    journal.sweep(manifest.files, manifest.old)
+    if manifest.old:
+        manifest.old.clear()
+        with journal.replacing("atlas.json") as aside:
+            manifest.commit(journal.folder, aside)
+        journal.sweep(manifest.files)
+
+
+def _print(line: str) -> None:
+    say(line)
+
+
+def _silent(line: str) -> None:
+    return None
+
+
+def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, Any]:
+    """What `learn` would take on this machine, from a short probe.
+
+    The eyes are run on at most 16 images, and the cost of the stages that grow with the set is scaled from that;
+    training takes what the budget leaves.
+
+    Returns
+    -------
+    dict
+        `encoder`, `why`, `images_per_second` of the eyes, `minutes` in all, and `memory_gb` at the peak.
+    """
+    began = time.perf_counter()
+    n = len(images)  # decodes, unless that was done
+    intake_seconds = time.perf_counter() - began
+    kind, why = choose_encoder(images, "auto")
+    seconds = parse_budget(budget) or default_budget(n)
+    rate = None
+    if kind == "pretrained":
+        model = PretrainedEncoder().fit(images[: min(n, 16)])
+        model.transform(images[: min(n, 16)])  # the first pass also pays for the allocation of buffers
+        began = time.perf_counter()
+        model.transform(images[: min(n, 16)])
+        rate = min(n, 16) / (time.perf_counter() - began)
+        needed = n * most_looks(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
+        seconds = max(seconds, needed)
+    row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
+    return {
+        "encoder": kind,
+        "why": why,
+        "images_per_second": None if rate is None else round(rate, 1),
+        "minutes": round((seconds + intake_seconds) / 60 + 0.5, 1),
+        "memory_gb": round(BASE_MEMORY_GB + n * row_bytes / 1e9, 1),
+    }

@@ -1,0 +1,86 @@
+r"""Keys and file names: every name that a file can have is one key, and every key names one file.
+
+A key is what a table, a page and a terminal can hold: Unicode without controls. So what a file name may hold besides is
+written as a backslash escape: a byte that is not UTF-8 as `\xff`, a line end as `\x0a`, a mark that turns the direction
+of writing as `\u202e`. A backslash stays as it is, unless what follows would make it such an escape: then it is `\x5c`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from imatlas.system.atomic_io import within
+from imatlas.system.terminal import UNSAFE, escape
+
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+
+
+def key_of(name: str) -> str:
+    r"""The key of a file name.
+
+    Parameters
+    ----------
+    name : str
+        As Python gives it: relative to the source, a byte that is not UTF-8 held by `surrogateescape`. On Windows its
+        backslashes are slashes.
+
+    Examples
+    --------
+    >>> print(key_of("a\nb.png"), key_of("a\\b.png"), key_of("a\\xff.png"))
+    a\x0ab.png a\b.png a\x5cxff.png
+    """
+    if os.sep != "/":
+        name = name.replace(os.sep, "/")
+    name = _ESCAPE.sub(lambda found: found[0] if _meaning(found) is None else "\\x5c" + found[0][1:], name)
+    return UNSAFE.sub(lambda found: escape(found[0]), name)
+
+
+def member_key(name: str) -> str:
+    r"""The key of a file in an archive: whatever its name, a plain one that stays below a folder.
+
+    Examples
+    --------
+    >>> member_key("../../a.png"), member_key("/etc/a.png"), member_key("C:\\b\\.\\a.png"), member_key("..")
+    ('a.png', 'etc/a.png', 'C_/b/a.png', 'unnamed')
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    return key_of(re.sub(r"^([A-Za-z]):", r"\1_", "/".join(parts))) or "unnamed"
+
+
+def file_name_of(key: str) -> str:
+    """The file name that a key stands for, the inverse of `key_of`."""
+    name = _ESCAPE.sub(lambda found: _meaning(found) or found[0], key)
+    try:
+        return os.fsdecode(os.fsencode(name))  # bytes that are UTF-8 after all are one name with what they spell
+    except UnicodeEncodeError:
+        return name
+
+
+def file_of(folder: str | Path, key: str, *, link: bool = False) -> Path:
+    """The file below a folder that a key stands for; see `atomic_io.within`, which may raise `UnsafePathError`."""
+    return within(folder, file_name_of(key), link=link)
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key as `key_of` makes it: there is no other way to name its file."""
+    return key_of(file_name_of(text)) == text
+
+
+def keys_of(text: str) -> list[str]:
+    """The keys that a text of a person or a program may mean: itself, or that of the file name which it is."""
+    return list(dict.fromkeys([*([] if re.search("[\ud800-\udfff]", text) else [text]), key_of(text)]))
+
+
+def _meaning(found: re.Match[str]) -> str | None:
+    """The character that an escape stands for; None where it is no escape that `key_of` makes."""
+    byte, short, long = found.groups()
+    code = int(byte or short or long, 16)
+    if byte:
+        character = chr(0xDC00 + code) if code >= 0x80 else chr(code)
+    elif code > 0x10FFFF or code < (0x80 if short else 0x10000) or 0xDC80 <= code <= 0xDCFF:
+        return None
+    else:
+        character = chr(code)
+    return character if character == "\\" or UNSAFE.match(character) else None

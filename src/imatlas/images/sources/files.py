@@ -1,0 +1,195 @@
+"""Files on the disk as a source: of a folder, a pattern, or a list."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from imatlas.errors import DecodeError, SourceError
+from imatlas.images import memory_budget
+from imatlas.images.formats.sniff import has_image_name
+from imatlas.images.keys import key_of
+from imatlas.images.sources.base import HEAD, check_size, check_unpacked, reason_of
+from imatlas.images.sources.own_output import NOT_A_SOURCE, lies_in_own, own_folder
+
+# Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def expanded(text: str) -> Path:
+    """A path; '~' is the user's home only where the text begins with it."""
+    return Path(os.path.expanduser(text))
+
+
+def _unreadable(root: Path) -> list[tuple[str, str]]:
+    """The folders directly below `root`, and `root`, that may not be listed: a pattern passes over them in silence."""
+    found = []
+    for folder in (root, *(p for p in _folders_of(root))):
+        try:
+            with os.scandir(folder):
+                pass
+        except OSError as error:
+            key = key_of(os.path.relpath(folder, root)) + "/"
+            found.append((key, f"the folder cannot be read ({reason_of(error)})"))
+    return found
+
+
+def _folders_of(root: Path) -> list[Path]:
+    try:
+        with os.scandir(root) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+
+
+class FileSource:
+    """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
+
+    def __init__(
+        self, root: Path, paths: Iterable[str], name: str, skipped: list[tuple[str, str]], explicit: bool = False
+    ) -> None:
+        self.explicit = explicit
+        self.root: Path | None = root
+        self.name = name
+        self.skipped = skipped
+        base = str(root)
+        found: dict[str, str] = {}
+        for path in paths:
+            key = key_of(os.path.relpath(path, base))
+            if key in found:
+                self.skipped.append((key, "named twice; used once"))
+            found[key] = path
+        self.keys = list(found) if explicit else sorted(found)
+        self.holds_arrays = not any(has_image_name(key) for key in self.keys)
+        self._paths = [found[key] for key in self.keys]
+
+    @classmethod
+    def from_folder(cls, root: Path) -> FileSource:
+        """All files below `root`; links are followed, each folder is entered once."""
+        paths: list[str] = []
+        skipped: list[tuple[str, str]] = []
+        entered: dict[tuple[int, int], str] = {}
+        waiting = [str(root)]
+        while waiting:
+            folder = waiting.pop()
+            key = key_of(os.path.relpath(folder, root)) + "/"
+            try:
+                status = os.stat(folder)
+                first = entered.setdefault((status.st_dev, status.st_ino), key)
+                if first != key:
+                    skipped.append((key, f"a link to a folder that is read already as '{first}'"))
+                    continue
+                # Real folders first: what a link points to then keeps its own name.
+                with os.scandir(folder) as entries:
+                    links: list[str] = []
+                    for entry in sorted(entries, key=lambda e: e.name, reverse=True):
+                        if entry.is_dir():
+                            what = own_folder(entry.path)
+                            if what:
+                                skipped.append(
+                                    (key_of(os.path.relpath(entry.path, root)) + "/", NOT_A_SOURCE.format(what))
+                                )
+                                continue
+                            (links if entry.is_symlink() else waiting).append(entry.path)
+                        else:
+                            paths.append(entry.path)
+                    waiting[:0] = links
+            except OSError as error:
+                skipped.append((key, f"the folder cannot be read ({reason_of(error)})"))
+        if not paths and skipped:
+            raise SourceError(f"Nothing in '{root}' can be read: {skipped[0][0]} {skipped[0][1]}.")
+        if not paths:
+            raise SourceError(f"There are no files in '{root}'; give a folder with images.")
+        return cls(root, paths, str(root), skipped)
+
+    @classmethod
+    def from_pattern(cls, pattern: str) -> FileSource:
+        """All files that match a glob pattern; `**` goes into folders."""
+        root = cls.root_of(pattern)
+        ours: dict[str, bool] = {}
+        paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
+        paths = [p for p in paths if not lies_in_own(os.path.dirname(p), str(root), ours)]
+        if not os.path.lexists(root):
+            raise SourceError(f"There is no folder '{root}', where '{pattern}' looks; check the pattern.")
+        skipped = _unreadable(root)
+        if not paths:
+            if skipped:
+                raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
+            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
+        return cls(root, paths, pattern, skipped)
+
+    @staticmethod
+    def root_of(pattern: str) -> Path:
+        """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
+        parts = Path(pattern).parts[:-1]
+        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        return Path(*parts[:fixed])
+
+    @classmethod
+    def from_list(cls, paths: list[Path]) -> FileSource:
+        """These files; the keys are relative to the folder that holds them all."""
+        absolute = [os.path.abspath(p) for p in paths]
+        try:
+            root = os.path.commonpath([os.path.dirname(p) for p in absolute])
+        except ValueError:  # several drives
+            root = ""
+        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(paths)} files"
+        return cls(Path(root), absolute, name, [], explicit=True)
+
+    def stamps(self) -> list[tuple[int, int]] | None:
+        """Size and time of change of each file; (-1, -1) where that cannot be told."""
+        return [self._stamp(path) for path in self._paths]
+
+    @staticmethod
+    def _stamp(path: str) -> tuple[int, int]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return (-1, -1)
+        return (status.st_size, status.st_mtime_ns)
+
+    def path(self, index: int) -> Path:
+        """Where an item lies on the disk."""
+        return Path(self._paths[index])
+
+    def head(self, index: int) -> bytes:
+        """The first bytes of a file."""
+        return self._read(index, HEAD)
+
+    def packed(self, index: int) -> int | None:
+        """The bytes that a file takes on the disk."""
+        try:
+            return _on_disk(os.stat(self._paths[index]))
+        except OSError:
+            return None
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a file."""
+        return self._read(index, None)
+
+    def _read(self, index: int, size: int | None) -> bytes:
+        try:
+            descriptor = os.open(self._paths[index], _OPEN_FLAGS)
+            with open(descriptor, "rb", buffering=0) as file:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise DecodeError("not a regular file")
+                check_size(status.st_size)
+                if size is None:
+                    check_unpacked(status.st_size, _on_disk(status), remedy="fill its holes by copying it")
+                    memory_budget.content(status.st_size)
+                return file.read(status.st_size + 1 if size is None else size) or b""
+        except FileNotFoundError:
+            broken = os.path.islink(self._paths[index])
+            raise DecodeError("a broken link" if broken else "no such file") from None
+        except OSError as error:
+            raise DecodeError(f"cannot be read ({reason_of(error)})") from None
+
+
+def _on_disk(status: os.stat_result) -> int:
+    """The bytes that a file takes on the disk: a file may have holes, which are zeros that take nothing."""
+    blocks = getattr(status, "st_blocks", 0)  # 0 also where a file system does not say
+    return min(status.st_size, 512 * blocks) if blocks else status.st_size

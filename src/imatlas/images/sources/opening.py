@@ -1,0 +1,157 @@
+"""Where images come from: a folder, a pattern, files, an archive, a Parquet file, arrays, or a dataset object.
+
+Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes when
+the content does, and a way to read one. Nothing is decoded here and archives are never unpacked by their own names.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from imatlas.arguments import article
+from imatlas.errors import InputError, InputTypeError, SourceError
+from imatlas.images import memory_budget
+from imatlas.images.formats.sniff import recognized, sniff
+from imatlas.images.sources.arrays import ArraySource, open_numpy
+from imatlas.images.sources.arrow import ArrowColumn
+from imatlas.images.sources.base import Source, reason_of
+from imatlas.images.sources.datasets import DatasetSource
+from imatlas.images.sources.files import FileSource, expanded
+from imatlas.images.sources.given import as_items, is_tensor
+from imatlas.images.sources.own_output import own_folder
+
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def open_source(source: Any, field: str | None = None) -> Source:
+    """The source behind whatever the user gave; `field` is where images are in a table or in items of a dataset.
+
+    Raises
+    ------
+    SourceError
+        Where a path does not exist or holds no files.
+    InputTypeError
+        Where the object is nothing that images can be read from.
+    """
+    memory_budget.budget()  # a wrong setting is told before anything is read
+    if isinstance(source, str | os.PathLike):
+        return _open_path(os.fsdecode(source), field)
+    source = as_items(source, field)
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        return ArraySource(source)
+    if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
+        return FileSource.from_list([expanded(os.fsdecode(s)) for s in source])
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return DatasetSource(source, field)
+    if any(base.__name__ == "IterableDataset" for base in type(source).__mro__):
+        return DatasetSource(list(source), field)  # it has no places: all of it has to be at hand
+    if hasattr(source, "__iter__"):
+        raise InputTypeError(
+            f"Images cannot be read from {article(type(source).__name__)}, which has no length; give its items as a "
+            "list: list(source)."
+        )
+    raise InputTypeError(
+        f"Images cannot be read from {article(type(source).__name__)}; give a folder, a file, a list of files, an "
+        "array or a dataset with a length."
+    )
+
+
+def files_of(sources: Sequence[str]) -> list[str]:
+    """The files of several folders, patterns and files, in this order, as one list.
+
+    Raises
+    ------
+    SourceError
+        Where one of them does not exist or holds no files.
+    InputError
+        Where one holds its images in itself, as an archive does.
+    """
+    found: list[str] = []
+    for text in sources:
+        source = open_source(text)
+        if not isinstance(source, FileSource):
+            raise InputError(
+                f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
+                "unpack it."
+            )
+        found += [str(source.path(i)) for i in range(len(source.keys))]
+    return found
+
+
+def _open_path(text: str, field: str | None = None) -> Source:
+    path = expanded(text)
+    try:
+        is_folder = path.is_dir()
+        exists = is_folder or path.exists()
+    except OSError as error:
+        raise SourceError(f"'{text}' cannot be looked at ({reason_of(error)}); check its permissions.") from error
+    if is_folder:
+        what = own_folder(str(path))
+        if what:
+            raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
+        return FileSource.from_folder(path)
+    if not exists:
+        if glob.has_magic(text):
+            return FileSource.from_pattern(os.path.expanduser(text))
+        raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
+    with _opened(path) as file:
+        head = file.read(512)
+    try:
+        return _open_file(path, head, field)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
+        if isinstance(error, SourceError | InputError):
+            raise
+        raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file whole?") from error
+
+
+def _open_file(path: Path, head: bytes, field: str | None) -> Source:
+    """A file by its first bytes; by its name only where these say nothing."""
+    from imatlas.images.sources.archives import ParquetSource, TarSource, ZipSource
+
+    name = path.name.lower()
+    if head.startswith(b"\x93NUMPY"):
+        return open_numpy(path)
+    if head.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return open_numpy(path) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
+    if head.startswith(b"PAR1"):
+        return ParquetSource(path, field)
+    if head[257:262] == b"ustar" or head.startswith(_PACKED):
+        return TarSource(path)
+    if head.startswith(b"ARROW1") or name.endswith(".arrow"):
+        column = DatasetSource(ArrowColumn(path, field))
+        column.name, column.root = str(path), path
+        return column
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        raise SourceError(f"'{path}' is packed with Zstandard, which is not read; unpack it first (zstd -d).")
+    what = recognized(head)
+    if sniff(head) is not None or (what and what.startswith("a pointer")):
+        return FileSource.from_list([path])
+    if name.endswith((".npy", ".npz")):
+        return open_numpy(path)
+    if name.endswith((".parquet", ".pq")):
+        return ParquetSource(path, field)
+    if name.endswith(".zip"):
+        return ZipSource(path)
+    if name.endswith(_ARCHIVE_SUFFIXES):
+        return TarSource(path)
+    return FileSource.from_list([path])
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if not path.is_file():
+        raise SourceError(f"'{path}' is neither a file nor a folder; give a path to images.")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise SourceError(f"'{path}' cannot be opened ({reason_of(error)}); check its permissions.") from error

@@ -1,0 +1,113 @@
+"""Frames out: a film as the bytes of a GIF, WebP or MP4 file."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imatlas.arguments import check_path
+from imatlas.errors import InputError, MissingExtraError
+from imatlas.system.atomic_io import output_path, write_file
+
+SUFFIXES = (".gif", ".webp", ".mp4")
+
+
+def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text: str = "") -> Path:
+    """Write frames as one film; the name's ending says the format. Written aside and renamed.
+
+    Parameters
+    ----------
+    path : path
+        .gif (256 colours a film), .webp, or .mp4 (H.264, no opacity: laid on white), which needs `imatlas[video]`.
+    frames : array (n, H, W, C) uint8
+        1 to 4 channels; the last of 2 or 4 is opacity.
+    fps : float
+        Frames a second.
+    text : str
+        Words that travel inside, such as the recipe: the comment of a GIF or an MP4, the EXIF description of a WebP.
+
+    Raises
+    ------
+    InputError
+        If the ending is another one, or the frames are not pictures.
+    MissingExtraError
+        If the ending is .mp4 and PyAV is not installed.
+    """
+    path = output_path(check_path(path, "path", "write_film"))
+    check_film_ending(path)
+    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 2, 3, 4) or not len(frames):
+        raise InputError(f"A film takes uint8 frames (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")
+    if frames.shape[3] == 2:  # no film format has grey with opacity
+        frames = frames[..., [0, 0, 0, 1]]
+    if path.suffix.lower() == ".mp4":
+        write_file(path, _mp4(frames, fps, text))
+        return path
+    pictures = [Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames]
+    out = BytesIO()
+    shared = {"save_all": True, "append_images": pictures[1:], "duration": round(1000 / fps), "loop": 0}
+    if path.suffix.lower() == ".gif":
+        pictures[0].save(out, "GIF", comment=text.encode(), disposal=2, **shared)
+    else:
+        exif = Image.Exif()
+        exif[0x010E] = text  # ImageDescription
+        pictures[0].save(out, "WEBP", quality=85, method=4, exif=exif, **shared)
+    write_file(path, out.getvalue())
+    return path
+
+
+def check_film_ending(path: str | Path) -> None:
+    """Refuse a name whose ending says no film, or one that cannot be written here.
+
+    Raises
+    ------
+    InputError, MissingExtraError
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"'{Path(path).name}' does not say a film format; end it in .gif, .webp or .mp4.")
+    if suffix == ".mp4":
+        _av()
+
+
+def _av() -> object:
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError(
+            "An .mp4 file needs PyAV, which is not installed; run: pip install 'imatlas[video]', or end the name in "
+            ".gif or .webp."
+        ) from None
+    return av
+
+
+def _mp4(frames: np.ndarray, fps: float, text: str) -> bytes:
+    """H.264 in an MP4, sides made even by repeating the last row and column; small pictures are enlarged 2 to 8 times.
+
+    Players smooth a film of 64 px into a blur, so its pixels are repeated up to about 512.
+    """
+    from fractions import Fraction
+
+    av = _av()
+    if frames.shape[3] == 4:
+        alpha = frames[..., 3:].astype(np.float32) / 255
+        frames = np.rint(frames[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
+    factor = max(1, min(8, 512 // max(frames.shape[1:3])))
+    out = BytesIO()
+    with av.open(out, "w", format="mp4") as container:  # type: ignore[attr-defined]
+        container.metadata["comment"] = text
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        height, width = (side * factor + (side * factor) % 2 for side in frames.shape[1:3])
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.options = {"crf": "18"}
+        for frame in frames:
+            large = np.repeat(np.repeat(frame, factor, axis=0), factor, axis=1)
+            large = np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(large), format="rgb24")):  # type: ignore[attr-defined]
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return out.getvalue()

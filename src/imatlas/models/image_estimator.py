@@ -1,0 +1,454 @@
+"""What every model that trains a network on images shares: training fields, and the way from images to `module_`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from imatlas import seeding
+from imatlas.arguments import MOST_SEED, check_seed, is_generator, whole
+from imatlas.errors import InputError
+from imatlas.images.dataset import load_pixels, with_mask
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_pixels
+from imatlas.models.base import Estimator, estimator
+from imatlas.models.learned import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
+from imatlas.system.threads import sharing_cores
+from imatlas.training import batches, checkpoints, devices, loop, schedule
+from imatlas.training.batches import Batch
+from imatlas.training.progress import Callback
+
+MIN_SIZE = 8
+"""Smallest height and width that the networks take."""
+
+MOST_PIXELS = 2**22
+"""Most pixels of an image that they take: 2,048 x 2,048."""
+
+Size = Literal["small", "medium", "large"]
+WIDTHS: dict[str, int] = {"small": 32, "medium": 64, "large": 128}
+DEPTHS: dict[str, int] = {"small": 1, "medium": 1, "large": 2}
+
+
+@estimator
+class ImageEstimator(Estimator):
+    """The base of models that learn from images with a network.
+
+    A model gives `_build(spec)`, `_optimizers(module)` and `_losses(module, batch, generator)`; `_finish` where
+    something is learnt after the network.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The network, its weights averaged over the end of training.
+    spec_ : ImageSpec
+        Shape, depth and range of the images.
+    history_ : dict of lists
+        `step, images_seen, seconds, train, held_out` and what the model logs; one entry for each look at the held-out
+        images. Losses of training are means since the entry before.
+    verdict_ : str
+        'still improving', 'flat', 'getting worse' or 'too short to tell', from the held-out loss.
+    decisions_ : list of dict
+        What the clock or an accident decided, each with its step; `fit(..., replay=decisions_)` gives the same weights.
+    n_steps_, seconds_ : int, float
+        Length of the training.
+    interrupted_ : bool
+        Whether Ctrl-C ended it early.
+    fingerprint_ : str
+        Hash of the images that were given to `fit`.
+    n_aside_ : int
+        How many of these were kept aside and not learnt from; 0 where `validation` was given.
+    """
+
+    budget: Annotated[
+        float | str | None, Field(description="training time: seconds, or such as '90s', '5m', '1h'; None for no limit")
+    ] = None
+    max_steps: Annotated[
+        int | None, Field(ge=1, description="training steps; None for as many as fit in the budget, or 30 epochs")
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 64
+    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 2e-3
+    device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="number format of training; 'auto' takes what is faster here"),
+    ] = "auto"
+    progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
+
+    _half_life = 0.02  # of the average of the weights, as a share of the run so far
+
+    _state: ClassVar[State] = {
+        "spec_": Spec(MOST_PIXELS),
+        "module_": Module(),
+        "history_": Value(HISTORY),
+        "decisions_": Value(RECORDS),
+        "verdict_": Value(TEXT),
+        "n_steps_": Value(COUNT),
+        "seconds_": Value(FINITE),
+        "interrupted_": Value(bool),
+        "fingerprint_": Value(TEXT),
+        "n_aside_": Value(COUNT),
+        "seed_": Value(Annotated[int, Field(ge=0, le=MOST_SEED)]),
+    }
+
+    _most_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
+
+    # -- what a model gives --------------------------------------------------------------------------------------
+
+    def _build(self, spec: ImageSpec) -> torch.nn.Module:
+        """The network for images like `spec`, on the CPU."""
+        raise NotImplementedError
+
+    def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]:
+        """Optimizers by name."""
+        return {"adam": torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), fused=True)}
+
+    def _losses(
+        self, module: torch.nn.Module, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """Yield (optimizer name, loss, logs) for each optimizer step; the loop steps in between."""
+        raise NotImplementedError
+
+    def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The loss on held-out images that tells whether training still helps: the first of `_losses`."""
+        return next(iter(self._losses(module, batch, generator)))[1]
+
+    def _finish(self, data: batches.Data) -> None:
+        """Learn what comes after the network, from the images that it was trained on."""
+
+    def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
+        """What the network is told of each image, before it is built; a model that is told nothing ignores `y`."""
+        return None
+
+    def _conditions(self, y: Any, n: int) -> np.ndarray | None:
+        """`y` of other images as the network takes it."""
+        return None
+
+    # -- what it gets --------------------------------------------------------------------------------------------
+
+    @sharing_cores()
+    def fit(
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        validation: Any = None,
+        validation_y: Any = None,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Learn from images.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            uint8, uint16, or float; at least 2 images of at least 8 x 8 pixels. NaN is a missing pixel.
+        y : array (N,) of int or (N, n_features), optional
+            A label or a vector of each image, for generators: what `sample` can then be asked for. Others ignore it.
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing: it then counts in no loss.
+        validation : like images, optional
+            Images to watch the held-out loss on. Without them, every tenth image (at most 1,000) is kept aside.
+        validation_y : like y, optional
+            Those of the `validation` images.
+        checkpoint : path, optional
+            A folder for the state of the run. The same call goes on from it after a crash or Ctrl-C.
+        replay : list of dict, optional
+            `decisions_` of an earlier fit: the clock is not read and the weights come out the same.
+        callback : callable, optional
+            Gets every event of the run as a dict; `imatlas.training.progress.JsonLines(path)` writes them to a file.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is not what was declared.
+        InputError
+            If the images cannot be learnt from.
+        TrainingError
+            If the loss stays non-finite, or memory does not hold one image.
+        ArtifactError
+            If the checkpoint is of another run.
+        KeyboardInterrupt
+            On Ctrl-C where `checkpoint` was given, once it is written. Without it, what was learnt so far is kept.
+        """
+        self._check_parameters()
+        schedule.parse_budget(self.budget)
+        pixels, spec = self._load(images, mask)
+        if len(pixels) < 2:
+            raise InputError(f"{type(self).__name__} needs at least 2 images. Got {len(pixels)} instead.")
+        if min(spec.height, spec.width) < MIN_SIZE:
+            raise InputError(
+                f"{type(self).__name__} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+                f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
+            )
+        if spec.height * spec.width > MOST_PIXELS:
+            raise InputError(
+                f"{type(self).__name__} needs images of at most {MOST_PIXELS:,} pixels. "
+                f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
+            )
+        seed = self._seed()
+        if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
+            seed = saved
+        told = self._learn_conditions(y, len(pixels))
+        data = self._set_aside(pixels, spec, validation, seed, told, validation_y)
+        return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+
+    def _seed_of(self, random_state: Any) -> int:
+        """The seed of what is drawn from the fitted model; None: that of the fit."""
+        return int(self.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
+
+    def _fit_data(
+        self,
+        data: batches.Data,
+        seed: int,
+        *,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Learn from images that are loaded and set aside already."""
+        fingerprint = _fingerprint(data.pixels)
+        ready, earlier = self._prepare(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        spent = sum(part.seconds_ for part in earlier.values())
+        with seeding.seeded_init(seed):
+            module = self._build(data.spec)
+        # a generator is as None: the checkpoint knows the seed that was drawn
+        asked = {
+            k: None if is_generator(v) else v
+            for k, v in self.get_params(deep=False).items()
+            if k not in ("progress", "device")
+        }
+        module, state = loop.train(
+            self,
+            module,
+            ready,
+            seed=seed,
+            checkpoint=checkpoint,
+            identity={
+                "model": type(self).__name__,
+                **{k: repr(v) if hasattr(v, "get_params") else v for k, v in asked.items()},
+                "images": fingerprint,
+                "held out": _fingerprint(ready.held_out),
+                **({} if data.y is None else {"conditions": _fingerprint(data.y)}),
+            },
+            replay=replay_without(*earlier, replay=replay),
+            callback=callback,
+            spent=spent + self._kept_for_later(),
+        )
+        self.spec_ = data.spec
+        self.module_ = module
+        self.history_ = state.history
+        of_parts = [entry for name, part in earlier.items() for entry in decisions_of(name, part)]
+        self.decisions_ = [*of_parts, *state.decisions]
+        self.verdict_ = schedule.verdict(state.history["held_out"])
+        self.n_steps_ = state.step
+        self.seconds_ = state.seconds + spent
+        self.interrupted_ = state.interrupted
+        self.fingerprint_ = fingerprint
+        self.n_aside_ = 0 if data.rows is None else len(data.held_out)
+        self.seed_ = seed
+        self._finish(data)
+        return self
+
+    def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
+        """What the network learns from, and by name the models that this fit learnt first to make that."""
+        return data, {}
+
+    def _kept_for_later(self) -> float:
+        """Seconds of the budget for what is learnt after the network."""
+        return 0.0
+
+    def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
+        """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
+        images, mask = with_mask(images, mask)
+        pixels, spec = load_pixels(images)
+        if mask is not None:
+            pixels, _ = load_pixels(pixels, mask=mask)
+        return pixels, spec
+
+    def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        """Pixels (N, H, W, C) that the fitted network takes."""
+        self._check_fitted()
+        images, mask = with_mask(images, mask)
+        pixels = self._load_like(images, self.spec_)
+        if mask is not None:
+            pixels, _ = load_pixels(pixels, mask=mask)
+        return pixels
+
+    def _load_like(self, images: Any, spec: ImageSpec) -> np.ndarray:
+        """Pixels in the shape and depth of `spec`: pictures are brought to it, an array must have it.
+
+        Raises
+        ------
+        InputError
+            Where an array differs, or pictures cannot be brought to it.
+        """
+        if not isinstance(images, np.ndarray | Tensor):
+            return load_pixels(images, spec=spec)[0]
+        pixels, own = load_pixels(images)
+        if own.shape != spec.shape or own.dtype != spec.dtype:
+            raise InputError(
+                f"{type(self).__name__} learns from images of shape {spec.shape}, {spec.dtype}. "
+                f"Got {own.shape}, {own.dtype} instead; give arrays like those it was fitted on."
+            )
+        return pixels
+
+    def _set_aside(
+        self,
+        pixels: np.ndarray,
+        spec: ImageSpec,
+        validation: Any,
+        seed: int,
+        told: np.ndarray | None,
+        validation_y: Any,
+    ) -> batches.Data:
+        if validation is not None:
+            held_out = self._load_like(validation, spec)
+            return batches.Data(pixels, spec, held_out, told, self._conditions(validation_y, len(held_out)))
+        aside, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
+        return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
+
+    def rows_of_fit(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which of the images of `fit` were learnt from, and which were kept aside.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            Those of `fit`.
+
+        Returns
+        -------
+        pixels : array (N, H, W, C) of the dtype that was fitted
+        learnt, aside : arrays (n_learnt,), (n_aside,) of int64
+            Rows of `pixels`, ascending.
+
+        Raises
+        ------
+        InputError
+            If these are other images than those of `fit`, or it kept none aside.
+        """
+        pixels = self._load_like_fitted(images)
+        if _fingerprint(pixels) != self.fingerprint_:
+            raise InputError(
+                f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted on, so which of "
+                "them it has learnt is not known; give the same images, of the same size and fit."
+            )
+        if not self.n_aside_:
+            raise InputError(
+                f"This {type(self).__name__} was fitted with all of its images and none kept aside; "
+                "measure it with `imatlas.tasks.score.score` on images that it has not seen."
+            )
+        aside, learnt = _split(len(pixels), self.n_aside_, self.seed_)
+        return pixels, learnt, aside
+
+    # -- inference -----------------------------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "module_" in vars(self)
+
+    def _ready_module(self) -> Any:
+        """`module_` on its device."""
+        self._check_fitted()
+        return devices.place(self.module_, devices.pick_device(self.device)).eval()
+
+    def _chunk_size(self) -> int:
+        """Images that go through the network at a time: the same for every call, so no batch size changes an answer."""
+        height, width, channels = self.spec_.shape
+        return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
+
+    def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
+        """`function(module, batch)` over pixels (N, H, W, C) in chunks, rows joined: an array (N, …) float32."""
+        module = self._ready_module()
+        device = devices.pick_device(self.device)
+
+        def run(part: np.ndarray) -> np.ndarray:
+            return function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()
+
+        return self._in_chunks(run, pixels)
+
+    def _decode_chunks(self, function: Callable[[Any, Tensor], Tensor], z: np.ndarray) -> np.ndarray:
+        """`function(module, z)` over vectors (N, D) in chunks: pixels (N, H, W, C) of the fitted dtype."""
+        module = self._ready_module()
+        device = devices.pick_device(self.device)
+
+        def run(part: np.ndarray) -> np.ndarray:
+            return to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_)
+
+        return self._in_chunks(run, z)
+
+    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        size = self._chunk_size()
+        parts = []
+        with torch.no_grad():
+            for start in range(0, max(1, len(rows)), size):
+                part = np.ascontiguousarray(rows[start : start + size])
+                n = len(part)
+                if n < size:
+                    part = np.concatenate([part, np.zeros((size - n, *part.shape[1:]), part.dtype)])
+                parts.append(run(part)[:n])
+        return np.concatenate(parts)
+
+    def _check_codes(self, z: Any, latent_dim: int) -> np.ndarray:
+        """Latent vectors (N, latent_dim) as float32.
+
+        Raises
+        ------
+        InputError
+            If the shape differs.
+        """
+        self._check_fitted()
+        z = np.asarray(z, dtype=np.float32)
+        if z.ndim != 2 or z.shape[1] != latent_dim:
+            raise InputError(f"Latent vectors must be an array (n, {latent_dim}). Got shape {z.shape} instead.")
+        return z
+
+
+def decisions_of(name: str, part: Any) -> list[dict[str, Any]]:
+    """The decisions of a model that was learnt as part of another, each with the path of parts that it belongs to."""
+    return [{**entry, "of": "/".join([name, *([entry["of"]] if "of" in entry else [])])} for entry in part.decisions_]
+
+
+def replay_of(name: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The decisions of a part, as `decisions_of` named them, from those of the whole."""
+    if replay is None:
+        return None
+    own = []
+    for entry in replay:
+        first, _, rest = entry.get("of", "").partition("/")
+        if first == name:
+            own.append({**{k: v for k, v in entry.items() if k != "of"}, **({"of": rest} if rest else {})})
+    return own
+
+
+def replay_without(*names: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The decisions of the whole without those of some parts."""
+    if replay is None:
+        return None
+    return [entry for entry in replay if entry.get("of", "").partition("/")[0] not in names]
+
+
+def _split(n: int, n_aside: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n_aside` of `n` rows drawn by the seed, and the rest, both ascending."""
+    order = seeding.rng(seed, "held out").permutation(n)
+    return np.sort(order[:n_aside]), np.sort(order[n_aside:])
+
+
+def _fingerprint(pixels: np.ndarray) -> str:
+    """A hash of shape, dtype and up to 1,024 images spread evenly over the set."""
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=16)
+    for i in np.unique(np.linspace(0, len(pixels) - 1, 1024).astype(int)) if len(pixels) else ():
+        digest.update(np.ascontiguousarray(pixels[i]).tobytes())
+    return digest.hexdigest()

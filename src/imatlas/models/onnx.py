@@ -1,0 +1,310 @@
+"""Networks as ONNX files, which run without PyTorch and without imatlas, each checked against the network it came from.
+
+    network -> onnx file, written aside -> the same inputs through both -> differences small? -> renamed into place
+
+The safetensors of a saved model stay the source: an ONNX file is not read back. It says in its metadata what goes in
+and what comes out.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imatlas import __version__, seeding
+from imatlas.arguments import check_path
+from imatlas.errors import ArtifactError, InputError, MissingExtraError
+from imatlas.images.spec import ImageSpec
+from imatlas.system.atomic_io import output_path, replacing, write_folder
+from imatlas.system.inventory import is_as_written, with_own_hash
+
+N_CHECKED = 16
+"""Inputs that go through both."""
+
+TOLERANCE = 1e-4
+"""Largest difference, as a share of the largest output, at which a file is the network it came from."""
+
+
+class Network(nn.Module):
+    """One network of a model, ready to be written.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Holds the weights.
+    call : callable
+        `call(module, *inputs)` -> Tensor (N, …).
+    inputs : dict of Tensor (N_CHECKED, …)
+        By name, in the order of `call`; the file is checked with them. Only N may differ later.
+    output : str
+        Name of what comes out.
+    contract : dict of str
+        "input NAME" and "output NAME" -> type, shape, range and meaning, in words; all of it goes into the file.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        call: Callable[..., Tensor],
+        inputs: dict[str, Tensor],
+        output: str,
+        contract: dict[str, str],
+    ) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        self.call = call
+        self.inputs = inputs
+        self.output = output
+        self.contract = contract
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.call(self.module, *inputs)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and how near it is to its network.
+
+    Attributes
+    ----------
+    path : Path
+    difference : float
+        Largest absolute difference of an output, over `n_checked` inputs.
+    largest : float
+        Largest absolute output of the network, for scale.
+    n_checked : int
+    """
+
+    path: Path
+    difference: float
+    largest: float
+    n_checked: int = N_CHECKED
+
+
+class OnnxMixin:
+    """Gives a model `export`; the model gives `_exported()`: its networks by name."""
+
+    def _exported(self) -> dict[str, Network]:
+        raise NotImplementedError
+
+    def export(self, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False) -> dict[str, Exported]:
+        """Write the networks of the fitted model as ONNX files, which run without PyTorch.
+
+        Each file is run by onnxruntime on 16 inputs and compared with the network; one that differs is not left behind.
+        What goes in and out (names, shapes, ranges, and how pixels become the numbers that the network takes) stands
+        in the metadata of the file: `onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map`. In short:
+        images are float32 (N, C, H, W) with the darkest value of the set at -1 and the brightest at 1, of one size;
+        the number of images N is free.
+
+        Parameters
+        ----------
+        path : path
+            A name that ends in .onnx is the file of a model of one network; any other is a folder, in which each
+            network has a file: encoder.onnx, decoder.onnx.
+        tolerance : float
+            Largest difference allowed, as a share of the largest output.
+        overwrite : bool
+            Replace what is there; in a folder only files of an earlier export that nobody has changed or renamed.
+
+        Returns
+        -------
+        dict of Exported
+            Name of the network -> its file, and the largest difference found.
+
+        Raises
+        ------
+        InputError
+            If `path` ends in .onnx and the model is several networks.
+        ArtifactError
+            If something is there and `overwrite` is False, or if a file does not give what its network gives.
+        MissingExtraError
+            If onnx, onnxscript or onnxruntime is not installed.
+        """
+        self._check_fitted()  # type: ignore[attr-defined]
+        return export(self, check_path(path, "path", "export"), tolerance=tolerance, overwrite=overwrite)
+
+
+def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict[str, Exported]:
+    """Write `model._exported()` to `path`, whole or not at all; see `OnnxMixin.export`."""
+    need_onnx()
+    path = output_path(path)
+    one_file = path.suffix.lower() == ".onnx"
+    _check_free(path, one_file, overwrite)
+    name, networks = type(model).__name__, model._exported()
+    if not one_file:
+        done: dict[str, Exported] = {}
+
+        def write(aside: Path) -> None:
+            for part, network in networks.items():
+                file = aside / f"{part}.onnx"
+                checked = _write(network, file, tolerance, {"class": name, "network": part})
+                file.write_bytes(with_own_hash(file.name, file.read_bytes()))
+                done[part] = Exported(path / file.name, *checked)
+
+        write_folder(path, write, replaces=_written_before(path) if overwrite else None)
+        return done
+    if len(networks) > 1:
+        raise InputError(
+            f"A {name} is {len(networks)} networks ({', '.join(networks)}), so it becomes a folder of files. "
+            f"Got '{path.name}'; drop the ending."
+        )
+    [(part, network)] = networks.items()
+    with replacing(path) as aside:
+        checked = _write(network, aside, tolerance, {"class": name, "network": part})
+    return {part: Exported(path, *checked)}
+
+
+def need_onnx() -> None:
+    """Stop with the pip command where a package for ONNX is missing.
+
+    Raises
+    ------
+    MissingExtraError
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Export needs onnx, onnxscript and onnxruntime ({error}); run: pip install 'imatlas[onnx]'"
+        ) from None
+
+
+def _check_free(path: Path, one_file: bool, overwrite: bool) -> None:
+    """Refuse what is there, unless it is an earlier export and may be replaced.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise ArtifactError(f"'{path}' already exists; choose another name or pass overwrite=True (--overwrite).")
+    if path.is_dir() == one_file or (path.is_dir() and not any(path.iterdir())):
+        raise ArtifactError(f"'{path}' is not an earlier export, so it is not replaced; choose another name.")
+    if not one_file:
+        others = {entry.name for entry in path.iterdir()} - set(_written_before(path))
+        if others:
+            raise ArtifactError(
+                f"'{path}' is not an earlier export, so it is not replaced: '{min(others)}' in it was not written by "
+                "imatlas; choose another name."
+            )
+
+
+def _written_before(folder: Path) -> list[str]:
+    """The names of the files in a folder that are as an earlier export wrote them."""
+    return [path.name for path in sorted(folder.glob("*.onnx")) if is_as_written(path)]
+
+
+def _write(network: Network, path: Path, tolerance: float, about: dict[str, str]) -> tuple[float, float]:
+    """Write one network as an ONNX file and check it: the largest difference and the largest output."""
+    batch = torch.export.Dim("N")
+    with _quiet():
+        program: Any = torch.onnx.export(
+            network,
+            tuple(x[:2] for x in network.inputs.values()),  # of one row, N would be taken for the constant 1
+            input_names=list(network.inputs),
+            output_names=[network.output],
+            dynamic_shapes=(tuple({0: batch} for _ in network.inputs),),
+            dynamo=True,
+            verbose=False,
+        )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # they hold the paths of source files on this machine
+    program.model.metadata_props.update({**about, "library": f"imatlas {__version__}", **network.contract})
+    program.save(path)
+    try:
+        difference, largest = _compare(network, path)
+    except Exception as error:  # onnxruntime's own share no class; a network that needs N to be 2 is among them
+        raise ArtifactError(
+            f"The ONNX file of the {about['network']} does not run ({str(error).splitlines()[0]}). It was removed; "
+            "write the network with operations that any number of inputs can take."
+        ) from error
+    if not difference <= tolerance * largest:  # NaN is a failure too
+        raise ArtifactError(
+            f"The ONNX file of the {about['network']} differs from its network by {difference:.3g} where the largest "
+            f"output is {largest:.3g}, more than the share of {tolerance:g} that is allowed. It was removed; pass a "
+            "higher tolerance if that is near enough."
+        )
+    return difference, largest
+
+
+def _compare(network: Network, path: Path) -> tuple[float, float]:
+    """Largest difference between a file, run in two batches of unlike size, and its network; largest output of that."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    got = [
+        session.run(None, {name: x[rows].numpy() for name, x in network.inputs.items()})[0]
+        for rows in (slice(0, 3), slice(3, None))
+    ]
+    with torch.inference_mode():
+        expected = network(*network.inputs.values()).numpy()
+    return float(np.abs(np.concatenate(got) - expected).max()), float(np.abs(expected).max())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its own deprecations and of packages that nothing here needs; an error still comes."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+# -- what models have in common: images and vectors that files are checked with, and words about them ----------------
+
+
+def random_images(spec: ImageSpec) -> Tensor:
+    """Images (N_CHECKED, C, H, W) in [-1, 1] of coarse and fine noise."""
+    draws = seeding.rng(0, "export", "images")
+    fine = draws.uniform(-1, 1, (N_CHECKED, spec.channels, spec.height, spec.width))
+    coarse = torch.from_numpy(draws.uniform(-1, 1, (N_CHECKED, spec.channels, 3, 3)))
+    coarse = nn.functional.interpolate(coarse, (spec.height, spec.width), mode="bilinear", align_corners=True)
+    return (0.8 * coarse + 0.2 * torch.from_numpy(fine)).float()
+
+
+def random_vectors(width: int) -> Tensor:
+    """Standard normal vectors (N_CHECKED, width)."""
+    return torch.from_numpy(seeding.noise(0, N_CHECKED, width))
+
+
+def images_in(spec: ImageSpec) -> str:
+    """What a network wants of its images, in words."""
+    return (
+        f"float32 {_axes(spec)}: images, channels first, in [-1, 1]: a pixel v ({spec.dtype}) becomes "
+        f"2 * (v - {spec.low:.9g}) / ({spec.high:.9g} - {spec.low:.9g}) - 1; a missing pixel becomes 0"
+    )
+
+
+def images_out(spec: ImageSpec) -> str:
+    """What the images are that a network gives, in words."""
+    return (
+        f"float32 {_axes(spec)}: images, channels first, around [-1, 1]: x becomes the pixel "
+        f"(x + 1) / 2 * ({spec.high:.9g} - {spec.low:.9g}) + {spec.low:.9g} ({spec.dtype}; clip and round it)"
+    )
+
+
+def _axes(spec: ImageSpec) -> str:
+    return f"(N, {spec.channels}, {spec.height}, {spec.width})"

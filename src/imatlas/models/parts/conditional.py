@@ -1,0 +1,159 @@
+"""What models share that make images and can be told of what kind: conditions in `fit` and in `sample`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imatlas.errors import InputError
+from imatlas.models.base import estimator
+from imatlas.models.image_estimator import ImageEstimator
+from imatlas.models.learned import Array, State
+from imatlas.models.onnx import N_CHECKED, OnnxMixin, random_vectors
+from imatlas.nn.condition import Condition
+
+
+@estimator
+class Generator(OnnxMixin, ImageEstimator):
+    """The base of models that `sample` new images, free or as `y` says.
+
+    `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learnt
+    space. The batch then carries labels as indices into `classes_` and vectors standardised, and `_condition(width)`
+    gives the module that turns them into one vector an image.
+
+    Attributes
+    ----------
+    classes_ : array (n_classes,) int64, or None
+        The labels that were given to `fit`, ascending.
+    condition_range_ : array (2, n_features) float32, or None
+        Mean and standard deviation of the vectors that were given to `fit`.
+    """
+
+    _state: ClassVar[State] = {
+        "classes_": Array("int64", "n_classes", optional=True),
+        "condition_range_": Array("float32", 2, "n_told", optional=True),
+    }
+
+    def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
+        """Remember what kind of conditions there are, and give those of the images as the network takes them.
+
+        Raises
+        ------
+        InputError
+            If `y` is neither a label nor a vector for each image.
+        """
+        self.classes_: np.ndarray | None = None
+        self.condition_range_: np.ndarray | None = None
+        if y is None:
+            return None
+        y = np.asarray(y)
+        if len(y) != n_images or y.ndim not in (1, 2):
+            raise InputError(
+                f"'y' must hold one label, or one vector, for each of the {n_images} images. Got shape {y.shape}."
+            )
+        if y.ndim == 1:
+            if y.dtype.kind not in "iub":
+                raise InputError(f"Labels in 'y' must be whole numbers. Got {y.dtype}; give their indices instead.")
+            self.classes_ = np.unique(y).astype(np.int64)
+        else:
+            y = y.astype(np.float32)
+            if not np.isfinite(y).all():
+                raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; leave those images out.")
+            self.condition_range_ = np.stack([y.mean(0), y.std(0) + 1e-6])
+        return self._conditions(y, n_images)
+
+    def _conditions(self, y: Any, n: int) -> np.ndarray | None:
+        """What the network takes for `y`: (n,) int64 or (n, n_features) float32; one label or vector serves all.
+
+        Raises
+        ------
+        InputError
+            If the model was fitted without conditions or with others.
+        """
+        if y is None:
+            return None
+        y = np.asarray(y)
+        if self.classes_ is not None:
+            labels = np.broadcast_to(y, (n,)) if y.ndim == 0 else y
+            if labels.shape != (n,) or not np.isin(labels, self.classes_).all():
+                raise InputError(
+                    f"'y' must be a label, or {n} of them, out of the {len(self.classes_)} that the model was fitted "
+                    f"with ({self.classes_[0]} to {self.classes_[-1]}). Got {_shortened(y)} instead."
+                )
+            return np.searchsorted(self.classes_, labels)
+        if self.condition_range_ is not None:
+            vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
+            width = self.condition_range_.shape[1]
+            if vectors.shape != (n, width):
+                raise InputError(f"'y' must be a vector of {width} numbers, or {n} of them. Got shape {y.shape}.")
+            return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
+        raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
+
+    def _contradiction(self) -> str:
+        if self.classes_ is not None and self.condition_range_ is not None:
+            return "'classes_' and 'condition_range_' cannot both be there"
+        if self.classes_ is not None and not (len(self.classes_) and (np.diff(self.classes_) > 0).all()):
+            return "'classes_' must name each class once, in order"
+        return ""
+
+    def _untold(self, name: str) -> str:
+        """What is wrong where an attribute with conditions is not of the kind that `classes_` and the range say."""
+        told: np.ndarray | None = getattr(self, name)
+        kind = "" if told is None else told.dtype.kind
+        expected = "i" if self.classes_ is not None else "f" if self.condition_range_ is not None else ""
+        return "" if kind == expected else f"'{name}' does not go with 'classes_' and 'condition_range_'"
+
+    def _told_in(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The input "y" of an exported network, by name, and what it is in words; nothing where it is told nothing."""
+        if self.classes_ is not None:
+            labels = ", ".join(map(str, self.classes_))
+            words = f"int64 (N,): the place, from 0 on, of a label in the row of those that were learnt: {labels}"
+            return {"y": torch.arange(N_CHECKED) % len(self.classes_)}, {"input y": words}
+        if self.condition_range_ is not None:
+            mean, deviation = self.condition_range_
+            some = torch.from_numpy(mean) + random_vectors(len(mean)) * torch.from_numpy(deviation)
+            return {"y": some}, {"input y": f"float32 (N, {len(mean)}): vectors such as fit was given"}
+        return {}, {}
+
+    def _as_told(self, y: Tensor | None) -> Tensor | None:
+        """What an exported network is given as the network inside takes it."""
+        if y is None or self.condition_range_ is None:
+            return y
+        mean, deviation = map(torch.from_numpy, self.condition_range_)
+        return (y - mean) / deviation
+
+    def _condition(self, width: int) -> Condition:
+        """The module from conditions to vectors of `width`."""
+        n_labels = 0 if self.classes_ is None else len(self.classes_)
+        n_features = 0 if self.condition_range_ is None else self.condition_range_.shape[1]
+        return Condition(n_labels, n_features, width)
+
+
+def _shortened(y: np.ndarray) -> str:
+    return f"{y!r}" if y.size <= 8 else f"an array of shape {y.shape}, from {y.min()} to {y.max()}"
+
+
+def along(keys: np.ndarray, n_frames: int, *, on_sphere: bool = False) -> np.ndarray:
+    """Points (n_frames, n_features) on the way through `keys` (n_keys, n_features), each leg in equal time.
+
+    Legs start and end slowly, so that the key images are seen for a while. With `on_sphere` the way keeps the length
+    that noise has (Shoemake 1985, "Animating rotation with quaternion curves": slerp); the mean of two draws of noise
+    would be shorter than any draw, and a flow makes a blur of it.
+    """
+    places = np.linspace(0, len(keys) - 1, n_frames)
+    leg = np.minimum(places.astype(int), len(keys) - 2) if len(keys) > 1 else np.zeros(n_frames, int)
+    share = places - leg
+    share = (share * share * (3 - 2 * share))[:, None]
+    first, second = keys[leg], keys[np.minimum(leg + 1, len(keys) - 1)]
+    if not on_sphere:
+        return ((1 - share) * first + share * second).astype(np.float32)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    angle = np.arccos(np.clip((first * second).sum(1) / np.maximum(lengths, 1e-12), -1, 1))[:, None]
+    flat = angle < 1e-3
+    sine = np.where(flat, 1.0, np.sin(angle))
+    left = np.where(flat, 1 - share, np.sin((1 - share) * angle) / sine)
+    right = np.where(flat, share, np.sin(share * angle) / sine)
+    return (left * first + right * second).astype(np.float32)

@@ -1,0 +1,90 @@
+"""Lloyd's iterations on tensors: where centers start, and how they move until they rest; see `models/kmeans.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from imatlas.neighbors import group_sums, paired_distances
+
+Search = Callable[[torch.Tensor], torch.Tensor]
+"""Centers (n_clusters, n_features) -> the nearest of each row (n_samples,)."""
+
+
+def first_centers(
+    X: torch.Tensor, weights: torch.Tensor, n_clusters: int, init: str, generator: torch.Generator
+) -> torch.Tensor:
+    """Choose the first centers (n_clusters, n_features) among the rows of weight above 0.
+
+    "k-means++" draws each next center with a probability that grows with the squared distance to those chosen, keeping
+    the best of 2 + log(n_clusters) draws, over a random sample of at most max(8192, 16 · n_clusters) rows.
+    """
+    usable = torch.nonzero(weights > 0)[:, 0]
+    usable = usable if len(usable) >= n_clusters else torch.arange(len(X), device=X.device)
+    order = usable[torch.randperm(len(usable), generator=generator).to(X.device)]
+    if init == "random":
+        return X[order[:n_clusters]].clone()
+    sample = order[: max(8192, 16 * n_clusters)]
+    pool, mass = X[sample], weights[sample].double()
+    pool = pool - pool.mean(0)
+    norms = pool.square().sum(1)
+
+    def squared_to(chosen: torch.Tensor) -> torch.Tensor:
+        products = torch.addmm(norms, pool[chosen], pool.T, alpha=-2)
+        return products.add_(norms[chosen][:, None]).clamp_(min=0)
+
+    trials = 2 + int(math.log(n_clusters))
+    chosen = torch.zeros(n_clusters, dtype=torch.int64, device=X.device)
+    chosen[:1] = _draw(mass, 1, generator)
+    closest = squared_to(chosen[:1])[0]
+    for i in range(1, n_clusters):
+        drawn = _draw(closest * mass, trials, generator)
+        squared = torch.minimum(closest, squared_to(drawn))
+        best = int(torch.argmin(squared.double() @ mass))
+        chosen[i], closest = drawn[best], squared[best]
+        closest[drawn[best]] = 0  # rounding leaves a rest that could be drawn again
+    return X[sample[chosen]]
+
+
+def _draw(mass: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `n` indices with probabilities proportional to `mass`; any index where all of it is 0."""
+    total = torch.cumsum(mass.double(), dim=0)
+    if not float(total[-1]) > 0:
+        return torch.randint(len(mass), (n,), generator=generator).to(mass.device)
+    spots = torch.rand(n, generator=generator, dtype=torch.float64).to(mass.device) * total[-1]
+    return torch.searchsorted(total, spots, right=True).clamp_(max=len(mass) - 1)
+
+
+def lloyd(
+    X: torch.Tensor,
+    weights: torch.Tensor,
+    centers: torch.Tensor,
+    max_iter: int,
+    tolerance: float,
+    search: Search,
+) -> tuple[torch.Tensor, int]:
+    """Move centers to the mean of their rows until they rest. Returns the centers and the number of iterations."""
+    labels = torch.full((len(X),), -1, dtype=torch.int64, device=X.device)
+    for n_iter in range(1, max_iter + 1):
+        previous, labels = labels, search(centers)
+        if torch.equal(previous, labels):
+            return centers, n_iter
+        moved = moved_centers(X, weights, labels, centers)
+        shift = float((moved - centers).square().sum())
+        centers = moved
+        if shift <= tolerance and len(labels.unique()) == len(centers):
+            return centers, n_iter
+    return centers, max_iter
+
+
+def moved_centers(X: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """The mean of the rows of each label (n_clusters, n_features); one without rows moves to a row far from its own."""
+    sums, totals = group_sums(X, labels, len(centers), weights)
+    moved = torch.where(totals[:, None] > 0, sums / totals.clamp(min=1e-30)[:, None], centers)
+    empty = torch.nonzero(totals <= 0)[:, 0]
+    if len(empty):
+        far = paired_distances(X, centers, labels) * (weights > 0)
+        moved[empty] = X[torch.topk(far, len(empty)).indices]
+    return moved

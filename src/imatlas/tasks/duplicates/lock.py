@@ -1,0 +1,70 @@
+"""A folder held by one program at a time, without a file that others could have put there before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imatlas.errors import ArtifactError, SourceError
+from imatlas.tasks.duplicates.seals import own_folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that no two programs move its files at once.
+
+    The folder itself is locked: a lock file in a place that all users share could be a link, or theirs.
+    """
+    if not folder.is_dir():
+        raise SourceError(
+            f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
+        )
+    busy = ArtifactError(f"Another process is moving files of '{folder}'; wait for it to end.")
+    descriptor = _lock(folder, busy)
+    if descriptor is None:
+        with _locked_by_file(folder, busy):
+            yield
+        return
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path, busy: ArtifactError) -> int | None:
+    """Lock a folder as long as the descriptor is open; None where that cannot be: on Windows, some network drives."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise busy from None
+        return None
+    return descriptor
+
+
+@contextmanager
+def _locked_by_file(folder: Path, busy: ArtifactError) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    own = own_folder()
+    if own is None:  # nothing else keeps two runs apart
+        yield
+        return
+    lock = FileLock(own / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,367 @@
+"""The main job on small real pictures: learn, stop, continue, update, move; and nothing lost in between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import imatlas as ia
+from imatlas.atlas import learn
+from imatlas.atlas.manifest import Manifest
+from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError, SourceError
+
+BUDGET = "6s"
+
+
+def write_patches(folder: Path, n: int, *, start: int = 0) -> Path:
+    """Grey patches (28 x 28) of three bundled photographs, so that the own encoder is chosen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = {"camera": data.camera(), "coins": data.coins(), "brick": data.brick()}
+    rng = np.random.default_rng(start)
+    for i in range(start, start + n):
+        name, photo = list(photos.items())[i % 3]
+        top, left = rng.integers(0, np.array(photo.shape) - 56)
+        patch = Image.fromarray(photo[top : top + 56, left : left + 56]).resize((28, 28))
+        patch.save(folder / f"{name}-{i:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = write_patches(tmp_path_factory.mktemp("source") / "photos", 240)
+    (folder / "broken.png").write_bytes((folder / "brick-0002.png").read_bytes()[:200])
+    (folder / "notes.txt").write_text("no image")
+    shutil.copy(folder / "camera-0000.png", folder / "copy of camera.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(photos, tmp_path_factory) -> Path:
+    """A finished atlas; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("atlas") / "photos.atlas"
+    ia.learn(photos, folder, budget=BUDGET, progress=False)
+    return folder
+
+
+def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
+    atlas = ia.load(learnt)
+    assert len(atlas) == 241
+    assert atlas.manifest.finished
+    rows = atlas.table().to_pydict()
+    learnt_columns = {"cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier", "duplicate_of", "flags"}
+    assert set(rows) == {"key", "width", "height", "held_out", *learnt_columns}
+    assert rows["duplicate_of"][rows["key"].index("copy of camera.png")] == "camera-0000.png"
+    assert 0 < sum(rows["held_out"]) < 60
+    som = atlas.model("map")
+    assert max(rows["cell"]) < len(som.codebook_)
+    skipped = (learnt / "skipped.csv").read_text()
+    assert "broken.png" in skipped
+    assert "(1 other file),no images: 1 .txt" in skipped
+    html = (learnt / "report.html").read_text()
+    assert "broken.png" in html
+    assert len(html) > 100_000
+    assert all(json.loads(line) for line in (learnt / "metrics.jsonl").read_text().splitlines())
+
+
+def test_neighbours_are_of_the_same_photograph(learnt):
+    found = ia.load(learnt).search("brick-0005.png", k=8).to_pylist()
+    assert [row["rank"] for row in found] == list(range(1, 9))
+    assert sum(row["key"].startswith("brick") for row in found) >= 6
+    distances = [row["distance"] for row in found]
+    assert distances == sorted(distances)
+    assert "brick-0005.png" not in [row["key"] for row in found]
+
+
+def test_a_picture_from_outside_is_found_too(learnt, photos, tmp_path):
+    shutil.copy(photos / "coins-0001.png", tmp_path / "query.png")
+    found = ia.load(learnt).search(tmp_path / "query.png", k=3).to_pylist()
+    assert found[0]["key"] == "coins-0001.png"
+    assert found[0]["distance"] == pytest.approx(0, abs=1e-3)
+
+
+def test_several_examples_a_region_and_neighbours_of_all(learnt, photos, tmp_path):
+    atlas = ia.load(learnt)
+    keys = ["brick-0005.png", "coins-0001.png"]
+    found = atlas.search(keys[0], 12, like=keys[1:], unlike=["camera-0006.png"]).to_pylist()
+    assert not {*keys, "camera-0006.png"} & {row["key"] for row in found}
+    assert [row["rank"] for row in found] == list(range(1, 13))
+    whole = (0, 0, 28, 28)
+    by_region = atlas.search(keys[0], 5, region=whole)["key"].to_pylist()
+    assert by_region == atlas.search(keys[0], 5)["key"].to_pylist()
+    shutil.copy(photos / keys[0], tmp_path / "same.png")
+    assert atlas.search(tmp_path / "same.png", 1, region=whole)["key"].to_pylist() == keys[:1]
+    with pytest.raises(InputError, match=r"must lie within 'brick-0005\.png', which is 28 x 28 pixels"):
+        atlas.search(keys[0], region=(20, 0, 20, 10))
+    distances, indices = atlas.kneighbors(k=3)
+    assert indices.shape == distances.shape == (241, 3)
+    assert (indices != np.arange(241)[:, None]).all()
+    row = atlas.keys.to_pylist().index(keys[0])
+    assert [atlas.keys[i].as_py() for i in indices[row]] == atlas.search(keys[0], 3)["key"].to_pylist()
+    np.testing.assert_array_equal(atlas.kneighbors([photos / keys[0]], 1)[1], [[row]])
+
+
+def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(learnt, tmp_path):
+    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+    manifest = Manifest.read(moved)
+    manifest.source = "/nowhere/photos"
+    manifest.commit(moved)
+    with pytest.warns(UserWarning, match="cut from the small picture of 28 x 28"):
+        found = ia.load(moved).search("brick-0005.png", 3, region=(0, 0, 20, 20))
+    assert len(found) == 3
+    with pytest.raises(InputError, match="No original can be used"):
+        ia.load(moved).export(tmp_path / "clusters", to="folders")
+
+
+def test_a_large_atlas_is_searched_by_an_index_that_finds_the_same(learnt, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("imatlas.atlas.stages.EXACT", 100)
+    indexed = ia.learn(photos, tmp_path / "large.atlas", budget=BUDGET, progress=False)
+    assert indexed.images_table.has_index("embedding")
+    found = indexed.search("brick-0005.png", 8)
+    indexed.images_table.has_index = lambda column: False
+    del indexed.vectors, indexed.spread
+    exact = indexed.search("brick-0005.png", 8)
+    assert found["key"].to_pylist() == exact["key"].to_pylist()
+    np.testing.assert_allclose(found["distance"].to_numpy(), exact["distance"].to_numpy(), rtol=1e-4)
+
+
+def test_an_atlas_of_before_gains_the_layout_and_keeps_the_rest(learnt, photos, tmp_path):
+    old = Path(shutil.copytree(learnt, tmp_path / "old.atlas"))
+    manifest = Manifest.read(old)
+    models = {role: name for role, name in manifest.models.items() if role != "layout"}
+    del manifest.stages["layout"], manifest.models["layout"]
+    manifest.commit(old)
+    atlas = ia.learn(photos, old, budget=BUDGET, progress=False)
+    assert atlas.manifest.finished
+    assert {role: atlas.manifest.models[role] for role in models} == models
+    assert "layout" in atlas.manifest.models
+
+
+def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
+    atlas = ia.load(learnt)
+    images = atlas.sample(9, random_state=3)
+    assert images.shape == (9, 28, 28, 1)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(atlas.sample(4, random_state=3), images[:4])
+    assert not np.array_equal(atlas.sample(4, random_state=4), images[:4])
+    assert len(np.unique(images.reshape(9, -1), axis=0)) == 9
+
+
+def test_the_same_again_does_nothing_and_other_settings_stop_with_a_list(learnt, photos, capsys):
+    before = (learnt / "atlas.json").read_bytes()
+    ia.learn(photos, learnt, budget=BUDGET)
+    assert "Nothing has changed" in capsys.readouterr().out
+    assert (learnt / "atlas.json").read_bytes() == before
+    with pytest.raises(ArtifactError, match=r"clusters was None and is now 4; image_size was None and is now 32"):
+        ia.learn(photos, learnt, budget=BUDGET, clusters=4, image_size=32)
+
+
+def test_an_atlas_that_was_moved_away_from_its_images_still_works(learnt, photos, tmp_path):
+    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+    shutil.rmtree(moved / "cache")
+    manifest = Manifest.read(moved)
+    manifest.source = "/nowhere/photos"
+    manifest.commit(moved)
+    atlas = ia.load(moved)
+    assert len(atlas.search("coins-0001.png", k=5)) == 5
+    assert atlas.sample(2, random_state=0).shape == (2, 28, 28, 1)
+    report = atlas.report(tmp_path / "report.html")
+    assert report.stat().st_size > 100_000
+    assert atlas.score().metrics["heldout_mse"] > 0
+
+
+def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, photos, tmp_path):
+    grown = Path(shutil.copytree(photos, tmp_path / "photos"))
+    folder = tmp_path / "photos.atlas"
+    ia.learn(grown, folder, budget=BUDGET, progress=False)
+    old = {row["key"]: row for row in ia.load(folder).table().to_pylist()}
+    encoder_before = Manifest.read(folder).models
+    write_patches(grown, 24, start=1000)
+    (grown / "brick-0002.png").unlink()
+    atlas = ia.learn(grown, folder, budget=BUDGET, progress=False)
+    new = {row["key"]: row for row in atlas.table().to_pylist()}
+    assert len(new) == len(old) + 24 - 1
+    assert "brick-0002.png" not in new
+    assert atlas.manifest.models == encoder_before
+    for key in set(old) & set(new):
+        assert (new[key]["cell"], new[key]["x"], new[key]["cluster"], new[key]["held_out"]) == (
+            old[key]["cell"], old[key]["x"], old[key]["cluster"], old[key]["held_out"],
+        )  # fmt: skip
+    moved = [abs(new[key][c] - old[key][c]) for key in set(old) & set(new) for c in ("umap_x", "umap_y")]
+    assert max(moved) == 0
+    assert np.isfinite(atlas.layout).all()
+
+
+def test_what_eyes_saw_serves_an_atlas_that_is_learnt_anew(tmp_path, monkeypatch):
+    """Forty photographs, too few to compare eyes, which is told; with other settings none is looked at again.
+
+    With a budget of seconds a busy machine looks less often, and then at other things.
+    """
+    photos, folder = tmp_path / "photos", tmp_path / "photos.atlas"
+    photos.mkdir()
+    rng, whole = np.random.default_rng(0), (data.chelsea(), data.coffee())
+    for i in range(40):
+        top, left = rng.integers(0, 200, 2)
+        Image.fromarray(whole[i % 2][top : top + 90, left : left + 90]).save(photos / f"{i:02d}.png")
+    monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in ("intake", "encoder")})
+    first = ia.learn(photos, folder, budget="60s", progress=False)
+    embedding = first.embedding  # read now: the folder will hold another atlas
+    assert first.manifest.stages["encoder"]["eyes"] == "things and surfaces"
+    assert "not compared" in first.manifest.stages["encoder"]["why"]
+    files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()}
+    assert files
+    photos.rename(tmp_path / "moved")
+    again = ia.learn(tmp_path / "moved", folder, budget="60s", clusters=2, overwrite=True, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()} == files
+    np.testing.assert_array_equal(again.embedding, embedding)
+
+
+def test_kill_at_any_moment_then_the_same_command_finishes(photos, tmp_path):
+    folder = tmp_path / "killed.atlas"
+    command = [sys.executable, "-m", "imatlas", "learn", str(photos), "-o", str(folder), "--budget", "4s"]
+    for delay in (2.5, 4.0, 6.0):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (folder / "atlas.json").exists():
+            Manifest.read(folder)  # always whole
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    atlas = ia.load(folder)
+    assert atlas.manifest.finished
+    assert len(atlas) == 241
+    named = {*atlas.manifest.models.values(), "images.lance"}
+    left = {p.name for p in folder.iterdir()} - named
+    assert left <= {"atlas.json", "cache", "metrics.jsonl", "skipped.csv", "report.html", ".lock"}
+
+
+def test_a_full_disk_is_told_in_one_line_and_costs_nothing(photos, tmp_path):
+    """No file may grow over 60 kB: what a full disk does to the cache, the table or the weights."""
+    folder = tmp_path / "full.atlas"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "from imatlas.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["learn", str(photos), "-o", str(folder), "--budget", "3s"]
+    full = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in full.stderr
+    done = subprocess.run([sys.executable, "-m", "imatlas", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ia.load(folder).manifest.finished
+
+
+def test_a_file_where_the_cache_should_be_is_named(photos, learnt, tmp_path):
+    folder = Path(shutil.copytree(learnt, tmp_path / "photos.atlas"))
+    shutil.rmtree(folder / "cache")
+    (folder / "cache").write_text("in the way")
+    grown = write_patches(Path(shutil.copytree(photos, tmp_path / "photos")), 3, start=2000)
+    manifest = Manifest.read(folder)
+    manifest.settings["source"] = str(grown)
+    manifest.commit(folder)
+    before = (folder / "atlas.json").read_bytes()
+    with pytest.raises((OSError, ValueError), match="cache"):
+        ia.learn(grown, folder, budget=BUDGET, progress=False)
+    assert (folder / "atlas.json").read_bytes() == before
+    assert len(ia.load(folder).search("coins-0001.png", k=2)) == 2
+
+
+def test_a_second_writer_is_refused(photos, tmp_path):
+    from imatlas.atlas.manifest import locked
+
+    folder = tmp_path / "busy.atlas"
+    folder.mkdir()
+    with locked(folder), pytest.raises(AtlasBusyError, match="Another process is writing"), locked(folder):
+        pass
+
+
+def test_eyes_that_learn_here_and_a_generator_beside_them(photos, tmp_path):
+    atlas = ia.learn(photos, tmp_path / "a.atlas", encoder="self-supervised", budget=BUDGET, progress=False)
+    assert type(atlas.model("encoder")).__name__ == "SelfSupervisedEncoder"
+    assert "without labels" in atlas.manifest.stages["encoder"]["said"]
+    assert atlas.embedding.shape == (241, 128)
+    file = photos / "coins-0001.png"
+    np.testing.assert_allclose(atlas.embed([file])[0], atlas.embedding[atlas.rows["key"] == file.name][0], atol=1e-5)
+    assert atlas.search(str(file), k=1)["key"].to_pylist() == [file.name]
+    assert atlas.sample(2, cell=0).shape == (2, 28, 28, 1)
+    assert (tmp_path / "a.atlas" / "report.html").stat().st_size > 50_000
+
+
+def test_wrong_calls_say_what_to_do(photos, tmp_path):
+    with pytest.raises(SourceError):
+        ia.learn(tmp_path / "nothing", tmp_path / "a.atlas", progress=False)
+    few = write_patches(tmp_path / "few", 1)
+    with pytest.raises(InputError, match=r"at least 2 usable images\. Got 1"):
+        ia.learn(few, tmp_path / "b.atlas", progress=False)
+    with pytest.raises(ParameterError, match="'encoder' of learn must be one of"):
+        ia.learn(photos, tmp_path / "c.atlas", encoder="nosuch")
+    with pytest.raises(ParameterError, match="budget"):
+        ia.learn(photos, tmp_path / "d.atlas", budget="soon")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match="is not an atlas"):
+        ia.learn(photos, mine, overwrite=True)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(SourceError, match="no atlas in"):
+        ia.Atlas(mine)
+
+
+def test_an_array_is_a_source_like_any_other(tmp_path, fashion):
+    pixels = fashion[0][:300]
+    atlas = ia.learn(pixels, tmp_path / "clothes.atlas", budget="5s", clusters=6, progress=False)
+    assert len(atlas) == 300
+    assert len(set(atlas.table()["cluster"].to_pylist())) == 6
+    np.testing.assert_array_equal(atlas.pixels([5])[0, :, :, 0], pixels[5])
+
+
+def test_a_wrong_name_leaves_nothing_behind(photos, tmp_path):
+    with pytest.raises(SourceError, match="no file or folder"):
+        ia.learn(tmp_path / "nofolder", tmp_path / "x.atlas", budget=1, progress=False)
+    assert not (tmp_path / "x.atlas").exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError):
+        ia.learn(empty, tmp_path / "x.atlas", budget=1, progress=False)
+    atlas = ia.learn(photos, tmp_path / "x.atlas", budget=2, progress=False)  # another source and budget
+    assert atlas.manifest.source == str(photos)
+
+
+def test_images_that_were_moved_are_found_by_what_they_are_or_by_being_told(photos, tmp_path, capsys):
+    first = tmp_path / "first"
+    shutil.copytree(photos, first)
+    ia.learn(first, tmp_path / "x.atlas", budget=2, progress=False)
+    before = ia.Atlas(tmp_path / "x.atlas").manifest.models["encoder"]
+    shutil.copytree(first, tmp_path / "copy")
+    with pytest.raises(ArtifactError, match="--moved-from"):  # the old place is still there
+        ia.learn(tmp_path / "copy", tmp_path / "x.atlas", budget=2, progress=False)
+    first.rename(tmp_path / "second")
+    atlas = ia.learn(tmp_path / "second", tmp_path / "x.atlas", budget=2)
+    told = capsys.readouterr().out
+    assert "have moved" in told
+    assert "Nothing has changed" in told
+    assert atlas.originals.path(str(atlas.rows["key"][0])).is_file()
+    (tmp_path / "second").rename(tmp_path / "third")
+    write_patches(tmp_path / "third", 2, start=900)  # others have come meanwhile: only the user can know
+    with pytest.raises(ArtifactError, match="--moved-from"):
+        ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, progress=False)
+    with pytest.raises(ArtifactError, match="other settings"):
+        ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, moved_from=tmp_path, progress=False)
+    n = len(atlas)
+    atlas = ia.learn(tmp_path / "third", tmp_path / "x.atlas", budget=2, moved_from=tmp_path / "second", progress=False)
+    assert len(atlas) == n + 2
+    assert atlas.manifest.models["encoder"] == before
+    assert atlas.manifest.source == str(tmp_path / "third")

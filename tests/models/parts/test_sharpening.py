@@ -1,0 +1,128 @@
+"""The last part of training, in which a decoder learns from a discriminator."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from imatlas import VAE, Autoencoder, FlowMatching
+from imatlas.models.parts.sharpening import Sharpener
+from imatlas.testing import synthetic_images
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUIET = {"progress": False, "precision": "fp32", "random_state": 0}
+
+
+def tiny(cls=Autoencoder, **changes):
+    return cls(**{"latent_dim": 3, "size": "small", "max_steps": 30, **QUIET, **changes})
+
+
+def state(part):
+    return torch.cat([p.detach().flatten() for p in part.parameters()])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return synthetic_images(80, size=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def grainy():
+    """Flat images with grain, which three numbers cannot tell: the least squared error is none of it."""
+    rng = np.random.default_rng(0)
+    level = rng.uniform(80, 170, (300, 1, 1, 1))
+    return np.clip(level + rng.normal(0, 40, (300, 16, 16, 1)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+def test_only_the_decoder_learns_on(images, cls):
+    plain, sharp = tiny(cls).fit(images), tiny(cls, sharpness=0.05).fit(images)
+    assert plain.sharpening_ is None
+    assert sharp.sharpening_["step"][-1] == 10
+    np.testing.assert_array_equal(plain.transform(images), sharp.transform(images))
+    assert torch.equal(state(plain.module_.encoder), state(sharp.module_.encoder))
+    assert not torch.equal(state(plain.module_.decoder), state(sharp.module_.decoder))
+    assert plain.history_["train"] == sharp.history_["train"]
+
+
+def test_grain_comes_back(grainy):
+    """Rebuilt images get the grain that the squared error took from them."""
+    given = {"max_steps": 450, "augment": False, "batch_size": 32}
+    plain, sharp = tiny(**given).fit(grainy), tiny(**given, sharpness=0.3).fit(grainy)
+    real, smooth, rough = (
+        np.diff(x.astype(float), axis=2).std()
+        for x in (grainy, *(m.inverse_transform(m.transform(grainy)) for m in (plain, sharp)))
+    )
+    assert smooth < 0.35 * real
+    assert rough > 1.5 * smooth
+    assert sharp.sharpening_["held_out"][-1] < sharp.sharpening_["held_out"][0]
+
+
+def test_a_budget_is_shared_and_its_replay_is_bit_equal(images):
+    model = tiny(max_steps=None, budget=4, sharpness=0.05).fit(images)
+    assert model.seconds_ < 5.5
+    assert {entry.get("of") for entry in model.decisions_} == {None, "sharpening"}
+    again = tiny(max_steps=None, budget=4, sharpness=0.05).fit(images, replay=model.decisions_)
+    assert torch.equal(state(model.module_), state(again.module_))
+
+
+def test_a_flow_over_a_sharpened_autoencoder_is_replayed_too(images):
+    flow = FlowMatching(autoencoder=tiny(max_steps=None, sharpness=0.05), budget=6, **QUIET).fit(images)
+    assert {entry.get("of") for entry in flow.decisions_} == {None, "autoencoder", "autoencoder/sharpening"}
+    again = FlowMatching(autoencoder=tiny(max_steps=None, sharpness=0.05), budget=6, **QUIET)
+    again.fit(images, replay=flow.decisions_)
+    np.testing.assert_array_equal(flow.sample(4), again.sample(4))
+
+
+def test_killed_while_it_sharpens_it_goes_on(images, tmp_path):
+    """The process ends at step 7 of the last part; the same call gives the weights of a run that was not stopped."""
+    np.save(tmp_path / "images.npy", images)
+    script = """
+import os, sys
+import numpy as np, torch
+from imatlas import Autoencoder, training
+from imatlas.models.parts.sharpening import Sharpener
+torch.set_num_threads(1)
+training.SNAPSHOT, training.CHECKPOINT_SECONDS = 5, 0.0
+steps = 0
+held = Sharpener._losses
+def losses(self, module, batch, generator):
+    global steps
+    steps += 1
+    if steps == 8:
+        os._exit(9)
+    return held(self, module, batch, generator)
+Sharpener._losses = losses
+Autoencoder(latent_dim=3, size="small", max_steps=30, sharpness=0.05, progress=False, precision="fp32",
+            random_state=0).fit(np.load(sys.argv[1]), checkpoint=sys.argv[2])
+"""
+    command = [sys.executable, "-c", script, tmp_path / "images.npy", tmp_path / "state"]
+    assert subprocess.run(list(map(str, command)), check=False).returncode == 9
+    events = []
+    model = tiny(sharpness=0.05).fit(images, checkpoint=tmp_path / "state", callback=events.append)
+    assert [e["step"] for e in events if e["event"] == "resume"] == [30, 5]
+    assert torch.equal(state(model.module_), state(tiny(sharpness=0.05).fit(images).module_))
+
+
+def test_missing_pixels_count_in_no_loss(images):
+    """What hides behind a mask changes nothing."""
+    mask = np.zeros(images.shape[:3], bool)
+    mask[:, 4:8] = True
+    other = np.where(mask[..., None], 255 - images, images)
+    one, two = (tiny(sharpness=0.05).fit(x, mask=mask) for x in (images, other))
+    assert torch.equal(state(one.module_), state(two.module_))
+
+
+def test_the_two_players_learn_in_turn(images):
+    model = tiny().fit(images)
+    part = Sharpener(model=model, max_steps=1, **QUIET)
+    part.spec_ = model.spec_
+    module = part._build(model.spec_)
+    from imatlas.training.batches import make_batch
+
+    batch = make_batch(images[:16], model.spec_, n_images=5000)
+    names = [name for name, _, _ in part._losses(module, batch, torch.Generator().manual_seed(0))]
+    assert names == ["discriminator", "decoder"]

@@ -1,0 +1,279 @@
+"""Model folders: everything comes back bit for bit, nothing is half there, nothing is run that a file names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Annotated
+
+import numpy as np
+import pytest
+from pydantic import Field
+from sklearn.exceptions import NotFittedError
+
+from imatlas import Autoencoder, KMeans, models
+from imatlas.errors import ArtifactError, NotLearntError, ParameterError, SourceError
+from imatlas.images.spec import ImageSpec
+from imatlas.models import artifact
+from imatlas.models.base import Estimator, estimator, parameters
+from imatlas.models.learned import state_of
+from imatlas.system.inventory import seal
+from imatlas.testing import synthetic_images
+
+
+@estimator
+class Toy(Estimator):
+    """A model with one of each thing that can be saved."""
+
+    size: Annotated[int, Field(ge=1, le=9, description="how large")] = 3
+    rate: Annotated[float, Field(gt=0, description="how fast")] = 0.5
+    inner: Annotated[Estimator | None, Field(description="a model in a model")] = None
+
+    def fit(self, X: np.ndarray) -> Toy:
+        self._check_parameters()
+        self.mean_ = X.mean(0)
+        self.spec_ = ImageSpec(8, 9, 3, "uint16", 2.0, 700.5)
+        self.history_ = [{"step": 1, "loss": 0.25}, {"step": 2, "loss": float("inf")}]
+        self.shape_ = (2, 3)
+        self.names_ = np.array(["a", "b"], dtype=object)
+        self.count_ = np.int64(7)
+        return self
+
+
+def test_everything_comes_back(tmp_path, rng):
+    inner = Toy(size=2).fit(rng.random((4, 2)))
+    model = Toy(size=9, inner=inner).fit(rng.random((5, 3)))
+    model.save(tmp_path / "toy")
+    again = artifact.load(tmp_path / "toy", classes=(Toy,))
+    assert again.get_params(deep=False).keys() == model.get_params(deep=False).keys()
+    assert (again.size, again.rate, again.inner.size) == (9, 0.5, 2)
+    np.testing.assert_array_equal(again.mean_, model.mean_)
+    np.testing.assert_array_equal(again.inner.mean_, inner.mean_)
+    assert again.mean_.dtype == np.float64
+    assert (again.spec_, again.history_, again.shape_, again.count_) == (
+        model.spec_, model.history_, model.shape_, 7,
+    )  # fmt: skip
+    assert again.names_.tolist() == ["a", "b"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]
+
+
+def test_a_standing_folder_is_kept_unless_told_otherwise(tmp_path, rng):
+    Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
+    other = Toy(size=5).fit(rng.random((4, 2)))
+    with pytest.raises(ArtifactError, match="already exists"):
+        other.save(tmp_path / "toy")
+    other.save(tmp_path / "toy", overwrite=True)
+    assert artifact.load(tmp_path / "toy", classes=(Toy,)).size == 5
+
+
+def test_a_failed_write_leaves_the_old_folder_and_no_crumbs(tmp_path, rng):
+    model = Toy().fit(rng.random((4, 2)))
+    model.save(tmp_path / "toy")
+    model.odd_ = object()
+    with pytest.raises(ArtifactError, match="cannot be saved"):
+        model.save(tmp_path / "toy", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]
+    assert artifact.load(tmp_path / "toy", classes=(Toy,)).size == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "upgrade imatlas"),
+        ({"format": 1}, "learn the model again"),
+        ({"class": "Nothing"}, "does not know"),
+        ({"class": "os:system"}, "does not know"),
+        ({"more": 1}, "not that of a model"),
+        ({"files": {}}, "not that of a model"),
+        ({"parameters": {"size": 0}}, "'size' parameter of Toy must be"),
+        ({"parameters": {"no_such": 0}}, "no_such"),
+        ({"state": {"fit": 0}}, "no name of a learned attribute"),
+        ({"state": {"__class__": 0}}, "no name of a learned attribute"),
+        ({"state": {"mean_": {"is": "object"}}}, "of no kind"),
+        ({"state": {"mean_": {"is": "array", "path": "/etc/passwd"}}}, "not that of a model"),
+        ({"state": {"other_": {"is": "array"}}}, "not among its arrays"),
+        ({"state": {"spec_": {"is": "image_spec", "height": 8}}}, "not that of a model"),
+        ({"state": {}}, "learned nothing"),
+    ],
+)
+def test_what_cannot_be_used_says_why(tmp_path, rng, change, message):
+    folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
+    resealed(folder, lambda told: told.update(change))
+    with pytest.raises(ArtifactError, match=message) as caught:
+        artifact.load(folder, classes=(Toy,) if "class" not in change else ())
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", artifact.FILES)
+def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
+    model = KMeans(n_clusters=2).fit(rng.random((9, 2)))
+    folder = model.save(tmp_path / "model")
+    content = (folder / name).read_bytes()
+    before = artifact.load(folder).cluster_centers_
+    noticed = 0
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (folder / name).write_bytes(changed)
+        if name == artifact.TOLD and same_json(changed, content):  # another blank, a digit that no float holds
+            assert np.array_equal(artifact.load(folder).cluster_centers_, before)
+            continue
+        with pytest.raises(ArtifactError, match=f"{re.escape(str(folder))}.*(learn the model again|upgrade imatlas)"):
+            artifact.load(folder)
+        noticed += 1
+    assert noticed > 0.7 * len(content)
+
+
+@pytest.mark.parametrize("name", artifact.FILES)
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "gone", "empty"])
+def test_only_regular_files_are_read(tmp_path, rng, name, kind):
+    folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
+    path = folder / name
+    path.rename(tmp_path / "aside")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "aside")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    with pytest.raises((ArtifactError, SourceError)):
+        artifact.load(folder, classes=(Toy,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 10_000, b"\xff\xfe", b'{"a": ' * 3000, b"", b"[]", b"1" * 5000, b'{"format": NaN}', b'{"format": 2}'],
+)
+def test_json_of_any_sort_is_one_line(tmp_path, rng, text):
+    folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
+    (folder / "model.json").write_bytes(text)
+    with pytest.raises(ArtifactError, match="learn the model again"):
+        artifact.load(folder, classes=(Toy,))
+
+
+def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
+    import tracemalloc
+
+    images = synthetic_images(12, size=8)
+    folder = Autoencoder(latent_dim=2, size="small", max_steps=1, progress=False).fit(images).save(tmp_path / "model")
+    for change in ({"latent_dim": 60_000}, {"size": "large"}):
+        resealed(folder, lambda told, change=change: told["parameters"].update(change))
+        tracemalloc.start()
+        with pytest.raises(ArtifactError, match=r"must have the shape|not those of the network"):
+            artifact.load(folder)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+    resealed(folder, lambda told: told["parameters"].update(latent_dim=2, size="small"))
+    resealed(folder, lambda told: told["state"]["spec_"].update(height=20_000, width=20_000))
+    with pytest.raises(ArtifactError, match="pixels"):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_features_in_", 3, r"'cluster_centers_' must have the shape \(n_centers, n_features_in_\)"),
+        ("n_iter_", -1, "'n_iter_' is -1"),
+        ("n_iter_", True, "'n_iter_' is True"),
+        ("inertia_", "much", "'inertia_' is 'much'"),
+        ("labels_", None, "'labels_' is missing"),
+        ("labels_", {"is": "strings", "values": ["a"] * 9}, "must be an array of int64"),
+        ("other_", 1, "nothing that a KMeans learns"),
+    ],
+)
+def test_what_was_learned_must_fit_together(tmp_path, rng, name, value, message):
+    folder = KMeans(n_clusters=2).fit(rng.random((9, 2))).save(tmp_path / "model")
+    resealed(folder, lambda told: told["state"].update({name: value}))
+    with pytest.raises(ArtifactError, match=message):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("spoil", [np.nan, np.inf])
+def test_a_model_that_is_broken_is_not_saved(tmp_path, rng, spoil):
+    model = KMeans(n_clusters=2).fit(rng.random((9, 2)))
+    model.cluster_centers_[0, 0] = spoil
+    with pytest.raises(ArtifactError, match="finite numbers"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_every_model_declares_what_it_learns():
+    for name in models.MODELS:
+        declared = state_of(models.model_class(name))
+        assert "n_features_in_" in declared or {"spec_", "module_"} <= set(declared)
+
+
+def test_damaged_and_missing_models_say_so(tmp_path, rng):
+    with pytest.raises(SourceError, match="no model in"):
+        artifact.load(tmp_path / "nothing")
+    Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
+    weights = tmp_path / "toy" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:20])
+    with pytest.raises(ArtifactError, match=r"damaged \(20 bytes instead of .*learn the model again"):
+        artifact.load(tmp_path / "toy", classes=(Toy,))
+    (tmp_path / "toy" / "model.json").write_text("{")
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifact.load(tmp_path / "toy", classes=(Toy,))
+
+
+def resealed(folder, change):
+    """Change what a saved model says, as someone would who can compute its checksum."""
+    path = folder / "model.json"
+    told = json.loads(path.read_text())
+    change(told)
+    told["seal"] = seal({k: v for k, v in told.items() if k != "seal"})
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 0}, r"'size' parameter of Toy must be an int in the range \[1, 9\]\. Got 0 instead"),
+        ({"size": 2.0}, r"must be an int in the range \[1, 9\]\. Got 2\.0"),
+        ({"rate": 0.0}, r"must be a float in the range \(0\.?0?, inf\)"),
+        ({"inner": "no"}, r"must be an instance of Estimator or None\. Got 'no'"),
+        ({"random_state": -1}, r"must be an int in the range \[0, \d+\] or None"),
+    ],
+)
+def test_wrong_parameters_are_named_at_fit(values, message, rng):
+    model = Toy(**values)  # the constructor only stores
+    with pytest.raises(ParameterError, match=message):
+        model.fit(rng.random((4, 2)))
+
+
+def test_numpy_numbers_are_numbers_and_are_not_written_back(rng):
+    model = Toy(size=np.int64(4)).fit(rng.random((4, 2)))
+    assert type(model.size) is np.int64
+
+
+def test_a_parameter_is_declared_once():
+    declared = parameters(Toy)
+    assert list(declared) == ["size", "rate", "inner", "random_state"]
+    assert declared["size"].description == "how large"
+    assert declared["size"].expected() == "an int in the range [1, 9]"
+
+
+def test_a_model_of_an_earlier_version_says_what_it_lacks(rng):
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    model = KMeans(n_clusters=2).fit(X)
+    assert not hasattr(model, "something_")
+    del model.cluster_centers_
+    with pytest.raises(NotLearntError, match=r"has no 'cluster_centers_'.*earlier version.*fit it again"):
+        model.predict(X)
+    with pytest.raises(NotFittedError):
+        KMeans().predict(X)
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        _ = model.colour
+    with pytest.raises(AttributeError, match="no attribute 'module_'"):
+        _ = Autoencoder().module_

@@ -1,0 +1,131 @@
+"""CSV files: no cell is a formula, nothing is lost on the way there and back, and people's files are read."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imatlas.errors import InputError, Notice, SourceError
+from imatlas.system.csv_files import cell, csv_bytes, read_csv, text_of, write_csv
+from imatlas.system.terminal import visible
+
+ROWS = [("a.png", "fig"), ("Süd/b.png", "nut"), ("c.png", "€ oat")]
+
+
+def rows_of(path) -> list[tuple[str, str]]:
+    return [(row["key"], row["label"]) for row in read_csv(path, ("key", "label"), what="a file of labels")]
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "－a", "'=1", "''@", "-1-1"]
+)
+def test_no_cell_is_a_formula_and_all_come_back(text):
+    written = cell(text)
+    assert written[0] in "'\\"  # a control before it is an escape
+    assert csv_bytes(["key"], [[text]]).decode().splitlines()[1].lstrip('"') == written
+    assert cell(text_of(written)) == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x;=HYPERLINK(1).jpg", "x|=1", ";-1", "a; +1", "a;'@b", 'a;"=1+1"', "=a;=b|=c", ";;=1", "x;＝1", "a;'=b;''=c"],
+)
+def test_no_cell_is_a_formula_for_a_spreadsheet_that_separates_otherwise(tmp_path, text):
+    content = csv_bytes(["key", "more"], [["first", text], [text, "last"]]).decode()
+    for delimiter in ";|\t":
+        parsed = [value for row in csv.reader(io.StringIO(content, newline=""), delimiter=delimiter) for value in row]
+        cut = [value for line in content.splitlines() for value in line.split(delimiter)]
+        assert not [value for value in parsed + cut if value.strip(' "')[:1] in {*"=+-@＝"}]
+    write_csv(tmp_path / "l.csv", ("key", "label"), [("first", text), (text, "last")])
+    assert rows_of(tmp_path / "l.csv") == [("first", text), (text, "last")]
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, -2.5e-3, True, None, "-1", "+0.5", "-1e-3", "a=b", "'tis", "a.png", ""])
+def test_numbers_and_ordinary_texts_stay_as_they_are(value):
+    assert cell(value) == value
+
+
+@given(st.text(st.sampled_from("'=+-@ a1.,;|\"＝"), max_size=6) | st.text(max_size=8))
+def test_every_text_without_controls_comes_back(text):
+    (read,) = csv.reader(io.StringIO(csv_bytes([text, "x"], []).decode(), newline=""))
+    assert text_of(read[0]) == visible(text)
+
+
+def test_a_file_of_ours_says_the_same_after_a_round_trip(tmp_path):
+    rows = [("=1.png", "'=x"), ("-rf.png", "a,b"), ('"q".png', "é"), ("#no comment.png", "-1"), (" s ", "+a")]
+    write_csv(tmp_path / "l.csv", ("key", "label"), rows)
+    assert rows_of(tmp_path / "l.csv") == rows
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+def test_files_of_all_programs_are_read(tmp_path, encoding, delimiter, end):
+    lines = ["# made by hand", "", f" KEY {delimiter}Label", *(delimiter.join(row) for row in ROWS), delimiter, "", ""]
+    path = tmp_path / "l.csv"
+    path.write_bytes(end.join(lines).encode(encoding))
+    if encoding == "cp1252":
+        with pytest.warns(Notice, match="read as Windows-1252"):
+            assert rows_of(path) == ROWS
+    else:
+        assert rows_of(path) == ROWS
+
+
+def test_short_rows_other_columns_and_the_mark_of_excel(tmp_path):
+    path = tmp_path / "l.csv"
+    path.write_text('sep=;\r\nwho;label;key\r\nme;fig;"a;b.png"\r\nme\r\nme;nut\r\nyou;oat;c.png;;\r\n')
+    assert rows_of(path) == [("a;b.png", "fig"), ("", ""), ("", "nut"), ("c.png", "oat")]
+
+
+def test_latin_bytes_that_windows_leaves_open_are_read(tmp_path):
+    path = tmp_path / "l.csv"
+    path.write_bytes(b"key,label\na\x81.png,f\xe4n\n")
+    with pytest.warns(Notice, match="line 2"):
+        assert rows_of(path) == [("a\x81.png", "fän")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "Got none"),
+        (b"file,class\na,b\n", r"must have the columns key and label\. Got file, class"),
+        (b"key,label\na,b.png,fig\n", "Line 2 .* 3 cells and its header 2"),
+        (b'key,label\na.png,fig\n"b.png,nut\nc.png,oat\n', "begins in line 3"),
+        (b"key,label\na.png,fig\n" + b"x" * 200_000 + b",nut\n", "begins in line 3"),
+        (b"key,label\na\0.png,fig\nb.png,nut\nccccccccccccccccc,d\n", "Line 2 .* zero byte"),
+        (codecs.BOM_UTF16_LE + "key,label\n".encode("utf-16-le") + b"a", "damaged: it is no valid UTF-16-LE"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, content, words):
+    path = tmp_path / "l.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        rows_of(path)
+
+
+def test_only_regular_files_of_bounded_size_are_opened(tmp_path, monkeypatch):
+    with pytest.raises(SourceError, match="There is no file"):
+        rows_of(tmp_path / "none.csv")
+    with pytest.raises(SourceError, match="not a regular file"):
+        rows_of(tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+
+    def read() -> None:
+        with pytest.raises(SourceError, match="not a regular file"):
+            rows_of(tmp_path / "pipe.csv")
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(5)
+    assert not reader.is_alive(), "a pipe was waited for"
+    monkeypatch.setattr("imatlas.system.csv_files.MOST_BYTES", 100)
+    (tmp_path / "large.csv").write_text("key,label\n" + "a" * 100)
+    with pytest.raises(InputError, match="too large"):
+        rows_of(tmp_path / "large.csv")

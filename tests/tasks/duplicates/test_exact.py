@@ -1,0 +1,94 @@
+"""Doubles: exact and near ones found, unlike ones left alone, whatever the order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imatlas import Images
+from imatlas.images.hashing import hamming
+from imatlas.tasks.check import check
+from imatlas.tasks.duplicates.exact import duplicate_of, duplicates, near_pairs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut())
+    photo.save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    photo.resize((200, 200)).save(tmp_path / "c.jpg", quality=70)
+    Image.fromarray(data.coffee()).save(tmp_path / "d.jpg")
+    for i, value in enumerate((0, 128, 255)):  # all flat, but not the same
+        Image.new("RGB", (300, 200), (value, value, value)).save(tmp_path / f"flat{i}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "notes.txt").write_text("words")
+    return tmp_path
+
+
+def test_copies_point_at_the_largest_and_first(folder: Path) -> None:
+    images = Images(folder, image_size=64)
+    assert images.keys == ["a.png", "b.png", "c.jpg", "d.jpg", "flat0.png", "flat1.png", "flat2.png"]
+    assert duplicate_of(images).tolist() == [-1, 0, 0, -1, -1, -1, -1]
+    assert duplicate_of(images[[2, 3, 0]]).tolist() == [2, -1, -1]
+
+
+def test_the_result_tells_which_and_how(folder: Path) -> None:
+    result = duplicates(Images(folder))
+    assert result.metrics == {"n_images": 7, "n_exact": 1, "n_near": 1}
+    assert result.data["duplicates"] == [
+        {"key": "b.png", "duplicate_of": "a.png", "how": "same file"},
+        {"key": "c.jpg", "duplicate_of": "a.png", "how": "near"},
+    ]
+    assert len(result.panels[0].rows) == 2
+
+
+@pytest.mark.parametrize("distance", [0, 1, 2, 3, 4, 8])
+def test_near_pairs_are_those_of_the_slow_search(distance: int, rng: np.random.Generator) -> None:
+    hashes = rng.integers(0, 2**63, 400, dtype=np.uint64)
+    flips = np.bitwise_or.reduce(np.uint64(1) << rng.integers(0, 64, (5, 200)).astype(np.uint64), axis=0)
+    hashes = np.unique(np.concatenate([hashes, hashes[:200] ^ flips, hashes[:50] ^ np.uint64(1 << 63)]))
+    i, j = np.nonzero(np.triu(hamming(hashes[:, None], hashes) <= distance, 1))
+    np.testing.assert_array_equal(near_pairs(hashes, distance), np.stack([i, j], axis=1))
+
+
+def test_equal_arrays_are_doubles_of_the_first(rng: np.random.Generator) -> None:
+    array = rng.integers(0, 256, (30, 20, 20), np.uint8)
+    array[[7, 9]] = array[3]
+    expected = np.full(30, -1)
+    expected[[7, 9]] = 3
+    np.testing.assert_array_equal(duplicate_of(Images(array)), expected)
+
+
+def test_check_says_what_is_there(folder: Path) -> None:
+    images = Images(folder)
+    result = check(images, estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "few images"})
+    text = " ".join(result.sentences)
+    for words in (
+        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit colour (5 PNG, 2 JPEG).",
+        "1 file cannot be used, such as broken.jpg: ",
+        "left aside: 1 other file (no images: 1 .txt)",
+        "1 exact copy and 1 near copy of other images",
+        "64 px",
+        "Fit: ",
+        "about 4.5 minutes and 1.2 GB here, with the own encoder (few images).",
+    ):
+        assert words in text, (words, text)
+    values = json.loads(json.dumps(result.to_json()))
+    counted = {"n_images": 7, "n_skipped": 1, "n_exact_duplicates": 1, "n_near_duplicates": 1, "n_flagged": 3}
+    assert values["metrics"] == counted
+    assert values["formats"] == {"PNG": 5, "JPEG": 2}
+    assert values["suggested"] == {"image_size": [64, 64], "fit": "pad"}
+    assert len(values["skipped"]) == 2
+
+
+def test_check_of_clean_arrays(rng: np.random.Generator) -> None:
+    result = check(Images(rng.integers(0, 256, (20, 28, 28), np.uint8)))
+    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit grey (20 array)."
+    assert result.sentences[1] == "Every image can be used."
+    assert result.data["suggested"]["fit"] == "crop"

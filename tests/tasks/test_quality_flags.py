@@ -1,0 +1,66 @@
+"""Plain faults: each planted one is found, nothing else is, and what most of a set has is no fault."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from imatlas.images.encode import encode
+from imatlas.tasks.quality_flags import edge_width, measure, quality_flags
+from imatlas.testing import synthetic_images
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """Thirty colourful pictures with edges, (SIDE, SIDE, 3)."""
+    return list(synthetic_images(30, size=SIDE, channels=3, random_state=0))
+
+
+def flagged(pictures: list[np.ndarray]) -> list[str]:
+    sizes = np.array([picture.shape[:2] for picture in pictures])
+    return quality_flags([encode(picture) for picture in pictures], sizes[:, 1], sizes[:, 0]).of
+
+
+def test_each_planted_fault_is_found_and_nothing_else(pictures) -> None:
+    one = pictures[0].astype(float)
+    planted = {
+        "blurred": gaussian_filter(one, (5, 5, 0)),
+        "dark": one * 0.15,
+        "bright": 245 + one * 10 / 255 * 0.9 + 0 * one,
+        "nearly uniform": np.full_like(one, 90) + one / 255 * 6,
+        "odd size": np.repeat(np.repeat(one, 4, 0), 4, 1),
+        "odd shape": np.concatenate([one] * 4, axis=1)[: SIDE // 2],
+        "grey among colour": np.repeat(one.mean(axis=2, keepdims=True), 3, axis=2),
+    }
+    found = flagged([*pictures, *(np.clip(p, 0, 255).astype(np.uint8) for p in planted.values())])
+    assert not any(found[: len(pictures)])
+    for name, said in zip(planted, found[len(pictures) :], strict=True):
+        assert name in said, (name, said)
+
+
+def test_what_most_of_a_set_has_is_how_it_is(pictures) -> None:
+    dark = [(p * 0.2).astype(np.uint8) for p in pictures]
+    sizes = np.full(len(dark), SIDE)
+    found = quality_flags([encode(p) for p in dark], sizes, sizes)
+    assert "dark" in found.usual
+    assert not any("dark" in text for text in found.of)
+    grey = [np.repeat(p.mean(2, keepdims=True).astype(np.uint8), 3, 2) for p in pictures]
+    assert not any("grey" in text for text in flagged(grey))
+
+
+@pytest.mark.parametrize("sigma", [0.8, 1.2, 1.6])
+def test_the_width_of_a_step_is_what_it_was_blurred_by(sigma) -> None:
+    step = np.zeros((64, 64), np.float32)
+    step[:, 32:] = 200
+    assert edge_width(gaussian_filter(step, sigma)) == pytest.approx(sigma, rel=0.15)
+
+
+def test_small_and_empty_sets_and_opacity() -> None:
+    assert quality_flags([], np.empty(0), np.empty(0)).of == []
+    flat = np.full((1, 1, 3), 200, np.uint8)
+    assert np.isnan(measure([encode(flat)])["edge"][0])
+    clear = np.zeros((20, 20, 4), np.uint8)  # black behind full transparency is seen as white
+    assert measure([encode(clear)])["low"][0] == 255
