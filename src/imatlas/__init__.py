@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from imatlas.system.interrupts import TYPE_CHECKING  # isort: skip - first, to hear a Ctrl-C from here on
 from imatlas.models import MODELS
-from imatlas.system.interrupts import TYPE_CHECKING
 from imatlas.system.threads import wait_passively as _wait_passively
 
 _wait_passively()  # before torch is first imported, which is when its threads learn how to wait

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 import warnings
-from importlib import import_module
 from typing import Any
 
 import typer
@@ -18,15 +17,15 @@ from imatlas.errors import ImatlasError, Notice
 from imatlas.system.interrupts import struck
 from imatlas.system.terminal import forgiving, is_open, say
 
-for part in (
-    "look",
-    "explore",
-    "odd",
-    "tidy",
-    "make",
-    "export",
-):  # what they define, they add to the program, in this order
-    import_module(f"imatlas.cli.{part}")
+# isort: off
+# The commands, in the order in which `--help` lists them.
+import imatlas.cli.learn
+import imatlas.cli.explore
+import imatlas.cli.outliers
+import imatlas.cli.duplicates
+import imatlas.cli.generate
+import imatlas.cli.export  # noqa: F401
+# isort: on
 
 READER_GONE = 141
 """The exit code where what reads the output closed it, as `head` does: that of every program that the signal ends."""

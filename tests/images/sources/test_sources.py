@@ -111,7 +111,7 @@ def test_an_archive_under_a_false_name_is_known_by_its_content(folder: Path, tmp
 
 
 def test_bombs_in_archives_are_refused_with_a_reason(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("imatlas.images.sources.opening.MAX_BYTES", 100_000)
+    monkeypatch.setattr("imatlas.images.sources.base.MAX_BYTES", 100_000)
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(folder / "a.png", "a.png")

@@ -88,6 +88,6 @@ def check_members(n: int, size: int, name: str) -> None:
     """Refuse a file of `size` bytes that claims to hold far more items than it can."""
     if n > MANY and n > size // 16:
         raise SourceError(
-            f"'{name}' says that {memory_budget.amount(size)} hold {n:,} items; it is not read, as no image is so "
+            f"'{name}' says that {memory_budget.amount(size)} hold {n:,} items; it is not read, as no image is that "
             "small."
         )
