@@ -24,7 +24,8 @@ from sklearn.cluster import KMeans
 from benchmarks._data import grocery
 from benchmarks._table import save_table
 from imatlas import Images, PretrainedEncoder
-from imatlas.images.decode import Aim, read_picture
+from imatlas.images.decode import read_picture
+from imatlas.images.picture import Aim
 from imatlas.metrics.clustering import clustering_scores
 
 HERE = Path(__file__).parent

@@ -48,10 +48,11 @@ def read_everyhow(name: str, content: bytes) -> str:
     """Read one file in every way; "used", "skipped", or what went wrong."""
     from imatlas.errors import DecodeError
     from imatlas.images import decode
+    from imatlas.images.picture import Aim
 
     results = set()
     for frames in ("first", "all"):
-        for aim in (None, decode.Aim(32, 32, "crop", 40)):
+        for aim in (None, Aim(32, 32, "crop", 40)):
             try:
                 for picture in decode.read_frames(content, name=name, frames=frames, aim=aim):  # type: ignore[arg-type]
                     picture.fitted(32, 32, "pad", (255, 255, 255))

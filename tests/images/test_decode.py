@@ -17,9 +17,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from imatlas.errors import DecodeError
-from imatlas.images import decode
-from imatlas.images.decode import Aim, picture_from, read_frames, read_picture, resize_pixels, size_of
+from imatlas.images.decode import read_frames, read_picture, resize_pixels, size_of
 from imatlas.images.encode import encode, encode_thumbnail, write_picture
+from imatlas.images.formats.pillow import picture_from
+from imatlas.images.picture import Aim
 from imatlas.images.pixels import Kind, converted
 from tests.images.corrupt import originals
 
@@ -296,9 +297,9 @@ def test_known_formats_that_are_not_read_say_what_to_do(name: str, reason: str) 
 
 def test_a_pixel_limit_lies_between_what_is_read_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(Image.new("L", (40, 50)), "PNG")
-    monkeypatch.setattr(decode, "MAX_PIXELS", 2000)
+    monkeypatch.setattr("imatlas.images.limits.MAX_PIXELS", 2000)
     assert read_picture(data).width == 40
-    monkeypatch.setattr(decode, "MAX_PIXELS", 1999)
+    monkeypatch.setattr("imatlas.images.limits.MAX_PIXELS", 1999)
     with pytest.raises(DecodeError, match="40 x 50 pixels"):
         read_picture(data)
 

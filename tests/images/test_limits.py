@@ -23,9 +23,10 @@ from PIL import Image
 from imatlas import Images
 from imatlas.errors import DecodeError, InputError, ParameterError, SourceError
 from imatlas.images import decode, memory_budget
-from imatlas.images.decode import Aim, check_thumbnail, read_picture, size_of
+from imatlas.images.decode import check_thumbnail, read_picture, size_of
 from imatlas.images.formats import headers
 from imatlas.images.formats.row_bands import block_means
+from imatlas.images.picture import Aim, Picture
 from tests.images import bombs
 from tests.images.corrupt import more_originals
 
@@ -168,7 +169,7 @@ def test_one_picture_many_times_is_decoded_once(tmp_path: Path, monkeypatch: pyt
     decoded: list[str] = []
     original = decode.read_frames
 
-    def counted(data: bytes, **options: Any) -> Iterator[decode.Picture]:
+    def counted(data: bytes, **options: Any) -> Iterator[Picture]:
         decoded.append(options["name"])
         return original(data, **options)
 
@@ -306,7 +307,7 @@ def test_a_large_jpeg2000_is_decoded_at_a_part_of_its_size(monkeypatch: pytest.M
 
     data = bombs.saved(Image.fromarray(pictures.astronaut()), "JPEG2000")
     whole = read_picture(data).fitted(32, 32, "crop", (0, 0, 0)).astype(int)
-    monkeypatch.setattr(decode, "LARGE", 1000)
+    monkeypatch.setattr("imatlas.images.limits.LARGE", 1000)
     small = read_picture(data, aim=Aim(32, 32, "crop"))
     assert (small.scale, small.width, small.height) == (4, 512, 512)
     assert small.pixels().shape == (128, 128, 3)
@@ -325,7 +326,7 @@ def test_a_large_tiff_is_reduced_while_it_is_read(
     tifffile.imwrite(out, array, **options)
     whole = read_picture(out.getvalue(), aim=Aim(16, 16, "crop"))
     np.testing.assert_array_equal(whole.pixels(), array)
-    monkeypatch.setattr(decode, "LARGE", 1000)
+    monkeypatch.setattr("imatlas.images.limits.LARGE", 1000)
     small = read_picture(out.getvalue(), aim=Aim(16, 16, "crop"))
     assert (small.width, small.height) == (430, 610)
     assert small.scale > 4
@@ -340,7 +341,7 @@ def test_a_large_tiff_is_reduced_while_it_is_read(
 def test_a_large_png_by_bands_is_the_same_picture(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [content for ending, content in more_originals() if ending == "png"][number]
     whole = read_picture(data).pixels()
-    monkeypatch.setattr(decode, "LARGE", 100)
+    monkeypatch.setattr("imatlas.images.limits.LARGE", 100)
     monkeypatch.setattr("imatlas.images.formats.png._BAND", 300)  # a few rows a band
     picture = read_picture(data)
     np.testing.assert_array_equal(picture.pixels(), whole)
@@ -357,7 +358,7 @@ def test_photographs_as_png_by_bands(mode: str, monkeypatch: pytest.MonkeyPatch)
     exif[0x0112] = 6
     data = bombs.saved(image, "PNG", exif=exif)  # real rows use all filters
     whole = read_picture(data)
-    monkeypatch.setattr(decode, "LARGE", 100)
+    monkeypatch.setattr("imatlas.images.limits.LARGE", 100)
     monkeypatch.setattr("imatlas.images.formats.png._BAND", 20_000)
     banded = read_picture(data)
     np.testing.assert_array_equal(banded.pixels(), whole.pixels())
@@ -370,7 +371,7 @@ def test_photographs_as_png_by_bands(mode: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_large_png_with_a_damaged_chunk_is_told(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     data = bytearray(bombs.saved(Image.fromarray(rng.integers(0, 256, (90, 90, 3), np.uint8)), "PNG"))
-    monkeypatch.setattr(decode, "LARGE", 100)
+    monkeypatch.setattr("imatlas.images.limits.LARGE", 100)
     with pytest.raises(DecodeError, match="truncated PNG"):
         read_picture(bytes(data[:5000]))
     data[5000] ^= 1

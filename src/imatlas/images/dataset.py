@@ -21,6 +21,8 @@ from imatlas.arguments import RandomState, check_int, check_number, check_path, 
 from imatlas.errors import DecodeError, InputError, Notice
 from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
+from imatlas.images.formats.pillow import picture_from
+from imatlas.images.picture import Aim, Fit, Frames, Picture
 from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources.arrays import ArraySource
@@ -103,9 +105,9 @@ class Images:
         source: Any,
         *,
         image_size: Size | None = None,
-        fit: decode.Fit = "crop",
+        fit: Fit = "crop",
         background: RGB = (255, 255, 255),
-        frames: decode.Frames = "first",
+        frames: Frames = "first",
         cache_dir: str | Path | None = None,
         workers: int | None = None,
         progress: bool = False,
@@ -114,9 +116,9 @@ class Images:
     ) -> None:
         _check(image_size, fit, background, frames, workers, thumbnail_size)
         self.image_size = image_size
-        self.fit: decode.Fit = fit
+        self.fit: Fit = fit
         self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
-        self.frames: decode.Frames = frames
+        self.frames: Frames = frames
         self.cache_dir = check_path(cache_dir, "cache_dir", "Images").expanduser() if cache_dir is not None else None
         self.workers = workers
         self.progress = progress
@@ -331,15 +333,15 @@ class _Opened:
     def records(self) -> Records:
         return _array_records(self.source.keys, self.pixels, self.spec) if self.cache is None else self.cache.records
 
-    def _picture(self, row: int, aim: decode.Aim | None, images: Images) -> decode.Picture:
+    def _picture(self, row: int, aim: Aim | None, images: Images) -> Picture:
         """The original of a row, decoded."""
         if self.cache is None:
-            return decode.picture_from(self.pixels[row], images.background)
+            return picture_from(self.pixels[row], images.background)
         columns = self.cache.records.table
         item = columns.column("item")[row].as_py()
         value = self.source.read(item)
         if not isinstance(value, bytes):
-            return decode.picture_from(value, images.background)
+            return picture_from(value, images.background)
         key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
         options: dict[str, Any] = {
             "name": key,
@@ -354,7 +356,7 @@ class _Opened:
                 return picture
         raise DecodeError(f"has no frame {frame + 1} any more")
 
-    def _in_kind(self, pixels: np.ndarray, picture: decode.Picture, images: Images) -> np.ndarray:
+    def _in_kind(self, pixels: np.ndarray, picture: Picture, images: Images) -> np.ndarray:
         """Pixels (H, W, C) of one picture in the channels and depth of the set."""
         target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
         if picture.kind == target:
@@ -384,7 +386,7 @@ class _Opened:
         for i, row in enumerate(rows.tolist()):
             try:
                 with memory_budget.sharing():
-                    picture = self._picture(row, decode.Aim(*size, images.fit), images)
+                    picture = self._picture(row, Aim(*size, images.fit), images)
                     out[i] = self._in_kind(
                         picture.fitted(*size, images.fit, images.background, quick=True), picture, images
                     )
@@ -462,7 +464,7 @@ class _Thumbnails(Sequence[bytes]):
             return opened.cache.thumbnail(row)
         view, stack = to_view(opened.pixels[row], opened.spec), not kind_of(opened.spec).is_picture
         # A stack of four 8-bit channels is no RGBA: it is shrunk channel by channel, as an array.
-        picture = decode.Picture(view, "array", "") if stack else decode.picture_from(view, images.background)
+        picture = Picture(view, "array", "") if stack else picture_from(view, images.background)
         return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96), stack=stack)
 
 
@@ -643,10 +645,10 @@ def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any
         raise refused(name, "Images", must, value)
 
     _checked_size(image_size)
-    if not isinstance(fit, str) or fit not in get_args(decode.Fit):
-        fail("fit", "one of " + ", ".join(map(repr, get_args(decode.Fit))), fit)
-    if not isinstance(frames, str) or frames not in get_args(decode.Frames):
-        fail("frames", "one of " + ", ".join(map(repr, get_args(decode.Frames))), frames)
+    if not isinstance(fit, str) or fit not in get_args(Fit):
+        fail("fit", "one of " + ", ".join(map(repr, get_args(Fit))), fit)
+    if not isinstance(frames, str) or frames not in get_args(Frames):
+        fail("frames", "one of " + ", ".join(map(repr, get_args(Frames))), frames)
     colors = [whole(v) for v in background] if isinstance(background, tuple | list | np.ndarray) else []
     if len(colors) != 3 or not all(v is not None and 0 <= v <= 255 for v in colors):
         fail("background", "three ints in the range [0, 255]", background)

@@ -17,8 +17,10 @@ import numpy as np
 from imatlas.errors import DecodeError
 from imatlas.images import decode, hashing, memory_budget
 from imatlas.images.encode import encode_thumbnail
+from imatlas.images.formats.pillow import picture_from
 from imatlas.images.formats.sniff import has_image_name, sniff, suffix_of
 from imatlas.images.formats.warnings import quiet
+from imatlas.images.picture import Aim, Fit, Frames, Picture
 from imatlas.images.pixels import RGB, Kind
 from imatlas.images.sources.base import Source
 from imatlas.system.terminal import console, say, visible
@@ -34,15 +36,15 @@ class Plan:
 
     height: int
     width: int
-    fit: decode.Fit = "crop"
+    fit: Fit = "crop"
     background: RGB = (255, 255, 255)
-    frames: decode.Frames = "first"
+    frames: Frames = "first"
     thumbnail_size: int | None = None
 
     @property
-    def aim(self) -> decode.Aim:
+    def aim(self) -> Aim:
         """What decoders need to know of it."""
-        return decode.Aim(self.height, self.width, self.fit, self.thumbnail_size or 0)
+        return Aim(self.height, self.width, self.fit, self.thumbnail_size or 0)
 
 
 @dataclass(slots=True)
@@ -169,7 +171,7 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen | None = None) -
             value = source.read(item)
             if isinstance(value, bytes):
                 return _rows_of_file(value, source.packed(item), item, key, plan, seen)
-            pictures = [decode.picture_from(value, plan.background)]
+            pictures = [picture_from(value, plan.background)]
             return _rows(pictures, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)
     except DecodeError as error:
         return [Skip(item, key, str(error))]
@@ -199,7 +201,7 @@ def _rows_of_file(
     return rows
 
 
-def _rows(pictures: Iterable[decode.Picture], item: int, key: str, digest: str, plan: Plan) -> list[Row | Skip]:
+def _rows(pictures: Iterable[Picture], item: int, key: str, digest: str, plan: Plan) -> list[Row | Skip]:
     rows: list[Row | Skip] = []
     try:
         for picture in pictures:

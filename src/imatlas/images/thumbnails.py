@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from imatlas.images.decode import Fit, check_stack, check_thumbnail, read_picture
+from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
+from imatlas.images.picture import Fit
 from imatlas.images.pixels import conformed, kind_of, rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 

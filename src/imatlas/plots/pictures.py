@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.images.decode import picture_from, read_picture
+from imatlas.images.decode import read_picture
+from imatlas.images.formats.pillow import picture_from
 from imatlas.images.pixels import eye_view
 from imatlas.lattice.drawing import PITCH
 from imatlas.plots.canvas import SHRUNK, Canvas, blank, cells_of, checked_clusters

@@ -10,8 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from imatlas.images.decode import Aim, picture_from, read_picture
+from imatlas.images.decode import read_picture
 from imatlas.images.formats.color import of_lab
+from imatlas.images.formats.pillow import picture_from
+from imatlas.images.picture import Aim
 from tests.images.formats.profiles import (
     ADOBE_RGB,
     DISPLAY_P3,

@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from imatlas.errors import DecodeError
-from imatlas.images.decode import Aim, read_frames, read_picture, size_of
+from imatlas.images.decode import read_frames, read_picture, size_of
+from imatlas.images.picture import Aim
 from tests.images.formats.tiffs import Case, cases, difference
 from tests.images.test_decode import saved, tiff
 

@@ -73,7 +73,7 @@ class Stack:
         self._file = file
         self._pages = pages
         self._data = data
-        self._check_pixels = check_pixels
+        self.check_pixels = check_pixels
         self._hyperstack: np.ndarray | None = None
         self._packed = 0
         self._n_frames = len(pages)
@@ -113,7 +113,7 @@ class Stack:
                 self._hyperstack = self._read_hyperstack()
             return own_depth(self._hyperstack[index]), False, 1
         page: Any = self._file.pages[self._pages[index]].aspage()
-        _check(page, self._check_pixels)
+        _check(page, self.check_pixels)
         if page.dtype is None:
             raise DecodeError("pixels of an odd bit depth")
         self._take(page, page)
@@ -189,7 +189,7 @@ class Stack:
         for page in series.pages:
             if page is not None:
                 whole: Any = page.keyframe
-                _check(whole, self._check_pixels)
+                _check(whole, self.check_pixels)
                 self._take(page, whole)
                 Segments(whole).check_unpacked(self._data, page)
         axes = series.axes

@@ -1,0 +1,260 @@
+"""Whatever Pillow reads, with what it needs for that told beforehand, and the low bits that it would drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from imatlas.errors import DecodeError
+from imatlas.images import limits, memory_budget
+from imatlas.images.formats.headers import inner_sizes, jpeg2000
+from imatlas.images.formats.png import scale_clear, with_clear
+from imatlas.images.formats.sniff import bits_of, needs_extra
+from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
+from imatlas.images.formats.warnings import quiet
+from imatlas.images.picture import (
+    Aim,
+    Frames,
+    Picture,
+    check_pixels,
+    explained,
+    finished,
+    note_frames,
+    on_background,
+    orientation_of,
+    room_for,
+)
+from imatlas.images.pixels import RGB
+
+# 16-bit samples of several channels, which Pillow keeps only the upper half of: the layout with the lower half instead.
+_LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGB;16L": "RGB;16B", "RGBA;16L": "RGBA;16B"}
+
+
+def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 255)) -> Picture:
+    """A picture from pixels in memory: an array (H, W, C) of uint8, uint16 or float32, or a Pillow image."""
+    try:
+        if isinstance(value, np.ndarray):
+            mode = f"{value.shape[2]} x {value.dtype}"
+            if value.dtype != np.uint8 or value.shape[2] not in (1, 3, 4):
+                return Picture(value, "array", mode)
+            flat = value[..., 0] if value.shape[2] == 1 else value
+            return Picture(Image.fromarray(np.ascontiguousarray(flat)), "array", mode)
+        check_pixels(*value.size)
+        need_memory(value, "image", 0, aim=False)
+        with quiet():
+            picture = finished(value, value.format or "image", background)
+            picture.orientation = orientation_of(value)
+            return picture.to_srgb()
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(explained(error, "image")) from None
+
+
+def read_plain(
+    data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB, pages: list[int] | None = None
+) -> Iterator[Picture]:
+    """Any format, through Pillow; `pages` are those that count as frames, by their numbers."""
+    image = Image.open(BytesIO(data), formats=(format,))
+    if pages and pages[0]:
+        image.seek(pages[0])
+    check_pixels(*image.size)
+    _check_inside(data, format)
+    n_frames = len(pages) if pages else int(getattr(image, "n_frames", 1))
+    if format in ("ICO", "ICNS", "PSD"):  # sizes, layers
+        n_frames = 1
+    wanted = min(n_frames, limits.MAX_FRAMES) if frames == "all" else 1
+    work = Work(wanted, data)
+    work.expect(wanted, *image.size)
+    for frame in range(wanted):
+        if n_frames > 1:
+            image.seek(pages[frame] if pages else frame)
+            check_pixels(*image.size)
+        work.frame(image)
+        full, halvings = image.size, 0
+        deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
+        if format == "JPEG2000" and bits_of(data, format) > 8 and image.mode in ("LA", "RGB", "RGBA"):
+            yield _deep_jpeg2000(image, data, background)
+            return
+        if format == "JPEG2000":
+            halvings = _need_jpeg2000(image, data, aim)
+        elif image.size[0] * image.size[1] > limits.CHEAP:
+            besides = 40 * full[0] * full[1] if deep else None
+            need_memory(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
+        mode = image.mode
+        if format == "PNG":
+            scale_clear(image, bits_of(data, format))
+        if deep:
+            wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
+            if "transparency" in image.info and wide.shape[2] == 3:
+                wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
+            mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
+            if wide.shape[2] in (2, 4):
+                wide = on_background(wide, background)
+            picture = Picture(wide, format, mode)
+            picture.profile = image.info.get("icc_profile") or b""
+            image.load()  # what follows the pixels may hold the orientation
+        else:
+            picture = finished(image.copy() if wanted > 1 else image, format, background)
+            picture.mode = mode
+            if picture.kind.dtype == "uint8" and bits_of(data, format) > 8:
+                picture.notes.append("16-bit, read as 8-bit")
+        if halvings:
+            setattr(image, "reduce", 0)  # noqa: B010 - gives Pillow's method of this name back
+            picture.full, picture.scale = full, 2**halvings
+        picture.orientation = orientation_of(image)
+        note_frames(picture, n_frames, frame, wanted)
+        yield picture
+
+
+class Work:
+    """The pixels of all frames of a file, and for a TIFF the bytes of all their strips: no more than it may have."""
+
+    def __init__(self, wanted: int, data: bytes) -> None:
+        self._wanted = wanted
+        self._n_bytes = len(data)
+        self._pixels = 0
+        self._packed = 0
+
+    def expect(self, n_frames: int, width: int, height: int, samples: int = 1) -> None:
+        """Refuse so many more frames, where they are too many."""
+        work = self._pixels + width * height * n_frames * max(1, samples // 4)
+        if self._wanted > 1 and work > limits.MAX_PIXELS + 200 * self._n_bytes:
+            raise DecodeError(
+                f"{self._wanted} frames of up to {width} x {height} pixels are too much work for a file of "
+                f"{memory_budget.amount(self._n_bytes)}; take the first frame, or fewer"
+            )
+
+    def add(self, width: int, height: int, samples: int = 1) -> None:
+        """Count one frame."""
+        self.expect(1, width, height, samples)
+        self._pixels += width * height * max(1, samples // 4)
+
+    def frame(self, image: Image.Image) -> None:
+        """Count a frame that Pillow has opened."""
+        self.add(*image.size)
+        tags = getattr(image, "tag_v2", None)
+        if tags is None:
+            return
+        offsets, counts = (tags.get(273), tags.get(279)) if 273 in tags else (tags.get(324), tags.get(325))
+        if isinstance(offsets, tuple) and isinstance(counts, tuple) and tags.get(259, 1) != 1:
+            self._packed += packed_bytes(offsets, counts, self._n_bytes)
+            check_shared(self._packed, self._n_bytes)
+
+
+# Bytes of a pixel that a decoder holds besides the picture itself: canvases, planes, copies.
+BESIDES = {"WEBP": 17, "AVIF": 16, "HEIF": 20, "GIF": 2, "QOI": 8, "BMP": 6, "DDS": 6, "PSD": 4, "ICO": 8, "ICNS": 8}
+
+
+def need_memory(
+    image: Image.Image,
+    format: str,
+    packed: int,
+    *,
+    aim: bool,
+    copied: bool = False,
+    besides: int | None = None,
+    full: tuple[int, int] | None = None,
+) -> None:
+    """Wait for the memory that decoding an opened image takes at its peak."""
+    one = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    pixels = image.size[0] * image.size[1]
+    each = one * (2 if copied else 1)
+    if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
+        each += {"1": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    if getattr(image, "n_frames", 1) > 1 and format in ("GIF", "PNG"):
+        each += 8
+    if besides is None:
+        each += BESIDES.get(format, 0)
+    if not aim:
+        each += len(image.getbands())
+    width, height = full or image.size
+    what = f"a picture of {width} x {height} pixels"
+    memory_budget.need(each * pixels + (besides or 0) + _strip_bytes(image), packed, what)
+
+
+def _strip_bytes(image: Image.Image) -> int:
+    """What libtiff holds of a TIFF besides the picture: a strip or tile, as its tags say."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return 0
+    try:
+        if 322 in tags and 323 in tags:
+            pixels = int(tags[322]) * int(tags[323])
+        else:
+            pixels = image.size[0] * min(image.size[1], int(tags.get(278, image.size[1])))
+        return pixels * int(tags.get(277, 1)) * -(-max(tags.get(258, (1,))) // 8)
+    except Exception:
+        return 0
+
+
+def _check_inside(data: bytes, format: str) -> None:
+    """Refuse an icon whose pictures are larger than its directory says."""
+    if format in ("ICO", "ICNS"):
+        for width, height in inner_sizes(data):
+            if width * height > 4096 * 4096:
+                raise DecodeError(f"holds a picture of {width} x {height} pixels, more than an icon has")
+
+
+def _deep_jpeg2000(image: Image.Image, data: bytes, background: RGB) -> Picture:
+    """Colors of more than 8 bits, through the extra: Pillow rounds them to 8, and white to black."""
+    bits = bits_of(data, "JPEG2000")
+    try:
+        from imagecodecs import jpeg2k_decode
+    except ImportError:
+        raise needs_extra(f"a JPEG 2000 of {bits} bits in color", "codecs") from None
+    _need_jpeg2000(image, data, None)
+    array = jpeg2k_decode(data)
+    top = np.float32(2**bits - 1)
+    wide = np.rint(array * (np.float32(65535) / top)).astype(np.uint16) if bits < 16 else array.astype(np.uint16)
+    if wide.shape[2] in (2, 4):
+        wide = on_background(wide, background)
+    picture = Picture(wide, "JPEG2000", f"{image.mode};{bits}")
+    picture.profile = image.info.get("icc_profile") or b""
+    return picture
+
+
+def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
+    """Wait for the memory that a JPEG 2000 takes; how often the size of a large one is halved while it is decoded."""
+    cost = jpeg2000(data)
+    full = image.size
+    halvings = 0
+    if aim is not None and cost.samples > limits.LARGE:
+        room = room_for(full, 1, aim)  # four times over: the small one lies up to half of its pixels aside
+        while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 3):
+            halvings += 1
+        if halvings:
+            setattr(image, "reduce", halvings)  # noqa: B010 - an attribute that sets how it is decoded
+    if full[0] * full[1] > limits.CHEAP or cost.samples + cost.records > 32 * limits.CHEAP:
+        what = f"a picture of {full[0]} x {full[1]} pixels"
+        memory_budget.need(cost.samples // 4**halvings + cost.records, len(data), what)
+    return halvings
+
+
+def _raw_layout(image: ImageFile.ImageFile) -> str:
+    """How the samples lie in the file, in Pillow's words ("RGB;16B"), or "" where it does not say."""
+    if len(image.tile) != 1:
+        return ""
+    args = image.tile[0].args
+    args = args[0] if isinstance(args, tuple) and args else args
+    return args if isinstance(args, str) else ""
+
+
+def _sixteen_bit(data: bytes, format: str, size: tuple[int, int], layout: str) -> np.ndarray:
+    """All 16 bits (H, W, C) of a file that Pillow reads as 8-bit, from two readings: upper bytes and lower bytes."""
+
+    def reading(raw: str) -> np.ndarray:
+        image = Image.open(BytesIO(data), formats=(format,))
+        tile = image.tile[0]
+        args = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
+        image.tile = [tile._replace(args=args)]
+        return np.asarray(image)
+
+    check_pixels(*size, samples=8)
+    if layout == "LA;16B":  # its four bytes a pixel as they are
+        four = reading("RGBA").astype(np.uint16)
+        return four[..., 0::2] << 8 | four[..., 1::2]
+    return reading(layout).astype(np.uint16) << 8 | reading(_LOWER_HALF[layout])
