@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make demo   install, then learn an atlas from real photographs and say where its report is (about two minutes)"
-	@echo "make test   install, then lint, check types and run all tests"
+	@echo "make test   install with all extras, then lint, check types and run all tests, WORKERS files at a time"
 	@echo "make bench NAME=som   one benchmark, its table saved under benchmarks/results/"
 
 $(BIN)/python:
@@ -41,7 +42,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(NAME)
