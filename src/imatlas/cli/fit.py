@@ -109,19 +109,30 @@ def _as_option(kind: Any) -> Any:
 
 
 def add_models(arguments: list[str]) -> None:
-    """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence."""
-    import ast
+    """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence.
 
+    What learns from labels is not offered, as a folder of images has none; `imatlas classify` takes them.
+    """
     from imatlas.models import MODELS
 
     if "fit" not in arguments[:1]:
         return
     for name, target in MODELS.items():
+        declared = _declared(target)
+        if "labels = 'required'" in declared:
+            continue
         if name in arguments:
             _add_fit_command(name)
             continue
-        module, _, cls = target.partition(":")
-        tree = ast.parse((Path(__file__).parents[1] / "models" / f"{module}.py").read_text(encoding="utf-8"))
-        found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls]
-        text = (ast.get_docstring(found[0]) or "").partition("\n\n")[0] if found else ""
-        fit_app.command(name, help=text)(lambda: None)
+        fit_app.command(name, help=declared[0])(lambda: None)
+
+
+def _declared(target: str) -> list[str]:
+    """The first sentence of a model's docstring, and the assignments of its class body: read, as imports take long."""
+    import ast
+
+    module, _, cls = target.partition(":")
+    tree = ast.parse((Path(__file__).parents[1] / "models" / f"{module}.py").read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls)
+    text = (ast.get_docstring(found) or "").partition("\n\n")[0]
+    return [text, *(ast.unparse(node) for node in found.body if isinstance(node, ast.Assign))]

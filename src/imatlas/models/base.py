@@ -142,6 +142,15 @@ class Estimator(BaseEstimator):
 
     random_state: Seed = 0
 
+    input: ClassVar[Literal["images", "vectors"]] = "vectors"
+    """What `fit` takes: images, or rows of numbers."""
+
+    labels: ClassVar[Literal["none", "optional", "required"]] = "none"
+    """Whether `fit` takes labels as `y`."""
+
+    resumable: ClassVar[bool] = False
+    """Whether `fit` takes a `checkpoint`, from which it goes on after it was killed."""
+
     _state: ClassVar[State] = {}  # learned attributes: see `imatlas.models.learned`
 
     def _contradiction(self) -> str:

@@ -124,6 +124,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     n_neighbors: Annotated[int, Field(ge=1, description="neighbours that each row is linked to")] = 15
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
+    labels = "required"
+
     _state: ClassVar[State] = {
         **VECTORS,
         "classes_": Labels("n_classes", distinct=True),

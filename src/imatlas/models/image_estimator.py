@@ -84,6 +84,9 @@ class ImageEstimator(Estimator):
 
     _half_life = 0.02  # of the average of the weights, as a share of the run so far
 
+    input = "images"
+    resumable = True
+
     _state: ClassVar[State] = {
         "spec_": Spec(MOST_PIXELS),
         "module_": Module(),

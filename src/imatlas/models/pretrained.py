@@ -166,6 +166,8 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Field(ge=0, le=1, description="how far components are brought to one deviation: 0 not at all, 1 wholly"),
     ] = 0.0
     device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
+    input = "images"
+
     _state: ClassVar[State] = {
         "spec_": Spec(),
         "module_": Module(),

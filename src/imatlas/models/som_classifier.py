@@ -103,6 +103,8 @@ class SOMClassifier(ClassifierMixin, Estimator):
     ] = None
     n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
     random_state: Seed = 0
+    labels = "required"
+
     _state: ClassVar[State] = {
         **VECTORS,
         "som_": Fitted(("SOM",)),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from imatlas.arguments import check_path
+from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
-from imatlas.models.image_estimator import ImageEstimator
 from imatlas.system.atomic_io import make_folder, output_path, refuse_links, remove_listed
 from imatlas.training import checkpoints
 
@@ -40,10 +40,17 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
     ------
     ArtifactError
         Where `folder` exists and `overwrite` is False, or it holds anything besides a model.
+    InputError
+        Where the model learns from labels.
     """
+    if model.labels == "required":
+        raise InputError(
+            f"A {type(model).__name__} learns from labels, and there are none here; 'imatlas classify' spreads a few "
+            "labels over the images of an atlas."
+        )
     folder = output_path(check_path(folder, "folder", "fit_and_save"))
     artifact.check_free(folder, overwrite)
-    if isinstance(model, ImageEstimator):
+    if model.resumable:
         folder = Path(os.path.abspath(folder))  # "." has no name
         checkpoint = folder.with_name(folder.name + ".checkpoint")
         refuse_links(folder.parent, [checkpoint.name + "/"])
@@ -52,10 +59,10 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
         model.save(folder, overwrite=overwrite)
         remove_listed(checkpoint, [checkpoints.NAME])
         return model
-    rows = images.pixels.reshape(len(images), -1).astype(np.float32)
-    if hasattr(model, "n_components"):
+    if model.input == "images":
         model.fit(images)
     else:
+        rows = images.pixels.reshape(len(images), -1).astype(np.float32)
         model.fit((rows - images.spec.low) / (images.spec.high - images.spec.low))
     model.save(folder, overwrite=overwrite)
     return model

@@ -26,7 +26,6 @@ from imatlas.metrics.generation import (
     precision_recall,
 )
 from imatlas.metrics.restoration import mean_squared_error
-from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.neighbors import all_alike, as_tensor, nearest
 from imatlas.result import Result
@@ -188,7 +187,7 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     InputError
         If the model makes no images, was fitted on others, or kept none aside.
     """
-    if not isinstance(model, ImageEstimator) or not hasattr(model, "sample"):
+    if model.input != "images" or not hasattr(model, "sample"):
         raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
     pixels, learnt, aside = model.rows_of_fit(images)
     if len(learnt) > MOST_EMBEDDED:

@@ -32,6 +32,8 @@ class Generator(OnnxMixin, ImageEstimator):
         Mean and standard deviation of the vectors that were given to `fit`.
     """
 
+    labels = "optional"
+
     _state: ClassVar[State] = {
         "classes_": Array("int64", "n_classes", optional=True),
         "condition_range_": Array("float32", 2, "n_told", optional=True),
