@@ -23,8 +23,8 @@ from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
 from benchmarks.generation import _near_copies, _overlap, _some
 from imatlas.atlas.stages import SHARPNESS
+from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
-from imatlas.metrics.topology import neighbor_table
 from imatlas.tasks.cluster import cluster
 from imatlas.tasks.conditions import Places, sample_places
 from imatlas.tasks.map import fit_map

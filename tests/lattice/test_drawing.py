@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imatlas.lattice.drawing import PITCH, Lattice, borders, label_places
-from imatlas.metrics.topology import lattice_positions
+from imatlas.lattice.drawing import PITCH, DrawnLattice, borders, label_places
+from imatlas.lattice.geometry import lattice_positions
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_cells_lie_where_the_map_learnt_them(topology) -> None:
-    lattice = Lattice(topology, 5, 4)
+    lattice = DrawnLattice(topology, 5, 4)
     centers = np.array([lattice.center(*divmod(k, 4)) for k in range(20)])
     np.testing.assert_allclose((centers - centers[0]) / PITCH, lattice_positions(5, 4, topology), atol=1e-12)
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_neighbours_lie_beyond_their_side(topology) -> None:
-    lattice = Lattice(topology, 6, 6)
+    lattice = DrawnLattice(topology, 6, 6)
     corners = np.array(lattice.corners)
     for row, column in ((2, 3), (3, 3)):
         center = np.array(lattice.center(row, column))
@@ -34,7 +34,7 @@ def test_neighbours_lie_beyond_their_side(topology) -> None:
 
 
 def test_a_border_has_one_line_for_each_cluster_beside_it() -> None:
-    lattice = Lattice("hexagonal", 3, 3)
+    lattice = DrawnLattice("hexagonal", 3, 3)
     clusters: dict[tuple[int, int], int | None] = {divmod(k, 3): 0 for k in range(9)}
     clusters[1, 1] = 7
     lines = borders(lattice, clusters)
@@ -51,6 +51,6 @@ def test_a_border_has_one_line_for_each_cluster_beside_it() -> None:
 
 
 def test_cluster_numbers_stand_in_their_largest_part() -> None:
-    lattice = Lattice("rectangular", 1, 7)
+    lattice = DrawnLattice("rectangular", 1, 7)
     clusters = [1, 0, 1, 1, 1, 0, None]
     assert label_places(lattice, {(0, k): cluster for k, cluster in enumerate(clusters)}) == {0: (0, 1), 1: (0, 3)}

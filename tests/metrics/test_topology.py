@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.metrics.topology import (
+from imatlas.lattice.geometry import (
     HEX_ROW,
     are_neighbors,
-    cell_purities,
-    cell_purity,
-    hit_entropy,
     lattice_distances,
     lattice_period,
     lattice_positions,
     neighbor_table,
+)
+from imatlas.metrics.topology import (
+    cell_purities,
+    cell_purity,
+    hit_entropy,
     neighborhood_preservation,
     quantization_error,
     topographic_error,

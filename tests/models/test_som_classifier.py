@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import imatlas
 from imatlas.errors import InputError, ParameterError
-from imatlas.metrics.topology import are_neighbors
+from imatlas.lattice.geometry import are_neighbors
 from imatlas.models.kmeans import KMeans
 from imatlas.models.parts.labels import folds_of
 from imatlas.models.som import SOM

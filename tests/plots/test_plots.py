@@ -18,7 +18,7 @@ import imatlas as ia
 from imatlas import plots
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.encode import encode
-from imatlas.lattice.drawing import PITCH, Lattice
+from imatlas.lattice.drawing import PITCH, DrawnLattice
 from imatlas.metrics.topology import u_heights
 from imatlas.plots.canvas import PAPER, numbers, shaded
 from imatlas.plots.pictures import exemplars
@@ -71,7 +71,7 @@ def test_a_cell_shows_its_own_picture_upright(topology, colors, tmp_path) -> Non
     some = [0, 3, 5, 10]
     pictures = two_tone(colors)
     figure = plots.picture_map(som, [pictures[k] if k in some else None for k in range(12)])
-    pixels, lattice = painted(figure, tmp_path), Lattice(topology, 3, 4)
+    pixels, lattice = painted(figure, tmp_path), DrawnLattice(topology, 3, 4)
     for cell in range(12):
         x, y = lattice.center(*divmod(cell, 4))
         above, below = (at(figure, pixels, x, y + dy) for dy in (-25, 25))
@@ -87,7 +87,7 @@ def test_hexagons_are_cut_out_of_pictures(crop, tmp_path) -> None:
     dark = painted(figure, tmp_path, 400).sum(axis=2) < 60
     x, y = np.meshgrid(np.linspace(0, 1, dark.shape[1]), np.linspace(0, 1, dark.shape[0]))
     unit = figure.axes[0].transData.inverted().transform(np.stack([x, 1 - y], -1).reshape(-1, 2) * figure.bbox.size)
-    x, y = np.abs(unit - Lattice("hexagonal", 1, 1).center(0, 0)).T
+    x, y = np.abs(unit - DrawnLattice("hexagonal", 1, 1).center(0, 0)).T
     half = 0.965 * PITCH / 2
     inside = (x < half) & (y < (2 * half - x) / 3**0.5)
     if crop:  # the picture fills the hexagon, whatever of it that costs
@@ -147,7 +147,7 @@ def test_exemplars_are_the_rows_nearest_to_the_prototypes(rng, colors, tmp_path)
     figure = plots.image_sheet(som, images, X)
     pixels = painted(figure, tmp_path)
     for cell in range(12):
-        x, y = Lattice("rectangular", 3, 4).center(*divmod(cell, 4))
+        x, y = DrawnLattice("rectangular", 3, 4).center(*divmod(cell, 4))
         np.testing.assert_allclose(at(figure, pixels, x, y - 25), images[found[cell], 0, 0], atol=2)
 
 
@@ -185,7 +185,7 @@ def test_cell_heights_shade_the_u_matrix(topology, rng, tmp_path) -> None:
     wanted = shaded(u_heights(som.codebook_, 3, 4, topology))[:, :3] * 255
     for cell in range(12):
         np.testing.assert_allclose(
-            at(figure, pixels, *Lattice(topology, 3, 4).center(*divmod(cell, 4))), wanted[cell], atol=2
+            at(figure, pixels, *DrawnLattice(topology, 3, 4).center(*divmod(cell, 4))), wanted[cell], atol=2
         )
 
 
@@ -221,7 +221,7 @@ def test_a_gap_between_unlike_cells_is_a_dark_wall(topology, tmp_path) -> None:
     som.codebook_ = np.tile(np.array([[0.0], [0], [9], [9]], np.float32), (3, 1))
     figure = plots.u_matrix(som, between=True)
     pixels = painted(figure, tmp_path)
-    center = np.array(Lattice(topology, 3, 4).center(0, 1))
+    center = np.array(DrawnLattice(topology, 3, 4).center(0, 1))
     wall, valley = (at(figure, pixels, center[0] + dx, center[1]).sum() for dx in (PITCH / 2, -PITCH / 2))
     assert wall < 0.3 * valley
 
@@ -267,7 +267,7 @@ def test_outlines_run_on_the_borders_of_clusters(topology, tmp_path) -> None:
     clusters = np.array([0, 0, 1, 1] * 3)
     figure = plots.picture_map(som, [None] * 12, clusters=clusters)
     pixels = painted(figure, tmp_path, 1600)
-    x, y = Lattice(topology, 3, 4).center(0, 1)
+    x, y = DrawnLattice(topology, 3, 4).center(0, 1)
     red, blue = rgb("#d24d42"), rgb("#1a73d5")
     np.testing.assert_allclose(at(figure, pixels, x + PITCH / 2 - 2, y), red, atol=25)
     np.testing.assert_allclose(at(figure, pixels, x + PITCH / 2 + 2, y), blue, atol=25)

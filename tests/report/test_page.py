@@ -16,7 +16,7 @@ from PIL import Image
 
 import imatlas.report
 from imatlas.errors import InputError, InputTypeError
-from imatlas.lattice.drawing import Lattice
+from imatlas.lattice.drawing import DrawnLattice
 from imatlas.report import render
 from imatlas.report.map_paths import outlines
 from imatlas.report.pictures import MAX_BYTES
@@ -350,7 +350,7 @@ def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
 
 def test_outlines_run_where_clusters_meet() -> None:
     """Two halves of a 4 x 4 square lattice: each is 2 wide and 4 high, so its outline is 2 + 4 + 2 + 4 sides long."""
-    lattice = Lattice("rectangular", 4, 4)
+    lattice = DrawnLattice("rectangular", 4, 4)
     clusters = {divmod(k, 4): int(k % 4 > 1) for k in range(16)}
     paths = outlines(lattice, clusters, inset=2.0)
     assert {cluster: path.count("M") for cluster, path in paths.items()} == {0: 12, 1: 12}
@@ -361,7 +361,7 @@ def test_outlines_run_where_clusters_meet() -> None:
     length = np.abs(segments[:, 0] - segments[:, 1]).sum()
     assert length == pytest.approx(2 * (196 + 396))  # a closed line without gaps or overlaps
     assert outlines(lattice, dict.fromkeys(clusters, 5), inset=2.0) == {}
-    alone = Lattice("hexagonal", 3, 3)
+    alone = DrawnLattice("hexagonal", 3, 3)
     clusters = {divmod(k, 3): int(k == 4) for k in range(9)}
     assert outlines(alone, clusters, inset=2.0)[1].count("M") == 6
 

@@ -9,7 +9,7 @@ from sklearn.cluster import ward_tree
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from imatlas.metrics.topology import neighbor_table
+from imatlas.lattice.geometry import neighbor_table
 from imatlas.models.som import SOM
 from imatlas.tasks.regions import cut, regions, ward_merges
 

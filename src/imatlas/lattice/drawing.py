@@ -1,6 +1,6 @@
 """The geometry of a map as it is drawn: where cells lie, how they are shaped, and where one cluster ends.
 
-A position on the map in learning (`metrics.topology.lattice_positions`) has no size; a cell here has corners and sides.
+A position on the map in learning (`lattice.geometry.lattice_positions`) has no size; a cell here has corners and sides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Lattice:
+class DrawnLattice:
     """Cells of width `PITCH`; on a hexagonal lattice odd rows are shifted right by half a cell."""
 
     topology: Literal["rectangular", "hexagonal"]
@@ -64,7 +64,7 @@ class Lattice:
 
 
 def borders(
-    lattice: Lattice, clusters: Mapping[Place, int | None], inset: float = 0.0
+    lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset: float = 0.0
 ) -> dict[int, list[tuple[Point, Point]]]:
     """For each cluster a line along every side where it meets another cluster or the edge of the map.
 
@@ -92,7 +92,7 @@ def borders(
     return {cluster: lines[cluster] for cluster in sorted(lines)}
 
 
-def label_places(lattice: Lattice, clusters: Mapping[Place, int | None]) -> dict[int, Place]:
+def label_places(lattice: DrawnLattice, clusters: Mapping[Place, int | None]) -> dict[int, Place]:
     """For each cluster the cell to write its number on: the most central one of its largest connected part."""
     largest: dict[int, list[Place]] = {}
     seen: set[Place] = set()
@@ -114,7 +114,7 @@ def label_places(lattice: Lattice, clusters: Mapping[Place, int | None]) -> dict
     return {cluster: _most_central(lattice, largest[cluster]) for cluster in sorted(largest)}
 
 
-def _most_central(lattice: Lattice, part: list[Place]) -> Place:
+def _most_central(lattice: DrawnLattice, part: list[Place]) -> Place:
     centers = [lattice.center(*place) for place in part]
     x, y = (sum(values) / len(part) for values in zip(*centers))
     return min(zip(part, centers), key=lambda item: ((item[1][0] - x) ** 2 + (item[1][1] - y) ** 2, item[0]))[0]

@@ -17,7 +17,8 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions, neighbor_table
+from imatlas.lattice.geometry import HEX_ROW, Topology, lattice_positions, neighbor_table
+from imatlas.lattice.lattice import Lattice
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
 from imatlas.models.parts.batch_som import (
@@ -32,7 +33,6 @@ from imatlas.models.parts.batch_som import (
     schedule,
     update,
 )
-from imatlas.models.parts.neighborhood import Lattice
 from imatlas.models.parts.rows import Plane, Rows, checked_rows, principal_axes, scale_of
 from imatlas.neighbors import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
 from imatlas.system.threads import sharing_cores

@@ -30,7 +30,7 @@ from sklearn.base import ClassifierMixin, clone
 
 from imatlas import models
 from imatlas.errors import ParameterError
-from imatlas.metrics.topology import neighbor_table
+from imatlas.lattice.geometry import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
 from imatlas.models.parts.labels import folds_of, share_and_error, some_labels, split_labels

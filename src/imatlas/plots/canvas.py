@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.errors import InputError, MissingExtraError, ParameterError
-from imatlas.lattice.drawing import PITCH, Lattice, Place, Point, borders, label_places
+from imatlas.lattice.drawing import PITCH, DrawnLattice, Place, Point, borders, label_places
 from imatlas.system.terminal import visible
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def need_matplotlib() -> None:
         ) from None
 
 
-def lattice_of(som: Any) -> Lattice:
+def lattice_of(som: Any) -> DrawnLattice:
     """The lattice of a fitted map."""
     som.positions_  # noqa: B018 - a map that is not fitted says so here
-    return Lattice(som.topology, som.rows_, som.cols_)
+    return DrawnLattice(som.topology, som.rows_, som.cols_)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Canvas:
 
     figure: Figure
     axes: Axes
-    lattice: Lattice
+    lattice: DrawnLattice
     points: float
     """Points (1/72 inch) to a unit of the lattice."""
     letters: float = LETTERS
@@ -218,7 +218,7 @@ def blank(som: Any, width: float, *, scale: bool = False, trim: Point = (0.0, 0.
     return on_axes(figure, (0.0, 0.0, 1.0, 1.0), lattice, letters, trim)
 
 
-def paper_size(lattice: Lattice, letters: float, trim: Point = (0.0, 0.0)) -> tuple[float, float]:
+def paper_size(lattice: DrawnLattice, letters: float, trim: Point = (0.0, 0.0)) -> tuple[float, float]:
     """Width and height of a map with its margin, and below it the room for a scale with `letters`; 0 for none."""
     width, height = lattice.size
     across, down = _margin(lattice) - trim[0], _margin(lattice) - trim[1]
@@ -228,7 +228,7 @@ def paper_size(lattice: Lattice, letters: float, trim: Point = (0.0, 0.0)) -> tu
 def on_axes(
     figure: Figure,
     place: tuple[float, float, float, float],
-    lattice: Lattice,
+    lattice: DrawnLattice,
     letters: float,
     trim: Point = (0.0, 0.0),
 ) -> Canvas:
@@ -314,7 +314,7 @@ def _same_either_way(side: tuple[Point, Point]) -> tuple[Point, Point]:
     return start, end
 
 
-def _margin(lattice: Lattice) -> float:
+def _margin(lattice: DrawnLattice) -> float:
     return 4.0 + 0.006 * max(lattice.size)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.lattice.drawing import PITCH, Lattice
-from imatlas.metrics.topology import lattice_positions, u_heights
+from imatlas.lattice.drawing import PITCH, DrawnLattice
+from imatlas.lattice.geometry import lattice_positions
+from imatlas.metrics.topology import u_heights
 from imatlas.plots.canvas import (
     INK,
     LETTERS,
@@ -225,7 +226,7 @@ def component_planes(
     return page
 
 
-def planes_across(n: int, lattice: Lattice) -> int:
+def planes_across(n: int, lattice: DrawnLattice) -> int:
     """How many of `n` planes stand side by side: a page somewhat wider than high, with few places left empty."""
     wide, high = paper_size(lattice, PLANE_LETTERS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from imatlas.lattice.drawing import Lattice, Place, Point, borders
+from imatlas.lattice.drawing import DrawnLattice, Place, Point, borders
 from imatlas.result import MapPanel
 
 
@@ -20,7 +20,7 @@ def rounded(corners: Sequence[Point], scale: float, radius: float) -> str:
     return "".join(parts) + "Z"
 
 
-def outlines(lattice: Lattice, clusters: Mapping[Place, int | None], inset: float) -> dict[int, str]:
+def outlines(lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset: float) -> dict[int, str]:
     """For each cluster one SVG path along its borders; see `imatlas.lattice.drawing.borders`."""
     lines = borders(lattice, clusters, inset)
     return {

@@ -12,7 +12,7 @@ from typing import Any
 from imatlas import __version__
 from imatlas.arguments import check_path
 from imatlas.errors import InputTypeError
-from imatlas.lattice.drawing import PITCH, Lattice, label_places
+from imatlas.lattice.drawing import PITCH, DrawnLattice, label_places
 from imatlas.report.map_paths import gaps, outlines, rounded
 from imatlas.report.pictures import Pictures
 from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_view, scatter_view
@@ -220,7 +220,7 @@ class _Page:
 
     def _map(self, panel: MapPanel, name: str) -> dict[str, Any]:
         self._maps.append((name, panel))
-        lattice = Lattice(panel.topology, panel.rows, panel.columns)
+        lattice = DrawnLattice(panel.topology, panel.rows, panel.columns)
         corners, gap = lattice.corners, gaps(panel)
         drawn = [self._cell(lattice, cell, space) for cell, space in zip(panel.cells, gap)]
         by_row = [[c for c in drawn if c["row"] == row] for row in range(panel.rows)]
@@ -256,7 +256,7 @@ class _Page:
             "alt": panel.alt or f"Map of {panel.rows} by {panel.columns} cells; neighbours hold similar images.",
         }
 
-    def _cell(self, lattice: Lattice, cell: Cell, gap: float) -> dict[str, Any]:
+    def _cell(self, lattice: DrawnLattice, cell: Cell, gap: float) -> dict[str, Any]:
         x, y = lattice.center(cell.row, cell.column)
         told = images(cell.count) if cell.count else "empty"
         cluster = "" if cell.cluster is None else f", {cluster_name(cell.cluster)}"

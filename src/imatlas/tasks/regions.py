@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
 
+from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.clustering import modularity
-from imatlas.metrics.topology import neighbor_table
 from imatlas.models.image_clusterer import MOST_CLUSTERS, MOST_ROWS
 from imatlas.models.som import SOM
 from imatlas.neighbors import as_tensor, group_sums, k_nearest

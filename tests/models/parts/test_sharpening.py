@@ -83,10 +83,11 @@ def test_killed_while_it_sharpens_it_goes_on(images, tmp_path):
     script = """
 import os, sys
 import numpy as np, torch
-from imatlas import Autoencoder, training
+from imatlas import Autoencoder
 from imatlas.models.parts.sharpening import Sharpener
+from imatlas.training import loop
 torch.set_num_threads(1)
-training.SNAPSHOT, training.CHECKPOINT_SECONDS = 5, 0.0
+loop.SNAPSHOT, loop.CHECKPOINT_SECONDS = 5, 0.0
 steps = 0
 held = Sharpener._losses
 def losses(self, module, batch, generator):

@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from imatlas.models.parts.neighborhood import Lattice
+from imatlas.lattice.lattice import Lattice
 from imatlas.models.parts.rows import Rows
 
 ROWS_PER_CELL = 10

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imatlas.metrics.topology import HEX_ROW, Topology, lattice_positions
+from imatlas.lattice.geometry import HEX_ROW, Topology, lattice_positions
 
 TILE = 5
 """Side, in cells, of the tiles whose rows are searched together once an epoch moves prototypes little."""
