@@ -331,7 +331,8 @@ import resource, signal, sys
 import numpy as np
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-from imatlas import GAN, training
+from imatlas import GAN
+from imatlas.training import loop as training
 training.SNAPSHOT, training.CHECKPOINT_SECONDS = 2, 0.0
 said = []
 model = GAN(latent_dim=4, max_steps=5, batch_size=16, progress=False).fit(
