@@ -27,6 +27,7 @@ from imatlas import Images, PretrainedEncoder
 from imatlas.images.decode import read_picture
 from imatlas.images.picture import Aim
 from imatlas.metrics.clustering import clustering_scores
+from imatlas.models.onnx import export_onnx
 
 HERE = Path(__file__).parent
 SIDE, BATCH = 224, 8
@@ -116,7 +117,7 @@ def _methods(folder: Path) -> dict[str, Run]:
         print(f"ONNX Runtime is left out: there is no {python}; see the head of this file.")
         return methods
     model = folder / "eyes.onnx"
-    encoder.export(model)
+    export_onnx(encoder, model)
 
     def onnx(files: list[Path]) -> tuple[np.ndarray, float]:
         listed, out = folder / "files.txt", folder / "out.npz"

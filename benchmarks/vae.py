@@ -101,11 +101,13 @@ def library_loop(pixels: np.ndarray) -> Callable[[], float]:
     with seeding.seeded_init(0):
         module = model._build(spec)
     pixels = pixels[..., None]
-    run = loop._Run(model, module, Data(pixels, spec, pixels[:0]), 0, None, {}, None, None)
+    run = loop.Run(model, module, Data(pixels, spec, pixels[:0]), seed=0)
     run.weights.snapshot()
 
     def step() -> float:
-        run._advance()
+        began = time.perf_counter()
+        run._step(run._next_batch())
+        run._count_step(began)
         return model.last
 
     return step

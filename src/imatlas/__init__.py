@@ -18,6 +18,7 @@ _NAMES = {
     "Atlas": "imatlas.atlas.atlas",
     "ImageSpec": "imatlas.images.spec",
     "Images": "imatlas.images.dataset",
+    "export_onnx": "imatlas.models.onnx",
     "learn": "imatlas.atlas.learn",
     "load": "imatlas.atlas.atlas",
 }

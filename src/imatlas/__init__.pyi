@@ -12,6 +12,7 @@ from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.layout import Layout as Layout
+from imatlas.models.onnx import export_onnx as export_onnx
 from imatlas.models.outlier_detector import OutlierDetector as OutlierDetector
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "SelfSupervisedEncoder",
     "VAE",
     "__version__",
+    "export_onnx",
     "learn",
     "load",
 ]

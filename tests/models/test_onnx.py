@@ -20,7 +20,7 @@ from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.flow_matching import FlowMatching
 from imatlas.models.gan import GAN
 from imatlas.models.kmeans import KMeans
-from imatlas.models.onnx import N_CHECKED, TOLERANCE, Network, OnnxMixin, _compare, need_onnx
+from imatlas.models.onnx import N_CHECKED, TOLERANCE, Network, _compare, export_onnx, need_onnx
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.vae import VAE
 from imatlas.nn.condition import Condition
@@ -58,10 +58,10 @@ def vae(images) -> VAE:
 @pytest.fixture(scope="module")
 def exported(onnxruntime, vae, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "vae-onnx"
-    return vae.export(folder), folder
+    return export_onnx(vae, folder), folder
 
 
-class Halves(OnnxMixin):
+class Halves:
     """A model of one small network; `flaw` is in its file alone."""
 
     def __init__(self, flaw: float = 0.0) -> None:
@@ -70,7 +70,7 @@ class Halves(OnnxMixin):
     def _check_fitted(self) -> None:
         pass
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         def call(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
             return module(x) * (1 + self.flaw if torch.compiler.is_exporting() else 1)
 
@@ -129,7 +129,7 @@ def test_a_planted_wrong_weight_is_found(onnxruntime, exported, vae, tmp_path) -
 
     _, folder = exported
     graph = onnx.load(folder / "decoder.onnx")
-    network = vae._exported()["decoder"]
+    network = vae._networks()["decoder"]
     planted = next(w for w in graph.graph.initializer if len(w.dims) == 4)
     weights = onnx.numpy_helper.to_array(planted).copy()
     weights[0, 0, 0, 0] += 1.0
@@ -142,13 +142,13 @@ def test_a_planted_wrong_weight_is_found(onnxruntime, exported, vae, tmp_path) -
 
 def test_a_file_that_differs_is_not_left_behind(onnxruntime, tmp_path) -> None:
     with pytest.raises(ArtifactError, match=r"file of the halves differs .* It was removed"):
-        Halves(flaw=0.01).export(tmp_path / "new" / "halves")
+        export_onnx(Halves(flaw=0.01), tmp_path / "new" / "halves")
     assert not list((tmp_path / "new").iterdir())
-    near = Halves(flaw=0.01).export(tmp_path / "halves.onnx", tolerance=0.1)["halves"]
+    near = export_onnx(Halves(flaw=0.01), tmp_path / "halves.onnx", tolerance=0.1)["halves"]
     assert near.difference == pytest.approx(0.01 * near.largest, rel=1e-3)
     before = near.path.read_bytes()
     with pytest.raises(ArtifactError, match="differs"):
-        Halves(flaw=float("nan")).export(near.path, overwrite=True)
+        export_onnx(Halves(flaw=float("nan")), near.path, overwrite=True)
     assert near.path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["halves.onnx", "new"]
 
@@ -159,25 +159,25 @@ def test_nothing_is_replaced_but_an_earlier_export(onnxruntime, tmp_path, vae) -
     folder.mkdir()
     (folder / "one.jpg").write_bytes(b"precious")
     with pytest.raises(ArtifactError, match=r"already exists"):
-        Halves().export(file)
+        export_onnx(Halves(), file)
     for overwrite in (False, True):
         with pytest.raises(ArtifactError, match=r"not an earlier export" if overwrite else r"already exists"):
-            vae.export(folder, overwrite=overwrite)
+            export_onnx(vae, folder, overwrite=overwrite)
     (folder / "one.jpg").rename(folder / "encoder.onnx")
     with pytest.raises(ArtifactError, match=r"'encoder\.onnx' in it was not written by imatlas"):
-        vae.export(folder, overwrite=True)
+        export_onnx(vae, folder, overwrite=True)
     assert (folder / "encoder.onnx").read_bytes() == b"precious"
-    vae.export(tmp_path / "vae")
-    vae.export(tmp_path / "vae", overwrite=True)
+    export_onnx(vae, tmp_path / "vae")
+    export_onnx(vae, tmp_path / "vae", overwrite=True)
     with pytest.raises(InputError, match=r"2 networks \(encoder, decoder\)"):
-        vae.export(tmp_path / "vae.onnx")
+        export_onnx(vae, tmp_path / "vae.onnx")
 
 
 def test_chance_and_settings_are_left_as_they_were_and_the_bytes_are_the_same(onnxruntime, tmp_path) -> None:
     logger = logging.getLogger("torch.onnx")
     before, level = torch.random.get_rng_state(), logger.level
-    Halves().export(tmp_path / "a.onnx")
-    Halves().export(tmp_path / "b.onnx")
+    export_onnx(Halves(), tmp_path / "a.onnx")
+    export_onnx(Halves(), tmp_path / "b.onnx")
     assert torch.equal(before, torch.random.get_rng_state())
     assert level == logger.level
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
@@ -221,7 +221,7 @@ def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options)
     side = 32 if options.get("views", 1) == 1 else 48  # several views are cut out of larger images
     images = synthetic_images(8, size=side, channels=3)
     model = PretrainedEncoder(image_size=32, **options).fit(images)
-    [network] = model._exported().values()
+    [network] = model._networks().values()
     with torch.inference_mode():
         features = network(make_batch(images, ImageSpec(side, side, 3)).x).numpy()
     np.testing.assert_allclose(features, model.transform(images), rtol=1e-4, atol=1e-4)
@@ -234,7 +234,7 @@ def test_times_and_labels_are_inputs_too_and_their_number_must_be_free(onnxrunti
     inputs = {"t": torch.linspace(0, 1, N_CHECKED), "y": torch.arange(N_CHECKED) % 3}
 
     class Told(Halves):
-        def _exported(self) -> dict[str, Network]:
+        def _networks(self) -> dict[str, Network]:
             def call(module: torch.nn.Module, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
                 return sinusoidal(t, 4) + module(y, len(t) if fixed else t.shape[0])
 
@@ -242,10 +242,10 @@ def test_times_and_labels_are_inputs_too_and_their_number_must_be_free(onnxrunti
 
     if fixed:  # while it is written, `len` is the number 2
         with pytest.raises(ArtifactError, match=r"file of the told does not run .* It was removed"):
-            Told().export(tmp_path / "told.onnx")
+            export_onnx(Told(), tmp_path / "told.onnx")
         assert not list(tmp_path.iterdir())
         return
-    done = Told().export(tmp_path / "told.onnx")["told"]
+    done = export_onnx(Told(), tmp_path / "told.onnx")["told"]
     assert 0 <= done.difference <= TOLERANCE * done.largest
     told = session(onnxruntime, done.path)
     assert [i.name for i in told.get_inputs()] == ["t", "y"]
@@ -257,7 +257,7 @@ def test_times_and_labels_are_inputs_too_and_their_number_must_be_free(onnxrunti
 def test_without_a_package_the_error_names_the_extra(monkeypatch, tmp_path, vae, package) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'imatlas\[onnx\]'"):
-        vae.export(tmp_path / "out")
+        export_onnx(vae, tmp_path / "out")
     with pytest.raises(MissingExtraError):
         need_onnx()
     assert not list(tmp_path.iterdir())
@@ -269,7 +269,7 @@ def test_a_gan_is_exported_with_what_it_is_told(onnxruntime, kind, tmp_path) -> 
     labels = np.arange(24) % 3 * 5
     y = {"free": None, "labels": labels, "vectors": np.stack([labels, labels**2 + 1.0], axis=1)}[kind]
     model = GAN(latent_dim=3, max_steps=2, progress=False).fit(images, y)
-    done = model.export(tmp_path / "gan.onnx")["generator"]
+    done = export_onnx(model, tmp_path / "gan.onnx")["generator"]
     assert done.difference <= TOLERANCE * done.largest
     z = seeding.noise(5, 2, 3)
     asked = {} if y is None else {"y": np.array([2, 0]) if kind == "labels" else y[[2, 0]].astype(np.float32)}
@@ -285,7 +285,7 @@ def test_a_flow_is_exported_as_velocity_and_decoder(onnxruntime, over, tmp_path)
     labels = np.arange(40) % 2
     inner = Autoencoder(latent_dim=4, size="small", max_steps=20, progress=False) if over == "vectors" else None
     model = FlowMatching(autoencoder=inner, max_steps=10, batch_size=16, progress=False).fit(images, labels)
-    done = model.export(tmp_path / "flow")
+    done = export_onnx(model, tmp_path / "flow")
     assert set(done) == ({"velocity", "decoder"} if inner else {"velocity"})
     x = seeding.noise(5, 3, model.n_noise)
     x = x if inner else x.reshape(3, 1, 16, 16)
@@ -304,7 +304,7 @@ def test_only_files_as_an_export_wrote_them_are_replaced(onnxruntime, tmp_path, 
     import onnx
 
     folder = tmp_path / "vae"
-    vae.export(folder)
+    export_onnx(vae, folder)
     told = onnx.load(folder / "encoder.onnx")
     assert "imatlas-sha256" in {entry.key for entry in told.metadata_props}
     onnx.checker.check_model(told)
@@ -316,11 +316,11 @@ def test_only_files_as_an_export_wrote_them_are_replaced(onnxruntime, tmp_path, 
     ):
         (folder / mine).write_bytes(content)
         with pytest.raises(ArtifactError, match=rf"'{mine}' in it was not written by imatlas"):
-            vae.export(folder, overwrite=True)
+            export_onnx(vae, folder, overwrite=True)
         assert (folder / mine).read_bytes() == content
         (folder / mine).unlink()
     (folder / "encoder.onnx").write_bytes(written)
-    vae.export(folder, overwrite=True)
+    export_onnx(vae, folder, overwrite=True)
     with pytest.raises(ArtifactError, match="already exists"):
-        vae.export(folder / "x" / ".." / ".." / "vae")
+        export_onnx(vae, folder / "x" / ".." / ".." / "vae")
     assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]

@@ -37,7 +37,7 @@ def export(
     """Hand an atlas or a model over: cluster folders, NumPy, a Parquet file for embedding-atlas, ONNX."""
     from imatlas.atlas.atlas import Atlas, load
     from imatlas.errors import InputError
-    from imatlas.tasks.export_onnx import export_model
+    from imatlas.tasks.export import export_model
 
     opened = load(folder)
     if isinstance(opened, Atlas):

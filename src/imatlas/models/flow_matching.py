@@ -411,7 +411,7 @@ class FlowMatching(Generator):
         self._check_fitted()
         return int(np.prod(self.spec_.shape)) if self.latent_mean_ is None else len(self.latent_mean_)
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         """The velocity, and over an autoencoder the way from a point at time 1 to an image."""
         told, words = self._told_in()
         in_pixels = self.latent_mean_ is None

@@ -178,7 +178,7 @@ class GAN(Generator):
                 stacklevel=3,
             )
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         """The generator, as `sample` uses it."""
         y, words = self._told_in()
         contract = {

@@ -234,7 +234,7 @@ class ImageEstimator(Estimator):
             for k, v in self.get_params(deep=False).items()
             if k not in ("progress", "device")
         }
-        module, state = loop.train(
+        module, state = loop.Run(
             self,
             module,
             ready,
@@ -250,7 +250,7 @@ class ImageEstimator(Estimator):
             replay=replay_without(*earlier, replay=replay),
             callback=callback,
             spent=spent + self._kept_for_later(),
-        )
+        ).run()
         self.spec_ = data.spec
         self.module_ = module
         self.history_ = state.history

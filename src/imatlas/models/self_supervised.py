@@ -26,7 +26,7 @@ from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator, Size
 from imatlas.models.learned import SCALAR, TEXT, State, Value
-from imatlas.models.onnx import Network, OnnxMixin, images_in, random_images
+from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.nn.losses import contrastive, vicreg
 from imatlas.nn.pooled_encoder import Looker
 from imatlas.nn.views import LOOKED_AT, Views, views_for
@@ -54,7 +54,7 @@ class SelfSupervisedModule(nn.Module):
 
 
 @estimator
-class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
+class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Features in which images of one kind lie together, learnt from the images alone.
 
     What a view may change is chosen for the set (`views_`, with the reason as "why"): images without an up are
@@ -149,7 +149,7 @@ class SelfSupervisedEncoder(OnnxMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         loss = SAME * same + SPREAD * spread + VARIETY * variety
         yield "adam", loss, {"same": same, "spread": spread, "variety": variety}
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         module: Any = self.module_
         contract = {"input images": images_in(self.spec_), "output features": f"float32 (N, {self._n_features_out})"}
         network = Network(

@@ -1,4 +1,4 @@
-"""Hand over what an atlas knows to other programs: a Parquet file, NumPy arrays, folders of the images themselves."""
+"""Export to other programs: an atlas as Parquet, NumPy or folders of its images; the networks of a model as ONNX."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pyarrow import parquet
 from imatlas.arguments import check_path
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.keys import file_name_of, file_of, key_of
+from imatlas.models.onnx import TOLERANCE, export_onnx
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import (
     is_link,
@@ -377,6 +378,48 @@ def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> 
     if os.path.lexists(output) and not overwrite:
         raise ArtifactError(f"'{output}' already exists; choose another name with -o, or pass --overwrite.")
     return output
+
+
+def export_model(model: Any, output: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False) -> Result:
+    """Write a model as ONNX files; see `imatlas.models.onnx.export_onnx` for what is checked and what is refused.
+
+    Parameters
+    ----------
+    model : Estimator
+        Fitted.
+    output : path
+        A folder, or a name that ends in .onnx for a model of one network.
+    tolerance : float
+        Largest difference allowed, as a share of the largest output.
+    overwrite : bool
+        Replace an earlier export.
+
+    Returns
+    -------
+    Result
+        The largest difference of each network, and the files.
+
+    Raises
+    ------
+    InputError
+        If the model has no network to export.
+    """
+    done = export_onnx(model, output, tolerance=tolerance, overwrite=overwrite)
+    said = [
+        f"The {part} gives the same through onnxruntime as through PyTorch on {one.n_checked} inputs: largest "
+        f"difference {one.difference:.2g}, where the largest output is {one.largest:.2g}."
+        for part, one in done.items()
+    ]
+    return Result(
+        name="export",
+        title=f"{type(model).__name__} as ONNX",
+        sentences=said,
+        metrics={f"largest difference, {part}": one.difference for part, one in done.items()},
+        panels=[
+            FileList(title="Files", files=[(str(one.path), _size(one.path)) for one in done.values()]),
+        ],
+        data={"files": {part: str(one.path) for part, one in done.items()}},
+    )
 
 
 def _size(path: Path) -> str:

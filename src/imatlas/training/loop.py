@@ -112,19 +112,8 @@ class State:
         return bool(self.decisions) and self.decisions[-1]["decision"] == "stop"
 
 
-def train(
-    learner: Learner,
-    module: torch.nn.Module,
-    data: Data,
-    *,
-    seed: int,
-    checkpoint: str | Path | Checkpoint | None = None,
-    identity: dict[str, Any] | None = None,
-    replay: list[Decision] | None = None,
-    callback: Callback | None = None,
-    spent: float = 0.0,
-) -> tuple[torch.nn.Module, State]:
-    """Train `module` as `learner` says, until its `max_steps` or its `budget` is used up.
+class Run:
+    """One run of a learner: `Run(…).run()` trains until its `max_steps` or its `budget` is used up.
 
     Parameters
     ----------
@@ -147,46 +136,25 @@ def train(
         Gets every event as a dict; `imatlas.training.progress.JsonLines` writes them to a file.
     spent : float
         Seconds of the budget that are used up already.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        With the averaged weights.
-    state : State
-        The record of the run; `interrupted` where Ctrl-C ended it.
-
-    Raises
-    ------
-    TrainingError
-        Where the loss stays non-finite, or not even one image fits into memory.
-    ArtifactError
-        Where the checkpoint belongs to a run with other parameters or data, and is not spare.
-    KeyboardInterrupt
-        On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so far
-        is kept (`State.interrupted`). A second Ctrl-C stops at once.
     """
-    return _Run(learner, module, data, seed, checkpoint, identity or {}, replay, callback, spent).run()
-
-
-class _Run:
-    """One run: the state, and what happens to it."""
 
     def __init__(
         self,
         learner: Learner,
         module: torch.nn.Module,
         data: Data,
+        *,
         seed: int,
-        checkpoint: str | Path | Checkpoint | None,
-        identity: dict[str, Any],
-        replay: list[Decision] | None,
-        callback: Callback | None,
+        checkpoint: str | Path | Checkpoint | None = None,
+        identity: dict[str, Any] | None = None,
+        replay: list[Decision] | None = None,
+        callback: Callback | None = None,
         spent: float = 0.0,
     ) -> None:
         self.learner, self.data, self.seed = learner, data, seed
         self.checkpoint = Checkpoint.at(checkpoint)
         self.folder = None if self.checkpoint is None else self.checkpoint.folder
-        self.identity = json.loads(json.dumps(identity))  # as it will come back from a file
+        self.identity = json.loads(json.dumps(identity or {}))  # as it will come back from a file
         self.pending = None if replay is None else list(replay)
         self.budget = schedule.parse_budget(learner.budget)
         if self.budget is not None:
@@ -222,6 +190,25 @@ class _Run:
         return State(batch_size=size, precision=precision, max_steps=max_steps, decay_start=decay_start)
 
     def run(self) -> tuple[torch.nn.Module, State]:
+        """Train.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            With the averaged weights.
+        state : State
+            The record of the run; `interrupted` where Ctrl-C ended it.
+
+        Raises
+        ------
+        TrainingError
+            Where the loss stays non-finite, or not even one image fits into memory.
+        ArtifactError
+            Where the checkpoint belongs to a run with other parameters or data, and is not spare.
+        KeyboardInterrupt
+            On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so
+            far is kept (`State.interrupted`). A second Ctrl-C stops at once.
+        """
         self._resume()
         self._begin = time.monotonic() - self.state.seconds
         self._saved_at = self._watch_at = self.state.seconds
@@ -234,7 +221,15 @@ class _Run:
                         continue
                     self._watch()
                     self._read_clock()
-                    self._advance()
+                    began = time.perf_counter()
+                    try:
+                        fine = self._step(self._next_batch())
+                    except (RuntimeError, MemoryError) as error:
+                        if not devices.is_out_of_memory(error):
+                            raise
+                        self._halve_batch(error)
+                    else:
+                        self._count_step(began) if fine else self._roll_back()
                     if interrupt.asked:
                         self._stop_early()
                         break
@@ -247,20 +242,9 @@ class _Run:
     def _finished(self) -> bool:
         return self.state.max_steps is not None and self.state.step >= self.state.max_steps
 
-    def _advance(self) -> None:
-        """Do step number `state.step`, and what is due after it."""
+    def _count_step(self, began: float) -> None:
+        """Count step number `state.step`, which succeeded, and do what is due after it."""
         state = self.state
-        began = time.perf_counter()
-        try:
-            fine = self._learn(self._next_batch())
-        except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
-                raise
-            self._halve_batch(error)
-            return
-        if not fine:
-            self._roll_back()
-            return
         if state.step < WARM_UP:
             devices.synchronize(self.device)
             self.probe_seconds[state.step] = time.perf_counter() - began
@@ -288,7 +272,7 @@ class _Run:
         y = None if data.y is None else data.y[rows]
         return make_batch(data.pixels[rows], data.spec, self.device, y, n_images=len(data))
 
-    def _learn(self, batch: Batch) -> bool:
+    def _step(self, batch: Batch) -> bool:
         """One step of every optimizer; False where a loss or its gradient is not finite."""
         state = self.state
         share = state.rate * schedule.learning_rate(state.step, state.decay_start, state.max_steps)

@@ -12,12 +12,12 @@ from imatlas.errors import InputError
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.learned import Array, State
-from imatlas.models.onnx import N_CHECKED, OnnxMixin, random_vectors
+from imatlas.models.onnx import N_CHECKED, random_vectors
 from imatlas.nn.condition import Condition
 
 
 @estimator
-class Generator(OnnxMixin, ImageEstimator):
+class Generator(ImageEstimator):
     """The base of models that `sample` new images, free or as `y` says.
 
     `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learnt

@@ -347,7 +347,7 @@ class LatentModel(Generator):
         """
         return self._encode_chunks(self._score, self._load_like_fitted(images, mask))
 
-    def _exported(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, Network]:
         """Encoder and decoder, as `transform` and `inverse_transform` use them."""
         z = f"float32 (N, {self.latent_dim}): "
         encoder = Network(
