@@ -22,7 +22,7 @@ from benchmarks._data import LABELLED, Labelled, labelled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
 from benchmarks.generation import _near_copies, _overlap, _some
-from imatlas.atlas.stages import SHARPNESS
+from imatlas.atlas.stages import SHARPENING, SHARPNESS
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.tasks.cluster import cluster
@@ -85,7 +85,8 @@ class _Run:
         self.features = {"train": seen_by.features(data.train), "test": seen_by.features(data.test)}
         common = {"random_state": seed, "progress": False, "device": "cpu"}
         width = 64 if data.train.shape[1] <= 32 else 128
-        self.own = ia.Autoencoder(latent_dim=width, sharpness=SHARPNESS, budget=60 * minutes, **common).fit(data.train)
+        self.own = ia.Autoencoder(latent_dim=width, budget=60 * (1 - SHARPENING) * minutes, **common).fit(data.train)
+        self.own.sharpen(data.train, weight=SHARPNESS, budget=60 * SHARPENING * minutes)
         z = self.own.transform(data.train)
         self.som = fit_map(z, held_out=self.own.transform(data.test[:1000]), random_state=seed).som
         self.clusters = cluster(z, random_state=seed).model

@@ -1,7 +1,6 @@
 """Models that an earlier imatlas saved (format 2) must go on loading, and answer as they did.
 
-The folders under tests/golden were written once, by version 0.1.0, and are never written again. Format 1 was never
-released, and is not read.
+The folders under tests/golden were written by version 0.1.0. They are never written again once a version is released.
 """
 
 from __future__ import annotations

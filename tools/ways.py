@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,31 @@ Stack = list[tuple[str, str]]
 """(file, function) of each frame inside imatlas, the command first."""
 
 
+started = threading.local()
+"""In a thread of a pool: the stack that gave it its task."""
+
+
+class Pool(ThreadPoolExecutor):
+    """A pool whose threads know who gave them their task."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        above = stack()
+
+        def run() -> Any:
+            started.above = above
+            return function(*args, **kwargs)
+
+        return super().submit(run)
+
+
 def stack() -> Stack:
-    """Where the program is now."""
+    """Where the program is now, through threads."""
     found = []
     for frame in traceback.extract_stack():
         if "/imatlas/" in frame.filename and not frame.name.startswith("<"):
             found.append((frame.filename.rpartition("/imatlas/")[2], frame.name))
     start = max((i + 1 for i, (file, name) in enumerate(found) if file == "cli/program.py"), default=0)
-    return found[start:]
+    return [*getattr(started, "above", []), *found[start:]]
 
 
 @contextmanager
@@ -71,10 +90,12 @@ def main() -> None:
     import torch
 
     from imatlas.cli.program import call  # noqa: F401 - all commands are there before anything is watched
+    from imatlas.images import intake
     from imatlas.images.dataset import Images
     from imatlas.models import autoencoder, gan, vae  # noqa: F401
     from imatlas.nn import losses
 
+    intake.ThreadPoolExecutor = Pool  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "images").mkdir()

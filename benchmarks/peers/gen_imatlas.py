@@ -6,22 +6,29 @@ from _generate import count, run
 def fit(images, settings):
     """The model that `method` names, with its defaults but for the length of its vectors."""
     import imatlas as ia
-    from imatlas.atlas.stages import SHARPNESS
+    from imatlas.atlas.stages import SHARPENING, SHARPNESS
     from imatlas.models.autoencoder import FEW_IMAGES
+    from imatlas.models.flow_matching import AUTOENCODER_SHARE
 
-    shared = {"budget": settings["seconds"], "random_state": settings["seed"], "device": "cpu", "progress": False}
-    width = settings["latent_dim"]
-    sharp = ia.Autoencoder(latent_dim=width, sharpness=SHARPNESS)
-    model = {
-        "default": sharp if len(images) >= FEW_IMAGES else ia.Autoencoder(latent_dim=width),
-        "sharpened": sharp,
-        "Autoencoder": ia.Autoencoder(latent_dim=width),
-        "FlowMatching": ia.FlowMatching(autoencoder=sharp),
-        "GAN": ia.GAN(),
-        "VAE": ia.VAE(prior="normal"),
-        "VAE mixture": ia.VAE(sharpness=SHARPNESS),
-    }[settings["method"]]
-    model.set_params(**shared).fit(images)
+    shared = {"random_state": settings["seed"], "device": "cpu", "progress": False}
+    width, seconds = settings["latent_dim"], settings["seconds"]
+
+    def sharpened(model, seconds):
+        model.set_params(budget=(1 - SHARPENING) * seconds, **shared).fit(images)
+        return model.sharpen(images, weight=SHARPNESS, budget=max(SHARPENING * seconds, seconds - model.seconds_))
+
+    method = settings["method"]
+    autoencoder = ia.Autoencoder(latent_dim=width)
+    if method == "sharpened" or (method == "default" and len(images) >= FEW_IMAGES):
+        model = sharpened(autoencoder, seconds)
+    elif method == "VAE mixture":
+        model = sharpened(ia.VAE(), seconds)
+    elif method == "FlowMatching":
+        own = sharpened(autoencoder, AUTOENCODER_SHARE * seconds)
+        model = ia.FlowMatching(autoencoder=own, budget=max(1.0, seconds - own.seconds_), **shared).fit(images)
+    else:
+        plain = {"default": autoencoder, "Autoencoder": autoencoder, "GAN": ia.GAN(), "VAE": ia.VAE(prior="normal")}
+        model = plain[method].set_params(budget=seconds, **shared).fit(images)
     seen = model.history_["images_seen"][-1]
     said = f"{model.n_steps_:,} steps, {seen:,} images, held-out loss {model.verdict_}"
     return lambda n, seed: model.sample(n, random_state=seed), count(model.module_), said

@@ -247,13 +247,13 @@ def test_a_forged_checkpoint_is_one_line(images, tmp_path, values, message):
 
 @pytest.mark.parametrize(
     "kind",
-    ["other images", "other settings", "other sharpening", "shapes", "values", "NaN", "cut", "not ours", "a folder"],
+    ["other images", "other settings", "shapes", "values", "NaN", "cut", "not ours", "a folder"],
 )
 def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there(images, tmp_path, kind):
     place = checkpoints.Checkpoint(tmp_path / "c", spare=True)
-    settings = {"max_steps": 12, "sharpness": 0.05, "precision": "fp32"}
+    settings = {"max_steps": 12, "precision": "fp32"}
     whole = tiny(**settings).fit(images)
-    part = place.below("sharpening").folder if kind == "other sharpening" else place.folder
+    part = place.folder
     tiny(**settings).fit(255 - images if kind == "other images" else images, checkpoint=place)
     tensors, values = checkpoints.read(part)
     path = part / checkpoints.NAME
@@ -262,7 +262,6 @@ def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there
     forged = {
         "other images": (tensors, values),
         "other settings": (tensors, values | {"identity": {**values["identity"], "latent_dim": 7}}),
-        "other sharpening": (tensors, values | {"identity": {**values["identity"], "sharpness": 7.0}}),
         "shapes": ({name: tensor.reshape(-1) for name, tensor in tensors.items()}, values),
         "values": (tensors, values | {"seed": 5, "state": {**state, "batch_size": 10**9}}),
         "NaN": ({name: tensor * float("nan") for name, tensor in tensors.items()}, values),

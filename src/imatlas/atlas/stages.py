@@ -90,10 +90,10 @@ REPORT = (3.0, 0.003)
 """Seconds that writing the report takes, and those for each image: 3.7 for 261 photographs and 6.7 for 1,000, measured
 on two quiet cores."""
 
-SHARPNESS = 0.05
-"""Of the autoencoder's decoder: rebuilt clothes lay at a Fréchet distance of 2.3 without it, 0.9 with it. Of 950
-photographs a discriminator made a pattern of dots, and their error rose from 0.83 to 1.02 times that of PCA: so few
-images are not sharpened."""
+SHARPNESS, SHARPENING = 0.05, 0.33
+"""How much the autoencoder's decoder is sharpened, and the share of its time for that. Rebuilt clothes lay at a Fréchet
+distance of 2.3 without, 0.9 with it. Of 950 photographs a discriminator made a pattern of dots, and their error rose
+from 0.83 to 1.02 times that of PCA: so few images are not sharpened."""
 
 
 EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
@@ -300,10 +300,14 @@ def encoder(job: Job) -> dict[str, Any]:
     elif job.kind == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
-    else:
-        model = _learn_own(job, job.allowance("encoder"))
+    elif job.kind == "self-supervised":
+        model = _learn_self_supervised(job, job.allowance("encoder"))
         vectors = model.transform(job.images)
-        job.save_model("encoder", model, "autoencoder" if isinstance(model, Autoencoder) else None)
+        job.save_model("encoder", model)
+    else:
+        model = _learn_autoencoder(job, job.allowance("encoder"), "checkpoint")
+        vectors = model.transform(job.images)
+        job.save_model("encoder", model, "autoencoder")
     n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
     embedding = np.empty((len(job.images), n_features), np.float32)
     if len(fresh):
@@ -513,18 +517,35 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     encoder, told = job.model("encoder"), job.places.prototypes[job.places.cells]
     if isinstance(encoder, Autoencoder):
         return encoder.fit_prior(job.images[job.train], told[job.train])
-    return (
+    return _learn_autoencoder(job, seconds, "checkpoint-generator", told)
+
+
+def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, told: np.ndarray | None = None) -> Autoencoder:
+    """An autoencoder of the training images, sharpened where they are enough for a discriminator."""
+    images, sharp = job.images[job.train], len(job.train) >= FEW_IMAGES
+    place = Checkpoint(job.folder / "cache" / checkpoint, spare=True)
+    model: Autoencoder = (
         _autoencoder(job)
-        .set_params(budget=round(seconds, 1))
+        .set_params(budget=round((1 - SHARPENING) * seconds if sharp else seconds, 1))
         .fit(
-            job.images[job.train],
-            told[job.train],
+            images,
+            None if told is None else told[job.train],
             validation=job.validation,
-            validation_y=told[job.held_out] if len(job.held_out) else None,
-            checkpoint=Checkpoint(job.folder / "cache" / "checkpoint-generator", spare=True),
+            validation_y=told[job.held_out] if told is not None and len(job.held_out) else None,
+            checkpoint=place,
             callback=job.emit,
         )
     )
+    if sharp:
+        model.sharpen(
+            images,
+            weight=SHARPNESS,
+            validation=job.validation,
+            budget=round(max(SHARPENING * seconds, seconds - model.seconds_), 1),
+            checkpoint=place.below("sharpening"),
+            callback=job.emit,
+        )
+    return model
 
 
 def _autoencoder(job: Job) -> Autoencoder:
@@ -532,26 +553,26 @@ def _autoencoder(job: Job) -> Autoencoder:
     size = max(job.images.spec.height, job.images.spec.width)
     return Autoencoder(
         latent_dim=64 if size <= 32 else 128,
-        sharpness=SHARPNESS if len(job.train) >= FEW_IMAGES else 0.0,
         random_state=job.settings.random_state,
         device=job.settings.device,
         progress=job.progress,
     )
 
 
-def _learn_own(job: Job, seconds: float) -> Autoencoder | SelfSupervisedEncoder:
-    """Train eyes on these images within `seconds`, from their checkpoint where an earlier run was killed."""
-    model: Autoencoder | SelfSupervisedEncoder = _autoencoder(job)
-    if job.kind == "self-supervised":
-        settings = job.settings
-        model = SelfSupervisedEncoder(random_state=settings.random_state, device=settings.device, progress=job.progress)
-    model.set_params(budget=round(seconds, 1)).fit(
+def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
+    """An encoder of these images alone, from its checkpoint where an earlier run was killed."""
+    settings = job.settings
+    return SelfSupervisedEncoder(
+        budget=round(seconds, 1),
+        random_state=settings.random_state,
+        device=settings.device,
+        progress=job.progress,
+    ).fit(
         job.images[job.train],
         validation=job.validation,
         checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", spare=True),
         callback=job.emit,
     )
-    return model
 
 
 def _previous(table: ImagesTable) -> Previous:

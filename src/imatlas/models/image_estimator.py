@@ -247,9 +247,9 @@ class ImageEstimator(Estimator):
                 "held out": _fingerprint(ready.held_out),
                 **({} if data.y is None else {"conditions": _fingerprint(data.y)}),
             },
-            replay=replay_without(*earlier, replay=replay),
+            replay=None if replay is None else [entry for entry in replay if "of" not in entry],
             callback=callback,
-            spent=spent + self._kept_for_later(),
+            spent=spent,
         ).run()
         self.spec_ = data.spec
         self.module_ = module
@@ -269,10 +269,6 @@ class ImageEstimator(Estimator):
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
         """What the network learns from, and by name the models that this fit learnt first to make that."""
         return data, {}
-
-    def _kept_for_later(self) -> float:
-        """Seconds of the budget for what is learnt after the network."""
-        return 0.0
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
         """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
@@ -372,37 +368,36 @@ class ImageEstimator(Estimator):
         height, width, channels = self.spec_.shape
         return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
 
+    @torch.no_grad()
     def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
         """`function(module, batch)` over pixels (N, H, W, C) in chunks, rows joined: an array (N, …) float32."""
-        module = self._ready_module()
-        device = devices.pick_device(self.device)
+        module, device, parts = self._ready_module(), devices.pick_device(self.device), []
+        for part, n in self._chunks(pixels):
+            parts.append(function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()[:n])
+        return np.concatenate(parts)
 
-        def run(part: np.ndarray) -> np.ndarray:
-            return function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()
-
-        return self._in_chunks(run, pixels)
-
+    @torch.no_grad()
     def _decode_chunks(self, function: Callable[[Any, Tensor], Tensor], z: np.ndarray) -> np.ndarray:
         """`function(module, z)` over vectors (N, D) in chunks: pixels (N, H, W, C) of the fitted dtype."""
-        module = self._ready_module()
-        device = devices.pick_device(self.device)
-
-        def run(part: np.ndarray) -> np.ndarray:
-            return to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_)
-
-        return self._in_chunks(run, z)
-
-    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-        size = self._chunk_size()
-        parts = []
-        with torch.no_grad():
-            for start in range(0, max(1, len(rows)), size):
-                part = np.ascontiguousarray(rows[start : start + size])
-                n = len(part)
-                if n < size:
-                    part = np.concatenate([part, np.zeros((size - n, *part.shape[1:]), part.dtype)])
-                parts.append(run(part)[:n])
+        module, device, parts = self._ready_module(), devices.pick_device(self.device), []
+        for part, n in self._chunks(z):
+            parts.append(to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_)[:n])
         return np.concatenate(parts)
+
+    @torch.no_grad()
+    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """`run(part)` over rows in chunks, joined."""
+        return np.concatenate([run(part)[:n] for part, n in self._chunks(rows)])
+
+    def _chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """Parts of rows, each filled up to the size of a chunk with zeros, and how many rows of it count."""
+        size = self._chunk_size()
+        for start in range(0, max(1, len(rows)), size):
+            part = np.ascontiguousarray(rows[start : start + size])
+            n = len(part)
+            if n < size:
+                part = np.concatenate([part, np.zeros((size - n, *part.shape[1:]), part.dtype)])
+            yield part, n
 
     def _check_codes(self, z: Any, latent_dim: int) -> np.ndarray:
         """Latent vectors (N, latent_dim) as float32.
@@ -434,13 +429,6 @@ def replay_of(name: str, replay: list[dict[str, Any]] | None) -> list[dict[str, 
         if first == name:
             own.append({**{k: v for k, v in entry.items() if k != "of"}, **({"of": rest} if rest else {})})
     return own
-
-
-def replay_without(*names: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """The decisions of the whole without those of some parts."""
-    if replay is None:
-        return None
-    return [entry for entry in replay if entry.get("of", "").partition("/")[0] not in names]
 
 
 def _split(n: int, n_aside: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

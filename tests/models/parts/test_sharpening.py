@@ -1,4 +1,4 @@
-"""The last part of training, in which a decoder learns from a discriminator."""
+"""Sharpening, in which a decoder learns on from a discriminator."""
 
 import subprocess
 import sys
@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
-from imatlas import VAE, Autoencoder, FlowMatching
+import imatlas
+from imatlas import VAE, Autoencoder
 from imatlas.models.parts.sharpening import Sharpener
 from imatlas.testing import synthetic_images
 
@@ -39,7 +41,7 @@ def grainy():
 
 @pytest.mark.parametrize("cls", [Autoencoder, VAE])
 def test_only_the_decoder_learns_on(images, cls):
-    plain, sharp = tiny(cls).fit(images), tiny(cls, sharpness=0.05).fit(images)
+    plain, sharp = tiny(cls).fit(images), tiny(cls).fit(images).sharpen(images)
     assert plain.sharpening_ is None
     assert sharp.sharpening_["step"][-1] == 10
     np.testing.assert_array_equal(plain.transform(images), sharp.transform(images))
@@ -51,7 +53,7 @@ def test_only_the_decoder_learns_on(images, cls):
 def test_grain_comes_back(grainy):
     """Rebuilt images get the grain that the squared error took from them."""
     given = {"max_steps": 450, "augment": False, "batch_size": 32}
-    plain, sharp = tiny(**given).fit(grainy), tiny(**given, sharpness=0.3).fit(grainy)
+    plain, sharp = tiny(**given).fit(grainy), tiny(**given).fit(grainy).sharpen(grainy, weight=0.3)
     real, smooth, rough = (
         np.diff(x.astype(float), axis=2).std()
         for x in (grainy, *(m.inverse_transform(m.transform(grainy)) for m in (plain, sharp)))
@@ -61,20 +63,41 @@ def test_grain_comes_back(grainy):
     assert sharp.sharpening_["held_out"][-1] < sharp.sharpening_["held_out"][0]
 
 
-def test_a_budget_is_shared_and_its_replay_is_bit_equal(images):
-    model = tiny(max_steps=None, budget=4, sharpness=0.05).fit(images)
-    assert model.seconds_ < 5.5
-    assert {entry.get("of") for entry in model.decisions_} == {None, "sharpening"}
-    again = tiny(max_steps=None, budget=4, sharpness=0.05).fit(images, replay=model.decisions_)
+def test_a_budget_holds_and_its_replay_is_bit_equal(images):
+    model = tiny().fit(images)
+    before = model.seconds_
+    model.sharpen(images, budget=2)
+    assert 1 < model.seconds_ - before < 3
+    assert {entry.get("of") for entry in model.decisions_} == {"sharpening"}
+    again = tiny().fit(images, replay=model.decisions_).sharpen(images, budget=2, replay=model.decisions_)
     assert torch.equal(state(model.module_), state(again.module_))
 
 
-def test_a_flow_over_a_sharpened_autoencoder_is_replayed_too(images):
-    flow = FlowMatching(autoencoder=tiny(max_steps=None, sharpness=0.05), budget=6, **QUIET).fit(images)
-    assert {entry.get("of") for entry in flow.decisions_} == {None, "autoencoder", "autoencoder/sharpening"}
-    again = FlowMatching(autoencoder=tiny(max_steps=None, sharpness=0.05), budget=6, **QUIET)
-    again.fit(images, replay=flow.decisions_)
-    np.testing.assert_array_equal(flow.sample(4), again.sample(4))
+def test_sharpened_twice_it_tells_the_decisions_of_the_second_time(images):
+    model = tiny().fit(images).sharpen(images, budget=0.5)
+    first = model.decisions_
+    model.sharpen(images, budget=0.5)
+    assert len(model.decisions_) == len(first)
+
+
+def test_it_wants_a_fitted_model_and_images_like_those_of_the_fit(images):
+    with pytest.raises(NotFittedError):
+        tiny().sharpen(images)
+    model = tiny().fit(images)
+    with pytest.raises(ValueError, match="shape"):
+        model.sharpen(images[:, :8])
+    with pytest.raises(ValueError, match="'weight' parameter of sharpen"):
+        model.sharpen(images, weight=-1)
+    with pytest.raises(ValueError, match="budget"):
+        model.sharpen(images, budget="soon")
+
+
+def test_the_sharpened_model_is_saved_with_its_history(images, tmp_path):
+    model = tiny().fit(images).sharpen(images)
+    model.save(tmp_path / "model")
+    again = imatlas.load(tmp_path / "model")
+    assert again.sharpening_ == model.sharpening_
+    np.testing.assert_array_equal(again.sample(2), model.sample(2))
 
 
 def test_killed_while_it_sharpens_it_goes_on(images, tmp_path):
@@ -97,15 +120,16 @@ def losses(self, module, batch, generator):
         os._exit(9)
     return held(self, module, batch, generator)
 Sharpener._losses = losses
-Autoencoder(latent_dim=3, size="small", max_steps=30, sharpness=0.05, progress=False, precision="fp32",
-            random_state=0).fit(np.load(sys.argv[1]), checkpoint=sys.argv[2])
+images = np.load(sys.argv[1])
+model = Autoencoder(latent_dim=3, size="small", max_steps=30, progress=False, precision="fp32", random_state=0)
+model.fit(images).sharpen(images, checkpoint=sys.argv[2])
 """
     command = [sys.executable, "-c", script, tmp_path / "images.npy", tmp_path / "state"]
     assert subprocess.run(list(map(str, command)), check=False).returncode == 9
     events = []
-    model = tiny(sharpness=0.05).fit(images, checkpoint=tmp_path / "state", callback=events.append)
-    assert [e["step"] for e in events if e["event"] == "resume"] == [30, 5]
-    assert torch.equal(state(model.module_), state(tiny(sharpness=0.05).fit(images).module_))
+    model = tiny().fit(images).sharpen(images, checkpoint=tmp_path / "state", callback=events.append)
+    assert [e["step"] for e in events if e["event"] == "resume"] == [5]
+    assert torch.equal(state(model.module_), state(tiny().fit(images).sharpen(images).module_))
 
 
 def test_missing_pixels_count_in_no_loss(images):
@@ -113,7 +137,7 @@ def test_missing_pixels_count_in_no_loss(images):
     mask = np.zeros(images.shape[:3], bool)
     mask[:, 4:8] = True
     other = np.where(mask[..., None], 255 - images, images)
-    one, two = (tiny(sharpness=0.05).fit(x, mask=mask) for x in (images, other))
+    one, two = (tiny().fit(x, mask=mask).sharpen(x, mask=mask) for x in (images, other))
     assert torch.equal(state(one.module_), state(two.module_))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,21 +15,19 @@ from imatlas.arguments import check_int, check_number
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
-from imatlas.models.image_estimator import decisions_of, replay_of, replay_without
+from imatlas.models.image_estimator import decisions_of, replay_of
 from imatlas.models.learned import FINITE, HISTORY, Array, OneOf, State, Value
 from imatlas.models.onnx import Network, images_in, images_out, random_images, random_vectors
 from imatlas.models.parts.conditional import Generator, along
 from imatlas.models.parts.mixture import Mixture, fit_mixture
 from imatlas.models.parts.sharpening import Sharpener
-from imatlas.training import devices, schedule
+from imatlas.training import devices
 from imatlas.training.batches import Batch, Data, make_batch
 from imatlas.training.checkpoints import Checkpoint
+from imatlas.training.progress import Callback
 
 MIXTURE_IMAGES = 60_000
 """Most training images whose vectors the mixture is fitted to."""
-
-SHARPENING_SHARE = 0.33
-"""Share of the budget in which the decoder alone learns on, where `sharpness` asks for it."""
 
 
 @estimator
@@ -44,19 +43,11 @@ class LatentModel(Generator):
     Attributes
     ----------
     sharpening_ : dict of lists, or None
-        The history of the last part of training, where `sharpness` asks for it: see `Sharpener`.
+        The history of `sharpen`, once it was called.
     mixture_weights_, mixture_means_, mixture_factors_, mixture_told_, mixture_spread_
         See `imatlas.models.parts.mixture.Mixture`.
     """
 
-    sharpness: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="in a last part of training the decoder learns from a discriminator to leave no blur, by this "
-            "weight (0.05 is a good one); 0 for none",
-        ),
-    ] = 0.0
     n_components: Annotated[
         int | None,
         Field(ge=1, description="Gaussians in the mixture that samples come from; None: one for every 60 images"),
@@ -96,46 +87,9 @@ class LatentModel(Generator):
 
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def _kept_for_later(self) -> float:
-        budget = schedule.parse_budget(self.budget)
-        return SHARPENING_SHARE * budget if self.sharpness > 0 and budget is not None else 0.0
-
-    def _fit_data(
-        self, data: Data, seed: int, *, checkpoint: Any = None, replay: Any = None, callback: Any = None
-    ) -> Any:
-        super()._fit_data(
-            data, seed, checkpoint=checkpoint, replay=replay_without("sharpening", replay=replay), callback=callback
-        )
-        self.sharpening_: dict[str, list[Any]] | None = None
-        if self.sharpness == 0 or self.interrupted_:
-            return self
-        budget = schedule.parse_budget(self.budget)
-        n_steps = self.max_steps or schedule.default_steps(len(data), self.batch_size)
-        sharpener = Sharpener(
-            model=self,
-            sharpness=self.sharpness,
-            budget=None if budget is None else max(SHARPENING_SHARE * budget, budget - self.seconds_),
-            max_steps=max(1, n_steps // 3) if budget is None or self.max_steps else None,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate / 2,
-            device=self.device,
-            precision=self.precision,
-            progress=self.progress,
-        )
-        whole = Checkpoint.at(checkpoint)
-        part = None if whole is None else whole.below("sharpening")
-        told = replay_of("sharpening", replay)
-        sharpener._fit_data(data, seed, checkpoint=part, replay=told, callback=callback)
-        module: Any = sharpener.module_
-        self.module_ = module.autoencoder
-        self.sharpening_ = sharpener.history_
-        self.decisions_ = [*self.decisions_, *decisions_of("sharpening", sharpener)]
-        self.seconds_ += sharpener.seconds_
-        self.interrupted_ = sharpener.interrupted_
-        return self
-
     def _finish(self, data: Data) -> None:
         """Fit the mixture to the vectors of at most `MIXTURE_IMAGES` training images."""
+        self.sharpening_: dict[str, list[Any]] | None = None
         rows = data.drawn(MIXTURE_IMAGES, self.seed_, "mixture")
         self._fit_prior(data.pixels, rows, None if data.y is None else data.y[rows])
 
@@ -154,6 +108,72 @@ class LatentModel(Generator):
         """
         pixels = self._load_like_fitted(images)
         self._fit_prior(pixels, np.arange(len(pixels)), self._learn_conditions(y, len(pixels)))
+        return self
+
+    def sharpen(
+        self,
+        images: Any,
+        *,
+        weight: float = 0.05,
+        mask: np.ndarray | None = None,
+        validation: Any = None,
+        budget: float | str | None = None,
+        max_steps: int | None = None,
+        checkpoint: str | Path | Checkpoint | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Let the decoder learn on from a discriminator, to leave no blur; the encoder stays as it is.
+
+        Of fewer than 2,000 images a discriminator knows too little, and makes a pattern of dots of them.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            Those of `fit`.
+        weight : float, at least 0
+            Of the discriminator's judgement beside the squared error: 0.05 leaves little blur and few inventions.
+        budget : seconds, or such as '90s', '5m', optional
+            Time to learn. A third of that of `fit` is well spent.
+        max_steps : int, optional
+            By default a third of the steps of `fit` where there is no budget.
+        mask, validation, checkpoint, replay, callback
+            As in `fit`; `decisions_` tells the decisions of both.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        InputError
+            If the images are not like those of `fit`.
+        """
+        pixels = self._load_like_fitted(images, mask)
+        data = self._set_aside(pixels, self.spec_, validation, self.seed_, None, None)
+        sharpener = Sharpener(
+            model=self,
+            sharpness=check_number(weight, "weight", "sharpen", low=0),
+            budget=budget,
+            max_steps=max(1, self.n_steps_ // 3) if budget is None and max_steps is None else max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate / 2,
+            device=self.device,
+            precision=self.precision,
+            progress=self.progress,
+        )
+        sharpener._check_parameters()
+        own = replay_of("sharpening", replay)
+        sharpener._fit_data(data, self.seed_, checkpoint=checkpoint, replay=own, callback=callback)
+        module: Any = sharpener.module_
+        self.module_ = module.autoencoder
+        self.sharpening_ = sharpener.history_
+        fit = [entry for entry in self.decisions_ if entry.get("of", "").partition("/")[0] != "sharpening"]
+        self.decisions_ = [*fit, *decisions_of("sharpening", sharpener)]
+        self.seconds_ += sharpener.seconds_
+        self.interrupted_ = sharpener.interrupted_
         return self
 
     def _fit_prior(self, pixels: np.ndarray, rows: np.ndarray, told: np.ndarray | None) -> None:
@@ -253,7 +273,7 @@ class LatentModel(Generator):
         seed = self._seed_of(random_state)
         level = np.array([seeding.rng(seed, "component", i).random() for i in range(n_samples)])
         noise = seeding.noise(seed, n_samples, self.latent_dim)
-        return self.inverse_transform(self._draw(noise, level, self._conditions(y, n_samples)))
+        return self._decode_chunks(self._decode, self._draw(noise, level, self._conditions(y, n_samples)))
 
     def _draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None) -> np.ndarray:
         """Vectors (n, latent_dim) of new images, from noise (n, latent_dim) and uniform levels (n,)."""

@@ -43,7 +43,7 @@ class SharpenerModule(nn.Module):
 
 @estimator
 class Sharpener(ImageEstimator):
-    """The last part of the training of a model with `sharpness`: its decoder learns on, its encoder stays as it is.
+    """What `sharpen` trains: the decoder of a fitted model learns on, its encoder stays as it is.
 
     The decoder lowers the mean squared error plus `sharpness` times the relativistic loss; the discriminator has the
     gradient penalties of `GAN`. The held-out loss is the energy distance between rebuilt and real images, made small.
