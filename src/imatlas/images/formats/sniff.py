@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from imatlas.errors import DecodeError
+from imatlas.images.formats.boxes import heif_bits
 
 _NAMES = """
     jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga
@@ -146,10 +147,8 @@ def bits_of(data: bytes, found: str) -> int:
     """Bits a sample, where the header says so at a fixed place; else 8."""
     if found == "PNG" and len(data) > 24:
         return data[24]
-    if found == "JPEG2000":
-        start = data.find(b"\xff\x4f\xff\x51")
-        if 0 <= start < len(data) - 42:
-            return (data[start + 42] & 0x7F) + 1
+    if found == "AVIF":
+        return heif_bits(data)
     if found == "PPM" and data[1:2] in b"2356":
         numbers = re.findall(rb"\d+", re.sub(rb"#[^\n]*", b"", data[2:256]))
         if len(numbers) > 2 and int(numbers[2]) > 255:
