@@ -93,21 +93,32 @@ def _png_by_bands(
 
 def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A Netpbm file; text and odd depths are read here, as Pillow takes a microsecond for each number."""
-    if data[1:2] in b"12356":
+    if data[1:2] in b"123567Ff":
         file = Netpbm(data)
         if file.is_slow:
-            check_pixels(file.width, file.height)
+            check_pixels(file.width, file.height, file.channels)
             n_bytes = file.width * file.height * file.channels * file.dtype.itemsize
             if n_bytes > limits.CHEAP:
-                times = 10 if file.kind in b"56" else 3
+                times = 10 if file.kind in b"567" else 3
                 memory_budget.need(
                     times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels"
                 )
-            yield Picture(as_stored(file.pixels(data)), format, file.mode)
+            array, alpha = file.pixels(data), file.alpha
+            if alpha and array.dtype != np.uint8:
+                (array, _), alpha = flattened(array, background, b""), False
+            is_stack = array.shape[2] in (2, 4) and not alpha
+            picture = Picture(array if is_stack else as_stored(array), format, file.mode, alpha=alpha)
+            yield picture
             return
     else:
         check_header(data)
     yield from read_plain(data, format, frames, aim, background)
+
+
+def netpbm_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of a Netpbm file."""
+    file = Netpbm(data)
+    return (file.height, file.width)
 
 
 def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:

@@ -36,7 +36,7 @@ def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:
     elif format == "JPEG2000" and not profile:
         profile = _of_jpeg2000(data)
     elif format == "BMP":
-        profile = _of_bmp(data)
+        profile = profile_of_bmp(data)
     if not profile and note is None and "exif" in image.info and is_adobe_rgb(image.getexif()):
         profile = profile_of(ADOBE_PRIMARIES, ADOBE_GAMMA)
     image.info["icc_profile"] = profile
@@ -117,7 +117,7 @@ def _of_jpeg2000(data: bytes) -> bytes:
     return b"" if space else profile[: MAX_PROFILE + 1]
 
 
-def _of_bmp(data: bytes) -> bytes:
+def profile_of_bmp(data: bytes) -> bytes:
     """The profile inside a BMP with a header of the fifth version, or of its primaries and exponents."""
     size = int.from_bytes(data[14:18], "little")
     if size < 108 or len(data) < 14 + size:
