@@ -180,12 +180,13 @@ class Picture:
         return upright(grey[..., None], self.orientation)[..., 0]
 
 
+_NO_SUCH_KIND = "^unsupported|^unimplemented|compression format has not been built in"
+
+
 def explained(error: BaseException, format: str) -> str:
     """What went wrong inside a decoder, in plain words."""
     text = reason_of(error)
-    if isinstance(error, NotImplementedError) or re.match(
-        "unsupported|unimplemented|unknown .* (mode|depth)", text, re.I
-    ):
+    if isinstance(error, NotImplementedError) or re.search(_NO_SUCH_KIND, text, re.I):
         return f"a {format} file of a kind that is not read ({text}); export it as PNG, JPEG or TIFF"
     if isinstance(error, UnidentifiedImageError):
         return f"a damaged {format} file: its header cannot be read"

@@ -39,7 +39,7 @@ def test_lossless_depths_between_8_and_16_bits_have_their_white_at_the_top(bits:
     picture = read_picture(lossless(values, bits))
     top = 255 if bits < 8 else 65535
     np.testing.assert_array_equal(picture.pixels(), np.rint(values * (top / (2**bits - 1))))
-    assert picture.notes == [f"{bits}-bit, scaled to {8 if bits < 8 else 16}-bit"]
+    assert picture.notes == [f"{bits} bits a sample, scaled to 16" if bits > 8 else f"{bits}-bit"]
 
 
 def test_profile_and_orientation_of_a_lossless_jpeg_are_followed(rng: np.random.Generator) -> None:

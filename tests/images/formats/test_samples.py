@@ -57,7 +57,7 @@ def test_bmp_of_any_masks(bits: int, masks: tuple[int, ...], rng: np.random.Gene
         picture = read_picture(data)
         np.testing.assert_array_equal(picture.pixels(), right)
         assert picture.kind == (len(masks), len(masks) == 4, "uint16" if deep else "uint8")
-        assert picture.notes == (["10-bit, scaled to 16-bit"] if deep else [])
+        assert picture.notes == (["10 bits a sample, scaled to 16"] if deep else [])
         assert size_of(data) == (H, W)
         with pytest.raises(DecodeError, match="truncated"):
             read_picture(data[:-40])

@@ -9,6 +9,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
+from imatlas.images.formats.color import scaled_note
 from imatlas.images.formats.pillow import read_plain
 from imatlas.images.formats.sniff import not_read
 from imatlas.images.formats.stated_color import profile_of_bmp
@@ -98,7 +99,7 @@ def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
         for channel, (shift, top) in enumerate(zip(shifts, tops, strict=True)):
             values = (band >> shift) & top
             array[top_row : top_row + step, :, channel] = np.rint(values * (full / top))
-    notes = [f"{bits}-bit, scaled to 16-bit"] if 8 < bits < 16 else []
+    notes = [scaled_note(bits)] if 8 < bits < 16 else []
     if len(masks) == 4 and dtype == np.uint16:
         array, _ = flattened(array, background, b"")
     picture = Picture(as_stored(array), "BMP", "RGBA" if len(masks) == 4 else "RGB")

@@ -21,6 +21,7 @@ from PIL import Image, ImageCms
 MAX_PROFILE = 2**22
 """The largest profile that is read, in bytes; those of printing presses have half a million."""
 
+BY_TABLE = "colors of 8 bits, because its profile is a table"
 DAMAGED = "its color profile is damaged: read as sRGB"
 
 # sRGB's primaries as XYZ under D50, the light of profiles, by rows X, Y, Z (IEC 61966-2-1, adapted by Bradford).
@@ -174,7 +175,7 @@ def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | Non
     image, note = srgb(Image.fromarray((pixels >> 8).astype(np.uint8)), profile)
     if note is not None or _is_srgb(profile):
         return pixels, note
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), "colors of 8 bits, because its profile is a table"
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
 def of_lab(lab: np.ndarray) -> np.ndarray:
@@ -200,13 +201,13 @@ def inks_in_srgb(inks: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | No
     if not profile:
         return of_inks(inks), None
     deep = inks.dtype == np.uint16
-    shown = Image.fromarray((inks >> 8).astype(np.uint8) if deep else inks, "CMYK")
+    shown = Image.fromarray(in_8_bits(inks), "CMYK")
     image, note = srgb(shown, profile)
     if image.mode == "CMYK":
         return of_inks(inks), note
     if not deep:
         return np.asarray(image), note
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), "colors of 8 bits, because its profile is a table"
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
 @functools.lru_cache(maxsize=16)
@@ -314,3 +315,26 @@ def _encoded(linear: np.ndarray) -> np.ndarray:
     """Light in 0..1 as sRGB's values in 0..1 (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def in_8_bits(array: np.ndarray) -> np.ndarray:
+    """Samples of 8 or 16 bits, or floats in 0..1, as uint8."""
+    if array.dtype == np.float32:
+        return np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+    return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+
+
+def full_scale(array: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers of `bits` bits in uint8 or uint16 such that the largest becomes white: 255 or 65535.
+
+    A file that states its depth states its white too: the same picture has the same values in each depth.
+    """
+    if array.dtype.kind != "u" or bits >= 8 * array.dtype.itemsize:
+        return array
+    steps = np.arange(2**bits) * (np.iinfo(array.dtype).max / (2**bits - 1))
+    return np.rint(steps).astype(array.dtype).take(array, mode="clip")
+
+
+def scaled_note(bits: int) -> str:
+    """What to tell of a picture that `full_scale` has brought to 16 bits; "" of all others."""
+    return f"{bits} bits a sample, scaled to 16" if 8 < bits < 16 else ""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats.color import ADOBE_GAMMA, ADOBE_PRIMARIES, inks_in_srgb, profile_of
+from imatlas.images.formats.color import ADOBE_GAMMA, ADOBE_PRIMARIES, full_scale, inks_in_srgb, profile_of, scaled_note
 from imatlas.images.formats.headers import JPEG_LS, Jpeg, check_scans, jpeg_frame, jpeg_segments
 from imatlas.images.formats.pillow import need_memory
 from imatlas.images.formats.sniff import needs_extra
@@ -122,11 +122,8 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
     memory_budget.need(
         int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}"
     )
-    array = np.atleast_3d(jpegls_decode(data) if is_ls else jpeg8_decode(data))
-    notes = []
-    if header.bits not in (8, 16):
-        array = _full_scale(array, header.bits)
-        notes.append(f"{header.bits}-bit, scaled to {8 * array.itemsize}-bit")
+    array = full_scale(np.atleast_3d(jpegls_decode(data) if is_ls else jpeg8_decode(data)), header.bits)
+    notes = [scaled_note(header.bits) or f"{header.bits}-bit"] if header.bits != 8 else []
     profile = b"".join(part[14:] for part in jpeg_segments(data, 0xE2) if part[:12] == b"ICC_PROFILE\0")
     if not profile and is_adobe_rgb(exif_of(data)):
         profile = profile_of(ADOBE_PRIMARIES, ADOBE_GAMMA)
@@ -139,13 +136,6 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
     picture.notes, picture.profile = notes, profile
     picture.orientation = exif_orientation(data)
     return picture
-
-
-def _full_scale(array: np.ndarray, bits: int) -> np.ndarray:
-    """Samples of some bits in all of a byte, or of two."""
-    dtype = np.uint8 if bits < 8 else np.uint16
-    table = np.rint(np.linspace(0, np.iinfo(dtype).max, 2**bits)).astype(dtype)
-    return table[np.minimum(array, 2**bits - 1)]
 
 
 def _jpeg_scale(full: tuple[int, int], orientation: int, aim: Aim) -> int:

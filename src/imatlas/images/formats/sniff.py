@@ -70,8 +70,8 @@ _KNOWN = [  # what is no picture that is read, whatever its name
     (rb"%PDF-", f"{_NOT_READ['.pdf']} not read"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", f"{_NOT_READ['.eps']} not read"),
     (rb"8BPS\x00\x02", f"{_NOT_READ['.psb']} not read"),
-    (rb"\xd7\xcd\xc6\x9a|\x01\x00\x00\x00.{36} EMF", f"{_NOT_READ['.wmf']} not read"),
-    (rb"FOVb", f"{_NOT_READ['.x3f']} not read"),
+    (rb"\xd7\xcd\xc6\x9a|\x01\x00\x00\x00.{36,44} EMF", f"{_NOT_READ['.wmf']} not read"),
+    (rb"FOVb|\x00MRM", f"{_NOT_READ['.x3f']} not read"),
     (rb"II\xbc[\x00\x01]", f"{_NOT_READ['.jxr']} not read"),
     (rb"\x00\x00\x02\x00[\x01-\x40]\x00.{3}\x00", f"{_NOT_READ['.cur']} not read"),
     (rb"\x8aMNG|\x8bJNG", f"{_NOT_READ['.mng']} not read"),
@@ -80,17 +80,25 @@ _KNOWN = [  # what is no picture that is read, whatever its name
     (rb".{344}n[+i]1\x00|(?:\x1c\x02\x00\x00|\x00\x00\x02\x1c)n[+i]2\x00", f"{_NOT_READ['.nii']} not read"),
     (rb"ZISRAWFILE", f"{_NOT_READ['.czi']} not read"),
     (rb"\xda\xce\xbe\x0a", f"{_NOT_READ['.nd2']} not read"),
-    (rb"\x70\x00\x00\x00....\x2a", f"{_NOT_READ['.lif']} not read"),
+    (rb"\x70\x00\x00\x00", f"{_NOT_READ['.lif']} not read"),
     (rb"NRRD000", f"{_NOT_READ['.nrrd']} not read"),
     (rb".{208}MAP[ \x00]", f"{_NOT_READ['.mrc']} not read"),
     (rb"\x89HDF\r\n", "HDF5 is not read; save its pictures as .npy, TIFF or PNG"),
     # Without the 128 bytes before it, DICOM begins with an element of its first groups.
     (rb"\x08\x00[\x00\x01\x05\x08\x16\x18]\x00(?:..\x00\x00|[A-Z]{2})|\x02\x00\x00\x00UL",
      f"{_NOT_READ['.dcm']} not read"),
+    (rb"\x59\xa6\x6a\x95", "Sun raster is not read"),
+    (rb"BPG\xfb", "BPG is not read"),
+    (rb"FLIF[1-9A-Z]", "FLIF is not read"),
+    (rb"\xabKTX |\x13\xab\xa1\x5c", "textures (KTX, ASTC) are not read"),
+    (rb"AT&TFORM", "DjVu is not read"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file (OIB, FlashPix, old Office) is not read"),
     (rb"BA.{12}(?:BM|CI|CP|IC|PT)", "an array of bitmaps of OS/2 is not read"),
-    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1|3g|dash|mmp4)|\x1aE\xdf\xa3|RIFF....AVI ",
+    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1|3g|dash|mmp4)|\x1aE\xdf\xa3|RIFF....AVI |FLV\x01"
+     rb"|....(?:moov|mdat|wide)",
      "a film, not a picture"),
-    (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b", "an archive, not a picture"),
+    (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
+     "an archive, not a picture"),
 ]  # fmt: skip
 _HEAD = 4096
 _SNIFF = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _MAGIC]
@@ -222,6 +230,10 @@ def bits_of(data: bytes, found: str) -> int:
         return data[24]
     if found == "AVIF":
         return heif_bits(data)
+    if found == "SGI":
+        return 8 * max(1, data[3])
+    if found == "DDS" and len(data) > 108 and data[80] & 0x40:  # colors by masks
+        return max(int.from_bytes(data[place : place + 4], "little").bit_count() for place in (92, 96, 100))
     if found == "PPM" and data[1:2] in b"2356":
         numbers = re.findall(rb"\d+", re.sub(rb"#[^\n]*", b"", data[2:256]))
         if len(numbers) > 2 and int(numbers[2]) > 255:
