@@ -12,24 +12,12 @@ from PIL import Image
 from imatlas.errors import DecodeError
 from imatlas.images.decode import read_picture, size_of
 from imatlas.images.formats.color import of_lab
+from tests.images.formats.made import boxed, inserted, lossless, segment, stream
 from tests.images.formats.test_color import PROFILES, colors, expected
 from tests.images.formats.test_stated_color import exif_of_a_camera
 from tests.images.test_decode import saved
 
 imagecodecs = pytest.importorskip("imagecodecs")
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
-
-
-def inserted(data: bytes, *segments: bytes) -> bytes:
-    """A JPEG with more segments behind its first two bytes."""
-    return data[:2] + b"".join(segments) + data[2:]
-
-
-def lossless(pixels: np.ndarray, bits: int = 8, **options: object) -> bytes:
-    return bytes(imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits, **options))
 
 
 @pytest.mark.parametrize("bits", [2, 5, 7, 9, 12, 14, 15])
@@ -117,28 +105,6 @@ def test_a_jpeg_that_lacks_only_its_end_is_read_and_one_that_lacks_pixels_is_not
             read_picture(data[:-missing])
     with pytest.raises(DecodeError, match="truncated"):
         read_picture(saved(Image.fromarray(pixels), "JPEG", progressive=True)[:-30])
-
-
-def boxed(codestream: bytes, color: bytes) -> bytes:
-    """A JP2 file of a codestream."""
-
-    def box(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I4s", len(content) + 8, kind) + content
-
-    place = codestream.index(b"\xff\x51") + 4
-    width, height = struct.unpack_from(">II", codestream, place + 2)
-    (bands,) = struct.unpack_from(">H", codestream, place + 34)
-    header = box(b"ihdr", struct.pack(">IIHBBBB", height, width, bands, codestream[place + 36], 7, 0, 0))
-    return (
-        box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + box(b"jp2h", header + box(b"colr", color))
-        + box(b"jp2c", codestream)
-    )  # fmt: skip
-
-
-def stream(pixels: np.ndarray, bits: int) -> bytes:
-    return bytes(
-        imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="j2k", bitspersample=bits, mct=False)
-    )
 
 
 def test_the_profile_of_a_jpeg_2000_is_followed(rng: np.random.Generator) -> None:

@@ -12,25 +12,11 @@ from PIL import Image
 from imatlas.errors import DecodeError
 from imatlas.images.decode import read_picture, size_of
 from imatlas.images.formats.color import of_inks, of_lab
+from tests.images.formats.made import H, W, bmp, planes_of, psd, samples, tga
 from tests.images.formats.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile
 from tests.images.formats.test_color import expected
 
-H, W = 13, 19
 P3 = matrix_profile(DISPLAY_P3, SRGB_CURVE)
-
-
-def samples(rng: np.random.Generator, channels: int, top: int = 255) -> np.ndarray:
-    values = rng.integers(0, top + 1, (H, W, channels))
-    values[0, 0] = top
-    return values
-
-
-def bmp(rows: list[bytes], bits: int, packing: int = 0, more: bytes = b"", header: int = 40, height: int = H) -> bytes:
-    """A BMP of rows that are given from the lowest up."""
-    body = b"".join(row + bytes(-len(row) % 4) for row in rows)
-    about = struct.pack("<IiiHHIIiiII", header, W, height, 1, bits, packing, len(body), 2835, 2835, 0, 0)
-    about = (about + (more if header > 40 else b"")).ljust(header, b"\0") + (b"" if header > 40 else more)
-    return b"BM" + struct.pack("<IHHI", 14 + len(about) + len(body), 0, 0, 14 + len(about)) + about + body
 
 
 @pytest.mark.parametrize(
@@ -93,10 +79,6 @@ def test_bmp_of_old_and_rare_kinds_is_read_or_named(rng: np.random.Generator) ->
         assert "export it" in str(caught.value)
 
 
-def tga(pixels: np.ndarray, bits: int, attributes: int, kind: int = 2) -> bytes:
-    return struct.pack("<BBBHHBHHHHBB", 0, 0, kind, 0, 0, 0, 0, 0, W, H, bits, 0x20 | attributes) + pixels.tobytes()
-
-
 def test_opacity_of_a_tga_is_what_its_attribute_bits_say(rng: np.random.Generator) -> None:
     rgb = samples(rng, 3).astype(np.uint8)
     for fourth in (0, 77):
@@ -141,26 +123,6 @@ def test_sgi_keeps_its_depth(n_bytes: int, channels: int, rng: np.random.Generat
     assert picture.notes == []
     with pytest.raises(DecodeError, match="truncated"):
         read_picture(data[:-9])
-
-
-def psd(
-    planes: np.ndarray, mode: int, bits: int, colors: bytes = b"", profile: bytes = b"", runs: bool = False
-) -> bytes:
-    """A PSD of planes (C, H, bytes)."""
-    resource = b""
-    if profile:
-        resource = b"8BIM" + struct.pack(">HHI", 1039, 0, len(profile)) + profile + bytes(len(profile) % 2)
-    data = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(planes), H, W, bits, mode)
-    for section in (colors, resource, b""):
-        data += struct.pack(">I", len(section)) + section
-    if not runs:
-        return data + struct.pack(">H", 0) + planes.tobytes()
-    packed = [b"".join(bytes([0, byte]) for byte in row.tobytes()) for plane in planes for row in plane]
-    return data + struct.pack(">H", 1) + b"".join(struct.pack(">H", len(p)) for p in packed) + b"".join(packed)
-
-
-def planes_of(values: np.ndarray, dtype: str) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(values, 2, 0)).astype(dtype).view(np.uint8)
 
 
 @pytest.mark.parametrize("runs", [False, True])

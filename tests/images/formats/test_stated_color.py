@@ -13,19 +13,11 @@ from PIL import Image
 
 from imatlas.images.decode import read_frames, read_picture
 from imatlas.images.formats.color import profile_of_codes
+from tests.images.formats.made import chunk, with_chunks
 from tests.images.formats.test_color import PROFILES, colors, expected, light_of
 from tests.images.test_decode import png16, saved
 
 P3_CHROMATICITIES = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def with_chunks(png: bytes, **chunks: bytes) -> bytes:
-    """A PNG that states something about its colors."""
-    return png[:33] + b"".join(chunk(kind.encode(), content) for kind, content in chunks.items()) + png[33:]
 
 
 def icc(space: str) -> bytes:
