@@ -13,6 +13,7 @@ from PIL import Image
 
 from imatlas.images.decode import read_frames, read_picture
 from imatlas.images.formats.color import profile_of_codes
+from imatlas.images.formats.pillow import picture_from
 from tests.images.formats.made import chunk, with_chunks
 from tests.images.formats.test_color import PROFILES, colors, expected, light_of
 from tests.images.test_decode import png16, saved
@@ -119,6 +120,17 @@ def test_adobe_rgb_of_a_camera_is_known_by_its_exif(rng: np.random.Generator) ->
         exif = exif_of_a_camera(space, name)
         data = saved(Image.fromarray(pixels), "JPEG", quality=98, subsampling=0, exif=exif)
         assert np.median(np.abs(read_picture(data).pixels() - right * 255)) <= 1.6
+
+
+def test_a_picture_in_memory_keeps_what_its_file_stated(rng: np.random.Generator) -> None:
+    pixels = colors(rng)
+    png = with_chunks(saved(Image.fromarray(pixels), "PNG"), gAMA=struct.pack(">I", 100000), cHRM=P3_CHROMATICITIES)
+    held = Image.open(BytesIO(png))
+    np.testing.assert_array_equal(picture_from(held).pixels(), read_picture(png).pixels())
+    assert "icc_profile" not in held.info  # the user's picture is as it was
+    exif = exif_of_a_camera(65535)
+    jpeg = saved(Image.fromarray(pixels), "JPEG", quality=98, subsampling=0, exif=exif)
+    np.testing.assert_array_equal(picture_from(Image.open(BytesIO(jpeg))).pixels(), read_picture(jpeg).pixels())
 
 
 def test_opacity_of_16_bits_is_composited_on_a_background_that_is_srgb(rng: np.random.Generator) -> None:

@@ -13,7 +13,7 @@ from imatlas.images import limits, memory_budget
 from imatlas.images.formats.headers import inner_sizes
 from imatlas.images.formats.png import scale_clear, with_clear
 from imatlas.images.formats.sniff import bits_of
-from imatlas.images.formats.stated_color import state_profile
+from imatlas.images.formats.stated_color import state_profile, stated_profile
 from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
 from imatlas.images.formats.warnings import quiet
 from imatlas.images.picture import (
@@ -46,6 +46,8 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
         need_memory(value, "image", 0, aim=False)
         with quiet():
             picture = finished(value, value.format or "image", background)
+            if not picture.profile and value.mode != "CMYK":
+                picture.profile, _ = stated_profile(value, b"", value.format or "image")
             picture.orientation = orientation_of(value)
             return picture.to_srgb()
     except DecodeError:

@@ -24,10 +24,18 @@ def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:
 
     Returns what to tell of it.
     """
+    image.info["icc_profile"], note = stated_profile(image, data, format)
+    return [note] if note else []
+
+
+def stated_profile(image: Image.Image, data: bytes, format: str) -> tuple[bytes, str | None]:
+    """The profile that a file, or a picture in memory (no data), states in any way, and what to tell of it."""
     profile = image.info.get("icc_profile") or b""
     note = None
-    if format == "PNG":
+    if format == "PNG" and data:
         profile, note = _of_png(data, profile)
+    elif format == "PNG" and not profile and "srgb" not in image.info:
+        profile = _of_gamma(image.info.get("gamma", 0.0), image.info.get("chromaticity", ()))
     elif format == "HEIF" and not profile and isinstance(image.info.get("nclx_profile"), dict):
         codes = image.info["nclx_profile"]
         profile, note = profile_of_codes(codes["color_primaries"], codes["transfer_characteristics"])
@@ -39,8 +47,7 @@ def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:
         profile = profile_of_bmp(data)
     if not profile and note is None and "exif" in image.info and is_adobe_rgb(image.getexif()):
         profile = profile_of(ADOBE_PRIMARIES, ADOBE_GAMMA)
-    image.info["icc_profile"] = profile
-    return [note] if note else []
+    return profile, note
 
 
 def is_adobe_rgb(exif: Image.Exif) -> bool:
@@ -71,16 +78,16 @@ def _of_png(data: bytes, profile: bytes) -> tuple[bytes, str | None]:
         return profile_of_codes(codes[0], codes[1], bool(codes[3]))
     if profile or b"sRGB" in said:
         return profile, None
-    return _of_gamma(said.get(b"gAMA", b""), said.get(b"cHRM", b"")), None
+    gamma = int.from_bytes(said.get(b"gAMA", b"")[:4], "big") / 100000
+    points = said.get(b"cHRM", b"")
+    return _of_gamma(gamma, [x / 100000 for x in struct.unpack(">8I", points)] if len(points) == 32 else ()), None
 
 
-def _of_gamma(gamma: bytes, chromaticities: bytes) -> bytes:
-    """A profile for an exponent and primaries; b"" for what programs write where they mean sRGB."""
-    exponent = 100000 / max(1, int.from_bytes(gamma, "big")) if len(gamma) == 4 else 2.2
-    is_srgb = abs(exponent - 2.2) < 0.05 or not 0.1 < exponent < 10
-    primaries: Sequence[float] = SRGB_PRIMARIES
-    if len(chromaticities) == 32:
-        primaries = [x / 100000 for x in struct.unpack(">8I", chromaticities)]
+def _of_gamma(gamma: float, points: Sequence[float]) -> bytes:
+    """A profile for an exponent of encoding (0: none) and primaries; b"" for what is written where sRGB is meant."""
+    exponent = 1 / gamma if 0.1 < gamma < 10 else 2.2
+    is_srgb = abs(exponent - 2.2) < 0.05
+    primaries = points if len(points) == 8 else SRGB_PRIMARIES
     if is_srgb and max(abs(x - y) for x, y in zip(primaries, SRGB_PRIMARIES, strict=True)) < 0.005:
         return b""
     return profile_of(primaries, None if is_srgb else exponent)
