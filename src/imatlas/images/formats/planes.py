@@ -70,7 +70,7 @@ def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
         (size,) = struct.unpack_from(">I", data, place)
         sections.append((place + 4, place + 4 + size))
         place += 4 + size
-    array = _psd_samples(data, place, (channels, height, width), bits)[:used].transpose(1, 2, 0)
+    array = _psd_samples(data, place, (channels, height, width), used, bits).transpose(1, 2, 0)
     profile = _psd_profile(data[slice(*sections[1])])
     if mode == _INDEXED:
         palette = np.frombuffer(data[slice(*sections[0])][:768].ljust(768, b"\0"), np.uint8).reshape(3, 256).T
@@ -82,8 +82,8 @@ def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
     yield picture
 
 
-def _psd_samples(data: bytes, place: int, shape: tuple[int, int, int], bits: int) -> np.ndarray:
-    """All channels (C, H, W)."""
+def _psd_samples(data: bytes, place: int, shape: tuple[int, int, int], used: int, bits: int) -> np.ndarray:
+    """The first channels (used, H, W)."""
     channels, height, width = shape
     row = -(-width * bits // 8)
     (packing,) = struct.unpack_from(">H", data, place)
@@ -94,16 +94,16 @@ def _psd_samples(data: bytes, place: int, shape: tuple[int, int, int], bits: int
         ends = place + np.cumsum(lengths.reshape(channels, height).sum(axis=1))
         if len(data) < ends[-1]:
             raise DecodeError(_TRUNCATED.format("PSD"))
-        starts = [place, *ends[:-1]]
+        starts = [place, *ends[: used - 1]]
         planes = [
             np.asarray(Image.frombytes("L", (row, height), data[start:end], "packbits", "L"))
-            for start, end in zip(starts, ends, strict=True)
+            for start, end in zip(starts, ends[:used], strict=True)
         ]
         stored = np.stack(planes)
     elif packing == 0:
         if len(data) < place + row * height * channels:
             raise DecodeError(_TRUNCATED.format("PSD"))
-        stored = np.frombuffer(data, np.uint8, row * height * channels, place).reshape(channels, height, row)
+        stored = np.frombuffer(data, np.uint8, row * height * used, place).reshape(used, height, row)
     else:
         raise not_read(f"a PSD of packing {packing}")
     if bits == 1:  # ink is 1
