@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -79,16 +80,18 @@ def _without_end(data: bytes, scale: int, full: tuple[int, int]) -> Image.Image:
     Where all pixels are there, what follows them is not looked at: whatever stands there, the picture is the same.
     """
     noise = np.random.default_rng(0).integers(0, 255, 4096).astype(np.uint8).tobytes()
-    decoded = []
-    for more in (b"", noise):
-        image = _opened(data + more + b"\xff\xd9")
+    if full[0] * full[1] > limits.CHEAP:
+        memory_budget.need(12 * full[0] * full[1], len(data), f"a picture of {full[0]} x {full[1]} pixels")
+    decoded, digest = None, b""
+    for more in (noise, b""):
+        decoded = _opened(data + more + b"\xff\xd9")
         if scale > 1:
-            image.draft(None, (full[0] // scale, full[1] // scale))
-        image.load()
-        decoded.append(image)
-    if decoded[0].tobytes() != decoded[1].tobytes():
+            decoded.draft(None, (full[0] // scale, full[1] // scale))
+        decoded.load()
+        before, digest = digest, hashlib.sha256(decoded.tobytes()).digest()
+    if decoded is None or before != digest:
         raise DecodeError("a truncated JPEG file: it ends before the picture does")
-    return decoded[0]
+    return decoded
 
 
 def with_height(data: bytes) -> bytes:

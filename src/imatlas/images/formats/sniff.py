@@ -11,7 +11,7 @@ from imatlas.images.formats.boxes import heif_bits
 
 _NAMES = """
     jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga
-    pcx sgi avif heic heif hif
+    pcx sgi avif heic heif hif pam jls
 """
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f")
