@@ -125,6 +125,26 @@ def test_sgi_keeps_its_depth(n_bytes: int, channels: int, rng: np.random.Generat
         read_picture(data[:-9])
 
 
+def test_packed_sgi_of_16_bits_keeps_its_depth_or_says_that_it_does_not(rng: np.random.Generator) -> None:
+    for channels in (1, 3):
+        values = samples(rng, channels, 65535)
+        rows = [
+            struct.pack(">H", 0x80 | W) + row.astype(">u2").tobytes() + b"\0\0"
+            for row in values[::-1].transpose(2, 0, 1).reshape(-1, W)
+        ]
+        head = struct.pack(">hBBHHHHII", 474, 1, 2, 3 if channels > 1 else 2, W, H, channels, 0, 65535).ljust(
+            512, b"\0"
+        )
+        starts = [512 + 8 * len(rows) + i * len(rows[0]) for i in range(len(rows))]
+        table = struct.pack(f">{2 * len(rows)}I", *starts, *[len(rows[0])] * len(rows))
+        picture = read_picture(head + table + b"".join(rows))
+        if picture.kind.dtype == "uint16":
+            np.testing.assert_array_equal(picture.pixels(), values)
+        else:
+            np.testing.assert_array_equal(picture.pixels(), values >> 8)
+            assert picture.notes == ["16-bit, read as 8-bit"]
+
+
 @pytest.mark.parametrize("runs", [False, True])
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_psd_of_every_depth(bits: int, runs: bool, rng: np.random.Generator) -> None:
