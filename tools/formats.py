@@ -120,7 +120,13 @@ def _kind_in_words(kind: Any) -> str:
 def _in_words(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     lines: list[str] = []
     last = None
-    for (table, row), about in sorted(rows.items(), key=lambda item: TABLES.index(item[0][0])):
+    formats = list(dict.fromkeys(row.partition(",")[0] for table, row in rows if table == PICTURES))
+
+    def order(item: tuple[tuple[str, str], dict[str, Any]]) -> tuple[int, int]:
+        table, row = item[0]
+        return (TABLES.index(table), formats.index(row.partition(",")[0]) if table == PICTURES else 0)
+
+    for (table, row), about in sorted(rows.items(), key=order):
         if table != last:
             lines += ["", f"## {table}", ""]
             lines += ["| file | tried | read as | said of it | extra |", "| --- | --- | --- | --- | --- |"]

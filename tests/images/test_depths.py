@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageDraw
 
 from imatlas.errors import DecodeError
 from imatlas.images.dataset import Images
-from imatlas.images.decode import read_picture
+from imatlas.images.decode import read_frames, read_picture
 from imatlas.images.formats.sniff import format_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
@@ -90,6 +93,48 @@ def test_avif_is_known_by_any_of_its_brands(brand: bytes) -> None:
     assert np.abs(read_picture(bytes(data), name="photo.heic").pixels().astype(int) - pixels).max() < 8
 
 
+@pytest.mark.parametrize(("brand", "others"), [(b"mif1", 30), (b"MA1B", 0)])
+def test_avif_is_known_by_a_brand_however_late_it_stands(brand: bytes, others: int) -> None:
+    data = saved(Image.new("RGB", (16, 24), (200, 40, 90)), "AVIF", quality=95)
+    end = int.from_bytes(data[:4], "big")
+    brands = b"mif1" * others + b"avif"
+    longer = struct.pack(">I4s4s4x", 16 + len(brands), b"ftyp", brand) + brands
+    # Where the pixels lie is counted from the first byte.
+    by = len(longer) - end
+    place = data.index(b"iloc") + 4
+    item = data[place:].find(struct.pack(">I", data.index(b"mdat") + 4)) + place
+    moved = bytearray(data)
+    moved[item : item + 4] = struct.pack(">I", data.index(b"mdat") + 4 + by)
+    assert read_picture(longer + bytes(moved[end:]), name="a.heic").kind == (3, False, "uint8")
+
+
+def test_avif_and_heic_of_more_than_8_bits_say_so() -> None:
+    from imagecodecs import avif_encode
+
+    smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint16)
+    for bits in (10, 12):
+        data = bytes(avif_encode(np.dstack([smooth << (bits - 8)] * 3), level=100, bitspersample=bits))
+        assert read_picture(data).notes == [f"{bits}-bit, read as 8-bit"]
+    gray = pillow_heif.from_bytes(mode="I;16", size=(48, 32), data=(smooth * 257).tobytes())
+    out = BytesIO()
+    gray.save(out, quality=-1)
+    picture = read_picture(out.getvalue())
+    assert picture.kind.dtype == "uint16"
+    assert picture.notes == []
+
+
+def test_all_pictures_of_a_heic_are_its_frames() -> None:
+    heif = pillow_heif.HeifFile()
+    values = (10, 90, 200)
+    for value in values:
+        heif.add_from_pillow(Image.new("RGB", (64, 48), (value, value, value)))
+    out = BytesIO()
+    heif.save(out, quality=90)
+    pictures = list(read_frames(out.getvalue(), frames="all"))
+    assert [abs(int(picture.pixels()[0, 0, 0]) - value) <= 2 for picture, value in zip(pictures, values, strict=True)]
+    assert read_picture(out.getvalue()).notes == ["first of 3 frames"]
+
+
 @pytest.mark.parametrize("reserved", [b"GIMP", b"\x01\0\0\0", b"\xff\xff\xff\xff"])
 def test_bmp_may_hold_anything_in_its_reserved_bytes(reserved: bytes) -> None:
     pixels = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -128,7 +173,32 @@ def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
         (b"FUJIFILMCCD-RAW 0201", "camera raw"),
         (b"\x00\x00\x00\x18ftypcrx ", "camera raw"),
         (b"\x00\x00\x00\x18ftypisom", "film"),
+        (b"\x00\x00\x00\x18ftyp3gp5", "film"),
         (b"PK\x03\x04", "archive"),
+        (b"<!-- one --><!-- two --><!DOCTYPE svg [<!ENTITY a '<b>'>]>\n<!--three--> <svg:svg>", "vector"),
+        ('<?xml version="1.0" encoding="UTF-16"?><svg>'.encode("utf-16"), "vector"),
+        (gzip.compress(b"<svg width='3'>"), "vector"),
+        (gzip.compress(bytes(344) + b"n+1\0"), "NIfTI"),
+        (gzip.compress(b"anything"), "archive"),
+        (bytes(344) + b"n+1\0", "NIfTI"),
+        (b"ZISRAWFILE", "CZI"),
+        (b"\xda\xce\xbe\x0a", "ND2"),
+        (b"\x70\0\0\0\x10\0\0\0\x2a", "LIF"),
+        (b"II\xbc\x01\x20\0\0\0", "JPEG XR"),
+        (b"\0\0\x02\0\x01\0\x20\x20\0\0", "cursor"),
+        (b"\xd7\xcd\xc6\x9a", "vector"),
+        (b"\x01\0\0\0" + bytes(36) + b" EMF", "vector"),
+        (b"/* XPM */\nstatic char", "XPM"),
+        (b"#define a_width 8\n", "XBM"),
+        (b"\x8aMNG\r\n\x1a\n", "MNG"),
+        (b"SDPX", "DPX"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"NRRD0004\n", "NRRD"),
+        (bytes(208) + b"MAP ", "MRC"),
+        (b"FOVb", "camera raw"),
+        (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", "DICOM"),
+        (b"\x08\0\0\0\x04\0\0\0", "DICOM"),
+        (b"BA" + bytes(12) + b"BM", "array of bitmaps"),
     ],
 )
 def test_what_is_no_picture_says_what_it_is(head: bytes, words: str) -> None:

@@ -500,9 +500,9 @@ def test_sizes_are_told_without_decoding() -> None:
 def test_scans_of_an_ordinary_jpeg_are_no_reason() -> None:
     data = bombs.saved(Image.effect_noise((300, 200), 90), "JPEG", progressive=True)
     assert 1 < headers.check_scans(data, 300, 200) < 20
-    assert headers.jpeg_frame(data) == headers.Jpeg(1.0, True, 300, 200, 8)
+    assert headers.jpeg_frame(data)[:5] == (1.0, True, 300, 200, 8)
     plain = bombs.saved(Image.new("RGB", (300, 200)), "JPEG", subsampling=2)
-    assert headers.jpeg_frame(plain) == headers.Jpeg(1.5, False, 300, 200, 8)
+    assert headers.jpeg_frame(plain)[:5] == (1.5, False, 300, 200, 8)
 
 
 def test_members_of_a_zip_that_share_their_bytes_are_skipped(tmp_path: Path) -> None:

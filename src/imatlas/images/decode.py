@@ -15,11 +15,23 @@ from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
+from imatlas.images.formats.bmp import bmp_size, read_bmp
 from imatlas.images.formats.headers import jpeg_frame
-from imatlas.images.formats.jpeg import is_deep, read_jpeg
+from imatlas.images.formats.jpeg import is_deep, read_jpeg, with_height
+from imatlas.images.formats.jpeg2000 import read_jpeg2000
 from imatlas.images.formats.pillow import picture_from, read_plain
-from imatlas.images.formats.readers import heif_size, read_heif, read_netpbm, read_npy, read_png, read_tiff
+from imatlas.images.formats.planes import psd_size, read_psd, read_sgi, sgi_size
+from imatlas.images.formats.readers import (
+    heif_size,
+    netpbm_size,
+    read_heif,
+    read_netpbm,
+    read_npy,
+    read_png,
+    read_tiff,
+)
 from imatlas.images.formats.sniff import format_of, plainly_branded
+from imatlas.images.formats.tga import read_tga, tga_size
 from imatlas.images.formats.warnings import quiet, silence_libtiff
 from imatlas.images.picture import (
     Aim,
@@ -71,7 +83,7 @@ def read_frames(
         (own or share).packed, (own or share).unpacked = packed, len(data)  # type: ignore[union-attr]
     try:
         format = format_of(data, name)
-        data = plainly_branded(data, format)
+        data = _plain(data, format)
         with quiet():
             pictures = _READERS.get(format, read_plain)(data, format, frames, aim, background)
             while True:
@@ -162,7 +174,27 @@ _READERS: dict[str, Any] = {
     "PPM": read_netpbm,
     "TIFF": read_tiff,
     "HEIF": read_heif,
+    "JPEG2000": read_jpeg2000,
+    "BMP": read_bmp,
+    "TGA": read_tga,
+    "SGI": read_sgi,
+    "PSD": read_psd,
 }
+_SIZES: dict[str, Any] = {
+    "HEIF": heif_size,
+    "PPM": netpbm_size,
+    "BMP": bmp_size,
+    "TGA": tga_size,
+    "SGI": sgi_size,
+    "PSD": psd_size,
+}
+
+
+def _plain(data: bytes, format: str) -> bytes:
+    """A file with the same pixels whose header decoders understand."""
+    if format == "PPM" and data[2:3] == b"#":
+        return data[:2] + b"\n" + data[2:]
+    return with_height(data) if format == "JPEG" else plainly_branded(data, format)
 
 
 def size_of(data: bytes, name: str = "") -> tuple[int, int]:
@@ -175,10 +207,10 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
     """
     try:
         format = format_of(data, name)
-        data = plainly_branded(data, format)
+        data = _plain(data, format)
         with quiet():
-            if format == "HEIF":
-                return heif_size(data)
+            if format in _SIZES:
+                return _SIZES[format](data)
             if format == "NPY":
                 picture = read_picture(data)
                 return (picture.height, picture.width)

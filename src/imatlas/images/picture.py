@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from imatlas.errors import DecodeError
 from imatlas.images import limits
 from imatlas.images.formats import color
+from imatlas.images.formats.headers import jpeg_segments
 from imatlas.images.formats.png import with_clear
 from imatlas.images.formats.row_bands import array_of
 from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
@@ -178,9 +180,14 @@ class Picture:
         return upright(grey[..., None], self.orientation)[..., 0]
 
 
+_NO_SUCH_KIND = "^unsupported|^unimplemented|compression format has not been built in"
+
+
 def explained(error: BaseException, format: str) -> str:
     """What went wrong inside a decoder, in plain words."""
     text = reason_of(error)
+    if isinstance(error, NotImplementedError) or re.search(_NO_SUCH_KIND, text, re.I):
+        return f"a {format} file of a kind that is not read ({text}); export it as PNG, JPEG or TIFF"
     if isinstance(error, UnidentifiedImageError):
         return f"a damaged {format} file: its header cannot be read"
     if "truncated" in text.lower() or isinstance(error, EOFError):
@@ -234,6 +241,21 @@ def on_background(array: np.ndarray, background: RGB) -> np.ndarray:
     return out
 
 
+def flattened(
+    array: np.ndarray, background: RGB, profile: bytes, *, seen: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """16-bit pixels (H, W, C) with opacity last: brought to sRGB, then composited; and what to tell.
+
+    The background is sRGB already, so the order matters. `seen` takes it as it is, even where it hides the picture.
+    """
+    notes = []
+    if profile and array.shape[2] == 4:
+        colors, note = color.srgb_deep(array[..., :3], profile)
+        notes = [note] if note else []
+        array = np.concatenate([colors, array[..., 3:]], axis=-1)
+    return composited(array, background) if seen else on_background(array, background), notes
+
+
 def note_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> None:
     picture.n_frames, picture.frame = n_frames, frame
     if n_frames > 1 and wanted == 1:
@@ -285,11 +307,15 @@ def orientation_of(image: Image.Image) -> int:
 
 def exif_orientation(data: bytes) -> int:
     """The orientation in the EXIF part of a JPEG that Pillow does not open."""
-    start = data.find(b"Exif\0\0", 0, 2**16)
-    exif = Image.Exif()
     try:
-        exif.load(data[start : start + 2**16] if start >= 0 else b"")
-        value = exif.get(0x0112, 1)
+        value = exif_of(data).get(0x0112, 1)
     except Exception:
         return 1
     return value if value in range(1, 9) else 1
+
+
+def exif_of(data: bytes) -> Image.Exif:
+    """The EXIF part of a JPEG that Pillow does not open, empty where there is none."""
+    exif = Image.Exif()
+    exif.load(next((content for content in jpeg_segments(data, 0xE1) if content[:6] == b"Exif\0\0"), b""))
+    return exif

@@ -10,6 +10,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from tests.images.formats.made import made_cases
 from tests.images.formats.tiffs import Case
 from tests.images.test_depths import png
 
@@ -25,6 +26,7 @@ def written(seed: int = 0) -> Iterator[Case]:
     yield from _avifs(rng)
     yield from _palettes(rng)
     yield from _others(rng)
+    yield from made_cases(rng)
 
 
 def colors(rng: np.random.Generator, channels: int = 3) -> np.ndarray:

@@ -1,16 +1,17 @@
-"""Colors that are not sRGB, made sRGB: those of an ICC profile, of CIE Lab and of inks.
+"""Colors that are not sRGB, made sRGB: those of an ICC profile, of primaries and a curve, of CIE Lab and of inks.
 
 Profiles of 8-bit pictures are applied by LittleCMS, which Pillow holds. It does not reach 16 bits through Pillow: there
 a profile of three curves and a matrix, as those of cameras and screens are, is applied here, by the formulas of
 ICC.1:2022, F.3; tables of colors are applied to the upper 8 bits. A color outside sRGB becomes the nearest inside by
-each channel, as in LittleCMS.
+each channel, as in LittleCMS. Colors that a file tells by primaries and a curve (cICP, nclx, gAMA and cHRM, Adobe RGB
+by EXIF) are given a profile that is made here, and go the same way.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image, ImageCms
 MAX_PROFILE = 2**22
 """The largest profile that is read, in bytes; those of printing presses have half a million."""
 
+BY_TABLE = "colors of 8 bits, because its profile is a table"
 DAMAGED = "its color profile is damaged: read as sRGB"
 
 # sRGB's primaries as XYZ under D50, the light of profiles, by rows X, Y, Z (IEC 61966-2-1, adapted by Bradford).
@@ -33,6 +35,111 @@ _D50 = np.array([0.9642, 1.0, 0.8249], np.float32)
 _BAND = 2**20
 
 Convert8 = Callable[[Image.Image], Image.Image]
+
+
+SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+ADOBE_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE_GAMMA = 563 / 256
+# White, red, green and blue as x, y, by the numbers of ITU-T H.273, table 2; where it has others, sRGB's are taken.
+_PRIMARIES = {
+    4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
+    5: (0.3127, 0.3290, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    8: (0.310, 0.316, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    22: (0.3127, 0.3290, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
+}
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_WHITE_OF_HDR = 203.0  # candela a square meter: what paper is in pictures of high dynamic range (ITU-R BT.2408)
+
+
+def profile_of(primaries: Sequence[float], curve: float | np.ndarray | None = None) -> bytes:
+    """An ICC profile of a matrix and one curve; b"" where the primaries are no triangle.
+
+    Parameters
+    ----------
+    primaries : sequence of 8 floats
+        x and y of white, red, green and blue (CIE 1931).
+    curve : float or ndarray, optional
+        From values to light: an exponent, or light in 0..1 for evenly spaced values; sRGB's by default.
+    """
+    x, y = np.asarray(primaries, float).reshape(4, 2).T
+    if not (y > 0).all() or abs(np.linalg.det(np.stack([x[1:], y[1:], np.ones(3)]))) < 1e-4:
+        return b""
+    xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
+    matrix = xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
+    cones = (_BRADFORD @ _D50) / (_BRADFORD @ xyz[:, 0])
+    matrix = np.linalg.inv(_BRADFORD) @ (cones[:, None] * _BRADFORD) @ matrix
+    if curve is None:
+        numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+        tag = struct.pack(">4sIHH5i", b"para", 0, 3, 0, *(round(number * 65536) for number in numbers))
+    elif isinstance(curve, np.ndarray):
+        tag = struct.pack(">4sII", b"curv", 0, len(curve)) + np.rint(curve * 65535).astype(">u2").tobytes()
+    else:
+        tag = struct.pack(">4sIHHi", b"para", 0, 0, 0, round(curve * 65536))
+    columns = np.rint(np.vstack([matrix.T, _D50]) * 65536).astype(">i4")
+    tags = [struct.pack(">4sI", b"XYZ ", 0) + column.tobytes() for column in columns]
+    return _packed([*zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), tags, strict=True)], tag)
+
+
+def _packed(tags: list[tuple[bytes, bytes]], curve: bytes) -> bytes:
+    """The bytes of a profile of some tags and a curve that its three channels share (ICC.1:2022, 7)."""
+    place = 132 + 12 * (len(tags) + 3)
+    table, body = b"", curve + bytes(-len(curve) % 4)
+    for name in (b"rTRC", b"gTRC", b"bTRC"):
+        table += struct.pack(">4sII", name, place, len(curve))
+    for name, tag in tags:
+        table += struct.pack(">4sII", name, place + len(body), len(tag))
+        body += tag
+    white = np.rint(_D50 * 65536).astype(">i4").tobytes()
+    header = struct.pack(
+        ">I4xI4s4s4s12x4s28x12s", place + len(body), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp", white
+    )
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags) + 3) + table + body
+
+
+def profile_of_codes(primaries: int, transfer: int, full_range: bool = True) -> tuple[bytes, str | None]:
+    """The profile for the numbers of ITU-T H.273 that a file gives (cICP, nclx), b"" for sRGB, and what to tell.
+
+    Parameters
+    ----------
+    primaries, transfer : int
+        ColourPrimaries and TransferCharacteristics. Those of television at standard range (BT.709 and its kin) are
+        read as sRGB's, as browsers do.
+    full_range : bool
+        Whether black is 0 and white the largest value, not 16 and 235 of 255.
+    """
+    curve: float | np.ndarray | None = {4: 2.2, 5: 2.8, 8: 1.0}.get(transfer)
+    note = None
+    if transfer in (16, 18):
+        curve = _light_of_hdr(np.linspace(0, 1, 4096), transfer)
+        kind = "PQ" if transfer == 16 else "HLG"
+        note = f"high dynamic range ({kind}): light beyond that of white paper is cut off"
+    if not full_range:
+        x = np.clip((np.linspace(0, 1, 4096) * 255 - 16) / 219, 0, 1)
+        inner = _light_of_srgb(x) if curve is None else x**curve if isinstance(curve, float) else None
+        curve = np.interp(x, np.linspace(0, 1, 4096), curve) if inner is None else inner  # type: ignore[arg-type]
+    if curve is None and primaries not in _PRIMARIES:
+        return b"", None
+    return profile_of(_PRIMARIES.get(primaries, SRGB_PRIMARIES), curve), note
+
+
+def _light_of_srgb(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def _light_of_hdr(x: np.ndarray, transfer: int) -> np.ndarray:
+    """Light by PQ (SMPTE ST 2084) or HLG (ITU-R BT.2100, a screen of 1000 candela), that of white paper being 1."""
+    if transfer == 16:
+        root = np.maximum(x, 0) ** (1 / 78.84375)
+        light = 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+    else:
+        scene = np.where(x <= 0.5, x**2 / 3, (np.exp((x - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        light = 1000 * scene**1.2  # each channel by itself; the standard takes the brightness of all three
+    return np.clip(light / _WHITE_OF_HDR, 0, 1)
 
 
 def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
@@ -68,7 +175,7 @@ def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | Non
     image, note = srgb(Image.fromarray((pixels >> 8).astype(np.uint8)), profile)
     if note is not None or _is_srgb(profile):
         return pixels, note
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), "colors of 8 bits, because its profile is a table"
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
 def of_lab(lab: np.ndarray) -> np.ndarray:
@@ -87,6 +194,20 @@ def of_inks(inks: np.ndarray) -> np.ndarray:
     top = np.iinfo(inks.dtype).max
     light = 1 - inks.astype(np.float32) / np.float32(top)
     return np.rint(light[..., :3] * light[..., 3:] * top).astype(inks.dtype)
+
+
+def inks_in_srgb(inks: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
+    """Inks (H, W, 4) of 8 or 16 bits as RGB, by their profile where there is one, and what to tell."""
+    if not profile:
+        return of_inks(inks), None
+    deep = inks.dtype == np.uint16
+    shown = Image.fromarray(in_8_bits(inks), "CMYK")
+    image, note = srgb(shown, profile)
+    if image.mode == "CMYK":
+        return of_inks(inks), note
+    if not deep:
+        return np.asarray(image), note
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
 @functools.lru_cache(maxsize=16)
@@ -194,3 +315,26 @@ def _encoded(linear: np.ndarray) -> np.ndarray:
     """Light in 0..1 as sRGB's values in 0..1 (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def in_8_bits(array: np.ndarray) -> np.ndarray:
+    """Samples of 8 or 16 bits, or floats in 0..1, as uint8."""
+    if array.dtype == np.float32:
+        return np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+    return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+
+
+def full_scale(array: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers of `bits` bits in uint8 or uint16 such that the largest becomes white: 255 or 65535.
+
+    A file that states its depth states its white too: the same picture has the same values in each depth.
+    """
+    if array.dtype.kind != "u" or bits >= 8 * array.dtype.itemsize:
+        return array
+    steps = np.arange(2**bits) * (np.iinfo(array.dtype).max / (2**bits - 1))
+    return np.rint(steps).astype(array.dtype).take(array, mode="clip")
+
+
+def scaled_note(bits: int) -> str:
+    """What to tell of a picture that `full_scale` has brought to 16 bits; "" of all others."""
+    return f"{bits} bits a sample, scaled to 16" if 8 < bits < 16 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from imatlas.errors import DecodeError
@@ -14,13 +15,15 @@ SCAN_PIXELS = 2**30
 """Pixels times scans of a JPEG beyond which its scans are too much work: tricks to hang a decoder have hundreds."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
+JPEG_LS = 0xF7
+"""The marker that the frame header of a JPEG-LS has (ITU-T T.87)."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 class Jpeg(NamedTuple):
     """The frame header of a JPEG: samples for each pixel at full scale, and whether decoding holds all of them.
 
-    Sizes and depth are 0 where no frame header is in sight; `lossless` is the kind of 1992 (SOF3), not JPEG-LS.
+    Sizes, depth and place are 0 where no frame header is in sight; `lossless` is the kind of 1992 (SOF3) and JPEG-LS.
     """
 
     samples: float
@@ -29,10 +32,32 @@ class Jpeg(NamedTuple):
     height: int = 0
     bits: int = 0
     lossless: bool = False
+    components: int = 0
+    place: int = 0
+
+
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def jpeg_frame(data: bytes) -> Jpeg:
     """What the frame header of a JPEG says; (3, True), the most common dear kind, where it has none in sight."""
+    for marker, place in _markers(data):
+        if marker in _SOF or marker == JPEG_LS:
+            return _frame(data, place, marker)
+    return Jpeg(3.0, True)
+
+
+def jpeg_segments(data: bytes, marker: int) -> Iterator[bytes]:
+    """The contents of the segments of a kind (0xE1: APP1) that stand before the pixels of a JPEG."""
+    for found, place in _markers(data):
+        if found == 0xDA:
+            return
+        if found == marker:
+            yield data[place + 4 : place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")]
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, its place) of the segments of a JPEG that have a length."""
     place = 2
     while place + 10 < len(data):
         if data[place] != 0xFF:
@@ -44,20 +69,20 @@ def jpeg_frame(data: bytes) -> Jpeg:
         if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             place += 1 if marker == 0xFF else 2
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return _frame(data[place : place + 4 + 6 + 3 * 255], marker)
+        yield marker, place
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return Jpeg(3.0, True)
 
 
-def _frame(header: bytes, marker: int) -> Jpeg:
+def _frame(data: bytes, place: int, marker: int) -> Jpeg:
+    header = data[place : place + 4 + 6 + 3 * 255]
     n = header[9]
     factors = [(b >> 4, b & 15) for b in header[11 : 10 + 3 * n : 3]]
     most = max((h * v for h, v in factors), default=1) or 1
     samples = sum(h * v for h, v in factors) / most if factors else float(n)
     height, width = struct.unpack_from(">HH", header, 5)
     buffered = marker not in (0xC0, 0xC1, 0xC9)
-    return Jpeg(max(1.0, samples), buffered, width, height, header[4], marker in (0xC3, 0xC7, 0xCB, 0xCF))
+    lossless = marker in (0xC3, 0xC7, 0xCB, 0xCF, JPEG_LS)
+    return Jpeg(max(1.0, samples), buffered, width, height, header[4], lossless, n, place)
 
 
 def lerc_size(data: bytes) -> tuple[int, int]:
@@ -159,12 +184,16 @@ def inner_sizes(data: bytes) -> list[tuple[int, int]]:
 class Jpeg2000(NamedTuple):
     """Bytes that decoding a JPEG 2000 takes: samples at full size, and records of its blocks, whatever the size.
 
-    `levels` is how often its size may be halved.
+    `levels` is how often its size may be halved; `bits` are those of the first channel.
     """
 
     samples: int
     records: int
     levels: int
+    size: tuple[int, int]
+    channels: int
+    bits: int
+    signed: bool
 
 
 def jpeg2000(data: bytes) -> Jpeg2000:
@@ -201,4 +230,13 @@ def jpeg2000(data: bytes) -> Jpeg2000:
     records = samples / 2.0 ** max(0, small) * 4 / 3
     n_tiles = -(-max(0, x1 - tile_x) // tile_w) * -(-max(0, y1 - tile_y) // tile_h)
     total = 300 * blocks + 200 * records * (3 if small < 30 else 0) + 2000 * n_tiles * bands
-    return Jpeg2000(int(12 * samples + 4 * width * height), int(total), levels)
+    depth = data[start + 42]
+    return Jpeg2000(
+        int(12 * samples + 4 * width * height),
+        int(total),
+        levels,
+        (width, height),
+        bands,
+        (depth & 127) + 1,
+        depth > 127,
+    )

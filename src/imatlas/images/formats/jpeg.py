@@ -1,17 +1,21 @@
-"""JPEG files: at reduced scale where the picture will be small, and those of more than 8 bits."""
+"""JPEG files: at reduced scale where the picture will be small, and the kinds that Pillow does not decode."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
+from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats.headers import Jpeg, check_scans, jpeg_frame
+from imatlas.images.formats.color import ADOBE_GAMMA, ADOBE_PRIMARIES, full_scale, inks_in_srgb, profile_of, scaled_note
+from imatlas.images.formats.headers import JPEG_LS, Jpeg, check_scans, jpeg_frame, jpeg_segments
 from imatlas.images.formats.pillow import need_memory
 from imatlas.images.formats.sniff import needs_extra
+from imatlas.images.formats.stated_color import is_adobe_rgb, state_profile
 from imatlas.images.picture import (
     REDUCE_MARGIN,
     Aim,
@@ -19,6 +23,7 @@ from imatlas.images.picture import (
     Picture,
     as_stored,
     check_pixels,
+    exif_of,
     exif_orientation,
     finished,
     orientation_of,
@@ -33,7 +38,7 @@ def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
     if is_deep(header):
         yield _deep_jpeg(data, header)
         return
-    image = Image.open(BytesIO(data), formats=("JPEG",))
+    image = _opened(data)
     full, mode = image.size, image.mode
     check_pixels(*full)
     scans = check_scans(data, *full)
@@ -47,32 +52,91 @@ def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
         held = 2 * header.samples * full[0] * full[1] if header.buffered or scans > 1 else 0
         need_memory(image, format, len(data), aim=aim is not None, besides=int(held), full=full)
     reduced = image.size != full
-    picture = finished(image, format, background)
+    notes = state_profile(image, data, format)
+    try:
+        picture = finished(image, format, background)
+    except OSError:
+        if header.buffered or scans > 1:
+            raise
+        picture = finished(_without_end(data, scale if reduced else 1, full), format, background)
+        notes.append("its last two bytes, which mark the end, are missing")
+    picture.notes += notes
     picture.mode, picture.orientation, picture.full = mode, orientation, full
     picture.scale = scale if reduced else 1
     yield picture
 
 
+def _opened(data: bytes) -> Image.Image:
+    """A JPEG, its inks taken for inverted only where it says that Adobe's programs wrote it; Pillow inverts always."""
+    image = Image.open(BytesIO(data), formats=("JPEG",))
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
+    return image
+
+
+def _without_end(data: bytes, scale: int, full: tuple[int, int]) -> Image.Image:
+    """A JPEG that lacks its last two bytes, decoded; refuses one that lacks pixels too.
+
+    Where all pixels are there, what follows them is not looked at: whatever stands there, the picture is the same.
+    """
+    noise = np.random.default_rng(0).integers(0, 255, 4096).astype(np.uint8).tobytes()
+    if full[0] * full[1] > limits.CHEAP:
+        memory_budget.need(12 * full[0] * full[1], len(data), f"a picture of {full[0]} x {full[1]} pixels")
+    decoded, digest = None, b""
+    for more in (noise, b""):
+        decoded = _opened(data + more + b"\xff\xd9")
+        if scale > 1:
+            decoded.draft(None, (full[0] // scale, full[1] // scale))
+        decoded.load()
+        before, digest = digest, hashlib.sha256(decoded.tobytes()).digest()
+    if decoded is None or before != digest:
+        raise DecodeError("a truncated JPEG file: it ends before the picture does")
+    return decoded
+
+
+def with_height(data: bytes) -> bytes:
+    """A JPEG whose height stands behind its pixels (a segment DNL), with the height where decoders look for it."""
+    header = jpeg_frame(data)
+    if header.place and not header.height:
+        found = data.find(b"\xff\xdc\x00\x04", header.place)
+        if found >= 0:
+            return data[: header.place + 5] + data[found + 4 : found + 6] + data[header.place + 7 :]
+        raise DecodeError("a JPEG file that does not say its height")
+    return data
+
+
 def is_deep(header: Jpeg) -> bool:
     """Whether a JPEG is of a kind that Pillow does not decode."""
-    return header.bits not in (0, 8) or header.lossless
+    return header.bits not in (0, 8) or header.lossless or header.components not in (0, 1, 3, 4)
 
 
 def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
     """A JPEG of more than 8 bits or without loss, through the extra: hospitals and cameras write such."""
-    what = f"a {'lossless' if header.lossless else ''} JPEG of {header.bits} bits".replace("  ", " ")
+    is_ls = data[header.place + 1] == JPEG_LS
+    what = f"a {'JPEG-LS' if is_ls else 'lossless JPEG' if header.lossless else 'JPEG'} of {header.bits} bits"
+    if header.components not in (1, 3, 4):
+        what += f" and {header.components} components"
     try:
-        from imagecodecs import jpeg8_decode
+        from imagecodecs import jpeg8_decode, jpegls_decode
     except ImportError:
         raise needs_extra(what, "codecs") from None
-    check_pixels(header.width, header.height)
+    check_pixels(header.width, header.height, header.components)
     pixels = header.width * header.height
     memory_budget.need(
         int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}"
     )
-    array = np.atleast_3d(jpeg8_decode(data))
-    picture = Picture(as_stored(array), "JPEG", f"{array.shape[2]} x {header.bits} bits")
-    picture.notes += [f"{header.bits}-bit"] if header.bits != 8 else []
+    array = full_scale(np.atleast_3d(jpegls_decode(data) if is_ls else jpeg8_decode(data)), header.bits)
+    notes = [scaled_note(header.bits) or f"{header.bits}-bit"] if header.bits != 8 else []
+    profile = b"".join(part[14:] for part in jpeg_segments(data, 0xE2) if part[:12] == b"ICC_PROFILE\0")
+    if not profile and is_adobe_rgb(exif_of(data)):
+        profile = profile_of(ADOBE_PRIMARIES, ADOBE_GAMMA)
+    if header.components == 4:
+        inverted = any(part[:5] == b"Adobe" for part in jpeg_segments(data, 0xEE))
+        array, note = inks_in_srgb(~array if inverted else array, profile)
+        profile, notes = b"", notes + ([note] if note else [])
+    stored = array if array.shape[2] == 2 else as_stored(array)  # what two components mean, a JPEG does not say
+    picture = Picture(stored, "JPEG", f"{header.components} x {header.bits} bits")
+    picture.notes, picture.profile = notes, profile
     picture.orientation = exif_orientation(data)
     return picture
 

@@ -1,4 +1,4 @@
-"""Netpbm files that Pillow reads number by number in Python: text ones (P1 to P3), and those of odd largest values."""
+"""Netpbm files: text ones (P1 to P3), which Pillow reads number by number, odd largest values, PAM (P7) and PFM."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Netpbm:
     Attributes
     ----------
     kind : bytes
-        b"1" to b"6".
+        b"1" to b"7", b"F" and b"f" (PFM of colors and grey).
     width, height, top : int
         Size and largest value.
     start : int
@@ -61,9 +61,17 @@ class Netpbm:
 
     def __init__(self, data: bytes) -> None:
         self.kind = data[1:2]
+        if self.kind == b"7":
+            self._read_pam(data)
+        else:
+            self._read_header(data)
+        if not 0 < self.top < 65536:
+            raise DecodeError(f"a damaged PPM file: its largest value is {self.top}")
+
+    def _read_header(self, data: bytes) -> None:
         numbers = []
         place = 2
-        for _ in range(2 if self.kind in b"14" else 3):
+        for _ in range(2 if self.kind in b"14Ff" else 3):
             digits = re.compile(rb"\d{1,10}").match(data, after_blanks(data, place))
             if digits is None:
                 raise DecodeError(_NO_HEADER)
@@ -72,33 +80,59 @@ class Netpbm:
         self.width, self.height = numbers[:2]
         self.top = numbers[2] if len(numbers) > 2 else 1
         self.start = place + (1 if self.kind in b"456" else 0)
-        self.channels = 3 if self.kind in b"36" else 1
-        if not 0 < self.top < 65536:
-            raise DecodeError(f"a damaged PPM file: its largest value is {self.top}")
+        self.channels = 3 if self.kind in b"36F" else 1
+        self.alpha, self.little = False, False
+        if self.kind in b"Ff":
+            scale = re.compile(rb"\s+([-+]?[\d.eE+-]{1,40})\s").match(data, place)
+            if scale is None:
+                raise DecodeError(_NO_HEADER)
+            self.little, self.start = scale[1].startswith(b"-"), scale.end()
+
+    def _read_pam(self, data: bytes) -> None:
+        """The lines of a PAM: a name and a value each (netpbm's manual, "pam")."""
+        end = data.find(b"ENDHDR", 0, _LONGEST_HEADER)
+        self.start = data.find(b"\n", end) + 1
+        said = dict(re.findall(rb"^[ \t]*([A-Z]+)[ \t]+(\S+)", data[3 : max(3, end)], re.MULTILINE))
+        try:
+            self.width, self.height, self.channels, self.top = (
+                int(said[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
+            )
+        except (KeyError, ValueError):
+            raise DecodeError(_NO_HEADER) from None
+        kind = said.get(b"TUPLTYPE", b"")
+        self.alpha = kind.endswith(b"_ALPHA") and self.channels in (2, 4)
 
     @property
     def is_slow(self) -> bool:
         """Whether it is better read here."""
-        return self.kind in b"123" or (self.kind in b"56" and self.top != 255)
+        return self.kind in b"1237Ff" or (self.kind in b"56" and self.top != 255)
 
     @property
     def dtype(self) -> np.dtype:
         """Of the pixels that come out."""
+        if self.kind in b"Ff":
+            return np.dtype(np.float32)
         return np.dtype(np.uint8 if self.top <= 255 else np.uint16)
 
     @property
     def mode(self) -> str:
         """As Pillow names it."""
+        if self.kind in b"7Ff":
+            return f"{self.channels} x {self.dtype}"
         return "1" if self.kind in b"14" else "RGB" if self.channels == 3 else "L" if self.top <= 255 else "I"
 
     def pixels(self, data: bytes) -> np.ndarray:
         """The picture (H, W, C), its largest value scaled to the full depth."""
         shape = (self.height, self.width, self.channels)
         n = self.width * self.height * self.channels
-        if self.kind in b"56":
-            stored = np.dtype("u1" if self.top <= 255 else ">u2")
+        if self.kind in b"567Ff":
+            stored: np.dtype = np.dtype("u1" if self.top <= 255 else ">u2")
+            if self.kind in b"Ff":
+                stored = np.dtype("<f4" if self.little else ">f4")
             if len(data) - self.start < n * stored.itemsize:
                 raise DecodeError("a truncated PPM file: it ends before the picture does")
+            if self.kind in b"Ff":  # from the lowest row up
+                return np.frombuffer(data, stored, n, self.start).reshape(shape)[::-1].astype(np.float32)
             return self._scaled(np.frombuffer(data, stored, n, self.start)).reshape(shape)
         out = np.empty(n, self.dtype)
         filled = 0

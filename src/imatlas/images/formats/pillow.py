@@ -10,9 +10,10 @@ from PIL import Image, ImageFile
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats.headers import inner_sizes, jpeg2000
+from imatlas.images.formats.headers import inner_sizes
 from imatlas.images.formats.png import scale_clear, with_clear
-from imatlas.images.formats.sniff import bits_of, needs_extra
+from imatlas.images.formats.sniff import bits_of
+from imatlas.images.formats.stated_color import state_profile, stated_profile
 from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
 from imatlas.images.formats.warnings import quiet
 from imatlas.images.picture import (
@@ -22,10 +23,9 @@ from imatlas.images.picture import (
     check_pixels,
     explained,
     finished,
+    flattened,
     note_frames,
-    on_background,
     orientation_of,
-    room_for,
 )
 from imatlas.images.pixels import RGB
 
@@ -46,6 +46,8 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
         need_memory(value, "image", 0, aim=False)
         with quiet():
             picture = finished(value, value.format or "image", background)
+            if not picture.profile and value.mode != "CMYK":
+                picture.profile, _ = stated_profile(value, b"", value.format or "image")
             picture.orientation = orientation_of(value)
             return picture.to_srgb()
     except DecodeError:
@@ -74,15 +76,11 @@ def read_plain(
             image.seek(pages[frame] if pages else frame)
             check_pixels(*image.size)
         work.frame(image)
-        full, halvings = image.size, 0
-        deep = bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
-        if format == "JPEG2000" and bits_of(data, format) > 8 and image.mode in ("LA", "RGB", "RGBA"):
-            yield _deep_jpeg2000(image, data, background)
-            return
-        if format == "JPEG2000":
-            halvings = _need_jpeg2000(image, data, aim)
-        elif image.size[0] * image.size[1] > limits.CHEAP:
-            besides = 40 * full[0] * full[1] if deep else None
+        # The frames of an animation are drawn over each other as 8 bits.
+        deep = n_frames == 1 and bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
+        notes = state_profile(image, data, format)
+        if image.size[0] * image.size[1] > limits.CHEAP:
+            besides = 40 * image.size[0] * image.size[1] if deep else None
             need_memory(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
         if format == "PNG":
@@ -92,19 +90,19 @@ def read_plain(
             if "transparency" in image.info and wide.shape[2] == 3:
                 wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
+            profile = image.info["icc_profile"]
             if wide.shape[2] in (2, 4):
-                wide = on_background(wide, background)
+                wide, more = flattened(wide, background, profile)
+                notes, profile = notes + more, b""
             picture = Picture(wide, format, mode)
-            picture.profile = image.info.get("icc_profile") or b""
+            picture.profile = profile
             image.load()  # what follows the pixels may hold the orientation
         else:
             picture = finished(image.copy() if wanted > 1 else image, format, background)
             picture.mode = mode
             if picture.kind.dtype == "uint8" and bits_of(data, format) > 8:
-                picture.notes.append("16-bit, read as 8-bit")
-        if halvings:
-            setattr(image, "reduce", 0)  # noqa: B010 - gives Pillow's method of this name back
-            picture.full, picture.scale = full, 2**halvings
+                picture.notes.append(f"{bits_of(data, format)}-bit, read as 8-bit")
+        picture.notes += notes
         picture.orientation = orientation_of(image)
         note_frames(picture, n_frames, frame, wanted)
         yield picture
@@ -197,41 +195,6 @@ def _check_inside(data: bytes, format: str) -> None:
         for width, height in inner_sizes(data):
             if width * height > 4096 * 4096:
                 raise DecodeError(f"holds a picture of {width} x {height} pixels, more than an icon has")
-
-
-def _deep_jpeg2000(image: Image.Image, data: bytes, background: RGB) -> Picture:
-    """Colors of more than 8 bits, through the extra: Pillow rounds them to 8, and white to black."""
-    bits = bits_of(data, "JPEG2000")
-    try:
-        from imagecodecs import jpeg2k_decode
-    except ImportError:
-        raise needs_extra(f"a JPEG 2000 of {bits} bits in color", "codecs") from None
-    _need_jpeg2000(image, data, None)
-    array = jpeg2k_decode(data)
-    top = np.float32(2**bits - 1)
-    wide = np.rint(array * (np.float32(65535) / top)).astype(np.uint16) if bits < 16 else array.astype(np.uint16)
-    if wide.shape[2] in (2, 4):
-        wide = on_background(wide, background)
-    picture = Picture(wide, "JPEG2000", f"{image.mode};{bits}")
-    picture.profile = image.info.get("icc_profile") or b""
-    return picture
-
-
-def _need_jpeg2000(image: Image.Image, data: bytes, aim: Aim | None) -> int:
-    """Wait for the memory that a JPEG 2000 takes; how often the size of a large one is halved while it is decoded."""
-    cost = jpeg2000(data)
-    full = image.size
-    halvings = 0
-    if aim is not None and cost.samples > limits.LARGE:
-        room = room_for(full, 1, aim)  # four times over: the small one lies up to half of its pixels aside
-        while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 3):
-            halvings += 1
-        if halvings:
-            setattr(image, "reduce", halvings)  # noqa: B010 - an attribute that sets how it is decoded
-    if full[0] * full[1] > limits.CHEAP or cost.samples + cost.records > 32 * limits.CHEAP:
-        what = f"a picture of {full[0]} x {full[1]} pixels"
-        memory_budget.need(cost.samples // 4**halvings + cost.records, len(data), what)
-    return halvings
 
 
 def _raw_layout(image: ImageFile.ImageFile) -> str:

@@ -18,6 +18,7 @@ from imatlas.images.formats.pillow import BESIDES, Work, picture_from, read_plai
 from imatlas.images.formats.png import PngBands
 from imatlas.images.formats.row_bands import Sink
 from imatlas.images.formats.sniff import needs_extra
+from imatlas.images.formats.stated_color import state_profile
 from imatlas.images.formats.warnings import silence_libtiff
 from imatlas.images.picture import (
     Aim,
@@ -26,12 +27,13 @@ from imatlas.images.picture import (
     as_stored,
     check_pixels,
     finished,
+    flattened,
     note_frames,
     on_background,
     orientation_of,
     step_for,
 )
-from imatlas.images.pixels import RGB, composited
+from imatlas.images.pixels import RGB
 
 
 def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
@@ -52,14 +54,17 @@ def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
     bands = PngBands(data, header)
     about = Image.open(BytesIO(bands.about()), formats=("PNG",))
     about.load()  # what follows the pixels may hold the orientation
-    picture = _png_by_bands(bands, len(data), aim, background, orientation_of(about))
-    picture.profile = image.info.get("icc_profile") or b""
+    notes = state_profile(image, data, format)
+    picture = _png_by_bands(bands, len(data), aim, background, orientation_of(about), image.info["icc_profile"])
+    picture.notes += notes
     picture.mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[bands.channels]};16" if deep else image.mode
     note_frames(picture, int(getattr(image, "n_frames", 1)), 0, 1)
     yield picture
 
 
-def _png_by_bands(bands: PngBands, packed: int, aim: Aim | None, background: RGB, orientation: int) -> Picture:
+def _png_by_bands(
+    bands: PngBands, packed: int, aim: Aim | None, background: RGB, orientation: int, profile: bytes
+) -> Picture:
     """A PNG that is not interlaced, reduced while it is read where it will be made small."""
     header = bands.header
     full = (header.width, header.height)
@@ -72,33 +77,48 @@ def _png_by_bands(bands: PngBands, packed: int, aim: Aim | None, background: RGB
     if held > limits.CHEAP or step > 1:
         memory_budget.need(held + 2**25, packed, f"a picture of {full[0]} x {full[1]} pixels")
     sink = Sink(header.height, header.width, channels, bands.dtype, step, bands.alpha)
+    notes: list[str] = []
     for top, rows in bands.bands():
-        sink.put(top, 0, composited(rows, background) if flat and step == 1 else rows)
+        if flat and step == 1:
+            rows, notes = flattened(rows.astype(np.uint16), background, profile, seen=True)
+        sink.put(top, 0, rows)
     array = sink.result()
     if flat and step > 1:
-        array = composited(array, background)
+        array, notes = flattened(array, background, profile, seen=True)
     picture = Picture(as_stored(array) if step > 1 or held <= limits.LARGE else array, "PNG", "", alpha=alpha)
     picture.full, picture.scale, picture.orientation = full, step, orientation
+    picture.notes, picture.profile = notes, b"" if flat else profile
     return picture
 
 
 def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A Netpbm file; text and odd depths are read here, as Pillow takes a microsecond for each number."""
-    if data[1:2] in b"12356":
+    if data[1:2] in b"123567Ff":
         file = Netpbm(data)
         if file.is_slow:
-            check_pixels(file.width, file.height)
+            check_pixels(file.width, file.height, file.channels)
             n_bytes = file.width * file.height * file.channels * file.dtype.itemsize
             if n_bytes > limits.CHEAP:
-                times = 10 if file.kind in b"56" else 3
+                times = 10 if file.kind in b"567" else 3
                 memory_budget.need(
                     times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels"
                 )
-            yield Picture(as_stored(file.pixels(data)), format, file.mode)
+            array, alpha = file.pixels(data), file.alpha
+            if alpha and array.dtype != np.uint8:
+                (array, _), alpha = flattened(array, background, b""), False
+            is_stack = array.shape[2] in (2, 4) and not alpha
+            picture = Picture(array if is_stack else as_stored(array), format, file.mode, alpha=alpha)
+            yield picture
             return
     else:
         check_header(data)
     yield from read_plain(data, format, frames, aim, background)
+
+
+def netpbm_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of a Netpbm file."""
+    file = Netpbm(data)
+    return (file.height, file.width)
 
 
 def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
@@ -147,15 +167,24 @@ def heif_size(data: bytes) -> tuple[int, int]:
 def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """HEIC and HEIF, through the extra."""
     opened = _opened_heif(data)
-    check_pixels(*opened.size)
-    if opened.size[0] * opened.size[1] > limits.CHEAP:
-        needed = opened.size[0] * opened.size[1] * BESIDES[format]
-        memory_budget.need(needed, len(data), f"a picture of {opened.size[0]} x {opened.size[1]} pixels")
-    picture = finished(opened.to_pillow(), format, background)
-    picture.mode = opened.mode
-    if opened.info.get("bit_depth", 8) > 8:
-        picture.notes.append(f"{opened.info['bit_depth']}-bit, read as 8-bit")
-    yield picture
+    wanted = min(len(opened), limits.MAX_FRAMES) if frames == "all" else 1
+    work = Work(wanted, data)
+    for frame in range(wanted):
+        one = opened[frame] if wanted > 1 else opened
+        check_pixels(*one.size)
+        work.add(*one.size)
+        if one.size[0] * one.size[1] > limits.CHEAP:
+            needed = one.size[0] * one.size[1] * BESIDES[format]
+            memory_budget.need(needed, len(data), f"a picture of {one.size[0]} x {one.size[1]} pixels")
+        image = one.to_pillow()
+        notes = state_profile(image, data, format)
+        picture = finished(image, format, background)
+        picture.mode = one.mode
+        if one.info.get("bit_depth", 8) > 8 and picture.kind.dtype == "uint8":
+            notes.append(f"{one.info['bit_depth']}-bit, read as 8-bit")
+        picture.notes += notes
+        note_frames(picture, len(opened), frame, wanted)
+        yield picture
 
 
 def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import zlib
 
 from imatlas.errors import DecodeError
+from imatlas.images.formats.boxes import heif_bits
 
 _NAMES = """
     jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga
-    pcx sgi avif heic heif hif
+    pcx sgi avif heic heif hif pam jls
 """
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
-_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw")
+_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f")
 _NOT_READ = {
     **dict.fromkeys(_RAW, "camera raw files are"),
-    **dict.fromkeys((".svg", ".svgz", ".eps", ".ai"), "vector drawings are"),
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".ai", ".wmf", ".emf"), "vector drawings are"),
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR is"),
+    **dict.fromkeys((".mng", ".jng"), "MNG is"),
+    **dict.fromkeys((".dpx", ".cin"), "DPX is"),
+    **dict.fromkeys((".xpm", ".xbm"), "XPM and XBM are"),
+    ".cur": "a Windows cursor is",
+    ".nrrd": "NRRD is",
+    ".mrc": "MRC is",
+    ".psb": "a Photoshop file of the large kind (PSB) is",
     ".pdf": "PDF is",
     ".jxl": "JPEG XL is",
     ".exr": "OpenEXR is",
@@ -35,10 +46,8 @@ _MAGIC = [
     (rb"RIFF....WEBP", "WEBP"),
     # The four reserved bytes may hold anything; the size of the header that follows may not.
     (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00{3}", "BMP"),
-    (rb"P[1-6]\s+[\d#]|P[fF]\s+\d", "PPM"),
+    (rb"P[1-6]\s*[\d#]|P7\s|P[fF]\s+\d", "PPM"),
     (rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51", "JPEG2000"),
-    (rb"....ftyp(?:avi[fs]|(?:mif1|msf1|miaf).*avi[fs])", "AVIF"),  # a general brand, and what it is compatible with
-    (rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|miaf)", "HEIF"),
     (rb"\x00\x00\x01\x00[\x01-\xff]\x00", "ICO"),
     (rb"icns", "ICNS"),
     (rb"8BPS\x00\x01", "PSD"),
@@ -60,12 +69,38 @@ _KNOWN = [  # what is no picture that is read, whatever its name
     (rb"SIMPLE  =", f"{_NOT_READ['.fits']} not read"),
     (rb"%PDF-", f"{_NOT_READ['.pdf']} not read"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", f"{_NOT_READ['.eps']} not read"),
-    (rb"8BPS\x00\x02", "a Photoshop file of the large kind (PSB) is not read"),
-    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--[^>]*>\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg\b",
-     f"{_NOT_READ['.svg']} not read"),
-    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1)|\x1aE\xdf\xa3|RIFF....AVI ", "a film, not a picture"),
-    (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b", "an archive, not a picture"),
+    (rb"8BPS\x00\x02", f"{_NOT_READ['.psb']} not read"),
+    (rb"\xd7\xcd\xc6\x9a|\x01\x00\x00\x00.{36,44} EMF", f"{_NOT_READ['.wmf']} not read"),
+    (rb"FOVb|\x00MRM", f"{_NOT_READ['.x3f']} not read"),
+    (rb"II\xbc[\x00\x01]", f"{_NOT_READ['.jxr']} not read"),
+    (rb"\x00\x00\x02\x00[\x01-\x40]\x00.{3}\x00", f"{_NOT_READ['.cur']} not read"),
+    (rb"\x8aMNG|\x8bJNG", f"{_NOT_READ['.mng']} not read"),
+    (rb"SDPX|XPDS|\x80\x2a\x5f\xd7", f"{_NOT_READ['.dpx']} not read"),
+    (rb"/\* XPM \*/|#define \w+_width ", f"{_NOT_READ['.xpm']} not read"),
+    (rb".{344}n[+i]1\x00|(?:\x1c\x02\x00\x00|\x00\x00\x02\x1c)n[+i]2\x00", f"{_NOT_READ['.nii']} not read"),
+    (rb"ZISRAWFILE", f"{_NOT_READ['.czi']} not read"),
+    (rb"\xda\xce\xbe\x0a", f"{_NOT_READ['.nd2']} not read"),
+    (rb"\x70\x00\x00\x00", f"{_NOT_READ['.lif']} not read"),
+    (rb"NRRD000", f"{_NOT_READ['.nrrd']} not read"),
+    (rb".{208}MAP[ \x00]", f"{_NOT_READ['.mrc']} not read"),
+    (rb"\x89HDF\r\n", "HDF5 is not read; save its pictures as .npy, TIFF or PNG"),
+    # Without the 128 bytes before it, DICOM begins with an element of its first groups.
+    (rb"\x08\x00[\x00\x01\x05\x08\x16\x18]\x00(?:..\x00\x00|[A-Z]{2})|\x02\x00\x00\x00UL",
+     f"{_NOT_READ['.dcm']} not read"),
+    (rb"\x59\xa6\x6a\x95", "Sun raster is not read"),
+    (rb"BPG\xfb", "BPG is not read"),
+    (rb"FLIF[1-9A-Z]", "FLIF is not read"),
+    (rb"\xabKTX |\x13\xab\xa1\x5c", "textures (KTX, ASTC) are not read"),
+    (rb"AT&TFORM", "DjVu is not read"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file (OIB, FlashPix, old Office) is not read"),
+    (rb"BA.{12}(?:BM|CI|CP|IC|PT)", "an array of bitmaps of OS/2 is not read"),
+    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1|3g|dash|mmp4)|\x1aE\xdf\xa3|RIFF....AVI |FLV\x01"
+     rb"|....(?:moov|mdat|wide)",
+     "a film, not a picture"),
+    (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
+     "an archive, not a picture"),
 ]  # fmt: skip
+_HEAD = 4096
 _SNIFF = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _MAGIC]
 _RECOGNIZED = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), what) for pattern, what in _KNOWN]
 _BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
@@ -73,14 +108,54 @@ _BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
 
 def sniff(head: bytes) -> str | None:
     """The format that the first bytes of a file announce ("JPEG"), or None where they are no picture's."""
+    if head[4:8] == b"ftyp":
+        return _by_brands(head)
     for pattern, name in _SNIFF:
         if pattern.match(head):
             return name
     return None
 
 
+def _by_brands(head: bytes) -> str | None:
+    """AVIF or HEIF, by the first brand of an ISO file that is of one of them, the main one or a compatible one.
+
+    Others (mif1, miaf, MA1B) are general: HEIF where nothing else is said.
+    """
+    end = min(len(head), int.from_bytes(head[:4], "big"))
+    brands = [head[8:12], *(head[place : place + 4] for place in range(16, end, 4))]
+    for brand in brands:
+        if brand in (b"avif", b"avis"):
+            return "AVIF"
+        if brand[:3] in (b"hei", b"hev"):
+            return "HEIF"
+    return "HEIF" if any(brand in (b"mif1", b"msf1", b"miaf") for brand in brands) else None
+
+
+def _is_svg(head: bytes) -> bool:
+    """Whether a text is a drawing: <svg> behind any declarations and comments."""
+    wide = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2])
+    text = (head[2:] if wide else head.removeprefix(b"\xef\xbb\xbf")).decode(wide or "latin-1", "ignore").lstrip()
+    for _ in range(100):
+        end = {"<?": "?>", "<!": ">"}.get(text[:2])
+        if end is None:
+            break
+        if text.startswith("<!--"):
+            end = "-->"
+        elif text[:2] == "<!" and "[" in text.partition(">")[0]:
+            end = "]>" if "]>" in text else "] >"
+        text = text.partition(end)[2].lstrip()
+    return re.match(r"<(?:\w+:)?svg\b", text, re.IGNORECASE) is not None
+
+
 def recognized(head: bytes) -> str:
     """What the first bytes of a file are that is known, but no picture that is read, and what to do; else ""."""
+    if head[:2] == b"\x1f\x8b":  # one packed file may be a drawing or a volume (.svgz, .nii.gz)
+        with contextlib.suppress(zlib.error):
+            inner = recognized(zlib.decompressobj(31).decompress(head, _HEAD))
+            if "not read" in inner:
+                return inner
+    if _is_svg(head):
+        return f"{_NOT_READ['.svg']} not read; export it as PNG, JPEG or TIFF"
     for pattern, what in _RECOGNIZED:
         if pattern.match(head):
             return f"{what}; export it as PNG, JPEG or TIFF" if what.endswith("not read") else what
@@ -110,15 +185,17 @@ def format_of(data: bytes, key: str) -> str:
     suffix = suffix_of(key)
     if not data:
         raise DecodeError("an empty file")
-    head = data[:1024]
+    head = data[:_HEAD]
     known = recognized(head)
     if known:
         raise DecodeError(known)
-    found = sniff(head[:64])
+    found = sniff(head)
     if found == "TIFF" and suffix in _RAW:  # most of them are TIFF by their first bytes, and hold a small copy
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
     if found is not None:
         return found
+    if data.endswith(b"TRUEVISION-XFILE.\x00"):
+        return "TGA"
     if suffix in _NOT_READ:
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
     if suffix in _BY_SUFFIX:
@@ -135,6 +212,11 @@ def needs_extra(what: str, extra: str) -> DecodeError:
     return DecodeError(f"{what} needs an extra part: pip install 'imatlas[{extra}]'")
 
 
+def not_read(what: str) -> DecodeError:
+    """The reason why a file of a kind that is known, but not read, is left out."""
+    return DecodeError(f"{what} is not read; export it as PNG, JPEG or TIFF")
+
+
 def plainly_branded(data: bytes, found: str) -> bytes:
     """A file whose main brand Pillow knows: it looks at no other."""
     if found == "AVIF" and data[8:12] not in (b"avif", b"avis", b"mif1", b"msf1"):
@@ -146,10 +228,12 @@ def bits_of(data: bytes, found: str) -> int:
     """Bits a sample, where the header says so at a fixed place; else 8."""
     if found == "PNG" and len(data) > 24:
         return data[24]
-    if found == "JPEG2000":
-        start = data.find(b"\xff\x4f\xff\x51")
-        if 0 <= start < len(data) - 42:
-            return (data[start + 42] & 0x7F) + 1
+    if found == "AVIF":
+        return heif_bits(data)
+    if found == "SGI":
+        return 8 * max(1, data[3])
+    if found == "DDS" and len(data) > 108 and data[80] & 0x40:  # colors by masks
+        return max(int.from_bytes(data[place : place + 4], "little").bit_count() for place in (92, 96, 100))
     if found == "PPM" and data[1:2] in b"2356":
         numbers = re.findall(rb"\d+", re.sub(rb"#[^\n]*", b"", data[2:256]))
         if len(numbers) > 2 and int(numbers[2]) > 255:
