@@ -87,7 +87,8 @@ def test_jpeg_of_12_bits_or_without_loss_is_read_through_the_extra(rng: np.rando
     smooth = (np.add.outer(np.arange(40), np.arange(56)) * 40).astype(np.uint16)
     picture = read_picture(_deep_jpeg(smooth, level=98))
     assert picture.kind.dtype == "uint16"
-    assert np.abs(picture.pixels()[..., 0].astype(int) - smooth).max() < 16
+    assert np.abs(picture.pixels()[..., 0] - smooth * (65535 / 4095)).max() < 16 * 16  # white is white in every depth
+    assert picture.notes == ["12 bits a sample, scaled to 16"]
     exact = _deep_jpeg(rng.integers(0, 4096, (40, 56, 3)), lossless=True)
     assert size_of(exact) == (40, 56)
     assert read_picture(exact).pixels().shape == (40, 56, 3)

@@ -20,6 +20,7 @@ from PIL import Image, ImageCms
 MAX_PROFILE = 2**22
 """The largest profile that is read, in bytes; those of printing presses have half a million."""
 
+BY_TABLE = "colors of 8 bits, because its profile is a table"
 DAMAGED = "its color profile is damaged: read as sRGB"
 
 # sRGB's primaries as XYZ under D50, the light of profiles, by rows X, Y, Z (IEC 61966-2-1, adapted by Bradford).
@@ -59,16 +60,20 @@ def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
 
 
 def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """16-bit colors (H, W, 3) in sRGB, and what to tell about them."""
+    """Colors (H, W, 3) of 16 bits, or floats in 0..1, in sRGB, and what to tell about them."""
     if not profile:
         return pixels, None
     curves = _curves(profile)
+    if pixels.dtype == np.float32 and not (curves is not None and _is_srgb(profile)) and _beyond_unit(pixels):
+        return pixels, "its color profile is not applied: some values lie outside 0..1"
     if curves is not None:
         return (pixels, None) if _is_srgb(profile) else (_by_curves(pixels, *curves), None)
-    image, note = srgb(Image.fromarray((pixels >> 8).astype(np.uint8)), profile)
+    image, note = srgb(Image.fromarray(in_8_bits(pixels)), profile)
     if note is not None or _is_srgb(profile):
         return pixels, note
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), "colors of 8 bits, because its profile is a table"
+    if pixels.dtype == np.float32:
+        return np.asarray(image) / np.float32(255), BY_TABLE
+    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
 def of_lab(lab: np.ndarray) -> np.ndarray:
@@ -80,10 +85,12 @@ def of_lab(lab: np.ndarray) -> np.ndarray:
 
 
 def of_inks(inks: np.ndarray) -> np.ndarray:
-    """Cyan, magenta, yellow and black (..., 4) of whole numbers as RGB (..., 3), each ink taking its part of the light.
+    """Cyan, magenta, yellow and black (..., 4) as RGB (..., 3), each ink taking its part of the light.
 
-    What Pillow does with 8 bits; for inks that have no profile.
+    What Pillow does with 8 bits; for inks that have no profile. Floats count as 0..1.
     """
+    if inks.dtype == np.float32:
+        return (1 - inks[..., :3]) * (1 - inks[..., 3:])
     top = np.iinfo(inks.dtype).max
     light = 1 - inks.astype(np.float32) / np.float32(top)
     return np.rint(light[..., :3] * light[..., 3:] * top).astype(inks.dtype)
@@ -180,17 +187,49 @@ def _curve(tag: bytes) -> np.ndarray:
 
 
 def _by_curves(pixels: np.ndarray, light: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """16-bit colors through curves and a matrix, by bands of rows."""
+    """Colors of 16 bits or in 0..1 through curves and a matrix, by bands of rows; what is not a number stays so."""
     out = np.empty_like(pixels)
     rows = max(1, _BAND // pixels.shape[1])
+    steps = np.linspace(0, 1, light.shape[1])
     for top in range(0, len(pixels), rows):
         band = pixels[top : top + rows]
+        if pixels.dtype == np.float32:
+            linear = np.stack([np.interp(band[..., i], steps, light[i]) for i in range(3)], axis=-1)
+            out[top : top + rows] = _encoded(linear.astype(np.float32) @ matrix.T)
+            continue
         linear = np.stack([light[channel][band[..., channel]] for channel in range(3)], axis=-1)
         out[top : top + rows] = np.rint(_encoded(linear @ matrix.T) * 65535)
     return out
+
+
+def _beyond_unit(pixels: np.ndarray) -> bool:
+    return bool(np.nanmin(pixels, initial=0.0) < 0 or np.nanmax(pixels, initial=0.0) > 1)
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
     """Light in 0..1 as sRGB's values in 0..1 (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def in_8_bits(array: np.ndarray) -> np.ndarray:
+    """Samples of 8 or 16 bits, or floats in 0..1, as uint8."""
+    if array.dtype == np.float32:
+        return np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+    return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+
+
+def full_scale(array: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers of `bits` bits in uint8 or uint16 such that the largest becomes white: 255 or 65535.
+
+    A file that states its depth states its white too: the same picture has the same values in each depth.
+    """
+    if array.dtype.kind != "u" or bits >= 8 * array.dtype.itemsize:
+        return array
+    steps = np.arange(2**bits) * (np.iinfo(array.dtype).max / (2**bits - 1))
+    return np.rint(steps).astype(array.dtype).take(array, mode="clip")
+
+
+def scaled_note(bits: int) -> str:
+    """What to tell of a picture that `full_scale` has brought to 16 bits; "" of all others."""
+    return f"{bits} bits a sample, scaled to 16" if 8 < bits < 16 else ""

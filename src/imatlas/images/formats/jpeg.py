@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from imatlas.images import limits, memory_budget
+from imatlas.images.formats import color
 from imatlas.images.formats.headers import Jpeg, check_scans, jpeg_frame
 from imatlas.images.formats.pillow import need_memory
 from imatlas.images.formats.sniff import needs_extra
@@ -70,9 +71,10 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
     memory_budget.need(
         int(6 * max(3.0, header.samples) * pixels), len(data), f"a picture of {header.width} x {header.height}"
     )
-    array = np.atleast_3d(jpeg8_decode(data))
+    array = color.full_scale(np.atleast_3d(jpeg8_decode(data)), header.bits)
     picture = Picture(as_stored(array), "JPEG", f"{array.shape[2]} x {header.bits} bits")
-    picture.notes += [f"{header.bits}-bit"] if header.bits != 8 else []
+    note = color.scaled_note(header.bits) or f"{header.bits}-bit"
+    picture.notes += [note] if header.bits != 8 else []
     picture.orientation = exif_orientation(data)
     return picture
 
