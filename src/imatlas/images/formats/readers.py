@@ -105,6 +105,7 @@ def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
 def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A TIFF: through tifffile where it is deep or has many channels, else through Pillow, which knows more codecs."""
     from imatlas.images.formats.tiff import Stack
+    from imatlas.images.formats.tiff_pages import from_page
 
     silence_libtiff()
     stack = Stack(data, check_pixels)
@@ -116,8 +117,11 @@ def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
             picture.orientation = 1  # Pillow turns a TIFF itself
             yield picture
         return
-    plain_pages = [stack.pages[frame] for frame in range(wanted) if by_pillow[frame]]
-    plain = read_plain(data, format, "all", aim, background, pages=plain_pages)
+    numbers = [stack.pages[frame] for frame in range(wanted) if by_pillow[frame]] or [0]
+    first = numbers[0]
+    plain = read_plain(
+        from_page(data, first), format, "all", aim, background, pages=[number - first for number in numbers]
+    )
     work = Work(wanted, data)
     work.expect(wanted, *stack.size, stack.channels)
     for frame in range(wanted):

@@ -49,7 +49,7 @@ StepOf = Callable[[tuple[int, int], int, int], int]
 # What Pillow unpacks as well as anybody: nothing, fax, LZW, JPEG, deflate, PackBits, ThunderScan, Zstandard.
 _PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000)
 _FAX, _JPEG, _DEFLATE = (2, 3, 4), (6, 7), (8, 32946)
-_PHOTOMETRIC, _ORIENTATION, _PROFILE = 262, 274, 34675
+_PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT, _PROFILE = 262, 274, 339, 34675
 _LERC, _LERC_PARAMETERS = 34887, 50674
 
 
@@ -277,7 +277,8 @@ def _check_readable(page: Any, data: bytes) -> None:
 def _check_codec(page: Any, data: bytes) -> None:
     """Refuse a codec that is not there, by its name, and segments that would unpack to more than their pixels."""
     name = getattr(page.compression, "name", str(page.compression)).replace("_", " ")
-    what = f"a TIFF in {name} with {page.bitspersample} bits a sample"
+    packing = "an uncompressed TIFF" if page.compression == 1 else f"a TIFF in {name}"
+    what = f"{packing} with {page.bitspersample} bits a sample"
     if page.compression not in (*_PILLOW, *_WITH_EXTRA):
         raise DecodeError(f"{what} is not read; save the TIFF with LZW or Deflate")
     if not _has_codec(page):
@@ -354,6 +355,7 @@ def _is_plain(page: Any, data: bytes) -> bool:
         and (page.bitspersample == 8 or (page.bitspersample in (1, 2, 4) and samples == 1))
         and codec in _PILLOW
         and page.sampleformat == 1
+        and 4 not in np.atleast_1d(page.tags.valueof(_SAMPLE_FORMAT, 1))  # undefined: read as numbers
         and layouts.get(page.photometric, False)
         and (page.photometric != INKS or (not extra and _is_readable(page)))
         and (page.fillorder == 1 or codec in (*_FAX, *_JPEG))

@@ -55,6 +55,11 @@ class _Reader:
     def first(self) -> int:
         return int(struct.unpack_from(self.pointer, self._data, self.header)[0])
 
+    def starting_at(self, place: int) -> bytes:
+        """The file with the directory at a place as its first."""
+        start = struct.pack(self.pointer, place)
+        return self._data[: self.header] + start + self._data[self.header + len(start) :]
+
     def at(self, place: int) -> _Directory:
         """The directory at a place.
 
@@ -114,9 +119,17 @@ def whole_pages(data: bytes) -> tuple[bytes, list[int]]:
             found[place] = directory.width * directory.height
     if not found:
         return data, [0]
-    start = struct.pack(reader.pointer, max(found, key=lambda place: found[place]))
-    moved = data[: reader.header] + start + data[reader.header + len(start) :]
+    moved = reader.starting_at(max(found, key=lambda place: found[place]))
     return moved, _chain(moved)[0] or [0]
+
+
+def from_page(data: bytes, number: int) -> bytes:
+    """A file without the pages before one: Pillow opens none whose first page it cannot read."""
+    reader = _Reader(data)
+    place = reader.first()
+    for _ in range(number):
+        place = reader.at(place).next
+    return reader.starting_at(place) if number else data
 
 
 def _chain(data: bytes) -> tuple[list[int], list[int]]:
