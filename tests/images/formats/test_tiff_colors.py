@@ -13,6 +13,7 @@ from PIL import Image
 from imatlas.errors import DecodeError
 from imatlas.images.dataset import Images
 from imatlas.images.decode import read_picture
+from tests.images.formats.profiles import gray_profile
 from tests.images.formats.test_color import PROFILES
 from tests.images.formats.test_color import expected as in_srgb
 from tests.images.formats.tiffs import made_by_hand
@@ -225,6 +226,16 @@ def test_a_profile_is_applied_at_any_depth(dtype: type) -> None:
     data = tiff(clear, photometric="rgb", extrasamples=["unassalpha"], iccprofile=PROFILES["p3"])
     if dtype != np.float32:
         assert np.abs(read_picture(data).pixels()[..., :3] - expected).max() <= 1.6 * full
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("packing", ["zlib", "png", "lerc"])
+def test_the_profile_of_gray_is_applied_whatever_its_codec(packing: str, photometric: str) -> None:
+    gray, profile = GRAY8[..., 0], gray_profile(1.0)
+    light = read_picture(tiff(gray, compression=packing, photometric=photometric, iccprofile=profile)).pixels()
+    linear = (gray if photometric == "minisblack" else 255 - gray) / 255
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(light[..., 0] - expected).max() <= 2
 
 
 def test_a_profile_of_floats_beyond_one_is_left_alone_with_a_note() -> None:

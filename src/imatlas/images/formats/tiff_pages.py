@@ -26,7 +26,7 @@ _PLANES = re.compile(r"""(?:PlaneCount|NumPlanes)\s*=\s*["'](\d{1,18})""")
 _COUNTS = re.compile(r"""(?:PlaneCount|NumPlanes|IFD|First[A-Z])\s*=\s*["'](\d{1,18})""")
 _MODULO = re.compile(r"""(?:Start|End)\s*=\s*["'][-\d.]*\d{6}""")
 _IMAGEJ = re.compile(r"(?:images|channels|slices|frames)=(\d{1,18})")
-_SHAPE = re.compile(r'^\s*\{.{0,64}?"shape": \[((?:\d{1,18}, )*\d{1,18})\]')
+_SHAPE = re.compile(r'^\s*\{.{0,64}?"shape": \[((?:\d{1,18}, ){1,15}\d{1,18})\]')
 
 
 class _Directory(NamedTuple):

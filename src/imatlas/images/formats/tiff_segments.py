@@ -139,7 +139,7 @@ class Segments:
         if self._unit != (1, 1):
             self._row = -(-self.width // across) * (across * down + 2)
         size = page.imagewidth * page.imagelength * page.samplesperpixel * (dtype.itemsize if dtype is not None else 1)
-        self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
+        self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + 2 * size
         self.is_subsampled = self._unit != (1, 1)
         self.n_stored = (
             self._row * self._packed_rows(self.height) if self.is_simple and page.compression == 1 else 2**62
