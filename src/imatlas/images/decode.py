@@ -143,7 +143,7 @@ def check_stack(data: bytes) -> bytes:
     DecodeError
         If it is another file, or one that costs more than a thumbnail does.
     """
-    from imatlas.images.formats.tiff import open_stack
+    from imatlas.images.formats.tiff import Stack
 
     def check(width: int, height: int, samples: int = 1) -> None:
         if max(width, height) > limits.SMALL_SIDE or width * height * samples > limits.LARGE:
@@ -151,8 +151,8 @@ def check_stack(data: bytes) -> bytes:
 
     if len(data) > limits.SMALL_BYTES * 64 or format_of(data, "") != "TIFF":
         raise DecodeError("a thumbnail whose channels are no small TIFF")
-    stack = open_stack(data, check)
-    if not isinstance(stack, list) and len(stack) != 1:
+    stack = Stack(data, check)
+    if not stack.is_plain(0) and len(stack) != 1:
         raise DecodeError(f"a thumbnail of {len(stack)} frames")
     return data
 
@@ -218,15 +218,15 @@ def size_of(data: bytes, name: str = "") -> tuple[int, int]:
                 turned = exif_orientation(data) >= 5
                 return (header.width, header.height) if turned else (header.height, header.width)
             if format == "TIFF":
-                from imatlas.images.formats.tiff import open_stack
+                from imatlas.images.formats.tiff import Stack
 
                 silence_libtiff()
-                stack = open_stack(data, check_pixels)
-                if not isinstance(stack, list):
+                stack = Stack(data, check_pixels)
+                if not stack.is_plain(0):
                     turned = stack.orientation >= 5
                     return (stack.size[not turned], stack.size[turned])
-                image = Image.open(BytesIO(data), formats=(format,))
-                image.seek(stack[0])  # Pillow turns it itself
+                image = Image.open(BytesIO(stack.data), formats=(format,))
+                image.seek(stack.pages[0])  # Pillow turns it itself
                 return (image.size[1], image.size[0])
             image = Image.open(BytesIO(data), formats=(format,))
             turned = orientation_of(image) >= 5

@@ -82,7 +82,7 @@ class Picture:
             self._stored, note = color.srgb(self._stored, self.profile)
         elif self.kind.dtype == "uint8" and self.kind.is_picture:
             note = self._in_bands()
-        elif self.kind.dtype == "uint16" and self.kind.channels == 3:
+        elif self.kind.dtype != "uint8" and self.kind.channels == 3:
             self._stored, note = color.srgb_deep(self._stored, self.profile)
         self.notes += [note] if note else []
         self.profile = b""

@@ -18,7 +18,7 @@ from tests.images.formats.tiffs import Case, cases, difference
 from tests.images.test_decode import saved, tiff
 
 SHARE = 0.12
-"""Of the 6,733 combinations; `python tools/formats.py --tiff` tries all."""
+"""Of the 12,002 combinations; `python tools/formats.py --tiff` tries all."""
 
 
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")

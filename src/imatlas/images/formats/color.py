@@ -166,15 +166,19 @@ def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
 
 
 def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """16-bit colors (H, W, 3) in sRGB, and what to tell about them."""
+    """Colors (H, W, 3) of 16 bits, or floats in 0..1, in sRGB, and what to tell about them."""
     if not profile:
         return pixels, None
     curves = _curves(profile)
+    if pixels.dtype == np.float32 and not (curves is not None and _is_srgb(profile)) and _beyond_unit(pixels):
+        return pixels, "its color profile is not applied: some values lie outside 0..1"
     if curves is not None:
         return (pixels, None) if _is_srgb(profile) else (_by_curves(pixels, *curves), None)
-    image, note = srgb(Image.fromarray((pixels >> 8).astype(np.uint8)), profile)
+    image, note = srgb(Image.fromarray(in_8_bits(pixels)), profile)
     if note is not None or _is_srgb(profile):
         return pixels, note
+    if pixels.dtype == np.float32:
+        return np.asarray(image) / np.float32(255), BY_TABLE
     return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
 
 
@@ -187,10 +191,12 @@ def of_lab(lab: np.ndarray) -> np.ndarray:
 
 
 def of_inks(inks: np.ndarray) -> np.ndarray:
-    """Cyan, magenta, yellow and black (..., 4) of whole numbers as RGB (..., 3), each ink taking its part of the light.
+    """Cyan, magenta, yellow and black (..., 4) as RGB (..., 3), each ink taking its part of the light.
 
-    What Pillow does with 8 bits; for inks that have no profile.
+    What Pillow does with 8 bits; for inks that have no profile. Floats count as 0..1.
     """
+    if inks.dtype == np.float32:
+        return (1 - inks[..., :3]) * (1 - inks[..., 3:])
     top = np.iinfo(inks.dtype).max
     light = 1 - inks.astype(np.float32) / np.float32(top)
     return np.rint(light[..., :3] * light[..., 3:] * top).astype(inks.dtype)
@@ -301,14 +307,23 @@ def _curve(tag: bytes) -> np.ndarray:
 
 
 def _by_curves(pixels: np.ndarray, light: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """16-bit colors through curves and a matrix, by bands of rows."""
+    """Colors of 16 bits or in 0..1 through curves and a matrix, by bands of rows; what is not a number stays so."""
     out = np.empty_like(pixels)
     rows = max(1, _BAND // pixels.shape[1])
+    steps = np.linspace(0, 1, light.shape[1])
     for top in range(0, len(pixels), rows):
         band = pixels[top : top + rows]
+        if pixels.dtype == np.float32:
+            linear = np.stack([np.interp(band[..., i], steps, light[i]) for i in range(3)], axis=-1)
+            out[top : top + rows] = _encoded(linear.astype(np.float32) @ matrix.T)
+            continue
         linear = np.stack([light[channel][band[..., channel]] for channel in range(3)], axis=-1)
         out[top : top + rows] = np.rint(_encoded(linear @ matrix.T) * 65535)
     return out
+
+
+def _beyond_unit(pixels: np.ndarray) -> bool:
+    return bool(np.nanmin(pixels, initial=0.0) < 0 or np.nanmax(pixels, initial=0.0) > 1)
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ from imatlas.images.pixels import RGB
 # 16-bit samples of several channels, which Pillow keeps only the upper half of: the layout with the lower half instead.
 _LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGB;16L": "RGB;16B", "RGBA;16L": "RGBA;16B"}
 
+_PROFILE = 34675  # the tag of a TIFF
+
 
 def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 255)) -> Picture:
     """A picture from pixels in memory: an array (H, W, C) of uint8, uint16 or float32, or a Pillow image."""
@@ -74,6 +76,8 @@ def read_plain(
     for frame in range(wanted):
         if n_frames > 1:
             image.seek(pages[frame] if pages else frame)
+            if format == "TIFF" and _PROFILE not in image.tag_v2:  # type: ignore[attr-defined]
+                image.info.pop("icc_profile", None)  # Pillow keeps that of another page
             check_pixels(*image.size)
         work.frame(image)
         # The frames of an animation are drawn over each other as 8 bits.

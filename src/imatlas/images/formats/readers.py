@@ -12,6 +12,7 @@ from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
+from imatlas.images.formats import color
 from imatlas.images.formats.headers import png_header
 from imatlas.images.formats.netpbm import Netpbm, check_header
 from imatlas.images.formats.pillow import BESIDES, Work, picture_from, read_plain
@@ -123,31 +124,53 @@ def netpbm_size(data: bytes) -> tuple[int, int]:
 
 def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """A TIFF: through tifffile where it is deep or has many channels, else through Pillow, which knows more codecs."""
-    from imatlas.images.formats.tiff import open_stack
+    from imatlas.images.formats.tiff import Stack
+    from imatlas.images.formats.tiff_pages import from_page
 
     silence_libtiff()
-    stack = open_stack(data, check_pixels)
-    if isinstance(stack, list):
-        for picture in read_plain(data, format, frames, aim, background, pages=stack):
+    stack = Stack(data, check_pixels)
+    data = stack.data
+    wanted = min(len(stack), limits.MAX_FRAMES) if frames == "all" else 1
+    by_pillow = [stack.is_plain(frame) for frame in range(wanted)]
+    if all(by_pillow):
+        for picture in read_plain(data, format, frames, aim, background, pages=stack.pages):
             picture.orientation = 1  # Pillow turns a TIFF itself
             yield picture
         return
-    wanted = min(len(stack), limits.MAX_FRAMES) if frames == "all" else 1
+    numbers = [stack.pages[frame] for frame in range(wanted) if by_pillow[frame]] or [0]
+    first = numbers[0]
+    plain = read_plain(
+        from_page(data, first), format, "all", aim, background, pages=[number - first for number in numbers]
+    )
     work = Work(wanted, data)
     work.expect(wanted, *stack.size, stack.channels)
     for frame in range(wanted):
-        work.add(*stack.size_of(frame))
-        array, alpha, step = stack.frame(frame, lambda n_bytes: step_for(stack.size, stack.orientation, aim, n_bytes))
-        if alpha and array.dtype != np.uint8:
-            array, alpha = on_background(array, background), False
-        picture = Picture(as_stored(array) if alpha else array, format, stack.mode, alpha=alpha)
-        picture.profile = stack.profile
-        if step > 1:
-            picture.full, picture.scale = stack.size, step
-        picture.orientation = stack.orientation
-        picture.notes += stack.notes
+        if by_pillow[frame]:
+            picture = next(plain)
+            picture.orientation = 1
+        else:
+            work.add(*stack.size_of(frame))
+            picture = _of_stack(stack, frame, format, aim, background)
         note_frames(picture, len(stack), frame, wanted)
         yield picture
+
+
+def _of_stack(stack: Any, number: int, format: str, aim: Aim | None, background: RGB) -> Picture:
+    """One frame of a TIFF that Pillow does not read."""
+    frame = stack.frame(number, lambda size, orientation, n_bytes: step_for(size, orientation, aim, n_bytes))
+    array, alpha, profile, notes = frame.array, frame.alpha, frame.profile, list(frame.notes)
+    if alpha and array.dtype != np.uint8:
+        if array.dtype == np.uint16 and array.shape[2] == 4 and profile:  # the background is of sRGB
+            array[..., :3], note = color.srgb_deep(array[..., :3], profile)
+            profile, notes = b"", notes + ([note] if note else [])
+        array, alpha = on_background(array, background), False
+    picture = Picture(as_stored(array) if alpha else array, format, frame.mode, alpha=alpha)
+    picture.profile = profile
+    if frame.step > 1:
+        picture.full, picture.scale = frame.size, frame.step
+    picture.orientation = frame.orientation
+    picture.notes += notes
+    return picture
 
 
 def _opened_heif(data: bytes) -> Any:

@@ -190,7 +190,7 @@ def format_of(data: bytes, key: str) -> str:
     if known:
         raise DecodeError(known)
     found = sniff(head)
-    if found == "TIFF" and suffix in _RAW:  # most of them are TIFF by their first bytes, and hold a small copy
+    if found == "TIFF" and suffix in _RAW and suffix != ".dng":  # most are TIFF by their first bytes; a DNG says more
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
     if found is not None:
         return found

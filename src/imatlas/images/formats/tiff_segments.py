@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from imatlas.errors import DecodeError
+from imatlas.images.formats import color
 from imatlas.images.formats.row_bands import Sink
+from imatlas.images.formats.tiff_colors import JPEGS, PALETTE, YCBCR
 
 _ROWS = 2**22
 _TRUNCATED = "a truncated TIFF file: it ends before the picture does"
@@ -29,6 +31,7 @@ _TOGETHER = 512
 """Strips that libtiff is given at once: to open a file takes longer than a short strip."""
 _SHARED = 4
 """All strips of a file may have this many times its bytes: some writers let blank tiles share theirs."""
+_NODATA = 42113
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -97,6 +100,8 @@ class Segments:
     ----------
     is_simple : bool
         Whether they can be read here by rows; others are decoded by tifffile as a whole.
+    is_subsampled : bool
+        Whether several pixels share their colors, outside JPEG.
     n_bytes : int
         What reading takes besides the pixels that come out.
     n_stored : int
@@ -116,21 +121,29 @@ class Segments:
         whole = self.width * self.height * self.samples * (dtype.itemsize if dtype is not None else 1)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
         self._bits = bits if dtype is not None and bits != 8 * dtype.itemsize else 0
+        self._unit = _unit_of(page)
+        self._nodata = _nodata_of(page)
         self.is_simple = (
             dtype is not None
             and dtype.kind in "uifb"
-            and (not self._bits or (dtype.kind in "ub" and bits <= 16 and page.predictor == 1))
+            and (not self._bits or (dtype.kind in "uib" and bits <= 32 and page.predictor == 1))
             and (page.compression == 1 or page.compression in _UNPACKERS or page.compression in _THROUGH_LIBTIFF)
             and (page.predictor in (1, 2) or (page.predictor == 3 and dtype.kind == "f"))
             and max(1, page.imagedepth) == 1
-            and not page.is_subsampled
+            and (self._unit == (1, 1) or (bits == 8 and page.planarconfig == 1 and page.predictor == 1))
             and self.across > 0
         )
-        # Bytes of one row of a segment.
+        # Bytes of one row of a segment, or of as many rows as share their colors.
+        across, down = self._unit
         self._row = -(-self.width * self.samples * bits // 8)
+        if self._unit != (1, 1):
+            self._row = -(-self.width // across) * (across * down + 2)
         size = page.imagewidth * page.imagelength * page.samplesperpixel * (dtype.itemsize if dtype is not None else 1)
-        self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + size
-        self.n_stored = self._row * self.height if self.is_simple and page.compression == 1 else 2**62
+        self.n_bytes = (4 + 16 * bool(self._bits)) * _ROWS + 4 * self._row if self.is_simple else 2 * whole + 2 * size
+        self.is_subsampled = self._unit != (1, 1)
+        self.n_stored = (
+            self._row * self._packed_rows(self.height) if self.is_simple and page.compression == 1 else 2**62
+        )
         if self.is_simple and page.compression in _THROUGH_LIBTIFF:
             self.n_bytes += 3 * max(_ROWS, self._row * self.height)
 
@@ -142,13 +155,26 @@ class Segments:
             array = page.asarray(maxworkers=1)
             if page.axes not in ("YX", "YXS", "SYX"):
                 raise DecodeError(f"the axes {page.axes} of its pixels are not read")
-            sink.put(0, 0, array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2))
+            array = array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2)
+            sink.put(0, 0, self._at_full_scale(array))
             return
         order: Literal["<", ">"] = "<" if page.parent.byteorder == "<" else ">"
         for plane, top, left, rows, strips in self._strips(data):
             for start, raw in self._by_rows(strips, rows):
                 part = self._samples_of(raw, order)
-                sink.put(top + start, left, own_depth(part), channel + plane * self.samples)
+                part = self._at_full_scale(part)
+                sink.put(top + start * self._unit[1], left, part, channel + plane * self.samples)
+
+    def _at_full_scale(self, part: np.ndarray) -> np.ndarray:
+        """Samples in their own depth, white at the end of it; what the file marks as missing is not a number."""
+        part = own_depth(part)
+        if part.dtype == np.float32 and self._nodata is not None:
+            part = np.where(part == self._nodata, np.float32(np.nan), part)
+        return part if self._page.photometric == PALETTE else color.full_scale(part, self._page.bitspersample)
+
+    def _packed_rows(self, rows: int) -> int:
+        """How many rows of bytes so many rows of pixels are."""
+        return -(-rows // self._unit[1])
 
     def _strips(self, data: bytes) -> Iterator[tuple[int, int, int, int, list[bytes]]]:
         """(plane, top, left, rows, packed bytes) of each strip or tile; of several strips where libtiff unpacks them.
@@ -158,7 +184,7 @@ class Segments:
         page = self._page
         together = 1
         if page.compression in _THROUGH_LIBTIFF and not page.is_tiled:
-            together = max(1, min(_TOGETHER, _ROWS // max(1, self._row * self.height)))
+            together = max(1, min(_TOGETHER, _ROWS // max(1, self._row * self._packed_rows(self.height))))
         waiting: list[bytes] = []
         first = (0, 0, 0)
         height = 0
@@ -167,6 +193,7 @@ class Segments:
             if plane >= self.planes:
                 break
             top, left = place // self.across * self.height, place % self.across * self.width
+            count = count or self._missing_count(data, offset, min(self.height, page.imagelength - top))
             hole = offset == 0 or count == 0
             if waiting and (hole or len(waiting) == together or place == 0):
                 yield *first, height, waiting
@@ -181,15 +208,20 @@ class Segments:
         if waiting:
             yield *first, height, waiting
 
+    def _missing_count(self, data: bytes, offset: int, rows: int) -> int:
+        """The bytes of a strip or tile that lies somewhere, and of which the file says that it has none."""
+        if self._page.compression == 1:
+            return self._row * self._packed_rows(self.height if self._page.is_tiled else rows)
+        return len(data) - offset if self.across * self.down * self.planes == 1 else 0
+
     def _samples_of(self, raw: bytes, order: Literal["<", ">"]) -> np.ndarray:
         """The samples (rows, width, samples) in the bytes of whole rows."""
         page = self._page
         shape = (-1, self.width, self.samples)
-        if self._bits:  # packed without a gap, each row from a whole byte on
-            ones = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, self._row), axis=1)
-            ones = ones[:, : self.width * self.samples * self._bits].reshape(-1, self._bits)
-            values = ones @ (1 << np.arange(self._bits - 1, -1, -1, dtype=np.uint16))
-            return values.astype(page.dtype).reshape(shape)
+        if self._bits:
+            return self._bits_of(raw).astype(page.dtype).reshape(shape)
+        if self._unit != (1, 1):
+            return self._spread(np.frombuffer(raw, np.uint8))
         if page.predictor == 3:  # differences of the bytes, highest bytes of a row first (Adobe TIFF Technical Note 3)
             size = page.dtype.itemsize
             differences = np.frombuffer(raw, np.uint8).reshape(-1, self.width * size, self.samples)
@@ -202,8 +234,32 @@ class Segments:
             part = np.cumsum(part, axis=1, dtype=part.dtype)
         return part.view(page.dtype)
 
+    def _bits_of(self, raw: bytes) -> np.ndarray:
+        """Whole numbers that are packed without a gap, each row from a whole byte on."""
+        ones = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, self._row), axis=1)
+        ones = ones[:, : self.width * self.samples * self._bits].reshape(-1, self._bits)
+        if self._bits > 16:
+            padded = np.zeros((len(ones), 32), np.uint8)
+            padded[:, 32 - self._bits :] = ones
+            values = np.packbits(padded, axis=1).view(">u4")[:, 0]
+        else:
+            values = ones @ (1 << np.arange(self._bits - 1, -1, -1, dtype=np.uint16))
+        if self._page.dtype.kind == "i":
+            return values.astype(np.int64) - (ones[:, 0].astype(np.int64) << self._bits)
+        return np.asarray(values)
+
+    def _spread(self, raw: np.ndarray) -> np.ndarray:
+        """Light and colors (rows, width, 3) of blocks of pixels that share their colors (TIFF 6.0, section 21)."""
+        across, down = self._unit
+        blocks = raw.reshape(-1, self._row // (across * down + 2), across * down + 2)
+        squares = blocks[..., :-2].reshape(*blocks.shape[:2], down, across)
+        light = squares.swapaxes(1, 2).reshape(len(blocks) * down, -1, 1)
+        colors = blocks[..., -2:].repeat(down, axis=0).repeat(across, axis=1)
+        return np.concatenate([light, colors], axis=2)[:, : self.width]
+
     def _by_rows(self, strips: list[bytes], rows: int) -> Iterator[tuple[int, bytes]]:
         """(first row, bytes of whole rows) of one segment, or of several that lie below each other."""
+        rows, height = self._packed_rows(rows), self._packed_rows(self.height)
         most = max(1, _ROWS // max(1, self._row))
         starts = range(0, rows, most)
         packed = strips[0]
@@ -216,7 +272,7 @@ class Segments:
                 yield start, raw
             return
         if self._page.compression in _THROUGH_LIBTIFF:
-            whole = _through_libtiff(strips, self._row, rows, min(self.height, rows), self._page.compression)
+            whole = _through_libtiff(strips, self._row, rows, min(height, rows), self._page.compression)
             for start in starts:
                 yield start, whole[start * self._row : min(rows, start + most) * self._row]
             return
@@ -226,7 +282,7 @@ class Segments:
             if len(raw) < min(most, rows - start) * self._row:
                 raise DecodeError(_TRUNCATED)
             yield start, raw
-        slack = (self.height - rows) * self._row  # a last strip may be written in full
+        slack = (height - rows) * self._row  # a last strip may be written in full
         if slack:
             next(unpacked(b"", unpacker, iter([slack])))
         if unpacks_further(unpacker):
@@ -256,6 +312,24 @@ class Segments:
                     break
             if unpacks_further(unpacker):
                 raise DecodeError("a strip or tile that unpacks to more than its pixels")
+
+
+def _unit_of(page: Any) -> tuple[int, int]:
+    """Pixels across and down that share their colors in the bytes of a page, where no JPEG keeps them its own way."""
+    if page.photometric != YCBCR or page.compression in JPEGS or page.samplesperpixel != 3:
+        return (1, 1)
+    across, down = page.subsampling or ((2, 2) if page.planarconfig == 1 else (1, 1))
+    return (max(1, int(across)), max(1, int(down)))
+
+
+def _nodata_of(page: Any) -> np.float32 | None:
+    """The number that GDAL's tag names for what is missing."""
+    text = page.tags.valueof(_NODATA)
+    try:
+        with np.errstate(all="ignore"):
+            return np.float32(text.strip("\0 ")) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def own_depth(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_DECODERS = r"(PIL|tifffile|pillow_heif|imatlas\.images\.(decode|tiff|encode))\b"
+_DECODERS = r"(PIL|tifffile|pillow_heif|imatlas\.images)\b"
 _lock = threading.Lock()
 _inside = 0
 _entry: tuple | None = None
@@ -39,9 +39,7 @@ def quiet() -> Iterator[None]:
         _inside += 1
         # Looked for each time: whoever catches warnings elsewhere may have replaced the list meanwhile.
         if _entry is None or _entry not in warnings.filters:
-            warnings.filterwarnings(
-                "ignore", module=r"(PIL|tifffile|pillow_heif|imatlas\.images\.(decode|tiff|encode))\b"
-            )
+            warnings.filterwarnings("ignore", module=_DECODERS)
             _entry = warnings.filters[0]
     try:
         yield
