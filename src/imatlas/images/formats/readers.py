@@ -12,7 +12,6 @@ from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats import color
 from imatlas.images.formats.headers import png_header
 from imatlas.images.formats.netpbm import Netpbm, check_header
 from imatlas.images.formats.pillow import BESIDES, Work, picture_from, read_plain
@@ -160,10 +159,12 @@ def _of_stack(stack: Any, number: int, format: str, aim: Aim | None, background:
     frame = stack.frame(number, lambda size, orientation, n_bytes: step_for(size, orientation, aim, n_bytes))
     array, alpha, profile, notes = frame.array, frame.alpha, frame.profile, list(frame.notes)
     if alpha and array.dtype != np.uint8:
-        if array.dtype == np.uint16 and array.shape[2] == 4 and profile:  # the background is of sRGB
-            array[..., :3], note = color.srgb_deep(array[..., :3], profile)
-            profile, notes = b"", notes + ([note] if note else [])
-        array, alpha = on_background(array, background), False
+        if array.dtype == np.uint16:
+            array, said = flattened(array, background, profile)
+            profile, notes = b"", notes + said
+        else:
+            array = on_background(array, background)
+        alpha = False
     picture = Picture(as_stored(array) if alpha else array, format, frame.mode, alpha=alpha)
     picture.profile = profile
     if frame.step > 1:
