@@ -23,7 +23,7 @@ from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
 from imatlas.images.picture import Aim, Fit, Frames, Picture
-from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
+from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, own_range, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.base import Source
@@ -363,7 +363,7 @@ class _Opened:
             return pixels
         own = (0.0, 1.0)
         if picture.kind.dtype != target.dtype:
-            own = range_of(picture.kind, *value_range(pixels[None]))
+            own = own_range(pixels[None], picture.kind)
         rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
         first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
         if rows >= len(pixels):
@@ -546,8 +546,8 @@ def load_pixels(
         images = images.at_size(image_size)
     pixels, own = images.pixels, images.spec
     if spec is not None:
-        pixels = conformed(pixels, own, spec, images.background)
-        own = spec
+        pixels = conformed(pixels, own, spec, images.background, missing=True)
+        own = replace(spec, dtype=pixels.dtype.name)  # type: ignore[arg-type]
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != pixels.shape[:3] or mask.dtype != bool:
