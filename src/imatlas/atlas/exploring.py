@@ -14,7 +14,7 @@ from imatlas.arguments import check_int
 from imatlas.atlas.originals import Region, check_region
 from imatlas.atlas.store import OpenedAtlas
 from imatlas.errors import ArtifactError, InputError, ParameterError
-from imatlas.images.dataset import Images
+from imatlas.images.dataset import images_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.sources.given import as_several
 from imatlas.images.spec import ImageSpec
@@ -226,7 +226,7 @@ class Exploring(OpenedAtlas):
         keys, seed = self.rows["key"].tolist(), self.manifest.settings["random_state"]
         if images is None:
             return find_outliers(self.embedding, keys, false_alarms=false_alarms, random_state=seed)
-        images = images if isinstance(images, Images) else Images(images)
+        images = images_of(images)
         return find_outliers(
             self.embedding,
             keys,

@@ -428,7 +428,7 @@ class _Writer:
             _write_header(file, kind, self._plan, self._counts[kind])
             file.close()
         self._thumbnails.close()
-        target = common_kind(self._counts, self._any_clear)
+        target = common_kind(self._counts, self._any_clear, gaps=getattr(source, "has_gaps", False))
         kept = np.array([fits_in(kind, target) for kind in self._kinds])
         for row in np.flatnonzero(~kept):
             skipped.append((self._columns["key"][row], _misfit(self._kinds[row], target)))

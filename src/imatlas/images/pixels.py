@@ -191,7 +191,7 @@ def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float
     return (*own_range(picture[None], have), *into)
 
 
-def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
+def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False) -> Kind:
     """The kind that a set takes, from how many pictures of each kind it has.
 
     1. Measurements and pictures. Where most have some number of channels that is neither grey nor RGB, the set is of
@@ -200,6 +200,8 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
     3. Colour: grey where all are grey, else RGB.
     4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
        8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are grey.
+
+    With `gaps`, pixels that a mask hides, the depth is that of floats: no other number says that one is missing.
     """
     pictures = {k: n for k, n in counts.items() if k.is_picture}
     stacks: dict[int, int] = {}
@@ -215,7 +217,7 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
     for k, n in members.items():
         depths[k.dtype] = depths.get(k.dtype, 0) + n
     order = ["uint8", "uint16", "float32"]
-    dtype = max(depths, key=lambda d: (depths[d], order.index(d)))
+    dtype: DTypeName = "float32" if gaps else max(depths, key=lambda d: (depths[d], order.index(d)))
     if members is not pictures:
         return Kind(most, False, dtype)
     colours = 1 if all(k.colours == 1 for k in members) else 3
