@@ -19,6 +19,7 @@ from sklearn.base import clone
 import imatlas as ia
 from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
 from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
+from imatlas.images.dataset import Images
 from imatlas.images.sources.given import as_one, as_several
 from imatlas.tasks.classify import classify, labels_of
 
@@ -389,3 +390,32 @@ def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
     assert shown[0] == pytest.approx(shown[1], abs=2)
     region = (0, 0, 20, 20)
     assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))
+
+
+def test_no_is_not_yes(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A text is neither True nor False: "no" would overwrite."""
+    model = ia.KMeans(n_clusters=2).fit(rng.random((8, 3)))
+    model.save(tmp_path / "m")
+    for wrong in ("no", "yes", 1, None, np.int8(0)):
+        with pytest.raises(ParameterError, match="'overwrite' parameter of save must be True or False"):
+            model.save(tmp_path / "m", overwrite=wrong)
+        with pytest.raises(ParameterError, match="'overwrite' parameter of learn must be True or False"):
+            ia.learn(np.zeros((8, 16, 16), np.uint8), tmp_path / "x.atlas", overwrite=wrong)
+        with pytest.raises(ParameterError, match="'progress' parameter of Images must be True or False"):
+            Images(np.zeros((8, 16, 16), np.uint8), progress=wrong)
+    assert not (tmp_path / "x.atlas").exists()
+    model.save(tmp_path / "m", overwrite=np.True_)
+
+
+def test_the_home_is_the_home_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    atlas = ia.learn(images, "~/a.atlas", encoder="own", budget=0.5, progress=False)
+    assert ia.load("~/a.atlas").folder == atlas.folder == tmp_path / "home" / "a.atlas"
+    atlas.map("~/m.png")
+    atlas.report("~/r.html")
+    atlas.export("~/e.npz", to="numpy")
+    ia.KMeans(n_clusters=2).fit(atlas.embedding).save("~/km")
+    assert {p.name for p in (tmp_path / "home").iterdir()} >= {"a.atlas", "m.png", "r.html", "e.npz", "km"}
+    assert not (tmp_path / "~").exists()

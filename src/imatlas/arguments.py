@@ -5,13 +5,15 @@ Types are taken strictly, as the parameters of models are: an int is Python's or
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -154,7 +156,7 @@ def check_path(value: Any, name: str, of: str) -> Path:
     if not text or "\0" in text:
         what = "a name with a null character" if text else "an empty text"
         raise InputError(f"The '{name}' parameter of {of} must be a path. Got {what}; '.' is the current folder.")
-    return Path(text).expanduser() if text.startswith("~") else Path(text)
+    return Path(os.path.expanduser(text))
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -184,3 +186,26 @@ def check_yes(value: Any, name: str, of: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise refused(name, of, "True or False", value)
     return bool(value)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def strict_yes(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose yes/no arguments, those that are declared as `bool`, take True and False and nothing else."""
+    parameters = inspect.signature(function).parameters
+    places = {name: i for i, (name, of) in enumerate(parameters.items()) if of.annotation in (bool, "bool")}
+    own, _, of = function.__qualname__.rpartition(".")
+    of = own if of == "__init__" else of
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, place in places.items():
+            if name in kwargs:
+                check_yes(kwargs[name], name, of)
+            elif place < len(args):
+                check_yes(args[place], name, of)
+        return function(*args, **kwargs)
+
+    return checked

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import check_int
+from imatlas.arguments import check_int, strict_yes
 from imatlas.atlas.originals import Region, check_region
 from imatlas.atlas.store import OpenedAtlas
 from imatlas.errors import ArtifactError, InputError, ParameterError
@@ -120,6 +120,7 @@ class Exploring(OpenedAtlas):
         indices, distances = self.vectors.nearest(self.embedding, k + 1)
         return without_self(indices, distances)[::-1]
 
+    @strict_yes
     def export(
         self,
         output: str | Path,
@@ -287,6 +288,7 @@ class Exploring(OpenedAtlas):
         keys, roots = self.rows["key"].tolist(), self.originals.roots
         return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
+    @strict_yes
     def duplicates(self, *, turned: bool = False) -> Duplicates:
         """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
 
@@ -303,6 +305,7 @@ class Exploring(OpenedAtlas):
         """
         return find_duplicates(self.gallery(), turned=turned)
 
+    @strict_yes
     def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:
         """Why the images of a cluster are together, or why an image is where it is.
 

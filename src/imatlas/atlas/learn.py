@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown
+from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown, strict_yes
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
@@ -45,6 +45,7 @@ BEYOND = (1.2, 1.0)
 
 
 @sharing_cores()
+@strict_yes
 def learn(
     images: Any,
     path: str | Path,

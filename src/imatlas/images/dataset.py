@@ -16,7 +16,17 @@ from typing import Any, get_args
 
 import numpy as np
 
-from imatlas.arguments import RandomState, check_int, check_number, check_path, check_seed, number_of, refused, whole
+from imatlas.arguments import (
+    RandomState,
+    check_int,
+    check_number,
+    check_path,
+    check_seed,
+    number_of,
+    refused,
+    strict_yes,
+    whole,
+)
 from imatlas.errors import DecodeError, InputError, Notice
 from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
@@ -100,6 +110,7 @@ class Images:
     values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats that lie within) in `spec`.
     """
 
+    @strict_yes
     def __init__(
         self,
         source: Any,

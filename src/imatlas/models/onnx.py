@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from imatlas import __version__, seeding
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
 from imatlas.images.spec import ImageSpec
 from imatlas.system.atomic_io import output_path, replacing, write_folder
@@ -98,6 +98,7 @@ class OnnxMixin:
     def _exported(self) -> dict[str, Network]:
         raise NotImplementedError
 
+    @strict_yes
     def export(self, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False) -> dict[str, Exported]:
         """Write the networks of the fitted model as ONNX files, which run without PyTorch.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from imatlas.arguments import strict_yes
 from imatlas.errors import InputError
 from imatlas.models.onnx import TOLERANCE
 from imatlas.result import FileList, Result
 
 
+@strict_yes
 def export_model(model: Any, output: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False) -> Result:
     """Write a model as ONNX files; see `imatlas.models.onnx.OnnxMixin.export` for what is checked and what is refused.
 
