@@ -34,6 +34,7 @@ from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.choose_encoder import most_looks
 from imatlas.training import checkpoints
+from imatlas.training.devices import pick_device
 from imatlas.training.progress import JsonLines
 from imatlas.training.schedule import parse_budget
 
@@ -128,6 +129,11 @@ def learn(
         device=device,
     )
     _check(settings)
+    pick_device(device)
+    if callback is not None and not callable(callback):
+        raise refused("callback", "learn", "a function of one event, or None", callback)
+    if moved_from is not None:
+        check_path(moved_from, "moved_from", "learn")
     own = not isinstance(images, Images)
     if own:  # before anything is made: a wrong name leaves nothing behind
         images = Images(

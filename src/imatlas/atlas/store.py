@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_int, check_path, refused, whole
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.originals import Originals, Region, check_region, cropped
 from imatlas.atlas.table import AGAIN, ROWS, THUMBNAIL, ImagesTable
@@ -39,6 +39,9 @@ COLUMNS = (
     *("duplicate_of", "flags"),
 )
 """Of the table that users see."""
+
+ROLES = ("encoder", "map", "clusters", "layout", "generator")
+"""What the models of an atlas are there for."""
 
 FROM_TABLE = ("map", "clusters", "layout")
 """The models that are learnt from the embedding."""
@@ -153,6 +156,8 @@ class OpenedAtlas:
 
     def model(self, role: str) -> Any:
         """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
+        if not isinstance(role, str) or role not in ROLES:
+            raise refused("role", "model", "one of " + ", ".join(map(repr, ROLES)), role)
         if role not in self._models:
             self._require(role, role in self.manifest.models)
             name = self.manifest.models[role]
@@ -176,8 +181,25 @@ class OpenedAtlas:
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""
-        found = self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+        found = self.images_table.take(self._rows_of(rows), ["thumbnail"])["thumbnail"].to_pylist()
         return [check_thumbnail(data) for data in found]
+
+    def _rows_of(self, rows: Any) -> list[int]:
+        """Rows of the table, as they were asked for.
+
+        Raises
+        ------
+        ParameterError
+            If they are no whole numbers, or there are no such rows.
+        """
+        numbers = (
+            None if isinstance(rows, str | bytes) else [whole(row) for row in rows] if np.ndim(rows) == 1 else None
+        )
+        if numbers is None or any(number is None for number in numbers):
+            raise refused("rows", "Atlas", "a sequence of ints", rows)
+        for number in numbers:
+            check_int(number, "rows", "Atlas", low=0, high=len(self) - 1)
+        return [int(number) for number in numbers if number is not None]
 
     def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
         """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""

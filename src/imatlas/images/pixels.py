@@ -50,6 +50,13 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def without_infinity(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (N, ...) with NaN for infinity: neither is a value, and sums would be none either. Copied only then."""
+    if pixels.dtype != np.float32 or not any(np.isinf(part).any() for part in pixels):
+        return pixels
+    return np.where(np.isinf(pixels), np.float32(np.nan), pixels)
+
+
 @np.errstate(all="ignore")  # floats of a damaged file may overflow: no words about it
 def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     """Pixels (..., C) with opacity last, laid on the background; the opacity is gone after.

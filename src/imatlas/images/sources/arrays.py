@@ -14,6 +14,7 @@ import numpy as np
 
 from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.given import is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.zip_members import Member, packed_size
@@ -106,7 +107,7 @@ def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
         )
     if whole is not None and np.issubdtype(array.dtype, np.integer):
         return array.astype(whole, copy=False)
-    if array.dtype in (np.uint8, np.uint16, np.float32):
+    if array.dtype in (np.uint8, np.uint16):
         return array
     if array.dtype == bool:
         pixels = array.astype(np.uint8)
@@ -115,7 +116,8 @@ def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         return array.astype(narrowest(int(array.min()), int(array.max())))
     if np.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold is not known, as infinity is not
+            return without_infinity(array.astype(np.float32, copy=False))
     raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
 
 
