@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 import imatlas
 from imatlas.errors import InputError
 from imatlas.metrics.topology import lattice_distances, lattice_positions, quantization_error, topographic_error
+from imatlas.models import artifact
 from imatlas.models.kmeans import KMeans
 from imatlas.models.parts.batch_som import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
 from imatlas.models.parts.neighborhood import Lattice
@@ -206,7 +207,7 @@ def test_saved_and_loaded_it_answers_the_same(rng, tmp_path):
     X = rng.normal(size=(200, 3)).astype(np.float32)
     som = SOM(topology="hexagonal").fit(X)
     som.save(tmp_path / "map")
-    again = imatlas.artifact.load(tmp_path / "map")
+    again = artifact.load(tmp_path / "map")
     assert np.array_equal(again.project(X), som.project(X))
     assert (again.rows_, again.cols_, again.schedule_) == (som.rows_, som.cols_, som.schedule_)
 

@@ -177,6 +177,7 @@ class Estimator(BaseEstimator):
                 checker.validate_python(plain)
             except ValidationError:
                 expected = _parameters(cls)[name].expected()
+                expected += ", or a RandomState or Generator of NumPy" if name == "random_state" else ""
                 raise ParameterError(
                     f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {shown(value)} instead."
                 ) from None
