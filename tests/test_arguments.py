@@ -19,6 +19,7 @@ from sklearn.base import clone
 import imatlas as ia
 from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
 from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
+from imatlas.images.dataset import Images
 from imatlas.images.sources.given import as_one, as_several
 from imatlas.tasks.classify import classify, labels_of
 
@@ -389,3 +390,73 @@ def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
     assert shown[0] == pytest.approx(shown[1], abs=2)
     region = (0, 0, 20, 20)
     assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))
+
+
+def test_no_is_not_yes(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A text is neither True nor False: "no" would overwrite."""
+    model = ia.KMeans(n_clusters=2).fit(rng.random((8, 3)))
+    model.save(tmp_path / "m")
+    for wrong in ("no", "yes", 1, None, np.int8(0)):
+        with pytest.raises(ParameterError, match="'overwrite' parameter of save must be True or False"):
+            model.save(tmp_path / "m", overwrite=wrong)
+        with pytest.raises(ParameterError, match="'overwrite' parameter of learn must be True or False"):
+            ia.learn(np.zeros((8, 16, 16), np.uint8), tmp_path / "x.atlas", overwrite=wrong)
+        with pytest.raises(ParameterError, match="'progress' parameter of Images must be True or False"):
+            Images(np.zeros((8, 16, 16), np.uint8), progress=wrong)
+    assert not (tmp_path / "x.atlas").exists()
+    model.save(tmp_path / "m", overwrite=np.True_)
+
+
+def test_the_home_is_the_home_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    atlas = ia.learn(images, "~/a.atlas", encoder="own", budget=0.5, progress=False)
+    assert ia.load("~/a.atlas").folder == atlas.folder == tmp_path / "home" / "a.atlas"
+    atlas.map("~/m.png")
+    atlas.report("~/r.html")
+    atlas.export("~/e.npz", to="numpy")
+    ia.KMeans(n_clusters=2).fit(atlas.embedding).save("~/km")
+    assert {p.name for p in (tmp_path / "home").iterdir()} >= {"a.atlas", "m.png", "r.html", "e.npz", "km"}
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("model", [ia.SOM(rows=2, cols=2), ia.KMeans(), ia.OutlierDetector(), ia.Layout()])
+def test_pictures_in_place_of_rows_want_an_encoder(model: Any, tmp_path: Path) -> None:
+    pixels = np.zeros((8, 16, 16, 3), np.uint8)
+    for given in (["a.png", "b.png"], [Path("a.png")] * 3, Images(pixels), pixels, list(pixels)):
+        with pytest.raises(InputTypeError, match=rf"an encoder makes rows of them: {type(model).__name__}\(\)\.fit"):
+            model.fit(given)
+
+
+def test_arguments_of_an_atlas_that_are_none(tmp_path: Path, rng: Any) -> None:
+    images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    atlas = ia.learn(images, tmp_path / "a.atlas", encoder="own", budget=0.5, progress=False)
+    for wrong in (None, 2, np.int8(2), [-1], [10**9], [None], [np.nan], b"x", ["0"], [2.0], "2"):
+        for verb in (atlas.thumbnails, atlas.pixels):
+            with pytest.raises(ParameterError, match="'rows' parameter of Atlas must be"):
+                verb(wrong)
+    assert len(atlas.thumbnails(np.array([2, 0]))) == len(atlas.thumbnails([np.int8(1), 3])) == 2
+    for wrong in ("foo", [1], None):
+        with pytest.raises(ParameterError, match="'role' parameter of model must be one of 'encoder', 'map'"):
+            atlas.model(wrong)
+    told = {"callback": 3, "moved_from": 3, "device": "gpu"}
+    for name, wrong in told.items():
+        with pytest.raises(ImatlasError, match=name):
+            ia.learn(images, tmp_path / "deep" / "b.atlas", **{name: wrong})
+        assert not (tmp_path / "deep").exists()
+
+
+def test_infinity_is_no_value(tmp_path: Path, rng: Any) -> None:
+    """As a missing pixel is: the sums of a whole set would be none."""
+    images = rng.random((12, 16, 16)).astype(np.float32)
+    images[3, 2, 2], images[4, 5, 5], images[5, 1, 1] = np.inf, -np.inf, np.nan
+    for given in (images, list(images), images.astype(np.float64)):
+        pixels = Images(given).pixels[..., 0]
+        np.testing.assert_array_equal(pixels, np.where(np.isfinite(images), images, np.nan))
+    assert np.isinf(images).sum() == 2
+    Image.fromarray(images[3]).save(tmp_path / "a.tif")
+    assert np.isnan(Images(tmp_path / "a.tif").pixels[0, 2, 2, 0])
+    assert np.shares_memory(Images(images[:3]).pixels, images)
+    assert np.isnan(Images(np.full((2, 8, 8), 1e300)).pixels).all()
+    ia.learn(images, tmp_path / "a.atlas", encoder="own", budget=0.5, progress=False)

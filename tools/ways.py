@@ -47,7 +47,7 @@ def stack() -> Stack:
     """Where the program is now, through threads."""
     found = []
     for frame in traceback.extract_stack():
-        if "/imatlas/" in frame.filename and not frame.name.startswith("<"):
+        if "/imatlas/" in frame.filename and frame.name not in ("checked", "<lambda>"):  # `checked` wraps the arguments
             found.append((frame.filename.rpartition("/imatlas/")[2], frame.name))
     start = max((i + 1 for i, (file, name) in enumerate(found) if file == "cli/program.py"), default=0)
     return [*getattr(started, "above", []), *found[start:]]

@@ -5,16 +5,19 @@ Types are taken strictly, as the parameters of models are: an int is Python's or
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from imatlas.errors import InputTypeError, ParameterError
+from imatlas.errors import InputError, InputTypeError, ParameterError
 
 RandomState = int | np.random.RandomState | np.random.Generator | None
 """What scikit-learn takes as `random_state`, and NumPy's new generators."""
@@ -65,6 +68,11 @@ def whole(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def number_of(index: Any) -> int | None:
+    """The one number that an index is, as `whole` has it; None for a sequence of them, or a mask."""
+    return None if getattr(index, "ndim", 0) else whole(index)
 
 
 def check_int(value: Any, name: str, of: str, *, low: int | None = None, high: int | None = None) -> int:
@@ -133,14 +141,71 @@ def check_seed(value: Any, of: str, name: str = "random_state") -> int:
 
 
 def check_path(value: Any, name: str, of: str) -> Path:
-    """The path of a file or folder.
+    """The path of a file or folder; '~' is the user's home where the text begins with it.
 
     Raises
     ------
     InputTypeError
         If it is no text and no path.
+    InputError
+        If no file can have this name.
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
         raise InputTypeError(f"The '{name}' parameter of {of} must be a path or a str. Got {shown(value)} instead.")
-    return Path(text)
+    if not text or "\0" in text:
+        what = "a name with a null character" if text else "an empty text"
+        raise InputError(f"The '{name}' parameter of {of} must be a path. Got {what}; '.' is the current folder.")
+    return Path(os.path.expanduser(text))
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def path_of(text: str) -> Path:
+    """A path of a source of images, as `check_path` has them.
+
+    Raises
+    ------
+    InputError
+        If it is an address on the net, too.
+    """
+    if _ADDRESS.match(text):
+        raise InputError(f"'{text[:200]}' is an address, and images are not read from the net; download them first.")
+    return check_path(text, "source", "Images")
+
+
+def check_yes(value: Any, name: str, of: str) -> bool:
+    """An argument that is True or False: any other would count as yes, "no" among them.
+
+    Raises
+    ------
+    ParameterError
+        Naming the argument, what it must be, and what was got.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise refused(name, of, "True or False", value)
+    return bool(value)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def strict_yes(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose yes/no arguments, those that are declared as `bool`, take True and False and nothing else."""
+    parameters = inspect.signature(function).parameters
+    places = {name: i for i, (name, of) in enumerate(parameters.items()) if of.annotation in (bool, "bool")}
+    own, _, of = function.__qualname__.rpartition(".")
+    of = own if of == "__init__" else of
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, place in places.items():
+            if name in kwargs:
+                check_yes(kwargs[name], name, of)
+            elif place < len(args):
+                check_yes(args[place], name, of)
+        return function(*args, **kwargs)
+
+    return checked

@@ -367,3 +367,22 @@ def test_deep_pictures_among_others_have_the_colors_that_they_have_alone(tmp_pat
     np.testing.assert_array_equal(images[2], shallow)
     enlarged = next(images.batches(3, 32)).astype(int)
     np.testing.assert_allclose(enlarged[2].mean(), enlarged[0].mean(), atol=2)  # another filter enlarges them
+
+
+def test_what_is_seen_in_a_row_depends_on_no_other_row(rng) -> None:
+    """Whole numbers of 8 bits are themselves in every type; all else is seen through its own range, row by row."""
+    pixels = rng.integers(0, 200, (3, 12, 12, 3)).astype(np.uint8)
+    pixels[1] //= 4
+    eight, deep = ImageSpec(12, 12, 3), ImageSpec(12, 12, 3, "uint16", 90, 64000)
+    units = ImageSpec(12, 12, 3, "float32", -900, 2000)
+    for given in (*(pixels.astype(t) for t in ("float32", "float64", "int16", "int64", "uint16")), pixels / 255):
+        for each in (given, list(given)):
+            np.testing.assert_array_equal(load_pixels(each, spec=eight)[0], pixels)
+    for given in (pixels, pixels / 255):
+        np.testing.assert_array_equal(load_pixels(given, spec=deep)[0], pixels.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(load_pixels(pixels.astype(np.int16), spec=units)[0], pixels)
+    np.testing.assert_array_equal(load_pixels(pixels * 200.0, spec=deep)[0], pixels * 200.0)
+    for given in (pixels.astype(np.uint16) * 9, pixels * 9.0 - 40, pixels * 1e-4 + 3):
+        for spec in (eight, deep):
+            alone = [load_pixels(given[i : i + 1], spec=spec)[0][0] for i in range(3)]
+            np.testing.assert_array_equal(load_pixels(given, spec=spec)[0], alone)

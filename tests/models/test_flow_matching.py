@@ -1,10 +1,14 @@
 """Flow matching: what it makes, what it is told, and the models it stands on."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 
-from imatlas import VAE, Autoencoder, FlowMatching
+from imatlas import VAE, Autoencoder, FlowMatching, SelfSupervisedEncoder
 from imatlas.errors import InputError, ParameterError, TrainingError
 from imatlas.models import artifact
 from imatlas.models.flow_matching import gaussian_velocity, nearest_pairs, white_axes
@@ -82,8 +86,10 @@ def test_wrong_conditions_are_told(told, two_kinds):
         told.sample(3, y=5)
     with pytest.raises(InputError, match="one label, or one vector, for each of the 120 images"):
         tiny().fit(images, y[:-1])
-    with pytest.raises(InputError, match="whole numbers"):
-        tiny().fit(images, y / 2)
+    with pytest.raises(InputError, match="all text or all numbers"):
+        tiny().fit(images, np.array(["a", None] * 60, object))
+    with pytest.raises(InputError, match="finite"):
+        tiny().fit(images, np.full(120, np.nan))
     with pytest.raises(InputError, match="finite"):
         tiny().fit(images, np.full((120, 2), np.nan))
     with pytest.raises(InputError, match="fitted without conditions"):
@@ -225,3 +231,37 @@ def test_an_untaught_flow_over_white_points_gives_normal_ones():
         d = torch.full((len(x),), 1 / n_steps)
         end = solvers.euler(lambda x, t, d=d: gaussian_velocity(x, t, d), x, 0.0, 1.0, n_steps)
         torch.testing.assert_close(end, x, rtol=1e-4, atol=1e-4)
+
+
+def test_labels_may_be_words_and_numbers_vectors_of_one(two_kinds, tmp_path):
+    images, y = two_kinds
+    words = np.where(y == 3, "dark", "light")
+    for given in (words, words.astype(object), list(words), pd.Series(words, dtype="category")):
+        model = tiny(max_steps=2).fit(images, given)
+        assert model.classes_.tolist() == ["dark", "light"]
+    model.save(tmp_path / "m")
+    again = artifact.load(tmp_path / "m")
+    for asked in ("light", ["dark", "light", "light"], np.array(["dark", "light", "light"], object)):
+        same = [of.sample(3, y=asked, random_state=0) for of in (again, model)]
+        np.testing.assert_array_equal(*same)
+    numbered, worded = (tiny(max_steps=30).fit(images, given) for given in (y, words))
+    np.testing.assert_array_equal(numbered.sample(4, y=7), worded.sample(4, y="light"))
+    assert not np.array_equal(worded.sample(4, y="dark"), worded.sample(4, y="light"))
+    for wrong in ("green", 1, ["dark", "light"]):
+        with pytest.raises(InputError, match=r"fitted with \(dark to light\)"):
+            again.sample(3, y=wrong)
+    assert model.sample(0).shape == (0, *images.shape[1:])
+    numbers = tiny(max_steps=2).fit(images, y / 2)
+    assert numbers.condition_range_.shape == (2, 1)
+    np.testing.assert_array_equal(numbers.sample(3, y=1.5), numbers.sample(3, y=[1.5, 1.5, 1.5]))
+    with pytest.raises(InputError, match="vector of 1 number"):
+        numbers.sample(3, y=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("first", [FlowMatching, Autoencoder, VAE, SelfSupervisedEncoder])
+def test_image_models_are_a_first_step_before_any_last_one(first, two_kinds):
+    images, y = two_kinds
+    model = first(max_steps=2, progress=False)
+    for last, target in ((LogisticRegression(), np.where(y == 3, "a", "b")), (Ridge(), y / 2)):
+        pipe = make_pipeline(clone(model), last).fit(images[::3], target[::3])
+        assert len(pipe.predict(images[:3])) == 3

@@ -8,7 +8,7 @@ import sklearn.cluster
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-import imatlas
+import imatlas as ia
 from imatlas.models.kmeans import KMeans
 from tests.sklearn_checks import run_checks
 
@@ -104,7 +104,7 @@ def test_saved_and_loaded_it_answers_the_same(blobs, tmp_path):
     X, _ = blobs
     model = KMeans(n_clusters=5).fit(X)
     model.save(tmp_path / "k")
-    again = imatlas.load(tmp_path / "k")
+    again = ia.load(tmp_path / "k")
     assert np.array_equal(again.predict(X), model.predict(X))
     assert again.get_params() == model.get_params()
 

@@ -10,7 +10,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
 
-from imatlas.errors import InputError, ParameterError
+from imatlas.errors import InputError, Notice, ParameterError
 from imatlas.models import artifact, outlier_detector
 from imatlas.models.outlier_detector import OutlierDetector
 from tests.sklearn_checks import run_checks
@@ -117,7 +117,15 @@ def test_too_few_rows_for_the_rate_flag_nothing_and_say_so(rng) -> None:
     X = rng.normal(size=(40, 3)).astype(np.float32)
     model = OutlierDetector(false_alarms=0.01).fit(X)
     assert np.isinf(model.threshold_)
-    assert (model.predict(X + 100) == 1).all()
+    with pytest.warns(
+        Notice, match=r"No row can be told odd at false_alarms=0.01 from 20 calibrating rows; fit on 200"
+    ):
+        assert (model.predict(X + 100) == 1).all()
+    decided = model.decision_function(np.concatenate([X, X + 100]))
+    assert np.isfinite(decided).all()
+    assert decided.min() > 0
+    assert roc_auc_score(np.repeat([1, 0], 40), decided) == 1.0
+    assert (OutlierDetector(false_alarms=0.4).fit(np.zeros((10, 5))).predict(np.zeros((3, 5))) == 1).all()
     with pytest.raises(InputError, match="at least 4"):
         OutlierDetector().fit(X[:3])
     with pytest.raises(ParameterError, match="false_alarms"):

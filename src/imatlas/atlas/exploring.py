@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import check_int
+from imatlas.arguments import check_int, strict_yes
 from imatlas.atlas.originals import Region, check_region
 from imatlas.atlas.store import OpenedAtlas
 from imatlas.errors import ArtifactError, InputError, ParameterError
-from imatlas.images.dataset import Images
+from imatlas.images.dataset import images_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.sources.given import as_several
 from imatlas.images.spec import ImageSpec
@@ -120,6 +120,7 @@ class Exploring(OpenedAtlas):
         indices, distances = self.vectors.nearest(self.embedding, k + 1)
         return without_self(indices, distances)[::-1]
 
+    @strict_yes
     def export(
         self,
         output: str | Path,
@@ -226,7 +227,7 @@ class Exploring(OpenedAtlas):
         keys, seed = self.rows["key"].tolist(), self.manifest.settings["random_state"]
         if images is None:
             return find_outliers(self.embedding, keys, false_alarms=false_alarms, random_state=seed)
-        images = images if isinstance(images, Images) else Images(images)
+        images = images_of(images)
         return find_outliers(
             self.embedding,
             keys,
@@ -287,6 +288,7 @@ class Exploring(OpenedAtlas):
         keys, roots = self.rows["key"].tolist(), self.originals.roots
         return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
+    @strict_yes
     def duplicates(self, *, turned: bool = False) -> Duplicates:
         """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
 
@@ -303,6 +305,7 @@ class Exploring(OpenedAtlas):
         """
         return find_duplicates(self.gallery(), turned=turned)
 
+    @strict_yes
     def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:
         """Why the images of a cluster are together, or why an image is where it is.
 

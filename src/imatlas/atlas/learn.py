@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown
+from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown, strict_yes
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
@@ -34,6 +34,7 @@ from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.choose_encoder import most_looks
 from imatlas.training import checkpoints
+from imatlas.training.devices import pick_device
 from imatlas.training.progress import JsonLines
 from imatlas.training.schedule import parse_budget
 
@@ -45,6 +46,7 @@ BEYOND = (1.2, 1.0)
 
 
 @sharing_cores()
+@strict_yes
 def learn(
     images: Any,
     path: str | Path,
@@ -127,6 +129,11 @@ def learn(
         device=device,
     )
     _check(settings)
+    pick_device(device)
+    if callback is not None and not callable(callback):
+        raise refused("callback", "learn", "a function of one event, or None", callback)
+    if moved_from is not None:
+        check_path(moved_from, "moved_from", "learn")
     own = not isinstance(images, Images)
     if own:  # before anything is made: a wrong name leaves nothing behind
         images = Images(

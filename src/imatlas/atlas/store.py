@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_int, check_path, refused, whole
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.originals import Originals, Region, check_region, cropped
 from imatlas.atlas.table import AGAIN, ROWS, THUMBNAIL, ImagesTable
 from imatlas.errors import ArtifactError, DecodeError, InputError, Notice, SourceError
-from imatlas.images.dataset import Images, images_of, load_pixels
+from imatlas.images.dataset import Images, images_of, load_pixels, pixels_like
 from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.images.keys import keys_of
 from imatlas.images.pixels import alike, conformed, kind_of
@@ -39,6 +39,9 @@ COLUMNS = (
     *("duplicate_of", "flags"),
 )
 """Of the table that users see."""
+
+ROLES = ("encoder", "map", "clusters", "layout", "generator")
+"""What the models of an atlas are there for."""
 
 FROM_TABLE = ("map", "clusters", "layout")
 """The models that are learnt from the embedding."""
@@ -153,6 +156,8 @@ class OpenedAtlas:
 
     def model(self, role: str) -> Any:
         """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
+        if not isinstance(role, str) or role not in ROLES:
+            raise refused("role", "model", "one of " + ", ".join(map(repr, ROLES)), role)
         if role not in self._models:
             self._require(role, role in self.manifest.models)
             name = self.manifest.models[role]
@@ -176,8 +181,25 @@ class OpenedAtlas:
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The stored small pictures of some rows, as the bytes of image files."""
-        found = self.images_table.take(rows, ["thumbnail"])["thumbnail"].to_pylist()
+        found = self.images_table.take(self._rows_of(rows), ["thumbnail"])["thumbnail"].to_pylist()
         return [check_thumbnail(data) for data in found]
+
+    def _rows_of(self, rows: Any) -> list[int]:
+        """Rows of the table, as they were asked for.
+
+        Raises
+        ------
+        ParameterError
+            If they are no whole numbers, or there are no such rows.
+        """
+        numbers = (
+            None if isinstance(rows, str | bytes) else [whole(row) for row in rows] if np.ndim(rows) == 1 else None
+        )
+        if numbers is None or any(number is None for number in numbers):
+            raise refused("rows", "Atlas", "a sequence of ints", rows)
+        for number in numbers:
+            check_int(number, "rows", "Atlas", low=0, high=len(self) - 1)
+        return [int(number) for number in numbers if number is not None]
 
     def pictures(self, images: Sequence[Any], *, region: Region | None = None) -> list[bytes]:
         """Small pictures of images, by their keys, or of others, as the bytes of image files; a region of the first."""
@@ -190,7 +212,7 @@ class OpenedAtlas:
                 continue
             seen, part = as_one(image) if part is None else self._region_of(image, part)[None], None
             one = Images(seen, thumbnail_size=THUMBNAIL)
-            if (one.spec.dtype, self.spec.dtype) == ("uint16", "uint8"):  # black and white as the atlas has
+            if one.spec.dtype != self.spec.dtype == "uint8":  # black and white as the atlas has
                 one = Images(self._in_depth(one[0])[None], thumbnail_size=THUMBNAIL)
             found.append(one.thumbnails[0])
         return found
@@ -223,7 +245,7 @@ class OpenedAtlas:
             size=np.array(
                 [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
             ),
-            folder=folder if there and self._frames == "first" else None,  # frames are no files to move
+            folder=folder if there and not self._has_parts else None,
             named=False,
         )
 
@@ -231,6 +253,11 @@ class OpenedAtlas:
     def _frames(self) -> str:
         """What was taken from animations: "first" or "all"."""
         return str(self.manifest.settings.get("frames", "first"))
+
+    @property
+    def _has_parts(self) -> bool:
+        """Whether images may be frames, or pictures of a stack, which are no files to move."""
+        return self._frames == "all" or any(re.search(r"\.npy#\d+$", key) for key in self.rows["key"].tolist())
 
     def _contents(self) -> list[str]:
         """What is equal for equal files, and for the same frame of equal files."""
@@ -259,19 +286,24 @@ class OpenedAtlas:
         """The place of other images in the learnt space, (n, n_features) float32."""
         model = self.model("encoder")
         if isinstance(model, ImageEstimator):  # what learnt here sees one size, depth and number of channels only
-            images = load_pixels(images, spec=model.spec_)[0]
+            images = pixels_like(images, model.spec_)
         elif not isinstance(images, Images):
             has_pixels = isinstance(images, np.ndarray) or hasattr(images, "detach")
             images = images_of(images, image_size=None if has_pixels else model.source_side)
         if isinstance(images, Images) and not alike(kind_of(images.spec), kind_of(model.spec_)):
             side = model.source_side
-            images = load_pixels(images, spec=replace(model.spec_, height=side, width=side))[0]
+            images = np.ma.getdata(pixels_like(images, replace(model.spec_, height=side, width=side)))
+        if not len(images):
+            return np.empty((0, self.images_table.n_features("embedding") or model.n_features_in_), np.float32)
         return np.asarray(model.transform(images), dtype=np.float32)
 
     def _place_of(self, image: Any, name: str = "image") -> np.ndarray:
         """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
         own = self._own(image)
-        return self.vectors.at(own) if len(own) else self.embed(as_one(image, name))
+        places = self.vectors.at(own) if len(own) else self.embed(as_one(image, name))
+        if len(places) != 1:
+            raise InputError(f"The '{name}' must be one image. Got a file of {len(places)} pictures; give one of them.")
+        return places
 
     def _pixels_of(self, images: Sequence[Any], spec: ImageSpec | None = None) -> np.ndarray:
         """Images of the atlas, by their keys, or others, as its models see them (n, H, W, C), or as `spec` says."""

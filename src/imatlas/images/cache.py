@@ -32,7 +32,7 @@ import numpy as np
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally, n_workers, read_rows, with_progress
-from imatlas.images.pixels import Kind, common_kind, converted, fits_in, range_of, value_range
+from imatlas.images.pixels import Kind, common_kind, converted, fits_in, own_range, value_range
 from imatlas.images.records import Records
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.spec import ImageSpec
@@ -428,7 +428,7 @@ class _Writer:
             _write_header(file, kind, self._plan, self._counts[kind])
             file.close()
         self._thumbnails.close()
-        target = common_kind(self._counts, self._any_clear)
+        target = common_kind(self._counts, self._any_clear, gaps=getattr(source, "has_gaps", False))
         kept = np.array([fits_in(kind, target) for kind in self._kinds])
         for row in np.flatnonzero(~kept):
             skipped.append((self._columns["key"][row], _misfit(self._kinds[row], target)))
@@ -467,9 +467,7 @@ class _Writer:
             return
         parts = {kind: np.load(self._path(kind), mmap_mode="r", allow_pickle=False) for kind in self._counts}
         deep = [
-            range_of(kind, *value_range(part))
-            for kind, part in parts.items()
-            if kind.dtype != "uint8" and fits_in(kind, target)
+            own_range(part, kind) for kind, part in parts.items() if kind.dtype != "uint8" and fits_in(kind, target)
         ]
         deep_range = (min(low for low, _ in deep), max(high for _, high in deep)) if deep else (0.0, 1.0)
         at = dict.fromkeys(parts, 0)

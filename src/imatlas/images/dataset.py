@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import os
 import shutil
 import threading
@@ -17,18 +16,29 @@ from typing import Any, get_args
 
 import numpy as np
 
-from imatlas.arguments import RandomState, check_int, check_number, check_path, check_seed, refused, whole
+from imatlas.arguments import (
+    RandomState,
+    check_int,
+    check_number,
+    check_path,
+    check_seed,
+    number_of,
+    refused,
+    strict_yes,
+    whole,
+)
 from imatlas.errors import DecodeError, InputError, Notice
 from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
 from imatlas.images.picture import Aim, Fit, Frames, Picture
-from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, range_of, rgb_view, value_range
+from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, own_range, rgb_view, value_range
 from imatlas.images.records import Record, Records
 from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
+from imatlas.images.sources.stacks import Stacks
 from imatlas.images.spec import MOST_SIDE, ImageSpec
 from imatlas.images.tensors import to_view
 
@@ -65,7 +75,7 @@ class Images:
         Show how far reading is.
     thumbnail_size : int, optional
         Longer side of `thumbnails` in pixels, made while decoding; for arrays 96 by default.
-    field : str, optional
+    field : str or int, optional
         The column of a table, or the field of a dataset's items, that holds the images, where its name does not say so.
 
     Attributes
@@ -100,6 +110,7 @@ class Images:
     values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats that lie within) in `spec`.
     """
 
+    @strict_yes
     def __init__(
         self,
         source: Any,
@@ -112,18 +123,20 @@ class Images:
         workers: int | None = None,
         progress: bool = False,
         thumbnail_size: int | None = None,
-        field: str | None = None,
+        field: str | int | None = None,
     ) -> None:
         _check(image_size, fit, background, frames, workers, thumbnail_size)
         self.image_size = image_size
         self.fit: Fit = fit
         self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
         self.frames: Frames = frames
-        self.cache_dir = check_path(cache_dir, "cache_dir", "Images").expanduser() if cache_dir is not None else None
+        self.cache_dir = check_path(cache_dir, "cache_dir", "Images") if cache_dir is not None else None
         self.workers = workers
         self.progress = progress
         self.thumbnail_size = thumbnail_size
         self._index: np.ndarray | None = None
+        if field is not None and not isinstance(field, str) and whole(field) is None:
+            raise refused("field", "Images", "None, or the name of a column", field)
         self._intake = _Intake(open_source(source, field))
 
     @property
@@ -138,6 +151,11 @@ class Images:
     def source(self) -> str:
         """What the images come from, in words."""
         return self._intake.source.name
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a mask hides some of the pixels that were given."""
+        return bool(getattr(self._intake.source, "has_gaps", False))
 
     @property
     def root(self) -> Path | None:
@@ -190,8 +208,9 @@ class Images:
 
     def __getitem__(self, index: Any) -> Any:
         """`images[3]` is the picture (H, W, C) at its original size; a slice, index array or mask gives a view."""
-        if isinstance(index, int | np.integer):
-            row = range(len(self))[operator.index(index)]
+        number = None if isinstance(index, slice) else number_of(index)
+        if number is not None:
+            row = range(len(self))[number]
             return self._all.original(row if self._index is None else int(self._index[row]), self)
         whole = np.arange(len(self._all.pixels)) if self._index is None else self._index
         if not isinstance(index, slice):
@@ -237,6 +256,8 @@ class Images:
 
     def at_size(self, image_size: Size) -> Images:
         """The same images at another size, decoded anew from their originals."""
+        if image_size is None:
+            raise refused("image_size", "at_size", f"an int in the range [1, {MOST_SIDE}], or a pair of them", None)
         height, width = _pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
@@ -363,7 +384,7 @@ class _Opened:
             return pixels
         own = (0.0, 1.0)
         if picture.kind.dtype != target.dtype:
-            own = range_of(picture.kind, *value_range(pixels[None]))
+            own = own_range(pixels[None], picture.kind)
         rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
         first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
         if rows >= len(pixels):
@@ -478,6 +499,16 @@ def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndar
     return images.data, mask
 
 
+def pixels_like(images: Any, spec: ImageSpec) -> np.ndarray:
+    """Pixels (N, H, W, C) of `spec`, its depth among that; a masked array where any are missing."""
+    pixels, own = load_pixels(images, spec=spec)
+    if own.dtype == spec.dtype:
+        return pixels
+    missing = np.isnan(pixels)
+    middle = np.where(missing, np.float32((spec.low + spec.high) / 2), pixels)  # what is not known is gray
+    return np.ma.MaskedArray(middle.astype(spec.dtype), missing)
+
+
 def images_of(X: Any, **options: Any) -> Images:
     """What a model was given as `Images` whose rows are those of X: as many, in the same order.
 
@@ -492,7 +523,8 @@ def images_of(X: Any, **options: Any) -> Images:
     Raises
     ------
     InputError
-        If items of a list or a dataset cannot be used: rows that are missing would shift all others.
+        If items of a list or a dataset cannot be used: rows that are missing would shift all others. If a stack of
+        several pictures is named twice.
     """
     if isinstance(X, Images):
         return X
@@ -513,6 +545,11 @@ def images_of(X: Any, **options: Any) -> Images:
             "whose keys say which rows there are."
         )
     if places is not None and len(places) > len(items):
+        if isinstance(source, Stacks):
+            raise InputError(
+                "A file is named twice in a list with stacks of pictures, which have a row for each picture; name each "
+                "file once."
+            )
         return images[places]
     return images
 
@@ -539,15 +576,17 @@ def load_pixels(
     """
     if spec is not None:
         image_size = (spec.height, spec.width)
-    images, mask = with_mask(images, mask)
+    resized = isinstance(images, np.ndarray) and image_size is not None and images.shape[1:3] != _pair(image_size)
+    if not resized:  # else the mask goes with the pixels, as NaN
+        images, mask = with_mask(images, mask)
     if not isinstance(images, Images):
         images = images_of(images, image_size=image_size)
     elif image_size is not None:
         images = images.at_size(image_size)
     pixels, own = images.pixels, images.spec
     if spec is not None:
-        pixels = conformed(pixels, own, spec, images.background)
-        own = spec
+        pixels = conformed(pixels, own, spec, images.background, missing=True)
+        own = replace(spec, dtype=pixels.dtype.name)  # type: ignore[arg-type]
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != pixels.shape[:3] or mask.dtype != bool:

@@ -21,7 +21,7 @@ from imatlas.images.formats.pillow import picture_from
 from imatlas.images.formats.sniff import has_image_name, sniff, suffix_of
 from imatlas.images.formats.warnings import quiet
 from imatlas.images.picture import Aim, Fit, Frames, Picture
-from imatlas.images.pixels import RGB, Kind
+from imatlas.images.pixels import RGB, Kind, without_infinity
 from imatlas.images.sources.base import Source
 from imatlas.system.terminal import console, say, visible
 from imatlas.system.threads import usable_cores
@@ -205,7 +205,7 @@ def _rows(pictures: Iterable[Picture], item: int, key: str, digest: str, plan: P
     rows: list[Row | Skip] = []
     try:
         for picture in pictures:
-            pixels = picture.fitted(plan.height, plan.width, plan.fit, plan.background)
+            pixels = without_infinity(picture.fitted(plan.height, plan.width, plan.fit, plan.background))
             several = plan.frames == "all" and picture.n_frames > 1
             row = Row(
                 item,

@@ -50,6 +50,13 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def without_infinity(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (N, ...) with NaN for infinity: neither is a value, and sums would be none either. Copied only then."""
+    if pixels.dtype != np.float32 or not any(np.isinf(part).any() for part in pixels):
+        return pixels
+    return np.where(np.isinf(pixels), np.float32(np.nan), pixels)
+
+
 @np.errstate(all="ignore")  # floats of a damaged file may overflow: no words about it
 def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     """Pixels (..., C) with opacity last, laid on the background; the opacity is gone after.
@@ -149,7 +156,49 @@ def _within_unit(pixels: np.ndarray) -> bool:
     return True
 
 
-def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
+def own_range(pixels: np.ndarray, kind: Kind) -> tuple[float, float]:
+    """Black and white of pictures (N, H, W, C) where they take another depth, from nothing but themselves.
+
+    For rows that are answered one by one this is asked of one at a time: other pictures of the same call must not
+    change what is seen in it.
+    """
+    if kind.dtype == "uint8":
+        return 0.0, _TOP["uint8"]
+    if _counts_to(pixels, _TOP["uint8"]):
+        return 0.0, _TOP["uint8"]
+    return range_of(kind, *value_range(pixels))
+
+
+OVERSHOOT = 2.0
+"""What floats of 0..1 stay below, where a filter has overshot, too."""
+
+
+def _counts_to(pixels: np.ndarray, top: float) -> bool:
+    """Whether pixels (N, H, W, C) are whole numbers from 0 to `top` of another depth, or means of them."""
+    if pixels.dtype == np.uint16:
+        return bool(pixels.max(initial=0) <= top)
+    most = 0.0
+    for picture in pixels:
+        values = picture[np.isfinite(picture)]
+        if values.size and (values.min() < 0.0 or values.max() > top):
+            return False
+        most = max(most, float(values.max(initial=0.0)))
+    return most > OVERSHOOT
+
+
+def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float, float, float]:
+    """Two values of a picture (H, W, C), and what they become in a set of another depth."""
+    as_it_is = (0.0, 1.0, 0.0, 1.0)
+    if to.dtype == "float32":  # measured in units, as whole numbers are
+        if to.low < -OVERSHOOT or (to.high > OVERSHOOT and (to.high <= _TOP["uint8"]) == (have.dtype == "uint8")):
+            return as_it_is
+    elif to.dtype == "uint16" and have.dtype == "float32" and _counts_to(picture[None], _TOP["uint16"]):
+        return as_it_is
+    into = range_of(kind_of(to), to.low, to.high) if to.dtype == "uint16" else (to.low, to.high)
+    return (*own_range(picture[None], have), *into)
+
+
+def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False) -> Kind:
     """The kind that a set takes, from how many pictures of each kind it has.
 
     1. Measurements and pictures. Where most have some number of channels that is neither grey nor RGB, the set is of
@@ -158,6 +207,8 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
     3. Colour: grey where all are grey, else RGB.
     4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
        8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are grey.
+
+    With `gaps`, pixels that a mask hides, the depth is that of floats: no other number says that one is missing.
     """
     pictures = {k: n for k, n in counts.items() if k.is_picture}
     stacks: dict[int, int] = {}
@@ -173,7 +224,7 @@ def common_kind(counts: dict[Kind, int], any_clear: bool) -> Kind:
     for k, n in members.items():
         depths[k.dtype] = depths.get(k.dtype, 0) + n
     order = ["uint8", "uint16", "float32"]
-    dtype = max(depths, key=lambda d: (depths[d], order.index(d)))
+    dtype: DTypeName = "float32" if gaps else max(depths, key=lambda d: (depths[d], order.index(d)))
     if members is not pictures:
         return Kind(most, False, dtype)
     colours = 1 if all(k.colours == 1 for k in members) else 3
@@ -243,12 +294,14 @@ def conformed(
     background: RGB = (255, 255, 255),
     *,
     kind: Kind | None = None,
+    missing: bool = False,
 ) -> np.ndarray:
     """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
 
     Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
-    model has learnt from. Where they differ, black and white of the one become black and white of the other; those of
-    16 bits beside 8 or 0..1 are told by `range_of`.
+    model has learnt from. Where they differ, black and white of each picture become black and white of the set; see
+    `own_range`. Floats that are written as 8 or 16 bits would be, and whole numbers beside floats that are measured in
+    units, keep their values.
 
     ========  ============  ==================  =========  ==================  =========
     from, to  1             2                   3          4                   n
@@ -272,6 +325,8 @@ def conformed(
         What opacity is composited on.
     kind : Kind, optional
         Of the pixels, where it is known better than from `spec`.
+    missing : bool
+        Keep pixels that are missing (NaN): where there are any, the values are floats in the range of `to`.
 
     Raises
     ------
@@ -282,13 +337,15 @@ def conformed(
     if have.dtype == want.dtype:
         return converted(pixels, have, want, background)
     middle = converted(pixels, have, want._replace(dtype=have.dtype), background)
-    low, high = spec.low, spec.high
-    if want.dtype == "uint8" or (to.low, to.high) == (0.0, 1.0):
-        low, high = range_of(have, low, high)
-    values = (middle.astype(np.float32) - low) / (high - low) * (to.high - to.low) + to.low
-    if want.dtype == "float32":
-        return values
-    return np.rint(np.clip(np.nan_to_num(values), 0, _TOP[want.dtype])).astype(want.dtype)
+    gaps = missing and have.dtype == "float32" and bool(np.isnan(middle).any())
+    out = np.empty(middle.shape, np.float32 if gaps else want.dtype)
+    for row, picture in zip(out, middle, strict=True):
+        low, high, bottom, top = _scale(picture, have, to)
+        values = (picture.astype(np.float32) - low) / (high - low) * (top - bottom) + bottom
+        if want.dtype != "float32":
+            values = np.rint(np.clip(values if gaps else np.nan_to_num(values), 0, _TOP[want.dtype]))
+        row[:] = values
+    return out
 
 
 def _meeting(have: Kind, want: Kind) -> tuple[Kind, Kind]:

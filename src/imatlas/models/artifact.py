@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from imatlas import __version__
-from imatlas.arguments import check_path, is_generator
+from imatlas.arguments import check_path, is_generator, strict_yes
 from imatlas.errors import (
     ArtifactError,
     ImatlasError,
@@ -94,6 +94,7 @@ KINDS = {
 """What `{"is": kind, …}` holds besides."""
 
 
+@strict_yes
 def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write `model` to `folder`, whole or not at all.
 

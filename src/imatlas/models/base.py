@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown
+from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown, strict_yes
 from imatlas.errors import NotLearntError, ParameterError
 from imatlas.models import artifact
 from imatlas.models.learned import State
@@ -186,6 +186,7 @@ class Estimator(BaseEstimator):
                 checker.validate_python(plain)
             except ValidationError:
                 expected = _parameters(cls)[name].expected()
+                expected += ", or a RandomState or Generator of NumPy" if name == "random_state" else ""
                 raise ParameterError(
                     f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {shown(value)} instead."
                 ) from None
@@ -216,6 +217,7 @@ class Estimator(BaseEstimator):
             self._drawn = check_seed(self.random_state, type(self).__name__)
         return self._drawn
 
+    @strict_yes
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted model as a folder: `model.json` and `weights.safetensors`, whole or not at all.
 

@@ -495,6 +495,8 @@ class FlowMatching(Generator):
         if solver == "shortcut" and n_steps not in (1, 2, 4, 8, 16):
             raise ParameterError(f"A 'shortcut' takes 1, 2, 4, 8 or 16 steps. Got n_steps={n_steps} instead.")
         told = self._conditions(y, len(points))
+        if not len(points):
+            return points
         if self.latent_mean_ is None:
             height, width, channels = self.spec_.shape
         else:

@@ -155,7 +155,7 @@ class ImageEstimator(Estimator):
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
             uint8, uint16, or float; at least 2 images of at least 8 x 8 pixels. NaN is a missing pixel.
-        y : array (N,) of int or (N, n_features), optional
+        y : array (N,) of int, str or float, or (N, n_features), optional
             A label or a vector of each image, for generators: what `sample` can then be asked for. Others ignore it.
         mask : array (N, H, W) of bool, optional
             True where a pixel is missing: it then counts in no loss.

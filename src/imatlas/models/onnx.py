@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from imatlas import __version__, seeding
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import ArtifactError, InputError, MissingExtraError
 from imatlas.images.spec import ImageSpec
 from imatlas.system.atomic_io import output_path, replacing, write_folder
@@ -92,6 +92,7 @@ class Exported:
     n_checked: int = N_CHECKED
 
 
+@strict_yes
 def export_onnx(
     model: Any, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False
 ) -> dict[str, Exported]:

@@ -27,17 +27,20 @@ probability l / (m + 1), whatever the distribution; given these m, that share is
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 from scipy.stats import beta
 from sklearn.base import OutlierMixin
 from sklearn.covariance import ledoit_wolf
 
-from imatlas.errors import InputError
+from imatlas.errors import InputError, Notice
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import SIDE, VECTORS, Array, State, Value
 from imatlas.models.parts.rows import checked_rows
@@ -165,11 +168,28 @@ class OutlierDetector(OutlierMixin, Estimator):
         return -self._oddness(X).astype(np.float64)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return `score_samples` less the threshold (n_samples,): below 0 is odd."""
-        return self.score_samples(X) - self.offset_
+        """Return `score_samples` less the threshold (n_samples,): below 0 is odd.
+
+        Where the threshold is infinite nothing is, and it is 1 / oddness, so that rows keep their order.
+        """
+        scores = self.score_samples(X)
+        return scores - self.offset_ if np.isfinite(self.threshold_) else 1 / np.maximum(-scores, 1e-12)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return -1 for each odd row and 1 for each ordinary one (n_samples,)."""
+        """Return -1 for each odd row and 1 for each ordinary one (n_samples,).
+
+        Warns where the rows of `fit` were too few for any row to be odd.
+        """
+        self._check_fitted()
+        if not np.isfinite(self.threshold_):
+            most, needed = 1 / (self.n_calibration_ + 1), 2 * math.ceil(1 / self.false_alarms)
+            warnings.warn(
+                f"No row can be told odd at false_alarms={self.false_alarms:g} from {self.n_calibration_} calibrating "
+                f"rows; fit on {needed:,} rows or more, ask for false_alarms={math.ceil(1000 * most) / 1000:g} or "
+                "more, or take the order from score_samples.",
+                Notice,
+                stacklevel=2,
+            )
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def p_values(self, X: Any) -> np.ndarray:
@@ -264,7 +284,7 @@ def _directions(X: np.ndarray) -> torch.Tensor:
 def _smallness(directions: torch.Tensor, mass: float) -> np.ndarray:
     """How many times smaller than the share `mass` the group of each row is (n,): at least 1, the mean over cuts."""
     n = len(directions)
-    tree = linkage(directions.double().numpy(), "ward")
+    tree = linkage(pdist(directions.double().numpy()), "ward")  # rows that look like distances would be warned of
     cuts = range(max(2, round(CUTS[0] / mass)), round(CUTS[1] / mass) + 1)
     total = np.zeros(n)
     for n_groups in cuts:

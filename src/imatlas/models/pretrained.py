@@ -23,7 +23,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clon
 from sklearn.decomposition import PCA
 
 from imatlas.errors import InputError, MissingExtraError, ParameterError
-from imatlas.images.dataset import Images, images_of
+from imatlas.images.dataset import Images, images_of, pixels_like
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
@@ -321,6 +321,10 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         """
         self._check_fitted()
         images = self._open(images)
+        if images.has_gaps and self.spec_.dtype != "float32":  # what a mask hides is gray
+            side = self.source_side
+            filled = pixels_like(images, replace(self.spec_, height=side, width=side))
+            images = Images(np.ma.getdata(filled), background=images.background)
         self._check_kind(images.spec)
         return self._project(self._features(images, on_progress, kept))
 

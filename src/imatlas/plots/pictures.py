@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from imatlas.arguments import strict_yes
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.decode import read_picture
 from imatlas.images.formats.pillow import picture_from
@@ -25,6 +26,7 @@ CHUNK = 256
 SHOWS = ("exemplar", "mean", "prototype")
 
 
+@strict_yes
 def image_sheet(
     som: Any,
     images: Any = None,
@@ -88,6 +90,7 @@ def image_sheet(
     return picture_map(som, pictures, crop=crop, clusters=clusters, width=width, picture_size=picture_size)
 
 
+@strict_yes
 def picture_map(
     som: Any,
     pictures: Sequence[Picture | None],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from imatlas.arguments import strict_yes
 from imatlas.errors import InputError, ParameterError
 from imatlas.lattice.drawing import PITCH, DrawnLattice
 from imatlas.lattice.geometry import lattice_positions
@@ -41,6 +42,7 @@ SMALLEST = 5.0
 """Points below which a number in a cell would not be read."""
 
 
+@strict_yes
 def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: float = 8.0) -> Figure:
     """Draw how far prototypes lie from those around them: dark walls part light valleys of like prototypes.
 

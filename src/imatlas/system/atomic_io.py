@@ -23,13 +23,13 @@ from imatlas.errors import ArtifactError, UnsafePathError
 
 
 def output_path(path: str | Path) -> Path:
-    """The one name of what is to be written: the path itself, without "..".
+    """The one name of what is to be written: the path itself, without "..", and with the user's home for "~".
 
     Where `x` does not exist, nothing is found at `x/../NAME`, so that NAME seems to be free; but once `x` is made, for
     it is above the output, that is NAME itself. So each function that looks whether an output is there, or writes it,
     begins with this one. A ".." after a link leads where the system goes: up from what the link leads to.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if ".." not in path.parts:
         return path
     if path.name == "..":

@@ -118,7 +118,7 @@ class Places:
         return np.array([row * cols + col for row, col in way], np.int64)
 
     def _of_cluster(self, cluster: int) -> np.ndarray:
-        cluster = check_int(cluster, "cluster", "the map")
+        cluster = check_int(cluster, "cluster", "sample")
         found = self.cells[self.clusters == cluster]
         if not len(found):
             known = np.unique(self.clusters)

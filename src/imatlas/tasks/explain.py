@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imatlas.arguments import check_int
+from imatlas.arguments import check_int, strict_yes
 from imatlas.errors import InputError
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
@@ -93,6 +93,7 @@ class Space:
         return replace(self, embedding=embedding, keys=[*self.keys, key], show=show, look=look)
 
 
+@strict_yes
 def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     """Say what makes a cluster: its typical images, those on its border, what decides in them, and the way to the
     nearest other cluster.
@@ -178,6 +179,7 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     )
 
 
+@strict_yes
 def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None, heat: bool = True) -> Result:
     """Say why an image is where it is: its cluster and the second best, its nearest images, and what in it decides.
 

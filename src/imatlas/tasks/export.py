@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.keys import file_name_of, file_of, key_of
 from imatlas.models.onnx import TOLERANCE, export_onnx
@@ -51,6 +51,7 @@ NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+@strict_yes
 def write_embedding_atlas(
     rows: pa.Table,
     neighbors: tuple[np.ndarray, np.ndarray],
@@ -114,6 +115,7 @@ def write_embedding_atlas(
     )
 
 
+@strict_yes
 def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, *, overwrite: bool = False) -> Result:
     """Write an embedding and the keys of its rows as NumPy files, neither of which needs pickle.
 
@@ -152,6 +154,7 @@ def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, 
     )
 
 
+@strict_yes
 def write_folders(
     keys: Sequence[str],
     labels: np.ndarray,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
@@ -16,6 +16,7 @@ from imatlas.system.atomic_io import make_folder, output_path, refuse_links, rem
 from imatlas.training import checkpoints
 
 
+@strict_yes
 def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: bool = False) -> Any:
     """Fit `model` to `images` and save it to `folder`; a killed run of the same settings is resumed.
 

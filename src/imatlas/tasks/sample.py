@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.encode import encode
 from imatlas.system.atomic_io import output_path, write_file, write_folder
@@ -23,6 +23,7 @@ NUMBERED = re.compile(r"[0-9]{5,}\.png")
 """Names of the files in a folder of new images."""
 
 
+@strict_yes
 def write_samples(
     images: np.ndarray,
     output: str | Path,

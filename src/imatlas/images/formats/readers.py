@@ -212,18 +212,19 @@ def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
 
 
 def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """One array in a file: a picture (H, W) or (H, W, C), or frames (T, H, W) or (T, H, W, C)."""
-    from imatlas.images.sources.arrays import as_pixels
+    """One array in a file: a picture (H, W), (H, W, C) or (C, H, W), or a stack (N, H, W) or (N, H, W, C)."""
+    from imatlas.images.sources.arrays import as_pixels, is_wide
+    from imatlas.images.sources.given import channels_last, is_one
 
     array = _npy_array(data)
-    if array.ndim == 3 and array.shape[2] > limits.MOST_CHANNELS and array.shape[0] in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] <= limits.MOST_CHANNELS)
-    stack = array[None] if is_one else array
+    stack = channels_last(array)[None] if is_one(array.shape) else array
+    if frames != "all" and len(stack) > 1:
+        raise DecodeError(f"a stack of {len(stack)} pictures, where one is wanted; give the file itself")
     wanted = min(len(stack), limits.MAX_FRAMES) if frames == "all" else 1
+    whole = np.float32 if is_wide(array.dtype) else None  # not by its values: other files of the set hold others
     check_pixels(stack.shape[2], stack.shape[1], stack.shape[3] if stack.ndim == 4 else 1)
     for frame in range(wanted):
-        picture = picture_from(as_pixels(stack[frame][None])[0])
+        picture = picture_from(as_pixels(stack[frame][None], whole)[0])
         picture.format = format
         note_frames(picture, len(stack), frame, wanted)
         yield picture

@@ -14,8 +14,9 @@ import numpy as np
 
 from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
-from imatlas.images.sources.given import is_tensor, looks_like_one
+from imatlas.images.sources.given import is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.zip_members import Member, packed_size
 
 
@@ -25,14 +26,16 @@ class ArraySource:
     explicit = True
 
     def __init__(self, array: Any, path: Path | None = None) -> None:
-        one = looks_like_one(tuple(array.shape), is_tensor(array))
+        one = looks_like_one(tuple(array.shape), is_tensor(array) or path is not None)
         if one:
+            of_file = f" (or ['{path.name}'] for one picture)" if path is not None and path.suffix != ".npz" else ""
             raise InputError(
                 f"An array of images must have the shape (N, H, W) or (N, H, W, C). Got {tuple(array.shape)}, which "
-                f"looks like {one}."
+                f"looks like {one}{of_file}."
             )
         if is_tensor(array):
-            array = array.detach().cpu().numpy()
+            array = numpy_of(array)
+        self.has_gaps = bool(np.ma.is_masked(array))
         array = without_masked(array)
         self.root: Path | None = path
         self.name = f"an array of shape {tuple(array.shape)}" if path is None else str(path)
@@ -58,18 +61,38 @@ class ArraySource:
 
 
 def without_masked(array: np.ndarray) -> np.ndarray:
-    """An array with NaN for what a mask hides; as floats where anything is."""
+    """An array with NaN for what a mask hides; as floats where anything is, 8 and 16 bits as 0 to 1.
+
+    So nothing of what is shown changes: full scale is full scale, as where 8-bit pictures are among floats.
+    """
     if not isinstance(array, np.ma.MaskedArray):
         return array
     if not np.ma.is_masked(array):
         return array.data
-    return np.where(np.ma.getmaskarray(array), np.float32(np.nan), array.data.astype(np.float32))
+    return np.where(np.ma.getmaskarray(array), np.float32(np.nan), as_floats(array.data))
 
 
-def as_pixels(array: np.ndarray) -> np.ndarray:
+def as_floats(array: np.ndarray) -> np.ndarray:
+    """Pixels as float32: full scale of 8 and 16 bits is 1, all else keeps its values."""
+    values = array.astype(np.float32)
+    return values / np.float32(np.iinfo(array.dtype).max) if array.dtype in (np.uint8, np.uint16) else values
+
+
+def is_wide(dtype: np.dtype) -> bool:
+    """Whether whole numbers of a type are no pixels yet: signed, or of 32 bits and more."""
+    return np.issubdtype(dtype, np.integer) and dtype not in (np.uint8, np.uint16)
+
+
+def narrowest(low: int, high: int) -> type:
+    """The type of pixels that holds whole numbers from `low` to `high`."""
+    return np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
+
+
+def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
     """An array of images as (N, H, W, C) in uint8, uint16 or float32, copied only where the type must change.
 
-    Whole numbers of other types become uint8 or uint16 where all values fit, else float32.
+    Whole numbers of other types become uint8 or uint16 where all values fit, else float32. Where the array is one part
+    of a set, `whole` is what those of the set become.
     """
     if array.ndim == 3:
         array = array[..., None]
@@ -82,18 +105,19 @@ def as_pixels(array: np.ndarray) -> np.ndarray:
             f"An array of images must have its channels last. Got {array.shape}, which looks like (N, C, H, W); use "
             "x.transpose(0, 2, 3, 1), or x.permute(0, 2, 3, 1) for a tensor."
         )
-    if array.dtype in (np.uint8, np.uint16, np.float32):
+    if whole is not None and np.issubdtype(array.dtype, np.integer):
+        return array.astype(whole, copy=False)
+    if array.dtype in (np.uint8, np.uint16):
         return array
     if array.dtype == bool:
         pixels = array.astype(np.uint8)
         pixels *= np.uint8(255)
         return pixels
     if np.issubdtype(array.dtype, np.integer):
-        low, high = int(array.min()), int(array.max())
-        fitting = np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
-        return array.astype(fitting)
+        return array.astype(narrowest(int(array.min()), int(array.max())))
     if np.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold is not known, as infinity is not
+            return without_infinity(array.astype(np.float32, copy=False))
     raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
 
 
@@ -102,7 +126,7 @@ def open_numpy(path: Path) -> ArraySource:
     with open(path, "rb") as file:
         single = file.read(6) == b"\x93NUMPY"
         file.seek(0)
-        about = _array_header(file, str(path)) if single else None
+        about = array_header(file, str(path)) if single else None
     if about is not None and about.dtype.hasobject:
         raise SourceError(f"'{path}' cannot be opened (it holds Python objects); save an array of numbers.")
     if about is not None and about.n_bytes > os.path.getsize(path):
@@ -143,7 +167,7 @@ class _ArrayHeader(NamedTuple):
 _LONGEST_HEADER = 10_000  # as numpy has it
 
 
-def _array_header(stream: Any, name: str) -> _ArrayHeader | None:
+def array_header(stream: Any, name: str) -> _ArrayHeader | None:
     """The header of the .npy file in a stream, which is then at the first value; None where it is no such file.
 
     Raises
@@ -180,7 +204,7 @@ def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarra
     """
     packed = packed_size(member, os.path.getsize(path))
     with Member(path, member) as stream:
-        about = _array_header(stream, f"{name}' in '{path}")
+        about = array_header(stream, f"{name}' in '{path}")
         if about is None or about.dtype.hasobject or len(about.shape) not in (3, 4) or min(about.shape) < 1:
             return None
         needed = about.n_bytes + about.n_bytes_as_pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import threading
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import article, path_of
 from imatlas.errors import DecodeError, SourceError
-from imatlas.images.sources.arrays import as_pixels, without_masked
+from imatlas.images.formats.sniff import has_image_name
+from imatlas.images.sources.arrays import as_pixels, is_wide, narrowest, without_masked
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
-from imatlas.images.sources.given import content_of, is_open_file, is_tensor
+from imatlas.images.sources.given import NAMES, channels_last, content_of, is_open_file, is_tensor, numpy_of
 
 
 class DatasetSource:
@@ -35,7 +38,13 @@ class DatasetSource:
         if n == 0:
             raise SourceError(f"The {type(items).__name__} holds no items; give one with images.")
         self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._whole: type | None = None
+        self.has_gaps = False
+        if isinstance(items, list | tuple):
+            self.has_gaps = any(np.ma.is_masked(item) for item in items if isinstance(item, np.ma.MaskedArray))
+            if any(is_wide(np.dtype(item.dtype)) for item in items if isinstance(item, np.ndarray)):
+                self._whole = self._type_of_whole()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"items": self._items, "field": self._field}
@@ -58,41 +67,85 @@ class DatasetSource:
         """The picture of an item: bytes, an array (H, W, C), or a Pillow image."""
         try:
             with self._lock:  # few datasets promise to be safe among threads
-                value = self._items[index]
-            if self._field is not None and isinstance(value, dict):
-                if self._field not in value:
-                    raise DecodeError(f"no field '{self._field}' among {', '.join(map(str, value))}")
-                value = value[self._field]
-            return _picture_in(value)
+                value = self._value(index)
+                if isinstance(value, np.ndarray) and self._whole is None and is_wide(value.dtype):
+                    self._whole = self._type_of_whole()
+            if not isinstance(value, np.ndarray):
+                return value
+            return as_pixels(without_masked(value)[None], self._whole)[0]
         except DecodeError:
             raise
         except Exception as error:
             raise DecodeError(f"the dataset failed to give it ({type(error).__name__}: {reason_of(error)})") from None
 
+    def _value(self, index: int) -> Any:
+        """The picture of an item as `_picture_in` finds it."""
+        value = self._items[index]
+        if self._field is not None and isinstance(value, dict):
+            if self._field not in value:
+                raise DecodeError(f"no field '{self._field}' among {', '.join(map(str, value))}")
+            value = value[self._field]
+        return _picture_in(value)
+
+    def _type_of_whole(self) -> type:
+        """What whole numbers become where some are of a wide type: one type for all that holds the values of all."""
+        low, high = 0, 0
+        for index in range(len(self.keys)):
+            try:
+                value = self._value(index)
+            except Exception:  # told where it is read
+                continue
+            if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer) and value.size:
+                low, high = min(low, int(value.min())), max(high, int(value.max()))
+        return narrowest(low, high)
+
 
 def _picture_in(value: Any) -> Any:
-    """The picture that an item of a dataset is or holds."""
+    """The picture that an item of a dataset is or holds: bytes, a Pillow image, or an array (H, W[, C]) of any type."""
     if isinstance(value, dict):
-        if isinstance(value.get("bytes"), bytes):
-            return value["bytes"]
-        for name in ("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp", "path", "file"):
+        if isinstance(value.get("bytes"), bytes | bytearray | memoryview):
+            return bytes(value["bytes"])
+        for name in ("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp", *NAMES):
             if value.get(name) is not None:
                 return _picture_in(value[name])
         raise DecodeError(f"no image among the fields {', '.join(map(str, value))}; say which one it is in by 'field'")
-    if isinstance(value, tuple | list) and value and not np.isscalar(value[0]):
+    if isinstance(value, list) and _holds_numbers(value):
+        value = np.asarray(value)
+    if isinstance(value, tuple | list) and value and not isinstance(value[0], numbers.Number):
+        if isinstance(value, list) and sum(map(_may_be_picture, value)) > 1:
+            raise DecodeError(
+                f"a list of {len(value)} pictures is no picture; give one list of all of them, or of tuples (picture, "
+                "label)"
+            )
         return _picture_in(value[0])
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if is_open_file(value) and not hasattr(value, "getbands"):
         return content_of(value)
     if isinstance(value, str | os.PathLike):
-        return FileSource.from_list([Path(value).expanduser()]).read(0)
+        return FileSource.from_list([path_of(os.fsdecode(value))]).read(0)
     if hasattr(value, "getbands"):
         return value
     if is_tensor(value):
-        value = value.detach().cpu().numpy()
+        value = numpy_of(value)
     if isinstance(value, np.ndarray) and value.ndim in (2, 3):
-        channels_first = value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] > 4
-        value = without_masked(value.transpose(1, 2, 0) if channels_first else value)
-        return as_pixels(value[None])[0]
-    raise DecodeError(f"a {type(value).__name__} is no picture")
+        return channels_last(value)
+    shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
+    raise DecodeError(f"{article(type(value).__name__)}{shape} is no picture")
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether a list is an array (H, W[, C]) of numbers, as Hugging Face gives an Array3D."""
+    depth = 0
+    while isinstance(value, list) and value:
+        value, depth = value[0], depth + 1
+    return depth in (2, 3) and isinstance(value, numbers.Number)
+
+
+def _may_be_picture(value: Any) -> bool:
+    """Whether a value beside a picture is another picture, and no label."""
+    if isinstance(value, str):
+        return has_image_name(value)
+    shaped = isinstance(value, np.ndarray) or is_tensor(value)
+    picture = isinstance(value, bytes | os.PathLike) or is_open_file(value) or hasattr(value, "getbands")
+    return value.ndim > 1 if shaped else picture

@@ -21,7 +21,22 @@ def is_open_file(value: Any) -> bool:
     return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
-def as_items(source: Any, field: str | None = None) -> Any:
+def numpy_of(tensor: Any) -> np.ndarray:
+    """The values of a tensor; sparse ones with their zeros, and types that NumPy does not have as float32."""
+    tensor = tensor.detach().cpu()
+    if "strided" not in str(tensor.layout):
+        tensor = tensor.to_dense()
+    try:
+        return tensor.numpy()
+    except TypeError:  # bfloat16 and shorter
+        return tensor.float().numpy()
+
+
+NAMES = ("image", "img", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path")
+"""Columns that hold images, the likeliest first."""
+
+
+def as_items(source: Any, field: str | int | None = None) -> Any:
     """A list, by position, of a column of pandas, Arrow or polars, of an array of paths, or of a single picture.
 
     Whatever else comes back as it is. `field` is the column of a table.
@@ -32,17 +47,13 @@ def as_items(source: Any, field: str | None = None) -> Any:
         For a whole table, of which one column must be named, and for what images cannot be read from.
     """
     if _is_table(source):
-        names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
-        field = field or next((name for name in ("image", "img", "path", "file") if name in names), None)
-        if field in names:
-            return as_items(source[field])
-        shown = ", ".join(names[:10])
-        raise InputTypeError(
-            f"Images cannot be read from a {type(source).__name__}, which has the columns {shown}; give one of them, "
-            f"as in table['{names[0] if names else 'image'}'], or its name as 'field'."
-        )
+        return as_items(_column_of(source, field))
     if hasattr(source, "iloc"):  # by position, whatever the labels of its rows are
         return list(source.array)
+    if isinstance(source, np.ndarray) and source.dtype.kind in "USO" and source.ndim > 1 == source[0].size:
+        source = source.reshape(-1)  # one column of a table, as an array
+    if isinstance(source, np.ndarray) and source.dtype.kind == "S" and source.ndim == 1:
+        return [os.fsdecode(path) for path in source.tolist()]
     for method in ("to_pylist", "to_list", "tolist"):
         if _is_column(source) and hasattr(source, method):
             return getattr(source, method)()
@@ -56,18 +67,65 @@ def as_items(source: Any, field: str | None = None) -> Any:
         raise InputTypeError(
             f"Images cannot be read from a {type(source).__name__}, which has no rows; give a list of pictures."
         )
+    if isinstance(source, type):
+        raise InputTypeError(f"Images cannot be read from the class {source.__name__}; give one of its objects.")
     return source
 
 
+def _column_of(table: Any, field: str | int | None) -> Any:
+    """The column of a table that holds images: the one that is named, or is named as images are, or is the only one."""
+    names = _names_of(table)
+    kind = article("table" if isinstance(table, dict) else type(table).__name__)
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    wanted = None if field is None else str(field)
+    if wanted is None:
+        wanted = next((name for name in NAMES if name in names), names[0] if len(names) == 1 else None)
+    if wanted is None:
+        first = table.columns[0] if hasattr(table, "iloc") and names else (names or ["image"])[0]
+        raise InputTypeError(
+            f"Images cannot be read from {kind}, which has the columns {shown}; give one of them, as in "
+            f"table[{first!r}], or its name as 'field'."
+        )
+    if names.count(wanted) != 1:
+        how = f"{names.count(wanted) or 'no'} column{'s' if names.count(wanted) else ''} '{wanted}'"
+        raise InputTypeError(
+            f"Images cannot be read from {kind} with {how}, which 'field' names; its columns are {shown}."
+            if field is not None
+            else f"Images cannot be read from {kind} with {how}; rename all but one of them."
+        )
+    place = names.index(wanted)
+    if isinstance(table, dict):
+        return list(table.values())[place]
+    for by_place in ("to_series", "column"):  # polars, Arrow
+        if hasattr(table, by_place):
+            return getattr(table, by_place)(place)
+    return table.iloc[:, place]
+
+
+def _names_of(table: Any) -> list[str]:
+    names = table if isinstance(table, dict) else getattr(table, "column_names", None) or table.columns
+    return [str(name) for name in names]
+
+
 def _is_dataset(part: Any) -> bool:
-    return hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, str | bytes | dict)
+    """Whether a value is a dataset, or a list of its items; no column of a table."""
+    if is_stream(part):
+        return True
+    if _is_array(part) or _is_column(part) or isinstance(part, str | bytes | dict):
+        return False
+    return hasattr(part, "__len__") and hasattr(part, "__getitem__")
+
+
+def is_stream(source: Any) -> bool:
+    """Whether a value is a dataset without places, as those of torch and Hugging Face are."""
+    return any(base.__name__ == "IterableDataset" for base in type(source).__mro__)
 
 
 class Parts:
     """The items of several datasets, one after the other, as a DatasetDict has them."""
 
     def __init__(self, parts: dict[Any, Any]) -> None:
-        self._parts = list(parts.values())
+        self._parts = [list(part) if is_stream(part) else part for part in parts.values()]
         self._ends = np.cumsum([len(part) for part in self._parts])
 
     def __len__(self) -> int:
@@ -105,10 +163,12 @@ def as_one(image: Any, name: str = "image") -> Any:
             f"The '{name}' must be one image: a key of the atlas, a path, the bytes of a file, a file that is open, a "
             f"Pillow image, or an array (H, W[, C]). Got {article(type(image).__name__)} instead."
         )
-    array = image if is_tensor(image) else np.asarray(image)
+    array = image if is_tensor(image) else np.asanyarray(image)  # a masked one stays so
     if array.ndim not in (2, 3):
         shape = tuple(array.shape)
         raise InputError(f"The '{name}' must be one image, an array (H, W) or (H, W, C). Got the shape {shape}.")
+    if isinstance(array, np.ma.MaskedArray) and array.size and np.ma.getmaskarray(array).all():
+        raise InputError(f"The mask of the '{name}' hides all of its pixels; give one that shows some.")
     return array[None]
 
 
@@ -147,8 +207,24 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_table(source: Any) -> bool:
+    """Whether a value has columns: of pandas, Arrow or polars, or a dict of columns as long as each other."""
+    if isinstance(source, dict):
+        columns = list(source.values())
+        if any(isinstance(column, str | bytes | dict) or not hasattr(column, "__len__") for column in columns):
+            return False
+        alike = len({len(column) for column in columns}) == 1 and len(columns[0]) > 0
+        plain = (list, tuple, np.ndarray)
+        shaped = [isinstance(column, plain) or is_tensor(column) or _is_column(column) for column in columns]
+        return alike and all(shaped) and not all(_holds_dicts(column) for column in columns)
+    package = type(source).__module__.partition(".")[0]
     two = getattr(source, "ndim", None) == 2 and hasattr(source, "columns")
-    return two or (type(source).__module__.partition(".")[0] == "pyarrow" and hasattr(source, "column_names"))
+    by_name = {"pyarrow": "column_names", "polars": "get_columns"}.get(package)
+    return two or (by_name is not None and hasattr(source, by_name))
+
+
+def _holds_dicts(column: Any) -> bool:
+    """Whether a list holds items of a dataset."""
+    return isinstance(column, list | tuple) and all(isinstance(item, dict) for item in column)
 
 
 def _is_column(source: Any) -> bool:
@@ -172,13 +248,40 @@ def content_of(file: Any) -> Any:
     return content
 
 
-def looks_like_one(shape: tuple[int, ...], tensor: bool) -> str:
-    """What to write for an array (a, b, c) that is one picture rather than `a` of them; "" where it is none."""
+MOST_BANDS = 16
+"""Channels from which on an array (a, b, c) is no picture (H, W, C) but `a` pictures, unless it is square."""
+
+
+LEAST_SIDE = 8
+"""Height and width from which on an array (a, a, c) may well be a square picture."""
+
+
+def looks_like_one(shape: tuple[int, ...], channels_first: bool) -> str:
+    """What to write for an array (a, b, c) that may be one picture as well as `a` of them; "" where it is plain.
+
+    Channels may come first in tensors, and in files, which may hold what was one.
+    """
     if len(shape) != 3:
         return ""
     first, middle, last = shape
-    if last <= 4 < min(first, middle):
+    few = last <= 4 < min(first, middle)
+    bands = 4 < last < MOST_BANDS and 2 * last <= min(first, middle)
+    if few or bands or (first == middle != last and first >= LEAST_SIDE):
         return f"one picture with {last} channels: give x[None] for it, or x[..., None] for {first} pictures"
-    if tensor and first in (3, 4) and min(middle, last) >= 16:
-        return f"one picture with {first} channels: give x.permute(1, 2, 0)[None] for it, or x[..., None] for {first}"
+    if channels_first and first in (3, 4) and min(middle, last) >= MOST_BANDS:
+        return (
+            f"one picture with {first} channels: give np.moveaxis(x, 0, -1)[None] for it (of a tensor "
+            f"x.permute(1, 2, 0)[None]), or x[..., None] for {first}"
+        )
     return ""
+
+
+def is_one(shape: tuple[int, ...]) -> bool:
+    """Whether an array in a file of its own is one picture, (H, W), (H, W, C) or (C, H, W), and no stack of them."""
+    return len(shape) == 2 or (len(shape) == 3 and (shape[0] == 1 or bool(looks_like_one(shape, True))))
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """One picture with its channels last, where (C, H, W) is plain."""
+    first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4
+    return array.transpose(1, 2, 0) if first else array

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from imatlas.arguments import article
+from imatlas.arguments import article, path_of
 from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.formats.sniff import recognized, sniff
@@ -24,15 +24,16 @@ from imatlas.images.sources.arrays import ArraySource, open_numpy
 from imatlas.images.sources.arrow import ArrowColumn
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
-from imatlas.images.sources.files import FileSource, expanded
-from imatlas.images.sources.given import as_items, is_tensor
+from imatlas.images.sources.files import FileSource
+from imatlas.images.sources.given import as_items, is_stream, is_tensor
 from imatlas.images.sources.own_output import own_folder
+from imatlas.images.sources.stacks import with_stacks
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
-def open_source(source: Any, field: str | None = None) -> Source:
+def open_source(source: Any, field: str | int | None = None) -> Source:
     """The source behind whatever the user gave; `field` is where images are in a table or in items of a dataset.
 
     Raises
@@ -42,18 +43,19 @@ def open_source(source: Any, field: str | None = None) -> Source:
     InputTypeError
         Where the object is nothing that images can be read from.
     """
+    name = None if field is None else str(field)
     memory_budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fsdecode(source), field)
+        return _open_path(os.fsdecode(source), name)
     source = as_items(source, field)
     if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return FileSource.from_list([expanded(os.fsdecode(s)) for s in source])
+        return with_stacks(FileSource.from_list([path_of(os.fsdecode(s)) for s in source]))
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return DatasetSource(source, field)
-    if any(base.__name__ == "IterableDataset" for base in type(source).__mro__):
-        return DatasetSource(list(source), field)  # it has no places: all of it has to be at hand
+        return DatasetSource(source, name)
+    if is_stream(source):
+        return DatasetSource(list(source), name)  # it has no places: all of it has to be at hand
     if hasattr(source, "__iter__"):
         raise InputTypeError(
             f"Images cannot be read from {article(type(source).__name__)}, which has no length; give its items as a "
@@ -83,12 +85,12 @@ def files_of(sources: Sequence[str]) -> list[str]:
                 f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
                 "unpack it."
             )
-        found += [str(source.path(i)) for i in range(len(source.keys))]
+        found += dict.fromkeys(str(source.path(i)) for i in range(len(source.keys)))
     return found
 
 
 def _open_path(text: str, field: str | None = None) -> Source:
-    path = expanded(text)
+    path = path_of(text)
     try:
         is_folder = path.is_dir()
         exists = is_folder or path.exists()
@@ -98,10 +100,10 @@ def _open_path(text: str, field: str | None = None) -> Source:
         what = own_folder(str(path))
         if what:
             raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
-        return FileSource.from_folder(path)
+        return with_stacks(FileSource.from_folder(path))
     if not exists:
         if glob.has_magic(text):
-            return FileSource.from_pattern(os.path.expanduser(text))
+            return with_stacks(FileSource.from_pattern(os.path.expanduser(text)))
         raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
     with _opened(path) as file:
         head = file.read(512)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imatlas.arguments import shown
 from imatlas.errors import InputError
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
-from imatlas.models.learned import Array, State
+from imatlas.models.learned import Array, Labels, State
 from imatlas.models.onnx import N_CHECKED, random_vectors
 from imatlas.nn.condition import Condition
 
@@ -26,7 +27,7 @@ class Generator(ImageEstimator):
 
     Attributes
     ----------
-    classes_ : array (n_classes,) int64, or None
+    classes_ : array (n_classes,) of int64 or str, or None
         The labels that were given to `fit`, ascending.
     condition_range_ : array (2, n_features) float32, or None
         Mean and standard deviation of the vectors that were given to `fit`.
@@ -35,7 +36,7 @@ class Generator(ImageEstimator):
     labels = "optional"
 
     _state: ClassVar[State] = {
-        "classes_": Array("int64", "n_classes", optional=True),
+        "classes_": Labels("n_classes", distinct=True, optional=True),
         "condition_range_": Array("float32", 2, "n_told", optional=True),
     }
 
@@ -51,20 +52,21 @@ class Generator(ImageEstimator):
         self.condition_range_: np.ndarray | None = None
         if y is None:
             return None
-        y = np.asarray(y)
-        if len(y) != n_images or y.ndim not in (1, 2):
+        y = _plain(y)
+        if y.ndim not in (1, 2) or len(y) != n_images:
             raise InputError(
                 f"'y' must hold one label, or one vector, for each of the {n_images} images. Got shape {y.shape}."
             )
-        if y.ndim == 1:
-            if y.dtype.kind not in "iub":
-                raise InputError(f"Labels in 'y' must be whole numbers. Got {y.dtype}; give their indices instead.")
-            self.classes_ = np.unique(y).astype(np.int64)
-        else:
-            y = y.astype(np.float32)
-            if not np.isfinite(y).all():
-                raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; leave those images out.")
-            self.condition_range_ = np.stack([y.mean(0), y.std(0) + 1e-6])
+        if y.ndim == 1 and y.dtype.kind != "f":
+            labels = np.unique(y)
+            self.classes_ = labels.astype(str if labels.dtype.kind == "U" else np.int64)
+            return self._conditions(y, n_images)
+        if y.dtype.kind == "U":
+            raise InputError("Vectors in 'y' must be numbers. Got text; give one label for each image.")
+        y = y.reshape(n_images, -1).astype(np.float32)  # a number is a vector of one
+        if not np.isfinite(y).all():
+            raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; leave those images out.")
+        self.condition_range_ = np.stack([y.mean(0), y.std(0) + 1e-6])
         return self._conditions(y, n_images)
 
     def _conditions(self, y: Any, n: int) -> np.ndarray | None:
@@ -77,19 +79,25 @@ class Generator(ImageEstimator):
         """
         if y is None:
             return None
-        y = np.asarray(y)
+        y = _plain(y)
         if self.classes_ is not None:
             labels = np.broadcast_to(y, (n,)) if y.ndim == 0 else y
-            if labels.shape != (n,) or not np.isin(labels, self.classes_).all():
+            if (
+                (self.classes_.dtype.kind in "OU") != (y.dtype.kind == "U")
+                or labels.shape != (n,)
+                or not np.isin(labels, self.classes_).all()
+            ):
                 raise InputError(
                     f"'y' must be a label, or {n} of them, out of the {len(self.classes_)} that the model was fitted "
                     f"with ({self.classes_[0]} to {self.classes_[-1]}). Got {_shortened(y)} instead."
                 )
-            return np.searchsorted(self.classes_, labels)
+            return np.searchsorted(self.classes_.astype(labels.dtype) if y.dtype.kind == "U" else self.classes_, labels)
         if self.condition_range_ is not None:
-            vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
             width = self.condition_range_.shape[1]
-            if vectors.shape != (n, width):
+            if width == 1 and y.ndim < 2:  # one number serves all, or is of one image
+                y = y.reshape(-1, 1) if y.size == n > 1 else y.reshape(-1)
+            vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
+            if y.dtype.kind == "U" or vectors.shape != (n, width):
                 raise InputError(f"'y' must be a vector of {width} numbers, or {n} of them. Got shape {y.shape}.")
             return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
@@ -97,8 +105,8 @@ class Generator(ImageEstimator):
     def _contradiction(self) -> str:
         if self.classes_ is not None and self.condition_range_ is not None:
             return "'classes_' and 'condition_range_' cannot both be there"
-        if self.classes_ is not None and not (len(self.classes_) and (np.diff(self.classes_) > 0).all()):
-            return "'classes_' must name each class once, in order"
+        if self.classes_ is not None and self.classes_.dtype.kind not in "iOU":
+            return "'classes_' must be whole numbers or words"
         return ""
 
     def _untold(self, name: str) -> str:
@@ -135,7 +143,33 @@ class Generator(ImageEstimator):
 
 
 def _shortened(y: np.ndarray) -> str:
-    return f"{y!r}" if y.size <= 8 else f"an array of shape {y.shape}, from {y.min()} to {y.max()}"
+    if y.size <= 8:
+        return f"{y!r}"
+    return f"an array of shape {y.shape}, from {np.unique(y)[0]} to {np.unique(y)[-1]}"
+
+
+def _plain(y: Any) -> np.ndarray:
+    """Labels or vectors as an array of numbers or of text.
+
+    Raises
+    ------
+    InputError
+        If it holds anything else, such as labels of which some are missing.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind == "O":
+        values = y.ravel().tolist()
+        if values and all(isinstance(value, str) for value in values):
+            return y.astype(str)
+        if not all(isinstance(value, int | float | np.number) for value in values):
+            raise InputError(
+                "Labels in 'y' must be all text or all numbers, one of each image. Got others among them, such as "
+                f"{shown(_other(values))}; leave those images out."
+            )
+        return np.array(y.tolist())
+    if y.dtype.kind not in "iubfU":
+        raise InputError(f"Labels in 'y' must be whole numbers or text, and vectors numbers. Got {y.dtype} instead.")
+    return y
 
 
 def along(keys: np.ndarray, n_frames: int, *, on_sphere: bool = False) -> np.ndarray:
@@ -159,3 +193,9 @@ def along(keys: np.ndarray, n_frames: int, *, on_sphere: bool = False) -> np.nda
     left = np.where(flat, 1 - share, np.sin((1 - share) * angle) / sine)
     right = np.where(flat, share, np.sin(share * angle) / sine)
     return (left * first + right * second).astype(np.float32)
+
+
+def _other(values: list[Any]) -> Any:
+    """The first value that is neither text nor a number; of both kinds, the first text."""
+    odd = [value for value in values if not isinstance(value, int | float | np.number | str)]
+    return (odd or [value for value in values if isinstance(value, str)])[0]

@@ -99,7 +99,7 @@ class LatentModel(Generator):
         Parameters
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
-        y : array (N,) of int or (N, n_features), optional
+        y : array (N,) of int, str or float, or (N, n_features), optional
             As in `fit`.
 
         Returns

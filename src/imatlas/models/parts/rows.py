@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,10 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from imatlas.errors import InputError
+from imatlas.arguments import shown
+from imatlas.errors import InputError, InputTypeError
+from imatlas.images.dataset import Images
+from imatlas.images.formats.sniff import has_image_name
 from imatlas.neighbors import group_sums, nearest_index, nearest_two
 
 MOST = 4e18
@@ -35,14 +39,15 @@ def checked_rows(
 
     Raises
     ------
-    InputError
-        If there are such values.
+    InputError, InputTypeError
+        If there are such values, or pictures in place of rows.
     ValueError
         If `X` is not a matrix of finite numbers (and NaN where it is taken), or has other features than before.
     """
     if np.ma.is_masked(X):  # scikit-learn would take the values under the mask
         X = np.where(np.ma.getmaskarray(X), np.nan, np.ma.getdata(X).astype(np.float64))
     finite = "allow-nan" if missing else True
+    _refuse_pictures(estimator, X)
     X = validate_data(estimator, X, dtype=np.float32, order="C", reset=reset, ensure_all_finite=finite)
     largest = 0.0 if any_scale else float(max(X.max(), -X.min()))
     if largest > MOST / math.sqrt(X.shape[1]):
@@ -51,6 +56,26 @@ def checked_rows(
             "divide them by their standard deviation."
         )
     return X
+
+
+def _refuse_pictures(estimator: Any, X: Any) -> None:
+    """Tell whoever gives pictures in place of rows what comes in between.
+
+    Raises
+    ------
+    InputTypeError
+        For paths, `Images`, pictures, or an array of them.
+    """
+    first = X[0] if isinstance(X, list | tuple) and len(X) else X
+    pictures = isinstance(X, Images) or isinstance(first, os.PathLike | bytes) or hasattr(first, "getbands")
+    pictures = pictures or (isinstance(first, str) and has_image_name(first))
+    pictures = pictures or getattr(first, "ndim", 0) == (4 if first is X else 3)
+    if pictures:
+        name = type(estimator).__name__
+        raise InputTypeError(
+            f"{name} takes rows of numbers (n_samples, n_features). Got pictures ({shown(X)}); an encoder makes rows "
+            f"of them: {name}().fit(PretrainedEncoder().fit_transform(images))."
+        )
 
 
 SMALL, LARGE = 1e-10, 1e15

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from imatlas.arguments import check_path
+from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.dataset import Images
 from imatlas.images.keys import file_name_of, file_of
@@ -183,6 +183,7 @@ class Duplicates:
         return False
 
 
+@strict_yes
 def find_duplicates(
     images: Any, *, turned: bool = False, against: Any = None, progress: bool = False, shown: int = SHOWN
 ) -> Duplicates:
