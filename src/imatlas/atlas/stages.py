@@ -101,9 +101,13 @@ EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list."""
+    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list.
 
-    source: str
+    But for `files`, which of those at the source were named: these may change as they come and go.
+    """
+
+    source: str = ""
+    files: str = ""
     budget: float | None = None
     clusters: int | None = None
     encoder: EncoderKind = "auto"

@@ -29,6 +29,7 @@ from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
+from imatlas.images.sources.origin import Origin
 from imatlas.images.spec import MOST_SIDE, ImageSpec
 from imatlas.images.tensors import to_view
 
@@ -138,6 +139,11 @@ class Images:
     def source(self) -> str:
         """What the images come from, in words."""
         return self._intake.source.name
+
+    @property
+    def origin(self) -> Origin:
+        """What an atlas remembers of where the images come from."""
+        return self._intake.source.origin
 
     @property
     def root(self) -> Path | None:

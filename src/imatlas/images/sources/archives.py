@@ -33,6 +33,7 @@ from imatlas.images.sources.base import (
     check_unpacked,
     reason_of,
 )
+from imatlas.images.sources.origin import Origin, located
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_folders
 from imatlas.images.sources.parquet_pages import pages
 from imatlas.images.sources.zip_members import Member, packed_size
@@ -63,6 +64,11 @@ class _Archive:
         self.skipped: list[tuple[str, str]] = []
         self.keys: list[str] = []
         self._connect()
+
+    @property
+    def origin(self) -> Origin:
+        """The archive."""
+        return Origin(located(self.name))
 
     def _connect(self) -> None:
         raise NotImplementedError

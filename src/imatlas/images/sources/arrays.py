@@ -16,6 +16,7 @@ from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.given import is_tensor, looks_like_one
+from imatlas.images.sources.origin import Origin, in_memory, located
 from imatlas.images.sources.zip_members import Member, packed_size
 
 
@@ -40,6 +41,11 @@ class ArraySource:
         self.array = as_pixels(array)
         digits = max(6, len(str(len(self.array))))
         self.keys = [f"{i:0{digits}d}" for i in range(len(self.array))]
+
+    @property
+    def origin(self) -> Origin:
+        """The file; or the size of one image of an array in memory."""
+        return Origin(in_memory("array", self.array.shape[1:]) if self.root is None else located(self.root))
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """None: an array has no cheap sign of its content."""

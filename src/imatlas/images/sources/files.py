@@ -13,6 +13,7 @@ from imatlas.images import memory_budget
 from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.keys import key_of
 from imatlas.images.sources.base import HEAD, check_size, check_unpacked, reason_of
+from imatlas.images.sources.origin import Origin, fixed_part, located
 from imatlas.images.sources.own_output import NOT_A_SOURCE, lies_in_own, own_folder
 
 # Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
@@ -49,9 +50,16 @@ class FileSource:
     """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
 
     def __init__(
-        self, root: Path, paths: Iterable[str], name: str, skipped: list[tuple[str, str]], explicit: bool = False
+        self,
+        root: Path,
+        paths: Iterable[str],
+        name: str,
+        skipped: list[tuple[str, str]],
+        explicit: bool = False,
+        files: str = "",
     ) -> None:
         self.explicit = explicit
+        self._files = files
         self.root: Path | None = root
         self.name = name
         self.skipped = skipped
@@ -65,6 +73,13 @@ class FileSource:
         self.keys = list(found) if explicit else sorted(found)
         self.holds_arrays = not any(has_image_name(key) for key in self.keys)
         self._paths = [found[key] for key in self.keys]
+
+    @property
+    def origin(self) -> Origin:
+        """The folder that the keys are relative to; where one file was named alone, that."""
+        if self.explicit and len(self._paths) == 1:
+            return Origin(located(self._paths[0]))
+        return Origin(located(self.root or ""), self._files)
 
     @classmethod
     def from_folder(cls, root: Path) -> FileSource:
@@ -108,7 +123,7 @@ class FileSource:
     @classmethod
     def from_pattern(cls, pattern: str) -> FileSource:
         """All files that match a glob pattern; `**` goes into folders."""
-        root = cls.root_of(pattern)
+        root = fixed_part(pattern)
         ours: dict[str, bool] = {}
         paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         paths = [p for p in paths if not lies_in_own(os.path.dirname(p), str(root), ours)]
@@ -119,14 +134,7 @@ class FileSource:
             if skipped:
                 raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
             raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
-        return cls(root, paths, pattern, skipped)
-
-    @staticmethod
-    def root_of(pattern: str) -> Path:
-        """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
-        parts = Path(pattern).parts[:-1]
-        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-        return Path(*parts[:fixed])
+        return cls(root, paths, pattern, skipped, files=os.path.relpath(pattern, root))
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:
@@ -137,7 +145,7 @@ class FileSource:
         except ValueError:  # several drives
             root = ""
         name = str(paths[0]) if len(paths) == 1 else f"a list of {len(paths)} files"
-        return cls(Path(root), absolute, name, [], explicit=True)
+        return cls(Path(root), absolute, name, [], explicit=True, files=f"a list of {len(paths)}")
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Size and time of change of each file; (-1, -1) where that cannot be told."""
