@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,11 @@ class Originals:
         return self.roots[0] if self.name and self.roots[0].is_dir() else None
 
     @cached_property
+    def _pattern(self) -> str:
+        """What the names of files match: an older atlas remembers the pattern in place of the folder."""
+        return Path(self.name).name if glob.has_magic(self.name) and not os.path.lexists(self.name) else "*"
+
+    @cached_property
     def _source(self) -> Source:
         return open_source(str(self.roots[0]), self._field)
 
@@ -68,8 +74,8 @@ class Originals:
         if self.folder is not None:
             try:
                 name = relative(file_name_of(key))
-                if glob.has_magic(self.name) and not fnmatch(name.name, Path(self.name).name):
-                    return None  # an older atlas remembers the pattern
+                if not fnmatch(name.name, self._pattern):
+                    return None
                 return next((root / name for root in self.roots if (root / name).is_file()), None)
             except (UnsafePathError, OSError):  # a name that is too long
                 return None

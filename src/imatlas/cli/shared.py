@@ -56,13 +56,13 @@ def root(
         raise typer.Exit
 
 
-def one_source(sources: list[str]) -> str | list[str]:
-    """What was named as one source of images: it, or the files of all."""
+def one_source(sources: list[str]) -> Any:
+    """What was named as one source of images: it, or the files of all, opened."""
     if len(sources) == 1:
         return sources[0]
-    from imatlas.images.sources.opening import files_of
+    from imatlas.images.sources.opening import open_several
 
-    return files_of(sources)
+    return open_several(sources)
 
 
 def open_images(source: str | list[str], *, progress: bool, **options: Any) -> Any:

@@ -26,7 +26,7 @@ from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource, expanded
 from imatlas.images.sources.given import as_items, is_tensor
-from imatlas.images.sources.own_output import own_folder
+from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -42,6 +42,8 @@ def open_source(source: Any, field: str | None = None) -> Source:
     InputTypeError
         Where the object is nothing that images can be read from.
     """
+    if isinstance(source, FileSource):
+        return source
     memory_budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fsdecode(source), field)
@@ -65,26 +67,38 @@ def open_source(source: Any, field: str | None = None) -> Source:
     )
 
 
-def files_of(sources: Sequence[str]) -> list[str]:
-    """The files of several folders, patterns and files, in this order, as one list.
+def open_several(sources: Sequence[str]) -> Source:
+    """The files of several folders, patterns and files, in this order; folders of ours among them are passed over.
 
     Raises
     ------
     SourceError
-        Where one of them does not exist or holds no files.
+        Where one of them does not exist or holds no files, or all are folders of ours.
     InputError
         Where one holds its images in itself, as an archive does.
     """
-    found: list[str] = []
+    found: list[FileSource] = []
+    skipped: list[tuple[str, str]] = []
     for text in sources:
+        what = own_folder(expanded(text)) or (own_export(expanded(text)) if _has_siblings(text, sources) else "")
+        if what:
+            skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
+            continue
         source = open_source(text)
         if not isinstance(source, FileSource):
             raise InputError(
                 f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
                 "unpack it."
             )
-        found += [str(source.path(i)) for i in range(len(source.keys))]
-    return found
+        found.append(source)
+    if not found:
+        raise SourceError(f"'{sources[0]}' and all others are {what}; give folders that hold images.")
+    return FileSource.from_several(found, skipped)
+
+
+def _has_siblings(text: str, sources: Sequence[str]) -> bool:
+    """Whether other sources lie beside one, as where a shell made them of a pattern."""
+    return sum(expanded(other).parent == expanded(text).parent for other in sources) > 1
 
 
 def _open_path(text: str, field: str | None = None) -> Source:
