@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.origin import places_of
+from imatlas.images.sources.shards import table_of
 from imatlas.system.atomic_io import relative
 
 Region = tuple[int, int, int, int]
@@ -40,6 +42,7 @@ class Originals:
 
     def __init__(self, source: str, field: str | None = None) -> None:
         self.name, self._field = source, field
+        self._tables: dict[Path, Source] = {}
 
     @cached_property
     def roots(self) -> list[Path]:
@@ -99,9 +102,21 @@ class Originals:
         path = self.path(key)
         if path is not None:
             return FileSource.from_list([path]).read(0)
+        with suppress(UnsafePathError, OSError):
+            if self.folder is not None and (table := table_of(self.folder, str(relative(file_name_of(key))))):
+                return self._in_table(table, key.rpartition("/")[2])
         if self.folder is not None or key not in self._places:
             raise DecodeError(f"'{self.name}' holds no '{key}' any more")
         return self._source.read(self._places[key])
+
+    def _in_table(self, path: Path, row: str) -> Any:
+        """A row of one of the tables of a folder."""
+        if path not in self._tables:
+            self._tables[path] = open_source(path, self._field)
+        table = self._tables[path]
+        if not row.isdecimal() or int(row) >= len(table.keys):
+            raise DecodeError(f"'{path}' holds no row {row} any more")
+        return table.read(int(row))
 
     def content(self, key: str, sha256: str) -> Any:
         """As `read`, of what may be handed on: the picture that the atlas was learnt from, and no other file.

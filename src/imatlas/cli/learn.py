@@ -94,7 +94,7 @@ def learn(
     from imatlas.atlas.learn import learn as run_learn
 
     atlas = run_learn(
-        one_source(images),
+        one_source(images, field),
         output,
         budget=budget,
         clusters=clusters,

@@ -56,20 +56,21 @@ def root(
         raise typer.Exit
 
 
-def one_source(sources: list[str]) -> Any:
+def one_source(sources: list[str], field: str | None = None) -> Any:
     """What was named as one source of images: it, or the files of all, opened."""
     if len(sources) == 1:
         return sources[0]
     from imatlas.images.sources.opening import open_several
 
-    return open_several(sources)
+    return open_several(sources, field)
 
 
 def open_images(source: str | list[str], *, progress: bool, **options: Any) -> Any:
     """`Images` of what was named, with their own options where any are given."""
     from imatlas.images.dataset import Images
 
-    return Images(source if isinstance(source, str) else one_source(source), progress=progress, **options)
+    opened = source if isinstance(source, str) else one_source(source, options.get("field"))
+    return Images(opened, progress=progress, **options)
 
 
 def open_atlas(folder: Path) -> Any:

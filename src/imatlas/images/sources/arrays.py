@@ -103,8 +103,8 @@ def as_pixels(array: np.ndarray) -> np.ndarray:
     raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
 
 
-def open_numpy(path: Path) -> ArraySource:
-    """The array in a .npy file (memory-mapped) or a .npz file; pickled objects are refused."""
+def open_numpy(path: Path, field: str | None = None) -> ArraySource:
+    """The array in a .npy file (memory-mapped), or the one named `field` of a .npz file; no pickled objects."""
     with open(path, "rb") as file:
         single = file.read(6) == b"\x93NUMPY"
         file.seek(0)
@@ -118,7 +118,9 @@ def open_numpy(path: Path) -> ArraySource:
     with zipfile.ZipFile(path) as archive:
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if not m.is_dir()}
     preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in members]
-    for name in dict.fromkeys([*preferred, *members]):
+    if field is not None and field not in members:
+        raise SourceError(f"'{path}' has no array '{field}'; its arrays: {', '.join(list(members)[:20])}.")
+    for name in [field] if field is not None else dict.fromkeys([*preferred, *members]):
         array = _unpacked_array(members[name], name, path)
         if array is not None:
             return ArraySource(array, path)

@@ -27,6 +27,7 @@ from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource, expanded
 from imatlas.images.sources.given import as_items, is_tensor
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
+from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -42,16 +43,20 @@ def open_source(source: Any, field: str | None = None) -> Source:
     InputTypeError
         Where the object is nothing that images can be read from.
     """
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource | ShardSource):
         return source
     memory_budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fsdecode(source), field)
+        opened = _open_path(os.fsdecode(source), field)
+        if field is not None and not is_table(opened) and not _holds_named(opened):
+            raise _no_columns(opened.name, field)
+        return opened
     source = as_items(source, field)
     if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return FileSource.from_list([expanded(os.fsdecode(s)) for s in source])
+        listed = FileSource.from_list([expanded(os.fsdecode(s)) for s in source])
+        return tables_of(listed, lambda path: _open_path(str(path), field))
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source, field)
     if any(base.__name__ == "IterableDataset" for base in type(source).__mro__):
@@ -67,7 +72,7 @@ def open_source(source: Any, field: str | None = None) -> Source:
     )
 
 
-def open_several(sources: Sequence[str]) -> Source:
+def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     """The files of several folders, patterns and files, in this order; folders of ours among them are passed over.
 
     Raises
@@ -78,22 +83,39 @@ def open_several(sources: Sequence[str]) -> Source:
         Where one holds its images in itself, as an archive does.
     """
     found: list[FileSource] = []
+    tables: list[tuple[Path, Source]] = []
     skipped: list[tuple[str, str]] = []
     for text in sources:
         what = own_folder(expanded(text)) or (own_export(expanded(text)) if _has_siblings(text, sources) else "")
         if what:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
             continue
-        source = open_source(text)
-        if not isinstance(source, FileSource):
+        source = _open_path(text, field)
+        if is_table(source) and len(tables) + len(skipped) == sources.index(text):
+            tables.append((expanded(text), source))
+            continue
+        if tables or not isinstance(source, FileSource):
             raise InputError(
                 f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
                 "unpack it."
             )
         found.append(source)
+    if tables:
+        return several_tables(tables)
+    if field is not None:
+        raise _no_columns(f"{len(sources)} sources", field)
     if not found:
         raise SourceError(f"'{sources[0]}' and all others are {what}; give folders that hold images.")
     return FileSource.from_several(found, skipped)
+
+
+def _holds_named(source: Source) -> bool:
+    """Whether a source is a file of named arrays."""
+    return isinstance(source, ArraySource) and source.name.lower().endswith(".npz")
+
+
+def _no_columns(name: str, field: str) -> InputError:
+    return InputError(f"A column '{field}' was named, and '{name}' has no columns; leave out 'field' (--field).")
 
 
 def _has_siblings(text: str, sources: Sequence[str]) -> bool:
@@ -112,10 +134,11 @@ def _open_path(text: str, field: str | None = None) -> Source:
         what = own_folder(str(path))
         if what:
             raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
-        return FileSource.from_folder(path)
+        return tables_of(FileSource.from_folder(path), lambda path: _open_path(str(path), field))
     if not exists:
         if glob.has_magic(text):
-            return FileSource.from_pattern(os.path.expanduser(text))
+            found = FileSource.from_pattern(os.path.expanduser(text))
+            return tables_of(found, lambda path: _open_path(str(path), field))
         raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
     with _opened(path) as file:
         head = file.read(512)
@@ -129,7 +152,8 @@ def _open_path(text: str, field: str | None = None) -> Source:
 
 def _open_file(path: Path, head: bytes, field: str | None) -> Source:
     """A file by its first bytes; by its name only where these say nothing."""
-    from imatlas.images.sources.archives import ParquetSource, TarSource, ZipSource
+    from imatlas.images.sources.archives import TarSource, ZipSource
+    from imatlas.images.sources.parquet import ParquetSource
 
     name = path.name.lower()
     if head.startswith(b"\x93NUMPY"):
@@ -137,12 +161,12 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
     if head.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-        return open_numpy(path) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
+        return open_numpy(path, field) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
     if head.startswith(b"PAR1"):
         return ParquetSource(path, field)
     if head[257:262] == b"ustar" or head.startswith(_PACKED):
         return TarSource(path)
-    if head.startswith(b"ARROW1") or name.endswith(".arrow"):
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or name.endswith(".arrow"):
         column = DatasetSource(ArrowColumn(path, field))
         column.name, column.root = str(path), path
         return column
