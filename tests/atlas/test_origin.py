@@ -141,6 +141,30 @@ def test_what_was_made_in_the_folder_of_images_is_no_input(here, capsys, sources
     assert len(ia.Images("own/copied")) == 4  # named itself, it is a source
 
 
+def test_what_is_said_of_few_images_and_of_an_update(here, capsys) -> None:
+    assert learn("ph") == 0
+    assert "at most encoder 0." in capsys.readouterr().out  # 0 s were said of all parts of a short budget
+    (here / "ph" / "04.png").unlink()
+    assert learn("ph") == 0
+    assert main(["info", "a.atlas"]) == 0
+    told = capsys.readouterr().out
+    assert "0 of 4 images embedded in" in told
+    assert "all keep their places" in told
+    assert "The layout is kept from before" in told
+    assert "report.html." not in told
+    assert "0 files skipped" in told
+
+
+def test_equal_images_say_why_they_are_one_cluster(here, capsys) -> None:
+    for i in range(1, 5):
+        shutil.copy("ph/00.png", f"ph/0{i}.png")
+    assert main(["learn", "ph", "-o", "a.atlas", "--budget", "0.4s", "--clusters", "3"]) == 0
+    assert "All images are alike, so they are one cluster" in capsys.readouterr().out
+    for more in ([], ["--clusters", "30"]):
+        assert main(["clusters", "a.atlas", *more]) == 0
+        assert "All images are alike, so they are one cluster" in capsys.readouterr().out
+
+
 def test_a_link_to_a_file_that_is_read_already_is_told(here) -> None:
     (here / "ph" / "sub").mkdir()
     (here / "ph" / "sub" / "x.png").symlink_to(here / "ph" / "01.png")

@@ -206,12 +206,17 @@ def _beyond(seconds: float, allowed: float) -> str:
     return f" ({seconds - allowed:.0f} s beyond its part of the budget: it cannot do with less)"
 
 
+def _seconds(seconds: float) -> str:
+    """Seconds of a plan; of short ones what they are, and not 0."""
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
 def _print_plan(job: Job) -> None:
     """Tell how the budget will be spent, and which eyes were chosen and why."""
     decided = job.manifest.stages["intake"]
     job.say(f"     encoder: {decided['why']}")
-    plan = ", ".join(f"{stage} {share * job.budget:.0f} s" for stage, share in SHARES[job.kind].items() if share)
-    job.say(f"     budget:  {job.budget:.0f} s of learning: at most {plan}")
+    plan = ", ".join(f"{stage} {_seconds(share * job.budget)} s" for stage, share in SHARES[job.kind].items() if share)
+    job.say(f"     budget:  {_seconds(job.budget)} s of learning: at most {plan}")
 
 
 def _check(settings: Settings) -> None:

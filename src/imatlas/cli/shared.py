@@ -187,7 +187,7 @@ def print_json(value: Any) -> None:
 
 
 def say_next(json_: bool, *commands: str) -> None:
-    """Say what one would do next; `command_line` makes commands of words."""
+    """Say what one would do next; `command_line` makes commands of words, and what is none begins with a '#'."""
     if not json_:
         for number, command in enumerate(commands):
             say(f"{'       ' if number else 'Next:  '}{command}")

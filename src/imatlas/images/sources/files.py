@@ -166,7 +166,7 @@ class FileSource:
             root = os.path.commonpath([os.path.dirname(p) for p in absolute])
         except ValueError:  # several drives
             root = ""
-        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(paths)} files"
+        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(set(absolute))} files"
         return cls(Path(root), absolute, name, [], explicit=True, files=f"a list of {len(paths)}")
 
     @classmethod
