@@ -156,7 +156,7 @@ def test_labels_by_key_and_labels_that_became_a_table(root, atlas, say, tmp_path
     assert main(["classify", str(atlas), "--labels", str(tmp_path / "l.csv"), "-o", str(tmp_path / "all.csv")]) == 0
     told = capfd.readouterr()
     assert "20 labels of 2 kinds" in told.out
-    assert told.err == "Note: 1 of 21 labels are for images that are not here, such as 'gone.png'; the others count.\n"
+    assert told.err == "Note: 1 of 21 labels is for an image that is not here, such as 'gone.png'; the others count.\n"
     assert not ACTS.findall(told.out)
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))

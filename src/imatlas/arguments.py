@@ -40,6 +40,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else article(type(value).__name__)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with a noun: "1 image", "1,200 images".
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def article(name: str) -> str:
     """A name with its article: "an ndarray"."""
     return f"{'an' if name[:1].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"

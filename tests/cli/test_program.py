@@ -148,3 +148,12 @@ def test_wrong_usage_shows_hostile_arguments_as_text(capsys, arguments):
     err = capsys.readouterr().err
     assert "\\x1b" in err
     assert "\x1b" not in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_full_disk_behind_the_output_is_told_in_words():
+    command = [sys.executable, "-m", "imatlas", "--version"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: There is no space left where the output goes; free some, or write it elsewhere.\n"

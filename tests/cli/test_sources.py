@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,28 @@ def test_several_files_are_one_source(here, capsys) -> None:
     answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")  # the same again goes on
     answer(capsys, "fit", "kmeans", *files, "-o", "model", "--n-clusters", "2")
     assert len(ia.load("model").labels_) == 6
+
+
+def test_every_line_of_next_is_a_command_or_a_comment(here, capsys) -> None:
+    """What comes after a command that is pasted as a whole must not become its arguments."""
+    files = [f"photos/{i}.png" for i in range(6)]
+    Path("~").mkdir()
+    shutil.copy("photos/0.png", "~/a.png")
+    lines = []
+    for words in (
+        ["check", *files],
+        ["check", "./~"],
+        ["duplicates", "photos", "more"],
+        ["duplicates", "more", "photos", "-o", "plan.csv"],
+        ["duplicates", "--apply", "plan.csv"],
+    ):
+        lines += answer(capsys, *words).partition("Next:  ")[2].splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert ["imatlas", "learn", "-o", "photos.atlas"] in commands
+    assert ["imatlas", "learn", "./~", "-o", "./~.atlas"] in commands
+    assert ["imatlas", "duplicates", str(here), "--undo"] in commands
+    for command in commands:
+        assert not command or command[0] == "imatlas", command
 
 
 def test_several_folders_are_all_files_below_them(here, capsys) -> None:

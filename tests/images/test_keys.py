@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imatlas.images.keys import file_name_of, is_key, key_of
+from imatlas.images.keys import file_name_of, is_key, key_of, keys_of
 from imatlas.system.terminal import UNSAFE
 
 PLAIN = ["a.png", "b/a b.png", "12:30.png", "a\\b.png", "=1+1.png", "[/b].png", "…", "é☃.png", "#.png", "\\user.png"]
+
+
+def test_a_name_that_looks_the_same_is_meant_too():
+    composed, apart = "\u00c4pfel.jpg", "A\u0308pfel.jpg"
+    assert keys_of(composed)[0] == composed
+    assert keys_of(apart)[0] == apart
+    assert apart in keys_of(composed)
+    assert composed in keys_of(apart)
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -553,7 +553,7 @@ def test_rows_of_parquet_in_any_order(order: slice, tmp_path: Path, monkeypatch:
 
     values = [f"value {i}".encode() * 50 for i in range(700)]
     pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", row_group_size=300)
-    monkeypatch.setattr("imatlas.images.sources.archives._AT_HAND", 100)
+    monkeypatch.setattr("imatlas.images.sources.parquet._AT_HAND", 100)
     source = open_source(str(tmp_path / "a.parquet"))
     for i in range(700)[order]:
         assert source.read(i) == values[i]

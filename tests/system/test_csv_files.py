@@ -110,6 +110,26 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, content, words):
         rows_of(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04\x14\0\0\0", "workbook of Excel.*save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "workbook of an older Excel"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b'[{"key": "a.png", "label": "cat"}]', "looks like JSON"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, content, words):
+    (tmp_path / "labels").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        list(read_csv(tmp_path / "labels", ("key", "label"), what="a file of labels"))
+
+
+def test_the_mark_of_excel_may_stand_in_quotes(tmp_path):
+    (tmp_path / "labels.csv").write_text('"sep=;"\nkey;label\na.png;cat\n')
+    assert [row["label"] for row in read_csv(tmp_path / "labels.csv", ("key", "label"), what="labels")] == ["cat"]
+
+
 def test_only_regular_files_of_bounded_size_are_opened(tmp_path, monkeypatch):
     with pytest.raises(SourceError, match="There is no file"):
         rows_of(tmp_path / "none.csv")

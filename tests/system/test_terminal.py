@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from imatlas.system.terminal import UNSAFE, console, json_text, say, shell, visible
+from imatlas.system.terminal import UNSAFE, console, file_word, json_text, say, shell, visible
 from imatlas.training.progress import Progress
 
 HOSTILE = "\x1b[31m\x1b]0;t\x07\n\r\t\x08\x7f\x85\x9b\u202e\u2066\u200b\u2028\udcff\ud800é👩‍👧"
@@ -47,6 +47,14 @@ def test_a_command_can_be_pasted(word):
     assert not UNSAFE.search(command)
     done = subprocess.run(["bash", "-c", os.fsencode(command)], capture_output=True, check=True)
     assert os.fsdecode(done.stdout) == word
+
+
+@pytest.mark.parametrize("name", ["~", "~root", "-o", "a b"])
+def test_a_file_of_any_name_can_be_pasted(tmp_path, name):
+    (tmp_path / name).write_text("found")
+    command = shell("cat", file_word(name))
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True).stdout == b"found"
+    assert os.path.expanduser(file_word(name)) == file_word(name)
 
 
 def test_nothing_is_markup():

@@ -46,7 +46,7 @@ def test_one_label_of_each_kind_has_nothing_to_test_with(blobs) -> None:
 
 def test_labels_that_cannot_be_used_are_refused(blobs) -> None:
     X, _, keys = blobs
-    with pytest.raises(InputError, match=r"1 of 2 labels are for images that are not here, such as 'gone\.png'"):
+    with pytest.raises(InputError, match=r"1 of 2 labels is for an image that is not here, such as 'gone\.png'"):
         classify(X, keys, {"gone.png": "fig", keys[0]: "nut"})
     with pytest.raises(InputError, match="at least two kinds"):
         classify(X, keys, {keys[0]: "nut", keys[1]: "nut"})

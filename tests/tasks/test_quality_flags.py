@@ -58,6 +58,19 @@ def test_the_width_of_a_step_is_what_it_was_blurred_by(sigma) -> None:
     assert edge_width(gaussian_filter(step, sigma)) == pytest.approx(sigma, rel=0.15)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_white_shapes_on_clear_ground_are_no_more_at_fault_than_black_ones(pictures, channels) -> None:
+    shapes = []
+    for value in (0, 255):
+        for size in (20, 30, 40):
+            shape = np.full((SIDE, SIDE, channels), value, np.uint8)
+            shape[..., -1] = 0
+            shape[20 : 20 + size, 30 : 30 + 2 * size, -1] = 255
+            shapes.append(shape)
+    found = flagged([*pictures, *shapes])[len(pictures) :]
+    assert not any("uniform" in text or "bright" in text for text in found), found
+
+
 def test_small_and_empty_sets_and_opacity() -> None:
     assert quality_flags([], np.empty(0), np.empty(0)).of == []
     flat = np.full((1, 1, 3), 200, np.uint8)

@@ -14,7 +14,9 @@ def test_budget_is_read(budget, seconds):
     assert schedule.parse_budget(budget) == seconds
 
 
-@pytest.mark.parametrize("budget", [0, -1, "", "5 minutes", "m", "5x", "m5", math.inf, math.nan, "-3s", "0m"])
+@pytest.mark.parametrize(
+    "budget", [0, -1, "", "5 minutes", "m", "5x", "m5", math.inf, math.nan, "-3s", "0m", "99999999999999h", 1e11]
+)
 def test_wrong_budget_is_refused(budget):
     with pytest.raises(ParameterError, match="budget"):
         schedule.parse_budget(budget)

@@ -23,7 +23,7 @@ from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import ImagePairs, Result
 from imatlas.tasks.classify import Classified
 from imatlas.tasks.classify import classify as classify_embedding
-from imatlas.tasks.cluster import Clusters, describe
+from imatlas.tasks.cluster import Clusters, describe, limits
 from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.explain import Space, explain_cluster, explain_image
@@ -199,14 +199,18 @@ class Exploring(OpenedAtlas):
         """
         if n_clusters is None:
             model = self._clusterer()
+            told = limits(self.manifest.metrics["clusters"]["sentences"])
         else:
             n_clusters = check_int(n_clusters, "n_clusters", "clusters", low=1)
             seed = self.manifest.settings["random_state"]
             train = self.embedding[~self.rows["held_out"].astype(bool)]
-            model = group(train, n_clusters=n_clusters, random_state=seed).model
+            grouped = group(train, n_clusters=n_clusters, random_state=seed)
+            model, told = grouped.model, limits(grouped.result.sentences)
         if groups is not None and check_int(groups, "groups", "clusters", low=1) > model.n_clusters_:
             raise InputError(f"There are {model.n_clusters_} clusters to merge. Got groups={groups}; ask for fewer.")
-        return describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
+        found = describe(model, self.embedding, self.rows["key"].tolist(), n_groups=groups)
+        found.result.sentences[1:1] = told
+        return found
 
     def outliers(self, images: Any = None, *, false_alarms: float = FALSE_ALARMS) -> Outliers:
         """The odd images, at a given rate of false alarms.

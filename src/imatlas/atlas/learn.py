@@ -27,6 +27,7 @@ from imatlas.atlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, cho
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
+from imatlas.images.sources.origin import place_of, places_of, same_place
 from imatlas.images.spec import MOST_SIDE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
@@ -117,7 +118,6 @@ def learn(
     """
     folder = output_path(check_path(path, "path", "learn"))
     settings = Settings(
-        source=_source_name(images),
         budget=None if budget is None else parse_budget(budget),
         clusters=_count(clusters, "clusters", 1),
         encoder=encoder,
@@ -148,6 +148,7 @@ def learn(
     folder = _claim(folder)
     if own:
         images.cache_dir = folder / "cache"
+    settings = replace(settings, source=images.origin.place, files=images.origin.files)
     if random_state is None and not overwrite and (folder / "atlas.json").exists():
         known = Manifest.read(folder).settings
         settings = replace(settings, random_state=known.get("random_state", settings.random_state))
@@ -212,26 +213,17 @@ def _beyond(seconds: float, allowed: float) -> str:
     return f" ({seconds - allowed:.0f} s beyond its part of the budget: it cannot do with less)"
 
 
+def _seconds(seconds: float) -> str:
+    """Seconds of a plan; of short ones what they are, and not 0."""
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
 def _print_plan(job: Job) -> None:
     """Tell how the budget will be spent, and which eyes were chosen and why."""
     decided = job.manifest.stages["intake"]
     job.say(f"     encoder: {decided['why']}")
-    plan = ", ".join(f"{stage} {share * job.budget:.0f} s" for stage, share in SHARES[job.kind].items() if share)
-    job.say(f"     budget:  {job.budget:.0f} s of learning: at most {plan}")
-
-
-def _source_name(source: Any) -> str:
-    """What an atlas remembers of where its images came from."""
-    if isinstance(source, Images):
-        source = source.source
-    if isinstance(source, str | Path):
-        text = str(source)
-        pattern = any(c in text for c in "*?[") and not Path(text).exists()
-        return text if pattern else str(Path(text).absolute())
-    if isinstance(source, list | tuple) and source and all(isinstance(s, str | Path) for s in source):
-        return f"{len(source)} files from {Path(source[0]).absolute().parent}"
-    shape = getattr(source, "shape", None)
-    return f"{type(source).__name__} {tuple(shape)}" if shape is not None else type(source).__name__
+    plan = ", ".join(f"{stage} {_seconds(share * job.budget)} s" for stage, share in SHARES[job.kind].items() if share)
+    job.say(f"     budget:  {_seconds(job.budget)} s of learning: at most {plan}")
 
 
 def _check(settings: Settings) -> None:
@@ -284,8 +276,8 @@ class _Moved:
         """Whether the user says so; or nothing is left at the old place, and the images are all the same."""
         was = str(manifest.settings.get("source"))
         if self.told is not None:
-            return os.path.normpath(_source_name(self.told)) == os.path.normpath(was)
-        if not was or os.path.lexists(was):
+            return same_place(was, place_of(self.told))
+        if not was or os.path.lexists(places_of(was)[0]):
             return False
         return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
 
@@ -309,7 +301,9 @@ def _open(
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
         known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
-        changed = [name for name, value in asked.items() if known.get(name) != value]
+        if same_place(str(known.get("source")), settings.source):
+            known["source"] = settings.source
+        changed = [name for name, value in asked.items() if known.get(name) != value and name != "files"]
         if changed == ["source"] and moved.explains(manifest):
             say(f"The images have moved from '{known['source']}' to '{settings.source}'.")
             manifest.source, manifest.settings["source"] = settings.source, settings.source

@@ -55,7 +55,7 @@ class Manifest:
     Attributes
     ----------
     source : str
-        Where the images came from, as given.
+        Where the images came from: the place of an `imatlas.images.sources.origin.Origin`.
     settings : dict
         What the user asked for; the same again continues or updates the atlas.
     stages : dict
@@ -261,6 +261,7 @@ _Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 class _Settings(TypedDict):
     source: _Text
+    files: NotRequired[_Text]
     budget: Annotated[float, Field(gt=0, le=1e9)] | None
     clusters: Annotated[int, Field(ge=1, le=2**31)] | None
     encoder: _Name

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 import os
-import re
+from contextlib import suppress
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from imatlas.images.keys import file_name_of
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.opening import open_source
+from imatlas.images.sources.origin import places_of
+from imatlas.images.sources.shards import table_of
 from imatlas.system.atomic_io import relative
 
 Region = tuple[int, int, int, int]
@@ -33,55 +35,53 @@ class Originals:
     Parameters
     ----------
     source : str
-        As the manifest names it: a folder, a pattern, a file. Anything else cannot be opened again.
+        As the manifest names it: a folder or a file. What was in memory cannot be opened again.
     field : str, optional
         The column that holds the images, where it was named.
     """
 
     def __init__(self, source: str, field: str | None = None) -> None:
         self.name, self._field = source, field
+        self._tables: dict[Path, Source] = {}
 
-    @property
+    @cached_property
     def roots(self) -> list[Path]:
         """The folders that keys may be relative to, the likeliest first."""
-        listed = re.fullmatch(r"\d+ files from (.+)", self.name, re.DOTALL)
-        if listed:  # their keys are relative to the folder that holds them all
-            first = Path(listed[1])
-            return [first, *first.parents]
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(self.name).parts)
-        return [Path(self.name) if os.path.lexists(self.name) else Path(*fixed)]
+        return [Path(place) for place in places_of(self.name)]
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder below which all originals are files; None where they are in an archive, or an array."""
+        return self.roots[0] if self.name and self.roots[0].is_dir() else None
+
+    @cached_property
+    def _pattern(self) -> str:
+        """What the names of files match: an older atlas remembers the pattern in place of the folder."""
+        return Path(self.name).name if glob.has_magic(self.name) and not os.path.lexists(self.name) else "*"
 
     @cached_property
     def _source(self) -> Source:
-        return open_source(self.name, self._field)
+        return open_source(str(self.roots[0]), self._field)
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {key: i for i, key in enumerate(self._source.keys)}
 
-    @cached_property
-    def _root(self) -> Path | None:
-        """The folder below which all originals are files; None where they are in an archive, or an array."""
-        if self.name and Path(self.name).is_dir():
-            return Path(self.name)
-        return FileSource.root_of(self.name) if glob.has_magic(self.name) and not Path(self.name).exists() else None
-
     def path(self, key: str) -> Path | None:
         """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array).
 
         A key comes from a table, which may come from anywhere, and so may the name of the source, which may be the
-        whole disk. So a folder is not listed: the key names a file below it, or one behind a link that the user himself
-        has put there, and nothing above; for a pattern it is listed only then. Whether the
-        file is handed on, its hash says: see `content`.
+        whole disk. So a folder is never listed: the key names a file below it, or one behind a link that the user
+        himself has put there, and nothing above. Whether the file is handed on, its hash says: see `content`.
         """
-        try:
-            name = relative(file_name_of(key))
-            if self._root is not None and not (self._root / name).is_file():
+        if self.folder is not None:
+            try:
+                name = relative(file_name_of(key))
+                if not fnmatch(name.name, self._pattern):
+                    return None
+                return next((root / name for root in self.roots if (root / name).is_file()), None)
+            except (UnsafePathError, OSError):  # a name that is too long
                 return None
-            if self._root == Path(self.name):
-                return self._root / name
-        except (UnsafePathError, OSError):  # a name that is too long
-            return None
         try:
             source = self._source
         except (ImatlasError, OSError):
@@ -102,9 +102,21 @@ class Originals:
         path = self.path(key)
         if path is not None:
             return FileSource.from_list([path]).read(0)
-        if self._root is not None or key not in self._places:
+        with suppress(UnsafePathError, OSError):
+            if self.folder is not None and (table := table_of(self.folder, str(relative(file_name_of(key))))):
+                return self._in_table(table, key.rpartition("/")[2])
+        if self.folder is not None or key not in self._places:
             raise DecodeError(f"'{self.name}' holds no '{key}' any more")
         return self._source.read(self._places[key])
+
+    def _in_table(self, path: Path, row: str) -> Any:
+        """A row of one of the tables of a folder."""
+        if path not in self._tables:
+            self._tables[path] = open_source(path, self._field)
+        table = self._tables[path]
+        if not row.isdecimal() or int(row) >= len(table.keys):
+            raise DecodeError(f"'{path}' holds no row {row} any more")
+        return table.read(int(row))
 
     def content(self, key: str, sha256: str) -> Any:
         """As `read`, of what may be handed on: the picture that the atlas was learnt from, and no other file.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imatlas.arguments import counted
 from imatlas.images.pixels import eye_view
-from imatlas.images.thumbnails import shrink
+from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.layout import FEWEST_ROWS
 from imatlas.models.outlier_detector import FEWEST
@@ -93,10 +94,12 @@ def summary(atlas: Atlas) -> Result:
     """What an atlas holds and how it was learnt, in a few lines."""
     manifest, spec = atlas.manifest, atlas.spec
     sentences = [
-        f"{len(atlas):,} images from {manifest.source}, {manifest.stages['intake']['n_skipped']:,} files skipped.",
-        f"Models see them as {spec.width} x {spec.height} pixels, {spec.channels} channels, {spec.dtype}.",
+        f"{counted(len(atlas), 'image')} from {manifest.source}, "
+        f"{counted(manifest.stages['intake']['n_skipped'], 'file')} skipped.",
+        f"Models see them as {spec.width} x {spec.height} pixels, {counted(spec.channels, 'channel')}, {spec.dtype}.",
     ]
-    sentences += [stage["said"][:1].upper() + stage["said"][1:].rstrip(".") + "." for stage in manifest.stages.values()]
+    said = [stage["said"].rstrip(".") for name, stage in manifest.stages.items() if name != "report"]  # a path
+    sentences += [f"{text[:1].upper()}{text[1:]}." for text in said if text]
     if not manifest.finished:
         sentences.append("It is not finished: the same 'imatlas learn' command continues it.")
     scores = manifest.metrics.get("quality", {})
@@ -381,7 +384,11 @@ def skipped(atlas: Atlas) -> Result:
     if path.name in atlas.inventory.files:
         atlas.inventory.check([path.name])
         files = [(row["key"], row["reason"]) for row in read_csv(path, ("key", "reason"), what="a list of files")]
-    said = f"{len(files):,} files were not used." if files else "Every file was used."
+    said = (
+        f"{counted(len(files), 'file')} {'was' if len(files) == 1 else 'were'} not used."
+        if files
+        else "Every file was used."
+    )
     return Result("skipped", "Left out", [said], panels=[FileList(files=files)] if files else [])
 
 
@@ -413,7 +420,7 @@ class _LaterSmall(Sequence[Picture]):
 
 
 def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]:
-    return [shrink(data, size) for data in atlas.thumbnails(rows)]
+    return [shown(data, size) for data in atlas.thumbnails(rows)]
 
 
 def _doubles(atlas: Atlas) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from imatlas.arguments import counted as number_of
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.journal import Journal
 from imatlas.atlas.manifest import SKIPPED, Manifest
@@ -36,7 +37,7 @@ from imatlas.system.csv_files import write_csv
 from imatlas.system.inventory import Inventory
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import eyes_for, kept_to
-from imatlas.tasks.cluster import cluster, counted
+from imatlas.tasks.cluster import cluster, counted, limits
 from imatlas.tasks.conditions import Places, sample_places
 from imatlas.tasks.duplicates.exact import duplicate_of
 from imatlas.tasks.map import fit_map
@@ -101,9 +102,13 @@ EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list."""
+    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list.
 
-    source: str
+    But for `files`, which of those at the source were named: these may change as they come and go.
+    """
+
+    source: str = ""
+    files: str = ""
     budget: float | None = None
     clusters: int | None = None
     encoder: EncoderKind = "auto"
@@ -272,8 +277,8 @@ def intake(job: Job) -> dict[str, Any]:
     budget = job.settings.budget or default_budget(n)
     kept_back = f"{held_out.sum():,} held out" if held_out.any() else "too few to hold any out"
     said = (
-        f"{n:,} images, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, {len(flags.rows):,} flagged, "
-        f"{kept_back}"
+        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, "
+        f"{len(flags.rows):,} flagged, {kept_back}"
     )
     return {
         "n_images": n,
@@ -319,7 +324,10 @@ def encoder(job: Job) -> dict[str, Any]:
         centers = index_centers(embedding, random_state=job.settings.random_state)
         del embedding, vectors  # the index reads the table, and needs the room
         job.manifest.table["version"] = job.table.index("embedding", centers).version
-    said = f"{len(fresh):,} images embedded in {n_features} dimensions by {eyes_in_words(model)}"
+    new = f"{len(fresh):,} of {number_of(len(embedding), 'image')}" if known else number_of(len(fresh), "image")
+    said = f"{new} embedded in {number_of(n_features, 'dimension')} by {eyes_in_words(model)}"
+    if known:
+        said += "; the others keep their places" if len(fresh) else "; all keep their places"
     if decided["why"] is None:
         return {"said": said}
     return {"said": f"{said}; {decided['why']}", **decided}
@@ -360,8 +368,7 @@ def clusters(job: Job) -> dict[str, Any]:
     job.manifest.metrics["clusters"] = said
     scores = outlier_scores(embedding, random_state=seed)
     job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
-    late = [sentence for sentence in said["sentences"] if sentence.startswith("There was no time")]
-    return {"said": " ".join([said["sentences"][0], *late])}
+    return {"said": " ".join([said["sentences"][0], *limits(said["sentences"])])}
 
 
 def layout(job: Job) -> dict[str, Any]:
@@ -376,7 +383,13 @@ def layout(job: Job) -> dict[str, Any]:
     x, y = model.transform(embedding).T
     job.save_columns(umap_x=x, umap_y=y)
     n = len(model.references_)
-    said = "kept from before" if known else f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"
+    said = (
+        "the layout is kept from before"
+        if known
+        else f"UMAP of {n:,} images"
+        if model.by_umap_
+        else "two principal components"
+    )
     if not known and (
         n < min(len(job.train), MOST_ROWS)
         or (n >= FEWEST_ROWS and not model.by_umap_ and not all_alike(model.references_))

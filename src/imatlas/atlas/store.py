@@ -234,18 +234,16 @@ class OpenedAtlas:
             some = np.arange(start, min(start + ROWS, n))
             for row, data in zip(some.tolist(), self.thumbnails(some), strict=True):
                 stretched[row] = stretched_view(data, SIDE)
-        folder = Path(self.manifest.source)
-        there = folder.is_dir()
+        folder = self.originals.folder
+        sizes = [_size_of(self.originals.path(key)) if folder else 0 for key in rows["key"].tolist()]
         return Gallery(
             keys=rows["key"].tolist(),
             view=lambda rows: np.asarray(stretched[rows]),
             picture=lambda row: self.thumbnails([row])[0],
             content=np.array(self._contents(), dtype=str),
             area=rows["width"].astype(np.int64) * rows["height"],
-            size=np.array(
-                [_size_of(self.originals.path(key)) if there else 0 for key in rows["key"].tolist()], np.int64
-            ),
-            folder=folder if there and not self._has_parts else None,
+            size=np.array(sizes, np.int64),
+            folder=folder if any(sizes) and not self._has_parts else None,
             named=False,
         )
 

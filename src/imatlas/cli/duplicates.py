@@ -70,7 +70,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 
     read = read_plan(plan, folder)
     tell(apply_plan(read), json_)
-    say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   brings them back")
+    say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   # brings them back")
 
 
 def _find(
@@ -103,12 +103,12 @@ def _find(
     if output is not None and against is None:
         say_next(
             json_,
-            f"look into {output}, change move to keep where you like",
+            f"# look into {output}, change move to keep where you like",
             command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
         )
     elif against is None and found.folder is not None and found.result.metrics["n_copies"] and source_words(sources):
         command = command_line("imatlas", "duplicates", *source_words(sources), "-o", "plan.csv")
-        say_next(json_, f"{command}   writes a plan to put the copies aside")
+        say_next(json_, f"{command}   # writes a plan to put the copies aside")
 
 
 def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:

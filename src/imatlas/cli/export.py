@@ -51,4 +51,4 @@ def export(
     if to not in (None, "onnx"):
         raise InputError(f"'{folder}' is a model, which goes --to onnx only; name an atlas for '{to}'.")
     tell(export_model(opened, output, tolerance=tolerance, overwrite=overwrite), json_)
-    say_next(json_, "see docs/export.md for the few lines that run it, without imatlas")
+    say_next(json_, "# see docs/export.md for the few lines that run it, without imatlas")

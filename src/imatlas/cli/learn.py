@@ -59,7 +59,7 @@ def check(
     options = ["--frames", frames] if frames != "first" else []
     options += ["--field", field] if field else []
     command = command_line("imatlas", "learn", *again, "-o", suggest(images), *options)
-    say_next(json_, command if again else f"{command}   with the same images")
+    say_next(json_, command if again else f"{command}   # with the same images")
 
 
 @app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
@@ -94,7 +94,7 @@ def learn(
     from imatlas.atlas.learn import learn as run_learn
 
     atlas = run_learn(
-        one_source(images),
+        one_source(images, field),
         output,
         budget=budget,
         clusters=clusters,

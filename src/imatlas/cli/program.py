@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -70,7 +71,7 @@ def close(code: int) -> int:
         if not is_open(sys.stdout) and sys.stdout is not None:
             code = code or READER_GONE
     except OSError as error:  # a full disk behind it
-        say(f"Error: {error}", error=True)
+        say(f"Error: {_one_line(error)}", error=True)
         code = code or 1
         sys.stdout = None  # the interpreter would try again, and say so in its own words
     return code
@@ -123,6 +124,8 @@ def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"Not enough memory{f' ({text})' if text else ''}; close other programs, or use fewer or smaller images."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # of the output
+        return "There is no space left where the output goes; free some, or write it elsewhere."
     if isinstance(error, ImatlasError | OSError):
         return text or type(error).__name__
     named = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -56,20 +56,21 @@ def root(
         raise typer.Exit
 
 
-def one_source(sources: list[str]) -> str | list[str]:
-    """What was named as one source of images: it, or the files of all."""
+def one_source(sources: list[str], field: str | None = None) -> Any:
+    """What was named as one source of images: it, or the files of all, opened."""
     if len(sources) == 1:
         return sources[0]
-    from imatlas.images.sources.opening import files_of
+    from imatlas.images.sources.opening import open_several
 
-    return files_of(sources)
+    return open_several(sources, field)
 
 
 def open_images(source: str | list[str], *, progress: bool, **options: Any) -> Any:
     """`Images` of what was named, with their own options where any are given."""
     from imatlas.images.dataset import Images
 
-    return Images(source if isinstance(source, str) else one_source(source), progress=progress, **options)
+    opened = source if isinstance(source, str) else one_source(source, options.get("field"))
+    return Images(opened, progress=progress, **options)
 
 
 def open_atlas(folder: Path) -> Any:
@@ -186,7 +187,7 @@ def print_json(value: Any) -> None:
 
 
 def say_next(json_: bool, *commands: str) -> None:
-    """Say what one would do next; `command_line` makes commands of words."""
+    """Say what one would do next; `command_line` makes commands of words, and what is none begins with a '#'."""
     if not json_:
         for number, command in enumerate(commands):
             say(f"{'       ' if number else 'Next:  '}{command}")

@@ -583,8 +583,13 @@ def _misfit(kind: Kind, target: Kind) -> str:
     return f"has {kind.channels} channels, and most of the set have {target.channels}"
 
 
+def _named(source: Source) -> str:
+    """A source in a sentence: a path in quotes, words as they are."""
+    return f"'{source.name}'" if source.root is not None and not source.name.startswith("a list of ") else source.name
+
+
 def _nothing(source: Source, skipped: list[tuple[str, str]]) -> str:
     """Why there is nothing to learn from."""
     first = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"None of the {len(source.keys)} items of {source.name!r} can be used as an image ({first}{more})."
+    return f"None of the {len(source.keys)} items of {_named(source)} can be used as an image ({first}{more})."

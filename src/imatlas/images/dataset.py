@@ -38,6 +38,7 @@ from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
+from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
 from imatlas.images.spec import MOST_SIDE, ImageSpec
 from imatlas.images.tensors import to_view
@@ -156,6 +157,11 @@ class Images:
     def has_gaps(self) -> bool:
         """Whether a mask hides some of the pixels that were given."""
         return bool(getattr(self._intake.source, "has_gaps", False))
+
+    @property
+    def origin(self) -> Origin:
+        """What an atlas remembers of where the images come from."""
+        return self._intake.source.origin
 
     @property
     def root(self) -> Path | None:

@@ -23,6 +23,7 @@ from imatlas.images.formats.warnings import quiet
 from imatlas.images.picture import Aim, Fit, Frames, Picture
 from imatlas.images.pixels import RGB, Kind, without_infinity
 from imatlas.images.sources.base import Source
+from imatlas.images.sources.shards import TABLES
 from imatlas.system.terminal import console, say, visible
 from imatlas.system.threads import usable_cores
 
@@ -105,6 +106,8 @@ class Tally:
         n = sum(self.others.values())
         kinds = sorted(self.others, key=lambda e: (-self.others[e], e))
         listed = ", ".join(f"{self.others[e]} {e}" for e in kinds[:8]) + (", ..." if len(kinds) > 8 else "")
+        if any(ending in TABLES for ending in kinds):
+            listed += "; a table that holds images is read where it is named itself"
         return [*self.skipped, (f"({n} other file{'s' if n > 1 else ''})", f"no images: {listed}")]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from imatlas.system.atomic_io import within
@@ -70,7 +71,10 @@ def is_key(text: str) -> bool:
 
 def keys_of(text: str) -> list[str]:
     """The keys that a text of a person or a program may mean: itself, or that of the file name which it is."""
-    return list(dict.fromkeys([*([] if re.search("[\ud800-\udfff]", text) else [text]), key_of(text)]))
+    meant = [*([] if re.search("[\ud800-\udfff]", text) else [text]), key_of(text)]
+    # "ä" is one character or two (macOS), and looks the same: a name that is typed may be either.
+    meant += [key_of(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(meant))
 
 
 def _meaning(found: re.Match[str]) -> str | None:

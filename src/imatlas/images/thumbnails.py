@@ -7,7 +7,7 @@ import numpy as np
 from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.picture import Fit
-from imatlas.images.pixels import conformed, kind_of, rgb_view, value_range
+from imatlas.images.pixels import composited, conformed, ground_for, kind_of, rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -17,6 +17,16 @@ def shrink(data: bytes, size: int) -> bytes:
     """A thumbnail whose longest side is at most `size` pixels, as the bytes of a file; a smaller one as it is."""
     picture = read_picture(check_thumbnail(data))
     return data if max(picture.width, picture.height) <= size else encode_thumbnail(picture.thumbnail(size))
+
+
+def shown(data: bytes, size: int) -> bytes:
+    """As `shrink`, for a page that is white: shapes that could not be seen on it are laid on their opposite."""
+    picture = read_picture(check_thumbnail(data))
+    if not picture.kind.alpha or picture.kind.dtype != "uint8" or not picture.kind.is_picture:
+        return shrink(data, size)
+    pixels = picture.thumbnail(size)
+    ground = ground_for(pixels, WHITE)
+    return shrink(data, size) if ground == WHITE else encode_thumbnail(composited(pixels, ground))
 
 
 def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndarray:

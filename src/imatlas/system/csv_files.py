@@ -43,6 +43,15 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
+_NO_TEXT = (
+    (b"PK\x03\x04", "a workbook of Excel, or another ZIP file"),
+    (b"\xd0\xcf\x11\xe0", "a workbook of an older Excel"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"%PDF", "a PDF"),
+    (b"SQLite format 3", "a database"),
+)
+
 
 @dataclass(frozen=True)
 class CsvRow:
@@ -164,6 +173,9 @@ def _content(path: Path, what: str) -> bytes:
 
 def _text(content: bytes, path: Path) -> str:
     """Bytes as text: by their byte order mark, as UTF-8, or as Windows-1252."""
+    for mark, kind in _NO_TEXT:
+        if content.startswith(mark):
+            raise InputError(f"'{path}' is {kind}, and no text; save it as CSV.")
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _decoded(content[len(mark) :], encoding, path)
@@ -215,7 +227,7 @@ def _header(text: str, required: Sequence[str], path: Path, what: str) -> tuple[
     best: list[str] = []
     for start, line in _lines(text):
         plain = line.strip().lstrip("\ufeff")
-        named = re.fullmatch(r"sep=(.)", plain, re.IGNORECASE)  # how Excel is told the delimiter
+        named = re.fullmatch(r'"?sep=(.)"?', plain, re.IGNORECASE)  # how Excel is told the delimiter
         if not plain or named:
             continue
         comment = plain.startswith("#")
@@ -227,6 +239,9 @@ def _header(text: str, required: Sequence[str], path: Path, what: str) -> tuple[
                 best = names
         if not comment:
             break
+    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        raise InputError(f"'{path}' looks like JSON, and no CSV; {what} must have the columns {', '.join(required)}.")
+    best = [name if len(name) <= 40 else f"{name[:40]}…" for name in best[:10]]
     columns = f"{', '.join(required[:-1])} and {required[-1]}"
     raise InputError(
         f"'{path}', as {what}, must have the columns {columns}. Got {', '.join(best) or 'none'}; there is "

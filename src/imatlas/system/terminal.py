@@ -63,9 +63,9 @@ def shell(*words: object) -> str:
 
 
 def file_word(path: object) -> str:
-    """A path as a word of a command, where a leading "-" would make it an option."""
+    """A path as a word of a command, where a leading "-" would make it an option, and "~" the user's home."""
     text = str(path)
-    return f"./{text}" if text.startswith("-") else text
+    return f"./{text}" if text.startswith(("-", "~")) else text
 
 
 def _quoted(word: str) -> str:

@@ -106,7 +106,9 @@ def _placed(keys: Sequence[str], labels: Mapping[str, str], roots: Sequence[Path
     n_kinds = len({label for label in y if label is not None})
     lost = ""
     if unknown:
-        lost = f"{len(unknown):,} of {len(labels):,} labels are for images that are not here, such as '{unknown[0]}'"
+        are = "label is for an image that is" if len(labels) == 1 else "labels are for images that are"
+        are = "labels is for an image that is" if len(unknown) == 1 < len(labels) else are
+        lost = f"{len(unknown):,} of {len(labels):,} {are} not here, such as '{unknown[0]}'"
     if n_kinds < 2 and unknown:
         raise InputError(f"{lost}; the keys are those of 'imatlas table', such as '{keys[0]}'.")
     if n_kinds < 2:

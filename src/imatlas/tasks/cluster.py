@@ -93,8 +93,8 @@ def cluster(
     )
     if model.left_out_:
         result.sentences.append(f"There was no time for {model.left_out_} (--budget gives more).")
-    if model.n_clusters_ < (k or 2):
-        result.sentences.append(_why_fewer(embedding, k))
+    if model.n_clusters_ < (n_clusters or 2):
+        result.sentences.append(_why_fewer(embedding, n_clusters))
     if model.proposal_:
         tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
         _tell_number(result, Proposal(model.n_clusters_, tried, found))
@@ -160,17 +160,27 @@ def counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
     """How many clusters there are, and how large."""
     low, high = int(sizes.min()), int(sizes.max())
     if k == 1:
-        return f"1 cluster of {high:,}{what}"
-    return f"{k} clusters of {low:,}{what} each" if low == high else f"{k} clusters of {low:,} to {high:,}{what}"
+        return f"1 cluster of {high:,}{what.removesuffix('s') if high == 1 else what}"
+    if low == high:
+        return f"{k} clusters of {low:,}{what.removesuffix('s') if low == 1 else what} each"
+    return f"{k} clusters of {low:,} to {high:,}{what}"
+
+
+_LIMITS = ("There was no time", "All images are alike", "There are no more than", "Fewer than")
+
+
+def limits(sentences: Sequence[str]) -> list[str]:
+    """Those of the sentences on a grouping that say why it is not what was asked for."""
+    return [sentence for sentence in sentences if sentence.startswith(_LIMITS)]
 
 
 def _why_fewer(embedding: np.ndarray, asked: int | None) -> str:
     """Why there are fewer clusters than were asked for, or one only."""
     n_distinct = len(np.unique(embedding, axis=0))
     if n_distinct == 1 or all_alike(embedding):
-        return "All images are alike."
+        return "All images are alike, so they are one cluster."
     if asked is not None:
-        return f"There are no more than {n_distinct:,} different images."
+        return f"There are no more than {n_distinct:,} different images, so there are no {asked:,} clusters."
     return f"Fewer than {FEWEST_TO_GROUP} images are not divided unless a number of clusters is asked for."
 
 

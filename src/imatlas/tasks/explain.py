@@ -349,6 +349,7 @@ def _rgb(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
 def _need_clusters(model: ImageClusterer) -> int:
     if model.n_clusters_ < 2:
         raise InputError(
-            "There is one cluster only, so nothing divides it from others; 'imatlas learn --clusters 2' gives more."
+            "There is one cluster only, so nothing divides it from others; where not all images are alike, "
+            "'imatlas learn' with --clusters 2 --overwrite gives more."
         )
     return int(model.n_clusters_)

@@ -15,6 +15,8 @@ from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from imatlas.images.decode import read_picture
 from imatlas.images.intake import n_workers
+from imatlas.images.pixels import composited, ground_for
+from imatlas.images.thumbnails import WHITE
 
 THUMBNAIL = 128
 """Longest side in pixels of the pictures that thresholds were chosen for; that of an atlas's thumbnails."""
@@ -122,10 +124,10 @@ def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
 
 def _measured(data: bytes) -> tuple[float, ...]:
     picture = read_picture(data)
-    pixels: np.ndarray = picture.thumbnail(THUMBNAIL).astype(np.float32)
-    if pixels.shape[2] in (2, 4):  # opacity: on white
-        alpha = pixels[..., -1:] / 255
-        pixels = pixels[..., :-1] * alpha + 255 * (1 - alpha)
+    pixels: np.ndarray = picture.thumbnail(THUMBNAIL)
+    if pixels.shape[2] in (2, 4):  # opacity: on the ground that it is seen on
+        pixels = composited(pixels, ground_for(pixels, WHITE))
+    pixels = pixels.astype(np.float32)
     grey = pixels.mean(axis=2)
     step = max(1, min(grey.shape) // 48)  # so many pixels say as much about percentiles
     some = pixels[::step, ::step].reshape(-1, pixels.shape[2])

@@ -12,8 +12,8 @@ import numpy as np
 from imatlas.arguments import shown
 from imatlas.errors import ParameterError
 
-MOST_SECONDS = 1e12
-"""The longest budget: beyond any machine's life."""
+MOST_SECONDS = 1e9
+"""The longest budget, 31 years: beyond any machine's life."""
 
 LATE = 0.8
 """Share of the budget, or of max_steps, after which the learning rate falls to zero."""
@@ -44,9 +44,9 @@ def parse_budget(budget: float | str | None) -> float | None:
         seconds = sum(float(n) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for n, unit in parts) if whole else -1.0
     else:
         plain = budget.item() if isinstance(budget, np.generic) else budget
-        is_number = isinstance(plain, int | float) and not isinstance(plain, bool) and abs(plain) < MOST_SECONDS
+        is_number = isinstance(plain, int | float) and not isinstance(plain, bool)
         seconds = float(plain) if is_number else -1.0
-    if not (0 < seconds < math.inf):
+    if not 0 < seconds <= MOST_SECONDS:
         raise ParameterError(
             f"The budget must be a time above zero such as 90, '90s', '5m' or '1h30m'. Got {shown(budget)}."
         )

@@ -17,6 +17,7 @@ from imatlas.images import memory_budget
 from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.given import is_tensor, looks_like_one, numpy_of
+from imatlas.images.sources.origin import Origin, in_memory, located
 from imatlas.images.sources.zip_members import Member, packed_size
 
 
@@ -43,6 +44,11 @@ class ArraySource:
         self.array = as_pixels(array)
         digits = max(6, len(str(len(self.array))))
         self.keys = [f"{i:0{digits}d}" for i in range(len(self.array))]
+
+    @property
+    def origin(self) -> Origin:
+        """The file; or the size of one image of an array in memory."""
+        return Origin(in_memory("array", self.array.shape[1:]) if self.root is None else located(self.root))
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """None: an array has no cheap sign of its content."""
@@ -121,8 +127,8 @@ def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
     raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
 
 
-def open_numpy(path: Path) -> ArraySource:
-    """The array in a .npy file (memory-mapped) or a .npz file; pickled objects are refused."""
+def open_numpy(path: Path, field: str | None = None) -> ArraySource:
+    """The array in a .npy file (memory-mapped), or the one named `field` of a .npz file; no pickled objects."""
     with open(path, "rb") as file:
         single = file.read(6) == b"\x93NUMPY"
         file.seek(0)
@@ -136,7 +142,9 @@ def open_numpy(path: Path) -> ArraySource:
     with zipfile.ZipFile(path) as archive:
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if not m.is_dir()}
     preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in members]
-    for name in dict.fromkeys([*preferred, *members]):
+    if field is not None and field not in members:
+        raise SourceError(f"'{path}' has no array '{field}'; its arrays: {', '.join(list(members)[:20])}.")
+    for name in [field] if field is not None else dict.fromkeys([*preferred, *members]):
         array = _unpacked_array(members[name], name, path)
         if array is not None:
             return ArraySource(array, path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
-from imatlas.errors import SourceError
+from imatlas.errors import Notice, SourceError
 
 PREFERRED = ("image", "img", "thumbnail", "path", "file")
 
@@ -46,7 +47,7 @@ class ArrowColumn:
                 raise
             words = " ".join(str(error).split())[:200]
             raise SourceError(f"'{path}' is not a readable Arrow file ({words}); is it whole?") from error
-        self._column = table[image_column(table, field, str(path))]
+        self._column = column_at(table, image_column(table, field, str(path)))
 
     def __len__(self) -> int:
         return len(self._column)
@@ -97,6 +98,53 @@ def holds_files(kind: Any) -> bool:
     return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
 
 
+def columns_of_files(schema: Any) -> list[str]:
+    """The columns that hold the bytes of files; of those in a struct the path, as "photo.front"."""
+    import pyarrow.types as t
+
+    found = []
+    for field in schema:
+        if holds_files(field.type):
+            found.append(field.name)
+        elif t.is_struct(field.type):
+            inner = [field.type.field(i) for i in range(field.type.num_fields)]
+            found += [f"{field.name}.{name}" for name in columns_of_files(inner)]
+    return found
+
+
+def type_at(schema: Any, column: str) -> Any:
+    """The type of a column, or of a field within one by its path."""
+    if column in schema.names:
+        return schema.field(column).type
+    first, *rest = column.split(".")
+    kind = schema.field(first).type
+    for name in rest:
+        kind = kind.field(name).type
+    return kind
+
+
+def column_at(table: Any, column: str) -> Any:
+    """A column of a table, or a field within one by its path."""
+    import pyarrow.compute as pc
+
+    if column in table.column_names:
+        return table[column]
+    first, *rest = column.split(".")
+    return pc.struct_field(table[first], rest)
+
+
+def tell_choice(found: list[str], chosen: str, name: str) -> None:
+    """Say which of several columns of images was taken."""
+    others = [f"'{column}'" for column in found if column != chosen]
+    if others:
+        warnings.warn(
+            f"The images of '{name}' are taken from the column '{chosen}'; bytes are in {', '.join(others)} too: name "
+            "the one that is meant by 'field' (--field).",
+            Notice,
+            stacklevel=2,
+        )
+
+
 def image_column(table: Any, field: str | None, name: str) -> str:
     """The column of a table that holds images.
 
@@ -106,14 +154,16 @@ def image_column(table: Any, field: str | None, name: str) -> str:
         If it is not there, or several may be meant.
     """
     if field is not None:
-        if field not in table.column_names:
+        if field not in table.column_names and field not in columns_of_files(table.schema):
             raise SourceError(f"'{name}' has no column '{field}'; its columns: {', '.join(table.column_names)}.")
         return field
 
-    found = [column.name for column in table.schema if holds_files(column.type)]
+    found = columns_of_files(table.schema)
     named = [column for column in PREFERRED if column in (found or table.column_names)]
     if named or len(found) == 1:
-        return named[0] if named else found[0]
+        chosen = named[0] if named else found[0]
+        tell_choice(found, chosen, name)
+        return chosen
     raise SourceError(
         f"Which column of '{name}' holds the images cannot be told (columns: {', '.join(table.column_names)}); name it "
         "as 'field'."

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.sources.origin import Origin
 
 MAX_BYTES = 2**30
 """The largest single file that is read: 1 GiB."""
@@ -34,6 +35,10 @@ class Source(Protocol):
     """What could not even be listed, with the reason."""
     explicit: bool
     """Whether every item is meant to be a picture; in a folder or archive other files may lie beside them."""
+
+    @property
+    def origin(self) -> Origin:
+        """What an atlas remembers of where the images came from."""
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """For each item a pair (size, time or checksum) that changes with the content; None where there is none."""

@@ -17,6 +17,7 @@ from imatlas.images.sources.arrays import as_pixels, is_wide, narrowest, without
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.given import NAMES, channels_last, content_of, is_open_file, is_tensor, numpy_of
+from imatlas.images.sources.origin import Origin, in_memory, located
 
 
 class DatasetSource:
@@ -51,6 +52,11 @@ class DatasetSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def origin(self) -> Origin:
+        """The file; or the kind of the object."""
+        return Origin(in_memory(type(self._items).__name__) if self.root is None else located(self.root))
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """None: the content of an object has no cheap sign."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imatlas.errors import DecodeError, SourceError
@@ -13,15 +13,11 @@ from imatlas.images import memory_budget
 from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.keys import key_of
 from imatlas.images.sources.base import HEAD, check_size, check_unpacked, reason_of
-from imatlas.images.sources.own_output import NOT_A_SOURCE, lies_in_own, own_folder
+from imatlas.images.sources.origin import Origin, fixed_part, located
+from imatlas.images.sources.own_output import NOT_A_SOURCE, own_around, own_export, own_folder
 
 # Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-def expanded(text: str) -> Path:
-    """A path; '~' is the user's home only where the text begins with it."""
-    return Path(os.path.expanduser(text))
 
 
 def _unreadable(root: Path) -> list[tuple[str, str]]:
@@ -45,13 +41,35 @@ def _folders_of(root: Path) -> list[Path]:
         return []
 
 
+def _without_links(root: Path, paths: list[str], linked: Iterable[str], skipped: list[tuple[str, str]]) -> list[str]:
+    """The paths but for those links among them that lead to another of them, which are told as skipped."""
+    gone, real, listed = set(), os.path.realpath(root), set[str]()
+    for link in linked:
+        listed = listed or {os.path.normpath(os.path.relpath(path, root)) for path in paths}
+        target = os.path.relpath(os.path.realpath(link), real)
+        if target in listed and target != os.path.normpath(os.path.relpath(link, root)):
+            gone.add(link)
+            skipped.append(
+                (key_of(os.path.relpath(link, root)), f"a link to '{key_of(target)}', which is read already")
+            )
+    return [path for path in paths if path not in gone] if gone else paths
+
+
 class FileSource:
     """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
 
     def __init__(
-        self, root: Path, paths: Iterable[str], name: str, skipped: list[tuple[str, str]], explicit: bool = False
+        self,
+        root: Path,
+        paths: Iterable[str],
+        name: str,
+        skipped: list[tuple[str, str]],
+        explicit: bool = False,
+        files: str = "",
+        ordered: bool = False,
     ) -> None:
         self.explicit = explicit
+        self._files = files
         self.root: Path | None = root
         self.name = name
         self.skipped = skipped
@@ -62,9 +80,16 @@ class FileSource:
             if key in found:
                 self.skipped.append((key, "named twice; used once"))
             found[key] = path
-        self.keys = list(found) if explicit else sorted(found)
+        self.keys = list(found) if explicit or ordered else sorted(found)
         self.holds_arrays = not any(has_image_name(key) for key in self.keys)
         self._paths = [found[key] for key in self.keys]
+
+    @property
+    def origin(self) -> Origin:
+        """The folder that the keys are relative to; where one file was named alone, that."""
+        if self.explicit and len(self._paths) == 1:
+            return Origin(located(self._paths[0]))
+        return Origin(located(self.root or ""), self._files)
 
     @classmethod
     def from_folder(cls, root: Path) -> FileSource:
@@ -72,7 +97,7 @@ class FileSource:
         paths: list[str] = []
         skipped: list[tuple[str, str]] = []
         entered: dict[tuple[int, int], str] = {}
-        waiting = [str(root)]
+        waiting, linked = [str(root)], list[str]()
         while waiting:
             folder = waiting.pop()
             key = key_of(os.path.relpath(folder, root)) + "/"
@@ -87,7 +112,7 @@ class FileSource:
                     links: list[str] = []
                     for entry in sorted(entries, key=lambda e: e.name, reverse=True):
                         if entry.is_dir():
-                            what = own_folder(entry.path)
+                            what = own_folder(entry.path) or own_export(entry.path)
                             if what:
                                 skipped.append(
                                     (key_of(os.path.relpath(entry.path, root)) + "/", NOT_A_SOURCE.format(what))
@@ -96,9 +121,12 @@ class FileSource:
                             (links if entry.is_symlink() else waiting).append(entry.path)
                         else:
                             paths.append(entry.path)
+                            if entry.is_symlink():
+                                linked.append(entry.path)
                     waiting[:0] = links
             except OSError as error:
                 skipped.append((key, f"the folder cannot be read ({reason_of(error)})"))
+        paths = _without_links(root, paths, linked, skipped)
         if not paths and skipped:
             raise SourceError(f"Nothing in '{root}' can be read: {skipped[0][0]} {skipped[0][1]}.")
         if not paths:
@@ -108,25 +136,22 @@ class FileSource:
     @classmethod
     def from_pattern(cls, pattern: str) -> FileSource:
         """All files that match a glob pattern; `**` goes into folders."""
-        root = cls.root_of(pattern)
-        ours: dict[str, bool] = {}
-        paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
-        paths = [p for p in paths if not lies_in_own(os.path.dirname(p), str(root), ours)]
+        root = fixed_part(pattern)
+        found = glob.glob(pattern, recursive=True)
+        known: dict[str, tuple[str, str]] = {}
+        around = {p: own_around(p if os.path.isdir(p) else os.path.dirname(p), str(root), known) for p in found}
+        paths = [p for p in found if not os.path.isdir(p) and not around[p][1]]
         if not os.path.lexists(root):
             raise SourceError(f"There is no folder '{root}', where '{pattern}' looks; check the pattern.")
         skipped = _unreadable(root)
+        for folder, what in sorted({ours for ours in around.values() if ours[1]}):
+            skipped.append((key_of(os.path.relpath(folder or ".", root)) + "/", NOT_A_SOURCE.format(what)))
+        paths = _without_links(root, paths, filter(os.path.islink, paths), skipped)
         if not paths:
             if skipped:
                 raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
             raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
-        return cls(root, paths, pattern, skipped)
-
-    @staticmethod
-    def root_of(pattern: str) -> Path:
-        """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
-        parts = Path(pattern).parts[:-1]
-        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-        return Path(*parts[:fixed])
+        return cls(root, paths, pattern, skipped, files=os.path.relpath(pattern, root))
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:
@@ -136,8 +161,24 @@ class FileSource:
             root = os.path.commonpath([os.path.dirname(p) for p in absolute])
         except ValueError:  # several drives
             root = ""
-        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(paths)} files"
-        return cls(Path(root), absolute, name, [], explicit=True)
+        name = str(paths[0]) if len(paths) == 1 else f"a list of {len(set(absolute))} files"
+        return cls(Path(root), absolute, name, [], explicit=True, files=f"a list of {len(paths)}")
+
+    @classmethod
+    def from_several(cls, sources: Sequence[FileSource], skipped: list[tuple[str, str]]) -> FileSource:
+        """The files of several sources in the order of these; the keys are relative to the folder that holds all."""
+        root = Path(os.path.commonpath([located(source.root or "") for source in sources]))
+        paths, linked = list[str](), list[str]()
+        for source in sources:
+            own = list(dict.fromkeys(os.path.abspath(path) for path in source._paths))  # a stack has many rows
+            paths += own
+            linked += [] if source.explicit else filter(os.path.islink, own)
+            base = key_of(os.path.relpath(located(source.root or ""), root))
+            skipped += [(key if base == "." else f"{base}/{key}", reason) for key, reason in source.skipped]
+        paths = _without_links(root, paths, linked, skipped)
+        explicit = all(source.explicit for source in sources)
+        name = f"{len(sources)} sources in '{root}'"
+        return cls(root, paths, name, skipped, explicit, files=f"of {len(sources)} sources", ordered=True)
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Size and time of change of each file; (-1, -1) where that cannot be told."""

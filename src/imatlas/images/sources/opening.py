@@ -26,7 +26,8 @@ from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.given import as_items, is_stream, is_tensor
-from imatlas.images.sources.own_output import own_folder
+from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
+from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
 from imatlas.images.sources.stacks import with_stacks
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
@@ -43,15 +44,20 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     InputTypeError
         Where the object is nothing that images can be read from.
     """
+    if isinstance(source, FileSource | ShardSource):
+        return source
     name = None if field is None else str(field)
     memory_budget.budget()  # a wrong setting is told before anything is read
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fsdecode(source), name)
+        opened = _open_path(os.fsdecode(source), name)
+        if name is not None and not is_table(opened) and not _holds_named(opened):
+            raise _no_columns(opened.name, name)
+        return opened
     source = as_items(source, field)
     if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return with_stacks(FileSource.from_list([path_of(os.fsdecode(s)) for s in source]))
+        return _as_they_are(FileSource.from_list([path_of(os.fsdecode(s)) for s in source]), name)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source, name)
     if is_stream(source):
@@ -67,26 +73,61 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     )
 
 
-def files_of(sources: Sequence[str]) -> list[str]:
-    """The files of several folders, patterns and files, in this order, as one list.
+def open_several(sources: Sequence[str], field: str | None = None) -> Source:
+    """The files of several folders, patterns and files, in this order; folders of ours among them are passed over.
 
     Raises
     ------
     SourceError
-        Where one of them does not exist or holds no files.
+        Where one of them does not exist or holds no files, or all are folders of ours.
     InputError
         Where one holds its images in itself, as an archive does.
     """
-    found: list[str] = []
+    found: list[FileSource] = []
+    tables: list[tuple[Path, Source]] = []
+    skipped: list[tuple[str, str]] = []
     for text in sources:
-        source = open_source(text)
-        if not isinstance(source, FileSource):
+        what = own_folder(path_of(text)) or (own_export(path_of(text)) if _has_siblings(text, sources) else "")
+        if what:
+            skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
+            continue
+        source = _open_path(text, field)
+        if is_table(source) and len(tables) + len(skipped) == sources.index(text):
+            tables.append((path_of(text), source))
+            continue
+        if tables or not isinstance(source, FileSource):
             raise InputError(
                 f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
                 "unpack it."
             )
-        found += dict.fromkeys(str(source.path(i)) for i in range(len(source.keys)))
-    return found
+        found.append(source)
+    if tables:
+        return several_tables(tables)
+    if field is not None:
+        raise _no_columns(f"{len(sources)} sources", field)
+    if not found:
+        raise SourceError(f"'{sources[0]}' and all others are {what}; give folders that hold images.")
+    return with_stacks(FileSource.from_several(found, skipped))
+
+
+def _as_they_are(found: FileSource, field: str | None) -> Source:
+    """Files, or where they are tables or stacks of images the rows of these."""
+    source = tables_of(found, lambda path: _open_path(str(path), field))
+    return with_stacks(found) if source is found else source
+
+
+def _holds_named(source: Source) -> bool:
+    """Whether a source is a file of named arrays."""
+    return isinstance(source, ArraySource) and source.name.lower().endswith(".npz")
+
+
+def _no_columns(name: str, field: str) -> InputError:
+    return InputError(f"A column '{field}' was named, and '{name}' has no columns; leave out 'field' (--field).")
+
+
+def _has_siblings(text: str, sources: Sequence[str]) -> bool:
+    """Whether other sources lie beside one, as where a shell made them of a pattern."""
+    return sum(path_of(other).parent == path_of(text).parent for other in sources) > 1
 
 
 def _open_path(text: str, field: str | None = None) -> Source:
@@ -100,10 +141,10 @@ def _open_path(text: str, field: str | None = None) -> Source:
         what = own_folder(str(path))
         if what:
             raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
-        return with_stacks(FileSource.from_folder(path))
+        return _as_they_are(FileSource.from_folder(path), field)
     if not exists:
         if glob.has_magic(text):
-            return with_stacks(FileSource.from_pattern(os.path.expanduser(text)))
+            return _as_they_are(FileSource.from_pattern(os.path.expanduser(text)), field)
         raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")
     with _opened(path) as file:
         head = file.read(512)
@@ -117,7 +158,8 @@ def _open_path(text: str, field: str | None = None) -> Source:
 
 def _open_file(path: Path, head: bytes, field: str | None) -> Source:
     """A file by its first bytes; by its name only where these say nothing."""
-    from imatlas.images.sources.archives import ParquetSource, TarSource, ZipSource
+    from imatlas.images.sources.archives import TarSource, ZipSource
+    from imatlas.images.sources.parquet import ParquetSource
 
     name = path.name.lower()
     if head.startswith(b"\x93NUMPY"):
@@ -125,12 +167,12 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
     if head.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-        return open_numpy(path) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
+        return open_numpy(path, field) if names and all(n.endswith(".npy") for n in names) else ZipSource(path)
     if head.startswith(b"PAR1"):
         return ParquetSource(path, field)
     if head[257:262] == b"ustar" or head.startswith(_PACKED):
         return TarSource(path)
-    if head.startswith(b"ARROW1") or name.endswith(".arrow"):
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or name.endswith(".arrow"):
         column = DatasetSource(ArrowColumn(path, field))
         column.name, column.root = str(path), path
         return column

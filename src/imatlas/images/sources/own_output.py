@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 NOT_A_SOURCE = "{}, whose files are no images to learn from"
 
 
-def own_folder(folder: str) -> str:
+def own_folder(folder: str | Path) -> str:
     """What of ours a folder is, whose files are no images to learn from: an atlas, a model, a cache, a trash; or ""."""
     from imatlas.system.inventory import is_atlas
 
@@ -26,6 +28,24 @@ def _ours(folder: str, names: set[str]) -> str:
     return next((what for what, all_of in _OURS.items() if names.issuperset(all_of)), "")
 
 
+def own_export(folder: str | Path) -> str:
+    """What an export or a sample of ours a folder is: such pictures may be learned from, where it is named itself."""
+    try:
+        names = os.listdir(folder)
+        if "clusters.csv" in names and any(_CLUSTER.fullmatch(name) for name in names):
+            with open(os.path.join(folder, "clusters.csv"), "rb") as file:
+                return "an export of clusters" if file.read(18) == b"key,cluster,file\r\n" else ""
+    except OSError:
+        return ""
+    if "00000.png" in names and all(_SAMPLE.fullmatch(name) for name in names):
+        from imatlas.system.inventory import is_as_written
+
+        return "a folder of generated images" if is_as_written(Path(folder, "00000.png")) else ""
+    return ""
+
+
+_CLUSTER = re.compile(r"cluster-(-?[0-9]+)_[0-9]+-images")
+_SAMPLE = re.compile(r"[0-9]{5,}\.png")
 _OURS = {
     "a model": ("model.json", "weights.safetensors"),
     "a pixel cache": ("cache.json", "pixels.npy", "records.parquet"),
@@ -44,10 +64,11 @@ def own_folders(keys: Iterable[str]) -> dict[str, str]:
     return {folder: what for folder, what in found.items() if what}
 
 
-def lies_in_own(folder: str, root: str, known: dict[str, bool]) -> bool:
-    """Whether a folder, or one above it up to `root`, is one of ours."""
+def own_around(folder: str, root: str, known: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    """The folder of ours that a folder is or lies in, looked for up to `root`, and what it is; ("", "") where none."""
     if folder not in known:
         above = os.path.dirname(folder)
         inside = len(folder) > len(root) and above != folder
-        known[folder] = bool(own_folder(folder or ".")) or (inside and lies_in_own(above, root, known))
+        what = own_folder(folder or ".") or (own_export(folder) if inside else "")
+        known[folder] = (folder, what) if what else own_around(above, root, known) if inside else ("", "")
     return known[folder]

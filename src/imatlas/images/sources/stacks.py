@@ -55,7 +55,7 @@ class Stacks(FileSource):
 
     def __init__(self, files: FileSource, n_rows: dict[int, int]) -> None:
         self.explicit, self.root, self.name = files.explicit, files.root, files.name
-        self.skipped, self.holds_arrays = files.skipped, files.holds_arrays
+        self.skipped, self.holds_arrays, self._files = files.skipped, files.holds_arrays, files._files
         self._places: list[tuple[int, int | None]] = []
         self.keys = []
         for item, key in enumerate(files.keys):

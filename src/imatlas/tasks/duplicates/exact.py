@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import counted
 from imatlas.images.dataset import Images
 from imatlas.images.hashing import hamming
 from imatlas.result import DataTable, ImagePairs, Result
@@ -127,7 +128,7 @@ def duplicates(images: Images, *, max_distance: int = MAX_DISTANCE, shown: int =
         f"{_counted(n_exact, 'exact copy', 'exact copies')} and {_counted(n_near, 'near copy', 'near copies')} of "
         "other images are in the set."
         if len(copies)
-        else f"No image is in the set twice ({len(images)} images)."
+        else f"No image is in the set twice ({counted(len(images), 'image')})."
     ]
     panels: list[Any] = []
     if len(copies):

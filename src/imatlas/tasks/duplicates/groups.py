@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from imatlas.arguments import check_path, strict_yes
+from imatlas.arguments import check_path, counted, strict_yes
 from imatlas.errors import InputError, UnsafePathError
 from imatlas.images.dataset import Images
 from imatlas.images.keys import file_name_of, file_of
@@ -257,7 +257,7 @@ def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Resu
         "n_copies": len(copies),
         "n_same_file": n_same,
     }
-    sentences = [f"No image is here twice ({len(gallery):,} images)."]
+    sentences = [f"No image is here twice ({counted(len(gallery), 'image')})."]
     if len(copies):
         sentences = [
             f"{len(copies):,} of {len(gallery):,} images are further copies of {_others(int(found.best.sum()))}: "

@@ -1,0 +1,83 @@
+"""Where images came from, as an atlas remembers it: one place, whichever way its files were named.
+
+A folder, a pattern, the files that a shell made of one, and several of them are all files of one folder: which of them,
+and how many, may change from run to run, and what was learned belongs to the folder all the same.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images came from.
+
+    Attributes
+    ----------
+    place : str
+        The folder that the keys are relative to, or the file that holds the images, absolute; of what is in memory,
+        what it is, in words.
+    files : str
+        Which files of the folder, in words or as a pattern; "" for all of them.
+    """
+
+    place: str
+    files: str = ""
+
+
+def located(path: str | os.PathLike[str]) -> str:
+    """A path as one would find it from anywhere: absolute, '~' the user's home, without '.' and '..'.
+
+    Links keep their names, but for those before a '..', which leads out of what they point to.
+    """
+    text = os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path)))
+    return os.path.realpath(text) if ".." in Path(text).parts else os.path.normpath(text)
+
+
+def fixed_part(pattern: str) -> Path:
+    """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
+    parts = Path(pattern).parts[:-1]
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return Path(*parts[:fixed])
+
+
+def place_of(text: str | os.PathLike[str]) -> str:
+    """The place of a folder, a file or a pattern that a user named."""
+    path = os.path.expanduser(os.fspath(text))
+    return located(fixed_part(path) if glob.has_magic(path) and not os.path.lexists(path) else path)
+
+
+def places_of(remembered: str) -> list[str]:
+    """The places that an atlas may mean, the likeliest first: an older one remembers patterns, and lists by count.
+
+    Of a list it remembers the folder of the first file; the keys are relative to the folder that holds all.
+    """
+    if listed := re.fullmatch(r"\d+ files from (.+)", remembered, re.DOTALL):
+        first = Path(listed[1])
+        return [str(folder) for folder in (first, *first.parents)]
+    if array := re.fullmatch(r"(?:ndarray|Tensor) \(\d+, ([\d, ]+)\)", remembered):
+        sides = array[1].split(", ")
+        return [in_memory("array", tuple(map(int, sides if len(sides) > 2 else [*sides, "1"])))]
+    if remembered.isidentifier() and not os.path.lexists(remembered):
+        return [in_memory(remembered)]
+    return [place_of(remembered)] if glob.has_magic(remembered) or "~" in remembered else [remembered]
+
+
+def in_memory(kind: str, shape: tuple[int, ...] = ()) -> str:
+    """The place of images that are in memory: what they are, without how many."""
+    of_shape = f" of {' x '.join(map(str, shape))}" if shape else ""
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}{of_shape}"
+
+
+def same_place(remembered: str, now: str) -> bool:
+    """Whether the place of an atlas is one that is named now, perhaps by a link or from another folder."""
+    return any(was == now or _one_file(was, now) for was in places_of(remembered))
+
+
+def _one_file(one: str, other: str) -> bool:
+    return os.path.isabs(one) and os.path.isabs(other) and os.path.realpath(one) == os.path.realpath(other)
