@@ -197,8 +197,8 @@ def write_zip(path: Path, method: int) -> None:
 
 NPZ = {  # name: (type, megabytes that it says, megabytes that there are, method, what is said of it)
     "says": ("|u1", 3500, 0, zipfile.ZIP_DEFLATED, "IMATLAS_DECODE_MEMORY"),
-    "bzip2": ("|u1", 4, 700, zipfile.ZIP_BZIP2, "used 000003"),
-    "lzma": ("|u1", 4, 300, zipfile.ZIP_LZMA, "used 000003"),
+    "bzip2": ("|u1", 5, 700, zipfile.ZIP_BZIP2, "used 000004"),
+    "lzma": ("|u1", 5, 300, zipfile.ZIP_LZMA, "used 000004"),
     "numbers": ("|i1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
     "truths": ("|b1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
     "halves": ("<f2", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
