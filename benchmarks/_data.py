@@ -61,7 +61,7 @@ def emoji() -> tuple[Path, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Images (n, H, W, C) uint8 with the index of their class (n,), in a part to learn from and one to test with."""
 
     train: np.ndarray
@@ -71,10 +71,10 @@ class Labelled:
 
 
 LABELLED = ("clothes", "satellite", "emoji", "photos")
-"""Sets that `labelled` knows."""
+"""Sets that `labeled` knows."""
 
 
-def labelled(name: str) -> Labelled:
+def labeled(name: str) -> Labeled:
     """A set as arrays: "clothes" at 32 px (padded), "satellite", "emoji" (RGBA) and "photos" at 64 px.
 
     Clothes and satellite pictures come in two parts; of emoji and photographs a fifth, drawn by one seed, is the test.
@@ -82,7 +82,7 @@ def labelled(name: str) -> Labelled:
     if name == "clothes":
         parts = [fashion_mnist(part) for part in ("train", "t10k")]
         padded = [np.pad(pixels, ((0, 0), (2, 2), (2, 2)))[..., None] for pixels, _ in parts]
-        return Labelled(padded[0], parts[0][1].astype(np.int64), padded[1], parts[1][1].astype(np.int64))
+        return Labeled(padded[0], parts[0][1].astype(np.int64), padded[1], parts[1][1].astype(np.int64))
     from imatlas import Images
 
     folder = {"satellite": eurosat, "emoji": lambda: emoji()[0], "photos": grocery}[name]()
@@ -95,4 +95,4 @@ def labelled(name: str) -> Labelled:
         test = np.zeros(len(labels), bool)
         test[np.random.default_rng(0).permutation(len(labels))[: len(labels) // 5]] = True
     pixels = np.asarray(images.pixels)
-    return Labelled(pixels[~test], labels[~test], pixels[test], labels[test])
+    return Labeled(pixels[~test], labels[~test], pixels[test], labels[test])

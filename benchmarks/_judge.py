@@ -1,4 +1,4 @@
-"""A judge of made images that is not ours to tune: a plain CNN that has learnt the labels of a set, and nothing else.
+"""A judge of made images that is not ours to tune: a plain CNN that has learned the labels of a set, and nothing else.
 
 Its features (what is left of an image before the last layer) are the space in which generators are compared. It is
 trained once a set, with fixed settings, and kept under benchmarks/.data/judge/ with its accuracy on the test part.
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks._data import SCRATCH, Labelled, labelled
+from benchmarks._data import SCRATCH, Labeled, labeled
 from imatlas import seeding
 
 FOLDER = SCRATCH / "judge"
@@ -29,7 +29,7 @@ EPOCHS = {"clothes": 2, "satellite": 25, "emoji": 25, "photos": 40}
 
 
 class Network(nn.Module):
-    """Convolutions with batch normalisation, global average pooling to `n_features`, one linear layer."""
+    """Convolutions with batch normalization, global average pooling to `n_features`, one linear layer."""
 
     def __init__(self, n_channels: int, side: int, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Judge:
 
 
 def as_seen(images: np.ndarray) -> Tensor:
-    """Images (n, H, W, C) uint8 as the network takes them; colour that is not seen through alpha is black."""
+    """Images (n, H, W, C) uint8 as the network takes them; color that is not seen through alpha is black."""
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[1] == 4:
         x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)
@@ -84,7 +84,7 @@ def as_seen(images: np.ndarray) -> Tensor:
 
 
 def judge(name: str) -> Judge:
-    """The judge of a set of `benchmarks._data.labelled`, from disk, or trained first."""
+    """The judge of a set of `benchmarks._data.labeled`, from disk, or trained first."""
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def judge(name: str) -> Judge:
 
 
 def _train(name: str, path: Path) -> None:
-    data = labelled(name)
+    data = labeled(name)
     n_classes = int(data.train_labels.max()) + 1
     sizes = {"n_channels": data.train.shape[3], "side": data.train.shape[1], "n_features": N_FEATURES[name]}
     with seeding.seeded_init(0):
@@ -108,7 +108,7 @@ def _train(name: str, path: Path) -> None:
     save_file(network.state_dict(), path, {key: str(value) for key, value in about.items()})
 
 
-def _fit(network: Network, data: Labelled, n_epochs: int, batch_size: int = 128) -> None:
+def _fit(network: Network, data: Labeled, n_epochs: int, batch_size: int = 128) -> None:
     """AdamW with one cycle of the rate; images shifted by up to an eighth, and mirrored, as labels do not mind."""
     labels = torch.from_numpy(data.train_labels)
     n_batches = len(labels) // batch_size

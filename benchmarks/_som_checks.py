@@ -85,7 +85,7 @@ def scaling(prefix: list[str], *, quick: bool = False) -> None:
             "Synthetic: rows of Fashion-MNIST (64: of its PCA-64; 784: of its pixels) drawn again and again, each "
             "with Gaussian noise of a tenth of the deviation of the column. Errors on the 10,000 real test rows.",
             "Peak: summed PSS of the process with the interpreter, its libraries and the input in memory; 'besides' "
-            "takes off the input alone. Rows below the whole set: the input is the part that is learnt from, drawn "
+            "takes off the input alone. Rows below the whole set: the input is the part that is learned from, drawn "
             "from the whole, so their peak is that of the drawing. Target: under 1,500 MB.",
         ],
     )
@@ -107,7 +107,7 @@ def _slope(points: list[tuple[int, float]]) -> float:
 
 
 def missing(seeds: int, prefix: list[str]) -> None:
-    """The map learnt with 30 % of the values missing beside the one without gaps, both on complete test rows."""
+    """The map learned with 30 % of the values missing beside the one without gaps, both on complete test rows."""
     rows = []
     for data in ("pixels784", "pca64"):
         for side in (20, 50):
@@ -117,7 +117,7 @@ def missing(seeds: int, prefix: list[str]) -> None:
                 rows.append([data, f"{side} x {side}", seed, *_pair(whole, holed)])
     save_table(
         "som_missing",
-        "The map learnt with 30 % of the values missing",
+        "The map learned with 30 % of the values missing",
         ["data", "map", "seed", "QE without gaps", "QE with gaps", "ratio", "TE without", "TE with", "s", "s with"],
         rows,
         [

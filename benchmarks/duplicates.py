@@ -249,7 +249,7 @@ def speed() -> None:
             read = time.perf_counter() - began
             pictures = [decode.read_picture(path.read_bytes()) for path in paths]
             began = time.perf_counter()
-            hashing.hash_bits(np.stack([hashing.amplitudes(picture.grey()) for picture in pictures]))
+            hashing.hash_bits(np.stack([hashing.amplitudes(picture.gray()) for picture in pictures]))
             own = time.perf_counter() - began
             gallery = Gallery.of(paths)
             began = time.perf_counter()

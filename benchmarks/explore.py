@@ -119,10 +119,14 @@ def from_pixels(name: str, images: Images, n_seeds: int, notes: list[str]) -> li
     return [("pixels", [pixels] * n_seeds, ["k-means"]), ("pixels, PCA 64", [plane] * n_seeds, [*RIVALS, *OURS])]
 
 
-def learnt_here(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
+def learned_here(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[Featured]:
     """What networks learn from these images alone."""
     return [
-        (f"learnt here: {told}", learnt(name, images, model, n_seeds if told == DEFAULT else 1, notes), [*ALONE, *OURS])
+        (
+            f"learned here: {told}",
+            learned(name, images, model, n_seeds if told == DEFAULT else 1, notes),
+            [*ALONE, *OURS],
+        )
         for told, model in LEARNERS.items()
     ]
 
@@ -137,7 +141,7 @@ def by_eyes(name: str, images: Images, n_seeds: int, notes: list[str]) -> list[F
     ]
 
 
-def learnt(name: str, images: Images, model: Any, n_seeds: int, notes: list[str]) -> list[np.ndarray]:
+def learned(name: str, images: Images, model: Any, n_seeds: int, notes: list[str]) -> list[np.ndarray]:
     """What a network that learns from these images alone makes of them, for each seed.
 
     Kept under benchmarks/.data/explore by the parameters and the code of the network.
@@ -161,7 +165,7 @@ def learnt(name: str, images: Images, model: Any, n_seeds: int, notes: list[str]
             threads = int(before["threads"])
     method = getattr(model, "method", "")
     notes.append(
-        f"{name}, learnt: {type(model).__name__} {method}: {seconds} s of training for each seed, {threads} threads, "
+        f"{name}, learned: {type(model).__name__} {method}: {seconds} s of training for each seed, {threads} threads, "
         f"{found[0].shape[1]} features; {', '.join(steps)} steps."
     )
     return found
@@ -283,8 +287,8 @@ def few_labels(sets: list[str], n_seeds: int) -> None:
                 f"Judged on {where}. Mean ± standard deviation over {n_seeds} draws of labels, the same for all.",
                 "Calibration error: mean distance of confidence to accuracy over ten bins of confidence, by size.",
                 f"All see the same features. {why}",
-                "scikit-learn: LabelSpreading with the kernel 'knn', 15 neighbours and alpha 0.9 (of clothes on 5,000 "
-                "unlabelled rows, drawn at random), logistic regression with C = 1, 1-NN.",
+                "scikit-learn: LabelSpreading with the kernel 'knn', 15 neighbors and alpha 0.9 (of clothes on 5,000 "
+                "unlabeled rows, drawn at random), logistic regression with C = 1, 1-NN.",
             ],
         )
 
@@ -310,9 +314,9 @@ def _nearest(X: np.ndarray, known: np.ndarray, new: np.ndarray, seed: int) -> tu
 
 
 def _spreading(X: np.ndarray, known: np.ndarray, new: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    labelled = np.flatnonzero(known >= 0)
+    labeled = np.flatnonzero(known >= 0)
     others = np.random.default_rng(seed).permutation(np.flatnonzero(known < 0))[:5000]
-    rows = np.concatenate([labelled, others])
+    rows = np.concatenate([labeled, others])
     model = LabelSpreading(kernel="knn", n_neighbors=15, alpha=0.9, max_iter=100).fit(X[rows], known[rows])
     return np.nan_to_num(model.predict_proba(new)), np.nan
 
@@ -337,21 +341,21 @@ METHODS: dict[str, tuple[Group, bool]] = {
 RIVALS, OURS = list(METHODS)[:4], list(METHODS)[4:]
 ALONE = ("k-means", "UMAP + mixture")
 
-FEATURES = {"pixels": from_pixels, "learnt": learnt_here, "eyes": by_eyes}
+FEATURES = {"pixels": from_pixels, "learned": learned_here, "eyes": by_eyes}
 
 EACH = {"clothes": 10, "satellite": 5, "photos": 3}
-"""Labelled images of each class."""
+"""Labeled images of each class."""
 
 LAYOUTS = (_umap_kmeans, _umap_mixture, _umap_hdbscan)
 
 NOTES = (
     "Accuracy under the best one-to-one match of groups to classes; NMI with the arithmetic mean. Labels score only. "
     "Mean ± standard deviation over seeds of the grouping; the features are the same for all.",
-    "Eyes: EfficientNet-Lite0, learnt with ImageNet's labels, the same for all methods; at 224 px, clothes at 96 px. "
+    "Eyes: EfficientNet-Lite0, learned with ImageNet's labels, the same for all methods; at 224 px, clothes at 96 px. "
     "Chosen eyes give 128 principal components, half-whitened.",
-    "Learnt here: by a network that saw these images alone, a network for each seed; photographs at 64 px. An "
+    "Learned here: by a network that saw these images alone, a network for each seed; photographs at 64 px. An "
     "autoencoder with UMAP and a mixture is the method of N2D (McConville et al. 2021).",
-    f"k-means: scikit-learn, 10 starts. UMAP: 10 neighbours, 10 dimensions. HDBSCAN leaves some images out (-1), which "
+    f"k-means: scikit-learn, 10 starts. UMAP: 10 neighbors, 10 dimensions. HDBSCAN leaves some images out (-1), which "
     f"count as one group; of more than {LARGE:,} images it sees so many, and the others follow their nearest. Accuracy "
     "says little where another number of groups is found.",
 )

@@ -1,4 +1,4 @@
-"""A few labels stretched over many images, beside learning from the labelled ones alone:
+"""A few labels stretched over many images, beside learning from the labeled ones alone:
 `python -m benchmarks few_labels [--seeds 3]`."""
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def main(argv: list[str]) -> None:
         [
             f"Mean ± standard deviation over {options.seeds} seeds, each with labels of its own, the same for every "
             "model: one tenth of them from each of the 10 classes of Fashion-MNIST. All see PCA-64 of the pixels, "
-            "learnt from the 60,000.",
+            "learned from the 60,000.",
             "SOMClassifier: all 60,000 rows, the time to learn the map included. With one label a class it has nothing "
             "to test itself on.",
-            f"LabelSpreading, kernel 'knn': the labelled rows and {SUBSAMPLE:,} unlabelled ones (20 neighbours, alpha "
-            "0.8) or all (10 neighbours, alpha 0.95), the best of a few settings on the test images: in its favour.",
-            "1-NN and logistic regression (C = 0.1, the best of 0.1, 1 and 10 on the test images: in its favour): the "
-            "labelled rows alone.",
+            f"LabelSpreading, kernel 'knn': the labeled rows and {SUBSAMPLE:,} unlabeled ones (20 neighbors, alpha "
+            "0.8) or all (10 neighbors, alpha 0.95), the best of a few settings on the test images: in its favor.",
+            "1-NN and logistic regression (C = 0.1, the best of 0.1, 1 and 10 on the test images: in its favor): the "
+            "labeled rows alone.",
             "Seconds are of single runs, other work on the machine not kept away: orders of magnitude only.",
         ],
     )
@@ -108,6 +108,6 @@ MODELS: dict[str, Fit] = {
     "SOMClassifier": _som,
     "LabelSpreading, 5,000 rows": _spreading,
     "LabelSpreading, all rows": _spreading_all,
-    "logistic regression, labelled rows": _logistic,
-    "1-NN, labelled rows": _one_nearest,
+    "logistic regression, labeled rows": _logistic,
+    "1-NN, labeled rows": _one_nearest,
 }

@@ -1,7 +1,7 @@
 """Generators beside each other at equal wall time: `python -m benchmarks generation --data clothes --minutes 10`.
 
 Each learns in a process of its own from the training part of a set, and is judged on the test part in the features of a
-network that learnt the labels of the set (`benchmarks._judge`) and that nobody here may tune. Peers need environments
+network that learned the labels of the set (`benchmarks._judge`) and that nobody here may tune. Peers need environments
 of their own, benchmarks/.envs/NAME, made with `python -m venv` and benchmarks/peers/NAME.txt: pythae, torchcfm, ddpm.
 
 A run is kept under benchmarks/.data/generation by its settings and its code, with a contact sheet of 64 of its images.
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._data import LABELLED, SCRATCH, Labelled, labelled
+from benchmarks._data import LABELLED, SCRATCH, Labeled, labeled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import kept_table, save_table
 from imatlas.metrics.generation import (
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--again", action="store_true", help="run anew what is kept")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    data, seen_by = labelled(options.data), judge(options.data)
+    data, seen_by = labeled(options.data), judge(options.data)
     features = {"train": seen_by.features(data.train), "test": seen_by.features(data.test)}
     copies = _planted_copies(data.train)
     rows: list[list[Any]] = [
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _run(name: str, data: Labelled, options: argparse.Namespace) -> dict[str, Any]:
+def _run(name: str, data: Labeled, options: argparse.Namespace) -> dict[str, Any]:
     """Train and sample one model, or find the kept run: what its runner told, and `samples`, the file of its images."""
     peer, method, _ = MODELS[name]
     python = sys.executable if peer == "imatlas" else str(HERE / ".envs" / peer / "bin" / "python")
@@ -200,14 +200,14 @@ def _near_copies(train: np.ndarray, test: np.ndarray, made: np.ndarray) -> tuple
     return near_copy_share(*to_train), near_copy_chance(len(test), len(made))[0]
 
 
-def _notes(options: argparse.Namespace, data: Labelled, seen_by: Judge) -> list[str]:
+def _notes(options: argparse.Namespace, data: Labeled, seen_by: Judge) -> list[str]:
     n_features = seen_by.network.head.in_features
     return [
         f"{len(data.train):,} training images, {len(data.test):,} test images, "
         f"{data.train.shape[2]} x {data.train.shape[1]} x {data.train.shape[3]}; seed {options.seed}; "
         f"{options.minutes:g} minutes of training for each, on {options.threads} threads.",
-        f"The judge: a plain CNN that learnt the labels of the training part; it is right on {seen_by.accuracy:.1%} of "
-        f"the test part. All distances are between its {n_features} features, to the test part. No generator saw a "
+        f"The judge: a plain CNN that learned the labels of the training part; it is right on {seen_by.accuracy:.1%} "
+        f"of the test part. All distances are between its {n_features} features, to the test part. No generator saw a "
         "label.",
         "Fréchet distance of n images to the test part; it grows as n falls, so each row has its floor: that of n real "
         "training images. Left out where there are fewer than two images a feature.",

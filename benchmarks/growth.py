@@ -1,7 +1,7 @@
 """A folder that grows by a tenth: `python -m benchmarks growth [--budget 5m]`, about seven minutes.
 
-Nine tenths of the shop photographs are learnt from cold, the last tenth is put beside them, and the same command is run
-again: what it takes then, and how far the old images moved.
+Nine tenths of the shop photographs are learned from cold, the last tenth is put beside them, and the same command is
+run again: what it takes then, and how far the old images moved.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """New images in an old layout: `python -m benchmarks layout [--seeds 3]`, about a minute a seed and set on one core.
 
-UMAP lays out one half of a set; the other half is placed by a vote of neighbours (ours), by their weighted mean, or by
+UMAP lays out one half of a set; the other half is placed by a vote of neighbors (ours), by their weighted mean, or by
 UMAP's own `transform`. Judged by whether the ten nearest in the plane are of the class, and are near in the embedding.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks._table import save_table
-from benchmarks.search_several import labelled_features
+from benchmarks.search_several import labeled_features
 from imatlas.models.layout import N_VOTES, Layout, principal_plane
 
 K = 10
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     warnings.filterwarnings("ignore", module="umap")
     rows = []
-    for name, (X, y) in labelled_features().items():
+    for name, (X, y) in labeled_features().items():
         found: dict[str, list[list[float]]] = {}
         for seed in range(options.seeds):
             for way, scores in _compared(X, y, seed).items():
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
             f"Of the class: share of the {K} old images nearest in the plane that are of the new one's class. Near in "
             f"the embedding: share of them that are among its {5 * K} nearest old ones there. Mean ± standard "
             f"deviation over {options.seeds} seeds.",
-            "The eyes' 256 half-whitened principal components (see `_million.py`). UMAP: 15 neighbours, min_dist "
+            "The eyes' 256 half-whitened principal components (see `_million.py`). UMAP: 15 neighbors, min_dist "
             "0.1, from principal components, for all alike. Seconds to place the second half, the first call.",
         ],
     )

@@ -46,10 +46,10 @@ def main(argv: list[str]) -> None:
         rows,
         [
             "photos: the 1,053 shop photographs, JPEG, 43 folders as labels; clothes: Fashion-MNIST's 60,000 training "
-            "images as one .npy file, 10 classes as labels. No label is seen in learning; the eyes of 'photos' learnt "
+            "images as one .npy file, 10 classes as labels. No label is seen in learning; the eyes of 'photos' learned "
             "with ImageNet's labels.",
             "Errors, ratios and distances on images held out from learning (10 %, at most 1,000); k-means with as many "
-            "centres as the map has cells.",
+            "centers as the map has cells.",
             "Wall time is the whole command with interpreter start, intake and report; peak is the summed PSS of all "
             "processes, sampled every 0.2 s. Seed 0.",
         ],

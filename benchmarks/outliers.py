@@ -75,7 +75,7 @@ def rank(n_seeds: int) -> None:
         for name, by in found.items()
         if by
     ]
-    save_table("outliers", "Odd images in the set that is learnt from: AUROC", ("method", *settings), rows, NOTES)
+    save_table("outliers", "Odd images in the set that is learned from: AUROC", ("method", *settings), rows, NOTES)
 
 
 def _each_class(n: int, seed: int, divided: Callable[..., tuple[Any, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -148,8 +148,8 @@ def _nearest(X: np.ndarray, k: int) -> np.ndarray:
 METHODS: dict[str, Score] = {
     "imatlas OutlierDetector": lambda X, seed: OutlierDetector(random_state=seed).fit(X).oddness_,
     "IsolationForest": lambda X, seed: -IsolationForest(n_estimators=200, random_state=seed).fit(X).score_samples(X),
-    "LOF, 20 neighbours": lambda X, seed: -LocalOutlierFactor(n_neighbors=20).fit(X).negative_outlier_factor_,
-    "LOF, 100 neighbours": lambda X, seed: -LocalOutlierFactor(n_neighbors=100).fit(X).negative_outlier_factor_,
+    "LOF, 20 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=20).fit(X).negative_outlier_factor_,
+    "LOF, 100 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=100).fit(X).negative_outlier_factor_,
     "one-class SVM": lambda X, seed: -OneClassSVM(nu=0.1).fit(X).decision_function(X),
     "Mahalanobis, Ledoit-Wolf": lambda X, seed: LedoitWolf().fit(X).mahalanobis(X),
     "kNN, 10": lambda X, seed: _nearest(X, 10),
@@ -177,7 +177,7 @@ def alarms(n_seeds: int) -> None:
         "odd ones found",
     )
     notes = [
-        f"Learnt from {len(seen('fitted')):,} clothes, the given share of them replaced. Mean ± deviation over "
+        f"Learned from {len(seen('fitted')):,} clothes, the given share of them replaced. Mean ± deviation over "
         f"{n_seeds} seeds. Features as in the table of ranks; principal components of the fitted rows alone."
     ]
     save_table("outliers_alarms", "False alarms asked for, and had", columns, rows, notes)

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(argv)
     rows = []
-    for name, (X, y) in labelled_features().items():
+    for name, (X, y) in labeled_features().items():
         for n_like, n_unlike in ((3, 0), (1, 1), (2, 1), (3, 2)):
             found: dict[str, list[float]] = {rule: [] for rule in RULES}
             for seed in range(options.seeds):
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def labelled_features() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def labeled_features() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What the eyes see in each set (n, 256), and the class of each image."""
     seen = parts()
     folders = {"satellite": eurosat(), "emoji": emoji()[0], "photos": grocery()}

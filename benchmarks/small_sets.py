@@ -1,7 +1,7 @@
 """Small sets: `python -m benchmarks small_sets [--sets photos satellite clothes emoji]`.
 
-From each of four labelled sets 8 times 100 to 300 images of some of its classes, grouped as `learn --clusters k` groups
-them, by the functions of its stages: features and groups are learnt from the training images, and the images that are
+From each of four labeled sets 8 times 100 to 300 images of some of its classes, grouped as `learn --clusters k` groups
+them, by the functions of its stages: features and groups are learned from the training images, and the images that are
 held out fall on them. Beside it what is easily done by hand: k-means on the last layer of the same
 network. Labels draw the sets and score; nothing else sees them.
 """
@@ -120,12 +120,12 @@ def grouped(images: Images, k: int) -> tuple[np.ndarray, np.ndarray, int]:
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicate_of(images), HELD_OUT, 0)
     seconds = CHOOSING * default_budget(len(images))
     encoder = eyes_for(images[np.flatnonzero(~held_out)], n_all=len(images), seconds=seconds).encoder
-    learnt = encoder.fit_transform(images[np.flatnonzero(~held_out)])
-    embedding = np.empty((len(images), learnt.shape[1]), np.float32)
-    embedding[~held_out] = learnt
+    learned = encoder.fit_transform(images[np.flatnonzero(~held_out)])
+    embedding = np.empty((len(images), learned.shape[1]), np.float32)
+    embedding[~held_out] = learned
     embedding[held_out] = encoder.transform(images[np.flatnonzero(held_out)])
-    found = cluster(learnt, n_clusters=k).model.predict(embedding)
-    return embedding, found, propose_n_clusters(learnt).n_clusters
+    found = cluster(learned, n_clusters=k).model.predict(embedding)
+    return embedding, found, propose_n_clusters(learned).n_clusters
 
 
 def _kmeans(X: np.ndarray, k: int) -> list[np.ndarray]:
@@ -154,9 +154,9 @@ def row_of(name: str, found: list[dict[str, Any]]) -> list[Any]:
 def mean_of(rows: list[list[Any]]) -> list[Any]:
     """The row of all draws together."""
     n = np.array([row[1] for row in rows])
-    by_hand, features, learnt = (float(np.average([row[i] for row in rows], weights=n)) for i in (4, 5, 6))
-    means = [round(mean, 3) for mean in (by_hand, features, learnt)]
-    return ["all", int(n.sum()), "", "", *means, f"{learnt - by_hand:+.3f}", ""]
+    by_hand, features, learned = (float(np.average([row[i] for row in rows], weights=n)) for i in (4, 5, 6))
+    means = [round(mean, 3) for mean in (by_hand, features, learned)]
+    return ["all", int(n.sum()), "", "", *means, f"{learned - by_hand:+.3f}", ""]
 
 
 NOTES = (
@@ -164,7 +164,7 @@ NOTES = (
     "images each), drawn at random; in half of the draws classes are uneven (Dirichlet 3), each of "
     f"at least {FEWEST_EACH} images. Accuracy of all images of a draw under the best one-to-one match of clusters to "
     "classes, the number of classes given. Labels draw and score only.",
-    "k-means on the last layer: EfficientNet-Lite0 (learnt with ImageNet's labels), the middle square at 224 px, "
+    "k-means on the last layer: EfficientNet-Lite0 (learned with ImageNet's labels), the middle square at 224 px, "
     f"global average pooling, 1,280 numbers; scikit-learn, 10 starts, mean of {KMEANS_SEEDS} seeds.",
     "learn --clusters k: its encoder and clusters stages with the default budget, seed 0; a tenth of the images is "
     "held out from both and falls on the clusters. So few images get the eyes for things and surfaces, uncompared.",

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     rows = [row for name, split, sides in _sets() for row in _compare(name, split, sides, options.seeds)]
     save_table(
         "som",
-        "Maps beside k-means with as many centers, on images that neither learnt from",
+        "Maps beside k-means with as many centers, on images that neither learned from",
         ["set", "model", "cells", "QE", "QE / k-means QE", "topographic error", "last radius", "seconds to fit"],
         rows,
         [
@@ -36,9 +36,9 @@ def main(argv: list[str]) -> None:
             f"Mean ± standard deviation over {options.seeds} seeds, which also split the photographs anew.",
             f"k-means: k-means++, one start, {ITERATIONS} iterations at most; ratios are to imatlas' own, by seed.",
             "Seconds are of single runs, other work on the machine not kept away: orders of magnitude only.",
-            "clothes: Fashion-MNIST, 60,000 to learn from and the 10,000 test images; PCA-64 learnt from the former. "
-            "photos: 1,053 shop photographs, 10 % held out, features of EfficientNet-Lite0, which learnt with "
-            "ImageNet's labels, of length 1; PCA-128 learnt from the 90 %.",
+            "clothes: Fashion-MNIST, 60,000 to learn from and the 10,000 test images; PCA-64 learned from the former. "
+            "photos: 1,053 shop photographs, 10 % held out, features of EfficientNet-Lite0, which learned with "
+            "ImageNet's labels, of length 1; PCA-128 learned from the 90 %.",
             "Sides of a map are chosen by its rule unless given. Target: topographic error < 0.1 and ratio <= 1.10.",
         ],
     )

@@ -16,7 +16,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import imatlas as ia
-from benchmarks._data import labelled
+from benchmarks._data import labeled
 from benchmarks._judge import judge
 from benchmarks._table import save_table
 from imatlas.metrics.generation import frechet_distance, precision_recall
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    data, seen_by = labelled("clothes"), judge("clothes")
+    data, seen_by = labeled("clothes"), judge("clothes")
     rng = np.random.default_rng(0)
     noisy = {"train": with_noise(data.train, options.noise, rng), "test": with_noise(data.test, options.noise, rng)}
     real = seen_by.features(data.test)
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> None:
         rows,
         [
             f"60,000 images at 32 px, noise clipped to the range; VAEs of 32 dimensions, {options.seconds:g} s each on "
-            f"{options.threads} threads, one seed. Map: {options.side} x {options.side} cells, learnt from the noisy "
+            f"{options.threads} threads, one seed. Map: {options.side} x {options.side} cells, learned from the noisy "
             "images; PCA of 64 components likewise.",
             f"Fréchet distance of 10,000 samples of the prior to the 10,000 clean test images, in the judge's features "
             f"(accuracy {seen_by.accuracy:.1%}); as many real training images score {floor:.3g}. Precision and recall "
             f"with k = 3, {N_OVERLAP:,} images a side.",
             "MSE (0 to 1) to the clean test images, of noisy test images that were prepared alike, and after the VAE "
-            "has rebuilt them. The VAE that learnt from clean images is given noisy ones too.",
+            "has rebuilt them. The VAE that learned from clean images is given noisy ones too.",
         ],
     )  # fmt: skip
 

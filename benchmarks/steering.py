@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import imatlas as ia
-from benchmarks._data import LABELLED, Labelled, labelled
+from benchmarks._data import LABELLED, Labeled, labeled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
 from benchmarks.generation import _near_copies, _overlap, _some
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    data, seen_by = labelled(options.data), judge(options.data)
+    data, seen_by = labeled(options.data), judge(options.data)
     runs = [_Run(data, seen_by, seed, options.minutes) for seed in options.seeds]
     steering = [run.steering() for run in runs]
     few = [run.few_steps() for run in runs]
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
 class _Run:
     """One seed: an autoencoder, the map and the clusters of its vectors, and the generators over them."""
 
-    def __init__(self, data: Labelled, seen_by: Judge, seed: int, minutes: float) -> None:
+    def __init__(self, data: Labeled, seen_by: Judge, seed: int, minutes: float) -> None:
         self.data, self.seen_by, self.seed = data, seen_by, seed
         self.features = {"train": seen_by.features(data.train), "test": seen_by.features(data.test)}
         common = {"random_state": seed, "progress": False, "device": "cpu"}
@@ -159,7 +159,7 @@ class _Run:
         return [float(self._near(self.som.predict(z), self.som.predict(again)).mean()), float(kept.mean())]
 
     def _near(self, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Whether cells (n,) are the same or neighbours."""
+        """Whether cells (n,) are the same or neighbors."""
         neighbors = neighbor_table(self.som.rows_, self.som.cols_, self.som.topology)
         return (asked == found) | (neighbors[asked] == found[:, None]).any(1)
 

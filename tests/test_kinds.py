@@ -48,7 +48,7 @@ def picture(seed: int, channels: int, dtype: str, side: int = SIDE) -> np.ndarra
 
 
 def png16(pixels: np.ndarray) -> bytes:
-    """A PNG of 16 bits a sample, with opacity where there are 2 or 4 channels; Pillow writes only grey ones."""
+    """A PNG of 16 bits a sample, with opacity where there are 2 or 4 channels; Pillow writes only gray ones."""
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").reshape(height, -1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -411,7 +411,7 @@ def test_queries_of_other_kinds_in_an_atlas_of_photographs(tmp_path, capsys, one
     assert capsys.readouterr().err.startswith("Error: Pictures of 7 channels cannot become")
 
 
-def test_images_made_of_grey_ones_with_opacity_are_grey(tmp_path: Path) -> None:
+def test_images_made_of_gray_ones_with_opacity_are_gray(tmp_path: Path) -> None:
     """A network that was free to choose three colors made green and violet tints."""
     for i in range(12):
         Image.fromarray(picture(i, 2, "uint8")).save(tmp_path / f"{i}.png")

@@ -57,7 +57,7 @@ def read_everyhow(name: str, content: bytes) -> str:
                 for picture in decode.read_frames(content, name=name, frames=frames, aim=aim):  # type: ignore[arg-type]
                     picture.fitted(32, 32, "pad", (255, 255, 255))
                     picture.thumbnail(64)
-                    picture.grey()
+                    picture.gray()
                     picture.pixels()
                 results.add("used")
             except DecodeError as error:

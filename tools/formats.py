@@ -113,7 +113,7 @@ def _tables(share: float) -> tuple[str, int]:
 
 
 def _kind_in_words(kind: Any) -> str:
-    colors = {1: "grey", 3: "RGB"}.get(kind.colours, f"{kind.channels} channels")
+    colors = {1: "gray", 3: "RGB"}.get(kind.colors, f"{kind.channels} channels")
     return f"{colors}{' with opacity' if kind.alpha else ''}, {kind.dtype}"
 
 

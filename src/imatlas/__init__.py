@@ -1,4 +1,4 @@
-"""imatlas learns from images that nobody labelled. Start with `imatlas.learn`, or `imatlas.Images` and a model."""
+"""imatlas learns from images that nobody labeled. Start with `imatlas.learn`, or `imatlas.Images` and a model."""
 
 from __future__ import annotations
 

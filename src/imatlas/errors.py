@@ -8,7 +8,7 @@
     ├── DecodeError         also ValueError         one picture cannot be read; carries the plain reason
     ├── ArtifactError       also ValueError         a saved model or atlas cannot be read or must not be overwritten
     ├── UnsafePathError     also ValueError         a name from a file leads out of its folder, or through a link
-    ├── NotLearntError      also AttributeError     a fitted model holds nothing of this name; an older one may not
+    ├── NotLearnedError      also AttributeError     a fitted model holds nothing of this name; an older one may not
     ├── AtlasBusyError      also ValueError         another process is writing this atlas
     ├── TrainingError       also ValueError         learning cannot go on
     └── MissingExtraError   also ImportError        an optional part is not installed; names the pip command
@@ -55,7 +55,7 @@ class UnsafePathError(ImatlasError, ValueError):
     """A name that was read from a file leads out of its folder, or through a link."""
 
 
-class NotLearntError(ImatlasError, AttributeError):
+class NotLearnedError(ImatlasError, AttributeError):
     """A fitted model holds nothing of this name: it was saved by a version that did not learn it, or never has it."""
 
 

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by chunks: the one search that the SOM, k-means, neighbours and the copy audit share.
+"""Exact nearest neighbors by chunks: the one search that the SOM, k-means, neighbors and the copy audit share.
 
 Every function takes tensors on one device and works there. A chunk costs one matrix product,
 |x - c|² = |x|² - 2 x·c + |c|², taken after both sides were shifted by the mean of `centers`, so that data far from the

@@ -47,7 +47,7 @@ class ImagePairs(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter(Panel):
-    """Points (N, 2), with a group for colour, a key, and a picture for each point where given."""
+    """Points (N, 2), with a group for color, a key, and a picture for each point where given."""
 
     x: np.ndarray
     y: np.ndarray
@@ -89,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class MapPanel(Panel):
-    """A lattice of cells with pictures, cluster colours and borders between unlike neighbours."""
+    """A lattice of cells with pictures, cluster colors and borders between unlike neighbors."""
 
     rows: int
     columns: int

@@ -39,7 +39,7 @@ def noise(seed: int, n: int, size: int) -> np.ndarray:
 
 @contextmanager
 def seeded_init(seed: int) -> Iterator[None]:
-    """Inside, torch's layers are initialised from `seed`; torch's global generator is left as it was found."""
+    """Inside, torch's layers are initialized from `seed`; torch's global generator is left as it was found."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

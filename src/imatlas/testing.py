@@ -38,7 +38,7 @@ def synthetic_images(
     dtype: str = "uint8",
     random_state: int = 0,
 ) -> np.ndarray:
-    """Small pictures with something to learn: one soft disc each, of random place, radius and colour, on a soft slope.
+    """Small pictures with something to learn: one soft disc each, of random place, radius and color, on a soft slope.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def synthetic_images(
     rng = np.random.default_rng(random_state)
     height, width = (size, size) if isinstance(size, int) else size
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    centre = rng.uniform(0.2, 0.8, (2, n, 1, 1)) * np.array([height, width]).reshape(2, 1, 1, 1) / max(height, width)
+    center = rng.uniform(0.2, 0.8, (2, n, 1, 1)) * np.array([height, width]).reshape(2, 1, 1, 1) / max(height, width)
     radius = rng.uniform(0.1, 0.3, (n, 1, 1))
-    disc = 1 / (1 + np.exp(40 * (np.hypot(y - centre[0], x - centre[1]) - radius)))
-    colour, ground = rng.uniform(0.4, 1.0, (n, 1, 1, channels)), rng.uniform(0.0, 0.4, (n, 1, 1, channels))
-    images = disc[..., None] * colour + (1 - disc[..., None]) * ground * (0.5 + 0.5 * x[..., None])
+    disc = 1 / (1 + np.exp(40 * (np.hypot(y - center[0], x - center[1]) - radius)))
+    color, ground = rng.uniform(0.4, 1.0, (n, 1, 1, channels)), rng.uniform(0.0, 0.4, (n, 1, 1, channels))
+    images = disc[..., None] * color + (1 - disc[..., None]) * ground * (0.5 + 0.5 * x[..., None])
     if dtype.startswith("float"):
         return images.astype(dtype)
     return np.rint(images * np.iinfo(dtype).max).astype(dtype)
@@ -113,7 +113,7 @@ def check_parameters_are_checked(estimator: Any) -> None:
         setattr(wrong, name, {"no": "such value"})
         message = _raised(functools.partial(wrong.fit, images), ParameterError, f"{name} of a wrong kind")
         assert f"'{name}'" in message, f"the message must name the parameter '{name}': {message}"
-        assert not wrong.__sklearn_is_fitted__(), "a refused fit must leave nothing learnt"
+        assert not wrong.__sklearn_is_fitted__(), "a refused fit must leave nothing learned"
 
 
 def check_needs_fit(estimator: Any) -> None:
@@ -135,10 +135,10 @@ def check_fit(estimator: Any) -> None:
     images = _images(n=70)
     images.flags.writeable = False  # as a memory-mapped cache is
     _answers(clone(estimator).fit(images), images)
-    learnt = [name for name in vars(estimator) if name not in before]
-    odd = [name for name in learnt if not name.endswith("_") and not name.startswith("_")]
-    assert learnt, "fit must learn something"
-    assert not odd, f"learnt attributes must end in '_': {odd}"
+    learned = [name for name in vars(estimator) if name not in before]
+    odd = [name for name in learned if not name.endswith("_") and not name.startswith("_")]
+    assert learned, "fit must learn something"
+    assert not odd, f"learned attributes must end in '_': {odd}"
 
 
 def check_chance(estimator: Any) -> None:
@@ -177,7 +177,7 @@ def check_batches_do_not_matter(estimator: Any) -> None:
 
 
 def check_kinds_of_images(estimator: Any) -> None:
-    """Grey, RGB and 4-channel images of any depth and aspect are learnt; the dtype comes back."""
+    """Gray, RGB and 4-channel images of any depth and aspect are learned; the dtype comes back."""
     kinds: list[dict[str, Any]] = [
         {"channels": 3},
         {"channels": 4, "size": (12, 20)},
@@ -196,9 +196,9 @@ def check_kinds_of_images(estimator: Any) -> None:
             if verb in answers:
                 assert answers[verb].dtype == dtype, f"{verb} of {kind} must be {dtype}, not {answers[verb].dtype}"
                 assert answers[verb].shape[1:] == images.shape[1:], f"{verb} of {kind} must keep the shape"
-    grey = _images(n=12)
-    with_axis, without = clone(estimator).fit(grey), clone(estimator).fit(grey[..., 0])
-    _same(_answers(with_axis, grey), _answers(without, grey[..., 0]), "(N, H, W, 1) and (N, H, W)")
+    gray = _images(n=12)
+    with_axis, without = clone(estimator).fit(gray), clone(estimator).fit(gray[..., 0])
+    _same(_answers(with_axis, gray), _answers(without, gray[..., 0]), "(N, H, W, 1) and (N, H, W)")
 
 
 def check_save_and_load(estimator: Any) -> None:
@@ -244,7 +244,7 @@ def check_wrong_input(estimator: Any) -> None:
 
 
 def check_missing_pixels(estimator: Any) -> None:
-    """Missing pixels, as NaN or by `mask`, are learnt around: whatever stands under the mask changes nothing."""
+    """Missing pixels, as NaN or by `mask`, are learned around: whatever stands under the mask changes nothing."""
     if "mask" not in inspect.signature(estimator.fit).parameters:
         return
     images = _images(n=24)

@@ -55,16 +55,16 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learnt(photos, tmp_path_factory) -> Path:
+def learned(photos, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("atlas") / "tiny.atlas"
     ia.learn(photos, folder, progress=False, **OPTIONS)
     return folder
 
 
 @pytest.fixture
-def atlas(learnt, tmp_path) -> Path:
+def atlas(learned, tmp_path) -> Path:
     """A copy of the finished atlas."""
-    return Path(shutil.copytree(learnt, tmp_path / "tiny.atlas"))
+    return Path(shutil.copytree(learned, tmp_path / "tiny.atlas"))
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_manifest_lists_every_file_that_counts_and_nothing_is_left_over(learnt):
-    manifest = Manifest.read(learnt)
+def test_the_manifest_lists_every_file_that_counts_and_nothing_is_left_over(learned):
+    manifest = Manifest.read(learned)
     outputs = {"atlas.json", ".lock", "metrics.jsonl", "report.html"}
-    assert our_files(learnt) == {*manifest.files, *outputs}
+    assert our_files(learned) == {*manifest.files, *outputs}
     assert manifest.old == []
-    assert not manifest.inventory(learnt).damaged()
+    assert not manifest.inventory(learned).damaged()
 
 
 def test_what_a_user_keeps_in_the_folder_stays(atlas, photos):

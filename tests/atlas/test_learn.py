@@ -24,7 +24,7 @@ BUDGET = "6s"
 
 
 def write_patches(folder: Path, n: int, *, start: int = 0) -> Path:
-    """Grey patches (28 x 28) of three bundled photographs, so that the own encoder is chosen."""
+    """Gray patches (28 x 28) of three bundled photographs, so that the own encoder is chosen."""
     folder.mkdir(parents=True, exist_ok=True)
     photos = {"camera": data.camera(), "coins": data.coins(), "brick": data.brick()}
     rng = np.random.default_rng(start)
@@ -46,35 +46,46 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learnt(photos, tmp_path_factory) -> Path:
+def learned(photos, tmp_path_factory) -> Path:
     """A finished atlas; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("atlas") / "photos.atlas"
     ia.learn(photos, folder, budget=BUDGET, progress=False)
     return folder
 
 
-def test_a_folder_becomes_an_atlas_with_everything_in_it(learnt):
-    atlas = ia.load(learnt)
+def test_a_folder_becomes_an_atlas_with_everything_in_it(learned):
+    atlas = ia.load(learned)
     assert len(atlas) == 241
     assert atlas.manifest.finished
     rows = atlas.table().to_pydict()
-    learnt_columns = {"cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier", "duplicate_of", "flags"}
-    assert set(rows) == {"key", "width", "height", "held_out", *learnt_columns}
+    learned_columns = {
+        "cell",
+        "x",
+        "y",
+        "umap_x",
+        "umap_y",
+        "cluster",
+        "confidence",
+        "outlier",
+        "duplicate_of",
+        "flags",
+    }
+    assert set(rows) == {"key", "width", "height", "held_out", *learned_columns}
     assert rows["duplicate_of"][rows["key"].index("copy of camera.png")] == "camera-0000.png"
     assert 0 < sum(rows["held_out"]) < 60
     som = atlas.model("map")
     assert max(rows["cell"]) < len(som.codebook_)
-    skipped = (learnt / "skipped.csv").read_text()
+    skipped = (learned / "skipped.csv").read_text()
     assert "broken.png" in skipped
     assert "(1 other file),no images: 1 .txt" in skipped
-    html = (learnt / "report.html").read_text()
+    html = (learned / "report.html").read_text()
     assert "broken.png" in html
     assert len(html) > 100_000
-    assert all(json.loads(line) for line in (learnt / "metrics.jsonl").read_text().splitlines())
+    assert all(json.loads(line) for line in (learned / "metrics.jsonl").read_text().splitlines())
 
 
-def test_neighbours_are_of_the_same_photograph(learnt):
-    found = ia.load(learnt).search("brick-0005.png", k=8).to_pylist()
+def test_neighbors_are_of_the_same_photograph(learned):
+    found = ia.load(learned).search("brick-0005.png", k=8).to_pylist()
     assert [row["rank"] for row in found] == list(range(1, 9))
     assert sum(row["key"].startswith("brick") for row in found) >= 6
     distances = [row["distance"] for row in found]
@@ -82,15 +93,15 @@ def test_neighbours_are_of_the_same_photograph(learnt):
     assert "brick-0005.png" not in [row["key"] for row in found]
 
 
-def test_a_picture_from_outside_is_found_too(learnt, photos, tmp_path):
+def test_a_picture_from_outside_is_found_too(learned, photos, tmp_path):
     shutil.copy(photos / "coins-0001.png", tmp_path / "query.png")
-    found = ia.load(learnt).search(tmp_path / "query.png", k=3).to_pylist()
+    found = ia.load(learned).search(tmp_path / "query.png", k=3).to_pylist()
     assert found[0]["key"] == "coins-0001.png"
     assert found[0]["distance"] == pytest.approx(0, abs=1e-3)
 
 
-def test_several_examples_a_region_and_neighbours_of_all(learnt, photos, tmp_path):
-    atlas = ia.load(learnt)
+def test_several_examples_a_region_and_neighbors_of_all(learned, photos, tmp_path):
+    atlas = ia.load(learned)
     keys = ["brick-0005.png", "coins-0001.png"]
     found = atlas.search(keys[0], 12, like=keys[1:], unlike=["camera-0006.png"]).to_pylist()
     assert not {*keys, "camera-0006.png"} & {row["key"] for row in found}
@@ -110,8 +121,8 @@ def test_several_examples_a_region_and_neighbours_of_all(learnt, photos, tmp_pat
     np.testing.assert_array_equal(atlas.kneighbors([photos / keys[0]], 1)[1], [[row]])
 
 
-def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(learnt, tmp_path):
-    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(learned, tmp_path):
+    moved = Path(shutil.copytree(learned, tmp_path / "elsewhere.atlas"))
     manifest = Manifest.read(moved)
     manifest.source = "/nowhere/photos"
     manifest.commit(moved)
@@ -122,7 +133,7 @@ def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(le
         ia.load(moved).export(tmp_path / "clusters", to="folders")
 
 
-def test_a_large_atlas_is_searched_by_an_index_that_finds_the_same(learnt, photos, tmp_path, monkeypatch):
+def test_a_large_atlas_is_searched_by_an_index_that_finds_the_same(learned, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("imatlas.atlas.stages.EXACT", 100)
     indexed = ia.learn(photos, tmp_path / "large.atlas", budget=BUDGET, progress=False)
     assert indexed.images_table.has_index("embedding")
@@ -134,8 +145,8 @@ def test_a_large_atlas_is_searched_by_an_index_that_finds_the_same(learnt, photo
     np.testing.assert_allclose(found["distance"].to_numpy(), exact["distance"].to_numpy(), rtol=1e-4)
 
 
-def test_an_atlas_of_before_gains_the_layout_and_keeps_the_rest(learnt, photos, tmp_path):
-    old = Path(shutil.copytree(learnt, tmp_path / "old.atlas"))
+def test_an_atlas_of_before_gains_the_layout_and_keeps_the_rest(learned, photos, tmp_path):
+    old = Path(shutil.copytree(learned, tmp_path / "old.atlas"))
     manifest = Manifest.read(old)
     models = {role: name for role, name in manifest.models.items() if role != "layout"}
     del manifest.stages["layout"], manifest.models["layout"]
@@ -146,8 +157,8 @@ def test_an_atlas_of_before_gains_the_layout_and_keeps_the_rest(learnt, photos, 
     assert "layout" in atlas.manifest.models
 
 
-def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
-    atlas = ia.load(learnt)
+def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learned):
+    atlas = ia.load(learned)
     images = atlas.sample(9, random_state=3)
     assert images.shape == (9, 28, 28, 1)
     assert images.dtype == np.uint8
@@ -156,17 +167,17 @@ def test_samples_are_the_same_for_one_seed_and_differ_among_themselves(learnt):
     assert len(np.unique(images.reshape(9, -1), axis=0)) == 9
 
 
-def test_the_same_again_does_nothing_and_other_settings_stop_with_a_list(learnt, photos, capsys):
-    before = (learnt / "atlas.json").read_bytes()
-    ia.learn(photos, learnt, budget=BUDGET)
+def test_the_same_again_does_nothing_and_other_settings_stop_with_a_list(learned, photos, capsys):
+    before = (learned / "atlas.json").read_bytes()
+    ia.learn(photos, learned, budget=BUDGET)
     assert "Nothing has changed" in capsys.readouterr().out
-    assert (learnt / "atlas.json").read_bytes() == before
+    assert (learned / "atlas.json").read_bytes() == before
     with pytest.raises(ArtifactError, match=r"clusters was None and is now 4; image_size was None and is now 32"):
-        ia.learn(photos, learnt, budget=BUDGET, clusters=4, image_size=32)
+        ia.learn(photos, learned, budget=BUDGET, clusters=4, image_size=32)
 
 
-def test_an_atlas_that_was_moved_away_from_its_images_still_works(learnt, photos, tmp_path):
-    moved = Path(shutil.copytree(learnt, tmp_path / "elsewhere.atlas"))
+def test_an_atlas_that_was_moved_away_from_its_images_still_works(learned, photos, tmp_path):
+    moved = Path(shutil.copytree(learned, tmp_path / "elsewhere.atlas"))
     shutil.rmtree(moved / "cache")
     manifest = Manifest.read(moved)
     manifest.source = "/nowhere/photos"
@@ -179,7 +190,7 @@ def test_an_atlas_that_was_moved_away_from_its_images_still_works(learnt, photos
     assert atlas.score().metrics["heldout_mse"] > 0
 
 
-def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, photos, tmp_path):
+def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learned, photos, tmp_path):
     grown = Path(shutil.copytree(photos, tmp_path / "photos"))
     folder = tmp_path / "photos.atlas"
     ia.learn(grown, folder, budget=BUDGET, progress=False)
@@ -201,7 +212,7 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learnt, p
     assert np.isfinite(atlas.layout).all()
 
 
-def test_what_eyes_saw_serves_an_atlas_that_is_learnt_anew(tmp_path, monkeypatch):
+def test_what_eyes_saw_serves_an_atlas_that_is_learned_anew(tmp_path, monkeypatch):
     """Forty photographs, too few to compare eyes, which is told; with other settings none is looked at again.
 
     With a budget of seconds a busy machine looks less often, and then at other things.
@@ -263,8 +274,8 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing(photos, tmp_path):
     assert ia.load(folder).manifest.finished
 
 
-def test_a_file_where_the_cache_should_be_is_named(photos, learnt, tmp_path):
-    folder = Path(shutil.copytree(learnt, tmp_path / "photos.atlas"))
+def test_a_file_where_the_cache_should_be_is_named(photos, learned, tmp_path):
+    folder = Path(shutil.copytree(learned, tmp_path / "photos.atlas"))
     shutil.rmtree(folder / "cache")
     (folder / "cache").write_text("in the way")
     grown = write_patches(Path(shutil.copytree(photos, tmp_path / "photos")), 3, start=2000)

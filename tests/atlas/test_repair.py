@@ -101,7 +101,7 @@ def sound(atlas: ia.Atlas, n: int) -> None:
 
 @pytest.mark.parametrize("grown", [False, True])
 @pytest.mark.parametrize("role", ["encoder", "map", "clusters", "layout", "generator"])
-def test_a_damaged_model_is_learnt_again_also_where_images_came(copy, role, grown):
+def test_a_damaged_model_is_learned_again_also_where_images_came(copy, role, grown):
     folder = copy / "it.atlas"
     flip(folder / Manifest.read(folder).models[role] / "weights.safetensors")
     if grown:
@@ -172,7 +172,7 @@ def test_an_old_checkpoint_never_stops_the_run(copy, kind, few_stages):
         assert moved.read_text() == "mine"
 
 
-def test_a_generator_stopped_half_way_is_learnt_for_the_images_of_now(tmp_path, capsys):
+def test_a_generator_stopped_half_way_is_learned_for_the_images_of_now(tmp_path, capsys):
     """Its checkpoint is of fewer images, other conditions and another budget."""
     photos, folder = tmp_path / "photos", tmp_path / "it.atlas"
     add(photos, 0, 20)
@@ -365,7 +365,7 @@ def test_a_table_without_rows_is_damaged(copy, few_stages):
     sound(ia.learn(copy / "photos", folder, **OPTIONS), 20)
 
 
-def test_a_model_that_loads_not_or_is_of_another_atlas_is_learnt_again(copy, few_stages):
+def test_a_model_that_loads_not_or_is_of_another_atlas_is_learned_again(copy, few_stages):
     folder = copy / "it.atlas"
     manifest = Manifest.read(folder)
     ia.SOM(rows=2, cols=2).fit(np.eye(5, dtype=np.float32)).save(copy / "other")

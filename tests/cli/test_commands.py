@@ -206,7 +206,7 @@ def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, 
     photos = str(atlas.parent / "photos" / "c*.png")
     new = tmp_path / "new.json"
     assert main(["classify", str(atlas), "--labels", str(labels), "--images", photos, "-o", str(new), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["metrics"]["labelled"] == len(few)
+    assert json.loads(capsys.readouterr().out)["metrics"]["labeled"] == len(few)
     made = json.loads(new.read_text())
     assert {row["label"] for row in made} <= set(kinds.values())
     assert np.mean([row["label"] == row["key"].partition("-")[0] for row in made]) > 0.4

@@ -38,10 +38,10 @@ def test_patches_are_real_and_all_different(files: dict[str, bytes]) -> None:
 
 
 def test_patches_of_one_photograph_are_alike(files: dict[str, bytes]) -> None:
-    """Mean colour alone finds a patch's photograph far above chance (1 in 12): the folder maps into visible groups."""
+    """Mean color alone finds a patch's photograph far above chance (1 in 12): the folder maps into visible groups."""
     names = [name for name in files if not name.startswith("odd-")][::4]
-    colours = np.array([pixels(files[name]).mean((0, 1)) for name in names])
-    distances = ((colours[:, None] - colours[None]) ** 2).sum(-1)
+    colors = np.array([pixels(files[name]).mean((0, 1)) for name in names])
+    distances = ((colors[:, None] - colors[None]) ** 2).sum(-1)
     np.fill_diagonal(distances, np.inf)
     nearest = [names[i].split("-")[0] for i in distances.argmin(1)]
     agree = np.mean([name.split("-")[0] == other for name, other in zip(names, nearest)])
@@ -56,7 +56,7 @@ def test_odd_files_are_what_they_say(files: dict[str, bytes]) -> None:
         Image.open(io.BytesIO(files["odd-truncated.jpg"])).load()
     assert Image.open(io.BytesIO(files["odd-16-bit.png"])).mode == "I;16"
     assert np.asarray(Image.open(io.BytesIO(files["odd-16-bit.png"]))).max() > 255
-    assert Image.open(io.BytesIO(files["odd-grey.png"])).mode == "L"
+    assert Image.open(io.BytesIO(files["odd-gray.png"])).mode == "L"
     assert files["odd-copy-1.jpg"] == files["astronaut-0003.jpg"]
     assert files["odd-copy-2.png"] == files["coffee-0012.png"]
     upright = pixels(files["cat-0001.jpg"])

@@ -32,11 +32,11 @@ def originals() -> list[tuple[str, bytes]]:
     rng = np.random.default_rng(1)
     smooth = rng.integers(0, 256, (6, 8, 4), np.uint8)
     rgba = Image.fromarray(smooth).resize((40, 30), Image.Resampling.BICUBIC)
-    rgb, grey = rgba.convert("RGB"), rgba.convert("L")
+    rgb, gray = rgba.convert("RGB"), rgba.convert("L")
     deep = rng.integers(0, 65536, (30, 40), np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = [grey.transpose(Image.Transpose.ROTATE_180), grey]
+    turned = [gray.transpose(Image.Transpose.ROTATE_180), gray]
     return [
         ("jpg", _saved(rgb, "JPEG", quality=85, exif=exif)),
         ("jpg", _saved(rgb, "JPEG", progressive=True)),
@@ -44,10 +44,10 @@ def originals() -> list[tuple[str, bytes]]:
         ("png", _saved(rgba, "PNG")),
         ("png", _saved(rgb.quantize(16), "PNG", exif=exif)),
         ("png", _saved(Image.fromarray(deep), "PNG")),
-        ("gif", _saved(grey, "GIF", save_all=True, append_images=turned)),
+        ("gif", _saved(gray, "GIF", save_all=True, append_images=turned)),
         ("tif", _saved(rgb, "TIFF", compression="tiff_lzw", exif=exif)),
         ("tif", _saved(rgb, "TIFF", compression="jpeg")),
-        ("tif", _saved(grey.convert("1"), "TIFF", compression="group4")),
+        ("tif", _saved(gray.convert("1"), "TIFF", compression="group4")),
         ("tif", _tiff(deep)),
         ("tif", _tiff(np.repeat(deep[..., None], 5, axis=2), photometric="minisblack", planarconfig="contig")),
         ("tif", _tiff(deep.astype(np.float32), compression="zlib", tile=(16, 16))),
@@ -87,10 +87,10 @@ def _psd(rgb: np.ndarray) -> bytes:
     return head + b"\0\1" + struct.pack(f">{len(rows)}H", *map(len, rows)) + b"".join(rows)
 
 
-def _packed_bmp(grey: np.ndarray) -> bytes:
+def _packed_bmp(gray: np.ndarray) -> bytes:
     """A BMP of run-length coded rows."""
-    height, width = grey.shape
-    body = b"".join(b"".join(bytes([1, v]) for v in row) + b"\0\0" for row in grey[::-1].tolist()) + b"\0\1"
+    height, width = gray.shape
+    body = b"".join(b"".join(bytes([1, v]) for v in row) + b"\0\0" for row in gray[::-1].tolist()) + b"\0\1"
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 1, 1, 256, 0)
     palette = b"".join(bytes([i, i, i, 0]) for i in range(256))
     return b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078) + info + palette + body
@@ -106,31 +106,31 @@ def more_originals() -> list[tuple[str, bytes]]:
     """(ending, content) of further sound pictures: rarer options, codecs and containers."""
     rng = np.random.default_rng(2)
     rgba = Image.fromarray(rng.integers(0, 256, (6, 8, 4), np.uint8)).resize((40, 30), Image.Resampling.BICUBIC)
-    rgb, grey = rgba.convert("RGB"), rgba.convert("L")
+    rgb, gray = rgba.convert("RGB"), rgba.convert("L")
     pixels = np.asarray(rgb)
     deep = rng.integers(0, 65536, (30, 40, 4), np.uint16)
-    text = b"\n".join(b" ".join(b"%d" % v for v in row) for row in np.asarray(grey).tolist())
+    text = b"\n".join(b" ".join(b"%d" % v for v in row) for row in np.asarray(gray).tolist())
     found = [
         *[("png", _png(deep[..., :n], 16, color)) for n, color in ((1, 0), (2, 4), (3, 2), (4, 6))],
         ("png", _saved(rgb, "PNG", save_all=True, append_images=[rgb.transpose(Image.Transpose.ROTATE_180)] * 2)),
-        ("png", _saved(grey.convert("1"), "PNG")),
+        ("png", _saved(gray.convert("1"), "PNG")),
         ("png", _saved(rgb.quantize(4), "PNG", transparency=1)),
-        ("jpg", _saved(grey, "JPEG", quality=30)),
+        ("jpg", _saved(gray, "JPEG", quality=30)),
         ("jpg", _saved(rgb, "JPEG", subsampling=2, restart_marker_blocks=2)),
         ("gif", _saved(rgb.quantize(8), "GIF", interlace=1, transparency=0)),
         ("webp", _saved(rgba, "WEBP", quality=60)),
         ("webp", _saved(rgb, "WEBP", save_all=True, append_images=[rgb, rgb])),
         ("avif", _saved(rgba, "AVIF", save_all=True, append_images=[rgba])),
         ("jp2", _saved(rgba, "JPEG2000", tile_size=(16, 16), irreversible=True, quality_layers=[20, 5])),
-        ("j2k", _saved(grey, "JPEG2000", no_jp2=True)),
+        ("j2k", _saved(gray, "JPEG2000", no_jp2=True)),
         ("icns", _icns(_saved(rgba.resize((32, 32)), "PNG"))),
         ("ico", _saved(rgba, "ICO", bitmap_format="bmp", sizes=[(40, 30), (16, 16)])),
         ("dds", _saved(rgba.resize((40, 32)), "DDS", pixel_format="DXT5")),
         ("tga", _saved(rgba, "TGA")),
-        ("pcx", _saved(grey.convert("1"), "PCX")),
-        ("sgi", _saved(grey, "SGI", bpc=2)),
-        ("bmp", _saved(grey.convert("1"), "BMP")),
-        ("bmp", _packed_bmp(np.asarray(grey))),
+        ("pcx", _saved(gray.convert("1"), "PCX")),
+        ("sgi", _saved(gray, "SGI", bpc=2)),
+        ("bmp", _saved(gray.convert("1"), "BMP")),
+        ("bmp", _packed_bmp(np.asarray(gray))),
         ("psd", _psd(pixels)),
         ("pgm", b"P2\n# words\n40 30\n255\n" + text),
         ("pgm", b"P5 40 30 1000\n" + (deep[..., 0] % 1000).astype(">u2").tobytes()),
@@ -140,10 +140,10 @@ def more_originals() -> list[tuple[str, bytes]]:
         ("tif", _saved(rgb, "TIFF", compression="tiff_adobe_deflate", strip_size=200)),
         ("tif", _saved(rgb, "TIFF", compression="zstd")),
         ("tif", _saved(rgb, "TIFF", compression="lzma")),
-        ("tif", _saved(rgb, "TIFF", save_all=True, append_images=[grey, rgba])),
+        ("tif", _saved(rgb, "TIFF", save_all=True, append_images=[gray, rgba])),
         ("tif", _saved(rgb.convert("CMYK"), "TIFF")),
         ("tif", _saved(rgb.convert("LAB"), "TIFF")),
-        ("tif", _saved(grey.convert("1"), "TIFF", compression="group3")),
+        ("tif", _saved(gray.convert("1"), "TIFF", compression="group3")),
         ("tif", _tiff(deep[..., :3], photometric="rgb", compression="zlib", predictor=True)),
         ("tif", _tiff(deep.transpose(2, 0, 1), photometric="minisblack", planarconfig="separate", rowsperstrip=7)),
         ("tif", _tiff(deep, photometric="rgb", extrasamples=["unassalpha"], bigtiff=True, byteorder=">")),

@@ -40,13 +40,13 @@ def bytes_of(rng: np.random.Generator, channels: int) -> np.ndarray:
     return rng.integers(0, 256, (16, 16, channels), np.uint8)
 
 
-def test_grey_stays_grey_and_becomes_colour_among_colour(rng, tmp_path: Path) -> None:
-    grey, colour = bytes_of(rng, 1), bytes_of(rng, 3)
-    assert Images(write(tmp_path / "a", a=grey, b=grey)).spec == ImageSpec(16, 16, 1)
-    images = Images(write(tmp_path / "b", a=grey, b=colour))
+def test_gray_stays_gray_and_becomes_color_among_color(rng, tmp_path: Path) -> None:
+    gray, color = bytes_of(rng, 1), bytes_of(rng, 3)
+    assert Images(write(tmp_path / "a", a=gray, b=gray)).spec == ImageSpec(16, 16, 1)
+    images = Images(write(tmp_path / "b", a=gray, b=color))
     assert images.spec == ImageSpec(16, 16, 3)
-    np.testing.assert_array_equal(images.pixels, [np.repeat(grey, 3, axis=2), colour])
-    np.testing.assert_array_equal(images[0], np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(images.pixels, [np.repeat(gray, 3, axis=2), color])
+    np.testing.assert_array_equal(images[0], np.repeat(gray, 3, axis=2))
 
 
 def test_opacity_is_kept_where_all_have_it_and_laid_on_the_background_elsewhere(rng, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_16_bit_set_keeps_every_bit_and_one_range(rng, tmp_path: Path) -> None
     np.testing.assert_array_equal(seen[..., 0], np.rint(np.clip((deep[0, ..., 0] - low) / (high - low), 0, 1) * 255))
 
 
-def test_a_16_bit_colour_set_keeps_every_bit(rng, tmp_path: Path) -> None:
+def test_a_16_bit_color_set_keeps_every_bit(rng, tmp_path: Path) -> None:
     deep = rng.integers(0, 65536, (3, 16, 16, 3), np.uint16)
     images = Images(write(tmp_path / "a", a=deep[0], b=deep[1], c=deep[2]))
     np.testing.assert_array_equal(images.pixels, deep)
@@ -132,14 +132,14 @@ def test_four_bands_are_not_taken_for_opacity(rng, tmp_path: Path) -> None:
 
 
 def test_the_rule_of_common_kinds() -> None:
-    grey, rgb, rgba = Kind(1, False, "uint8"), Kind(3, False, "uint8"), Kind(4, True, "uint8")
+    gray, rgb, rgba = Kind(1, False, "uint8"), Kind(3, False, "uint8"), Kind(4, True, "uint8")
     deep, five = Kind(1, False, "uint16"), Kind(5, False, "float32")
-    assert common_kind({grey: 3}, False) == grey
-    assert common_kind({grey: 3, rgb: 1}, False) == rgb
+    assert common_kind({gray: 3}, False) == gray
+    assert common_kind({gray: 3, rgb: 1}, False) == rgb
     assert common_kind({rgba: 2}, True) == rgba
     assert common_kind({rgba: 2}, False) == rgb
     assert common_kind({rgba: 2, rgb: 1}, True) == rgb
-    assert common_kind({grey: 2, deep: 2}, False) == deep
+    assert common_kind({gray: 2, deep: 2}, False) == deep
     assert common_kind({rgb: 2, five: 2}, False) == rgb
     assert common_kind({rgb: 2, five: 3}, False) == five
 
@@ -229,8 +229,8 @@ def test_batches_come_from_the_cache_or_the_originals(tmp_path: Path, rng) -> No
     full = list(images[1:].batches(4, image_size=40))
     assert [len(b) for b in full] == [4, 2]
     np.testing.assert_array_equal(np.concatenate(full), arrays[1:])
-    colours = next(images.batches(2, image_size=20, channels=3))
-    assert colours.shape == (2, 20, 20, 3)
+    colors = next(images.batches(2, image_size=20, channels=3))
+    assert colors.shape == (2, 20, 20, 3)
     np.testing.assert_array_equal(images.at_size(40).pixels, arrays)
     np.testing.assert_array_equal(images[2:4].at_size(40).pixels, arrays[2:4])
 
@@ -247,8 +247,8 @@ def test_a_lost_original_is_replaced_by_its_cached_pixels_with_one_warning(tmp_p
 
 
 def test_rgb_views_of_any_set(rng) -> None:
-    grey = rng.integers(0, 256, (2, 4, 4, 1), np.uint8)
-    np.testing.assert_array_equal(rgb_view(grey, ImageSpec(4, 4, 1)), np.repeat(grey, 3, axis=3))
+    gray = rng.integers(0, 256, (2, 4, 4, 1), np.uint8)
+    np.testing.assert_array_equal(rgb_view(gray, ImageSpec(4, 4, 1)), np.repeat(gray, 3, axis=3))
     clear = np.zeros((1, 4, 4, 4), np.uint8)
     assert (rgb_view(clear, ImageSpec(4, 4, 4)) == 255).all()
     deep = np.array([0, 500, 1000, 9000], np.uint16).reshape(1, 2, 2, 1)
@@ -256,15 +256,15 @@ def test_rgb_views_of_any_set(rng) -> None:
     assert rgb_view(np.zeros((1, 2, 2, 7), np.uint8), ImageSpec(2, 2, 7)).shape == (1, 2, 2, 3)
 
 
-def test_pixels_conform_to_what_a_model_has_learnt(rng) -> None:
-    grey = rng.integers(0, 256, (2, 4, 4, 1), np.uint8)
+def test_pixels_conform_to_what_a_model_has_learned(rng) -> None:
+    gray = rng.integers(0, 256, (2, 4, 4, 1), np.uint8)
     eight, deep, unit = ImageSpec(4, 4, 1), ImageSpec(4, 4, 1, "uint16", 100, 1100), ImageSpec(4, 4, 1, "float32", 0, 1)
-    assert conformed(grey, eight, eight) is grey
+    assert conformed(gray, eight, eight) is gray
     got = conformed(np.array([[[[0]], [[255]]]], np.uint8), ImageSpec(1, 2, 1), deep)
     assert got.ravel().tolist() == [100, 1100]
-    np.testing.assert_allclose(conformed(grey, eight, unit), grey / 255, rtol=1e-6)
-    colour = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
-    assert conformed(colour, ImageSpec(4, 4, 3), eight).shape == (2, 4, 4, 1)
+    np.testing.assert_allclose(conformed(gray, eight, unit), gray / 255, rtol=1e-6)
+    color = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    assert conformed(color, ImageSpec(4, 4, 3), eight).shape == (2, 4, 4, 1)
     with pytest.raises(ValueError, match="cannot become"):
         conformed(np.zeros((1, 4, 4, 5), np.uint8), ImageSpec(4, 4, 5), eight)
 
@@ -322,12 +322,12 @@ def test_the_hash_is_near_for_copies_and_far_for_others() -> None:
     from skimage import data
 
     pictures = [Image.fromarray(getattr(data, n)()).convert("L") for n in ("astronaut", "coffee", "chelsea", "rocket")]
-    greys = [perceptual_hash(np.asarray(p)[None])[0] for p in pictures]
-    for picture, value in zip(pictures, greys, strict=True):
+    grays = [perceptual_hash(np.asarray(p)[None])[0] for p in pictures]
+    for picture, value in zip(pictures, grays, strict=True):
         out = BytesIO()
         picture.resize((picture.width // 3, picture.height // 3)).save(out, "JPEG", quality=60)
         assert hamming(perceptual_hash(read_picture(out.getvalue()).pixels()[None, ..., 0])[0], value) <= 4
-    distances = [hamming(a, b) for i, a in enumerate(greys) for b in greys[:i]]
+    distances = [hamming(a, b) for i, a in enumerate(grays) for b in grays[:i]]
     assert min(distances) > 15
     flat = perceptual_hash(np.stack([np.full((28, 28), v) for v in (0, 7, 255)]))
     assert flat.tolist() == [0, 0, 0]

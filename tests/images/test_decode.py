@@ -137,7 +137,7 @@ def test_palette_with_transparency_keeps_both() -> None:
     assert read_picture(saved(image, "PNG")).pixels()[0].tolist() == [[10, 20, 30], [200, 100, 50]]
 
 
-def test_one_bit_and_grey_with_opacity() -> None:
+def test_one_bit_and_gray_with_opacity() -> None:
     bits = np.array([[0, 255, 0], [255, 255, 0]], np.uint8)
     for format in ("PNG", "BMP", "TIFF", "PPM"):
         assert (pixels_of(saved(Image.fromarray(bits).convert("1"), format))[..., 0] == bits).all()
@@ -156,13 +156,13 @@ def test_16_bit_png_keeps_every_bit(channels: int, rng: np.random.Generator) -> 
     np.testing.assert_array_equal(picture.pixels(), array)
 
 
-@pytest.mark.parametrize("colours", [1, 3])
-def test_16_bit_png_with_opacity_is_composited(colours: int, rng: np.random.Generator) -> None:
-    array = rng.integers(0, 65536, (5, 7, colours + 1), np.uint16)
+@pytest.mark.parametrize("colors", [1, 3])
+def test_16_bit_png_with_opacity_is_composited(colors: int, rng: np.random.Generator) -> None:
+    array = rng.integers(0, 65536, (5, 7, colors + 1), np.uint16)
     array[0, :, -1], array[1, :, -1] = 65535, 0
     got = pixels_of(png16(array), background=(255, 0, 0))
     np.testing.assert_array_equal(got[0], array[0, :, :-1])
-    assert (got[1] == ([65535, 0, 0] if colours == 3 else [round(0.299 * 65535)])).all()
+    assert (got[1] == ([65535, 0, 0] if colors == 3 else [round(0.299 * 65535)])).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])

@@ -59,13 +59,13 @@ def test_16_bit_png_is_clear_where_its_value_says_so(color: int, interlaced: boo
     picture = read_picture(data)
     np.testing.assert_array_equal(picture.pixels(), expected)
     blue = read_picture(data, background=(0, 0, 255)).pixels()
-    grey = round(0.114 * 65535)
-    assert np.abs(blue[4, 5].astype(int) - ([0, 0, 65535] if channels == 3 else [grey])).max() <= 1
+    gray = round(0.114 * 65535)
+    assert np.abs(blue[4, 5].astype(int) - ([0, 0, 65535] if channels == 3 else [gray])).max() <= 1
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_grey_png_of_few_bits_is_clear_where_its_value_says_so(depth: int, interlaced: bool) -> None:
+def test_gray_png_of_few_bits_is_clear_where_its_value_says_so(depth: int, interlaced: bool) -> None:
     samples = RNG.integers(0, 2**depth, (12, 17, 1))
     value = min(1, 2**depth - 1)
     picture = read_picture(png(samples, depth, 0, struct.pack(">H", value), interlaced))

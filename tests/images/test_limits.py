@@ -311,7 +311,7 @@ def test_a_large_jpeg2000_is_decoded_at_a_part_of_its_size(monkeypatch: pytest.M
     small = read_picture(data, aim=Aim(32, 32, "crop"))
     assert (small.scale, small.width, small.height) == (4, 512, 512)
     assert small.pixels().shape == (128, 128, 3)
-    assert small.grey().shape == (64, 64)
+    assert small.gray().shape == (64, 64)
     assert np.abs(small.fitted(32, 32, "crop", (0, 0, 0)) - whole).mean() < 8
 
 

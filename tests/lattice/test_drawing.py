@@ -10,14 +10,14 @@ from imatlas.lattice.geometry import lattice_positions
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-def test_cells_lie_where_the_map_learnt_them(topology) -> None:
+def test_cells_lie_where_the_map_learned_them(topology) -> None:
     lattice = DrawnLattice(topology, 5, 4)
     centers = np.array([lattice.center(*divmod(k, 4)) for k in range(20)])
     np.testing.assert_allclose((centers - centers[0]) / PITCH, lattice_positions(5, 4, topology), atol=1e-12)
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-def test_neighbours_lie_beyond_their_side(topology) -> None:
+def test_neighbors_lie_beyond_their_side(topology) -> None:
     lattice = DrawnLattice(topology, 6, 6)
     corners = np.array(lattice.corners)
     for row, column in ((2, 3), (3, 3)):

@@ -112,7 +112,7 @@ def test_a_collapsed_generator_has_low_recall_and_coverage(rng):
     assert coverage < 0.2
 
 
-def test_overlap_asks_for_more_images_than_neighbours(rng):
+def test_overlap_asks_for_more_images_than_neighbors(rng):
     with pytest.raises(InputError, match=r"k = 3 needs at least 4 images on each side. Got 3 and 9"):
         precision_recall(rng.random((3, 2)), rng.random((9, 2)))
     with pytest.raises(InputError, match=r"at least 6 real images and 1 that was made. Got 9 and 0"):

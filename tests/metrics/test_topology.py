@@ -73,7 +73,7 @@ def test_on_a_torus_opposite_edges_touch(topology, rows, cols):
         listed = table[cell][table[cell] >= 0]
         assert set(np.flatnonzero(touch[cell])) == expected
         assert set(listed) == expected
-        assert len(listed) == len(expected), "a neighbour is listed twice"
+        assert len(listed) == len(expected), "a neighbor is listed twice"
         distances = lattice_distances(cell, cells, rows, cols, topology, toroidal=True)
         np.testing.assert_allclose(distances, around(cell, rows, cols, topology), atol=1e-12)
     if min(rows, cols) >= 3:
@@ -201,7 +201,7 @@ def test_lost_order_is_seen(rng):
     lost = rng.permutation(X)
     assert trustworthiness(X, lost) < 0.6
     assert neighborhood_preservation(X, lost) < 0.6
-    squeezed = X * [1, 0]  # strangers come near, neighbours stay near
+    squeezed = X * [1, 0]  # strangers come near, neighbors stay near
     assert trustworthiness(X, squeezed) < neighborhood_preservation(X, squeezed) - 0.05
 
 
@@ -214,7 +214,7 @@ def test_a_torus_is_judged_as_a_torus(rng):
     assert neighborhood_preservation(ring, places) < 0.999
 
 
-def test_many_rows_are_judged_by_a_sample_and_few_by_fewer_neighbours(rng):
+def test_many_rows_are_judged_by_a_sample_and_few_by_fewer_neighbors(rng):
     X = rng.random((500, 3))
     some = np.sort(np.random.default_rng(5).choice(500, 100, replace=False))
     sampled = trustworthiness(X, X[:, :2], max_rows=100, random_state=5)

@@ -13,7 +13,7 @@ from pydantic import Field
 from sklearn.exceptions import NotFittedError
 
 from imatlas import Autoencoder, KMeans, models
-from imatlas.errors import ArtifactError, NotLearntError, ParameterError, SourceError
+from imatlas.errors import ArtifactError, NotLearnedError, ParameterError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 from imatlas.models.base import Estimator, estimator, parameters
@@ -269,11 +269,11 @@ def test_a_model_of_an_earlier_version_says_what_it_lacks(rng):
     model = KMeans(n_clusters=2).fit(X)
     assert not hasattr(model, "something_")
     del model.cluster_centers_
-    with pytest.raises(NotLearntError, match=r"has no 'cluster_centers_'.*earlier version.*fit it again"):
+    with pytest.raises(NotLearnedError, match=r"has no 'cluster_centers_'.*earlier version.*fit it again"):
         model.predict(X)
     with pytest.raises(NotFittedError):
         KMeans().predict(X)
-    with pytest.raises(AttributeError, match="no attribute 'colour'"):
-        _ = model.colour
+    with pytest.raises(AttributeError, match="no attribute 'color'"):
+        _ = model.color
     with pytest.raises(AttributeError, match="no attribute 'module_'"):
         _ = Autoencoder().module_

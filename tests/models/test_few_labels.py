@@ -36,7 +36,7 @@ def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
     X, y = make_moons(600, noise=0.06, random_state=0)
     X = X.astype(np.float32)
     few = FewLabelsClassifier().fit(X[:180], some_of(y[:180], 30))  # too few rows a class for a student
-    assert few.method_ == "neighbours"
+    assert few.method_ == "neighbors"
     assert few.seen_by_ == "features"
     model = FewLabelsClassifier().fit(X[:500], some_of(y[:500], 30))
     assert model.seen_by_ == "student"
@@ -51,14 +51,14 @@ def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
     assert np.array_equal(again.next_to_label(5), model.next_to_label(5))
 
 
-def test_a_line_is_taken_where_neighbours_say_nothing() -> None:
-    """One feature of a hundred tells the classes: neighbours lie anywhere, a line finds it."""
+def test_a_line_is_taken_where_neighbors_say_nothing() -> None:
+    """One feature of a hundred tells the classes: neighbors lie anywhere, a line finds it."""
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
     X = rng.normal(size=(400, 100)).astype(np.float32)
     X[:, 3] = 6 * y - 3 + rng.normal(0, 0.5, 400)
     model = FewLabelsClassifier().fit(X, some_of(y, 60))
-    assert model.method_ != "neighbours"
+    assert model.method_ != "neighbors"
     assert (model.transduction_ == y).mean() > 0.95
 
 
@@ -96,12 +96,12 @@ def test_accuracy_and_confidence_hold_on_rows_without_labels() -> None:
         missed.append((model.accuracy_ - truth) / model.accuracy_error_)
         right.append(truth)
         sure.append(model.label_distributions_.max(1)[hidden].mean())
-        assert model.n_labelled_ == 90
+        assert model.n_labeled_ == 90
     assert np.sqrt(np.mean(np.square(missed))) < 2
     assert abs(np.mean(sure) - np.mean(right)) < 0.06
 
 
-def test_what_is_to_be_labelled_next_is_unsure_and_apart() -> None:
+def test_what_is_to_be_labeled_next_is_unsure_and_apart() -> None:
     X, y = make_blobs([300, 300], centers=[[0, 0], [4, 0]], cluster_std=1.0, random_state=0)
     X = X.astype(np.float32)
     model = FewLabelsClassifier().fit(X, some_of(y, 4))

@@ -155,7 +155,7 @@ def test_what_is_no_autoencoder_is_refused(two_kinds):
     with pytest.raises(ParameterError, match="must be an Autoencoder, a VAE"):
         tiny(autoencoder="kmeans").fit(images)
     other = Autoencoder(latent_dim=4, size="small", max_steps=2, **QUIET).fit(synthetic_images(12, size=16))
-    with pytest.raises(InputError, match=r"learnt from images of shape \(16, 16, 1\)"):
+    with pytest.raises(InputError, match=r"learned from images of shape \(16, 16, 1\)"):
         tiny(autoencoder=other).fit(images)
 
 

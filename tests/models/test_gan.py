@@ -170,7 +170,7 @@ def test_conditions_are_kept(kind):
     assert np.array_equal(model.sample(3, y=y[:3], random_state=5), model.sample(9, y=y[:9], random_state=5)[:3])
 
 
-def test_conditions_that_were_not_learnt_are_refused(fitted):
+def test_conditions_that_were_not_learned_are_refused(fitted):
     with pytest.raises(InputError, match="fitted without conditions"):
         fitted.sample(2, y=1)
     pixels, labels = two_kinds()
@@ -191,7 +191,7 @@ def test_a_conditional_model_is_saved_whole(tmp_path):
 
 
 @pytest.mark.parametrize("augment", [0.0, 0.9])
-def test_missing_pixels_are_grey_to_the_discriminator(images, fitted, augment):
+def test_missing_pixels_are_gray_to_the_discriminator(images, fitted, augment):
     """In real and in fake images alike: a mask on one side only would tell them apart."""
     x = make_batch(images[:16], fitted.spec_).x
     known = torch.rand(x.shape, generator=seeded(3)) < 0.6

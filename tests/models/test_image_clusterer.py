@@ -74,7 +74,7 @@ def test_the_axes_are_those_of_fisher(blobs) -> None:
 
 
 def test_the_graph_decides_and_compactness_where_the_graph_does_not(monkeypatch) -> None:
-    """Two long chains side by side: cut across they are more compact, and few neighbours are cut apart."""
+    """Two long chains side by side: cut across they are more compact, and few neighbors are cut apart."""
     t = np.linspace(0, 10, 150)
     X = np.concatenate([np.c_[t, np.zeros(150)], np.c_[t, np.full(150, 2.0)]]).astype(np.float32)
     y = np.repeat([0, 1], 150)
@@ -85,11 +85,11 @@ def test_the_graph_decides_and_compactness_where_the_graph_does_not(monkeypatch)
     assert adjusted_rand_score(y, across.labels_) < 0.1
     monkeypatch.setattr(image_clusterer, "SLACK", 0.0)
     along = ImageClusterer(n_clusters=2).fit(X)
-    assert along.started_from_ == "neighbours"
+    assert along.started_from_ == "neighbors"
     assert adjusted_rand_score(y, along.labels_) == 1
 
 
-def test_confidence_is_the_share_of_neighbours_in_the_same_cluster() -> None:
+def test_confidence_is_the_share_of_neighbors_in_the_same_cluster() -> None:
     X, _ = make_blobs([100, 100], centers=[[0, 0], [3, 0]], cluster_std=1.0, random_state=0)
     X = X.astype(np.float32)
     model = ImageClusterer(n_clusters=2).fit(X)

@@ -1,4 +1,4 @@
-"""Layout: scikit-learn's contract, neighbours that stay together, and rows that never leave their place."""
+"""Layout: scikit-learn's contract, neighbors that stay together, and rows that never leave their place."""
 
 from __future__ import annotations
 

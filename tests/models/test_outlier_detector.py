@@ -70,7 +70,7 @@ def test_steps_that_concentrate_end_at_rows_nearest_to_their_own_center(rng) -> 
 
 
 def test_a_tight_group_of_odd_rows_cannot_vouch_for_itself(rng) -> None:
-    """Five per cent, closer to each other than ordinary rows are: what ten neighbours cannot see."""
+    """Five per cent, closer to each other than ordinary rows are: what ten neighbors cannot see."""
     X = np.concatenate([rng.normal(size=(950, 16)), rng.normal(2.0, 0.2, size=(50, 16))]).astype(np.float32)
     odd = np.arange(1000) >= 950
     ours = OutlierDetector().fit(X)

@@ -160,28 +160,28 @@ def test_principal_components_are_those_of_the_features(encoder: PretrainedEncod
     features = encoder.transform(images)
     model = clone(encoder).set_params(n_components=4)
     short = model.fit_transform(images)
-    centred = features - features.mean(axis=0)
-    _, singular, axes = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-    np.testing.assert_allclose(np.abs(short), np.abs(centred @ axes[:4].T), atol=1e-3)
+    centered = features - features.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+    np.testing.assert_allclose(np.abs(short), np.abs(centered @ axes[:4].T), atol=1e-3)
     assert model.explained_variance_ratio_ == pytest.approx((singular[:4] ** 2).sum() / (singular**2).sum(), rel=1e-3)
     assert np.array_equal(model.transform(images), short)
     assert np.array_equal(clone(model).fit(images).transform(images[2:3])[0], short[2])
 
 
-def test_grey_is_grey_in_colour() -> None:
-    grey = synthetic_images(5, size=20)
-    colour = np.repeat(grey, 3, axis=-1)
+def test_gray_is_gray_in_color() -> None:
+    gray = synthetic_images(5, size=20)
+    color = np.repeat(gray, 3, axis=-1)
     fit = PretrainedEncoder(image_size=32).fit_transform
-    assert np.array_equal(fit(grey), fit(colour))
-    assert np.array_equal(fit(grey), fit(torch.from_numpy(grey[..., 0])))
+    assert np.array_equal(fit(gray), fit(color))
+    assert np.array_equal(fit(gray), fit(torch.from_numpy(gray[..., 0])))
 
 
 def test_opacity_is_laid_on_white() -> None:
-    colour = synthetic_images(3, size=20, channels=3)
+    color = synthetic_images(3, size=20, channels=3)
     clear = np.zeros((3, 20, 20, 1), np.uint8)
     fit = PretrainedEncoder(image_size=32).fit_transform
-    assert np.array_equal(fit(np.concatenate([colour, clear + 255], axis=-1)), fit(colour))
-    assert np.array_equal(fit(np.concatenate([colour, clear], axis=-1)), fit(np.full_like(colour, 255)))
+    assert np.array_equal(fit(np.concatenate([color, clear + 255], axis=-1)), fit(color))
+    assert np.array_equal(fit(np.concatenate([color, clear], axis=-1)), fit(np.full_like(color, 255)))
 
 
 def test_deep_images_are_seen_through_the_fitted_range() -> None:
@@ -282,7 +282,7 @@ def test_a_saved_encoder_needs_no_package(
     monkeypatch.setitem(pretrained.WEIGHTS, "efficientnet-lite0", ("no_such_package", "x.pth"))
     loaded = artifact.load(tmp_path / "encoder")
     assert np.array_equal(loaded.transform(images), expected)
-    assert loaded.learnt_with_ == "ImageNet's labels"
+    assert loaded.learned_with_ == "ImageNet's labels"
     with pytest.raises(MissingExtraError, match="pip install no-such-package"):
         PretrainedEncoder().fit(images)
 
@@ -305,8 +305,8 @@ def test_every_description_tells_of_the_labels() -> None:
     assert "labels" in (pretrained.__doc__ or "")
 
 
-def test_neighbours_in_eurosat_share_a_land_use(tmp_path: Path) -> None:
-    """Five neighbours name the right one of ten classes: 0.83 of these 88 images; by pixels 0.30."""
+def test_neighbors_in_eurosat_share_a_land_use(tmp_path: Path) -> None:
+    """Five neighbors name the right one of ten classes: 0.83 of these 88 images; by pixels 0.30."""
     with tarfile.open(need_data("eurosat/eurosat_rgb64.tar")) as tar:
         members = sorted((m for m in tar.getmembers() if m.name.endswith(".png")), key=lambda m: m.name)
         chosen = [m for m in members if "/train/" in m.name][::7] + [m for m in members if "/test/" in m.name][::4]

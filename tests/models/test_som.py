@@ -68,7 +68,7 @@ def test_a_square_is_unfolded(rng, topology, init):
     som = SOM(rows=10, cols=10, topology=topology, init=init, n_epochs=30).fit(X)
     assert topographic_error(X, som.codebook_, 10, 10, topology) < 0.09
     assert quantization_error(X, som.codebook_) < 0.05
-    # neighbours in the square are neighbours on the map: distances there and here go together
+    # neighbors in the square are neighbors on the map: distances there and here go together
     place = som.project(X)
     i, j = rng.integers(3000, size=(2, 2000))
     there, here = (np.linalg.norm(a[i] - a[j], axis=1) for a in (X, place))
@@ -355,7 +355,7 @@ def test_more_rows_go_on_where_the_last_ended(rng):
     before = fitted.codebook_.copy()
     fitted.partial_fit(X[:50])
     assert fitted.n_seen_ == 6050
-    assert 0 < np.abs(fitted.codebook_ - before).max() < 0.1  # it moves, and is not learnt anew
+    assert 0 < np.abs(fitted.codebook_ - before).max() < 0.1  # it moves, and is not learned anew
 
 
 def test_rows_that_come_one_by_one_and_with_gaps(rng):

@@ -1,4 +1,4 @@
-"""Labels stretched over a map: scikit-learn's contract, a slow reference, honest accuracy, marks of unlabelled rows."""
+"""Labels stretched over a map: scikit-learn's contract, a slow reference, honest accuracy, marks of unlabeled rows."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_probabilities_are_the_equations(rng, alpha):
     assert alpha == 0 or reached.all()
 
 
-def test_few_labels_go_far_along_what_unlabelled_rows_show():
+def test_few_labels_go_far_along_what_unlabeled_rows_show():
     X, y = make_moons(1200, noise=0.08, random_state=0)
     som = SOM().fit(X)
     scores = []
@@ -88,7 +88,7 @@ def test_few_labels_go_far_along_what_unlabelled_rows_show():
     assert stays < nearest
 
 
-def test_it_beats_the_labelled_rows_alone_on_clothes(fashion, rng):
+def test_it_beats_the_labeled_rows_alone_on_clothes(fashion, rng):
     X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
     X, _, axes = (lambda c: (c, *np.linalg.svd(c[:800], full_matrices=False)[1:]))(X - X.mean(0))
     Z, y = X @ axes[:32].T, fashion[1]
@@ -112,7 +112,7 @@ def test_the_told_accuracy_is_that_of_rows_never_seen(rng):
         told.append(model.accuracy_)
         errors.append(model.accuracy_error_)
         true.append(model.score(X[1500:], y[1500:]))
-        assert (model.n_folds_, model.n_labelled_) == (5, 120)
+        assert (model.n_folds_, model.n_labeled_) == (5, 120)
     assert 0.5 < np.mean(true) < 0.98
     # folds learn from fewer labels, so it may tell too little; it must not flatter
     assert -0.08 < np.mean(told) - np.mean(true) < 0.04
@@ -152,7 +152,7 @@ def test_one_label_a_class_cannot_be_tested_and_says_so(blobs):
     lonely = few_labels(y, 3, np.random.default_rng(0))
     lonely[np.flatnonzero(lonely == 4)[1:]] = -1
     model = SOMClassifier().fit(X, lonely)
-    assert model.n_labelled_ == 13
+    assert model.n_labeled_ == 13
     assert model.accuracy_ * 12 == pytest.approx(round(model.accuracy_ * 12))  # the lonely one is not counted
     assert 4 in model.predict(X)
 
@@ -165,7 +165,7 @@ def test_one_label_a_class_cannot_be_tested_and_says_so(blobs):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("as_list", [True, False])
-def test_marks_of_unlabelled_rows(rng, mark, names, as_list):
+def test_marks_of_unlabeled_rows(rng, mark, names, as_list):
     X = np.repeat(np.eye(3), 20, axis=0) * 9 + rng.normal(size=(60, 3))
     marked = [names[i // 20] if i % 20 < 4 else mark for i in range(60)]
     mixed = mark is None or isinstance(names[0], str)
@@ -173,11 +173,11 @@ def test_marks_of_unlabelled_rows(rng, mark, names, as_list):
     model = SOMClassifier().fit(X, y)
     assert model.classes_.tolist() == sorted(names)
     assert model.predict(np.eye(3) * 9).tolist() == names
-    assert model.n_labelled_ == 12
+    assert model.n_labeled_ == 12
     assert model.score(X, y) == 1
 
 
-def test_score_leaves_unlabelled_rows_out(blobs):
+def test_score_leaves_unlabeled_rows_out(blobs):
     X, y = blobs
     model = SOMClassifier().fit(X, y)
     some = few_labels(y, 5, np.random.default_rng(0))

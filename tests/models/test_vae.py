@@ -77,7 +77,7 @@ def test_every_likelihood_learns(images, likelihood):
     assert np.mean((rebuilt - images) ** 2) < 0.75 * np.mean((flat - images) ** 2)
 
 
-def test_the_learnt_scale_is_the_size_of_the_error(images):
+def test_the_learned_scale_is_the_size_of_the_error(images):
     """Rybkin et al. 2021, eq. 5: the best Gaussian has the mean squared error as its variance."""
     model = tiny(max_steps=400, learning_rate=4e-3).fit(images, validation=images)
     batch = make_batch(images, model.spec_)
@@ -102,7 +102,7 @@ def test_masked_pixels_are_in_no_loss(images, rng):
     assert float(first.detach()) < float(whole.detach())
 
 
-def test_scores_are_higher_for_what_was_learnt(images, rng):
+def test_scores_are_higher_for_what_was_learned(images, rng):
     model = tiny(max_steps=200).fit(images)
     odd = rng.integers(0, 256, images.shape, dtype=np.uint8)
     assert model.score_samples(images).min() > model.score_samples(odd).max()

@@ -64,7 +64,7 @@ def test_a_variation_leaves_enough_images_alone_to_learn_from():
 
 
 def test_a_variation_moves_what_is_known_with_its_image():
-    """Mid-grey stays on what was not known, wherever the image went, whatever its colours became."""
+    """Mid-gray stays on what was not known, wherever the image went, whatever its colors became."""
     known = torch.rand(64, 1, 16, 16, generator=seeded(2)) < 0.7
     dark, bright = torch.where(known, -0.9, 0.0), torch.where(known, 0.9, 0.0)
     varied = Variation(64, 0.9, seeded(3))

@@ -41,7 +41,7 @@ def seen(pixels: np.ndarray) -> torch.Tensor:
     [
         ("chelsea", [281, 282, 285], 0.8),  # tabby, tiger cat, Egyptian cat
         ("coffee", [504, 967, 968], 0.9),  # coffee mug, espresso, cup
-        ("camera", [872], 0.9),  # tripod; a grey picture
+        ("camera", [872], 0.9),  # tripod; a gray picture
     ],
 )
 def test_names_pictures_as_imagenet_does(
@@ -54,14 +54,14 @@ def test_names_pictures_as_imagenet_does(
     assert float(chances[classes].sum()) > at_least
 
 
-def test_colours_are_red_green_blue(classifier: EfficientNetLite0) -> None:
+def test_colors_are_red_green_blue(classifier: EfficientNetLite0) -> None:
     x = seen(skimage.data.coffee())
     with torch.inference_mode():
         right, swapped = (classifier.logits(classifier(v)).softmax(1)[0, 967] for v in (x, x.flip(1)))
     assert right > swapped
 
 
-def test_folding_equals_batch_normalisation(checkpoint: dict[str, torch.Tensor]) -> None:
+def test_folding_equals_batch_normalization(checkpoint: dict[str, torch.Tensor]) -> None:
     state = fold_checkpoint(checkpoint)
     x = torch.rand(2, 320, 5, 5, generator=torch.Generator().manual_seed(0))
     norm = [checkpoint[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]

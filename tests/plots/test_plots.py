@@ -54,7 +54,7 @@ def rgb(color: str) -> np.ndarray:
 
 
 def two_tone(colors: np.ndarray, size: int = 16) -> np.ndarray:
-    """Pictures (n, size, size, 3): the upper half of a colour each, the lower half black."""
+    """Pictures (n, size, size, 3): the upper half of a color each, the lower half black."""
     pictures = np.zeros((len(colors), size, size, 3), np.uint8)
     pictures[:, : size // 2] = colors[:, None, None]
     return pictures
@@ -114,15 +114,15 @@ def test_odd_shapes_are_cut_to_the_cell_or_kept_whole(tmp_path) -> None:
 
 
 def test_every_kind_of_pixels_is_seen_alike(tmp_path) -> None:
-    grey = np.full((6, 6), 51, np.uint8)
+    gray = np.full((6, 6), 51, np.uint8)
     kinds = [
-        grey,
-        grey[..., None],
-        (grey / 255.0).astype(np.float32),
-        grey.astype(np.uint16) * 257,
-        np.dstack([grey, np.full_like(grey, 255)]),
-        np.dstack([grey] * 3),
-        encode(grey, "png"),
+        gray,
+        gray[..., None],
+        (gray / 255.0).astype(np.float32),
+        gray.astype(np.uint16) * 257,
+        np.dstack([gray, np.full_like(gray, 255)]),
+        np.dstack([gray] * 3),
+        encode(gray, "png"),
     ]
     som = toy_map("rectangular", 1, len(kinds))
     figure = plots.picture_map(som, kinds)

@@ -126,7 +126,7 @@ def every_kind() -> list[Result]:
             ],
             protocol="n=60,000, seed 0",
         ),
-        Result("map", "The map", ["Neighbours are alike."], {"topographic_error": 0.04}, [map_panel()]),
+        Result("map", "The map", ["Neighbors are alike."], {"topographic_error": 0.04}, [map_panel()]),
         Result(
             "pictures",
             "Pictures",
@@ -202,7 +202,7 @@ def test_headings_are_in_order(page: Page) -> None:
 
 
 def test_hostile_names_stay_text(page: Page) -> None:
-    assert len(page.all("script")) == 3  # theme, data, behaviour
+    assert len(page.all("script")) == 3  # theme, data, behavior
     assert not [attrs for _, attrs in page.elements if any(name.startswith("on") for name in attrs)]
     assert "{{ 7*7 }}" in page.source
     assert "alert(2)" not in "".join(page.texts["script"])
@@ -438,8 +438,8 @@ def test_long_names_keep_both_ends() -> None:
     assert shortened(name).endswith("/DCIM_0042.jpeg")
 
 
-def test_colours_can_be_read_in_both_themes() -> None:
-    """Contrast by WCAG 2.2: text at least 4.5 on every ground, cluster colours at least 3 on the paper."""
+def test_colors_can_be_read_in_both_themes() -> None:
+    """Contrast by WCAG 2.2: text at least 4.5 on every ground, cluster colors at least 3 on the paper."""
     css = (Path(imatlas.report.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     blocks = [b for b in re.findall(r"\{([^{}]*)\}", css) if "--c19:" in b]
     assert len(blocks) == 3

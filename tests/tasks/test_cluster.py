@@ -53,7 +53,7 @@ def test_few_images(rng, n):
     assert cluster(X, n_clusters=50).model.n_clusters == n
     assert np.isfinite(outlier_scores(X)).all()
     fitted = fit_map(X)
-    assert "that the map learnt from" in fitted.result.protocol
+    assert "that the map learned from" in fitted.result.protocol
     assert len(search(X, X[:1], k=9).indices[0]) == min(n, 9)
 
 

@@ -69,13 +69,13 @@ def test_heat_of_deep_pictures_with_missing_pixels(dtype: str) -> None:
 
 
 def test_red_is_for_and_blue_is_against() -> None:
-    grey = np.full((20, 20, 3), 100, np.uint8)
+    gray = np.full((20, 20, 3), 100, np.uint8)
     heat = np.zeros((2, 2))
     heat[0, 0], heat[1, 1] = 1, -0.5
-    out = overlaid(grey, heat).astype(int)
+    out = overlaid(gray, heat).astype(int)
     assert out[2, 2, 0] > out[2, 2, 2] + 80
     assert out[17, 17, 2] > out[17, 17, 0] + 40
-    assert np.array_equal(overlaid(grey, np.zeros((2, 2))), grey)
+    assert np.array_equal(overlaid(gray, np.zeros((2, 2))), gray)
 
 
 def test_a_cluster_is_explained_by_its_members_border_and_nearest_cluster(space: Space) -> None:
@@ -110,7 +110,7 @@ def test_what_makes_an_image_one_of_its_cluster_is_hot(space: Space) -> None:
     assert red[:4, :4].mean() > 4 * abs(red[10:, :4].mean())
 
 
-def test_the_second_best_is_the_nearest_other_centre() -> None:
+def test_the_second_best_is_the_nearest_other_center() -> None:
     along = np.array([[0.0, 1.0], [5.0, 0.0]], np.float32)
     assert second_best(along, CENTERS[:, :2], np.array([0, 1])).tolist() == [1, 0]
 

@@ -1,4 +1,4 @@
-"""A model learnt and saved in one call: what others keep beside or inside its folders stays."""
+"""A model learned and saved in one call: what others keep beside or inside its folders stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fit(folder: Path, **options) -> None:
     fit_and_save(model, images, folder, **options)
 
 
-def test_a_users_file_in_the_folder_stops_it_before_anything_is_learnt(tmp_path) -> None:
+def test_a_users_file_in_the_folder_stops_it_before_anything_is_learned(tmp_path) -> None:
     fit(tmp_path / "ae")
     (tmp_path / "ae" / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"holds 'notes\.txt', which imatlas did not write"):

@@ -15,7 +15,7 @@ SIDE = 96
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
-    """Thirty colourful pictures with edges, (SIDE, SIDE, 3)."""
+    """Thirty colorful pictures with edges, (SIDE, SIDE, 3)."""
     return list(synthetic_images(30, size=SIDE, channels=3, random_state=0))
 
 
@@ -33,7 +33,7 @@ def test_each_planted_fault_is_found_and_nothing_else(pictures) -> None:
         "nearly uniform": np.full_like(one, 90) + one / 255 * 6,
         "odd size": np.repeat(np.repeat(one, 4, 0), 4, 1),
         "odd shape": np.concatenate([one] * 4, axis=1)[: SIDE // 2],
-        "grey among colour": np.repeat(one.mean(axis=2, keepdims=True), 3, axis=2),
+        "gray among color": np.repeat(one.mean(axis=2, keepdims=True), 3, axis=2),
     }
     found = flagged([*pictures, *(np.clip(p, 0, 255).astype(np.uint8) for p in planted.values())])
     assert not any(found[: len(pictures)])
@@ -47,8 +47,8 @@ def test_what_most_of_a_set_has_is_how_it_is(pictures) -> None:
     found = quality_flags([encode(p) for p in dark], sizes, sizes)
     assert "dark" in found.usual
     assert not any("dark" in text for text in found.of)
-    grey = [np.repeat(p.mean(2, keepdims=True).astype(np.uint8), 3, 2) for p in pictures]
-    assert not any("grey" in text for text in flagged(grey))
+    gray = [np.repeat(p.mean(2, keepdims=True).astype(np.uint8), 3, 2) for p in pictures]
+    assert not any("gray" in text for text in flagged(gray))
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.2, 1.6])

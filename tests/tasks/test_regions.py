@@ -56,7 +56,7 @@ def test_every_merge_adds_least_to_the_squared_distances_of_the_rows(rng):
         assert squared(merged) == pytest.approx(min(options))
 
 
-def test_an_empty_cell_joins_the_nearest_neighbour_and_moves_nothing():
+def test_an_empty_cell_joins_the_nearest_neighbor_and_moves_nothing():
     codebook = np.array([[0.0], [4.0], [5.0], [9.0]])
     table = neighbor_table(1, 4, "rectangular")
     assert cut(ward_merges(codebook, np.array([9, 0, 1, 9]), table), 4, 3).tolist() == [0, 1, 1, 2]

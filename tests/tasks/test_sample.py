@@ -52,7 +52,7 @@ def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
     folder = tmp_path / "new"
     write_samples(images, folder, recipe={"seed": 5})
     first = (folder / "00000.png").read_bytes()
-    for mine in ("2024-my-favourite.png", "1.png", "00009.png"):  # of which the last would be a name of ours
+    for mine in ("2024-my-favorite.png", "1.png", "00009.png"):  # of which the last would be a name of ours
         (folder / mine).write_bytes(first)
         with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
             write_samples(images, folder, recipe={}, overwrite=True)

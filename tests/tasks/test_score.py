@@ -129,14 +129,14 @@ def test_a_saved_model_is_scored_on_what_it_kept_aside(clothes, tmp_path):
     model = ia.VAE(latent_dim=4, size="small", max_steps=20, progress=False).fit(images)
     model.save(tmp_path / "vae")
     loaded = ia.load(tmp_path / "vae")
-    pixels, learnt, aside = loaded.rows_of_fit(images)
-    np.testing.assert_array_equal(np.sort(np.concatenate([learnt, aside])), np.arange(200))
+    pixels, learned, aside = loaded.rows_of_fit(images)
+    np.testing.assert_array_equal(np.sort(np.concatenate([learned, aside])), np.arange(200))
     assert (len(aside), len(pixels)) == (20, 200)
     result = score_model(loaded, images)
     assert result.metrics["pca_mse"] > 0
     assert result.metrics["c_t"] == score_model(model, images).metrics["c_t"]
     assert "20 held-out and 180 training images" in result.protocol
-    assert "EfficientNet-Lite0 at 64 px, which learnt with ImageNet's labels" in result.protocol
+    assert "EfficientNet-Lite0 at 64 px, which learned with ImageNet's labels" in result.protocol
     with pytest.raises(InputError, match=r"These 199 images are not those that this VAE was fitted on"):
         score_model(loaded, images[1:])
 

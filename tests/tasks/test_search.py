@@ -31,7 +31,7 @@ def test_distances_are_told_in_the_sets_own_measures() -> None:
     assert measures.closer_than_neighbors(asked).tolist() == [1, 1, 0.5, 0, 0]
 
 
-def test_a_usual_neighbour_is_nearer_than_half_of_the_neighbours_and_a_usual_pair_than_half_of_the_pairs(blobs) -> None:
+def test_a_usual_neighbor_is_nearer_than_half_of_the_neighbors_and_a_usual_pair_than_half_of_the_pairs(blobs) -> None:
     X, _ = blobs
     measures = spread(InMemory(X))
     nearest = without_self(*InMemory(X).nearest(X, 2))[1]
@@ -69,7 +69,7 @@ def test_counter_examples_push_their_kind_back() -> None:
     assert (y[away.indices[0]] == 0).mean() > (y[plain.indices[0]] == 0).mean() + 0.1
 
 
-def test_no_row_is_its_own_neighbour_even_among_equal_ones() -> None:
+def test_no_row_is_its_own_neighbor_even_among_equal_ones() -> None:
     X = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     indices, distances = without_self(*InMemory(X).nearest(X, 3))
     assert indices.shape == (12, 2)
@@ -112,9 +112,9 @@ def test_rows_in_several_files_keep_their_numbers(blobs, tmp_path) -> None:
 
 
 def test_a_sheet_shows_what_was_asked_for_in_a_frame(tmp_path) -> None:
-    grey = encode(np.full((40, 40, 1), 200, np.uint8), "png")
+    gray = encode(np.full((40, 40, 1), 200, np.uint8), "png")
     clear = encode(np.zeros((30, 60, 4), np.uint8), "png")
-    path = write_sheet([grey], [grey, clear, grey], tmp_path / "found.png")
+    path = write_sheet([gray], [gray, clear, gray], tmp_path / "found.png")
     with Image.open(path) as sheet:
         assert sheet.size == (2 * 130 + 2, 2 * 130 + 2)
         assert sheet.getpixel((3, 3)) == (0, 0, 0)  # the frame

@@ -31,7 +31,7 @@ def test_whole_images_have_no_mask():
     assert make_batch(np.zeros((2, 8, 8, 3), np.float32), spec).known is None
 
 
-def test_data_counts_the_rows_that_are_learnt_from():
+def test_data_counts_the_rows_that_are_learned_from():
     pixels, spec = np.zeros((10, 8, 8, 1), np.uint8), ImageSpec(8, 8, 1)
     assert len(Data(pixels, spec, pixels[:0])) == 10
     assert len(Data(pixels, spec, pixels[:2], rows=np.arange(2, 10))) == 8

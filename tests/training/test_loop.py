@@ -180,7 +180,7 @@ def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path, shor
     assert np.array_equal(resumed.sample(3), whole.sample(3))
 
 
-def test_a_finished_run_is_not_learnt_again(images, tmp_path):
+def test_a_finished_run_is_not_learned_again(images, tmp_path):
     first = tiny().fit(images, checkpoint=tmp_path / "c")
     events = []
     second = tiny().fit(images, checkpoint=tmp_path / "c", callback=events.append)
@@ -370,7 +370,7 @@ def test_too_little_memory_halves_the_batch(images):
     assert torch.equal(weights(replayed), weights(model))
 
 
-def test_ctrl_c_keeps_what_was_learnt(images):
+def test_ctrl_c_keeps_what_was_learned(images):
     def interrupt(event):
         if event["event"] == "loss" and event["step"] == 10:
             signal.raise_signal(signal.SIGINT)
@@ -401,7 +401,7 @@ def test_ctrl_c_with_a_checkpoint_saves_and_the_same_call_goes_on(images, tmp_pa
 
 
 @pytest.mark.parametrize("budget", ["soon", 0, -3])
-def test_a_wrong_budget_is_told_before_anything_is_learnt(images, budget):
+def test_a_wrong_budget_is_told_before_anything_is_learned(images, budget):
     model = tiny(budget=budget)
     with pytest.raises(ParameterError, match="budget"):
         model.fit(images)

@@ -1,4 +1,4 @@
-"""Atlas: what was learnt from a set of images, opened from its folder. A verb is a few lines over models and tasks."""
+"""Atlas: what was learned from a set of images, opened from its folder. A verb is a few lines over models and tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Atlas(Exploring, Making):
-    """A learnt map of a set of images, read from its folder.
+    """A learned map of a set of images, read from its folder.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Atlas(Exploring, Making):
     SourceError
         If there is no atlas in `folder`.
     ArtifactError
-        If it is damaged, of a newer format, or not far enough learnt for the verb asked of it.
+        If it is damaged, of a newer format, or not far enough learned for the verb asked of it.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Atlas(Exploring, Making):
     """
 
     def info(self) -> Result:
-        """What the atlas holds and how it was learnt, in words and numbers."""
+        """What the atlas holds and how it was learned, in words and numbers."""
         return report_sections.summary(self)
 
     def report(self, path: str | Path) -> Path:
@@ -59,7 +59,7 @@ class Atlas(Exploring, Making):
 
     @cached_property
     def regions(self) -> Regions:
-        """The map divided into regions of neighbouring cells that hold one kind of image; see `imatlas.tasks.regions`.
+        """The map divided into regions of neighboring cells that hold one kind of image; see `imatlas.tasks.regions`.
 
         Other than the clusters, which know nothing of the map, each region hangs together on it.
         """
@@ -74,7 +74,7 @@ class Atlas(Exploring, Making):
         ----------
         show : {'exemplar', 'mean', 'prototype', 'u-matrix', 'u-matrix-between', 'hits'}
             In each cell the image nearest to its prototype, the mean of its images, or its prototype decoded (only
-            where the map was learnt from an autoencoder's codes); the distances of neighbouring prototypes, a cell or
+            where the map was learned from an autoencoder's codes); the distances of neighboring prototypes, a cell or
             also a gap between two cells; or how many images each cell holds.
         outline : {'clusters', 'regions', 'none'}
             What to outline and number: the clusters, or the regions of the map.

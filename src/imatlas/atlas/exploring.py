@@ -64,10 +64,10 @@ class Exploring(OpenedAtlas):
         Returns
         -------
         Table
-            `rank` from 1, `key`, `distance` in the learnt space (to several examples, the harmonic mean),
+            `rank` from 1, `key`, `distance` in the learned space (to several examples, the harmonic mean),
             `closer_than`: the share of random pairs of this atlas that are farther apart than that (0.99 is near, 0.5
             is nothing), and `closer_than_neighbors`: the share of its images whose own nearest image is farther away
-            (0.5 is as near as neighbours are here, 0 is farther than any). The images asked for are not among them.
+            (0.5 is as near as neighbors are here, 0 is farther than any). The images asked for are not among them.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class Exploring(OpenedAtlas):
         Parameters
         ----------
         images : anything that `Images` takes, optional
-            None: all images of the atlas, of which none is its own neighbour.
+            None: all images of the atlas, of which none is its own neighbor.
         k : int
             At most the number of images, less one where `images` is None.
 
@@ -136,7 +136,7 @@ class Exploring(OpenedAtlas):
         ----------
         output : path
         to : {'embedding-atlas', 'numpy', 'folders'}
-            A .parquet file with places, pictures and neighbours that Apple's embedding-atlas opens; the embedding as
+            A .parquet file with places, pictures and neighbors that Apple's embedding-atlas opens; the embedding as
             an .npz or .npy file; or a folder a cluster with links to the originals.
         copy : bool
             Folders: copy the originals in place of linking to them.
@@ -171,14 +171,14 @@ class Exploring(OpenedAtlas):
         def path_of(key: str) -> Path | None:
             path = originals.path(key)
             if path is not None:
-                read(key)  # what is linked to, too, is what the atlas was learnt from
+                read(key)  # what is linked to, too, is what the atlas was learned from
             return path
 
         return write_folders(keys, labels, path_of, read, output, copy=copy, overwrite=overwrite)
 
     @property
     def layout(self) -> np.ndarray:
-        """Where every image lies in the plane (n_images, 2) float32, neighbours beside each other (UMAP)."""
+        """Where every image lies in the plane (n_images, 2) float32, neighbors beside each other (UMAP)."""
         self._require("umap_x")
         read = self.images_table.read(["umap_x", "umap_y"])
         return np.stack([read["umap_x"].to_numpy(), read["umap_y"].to_numpy()], axis=1)
@@ -281,7 +281,7 @@ class Exploring(OpenedAtlas):
             The labels of some images, by their keys; or by their paths, absolute, below the source or with its name
             before. What is None, NaN or empty is no label, nor is the number -1.
         n_next : int
-            How many images to propose for labelling.
+            How many images to propose for labeling.
 
         Returns
         -------

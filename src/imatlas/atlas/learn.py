@@ -3,8 +3,8 @@
     intake -> encoder -> map -> clusters -> layout -> generator -> report
 
 A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
-stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learnt
-models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learnt again,
+stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learned
+models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learned again,
 with the stages that rest on it (`imatlas.atlas.repair`), and told in one line each.
 """
 
@@ -80,9 +80,9 @@ def learn(
     clusters : int, optional
         The number of clusters; by default found by the rule of `imatlas.tasks.cluster`.
     encoder : {'auto', 'pretrained', 'own', 'self-supervised'}
-        The eyes. 'pretrained' is EfficientNet-Lite0, learnt with ImageNet's labels; 'own' is an autoencoder learnt
-        here from these images alone; 'self-supervised', learnt here too, groups images better and leaves less time for
-        new ones (`imatlas.SelfSupervisedEncoder`). 'auto' takes 'pretrained' for 8-bit colour, 'own' for all others.
+        The eyes. 'pretrained' is EfficientNet-Lite0, learned with ImageNet's labels; 'own' is an autoencoder learned
+        here from these images alone; 'self-supervised', learned here too, groups images better and leaves less time for
+        new ones (`imatlas.SelfSupervisedEncoder`). 'auto' takes 'pretrained' for 8-bit color, 'own' for all others.
     image_size : int, optional
         Side in pixels at which models learn; by default chosen by `Images`.
     fit : {'crop', 'pad', 'stretch'}
@@ -173,7 +173,7 @@ def _run(job: Job) -> None:
     """Run the stages that are not yet done for these images, and commit after each."""
     manifest = job.manifest
     if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
-        job.say(f"Nothing has changed since '{job.folder}' was learnt: {len(job.images):,} images.")
+        job.say(f"Nothing has changed since '{job.folder}' was learned: {len(job.images):,} images.")
         return
     use_clean_table(job)
     manifest.finished = news = False
@@ -197,11 +197,11 @@ def _run(job: Job) -> None:
         if name == "intake":
             _print_plan(job)
         else:
-            job.learnt += float(manifest.stages[name]["seconds"])
+            job.learned += float(manifest.stages[name]["seconds"])
     _sweep(job.journal, manifest)
-    if job.learnt > BEYOND[0] * job.budget + BEYOND[1]:
+    if job.learned > BEYOND[0] * job.budget + BEYOND[1]:
         job.say(
-            f"Learning took {job.learnt:.0f} s, more than its budget of {job.budget:.0f} s; what did is said above."
+            f"Learning took {job.learned:.0f} s, more than its budget of {job.budget:.0f} s; what did is said above."
         )
     job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
 
@@ -314,7 +314,7 @@ def _open(
             differences = [f"{name} was {known.get(name)!r} and is now {asked[name]!r}" for name in changed]
             advice = " If the images lie elsewhere now, say so by --moved-from." if changed == ["source"] else ""
             raise ArtifactError(
-                f"'{folder}' was learnt with other settings: {'; '.join(differences)}. "
+                f"'{folder}' was learned with other settings: {'; '.join(differences)}. "
                 f"Use the same settings to continue it, another name with -o, or --overwrite to learn anew.{advice}"
             )
         manifest.source, manifest.settings = settings.source, {**manifest.settings, **asked}
@@ -329,7 +329,7 @@ def _open(
         everything.drop(list(previous.files))
         manifest.old = previous.old
         if reason:
-            say(f"{reason.partition(';')[0]}. It is learnt anew; what lies there and no list names stays.")
+            say(f"{reason.partition(';')[0]}. It is learned anew; what lies there and no list names stays.")
     with journal.replacing("atlas.json") as aside:
         manifest.commit(folder, aside)  # from here on the old atlas does not count, and its parts are swept
     for name in ("metrics.jsonl", "skipped.csv", "report.html"):

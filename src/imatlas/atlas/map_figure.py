@@ -73,12 +73,12 @@ def _members(atlas: Atlas, n_cells: int) -> np.ndarray:
 
 
 def _decoder(atlas: Atlas) -> Any:
-    """From prototypes to pictures, by the autoencoder whose codes the map was learnt from.
+    """From prototypes to pictures, by the autoencoder whose codes the map was learned from.
 
     Raises
     ------
     InputError
-        Where the map was learnt from features that nothing can decode.
+        Where the map was learned from features that nothing can decode.
     """
     encoder = atlas.model("encoder")
     if not hasattr(encoder, "inverse_transform"):

@@ -30,7 +30,7 @@ Region = tuple[int, int, int, int]
 
 
 class Originals:
-    """The source that an atlas was learnt from, opened again when it is first needed.
+    """The source that an atlas was learned from, opened again when it is first needed.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Originals:
         return table.read(int(row))
 
     def content(self, key: str, sha256: str) -> Any:
-        """As `read`, of what may be handed on: the picture that the atlas was learnt from, and no other file.
+        """As `read`, of what may be handed on: the picture that the atlas was learned from, and no other file.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class Originals:
 
 def _check_same(content: bytes, key: str, sha256: str) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise DecodeError(f"'{key}' has changed since the atlas was learnt")
+        raise DecodeError(f"'{key}' has changed since the atlas was learned")
 
 
 def check_region(region: Any) -> Region:

@@ -27,7 +27,7 @@ RESTS_ON = {
     "layout": ("layout",),
     "generator": ("generator",),
 }
-"""Model -> the models that are learnt again where it cannot be used."""
+"""Model -> the models that are learned again where it cannot be used."""
 
 Say = Callable[[str], None]
 
@@ -90,7 +90,7 @@ def _fact(error: Exception) -> str:
 
 def _forget_model(role: str, manifest: Manifest, say: Say, told: str) -> None:
     again = RESTS_ON.get(role, (role,))
-    say(f"{told}: learnt again: {', '.join(again)}.")
+    say(f"{told}: learned again: {', '.join(again)}.")
     for name in again:
         manifest.models.pop(name, None)
     _again(manifest, (*again, "report"))
@@ -110,7 +110,7 @@ def _again(manifest: Manifest, stages: Iterable[str]) -> None:
 
 
 def like_the_models(images: Images, manifest: Manifest, say: Say) -> Images:
-    """The images as the models of an atlas see them; where they are of another kind, the models are learnt again.
+    """The images as the models of an atlas see them; where they are of another kind, the models are learned again.
 
     Which size, depth and channels a set has depends on all of its images: a few that are added may change them.
     """
@@ -120,7 +120,7 @@ def like_the_models(images: Images, manifest: Manifest, say: Say) -> Images:
     if kind_of(was) == kind_of(now):
         return images.at_size((was.height, was.width))
     kinds = " now and had ".join(f"{spec.channels} x {spec.dtype} a pixel" for spec in (now, was))
-    say(f"The images have {kinds}: everything is learnt again.")
+    say(f"The images have {kinds}: everything is learned again.")
     manifest.models.clear()
     _again(manifest, STAGES)
     return images

@@ -91,7 +91,7 @@ def facts(atlas: Atlas) -> dict[str, str]:
 
 
 def summary(atlas: Atlas) -> Result:
-    """What an atlas holds and how it was learnt, in a few lines."""
+    """What an atlas holds and how it was learned, in a few lines."""
     manifest, spec = atlas.manifest, atlas.spec
     sentences = [
         f"{counted(len(atlas), 'image')} from {manifest.source}, "
@@ -146,7 +146,7 @@ def the_map(atlas: Atlas) -> Result:
         title="The map",
         sentences=[
             "Every image has a place here, and images that look alike to the eyes of this atlas lie side by side.",
-            "Each cell shows the image nearest to its centre"
+            "Each cell shows the image nearest to its center"
             + _empty_in_words(sum(not c.count for c in cells), n_cells),
             *numbers.get("sentences", []),
         ],
@@ -203,12 +203,12 @@ def layout(atlas: Atlas) -> Result | None:
         if n >= FEWEST_ROWS
         else "they lie along the two directions in which they differ most."
     )
-    others = f" {n:,} of them were laid out, each of the others lies where its neighbours do." if n < len(x) else ""
+    others = f" {n:,} of them were laid out, each of the others lies where its neighbors do." if n < len(x) else ""
     return Result(
         name="layout",
         title="Side by side",
         sentences=[
-            f"Every image is a dot, in the colour of its cluster; {how}{others}",
+            f"Every image is a dot, in the color of its cluster; {how}{others}",
         ],
         panels=[
             Scatter(
@@ -262,7 +262,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     return Result(
         name="rebuilt",
         title="What the model keeps",
-        sentences=[f"Images that it never learnt from, squeezed into {generator.latent_dim} numbers and drawn again."],
+        sentences=[f"Images that it never learned from, squeezed into {generator.latent_dim} numbers and drawn again."],
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
@@ -371,7 +371,7 @@ def learning_curves(atlas: Atlas) -> Result | None:
         sentence += " A larger --budget would help."
     return Result(
         name="learning",
-        title="How it learnt",
+        title="How it learned",
         sentences=[sentence],
         panels=[Curve(series=series, x_label="seconds", y_label="loss", log_y=True, alt="Loss over time.")],
     )

@@ -1,6 +1,6 @@
 """The stages of learning an atlas: intake, encoder, map, clusters, layout, generator, report.
 
-Each is a function of a `Job`. It does its part for all images of the job, keeps what an earlier run learnt where that
+Each is a function of a `Job`. It does its part for all images of the job, keeps what an earlier run learned where that
 still holds, hands new columns and models to the job, and returns what it decided, as JSON values for the manifest.
 """
 
@@ -54,7 +54,7 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 """The share of images that no model learns from, and the number that is enough to measure with."""
 
 FEWEST_TO_HOLD_OUT = 8
-"""Images below which all are learnt from: one held-out image of so few would cost much and measure nothing."""
+"""Images below which all are learned from: one held-out image of so few would cost much and measure nothing."""
 
 CHOOSING = 0.1
 """The share of the budget that a comparison of pretrained eyes may take."""
@@ -141,7 +141,7 @@ class Job:
     emit: Callable[[dict[str, Any]], None]
     progress: bool
     started: float = field(default_factory=time.perf_counter)
-    learnt: float = 0.0  # seconds of learning, after the pixel cache exists
+    learned: float = 0.0  # seconds of learning, after the pixel cache exists
     previous: Previous | None = None  # what an earlier run knows, where this one updates its atlas
 
     @property
@@ -213,7 +213,7 @@ class Job:
         due = sum(shares[name] for name in names[: names.index(stage) + 1]) * self.budget
         if stage == "generator" or (stage == "encoder" and self.kind == "own"):  # what learns until it is stopped
             due -= max(0.0, self.report_seconds - shares["report"] * self.budget)
-        return max(LEAST[stage == "generator"] * shares[stage] * self.budget, due - self.learnt)
+        return max(LEAST[stage == "generator"] * shares[stage] * self.budget, due - self.learned)
 
     @property
     def report_seconds(self) -> float:
@@ -236,7 +236,7 @@ class Job:
         self.manifest.models[role] = folder
 
     def commit(self) -> None:
-        """Make what was learnt until now count."""
+        """Make what was learned until now count."""
         with self.journal.replacing("atlas.json") as aside:
             self.manifest.commit(self.folder, aside)
 
@@ -395,12 +395,12 @@ def layout(job: Job) -> dict[str, Any]:
         or (n >= FEWEST_ROWS and not model.by_umap_ and not all_alike(model.references_))
     ):
         said += ", because there is no time for more (--budget gives more)"
-    others = f"; all others are placed by their neighbours among {n:,}" if n < len(embedding) else ""
+    others = f"; all others are placed by their neighbors among {n:,}" if n < len(embedding) else ""
     return {"said": f"{said}{others}"}
 
 
 def generator(job: Job) -> dict[str, Any]:
-    """Learn to make images, told of the cell of each, unless an earlier run has learnt it."""
+    """Learn to make images, told of the cell of each, unless an earlier run has learned it."""
     if "generator" not in job.manifest.models:
         job.save_model("generator", _learn_generator(job, job.allowance("generator")))
     model = job.model("generator")
@@ -467,8 +467,8 @@ def default_budget(n_images: int) -> float:
 def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
     """The eyes to use, and the reason in words.
 
-    Photographs (8-bit colour without alpha, 32 px and more) get the pretrained network, everything else an
-    autoencoder of its own: ImageNet has no grey, 16-bit or many-channel pictures.
+    Photographs (8-bit color without alpha, 32 px and more) get the pretrained network, everything else an
+    autoencoder of its own: ImageNet has no gray, 16-bit or many-channel pictures.
     """
     spec = images.spec
     side = float(np.median(np.minimum(images.records["width"], images.records["height"])))
@@ -476,11 +476,11 @@ def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
         return asked, f"{asked}, as asked"
     if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
         return "pretrained", (
-            "pretrained EfficientNet-Lite0 (learnt with ImageNet's labels), because these are 8-bit colour pictures; "
+            "pretrained EfficientNet-Lite0 (learned with ImageNet's labels), because these are 8-bit color pictures; "
             "--encoder own uses no labels at all"
         )
     return "own", (
-        f"an autoencoder learnt from these images alone, because they are not 8-bit colour photographs "
+        f"an autoencoder learned from these images alone, because they are not 8-bit color photographs "
         f"({spec.channels} channels, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
     )
 
@@ -489,7 +489,7 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
     """Which images no model may learn from: decided by content, so that it holds when the folder grows.
 
     An image is held out where a hash of its content and the seed falls into the lowest `share` of all hashes. Doubles
-    go where the image goes that they double, so that no held-out picture is also learnt from; but where all images
+    go where the image goes that they double, so that no held-out picture is also learned from; but where all images
     are one picture, one copy of it is held out. A share of 0 holds none out.
     """
     if share <= 0:
@@ -504,7 +504,7 @@ def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_st
 
 
 def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:
-    """The pretrained eyes that suit the images, their components learnt from the training images, the place of every
+    """The pretrained eyes that suit the images, their components learned from the training images, the place of every
     image, and what was chosen and why."""
     began = time.perf_counter()
     train = job.images[job.train]
@@ -517,16 +517,16 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
     )
     left = job.allowance("encoder") - (time.perf_counter() - began)
     model, reduced = kept_to(chosen.encoder, job.images, seconds=max(0.0, left), kept=job.kept)
-    learnt = model.fit_transform(train, kept=job.kept)
-    vectors = np.empty((len(job.images), learnt.shape[1]), np.float32)
-    vectors[job.train] = learnt
+    learned = model.fit_transform(train, kept=job.kept)
+    vectors = np.empty((len(job.images), learned.shape[1]), np.float32)
+    vectors[job.train] = learned
     if len(job.held_out):
         vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
     return model, vectors, {"eyes": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
-    """The autoencoder that images are made with, told the cell of each; learnt here where it is not the encoder."""
+    """The autoencoder that images are made with, told the cell of each; learned here where it is not the encoder."""
     encoder, told = job.model("encoder"), job.places.prototypes[job.places.cells]
     if isinstance(encoder, Autoencoder):
         return encoder.fit_prior(job.images[job.train], told[job.train])

@@ -44,7 +44,7 @@ ROLES = ("encoder", "map", "clusters", "layout", "generator")
 """What the models of an atlas are there for."""
 
 FROM_TABLE = ("map", "clusters", "layout")
-"""The models that are learnt from the embedding."""
+"""The models that are learned from the embedding."""
 
 MOST_BY_INDEX = 1000
 """Images asked for up to which the index knows them well; for more all images are looked at."""
@@ -121,7 +121,7 @@ class OpenedAtlas:
 
     @cached_property
     def embedding(self) -> np.ndarray:
-        """The place of every image in the learnt space, (n_images, n_features) float32."""
+        """The place of every image in the learned space, (n_images, n_features) float32."""
         self._require("embedding")
         return self.images_table.vectors("embedding")
 
@@ -170,7 +170,7 @@ class OpenedAtlas:
         return self._models[role]
 
     def table(self) -> pa.Table:
-        """One row an image: key, width, height, held_out, and what was learnt of it.
+        """One row an image: key, width, height, held_out, and what was learned of it.
 
         `cell` is the flat index on the map, `x` and `y` the place on it in cells, `umap_x` and `umap_y` that in the
         layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` how odd it
@@ -281,9 +281,9 @@ class OpenedAtlas:
         return np.stack(found)
 
     def embed(self, images: Any) -> np.ndarray:
-        """The place of other images in the learnt space, (n, n_features) float32."""
+        """The place of other images in the learned space, (n, n_features) float32."""
         model = self.model("encoder")
-        if isinstance(model, ImageEstimator):  # what learnt here sees one size, depth and number of channels only
+        if isinstance(model, ImageEstimator):  # what learned here sees one size, depth and number of channels only
             images = pixels_like(images, model.spec_)
         elif not isinstance(images, Images):
             has_pixels = isinstance(images, np.ndarray) or hasattr(images, "detach")
@@ -296,7 +296,7 @@ class OpenedAtlas:
         return np.asarray(model.transform(images), dtype=np.float32)
 
     def _place_of(self, image: Any, name: str = "image") -> np.ndarray:
-        """The place of one image in the learnt space, (1, n_features): known by its key, or embedded."""
+        """The place of one image in the learned space, (1, n_features): known by its key, or embedded."""
         own = self._own(image)
         places = self.vectors.at(own) if len(own) else self.embed(as_one(image, name))
         if len(places) != 1:

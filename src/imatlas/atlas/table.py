@@ -7,7 +7,7 @@ is cleaned away by the next writer.
 Lance trusts its files: a flipped byte may give other rows, an allocation of 34 GB, or the end of the process. So
 nothing of a table is handed to Lance before its bytes were compared with the atlas's inventory, and its manifest was
 looked through (`table_manifest`). What is compared is what is read: rows lie in files of `FRAGMENT` rows, and
-thumbnails, embedding and whatever a stage learnt lie in files of their own. A search in a million images thus hashes
+thumbnails, embedding and whatever a stage learned lie in files of their own. A search in a million images thus hashes
 its keys, embedding and index once (0.7 GB, half a second on one core, in parallel on several), and a thumbnail costs
 the 25 MB of its file.
 """
@@ -74,9 +74,9 @@ SCHEMA = pa.schema(
         ("flags", pa.string()),
     ]
 )
-"""The columns that the intake writes, besides the thumbnail; the stages add those of `LEARNT`."""
+"""The columns that the intake writes, besides the thumbnail; the stages add those of `LEARNED`."""
 
-LEARNT = pa.schema(
+LEARNED = pa.schema(
     [
         ("thumbnail", pa.binary()),
         ("embedding", pa.list_(pa.float32(), 1)),  # of any width
@@ -129,7 +129,7 @@ class ImagesTable:
 
     def _check_schema(self) -> None:
         """Refuse columns that no atlas has, or has of another type: pictures by reference, nested ones."""
-        known = {field.name: field.type for field in (*SCHEMA, *LEARNT)}
+        known = {field.name: field.type for field in (*SCHEMA, *LEARNED)}
         for field in self._data.schema:
             vectors = field.name == "embedding" and pa.types.is_fixed_size_list(field.type)
             same = field.type.value_type == pa.float32() if vectors else field.type == known.get(field.name)
@@ -221,7 +221,7 @@ class ImagesTable:
                 rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
             )
         if thumbnails is not None:
-            schema = pa.schema([LEARNT.field("thumbnail")])
+            schema = pa.schema([LEARNED.field("thumbnail")])
             with _unwrapped(
                 pa.record_batch([pa.array(some, pa.binary())], schema=schema) for some in thumbnails
             ) as rows:

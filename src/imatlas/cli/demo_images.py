@@ -2,7 +2,7 @@
 
 Twelve photographs, all free of known copyright restrictions, are cut at chance places and scales. What such a folder
 should turn into is easy to see: patches of one photograph belong together. A few odd files are added on purpose, as
-every real folder has some: broken, misnamed, rotated, grey, 16-bit and duplicate ones.
+every real folder has some: broken, misnamed, rotated, gray, 16-bit and duplicate ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imatlas.system.inventory import entry_of, read_json
 
 PATCHES_PER_PHOTO = 76
 
-# Name of the patches -> name in `skimage.data`, and the two tones that stand for black and white in grey photographs.
+# Name of the patches -> name in `skimage.data`, and the two tones that stand for black and white in gray photographs.
 _PHOTOS: dict[str, tuple[str, tuple[str, str] | None]] = {
     "astronaut": ("astronaut", None),
     "brick": ("brick", ("#3a1710", "#e9a27c")),
@@ -138,7 +138,7 @@ def demo_files(random_state: int = 0) -> dict[str, bytes]:
 
 
 def _photo(name: str) -> np.ndarray:
-    """One photograph (H, W, 3) uint8; a grey one is stretched to full contrast and toned."""
+    """One photograph (H, W, 3) uint8; a gray one is stretched to full contrast and toned."""
     from skimage import data
 
     source, tones = _PHOTOS[name]
@@ -146,9 +146,9 @@ def _photo(name: str) -> np.ndarray:
     if tones is None:
         return photo
     low, high = np.percentile(photo, (0.5, 99.5))
-    grey = np.clip((photo - low) / (high - low), 0.0, 1.0)[..., None]
+    gray = np.clip((photo - low) / (high - low), 0.0, 1.0)[..., None]
     dark, light = (np.array([int(tone[i : i + 2], 16) for i in (1, 3, 5)], float) for tone in tones)
-    return np.rint(dark + (light - dark) * grey).astype(np.uint8)
+    return np.rint(dark + (light - dark) * gray).astype(np.uint8)
 
 
 def _patch(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -171,14 +171,14 @@ def _odd_files(files: dict[str, bytes], patches: dict[str, np.ndarray]) -> dict[
     from skimage import data
 
     cat, rocket = patches["cat-0001.jpg"], patches["rocket-0002.jpg"]
-    grey = _resize(data.camera()[60:300, 120:360], 128)
+    gray = _resize(data.camera()[60:300, 120:360], 128)
     deep = data.cell()[250:410, 330:490].astype(np.uint16) * 257
     return {
         "odd-16-bit.png": encode(deep, "png"),
         "odd-copy-1.jpg": files["astronaut-0003.jpg"],
         "odd-copy-2.png": files["coffee-0012.png"],
         "odd-empty.jpg": b"",
-        "odd-grey.png": encode(grey, "png"),
+        "odd-gray.png": encode(gray, "png"),
         # Stored lying on its side; the EXIF note (6: turn a quarter clockwise) makes it stand.
         "odd-rotated.jpg": _turned(encode(np.rot90(cat), "jpeg"), 6),
         "odd-saved-again-1.jpg": encode(cat, "jpeg", quality=60),

@@ -61,9 +61,9 @@ def classify(
     ],
     images: Annotated[
         str | None,
-        typer.Option("--images", help="label these images with what was learnt, in place of those of the atlas"),
+        typer.Option("--images", help="label these images with what was learned, in place of those of the atlas"),
     ] = None,
-    n_next: Annotated[int, typer.Option("--next", min=0, help="how many images to propose for labelling")] = 10,
+    n_next: Annotated[int, typer.Option("--next", min=0, help="how many images to propose for labeling")] = 10,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="key, label and confidence: a .csv, .parquet or .json file")
     ] = None,

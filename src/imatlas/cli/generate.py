@@ -133,7 +133,7 @@ def score(
     json_: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Measure a generator on images that it never learnt from: how good it is, and whether it copies."""
+    """Measure a generator on images that it never learned from: how good it is, and whether it copies."""
     from imatlas.atlas.atlas import Atlas, load
     from imatlas.errors import InputError
     from imatlas.tasks.score import score_model

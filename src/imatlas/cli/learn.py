@@ -74,7 +74,7 @@ def learn(
         Literal["auto", "pretrained", "own", "self-supervised"],
         typer.Option(
             "--encoder",
-            help="the eyes: pretrained (learnt with ImageNet's labels), or learnt here without labels: own (an "
+            help="the eyes: pretrained (learned with ImageNet's labels), or learned here without labels: own (an "
             "autoencoder) or self-supervised (groups better, less time for new images)",
         ),
     ] = "auto",
@@ -120,7 +120,7 @@ def learn(
 
 @app.command(epilog="Example: imatlas info photos.atlas")
 def info(atlas: AtlasFolder, json_: Json = False) -> None:
-    """Say what an atlas holds, how it was learnt, and how good it is."""
+    """Say what an atlas holds, how it was learned, and how good it is."""
     tell(open_atlas(atlas).info(), json_)
 
 

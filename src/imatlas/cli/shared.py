@@ -15,7 +15,7 @@ from imatlas.system.terminal import console, file_word, json_text, say, shell, v
 
 app = typer.Typer(
     name="imatlas",
-    help="Learn from images that nobody labelled: map, group, find and create, on your own machine.",
+    help="Learn from images that nobody labeled: map, group, find and create, on your own machine.",
     epilog="Start with: imatlas learn photos/ -o photos.atlas",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,7 +50,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure (works anywhere)")] = False,
 ) -> None:
-    """Learn from images that nobody labelled: map, group, find and create, on your own machine."""
+    """Learn from images that nobody labeled: map, group, find and create, on your own machine."""
     if version:
         say(f"imatlas {__version__}")
         raise typer.Exit

@@ -294,7 +294,7 @@ def _known_rows(
 ) -> tuple[Cache | None, dict[int, list[int]]]:
     """The earlier cache of the same plan that knows most of the items, and its rows by item.
 
-    Only rows that the cache holds as they were decoded count; one that was made grey or 8-bit to fit its set does not.
+    Only rows that the cache holds as they were decoded count; one that was made gray or 8-bit to fit its set does not.
     """
     best: tuple[Cache | None, dict[int, list[int]]] = (None, {})
     if stamps is None:

@@ -65,7 +65,7 @@ class Images:
     fit : {'crop', 'pad', 'stretch'}
         What to do with odd aspect ratios: keep the middle, add background, or change the ratio.
     background : (int, int, int)
-        What opacity is composited on, and the colour of padding.
+        What opacity is composited on, and the color of padding.
     frames : {'first', 'all'}
         What to take from animations and stacks; with 'all' the keys are "name#1", "name#2", ...
     cache_dir : path, optional
@@ -103,7 +103,7 @@ class Images:
 
     Notes
     -----
-    Mixed sets. Channels: grey where all images are grey, else RGB; opacity is kept as a last channel where every image
+    Mixed sets. Channels: gray where all images are gray, else RGB; opacity is kept as a last channel where every image
     has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
     8-bit images among 16-bit ones are multiplied by 257; 16-bit ones among 8-bit ones are divided by 257 where they are
     pictures with values beyond 12 bits, else read through the 0.1 to 99.9 percentile range of all of them, with a note.
@@ -288,7 +288,7 @@ class Images:
             quickly, for eyes. Where an original can no longer be read its cached pixels are scaled, and one warning
             tells how many.
         channels : {3}, optional
-            3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, grey repeated.
+            3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, gray repeated.
         """
         batch_size = check_int(batch_size, "batch_size", "batches", low=1)
         if channels not in (None, 3):
@@ -573,7 +573,7 @@ def load_pixels(
     mask : ndarray of bool of shape (N, H, W), optional
         True where a pixel is missing: the result is a float array with NaN there.
     spec : ImageSpec, optional
-        Bring them to the size, channels and depth that a model has learnt from.
+        Bring them to the size, channels and depth that a model has learned from.
 
     Raises
     ------
@@ -620,8 +620,8 @@ def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Reco
         part = np.ascontiguousarray(pixels[start : start + at_once])
         digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
         view = rgb_view(part, spec) if channels in (3, 4) else part.mean(axis=3, dtype=np.float32)[..., None]
-        grey = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
-        hashes[start : start + at_once] = perceptual_hash(grey)
+        gray = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
+        hashes[start : start + at_once] = perceptual_hash(gray)
     same = {"format": "array", "mode": f"{channels} x {pixels.dtype}", "notes": ""}
     numbers = {"width": width, "height": height, "n_frames": 1, "frame": 0}
     columns = {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}

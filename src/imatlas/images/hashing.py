@@ -14,20 +14,20 @@ def _waves(length: int) -> np.ndarray:
     return (np.cos(np.arange(8)[:, None] * phase) / length).astype(np.float32)
 
 
-def amplitudes(grey: np.ndarray) -> np.ndarray:
-    """The 8 x 8 lowest cosine amplitudes (..., 64) of grey pictures (..., H, W).
+def amplitudes(gray: np.ndarray) -> np.ndarray:
+    """The 8 x 8 lowest cosine amplitudes (..., 64) of gray pictures (..., H, W).
 
     What is not finite is a missing pixel: the mean of its picture stands in for it.
     """
-    grey = np.asarray(grey, np.float32)
-    known = np.isfinite(grey)
+    gray = np.asarray(gray, np.float32)
+    known = np.isfinite(gray)
     if not known.all():
         axes = (-2, -1)
-        total = np.where(known, grey, 0).sum(axis=axes, keepdims=True, dtype=np.float64)
+        total = np.where(known, gray, 0).sum(axis=axes, keepdims=True, dtype=np.float64)
         mean = total / np.maximum(known.sum(axis=axes, keepdims=True), 1)
-        grey = np.where(known, grey, mean).astype(np.float32)
-    waves = _waves(grey.shape[-2]) @ grey @ _waves(grey.shape[-1]).T
-    return waves.reshape(*grey.shape[:-2], 64)
+        gray = np.where(known, gray, mean).astype(np.float32)
+    waves = _waves(gray.shape[-2]) @ gray @ _waves(gray.shape[-1]).T
+    return waves.reshape(*gray.shape[:-2], 64)
 
 
 def hash_bits(amplitudes: np.ndarray) -> np.ndarray:
@@ -43,14 +43,14 @@ def hash_bits(amplitudes: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(">u8").astype(np.uint64)[:, 0]
 
 
-def perceptual_hash(grey: np.ndarray) -> np.ndarray:
-    """The 64-bit perceptual hash (N,) uint64 of grey pictures (N, H, W) of any size and range.
+def perceptual_hash(gray: np.ndarray) -> np.ndarray:
+    """The 64-bit perceptual hash (N,) uint64 of gray pictures (N, H, W) of any size and range.
 
     The DCT hash ("pHash"; Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), with the
     amplitudes taken straight from the picture, not from a 32 x 32 copy. A few bits differ between a picture and its
     rescaled, recompressed or slightly retouched copy; unlike ones differ in about half of the bits.
     """
-    return hash_bits(amplitudes(grey))
+    return hash_bits(amplitudes(gray))
 
 
 def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:

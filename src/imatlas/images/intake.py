@@ -225,7 +225,7 @@ def _rows(pictures: Iterable[Picture], item: int, key: str, digest: str, plan: P
                 digest,
                 "; ".join(picture.notes),
             )
-            row.amplitudes = hashing.amplitudes(picture.grey())
+            row.amplitudes = hashing.amplitudes(picture.gray())
             if plan.thumbnail_size:
                 small = picture.thumbnail(plan.thumbnail_size)
                 stack = not picture.kind.is_picture

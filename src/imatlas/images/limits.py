@@ -13,7 +13,7 @@ CHEAP = 2**20
 """Pixels of a picture that is too small to be counted: a few megabytes for each thread."""
 
 LONG = 4096
-"""The longest side of the grey picture that is hashed."""
+"""The longest side of the gray picture that is hashed."""
 
 LARGE = 2**26
 """Bytes of a decoded picture from which one that will be made small is reduced while it is read."""

@@ -74,7 +74,7 @@ class Picture:
             self.kind = Kind(bands, bands in (2, 4), "uint8")
 
     def to_srgb(self) -> Picture:
-        """This picture, its colors brought to sRGB; measurements, and grey of 16 bits, keep their values."""
+        """This picture, its colors brought to sRGB; measurements, and gray of 16 bits, keep their values."""
         if not self.profile:
             return self
         note = None
@@ -120,7 +120,7 @@ class Picture:
 
         'crop' keeps the middle, 'pad' adds the background (invisible where there is alpha; a deep picture has no
         absolute white and is padded with its own minimum), 'stretch' changes the aspect ratio. `quick` resizes 8-bit
-        colour three times as fast where it can, and agrees within rounding: for a network's eyes.
+        color three times as fast where it can, and agrees within rounding: for a network's eyes.
         """
         if self.orientation >= 5:
             height, width = width, height
@@ -144,10 +144,10 @@ class Picture:
         if self.kind.dtype != "uint8" or not self.kind.is_picture:
             canvas[:] = np.nanmin(small) if np.isfinite(small).any() else np.nan
         elif self.kind.alpha:
-            canvas[..., :-1] = padding(self.kind.colours, small.dtype, background)
+            canvas[..., :-1] = padding(self.kind.colors, small.dtype, background)
             canvas[..., -1] = 0
         else:
-            canvas[:] = padding(self.kind.colours, small.dtype, background)
+            canvas[:] = padding(self.kind.colors, small.dtype, background)
         top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         return canvas
@@ -161,23 +161,23 @@ class Picture:
         return upright(resized(self._stored, inner, (0.0, 0.0, full_w, full_h)), self.orientation)
 
     @np.errstate(all="ignore")  # what is not finite stays so, without words
-    def grey(self, side: int = 48) -> np.ndarray:
-        """The whole picture (h, w) in grey, upright, shrunk by a whole number while no side falls below `side`.
+    def gray(self, side: int = 48) -> np.ndarray:
+        """The whole picture (h, w) in gray, upright, shrunk by a whole number while no side falls below `side`.
 
         A side longer than `limits.LONG` is shrunk further.
         """
         if isinstance(self._stored, np.ndarray):
             small = reduced_by_blocks(self._stored, side)
-            grey = small @ LUMA if small.shape[2] == 3 else small.mean(axis=2, dtype=np.float32)
-            return upright(grey[..., None], self.orientation)[..., 0]
+            gray = small @ LUMA if small.shape[2] == 3 else small.mean(axis=2, dtype=np.float32)
+            return upright(gray[..., None], self.orientation)[..., 0]
         step = max(1, min(self._stored.size) // side)
         across, down = (max(step, -(-length // limits.LONG)) for length in self._stored.size)
         image = self._stored.reduce((across, down)) if max(across, down) > 1 else self._stored
         if self.kind.alpha:
             ground = ground_for(np.asarray(image), (255, 255, 255))
             image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
-        grey = np.asarray(image.convert("L"))
-        return upright(grey[..., None], self.orientation)[..., 0]
+        gray = np.asarray(image.convert("L"))
+        return upright(gray[..., None], self.orientation)[..., 0]
 
 
 _NO_SUCH_KIND = "^unsupported|^unimplemented|compression format has not been built in"

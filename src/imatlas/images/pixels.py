@@ -24,14 +24,14 @@ class Kind(NamedTuple):
     dtype: DTypeName
 
     @property
-    def colours(self) -> int:
+    def colors(self) -> int:
         """Channels without opacity."""
         return self.channels - self.alpha
 
     @property
     def is_picture(self) -> bool:
-        """Grey or RGB, as against a stack of measurements."""
-        return self.colours in (1, 3)
+        """Gray or RGB, as against a stack of measurements."""
+        return self.colors in (1, 3)
 
     def __str__(self) -> str:
         return f"{self.channels}{'a' if self.alpha else ''}-{self.dtype}"
@@ -64,8 +64,8 @@ def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     The background is given in 0..255 and scaled to the depth of the pixels (a float picture's white is 1).
     """
     top = _TOP[pixels.dtype.name]
-    colours = pixels.shape[-1] - 1
-    under = padding(colours, pixels.dtype, background)
+    colors = pixels.shape[-1] - 1
+    under = padding(colors, pixels.dtype, background)
     opacity = pixels[..., -1:].astype(np.float32) / np.float32(top)
     mixed = pixels[..., :-1].astype(np.float32) * opacity + under.astype(np.float32) * (1 - opacity)
     return mixed if pixels.dtype == np.float32 else np.rint(mixed).astype(pixels.dtype)
@@ -98,12 +98,12 @@ def ground_for(picture: np.ndarray, background: RGB) -> RGB:
     return opposite if composited(some, opposite).std(dtype=np.float32) > spread else background
 
 
-def padding(colours: int, dtype: np.dtype, background: RGB) -> np.ndarray:
-    """The background (C,) in a depth, as grey where there is one channel."""
-    colour = np.asarray(background, np.float32)
-    colour = np.array([colour @ LUMA]) if colours != 3 else colour
-    colour = colour * (_TOP[np.dtype(dtype).name] / 255.0)
-    return (colour if np.dtype(dtype) == np.float32 else np.rint(colour)).astype(dtype)
+def padding(colors: int, dtype: np.dtype, background: RGB) -> np.ndarray:
+    """The background (C,) in a depth, as gray where there is one channel."""
+    color = np.asarray(background, np.float32)
+    color = np.array([color @ LUMA]) if colors != 3 else color
+    color = color * (_TOP[np.dtype(dtype).name] / 255.0)
+    return (color if np.dtype(dtype) == np.float32 else np.rint(color)).astype(dtype)
 
 
 def value_range(pixels: np.ndarray) -> tuple[float, float]:
@@ -201,12 +201,12 @@ def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float
 def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False) -> Kind:
     """The kind that a set takes, from how many pictures of each kind it has.
 
-    1. Measurements and pictures. Where most have some number of channels that is neither grey nor RGB, the set is of
+    1. Measurements and pictures. Where most have some number of channels that is neither gray nor RGB, the set is of
        that number and others are left out; else those many-channel files are left out.
     2. Depth: the most frequent; of equals the deeper. Fewer 16-bit files among 8-bit ones become 8-bit, and so on.
-    3. Colour: grey where all are grey, else RGB.
+    3. Color: gray where all are gray, else RGB.
     4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
-       8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are grey.
+       8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are gray.
 
     With `gaps`, pixels that a mask hides, the depth is that of floats: no other number says that one is missing.
     """
@@ -227,10 +227,10 @@ def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False)
     dtype: DTypeName = "float32" if gaps else max(depths, key=lambda d: (depths[d], order.index(d)))
     if members is not pictures:
         return Kind(most, False, dtype)
-    colours = 1 if all(k.colours == 1 for k in members) else 3
+    colors = 1 if all(k.colors == 1 for k in members) else 3
     if all(k.alpha for k in members) and any_clear and dtype == "uint8":
-        return Kind(colours + 1, True, dtype)
-    return Kind(colours, False, dtype)
+        return Kind(colors + 1, True, dtype)
+    return Kind(colors, False, dtype)
 
 
 def fits_in(kind: Kind, target: Kind) -> bool:
@@ -256,12 +256,12 @@ def converted(
         opacity = pixels[..., -1:] if kind.alpha else np.full((*pixels.shape[:-1], 1), _TOP[kind.dtype], pixels.dtype)
         pixels = pixels[..., :-1] if kind.alpha else pixels
     pixels = _in_depth(pixels, target.dtype, deep_range)
-    if target.is_picture and pixels.shape[-1] != target.colours:
-        if target.colours == 3:
+    if target.is_picture and pixels.shape[-1] != target.colors:
+        if target.colors == 3:
             pixels = np.repeat(pixels, 3, axis=-1)
         else:
-            grey = pixels.astype(np.float32) @ LUMA
-            pixels = (grey if pixels.dtype == np.float32 else np.rint(grey).astype(pixels.dtype))[..., None]
+            gray = pixels.astype(np.float32) @ LUMA
+            pixels = (gray if pixels.dtype == np.float32 else np.rint(gray).astype(pixels.dtype))[..., None]
     if opacity is not None:
         pixels = np.concatenate([pixels, _in_depth(opacity, target.dtype, (0.0, _TOP[kind.dtype]))], axis=-1)
     return pixels
@@ -299,7 +299,7 @@ def conformed(
     """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
 
     Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
-    model has learnt from. Where they differ, black and white of each picture become black and white of the set; see
+    model has learned from. Where they differ, black and white of each picture become black and white of the set; see
     `own_range`. Floats that are written as 8 or 16 bits would be, and whole numbers beside floats that are measured in
     units, keep their values.
 
@@ -354,10 +354,10 @@ def _meeting(have: Kind, want: Kind) -> tuple[Kind, Kind]:
         return have._replace(alpha=want.alpha), want
     as_pictures = [kind if kind.is_picture else kind._replace(alpha=kind.channels in (2, 4)) for kind in (have, want)]
     if not all(kind.is_picture for kind in as_pictures):
-        fitting = "grey or color ones, with or without opacity" if want.channels <= 4 else f"some of {want.channels}"
+        fitting = "gray or color ones, with or without opacity" if want.channels <= 4 else f"some of {want.channels}"
         raise InputError(
             f"Pictures of {_counted(have.channels)} cannot become pictures of {_counted(want.channels)}, which this "
-            f"was learnt from; give {fitting}."
+            f"was learned from; give {fitting}."
         )
     return as_pictures[0], as_pictures[1]
 
@@ -372,7 +372,7 @@ def _counted(channels: int) -> str:
 
 
 def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (..., C) of any set as uint8 that a picture file holds: grey, RGB, or RGBA where the set has opacity.
+    """Pixels (..., C) of any set as uint8 that a picture file holds: gray, RGB, or RGBA where the set has opacity.
 
     Deep values are seen through the range of the set. Of a stack of measurements the first three channels are shown,
     of two the first. What is uint8 already counts as seen: images that a model made of a deep set.
@@ -392,7 +392,7 @@ def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
 def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
     """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
 
-    As `eye_view`, with opacity laid on a ground on which it can be seen, and grey repeated.
+    As `eye_view`, with opacity laid on a ground on which it can be seen, and gray repeated.
     """
     view = eye_view(pixels, spec)
     if kind_of(spec).alpha:

@@ -33,7 +33,7 @@ def resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[
     """The part of a picture inside `box` (left, top, right, bottom) at `size` (width, height), as an array (h, w, C).
 
     8-bit pictures shrink by Lanczos and grow by bicubic interpolation. Deeper ones are resized by filters without
-    negative lobes, so that no value arises that lies outside its neighbours.
+    negative lobes, so that no value arises that lies outside its neighbors.
     """
     width, height = stored.size if isinstance(stored, Image.Image) else stored.shape[1::-1]
     box = (max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3]))

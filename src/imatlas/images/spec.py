@@ -19,7 +19,7 @@ class ImageSpec:
     Parameters
     ----------
     height, width, channels : int
-        Size in pixels, and 1 (grey), 3 (RGB), 4 (RGBA) or any other count for many-channel data.
+        Size in pixels, and 1 (gray), 3 (RGB), 4 (RGBA) or any other count for many-channel data.
     dtype : {'uint8', 'uint16', 'float32'}
         Depth of the pixels in the cache and of the images that models give back.
     low, high : float

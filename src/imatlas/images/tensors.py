@@ -42,7 +42,7 @@ def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
 
 
 def to_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` black, `high` white, NaN grey."""
+    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` black, `high` white, NaN gray."""
     if pixels.dtype == np.uint8:
         return pixels
     with np.errstate(all="ignore"):  # a set of floats may span more than a float holds

@@ -21,7 +21,7 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     Parameters
     ----------
     path : path
-        .gif (256 colours a film), .webp, or .mp4 (H.264, no opacity: laid on white), which needs `imatlas[video]`.
+        .gif (256 colors a film), .webp, or .mp4 (H.264, no opacity: laid on white), which needs `imatlas[video]`.
     frames : array (n, H, W, C) uint8
         1 to 4 channels; the last of 2 or 4 is opacity.
     fps : float
@@ -40,7 +40,7 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     check_film_ending(path)
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 2, 3, 4) or not len(frames):
         raise InputError(f"A film takes uint8 frames (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")
-    if frames.shape[3] == 2:  # no film format has grey with opacity
+    if frames.shape[3] == 2:  # no film format has gray with opacity
         frames = frames[..., [0, 0, 0, 1]]
     if path.suffix.lower() == ".mp4":
         write_file(path, _mp4(frames, fps, text))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PITCH = 100.0
-"""Distance of two neighbouring cells."""
+"""Distance of two neighboring cells."""
 
 Place = tuple[int, int]
 """Row and column of a cell."""
@@ -30,7 +30,7 @@ class DrawnLattice:
 
     @property
     def corners(self) -> list[Point]:
-        """The corners of a cell around its centre, clockwise from the top (hexagon) or the top left (square)."""
+        """The corners of a cell around its center, clockwise from the top (hexagon) or the top left (square)."""
         if self.topology == "rectangular":
             half = PITCH / 2
             return [(-half, -half), (half, -half), (half, half), (-half, half)]
@@ -47,7 +47,7 @@ class DrawnLattice:
         return self.columns * PITCH + shift, ((self.rows - 1) * 1.5 + 2) * PITCH / math.sqrt(3.0)
 
     def center(self, row: int, column: int) -> Point:
-        """The centre of a cell."""
+        """The center of a cell."""
         if self.topology == "rectangular":
             return (column + 0.5) * PITCH, (row + 0.5) * PITCH
         radius = PITCH / math.sqrt(3.0)
@@ -68,7 +68,7 @@ def borders(
 ) -> dict[int, list[tuple[Point, Point]]]:
     """For each cluster a line along every side where it meets another cluster or the edge of the map.
 
-    The lines run `inset` inside the cells, so that two neighbouring clusters lie side by side and both are seen.
+    The lines run `inset` inside the cells, so that two neighboring clusters lie side by side and both are seen.
     Empty where there are fewer than two clusters; a cell of no cluster (None) has no lines of its own.
     """
     if len(set(clusters.values())) < 2:
@@ -83,7 +83,7 @@ def borders(
         x, y = lattice.center(row, column)
         for side in (side for side in range(n) if border[side]):
             (ax, ay), (bx, by) = corners[side], corners[(side + 1) % n]
-            # Where the line goes on in the neighbouring cell it must reach that cell, else it turns with this one.
+            # Where the line goes on in the neighboring cell it must reach that cell, else it turns with this one.
             inward = -inset / (PITCH / 2) * (ax + bx) / 2, -inset / (PITCH / 2) * (ay + by) / 2
             start = (ax * shrink, ay * shrink) if border[side - 1] else (ax + inward[0], ay + inward[1])
             end = (bx * shrink, by * shrink) if border[(side + 1) % n] else (bx + inward[0], by + inward[1])

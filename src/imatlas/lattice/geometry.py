@@ -21,7 +21,7 @@ def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
     """Where the cells of a lattice lie, in row-major order.
 
     On a hexagonal lattice odd rows are shifted right by half a cell and rows lie √3/2 apart, so that the six
-    neighbours of a cell are one unit away, as the four next ones are on a rectangular lattice.
+    neighbors of a cell are one unit away, as the four next ones are on a rectangular lattice.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def lattice_distances(
 def are_neighbors(
     cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
 ) -> np.ndarray:
-    """Whether cells touch, pair by pair: 8 neighbours on a rectangular lattice, 6 on a hexagonal one.
+    """Whether cells touch, pair by pair: 8 neighbors on a rectangular lattice, 6 on a hexagonal one.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def are_neighbors(
     Returns
     -------
     ndarray of bool
-        A cell is not its own neighbour.
+        A cell is not its own neighbor.
 
     Raises
     ------
@@ -106,12 +106,12 @@ def _apart(
 
 
 def neighbor_table(rows: int, cols: int, topology: Topology, toroidal: bool = False) -> np.ndarray:
-    """The neighbours of every cell, each once.
+    """The neighbors of every cell, each once.
 
     Returns
     -------
     ndarray (n_cells, 8 or 6) int64
-        -1 where the lattice ends, and on a torus of under three rows or columns where a neighbour would be the cell
+        -1 where the lattice ends, and on a torus of under three rows or columns where a neighbor would be the cell
         itself or one that stands there already.
 
     Raises

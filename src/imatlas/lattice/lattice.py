@@ -25,7 +25,7 @@ class Lattice:
     Attributes
     ----------
     positions : Tensor (n_cells, 2) float64
-        x and y of every cell, neighbours one unit apart.
+        x and y of every cell, neighbors one unit apart.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Lattice:
         return self.rows * self.cols
 
     def touch(self, cells: Tensor, others: Tensor) -> Tensor:
-        """Whether pairs of different cells are neighbours (n_pairs,): 8 around a square, 6 around a hexagon."""
+        """Whether pairs of different cells are neighbors (n_pairs,): 8 around a square, 6 around a hexagon."""
         x, y = self.offsets(cells, others).abs().unbind(-1)
         apart = torch.hypot(x, y) if self.topology == "hexagonal" else torch.maximum(x, y)
         return (apart < 1.01) & (cells != others)

@@ -14,7 +14,7 @@ def clustering_scores(labels_true: np.ndarray, labels: np.ndarray) -> dict[str, 
     Returns
     -------
     dict
-        `nmi` (normalised mutual information, arithmetic mean), `ari` (adjusted Rand index), `accuracy`, `purity`.
+        `nmi` (normalized mutual information, arithmetic mean), `ari` (adjusted Rand index), `accuracy`, `purity`.
     """
     return {
         "nmi": float(normalized_mutual_info_score(labels_true, labels)),
@@ -38,12 +38,12 @@ def purity(labels_true: np.ndarray, labels: np.ndarray) -> float:
 
 
 def modularity(neighbors: np.ndarray, labels: np.ndarray) -> float:
-    """How much more often neighbours share a cluster than if links were drawn at random (Newman & Girvan 2004).
+    """How much more often neighbors share a cluster than if links were drawn at random (Newman & Girvan 2004).
 
     Parameters
     ----------
     neighbors : ndarray (n_samples, n_neighbors) of int
-        The nearest neighbours of each row: the links of the graph, direction left out.
+        The nearest neighbors of each row: the links of the graph, direction left out.
     labels : ndarray (n_samples,) of int
 
     Returns

@@ -57,7 +57,7 @@ def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
 def kernel_distance(real: np.ndarray, made: np.ndarray) -> float:
     """The unbiased squared maximum mean discrepancy with the cubic kernel of Bińkowski et al. 2018, times 1,000.
 
-    k(x, y) = (x·y / n_features + 1)³ on features that are first centred and scaled to unit variance by the real set.
+    k(x, y) = (x·y / n_features + 1)³ on features that are first centered and scaled to unit variance by the real set.
     It is 0 in expectation for two draws of one distribution, whatever n, so it suits small sets; it can come out
     slightly negative.
 
@@ -98,7 +98,7 @@ def kernel_distance_spread(
 def precision_recall(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
-    Precision is the share of made images that lie within the distance of some real image to its k-th real neighbour:
+    Precision is the share of made images that lie within the distance of some real image to its k-th real neighbor:
     how many look real. Recall is the same with the sides exchanged: how much of what is real can be made.
 
     Parameters
@@ -126,7 +126,7 @@ def precision_recall(real: np.ndarray, made: np.ndarray, *, k: int = 3) -> tuple
 def density_coverage(real: np.ndarray, made: np.ndarray, *, k: int = 5) -> tuple[float, float]:
     """Density and coverage (Naeem et al. 2020, eq. 3 and 4), which one odd image cannot spoil.
 
-    Density is how many balls around real images, up to their k-th real neighbour, a made image lies in on average,
+    Density is how many balls around real images, up to their k-th real neighbor, a made image lies in on average,
     over k: about 1 where both are of one distribution, more where made images crowd where real ones do. Coverage is the
     share of these balls with a made image inside; for two draws of one distribution and equal n it is
     1 - (n - 1) … (n - k) / ((2n - 1) … (2n - k)), nearly 1 - 2⁻ᵏ.
@@ -170,7 +170,7 @@ def copying_score(
     Space is cut into cells by k-means on the training images. In each, the distances of made images to the nearest
     training image of the cell are compared with those of held-out images by the z-score of the Mann-Whitney test; C_T
     is the mean of these, weighted by the share of held-out images. Below -3, made images lie nearer to training images
-    than unseen real ones do: they are copies. Above 3 they lie farther off: the generator has not learnt all yet.
+    than unseen real ones do: they are copies. Above 3 they lie farther off: the generator has not learned all yet.
 
     Other than in the paper, a cell counts only with `FEWEST_IN_CELL` images on both sides, not of the made ones
     alone: the normal approximation needs both.
@@ -252,7 +252,7 @@ def _check_pairs(real: np.ndarray, made: np.ndarray, fewest: int, what: str) -> 
 
 
 def _scaled(real: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides centred and scaled to unit variance by the real one, as float64."""
+    """Both sides centered and scaled to unit variance by the real one, as float64."""
     center, scale = real.mean(0), real.std() + 1e-12
     return (real - center).astype(np.float64) / scale, (made - center).astype(np.float64) / scale
 

@@ -94,7 +94,7 @@ def trustworthiness(
     period: tuple[float, float] | None = None,
     random_state: int = 0,
 ) -> float:
-    """How far neighbours on the map can be believed to be neighbours in kind (Venna & Kaski 2001).
+    """How far neighbors on the map can be believed to be neighbors in kind (Venna & Kaski 2001).
 
     Rows among the `n_neighbors` nearest on the map but not among those by their features cost as much as they rank
     farther there.
@@ -108,7 +108,7 @@ def trustworthiness(
     n_neighbors : int
         Fewer where there are not more than twice as many rows.
     max_rows : int
-        Above it a random sample of so many rows is measured, and neighbours are neighbours in the sample: memory and
+        Above it a random sample of so many rows is measured, and neighbors are neighbors in the sample: memory and
         time go with the square.
     period : (float, float), optional
         Where the map is a torus, its `lattice_period`.
@@ -138,7 +138,7 @@ def neighborhood_preservation(
     period: tuple[float, float] | None = None,
     random_state: int = 0,
 ) -> float:
-    """How far neighbours in kind stay neighbours on the map (Venna & Kaski 2001; also called continuity).
+    """How far neighbors in kind stay neighbors on the map (Venna & Kaski 2001; also called continuity).
 
     The mirror of `trustworthiness`: rows among the nearest by their features that the map puts far away cost as much
     as they rank farther there. Parameters, range and errors are the same.

@@ -26,7 +26,7 @@ from imatlas.nn.losses import masked_mean
 from imatlas.training.batches import Batch
 
 FEW_IMAGES = 2_000
-"""Below so many images, `augment` is on by default: 950 photographs alone are learnt by heart."""
+"""Below so many images, `augment` is on by default: 950 photographs alone are learned by heart."""
 
 
 class AutoencoderModule(nn.Module):
@@ -43,7 +43,7 @@ class Autoencoder(LatentModel):
     """A convolutional autoencoder, trained to rebuild each image from `latent_dim` numbers.
 
     The loss is the mean squared error over the known pixels, in the range [-1, 1], plus `penalty` times the mean square
-    of the vector. Missing pixels (NaN, or `mask`) are shown to the encoder as mid-grey and count in no loss.
+    of the vector. Missing pixels (NaN, or `mask`) are shown to the encoder as mid-gray and count in no loss.
 
     Examples
     --------

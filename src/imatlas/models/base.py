@@ -26,7 +26,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown, strict_yes
-from imatlas.errors import NotLearntError, ParameterError
+from imatlas.errors import NotLearnedError, ParameterError
 from imatlas.models import artifact
 from imatlas.models.learned import State
 
@@ -201,11 +201,11 @@ class Estimator(BaseEstimator):
         return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
 
     def __getattr__(self, name: str) -> Any:
-        """Say what to do where a fitted model lacks something that it should have learnt."""
+        """Say what to do where a fitted model lacks something that it should have learned."""
         if name.endswith("_") and not name.startswith("_") and self.__sklearn_is_fitted__():
-            raise NotLearntError(
+            raise NotLearnedError(
                 f"This fitted {type(self).__name__} has no '{name}'. If it was saved by an earlier version of imatlas, "
-                "fit it again; an atlas is learnt anew by 'imatlas learn … --overwrite'."
+                "fit it again; an atlas is learned anew by 'imatlas learn … --overwrite'."
             )
         return object.__getattribute__(self, name)  # raises what a property raised, or what Python says
 

@@ -1,16 +1,16 @@
-"""A few labels, stretched over all rows: along the graph of neighbours, by lines between the classes, or by both.
+"""A few labels, stretched over all rows: along the graph of neighbors, by lines between the classes, or by both.
 
-Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over the graph of neighbours.
-With W the likeness of neighbours, D its row sums and Y (n_samples, n_classes) the labels that are known ::
+Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over the graph of neighbors.
+With W the likeness of neighbors, D its row sums and Y (n_samples, n_classes) the labels that are known ::
 
     S = D^(-1/2) W D^(-1/2),    F = sum over t of alpha^t S^t Y
 
 Zelnik-Manor, L. and Perona, P. (2004), "Self-tuning spectral clustering", NIPS: W_ij = exp(-d_ij² / (s_i s_j)), s_i the
-distance of row i to its seventh neighbour, so that there is no width to choose.
+distance of row i to its seventh neighbor, so that there is no width to choose.
 Zhu, X., Ghahramani, Z. and Lafferty, J. (2003), "Semi-supervised learning using Gaussian fields and harmonic
 functions", ICML, section 4: each class is scaled to the same mass, so that one amid many rows does not run over others.
 
-The lines are those of logistic regression on the labelled rows alone. What both say together, the geometric mean of
+The lines are those of logistic regression on the labeled rows alone. What both say together, the geometric mean of
 their probabilities, gives every row a class, and these the axes that tell the classes apart (Fisher 1936). Along those
 rows of one class lie nearer together, and the labels are stretched again: three times. Where there are many rows a
 class, a student learns what was said of them (`models.parts.student`), labels are stretched among the rows as its
@@ -53,7 +53,7 @@ STRENGTHS = (0.1, 1.0, 10.0)
 """C of the logistic regression, to choose from."""
 
 MOST_ROWS, MOST_TRIED = 24_576, 8192
-"""Rows that labels are stretched over, with all that are labelled: in the end, and in cross-validation, which stretches
+"""Rows that labels are stretched over, with all that are labeled: in the end, and in cross-validation, which stretches
 them again and again. All others take from these as new rows do."""
 
 ROUNDS = 3
@@ -86,8 +86,8 @@ FLOOR = 1e-6
 class FewLabelsClassifier(ClassifierMixin, Estimator):
     """Stretch the labels of a few rows over all rows, and over new ones, with a confidence that means what it says.
 
-    A row of `y` is unlabelled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Labels are
-    stretched over the labelled rows and others, 24,576 in all, drawn at random; time grows linearly beyond.
+    A row of `y` is unlabeled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Labels are
+    stretched over the labeled rows and others, 24,576 in all, drawn at random; time grows linearly beyond.
 
     Attributes
     ----------
@@ -98,18 +98,18 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         The class of each row of `fit`.
     seen_by_ : {'student', 'axes', 'features'}
         Rows are seen by a student's hidden layer, along the axes that tell the classes apart, or as they were.
-    method_ : {'neighbours', 'line', 'both'}
+    method_ : {'neighbors', 'line', 'both'}
         What speaks for a class.
     alpha_, strength_ : float
         How far labels spread, and C of the logistic regression, as chosen; of use where `method_` takes them.
     temperature_ : float
         What the logarithms of the probabilities were divided by; 1 where there was nothing to test with.
     accuracy_ : float
-        Share of labelled rows that are right while they, with the rest of their fold, count as unlabelled; the method
-        is chosen for each fold by the others. NaN where no class has two labelled rows.
+        Share of labeled rows that are right while they, with the rest of their fold, count as unlabeled; the method
+        is chosen for each fold by the others. NaN where no class has two labeled rows.
     accuracy_error_ : float
         Standard error of that share for so many rows.
-    n_labelled_ : int
+    n_labeled_ : int
 
     Examples
     --------
@@ -121,8 +121,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     [0, 1]
     """
 
-    n_neighbors: Annotated[int, Field(ge=1, description="neighbours that each row is linked to")] = 15
-    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
+    n_neighbors: Annotated[int, Field(ge=1, description="neighbors that each row is linked to")] = 15
+    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labeled rows")] = 5
     random_state: Seed = 0
     labels = "required"
 
@@ -131,7 +131,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         "classes_": Labels("n_classes", distinct=True),
         "label_distributions_": Array("float32", "n_samples", "n_classes", low=0, high=1.001),
         "transduction_": Labels("n_samples"),
-        "n_labelled_": Value(COUNT),
+        "n_labeled_": Value(COUNT),
         "reference_rows_": Array("int64", "n_references", low=0, below="n_samples"),
         "axes_": Array("float", "n_features_in_", "n_axes"),
         "offset_": Array("float", "n_axes", optional=True),
@@ -140,7 +140,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         "coef_": Array("float", "n_classes", "n_axes"),
         "intercept_": Array("float", "n_classes"),
         "seen_by_": Value(TEXT),
-        "method_": Value(Literal["both", "neighbours", "line"]),
+        "method_": Value(Literal["both", "neighbors", "line"]),
         "alpha_": Value(FINITE),
         "strength_": Value(FINITE),
         "temperature_": Value(Annotated[float, Field(gt=0, allow_inf_nan=False)]),
@@ -150,7 +150,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
 
     @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
-        """Link the rows to their neighbours, and stretch the labels.
+        """Link the rows to their neighbors, and stretch the labels.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         X = checked_rows(self, X)
         known, labels = some_labels(X, y, type(self).__name__)
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        self.n_labelled_ = len(codes)
+        self.n_labeled_ = len(codes)
         seed, k = self._seed(), len(self.classes_)
         others = np.random.default_rng(seed).permutation(np.flatnonzero(~known))[: max(0, MOST_ROWS - len(codes))]
         self.reference_rows_ = np.sort(np.concatenate([np.flatnonzero(known), others]))
@@ -205,7 +205,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each row (n_samples, n_classes), in the order of `classes_`.
 
-        A row that was not given to `fit` takes what labels spread to its neighbours, by how like them it is.
+        A row that was not given to `fit` takes what labels spread to its neighbors, by how like them it is.
         """
         self._check_fitted()
         X = checked_rows(self, X, reset=False)
@@ -219,9 +219,9 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         return self.classes_[best]
 
     def next_to_label(self, n: int = 10) -> np.ndarray:
-        """The rows of `fit` whose labels would help most (n,) int64, the most unsure of each neighbourhood first.
+        """The rows of `fit` whose labels would help most (n,) int64, the most unsure of each neighborhood first.
 
-        A row is left out while a neighbour of it was taken; the least sure are taken first.
+        A row is left out while a neighbor of it was taken; the least sure are taken first.
         """
         self._check_fitted()
         n = check_int(n, "n", type(self).__name__, low=0)
@@ -340,14 +340,14 @@ def _tried(
     folds: np.ndarray,
     k: int,
 ) -> dict[Choice, np.ndarray]:
-    """By candidate, what each labelled row (n_labelled, n_classes) is said to be without its own fold."""
+    """By candidate, what each labeled row (n_labeled, n_classes) is said to be without its own fold."""
     tried: dict[Choice, np.ndarray] = {}
     for fold in range(int(folds.max()) + 1):
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         for seen_by, stage in stages(rows[rest], codes[rest]).items():
             spreads = {alpha: spread[rows[out]] for alpha, spread in stage.spreads.items()}
             lines = {c: _softmax(_scores(stage.rows[rows[out]], line)) for c, line in stage.lines.items()}
-            found = {("neighbours", alpha, 1.0): spread for alpha, spread in spreads.items()}
+            found = {("neighbors", alpha, 1.0): spread for alpha, spread in spreads.items()}
             found |= {("line", 0.9, c): line for c, line in lines.items()}
             found |= {("both", a, c): _joined("both", s, p) for a, s in spreads.items() for c, p in lines.items()}
             for name, shares in found.items():
@@ -359,7 +359,7 @@ def _tried(
 def _nearest(
     references: np.ndarray, X: np.ndarray, n_neighbors: int, own: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours (n, k) of X among references, and squared distances; `own` are the references that X is itself."""
+    """Neighbors (n, k) of X among references, and squared distances; `own` are the references that X is itself."""
     k = min(n_neighbors, len(references) - (own is not None))
     exclude = None if own is None else torch.from_numpy(own)
     if k < 1:
@@ -369,7 +369,7 @@ def _nearest(
 
 
 def _links(X: np.ndarray, n_neighbors: int) -> csr_array:
-    """The normalised links S (n_samples, n_samples) of rows, as the top of this file defines them."""
+    """The normalized links S (n_samples, n_samples) of rows, as the top of this file defines them."""
     n = len(X)
     near, squared = _nearest(X, X, n_neighbors, own=np.arange(n))
     width = np.sqrt(squared[:, min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]) + 1e-12
@@ -424,7 +424,7 @@ def _shares(field: np.ndarray) -> np.ndarray:
 
 
 def _weighed(near: np.ndarray, squared: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The shares (n_samples, n_classes) of neighbours (n, k), weighed by how near they are."""
+    """The shares (n_samples, n_classes) of neighbors (n, k), weighed by how near they are."""
     width = np.maximum(squared[:, [min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]], 1e-12)
     weight = np.exp(-squared / width)
     weight /= weight.sum(axis=1, keepdims=True)
@@ -433,7 +433,7 @@ def _weighed(near: np.ndarray, squared: np.ndarray, shares: np.ndarray) -> np.nd
 
 def _joined(method: str, spread: np.ndarray, line: np.ndarray) -> np.ndarray:
     """The probabilities of one method, or the geometric mean of both, each row of sum 1 and none below the floor."""
-    joined = {"neighbours": spread, "line": line}.get(method)
+    joined = {"neighbors": spread, "line": line}.get(method)
     joined = np.sqrt(np.maximum(spread, FLOOR) * np.maximum(line, FLOOR)) if joined is None else joined
     joined = np.maximum(joined, FLOOR)
     return joined / joined.sum(axis=1, keepdims=True)

@@ -57,10 +57,10 @@ N_CONDITION = 128
 """Length of the vector that times and conditions become."""
 
 AUTOENCODER_SHARE = 0.6
-"""Share of the budget in which an autoencoder is learnt that is not fitted yet."""
+"""Share of the budget in which an autoencoder is learned that is not fitted yet."""
 
 SHORTEST = 1 / 16
-"""The shortest step that shortcuts are learnt for; their targets are made of steps of half that length or longer."""
+"""The shortest step that shortcuts are learned for; their targets are made of steps of half that length or longer."""
 
 KEPT_BACK = 0.15
 """Share of images of which the condition is kept back, so that the network also learns to go without."""
@@ -107,7 +107,7 @@ def gaussian_velocity(x: Tensor, t: Tensor, d: Tensor) -> Tensor:
 
 @estimator
 class FlowMatching(Generator):
-    """New images by following a learnt flow from noise, over an autoencoder's vectors or in pixels.
+    """New images by following a learned flow from noise, over an autoencoder's vectors or in pixels.
 
     The loss is the mean squared error of the velocity, at times drawn from a logit-normal; a quarter of each batch
     learns shortcuts instead. Pixels that are missing (NaN, or `mask`) count in no loss.
@@ -135,7 +135,7 @@ class FlowMatching(Generator):
         Any,
         Field(
             description="whose vectors the flow is over: a fitted model is used as it is, one that is not, or a name "
-            "such as 'autoencoder' or 'vae', is learnt first; None for pixels"
+            "such as 'autoencoder' or 'vae', is learned first; None for pixels"
         ),
     ] = "autoencoder"
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "small"
@@ -148,7 +148,7 @@ class FlowMatching(Generator):
     ] = "heun"
     n_steps: Annotated[int, Field(ge=1, le=1000, description="steps of a sample; 'adaptive' chooses its own")] = 15
     guidance: Annotated[
-        float, Field(ge=0, description="how far samples are pushed towards their condition; 1 is as learnt")
+        float, Field(ge=0, description="how far samples are pushed towards their condition; 1 is as learned")
     ] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 256
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
@@ -168,9 +168,9 @@ class FlowMatching(Generator):
         self.latent_axes_: np.ndarray | None = None
         if self.autoencoder is None:
             return data, {}
-        model, learnt = self._autoencoder_to_use(), {}
+        model, learned = self._autoencoder_to_use(), {}
         if not model.__sklearn_is_fitted__():
-            learnt["autoencoder"] = _fit_part(model, replace(data, y=None, held_out_y=None), seed, **options)
+            learned["autoencoder"] = _fit_part(model, replace(data, y=None, held_out_y=None), seed, **options)
         z, held_out = (model._vectors(pixels, data.spec) for pixels in (data.pixels, data.held_out))
         own = z if data.rows is None else z[data.rows]
         self.autoencoder_ = model
@@ -178,7 +178,7 @@ class FlowMatching(Generator):
         z, held_out = self._whitened(z), self._whitened(held_out)
         spec = ImageSpec(1, 1, z.shape[1], "float32", -1.0, 1.0)
         ready = Data(z[:, None, None], spec, held_out[:, None, None], data.y, data.held_out_y, data.rows)
-        return ready, learnt
+        return ready, learned
 
     def _autoencoder_to_use(self) -> Any:
         """The model whose vectors are used: as given where it is fitted, else a new one.

@@ -3,7 +3,7 @@
 Goodfellow et al. 2014, "Generative adversarial nets" (the `minimax` loss, with the generator's loss of section 3 that
 does not saturate); Lim, Ye 2017, "Geometric GAN" (`hinge`); Jolicoeur-Martineau 2019, "The relativistic discriminator",
 and Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (`relativistic`: section 2, with its
-two zero-centred gradient penalties, R1 on real images and R2 on fake ones, under which it converges).
+two zero-centered gradient penalties, R1 on real images and R2 on fake ones, under which it converges).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOW_DIVERSITY = 0.5
 """Samples that vary less than this share of what the images do make the alarm ring."""
 
 FEWEST_STEPS = 500
-"""Before so many steps a generator may not have learnt to vary yet, which is no collapse."""
+"""Before so many steps a generator may not have learned to vary yet, which is no collapse."""
 
 N_LOOK = 128
 """Images, and samples, whose variety is compared at the end."""
@@ -75,7 +75,7 @@ class GAN(Generator):
     Where images are few the discriminator sees them varied, and the fake ones too (`augment`).
 
     Conditions, where `fit` gets them, enter the generator beside z and the discriminator by projection. Missing pixels
-    (NaN, or `mask`) are shown to the discriminator as mid-grey, at the same places in a fake image as in the real one
+    (NaN, or `mask`) are shown to the discriminator as mid-gray, at the same places in a fake image as in the real one
     beside it. A logit is no likelihood, so there is no `score_samples`.
 
     Attributes
@@ -100,7 +100,7 @@ class GAN(Generator):
     latent_dim: Annotated[int, Field(ge=1, le=65_536, description="dimensions of the noise z")] = 64
     size: Annotated[Size, Field(description="size of both networks: 'small', 'medium' or 'large'")] = "small"
     loss: Annotated[AdversarialLoss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
-    gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 grey pixels")] = 1.0
+    gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 gray pixels")] = 1.0
     augment: Annotated[
         float | None,
         Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),

@@ -1,11 +1,11 @@
-"""Groups of images in an embedding: compact ones that leave neighbours together, told apart by their own axes.
+"""Groups of images in an embedding: compact ones that leave neighbors together, told apart by their own axes.
 
-    1. k-means from many random starts, and from one that a layout of the graph of neighbours proposes.
+    1. k-means from many random starts, and from one that a layout of the graph of neighbors proposes.
     2. Each is refined: the axes along which its groups differ most, k-means along these, and again until labels rest.
     3. Of those that then divide the graph about as well as the best (its modularity), the most compact start is kept.
 
 McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". A layout that
-keeps neighbours together pulls groups apart, and k-means finds them there; but its own distances mean little, so it
+keeps neighbors together pulls groups apart, and k-means finds them there; but its own distances mean little, so it
 only proposes. Newman, M. and Girvan, M. (2004), "Finding and evaluating community structure in networks": modularity.
 
 Ding, C. and Li, T. (2007), "Adaptive dimension reduction using discriminant analysis and k-means clustering", ICML: the
@@ -13,7 +13,7 @@ axes are those of Fisher's discriminant for the groups found so far, w that maxi
 covariances B between and W within groups (equations 3 and 7), W shrunken as Ledoit and Wolf (2004) do.
 
 Over three seeds each, the grouping of lowest inertia alone agreed with the kinds of 1,053 shop photographs for a
-normalised mutual information of 0.75 to 0.81, the one of highest modularity alone with those of clothes for 0.68 to
+normalized mutual information of 0.75 to 0.81, the one of highest modularity alone with those of clothes for 0.68 to
 0.72 of the images; both together for 0.81 to 0.82, and for 0.76 to 0.77. The discriminant criterion tr(W^-1 B) in their
 place chose groupings with a few far images of their own: 0.74 to 0.81, and 0.59 to 0.68.
 """
@@ -55,7 +55,7 @@ TRIED_ROWS = 5000
 """Rows on which starts are found and compared, a random sample where there are more."""
 
 LAYOUT_NEIGHBORS, LAYOUT_AXES = 10, 10
-"""Neighbours that the layout keeps together, and its dimensions."""
+"""Neighbors that the layout keeps together, and its dimensions."""
 
 FEWEST_TO_LAY_OUT = 100
 """Rows below which random starts find all there is."""
@@ -75,10 +75,10 @@ ROUNDS = 10
 """Most rounds of refinement. Labels of 70,000 clothes rest after 6."""
 
 REFERENCES = 8192
-"""Rows that are kept to see which cluster the neighbours of an image are in."""
+"""Rows that are kept to see which cluster the neighbors of an image are in."""
 
 N_VOTES = 15
-"""Neighbours that vote on how sure a label is."""
+"""Neighbors that vote on how sure a label is."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         What the embedding is multiplied by to tell the clusters apart.
     proposal_ : dict of lists, or None
         `candidates` and their `modularities`, where the number of clusters was to be found.
-    started_from_ : {'random', 'neighbours'}
+    started_from_ : {'random', 'neighbors'}
         The kind of start that led to the grouping that was kept.
     left_out_ : str
         Which starts there was no time for, in words.
@@ -132,7 +132,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     (2, [30, 20])
     """
 
-    n_clusters: Annotated[int | None, Field(ge=1, description="how many; None: found from the graph of neighbours")] = (
+    n_clusters: Annotated[int | None, Field(ge=1, description="how many; None: found from the graph of neighbors")] = (
         None
     )
     n_init: Annotated[int, Field(ge=1, description="random starts of k-means")] = 30
@@ -276,7 +276,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if len(few) >= FEWEST_TO_LAY_OUT:
             if seconds is None or umap_seconds(len(few)) <= seconds:
                 laid_out = kmeans(n_init=self.n_init, random_state=seed).fit(layout(few, seed)).labels_
-                tried.append((_moved(as_tensor(few), means_of(few, laid_out, k)), "neighbours"))
+                tried.append((_moved(as_tensor(few), means_of(few, laid_out, k)), "neighbors"))
                 divided.append(modularity(neighbors, _refined(few, tried[0][0], k)[0]))
             else:
                 left_out.append("the start from a layout of neighbors")
@@ -318,7 +318,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
 @sharing_cores()
 def propose_n_clusters(embedding: np.ndarray, *, random_state: int = 0, seconds: float | None = None) -> Proposal:
-    """Choose the number for which k-means divides the graph of nearest neighbours best (highest modularity).
+    """Choose the number for which k-means divides the graph of nearest neighbors best (highest modularity).
 
     At most 4,000 images are linked as `graph` does. Candidates are all numbers to 12, then steps of 1/8, up to n / 10
     and at most 100; the search ends early once the modularity is 5 % below its best at twice the best number. Some
@@ -368,7 +368,7 @@ def graph(X: np.ndarray) -> np.ndarray:
 
 
 def layout(X: np.ndarray, seed: int) -> np.ndarray:
-    """Rows laid out by UMAP so that neighbours stay together (n_samples, n_axes) float32; one seed, one layout."""
+    """Rows laid out by UMAP so that neighbors stay together (n_samples, n_axes) float32; one seed, one layout."""
     return umap_places(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_AXES, min_dist=0.0, seed=seed)
 
 

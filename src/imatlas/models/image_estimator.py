@@ -42,7 +42,7 @@ class ImageEstimator(Estimator):
     """The base of models that learn from images with a network.
 
     A model gives `_build(spec)`, `_optimizers(module)` and `_losses(module, batch, generator)`; `_finish` where
-    something is learnt after the network.
+    something is learned after the network.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class ImageEstimator(Estimator):
     fingerprint_ : str
         Hash of the images that were given to `fit`.
     n_aside_ : int
-        How many of these were kept aside and not learnt from; 0 where `validation` was given.
+        How many of these were kept aside and not learned from; 0 where `validation` was given.
     """
 
     budget: Annotated[
@@ -179,13 +179,13 @@ class ImageEstimator(Estimator):
         ParameterError
             If a parameter is not what was declared.
         InputError
-            If the images cannot be learnt from.
+            If the images cannot be learned from.
         TrainingError
             If the loss stays non-finite, or memory does not hold one image.
         ArtifactError
             If the checkpoint is of another run.
         KeyboardInterrupt
-            On Ctrl-C where `checkpoint` was given, once it is written. Without it, what was learnt so far is kept.
+            On Ctrl-C where `checkpoint` was given, once it is written. Without it, what was learned so far is kept.
         """
         self._check_parameters()
         schedule.parse_budget(self.budget)
@@ -267,7 +267,7 @@ class ImageEstimator(Estimator):
         return self
 
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
-        """What the network learns from, and by name the models that this fit learnt first to make that."""
+        """What the network learns from, and by name the models that this fit learned first to make that."""
         return data, {}
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
@@ -321,7 +321,7 @@ class ImageEstimator(Estimator):
         return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
 
     def rows_of_fit(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which of the images of `fit` were learnt from, and which were kept aside.
+        """Which of the images of `fit` were learned from, and which were kept aside.
 
         Parameters
         ----------
@@ -331,7 +331,7 @@ class ImageEstimator(Estimator):
         Returns
         -------
         pixels : array (N, H, W, C) of the dtype that was fitted
-        learnt, aside : arrays (n_learnt,), (n_aside,) of int64
+        learned, aside : arrays (n_learned,), (n_aside,) of int64
             Rows of `pixels`, ascending.
 
         Raises
@@ -343,15 +343,15 @@ class ImageEstimator(Estimator):
         if _fingerprint(pixels) != self.fingerprint_:
             raise InputError(
                 f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted on, so which of "
-                "them it has learnt is not known; give the same images, of the same size and fit."
+                "them it has learned is not known; give the same images, of the same size and fit."
             )
         if not self.n_aside_:
             raise InputError(
                 f"This {type(self).__name__} was fitted with all of its images and none kept aside; "
                 "measure it with `imatlas.tasks.score.score` on images that it has not seen."
             )
-        aside, learnt = _split(len(pixels), self.n_aside_, self.seed_)
-        return pixels, learnt, aside
+        aside, learned = _split(len(pixels), self.n_aside_, self.seed_)
+        return pixels, learned, aside
 
     # -- inference -----------------------------------------------------------------------------------------------
 
@@ -415,7 +415,7 @@ class ImageEstimator(Estimator):
 
 
 def decisions_of(name: str, part: Any) -> list[dict[str, Any]]:
-    """The decisions of a model that was learnt as part of another, each with the path of parts that it belongs to."""
+    """The decisions of a model that was learned as part of another, each with the path of parts that it belongs to."""
     return [{**entry, "of": "/".join([name, *([entry["of"]] if "of" in entry else [])])} for entry in part.decisions_]
 
 

@@ -1,4 +1,4 @@
-"""k-means on the shared nearest-neighbour search.
+"""k-means on the shared nearest-neighbor search.
 
 Lloyd, S. (1982), "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2).
 Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful seeding", SODA.

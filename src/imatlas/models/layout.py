@@ -1,11 +1,11 @@
-"""A picture of an embedding in the plane that old rows never leave: UMAP of some, a vote of neighbours for the others.
+"""A picture of an embedding in the plane that old rows never leave: UMAP of some, a vote of neighbors for the others.
 
 McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". It starts from
 the two leading principal components, which keep the large picture and need no eigensolver (Kobak, D. and Linderman, G.
 (2021), "Initialization is critical for preserving global data structure in both t-SNE and UMAP", Nature Biotechnology).
 
-A row that UMAP has not seen is placed where its nearest neighbours lie: of their places, the one to which the others
-are nearest (their weighted medoid), averaged with those of the neighbours that lie around it. A plain mean would put a
+A row that UMAP has not seen is placed where its nearest neighbors lie: of their places, the one to which the others
+are nearest (their weighted medoid), averaged with those of the neighbors that lie around it. A plain mean would put a
 row that is between two islands into the empty sea. Places are a function of the saved rows alone, so a row has the same
 place however many are added.
 """
@@ -30,18 +30,18 @@ MOST_ROWS = 10_000
 """Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""
 
 FEWEST_ROWS = 60
-"""Rows below which neighbourhoods of 15 say nothing; these are laid out along their two principal components."""
+"""Rows below which neighborhoods of 15 say nothing; these are laid out along their two principal components."""
 
 N_VOTES = 10
-"""Neighbours that place a row."""
+"""Neighbors that place a row."""
 
 
 @estimator
 class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Lay the rows of an embedding out in two dimensions so that neighbours stay together.
+    """Lay the rows of an embedding out in two dimensions so that neighbors stay together.
 
     One seed gives one layout on one machine. UMAP sees at most 10,000 rows; the others, and new ones, are placed by
-    their nearest neighbours among these. Distances within an island mean more than those between islands.
+    their nearest neighbors among these. Distances within an island mean more than those between islands.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     (40, 2)
     """
 
-    n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbours that are kept together")] = 15
+    n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbors that are kept together")] = 15
     min_dist: Annotated[float, Field(ge=0, le=1, description="how close points may lie in the picture")] = 0.1
     random_state: Seed = 0
     _state: ClassVar[State] = {
@@ -128,12 +128,12 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
 
 def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """The place that neighbours vote for.
+    """The place that neighbors vote for.
 
     Parameters
     ----------
     places : ndarray (n_rows, k, 2)
-        Where the neighbours of each row lie.
+        Where the neighbors of each row lie.
     distances : ndarray (n_rows, k)
         How far they are in the embedding, ascending. One at distance 0 is the row itself, and decides alone.
 

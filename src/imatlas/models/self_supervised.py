@@ -55,13 +55,13 @@ class SelfSupervisedModule(nn.Module):
 
 @estimator
 class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
-    """Features in which images of one kind lie together, learnt from the images alone.
+    """Features in which images of one kind lie together, learned from the images alone.
 
     What a view may change is chosen for the set (`views_`, with the reason as "why"): images without an up are
     turned by any angle, things on a plain ground are seen whole, of scenes parts are seen. `preview` shows it.
 
     An image becomes 128 numbers >= 0 (64 for `size="small"`, 256 for "large"): the channels of the last layer, each
-    averaged over the image. Missing pixels are seen as mid-grey.
+    averaged over the image. Missing pixels are seen as mid-gray.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Self-organizing map: a lattice of prototypes on which neighbours are alike, as a scikit-learn estimator.
+"""Self-organizing map: a lattice of prototypes on which neighbors are alike, as a scikit-learn estimator.
 
 Kohonen, T. (2001), "Self-Organizing Maps", 3rd edition, Springer. The algorithm, equations and schedule are in
 `batch_map.py`, the lattice in `lattice.py`.
@@ -57,11 +57,11 @@ ONLINE_ROWS_PER_CELL = 150
 
 @estimator
 class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Learn a lattice of prototypes on which neighbouring cells hold similar rows (batch map).
+    """Learn a lattice of prototypes on which neighboring cells hold similar rows (batch map).
 
     A cell is addressed by its flat index, row · cols + column. On a hexagonal lattice odd rows are shifted right by
     half a cell; on a torus opposite edges touch. NaN is a value that is not known; infinite values are refused. A row
-    of nothing but NaN is learnt from by no cell, lies in cell -1 and has the distance NaN to every cell. The same
+    of nothing but NaN is learned from by no cell, lies in cell -1 and has the distance NaN to every cell. The same
     seed gives the same map bit for bit on one machine and thread count.
 
     Attributes
@@ -78,7 +78,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         The sum of the rows of each cell and beside it their weight (for each feature once values are missing): what
         `partial_fit` goes on from.
     n_seen_ : int
-        Rows learnt from by `partial_fit`, and before it by `fit`.
+        Rows learned from by `partial_fit`, and before it by `fit`.
 
     Notes
     -----
@@ -104,7 +104,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     rows: Annotated[int | None, Field(ge=1, description="rows of the lattice; None follows the data")] = None
     cols: Annotated[int | None, Field(ge=1, description="columns of the lattice; None follows the data")] = None
-    topology: Annotated[Literal["rectangular", "hexagonal"], Field(description="8 or 6 neighbours for a cell")] = (
+    topology: Annotated[Literal["rectangular", "hexagonal"], Field(description="8 or 6 neighbors for a cell")] = (
         "rectangular"
     )
     toroidal: Annotated[bool, Field(description="opposite edges of the map touch")] = False
@@ -146,7 +146,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             NaN is a value that is not known.
         y : ignored
         sample_weight : array-like (n_samples,), optional
-            How much each row counts in the means; rows of weight 0 are not learnt from.
+            How much each row counts in the means; rows of weight 0 are not learned from.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     @sharing_cores()
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
-        """Learn from more rows, a chunk at a time; nothing is learnt anew.
+        """Learn from more rows, a chunk at a time; nothing is learned anew.
 
         Before any `fit` the first rows lay out the map, and the radius falls geometrically while the first 150 rows a
         cell come in. After `fit` it goes on at the last radius. Sums of earlier rows fade so that a prototype is the
@@ -294,7 +294,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def project(self, X: Any) -> np.ndarray:
         """Place each row on the map between its best matching unit and the cells around it.
 
-        The place is the mean of the positions of the best matching unit and its neighbours, with weights that fall
+        The place is the mean of the positions of the best matching unit and its neighbors, with weights that fall
         with how much farther than the best one each prototype is: exp(-2 gap / mean gap). A row at its
         prototype lies near the middle of its cell, one between two prototypes near their border. On a torus a place
         may lie up to half a cell outside the sheet, towards the opposite edge.

@@ -1,4 +1,4 @@
-"""A map as a classifier: a few labels, stretched over all rows along the paths that the unlabelled rows show.
+"""A map as a classifier: a few labels, stretched over all rows along the paths that the unlabeled rows show.
 
 Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over a graph.
 Liu, W., He, J. and Chang, S.-F. (2010), "Large graph construction for scalable semi-supervised learning", ICML: the
@@ -57,7 +57,7 @@ CHUNK = 4096
 class SOMClassifier(ClassifierMixin, Estimator):
     """Stretch the labels of a few rows over all rows by a self-organizing map.
 
-    The map is learnt from all rows and never sees a label. A row of `y` is unlabelled where it is -1, NaN or None. So
+    The map is learned from all rows and never sees a label. A row of `y` is unlabeled where it is -1, NaN or None. So
     -1 cannot be a class; the text "-1" can.
 
     Attributes
@@ -70,19 +70,19 @@ class SOMClassifier(ClassifierMixin, Estimator):
     alpha_ : float
         How far labels were spread, as given or chosen.
     accuracy_ : float
-        Share of labelled rows that are right while they, with the rest of their fold, count as unlabelled. Alpha is
-        chosen anew for each fold, without its labels. NaN where no class has two labelled rows. Rows that are the only
+        Share of labeled rows that are right while they, with the rest of their fold, count as unlabeled. Alpha is
+        chosen anew for each fold, without its labels. NaN where no class has two labeled rows. Rows that are the only
         ones of their class stay in training and are not counted.
     accuracy_error_ : float
         Standard error of that share for so many rows: sqrt(p (1 - p) / n), p = (right + 1) / (n + 2). Over 25 draws of
         20 to 100 labels of clothes, `accuracy_` missed the truth by 1.0 to 1.3 such errors (root mean square).
     n_folds_ : int
         Folds behind `accuracy_`; 0 where there are none.
-    n_labelled_ : int
+    n_labeled_ : int
 
     Notes
     -----
-    Where `alpha` is None it is the one of `ALPHAS` that is right for most labelled rows in cross-validation; 0.95 where
+    Where `alpha` is None it is the one of `ALPHAS` that is right for most labeled rows in cross-validation; 0.95 where
     no class has two of them. Time and memory besides the map's grow with n_samples and with n_cells².
 
     A copy that `sklearn.base.clone` makes, as in cross-validation, forgets that its map was fitted and fits it again.
@@ -101,7 +101,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
     alpha: Annotated[
         float | None, Field(ge=0, lt=1, description="how far labels spread, 0 to 1; None: cross-validated")
     ] = None
-    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labelled rows")] = 5
+    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labeled rows")] = 5
     random_state: Seed = 0
     labels = "required"
 
@@ -110,7 +110,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
         "som_": Fitted(("SOM",)),
         "classes_": Labels("n_classes", distinct=True),
         "cell_probabilities_": Array("float64", "som_.rows_*som_.cols_", "n_classes", low=0, high=1),
-        "n_labelled_": Value(COUNT),
+        "n_labeled_": Value(COUNT),
         "n_folds_": Value(COUNT),
         "alpha_": Value(FINITE),
         "accuracy_": Value(float),
@@ -139,12 +139,12 @@ class SOMClassifier(ClassifierMixin, Estimator):
         self.classes_, codes = np.unique(labels, return_inverse=True)
         member = _memberships(self.som_, X)
         links = _links(member, self.som_)
-        labelled = member[np.flatnonzero(known)]
+        labeled = member[np.flatnonzero(known)]
         folds = folds_of(codes, self.n_folds, self._seed())
-        self.n_labelled_, self.n_folds_ = len(codes), int(folds.max()) + 1
+        self.n_labeled_, self.n_folds_ = len(codes), int(folds.max()) + 1
         alphas = ALPHAS if self.alpha is None else (float(self.alpha),)
-        fields = [_spread(links, alpha, labelled, codes, folds) for alpha in alphas]
-        right = np.array([_right(labelled, codes, folds, field) for field in fields])
+        fields = [_spread(links, alpha, labeled, codes, folds) for alpha in alphas]
+        right = np.array([_right(labeled, codes, folds, field) for field in fields])
         chosen = _best(alphas, np.einsum("aff->a", right))
         self.alpha_ = alphas[chosen]
         self.cell_probabilities_ = _shares(fields[chosen].sum(axis=1))
@@ -208,7 +208,7 @@ def _memberships(som: Any, X: np.ndarray) -> csr_array:
 
 
 def _links(member: csr_array, som: Any) -> np.ndarray:
-    """The normalised links S (n_cells, n_cells) of the cells, as the top of this file defines them."""
+    """The normalized links S (n_cells, n_cells) of the cells, as the top of this file defines them."""
     links = (member.T @ member).toarray()
     table = neighbor_table(som.rows_, som.cols_, som.topology, getattr(som, "toroidal", False))
     cell, slot = np.nonzero(table >= 0)
@@ -217,7 +217,7 @@ def _links(member: csr_array, som: Any) -> np.ndarray:
     return links / root[:, None] / root
 
 
-def _spread(links: np.ndarray, alpha: float, labelled: csr_array, codes: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def _spread(links: np.ndarray, alpha: float, labeled: csr_array, codes: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """What the labels of each fold lend to each cell (n_cells, n_folds + 1, n_classes); the last are those of fold -1.
 
     The field of several folds is the sum of theirs, so leaving folds out costs nothing more.
@@ -227,7 +227,7 @@ def _spread(links: np.ndarray, alpha: float, labelled: csr_array, codes: np.ndar
     hot = csr_array(
         (np.ones(len(codes)), (np.arange(len(codes)), column)), shape=(len(codes), (n_folds + 1) * n_classes)
     )
-    sources = (labelled.T @ hot).toarray()
+    sources = (labeled.T @ hot).toarray()
     field = solve(np.eye(len(links)) - alpha * links, sources, assume_a="pos") if alpha else sources
     return field.reshape(len(links), n_folds + 1, n_classes)
 
@@ -238,14 +238,14 @@ def _shares(field: np.ndarray) -> np.ndarray:
     return field / field.sum(axis=1, keepdims=True)
 
 
-def _right(labelled: csr_array, codes: np.ndarray, folds: np.ndarray, field: np.ndarray) -> np.ndarray:
+def _right(labeled: csr_array, codes: np.ndarray, folds: np.ndarray, field: np.ndarray) -> np.ndarray:
     """How many rows of fold g are right where the labels of folds f and g are not known (n_folds, n_folds)."""
     n_folds = field.shape[1] - 1
     total = field.sum(axis=1)
     right = np.zeros((n_folds, n_folds))
     for g in range(n_folds):
         rows = np.flatnonzero(folds == g)
-        mine = labelled[rows]
+        mine = labeled[rows]
         for f in range(n_folds):
             left = total - field[:, g] - (field[:, f] if f != g else 0)
             right[f, g] = ((mine @ _shares(left)).argmax(axis=1) == codes[rows]).sum()

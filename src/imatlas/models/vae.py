@@ -1,7 +1,7 @@
 """VAE: a variational autoencoder.
 
 Kingma, Welling 2014, "Auto-encoding variational Bayes"; beta: Higgins et al. 2017, "beta-VAE"; free bits: Kingma et al.
-2016, "Improved variational inference with inverse autoregressive flow" (eq. 15); the learnt scale of the likelihood:
+2016, "Improved variational inference with inverse autoregressive flow" (eq. 15); the learned scale of the likelihood:
 Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders" (there in closed form, here a weight).
 """
 
@@ -27,7 +27,7 @@ from imatlas.training.batches import Batch
 
 
 class VAEModule(nn.Module):
-    """q(z | x) and p(x | z): an encoder to mean and logvar, a decoder to the likelihood's centre, and its scale."""
+    """q(z | x) and p(x | z): an encoder to mean and logvar, a decoder to the likelihood's center, and its scale."""
 
     def __init__(self, shape: tuple[int, int, int], latent_dim: int, width: int, depth: int, has_scale: bool) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class VAE(LatentModel):
 
     The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels,
     z = mean + exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to
-    the encoder as mid-grey and count in no loss. Free bits keep dimensions from falling unused where beta is high.
+    the encoder as mid-gray and count in no loss. Free bits keep dimensions from falling unused where beta is high.
 
     Examples
     --------

@@ -80,7 +80,7 @@ class Variation:
         self.shift = [float(v) for v in torch.rand(2, generator=generator, device=generator.device)]
 
     def __call__(self, x: Tensor, known: Tensor | None = None) -> Tensor:
-        """Images (n, C, H, W) in [-1, 1], changed; mid-grey where nothing is left or `known` (same shape) is False."""
+        """Images (n, C, H, W) in [-1, 1], changed; mid-gray where nothing is left or `known` (same shape) is False."""
         height, width = x.shape[2:]
         cut = self.cut & _within(self.center[0], height, x.device, 2) & _within(self.center[1], width, x.device, 3)
         mean = x.mean((1, 2, 3), keepdim=True)
@@ -98,6 +98,6 @@ class Variation:
 
 
 def _within(center: Tensor, length: int, device: torch.device, dim: int) -> Tensor:
-    """Which of `length` places lie within a quarter of it around a centre (n, 1, 1, 1) in [0, 1): along `dim`."""
+    """Which of `length` places lie within a quarter of it around a center (n, 1, 1, 1) in [0, 1): along `dim`."""
     places = torch.arange(length, device=device).reshape([-1 if i == dim else 1 for i in range(4)])
     return (places - center * length).abs() < length / 4

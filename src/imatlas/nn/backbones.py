@@ -5,7 +5,7 @@ table 1, in the variant for small devices ("Lite", 2020): ReLU6 instead of swish
 
     image (N, 3, H, W) -> stem /2 -> 16 inverted residual blocks /16 -> 1 x 1 head -> mean over places -> (N, 1280)
 
-The network here is for inference only: every batch normalisation of the published checkpoint is folded into the
+The network here is for inference only: every batch normalization of the published checkpoint is folded into the
 convolution before it (`fold_checkpoint`), which leaves a plain stack of convolutions with biases.
 """
 
@@ -49,7 +49,7 @@ STAGES = (
 
 class Convolution(nn.Conv2d):
     """A convolution with bias whose output has ceil(size / stride) places; where the padding is odd, the extra row
-    and column go to the bottom and right, as in the framework in which the weights were learnt. `bounded`: its output
+    and column go to the bottom and right, as in the framework in which the weights were learned. `bounded`: its output
     is brought to 0..6 (ReLU6)."""
 
     def __init__(
@@ -143,7 +143,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def fold_checkpoint(checkpoint: Mapping[str, Tensor], *, classifier: bool = False) -> dict[str, Tensor]:
-    """The published checkpoint as a state of `EfficientNetLite0`: names translated, batch normalisation folded in.
+    """The published checkpoint as a state of `EfficientNetLite0`: names translated, batch normalization folded in.
 
     With running mean m, variance v, scale g and shift b, g (Wx - m) / sqrt(v + e) + b is the convolution with
     weight W g / sqrt(v + e) and bias b - m g / sqrt(v + e); computed in float64.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ResidualBlock(nn.Module):
     """x + conv(silu(conv(silu(x)))), as in He et al. 2016 ("Identity mappings in deep residual networks", fig. 1b).
 
-    Without normalisation, which costs more than it brings at this depth: the last convolution starts at zero, so that
+    Without normalization, which costs more than it brings at this depth: the last convolution starts at zero, so that
     the block starts as the identity (Zhang et al. 2019, "Fixup initialization").
     """
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Condition(nn.Module):
-    """Labels or vectors to vectors of one width; a learnt vector of its own stands for "anything".
+    """Labels or vectors to vectors of one width; a learned vector of its own stands for "anything".
 
     Parameters
     ----------

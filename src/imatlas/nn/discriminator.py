@@ -9,7 +9,7 @@ from imatlas.nn.condition import Condition
 
 
 class Discriminator(nn.Module):
-    """A residual critic for images of any size from 8 px up, without normalisation.
+    """A residual critic for images of any size from 8 px up, without normalization.
 
         image -> [strided conv -> residual block x depth -> silu] x n_stages -> linear -> silu -> features -> logit
 

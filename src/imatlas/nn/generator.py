@@ -10,7 +10,7 @@ from imatlas.nn.condition import Condition
 
 
 class ImageGenerator(nn.Module):
-    """A residual generator for images of any size from 8 px up, without normalisation: the mirror of `Discriminator`.
+    """A residual generator for images of any size from 8 px up, without normalization: the mirror of `Discriminator`.
 
         z, condition -> linear -> [residual block x depth -> silu -> transposed conv] x n_stages -> image
 

@@ -44,7 +44,7 @@ def log_likelihood(x: Tensor, x_hat: Tensor, likelihood: Likelihood, log_scale: 
     x : tensor in [-1, 1]
         The image.
     x_hat : tensor of the same shape
-        What the decoder says: the centre of a Gaussian or Laplace, or the logit of a Bernoulli over (x + 1) / 2.
+        What the decoder says: the center of a Gaussian or Laplace, or the logit of a Bernoulli over (x + 1) / 2.
     likelihood : {'gaussian', 'laplace', 'bernoulli'}
     log_scale : tensor or float
         Logarithm of the standard deviation (Gaussian) or the scale (Laplace).
@@ -84,7 +84,7 @@ def gradient_penalty(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> T
 
 
 def hidden(x: Tensor, known: Tensor | None) -> Tensor:
-    """Images with mid-grey where a pixel is not known."""
+    """Images with mid-gray where a pixel is not known."""
     return x if known is None else torch.where(known, x, 0.0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imatlas.nn.blocks import coarse_grid, pad_to
 
 GROUPS = 8
-"""Groups of channels that are normalised together; no image depends on its neighbours in a batch."""
+"""Groups of channels that are normalized together; no image depends on its neighbors in a batch."""
 
 
 class Looker(nn.Module):

@@ -25,7 +25,7 @@ class UNet(nn.Module):
     enough for a processor: the full resolution sees two convolutions and no block, the ways across the U are added
     rather than concatenated, and attention works on the coarsest grid alone (4 to 8 pixels on the shorter side). Sizes
     that cannot be halved are padded by repeating the border. The last convolution starts at zero, and so does the
-    velocity. At width 64 and depth 1 a grey image of 32 px costs 57 MFLOP, an RGB image of 64 px 100 MFLOP.
+    velocity. At width 64 and depth 1 a gray image of 32 px costs 57 MFLOP, an RGB image of 64 px 100 MFLOP.
 
     Parameters
     ----------
@@ -140,12 +140,12 @@ class SelfAttention(nn.Module):
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """Group normalisation over as many as eight groups of channels (Wu & He 2018)."""
+    """Group normalization over as many as eight groups of channels (Wu & He 2018)."""
     return nn.GroupNorm(math.gcd(width, 8), width)
 
 
 def zeroed(layer: Layer) -> Layer:
-    """A layer that gives zero until it has learnt."""
+    """A layer that gives zero until it has learned."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

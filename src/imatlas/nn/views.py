@@ -46,8 +46,8 @@ class Views:
         By any angle; else by at most 6 degrees.
     light : float
         The gamma varies by factors of e^-light to e^light, the brightness by their roots.
-    colour : float
-        Each channel varies by factors of e^-colour to e^colour.
+    color : float
+        Each channel varies by factors of e^-color to e^color.
     why : str
         In words, for the user.
     """
@@ -57,7 +57,7 @@ class Views:
     ground: tuple[float, ...] | None = None
     turned: bool = False
     light: float = 0.4
-    colour: float = 0.1
+    color: float = 0.1
     why: str = ""
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,7 +85,7 @@ class Views:
         ground = torch.tensor(self.ground or 0.0).to(x).reshape(1, -1, 1, 1)
         around = "border" if self.ground is None else "zeros"
         seen = functional.grid_sample(x - ground, grid, padding_mode=around, align_corners=False) + ground
-        gain = torch.exp(self.light / 2 * drawn(n, 1, 1, 1) + self.colour * drawn(n, x.shape[1], 1, 1)).to(x)
+        gain = torch.exp(self.light / 2 * drawn(n, 1, 1, 1) + self.color * drawn(n, x.shape[1], 1, 1)).to(x)
         gamma = torch.exp(self.light * drawn(n, 1, 1, 1)).to(x)
         return 2 * ((seen + 1) / 2 * gain).clamp(0, 1) ** gamma - 1
 
@@ -117,11 +117,11 @@ def views_for(x: Tensor, seed: int, turned: bool | None = None) -> Views:
         else "scenes that fill the image: parts of them are seen, from half of their sides on"
     )
     up = f"no up ({known}): turned by any angle" if turned else f"an up ({known}): hardly turned"
-    why = f"{kind}; {up}; mirrored, lighter and darker" + (", in slightly other colours" if x.shape[1] > 2 else "")
-    colour = 0.1 if x.shape[1] > 2 else 0.0
+    why = f"{kind}; {up}; mirrored, lighter and darker" + (", in slightly other colors" if x.shape[1] > 2 else "")
+    color = 0.1 if x.shape[1] > 2 else 0.0
     if plain:
-        return Views((0.8, 1.3), 0.2, tuple(ground[:, 0].tolist()), turned, colour=colour, why=why)
-    return Views(zoom=(0.5, 1.0), turned=turned, colour=colour, why=why)
+        return Views((0.8, 1.3), 0.2, tuple(ground[:, 0].tolist()), turned, color=color, why=why)
+    return Views(zoom=(0.5, 1.0), turned=turned, color=color, why=why)
 
 
 def _told_from_turned(x: Tensor, seed: int) -> float:

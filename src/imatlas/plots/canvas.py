@@ -27,13 +27,13 @@ PAPER, INK, SOFT, FAINT = "#fbf9f5", "#1c1a17", "#625c53", "#d8d1c4"
 """The report's paper, ink, softer ink, and the outline of an empty cell."""
 
 SHADES = ("#f1ece2", "#bad8cf", "#88c1ba", "#5ba9a4", "#30908e", "#007576", "#005b5e", "#004045", "#06262d")
-"""From little to much: paper to deep teal at equal steps of lightness in the colour space Oklab."""
+"""From little to much: paper to deep teal at equal steps of lightness in the color space Oklab."""
 
 CLUSTERS = (
     *("#d24d42", "#1a73d5", "#229633", "#a552b7", "#ab7306", "#138585", "#d55078", "#7366d9", "#868600", "#127fa7"),
     *("#9b2673", "#079d7b", "#9c4701", "#9f71e4", "#456b09", "#0299b3", "#af2938", "#6481f0", "#735a04", "#0094d9"),
 )
-"""The colours of clusters, as in the report."""
+"""The colors of clusters, as in the report."""
 
 SHRUNK = 0.965
 """Side of a cell with a picture, or an empty one, over the pitch."""
@@ -83,7 +83,7 @@ class Canvas:
 
     @cached_property
     def centers(self) -> np.ndarray:
-        """The centres of all cells (n_cells, 2)."""
+        """The centers of all cells (n_cells, 2)."""
         return np.array([self.lattice.center(*divmod(k, self.lattice.columns)) for k in range(self.n_cells)])
 
     def polygons(self, scale: float | np.ndarray = 1.0, cells: np.ndarray | None = None) -> np.ndarray:
@@ -93,7 +93,7 @@ class Canvas:
         return centers[:, None] + np.array(self.lattice.corners) * scales[:, None, None]
 
     def fill(self, polygons: np.ndarray, colors: Any) -> None:
-        """Fill polygons (n, k, 2), one colour each. A hair of the same colour hides the seams between them."""
+        """Fill polygons (n, k, 2), one color each. A hair of the same color hides the seams between them."""
         from matplotlib.collections import PolyCollection
 
         self.axes.add_collection(
@@ -119,7 +119,7 @@ class Canvas:
     def mark_clusters(self, clusters: np.ndarray | None, *, inside: bool = True, raised: bool = False) -> None:
         """Draw borders between clusters and write each one's number in its middle; a negative number is no cluster.
 
-        With `inside` the lines run inside the cells of each cluster in its colour, around the map too; else one dark
+        With `inside` the lines run inside the cells of each cluster in its color, around the map too; else one dark
         line runs on the sides where two clusters meet. With `raised` the numbers leave the middle of their cells free.
         """
         if clusters is None:
@@ -244,14 +244,14 @@ def on_axes(
 
 
 def shades() -> Colormap:
-    """The colour map of all numbers, from little (light) to much (dark)."""
+    """The color map of all numbers, from little (light) to much (dark)."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("imatlas", SHADES)
 
 
 def shaded(values: np.ndarray) -> np.ndarray:
-    """The colours (n, 4) of numbers (n,) from the least to the greatest; the lightest where they are all the same."""
+    """The colors (n, 4) of numbers (n,) from the least to the greatest; the lightest where they are all the same."""
     low, high = float(values.min()), float(values.max())
     return shades()((values - low) / (high - low) if high > low else np.zeros(len(values)))
 

@@ -207,7 +207,7 @@ def exemplars(som: Any, X: np.ndarray, cells: np.ndarray | None = None) -> np.nd
 
 
 def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
-    """For each cell the mean of its images (H, W, C) uint8; colour counts as much as it is opaque."""
+    """For each cell the mean of its images (H, W, C) uint8; color counts as much as it is opaque."""
     spec, pixels = getattr(images, "spec", None), getattr(images, "pixels", images)
     order = np.argsort(cells, kind="stable")
     starts = np.searchsorted(cells[order], np.arange(len(som.codebook_) + 1))

@@ -82,7 +82,7 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
     if between:
         places, gaps = gaps_between(som)
         centers = np.concatenate([canvas.centers, canvas.centers[0] + places * PITCH])
-        heights, label = np.concatenate([heights, gaps]), "distance between neighbouring cells"
+        heights, label = np.concatenate([heights, gaps]), "distance between neighboring cells"
         polygons = centers[:, None] + np.array(canvas.lattice.corners) / 2
     canvas.fill(polygons, shaded(heights))
     canvas.mark_clusters(marked, inside=not between)
@@ -101,7 +101,7 @@ def gaps_between(som: Any) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(cells[:, :-1], cells[:, 1:])]
     if som.topology == "rectangular":
         pairs.append((cells[:-1], cells[1:]))
-    else:  # an odd row lies half a cell to the right: its two neighbours above and below begin at its own column
+    else:  # an odd row lies half a cell to the right: its two neighbors above and below begin at its own column
         for row in range(som.rows_ - 1):
             here, below = cells[row], cells[row + 1]
             pairs.append((here, below))

@@ -29,7 +29,7 @@ def outlines(lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset:
 
 
 def gaps(panel: MapPanel) -> list[float]:
-    """How far each cell draws back from its neighbours, 0 to 1, by its U-height; all 0 where the heights are equal."""
+    """How far each cell draws back from its neighbors, 0 to 1, by its U-height; all 0 where the heights are equal."""
     heights = [cell.u_height if math.isfinite(cell.u_height) else 0.0 for cell in panel.cells]
     low, high = (min(heights), max(heights)) if heights else (0.0, 0.0)
     return [(height - low) / (high - low) if high > low else 0.0 for height in heights]

@@ -253,7 +253,7 @@ class _Page:
             "legend": [(cluster, sizes[cluster]) for cluster in sorted(sizes)],
             "has_gaps": any(gap),
             "n_empty": sum(cell.count == 0 for cell in panel.cells),
-            "alt": panel.alt or f"Map of {panel.rows} by {panel.columns} cells; neighbours hold similar images.",
+            "alt": panel.alt or f"Map of {panel.rows} by {panel.columns} cells; neighbors hold similar images.",
         }
 
     def _cell(self, lattice: DrawnLattice, cell: Cell, gap: float) -> dict[str, Any]:
@@ -287,7 +287,7 @@ class _Page:
         ]
         n = sum(group["n"] for group in view["groups"])
         alt = panel.alt or f"{panel.title or 'Scatter'}: {n:,} points" + (
-            f" in {len(view['groups'])} groups." if view["labelled"] else "."
+            f" in {len(view['groups'])} groups." if view["labeled"] else "."
         )
         return view | {"thumbnails": thumbnails, "alt": alt, "radius": 3.0 if n > 3000 else 4.5 if n > 400 else 7.0}
 

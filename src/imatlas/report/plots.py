@@ -1,4 +1,4 @@
-"""Curves and scatters as SVG geometry: ticks, paths and points. Colours and type are left to the style sheet."""
+"""Curves and scatters as SVG geometry: ticks, paths and points. Colors and type are left to the style sheet."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
         "width": 1000,
         "height": height,
         "groups": found if panel.groups is not None else [found[0] | {"name": ""}] if found else [],
-        "labelled": panel.groups is not None and len(found) > 1,
+        "labeled": panel.groups is not None and len(found) > 1,
         "thumbnails": [(int(shown[k]), *places[k].tolist(), colors[groups[shown[k]].item()]) for k in taken],
         "dropped": len(x) - len(shown),
     }

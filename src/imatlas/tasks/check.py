@@ -1,4 +1,4 @@
-"""Say what is in a set of images before anything is learnt: kinds, sizes, broken files, doubles, what suits it."""
+"""Say what is in a set of images before anything is learned: kinds, sizes, broken files, doubles, what suits it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _summary(images: Images, formats: Counter[str], widths: np.ndarray, heights:
     sizes = f"{widths.min()} x {heights.min()}"
     if widths.min() != widths.max() or heights.min() != heights.max():
         sizes += f" to {widths.max()} x {heights.max()}"
-    kinds = {1: "grey", 3: "colour", 4: "colour with opacity"}
+    kinds = {1: "gray", 3: "color", 4: "color with opacity"}
     depth = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}[spec.dtype]
     kind = kinds.get(spec.channels, f"{spec.channels}-channel")
     named = ", ".join(f"{count:,} {name}" for name, count in formats.most_common(4))

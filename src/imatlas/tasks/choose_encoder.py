@@ -97,14 +97,14 @@ def choose_eyes(
     """Choose the eyes in whose features the images fall most clearly into groups.
 
     Each describes at most `n_images` images, drawn at random, in `n_components_of` so many. The score is the modularity
-    of the best grouping of their neighbour graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer
-    neighbours it cuts apart than chance would. All of `EYES` together look at an image 6 times.
+    of the best grouping of their neighbor graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer
+    neighbors it cuts apart than chance would. All of `EYES` together look at an image 6 times.
 
     Parameters
     ----------
     images : Images
     image_size : int, optional
-        Height and width at which the network sees the images; by default as it learnt.
+        Height and width at which the network sees the images; by default as it learned.
     device : str
     n_images : int
     eyes : dict

@@ -20,9 +20,9 @@ from imatlas.result import DataTable, Result
 from imatlas.system.csv_files import read_csv
 
 WORDS = {
-    "neighbours": "along the graph of neighbours",
+    "neighbors": "along the graph of neighbors",
     "line": "by lines between the kinds",
-    "both": "along the graph of neighbours and by lines between the kinds",
+    "both": "along the graph of neighbors and by lines between the kinds",
 }
 
 
@@ -71,7 +71,7 @@ def classify(
     roots : sequence of Path
         Folders that the keys may be relative to: then they are also found by the paths of their files.
     n_next : int
-        How many images to propose for labelling.
+        How many images to propose for labeling.
     random_state : int
         Seed of the folds.
 
@@ -100,7 +100,7 @@ def _placed(keys: Sequence[str], labels: Mapping[str, str], roots: Sequence[Path
         if row is None:
             unknown.append(text)
         elif y[row] is not None and y[row] != label:
-            raise InputError(f"'{keys[row]}' is labelled '{y[row]}' and '{label}'; keep one of them.")
+            raise InputError(f"'{keys[row]}' is labeled '{y[row]}' and '{label}'; keep one of them.")
         else:
             y[row] = label
     n_kinds = len({label for label in y if label is not None})
@@ -163,7 +163,7 @@ def labels_of(labels: Any) -> dict[str, str]:
             )
         text = os.fsdecode(key)
         if label and found.setdefault(text, label) != label:
-            raise InputError(f"'{text}' is labelled '{found[text]}' and '{label}'; keep one of them.")
+            raise InputError(f"'{text}' is labeled '{found[text]}' and '{label}'; keep one of them.")
     return found
 
 
@@ -239,14 +239,14 @@ def _told(
     n_given = int(given.sum())
     how = f"stretched over {len(labels):,} images {WORDS[model.method_]}"
     sentences = [f"{n_given:,} labels of {len(model.classes_)} kinds, {how}."]
-    metrics: dict[str, float] = {"labelled": n_given}
+    metrics: dict[str, float] = {"labeled": n_given}
     if math.isnan(model.accuracy_):
         sentences.append("No kind has two labels, so there is nothing to test with: give each kind a few.")
     else:
         metrics |= {"accuracy": model.accuracy_, "accuracy_error": model.accuracy_error_}
         sentences.append(
-            f"Of the labelled images {model.accuracy_:.0%} ± {model.accuracy_error_:.0%} were right while they counted "
-            "as unlabelled."
+            f"Of the labeled images {model.accuracy_:.0%} ± {model.accuracy_error_:.0%} were right while they counted "
+            "as unlabeled."
         )
     rest = ~given
     if rest.any():
@@ -267,7 +267,7 @@ def _told(
             DataTable(title="Label these next", columns=("key", "guess", "sure"), rows=nexts),
         ],
         data={"kinds": [list(row) for row in rows], "next": [list(row) for row in nexts]},
-        protocol=f"accuracy by cross-validation over the {n_given:,} labelled images",
+        protocol=f"accuracy by cross-validation over the {n_given:,} labeled images",
     )
 
 

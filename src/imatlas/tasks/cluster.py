@@ -192,7 +192,7 @@ def _tell_number(result: Result, proposal: Proposal) -> None:
     near = "" if low == high else f" From {low} to {high} some would do as well, within 2 %."
     result.sentences.append(
         f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images are "
-        f"cut off from their nearest neighbours, against what chance would cut (modularity).{near}"
+        f"cut off from their nearest neighbors, against what chance would cut (modularity).{near}"
     )
     result.metrics |= {"modularity": max(proposal.modularities), "plausible from": low, "plausible to": high}
     result.panels.append(

@@ -23,7 +23,7 @@ class Places:
     Attributes
     ----------
     prototypes : array (n_cells, n_features)
-        The condition of each cell: its prototype on the map. Neighbouring cells have alike ones, so that a cell of few
+        The condition of each cell: its prototype on the map. Neighboring cells have alike ones, so that a cell of few
         images learns from those around it, and no condition names a single image.
     shape : (rows, cols)
     cells : array (n_images,) of int
@@ -143,7 +143,7 @@ def sample_places(generator: Any, places: Places, n: int, *, random_state: int =
     Raises
     ------
     InputError
-        If a place is asked for and the generator was learnt without them.
+        If a place is asked for and the generator was learned without them.
     """
     if not asked and not _steered(generator):
         return generator.sample(n, random_state=random_state)
@@ -161,7 +161,7 @@ def need_steered(generator: Any) -> None:
     """
     if not _steered(generator):
         raise InputError(
-            f"This atlas has a {type(generator).__name__}, which was learnt without the map, so it cannot make "
+            f"This atlas has a {type(generator).__name__}, which was learned without the map, so it cannot make "
             "images of one place; learn the atlas again to ask for cells, clusters, images or morphs."
         )
 

@@ -3,7 +3,7 @@
 What speaks for a cluster is measured against a rival: how far an image lies on the cluster's side of the plane that
 divides the two, along the clusterer's axes. The heat map shows how much of that is lost where a part of the picture is
 blurred away (occlusion: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, figure 6d;
-blurred, not greyed: Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation", ICCV 2017).
+blurred, not grayed: Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation", ICCV 2017).
 It needs nothing of the encoder but that it embeds.
 """
 
@@ -133,7 +133,7 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
             title="Most typical",
             images=space.show(typical[:SHOWN]),
             captions=[space.keys[i] for i in typical[:SHOWN]],
-            alt=f"The images nearest to the centre of cluster {cluster}.",
+            alt=f"The images nearest to the center of cluster {cluster}.",
         ),
         ImageGrid(
             title="On the border",
@@ -241,7 +241,7 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
         str(space.keys[row]),
         [
             f"It is in cluster {label}, {sure:.0%} sure{where}.",
-            f"It is {own:.2f} from the centre of cluster {label}, and {other:.2f} from the second best, {rival}.",
+            f"It is {own:.2f} from the center of cluster {label}, and {other:.2f} from the second best, {rival}.",
         ],
         panels=list(parts),
         data=data,
@@ -251,7 +251,7 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
 
 
 def second_best(along: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The nearest centre (n,) that is not the own of rows (n, n_axes)."""
+    """The nearest center (n,) that is not the own of rows (n, n_axes)."""
     distances = np.linalg.norm(along[:, None] - centers[None], axis=2)
     distances[np.arange(len(along)), labels] = np.inf
     return distances.argmin(axis=1)
@@ -300,16 +300,16 @@ def heat_map(image: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, n_
 
 
 def overlaid(view: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 in grey, red where the heat (n, n) is above 0 and blue where it is below."""
+    """A picture (H, W, 3) uint8 in gray, red where the heat (n, n) is above 0 and blue where it is below."""
     from scipy.ndimage import zoom
 
     height, width = view.shape[:2]
     smooth = zoom(heat, (height / heat.shape[0], width / heat.shape[1]), order=1, grid_mode=True, mode="nearest")
     strength = smooth / max(float(np.abs(heat).max()), 1e-12)
     share = 0.65 * np.clip(np.abs(strength), 0, 1)[..., None]
-    grey = view.mean(axis=2, keepdims=True)
-    colour = np.where(strength[..., None] > 0, RED, BLUE)
-    return np.rint((1 - share) * grey + share * colour).astype(np.uint8)
+    gray = view.mean(axis=2, keepdims=True)
+    color = np.where(strength[..., None] > 0, RED, BLUE)
+    return np.rint((1 - share) * gray + share * color).astype(np.uint8)
 
 
 def _heated(space: Space, rows: np.ndarray, own: int, rivals: Sequence[int]) -> ImagePairs:
@@ -337,7 +337,7 @@ def _heated(space: Space, rows: np.ndarray, own: int, rivals: Sequence[int]) -> 
 
 
 def _side(along: np.ndarray, centers: np.ndarray, own: int, rival: int) -> np.ndarray:
-    """How far rows (n, n_axes) lie on the own side of the plane midway between two centres."""
+    """How far rows (n, n_axes) lie on the own side of the plane midway between two centers."""
     way = centers[own] - centers[rival]
     return (along - (centers[own] + centers[rival]) / 2) @ way / max(float(np.linalg.norm(way)), 1e-12)
 

@@ -60,7 +60,7 @@ def write_embedding_atlas(
     *,
     overwrite: bool = False,
 ) -> Result:
-    """Write a Parquet file that Apple's embedding-atlas opens: a dot an image, its picture, and its neighbours.
+    """Write a Parquet file that Apple's embedding-atlas opens: a dot an image, its picture, and its neighbors.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def write_embedding_atlas(
     return Result(
         name="export",
         title="For embedding-atlas",
-        sentences=[f"{len(rows):,} images with their pictures and {indices.shape[1]} neighbours each.", opened],
+        sentences=[f"{len(rows):,} images with their pictures and {indices.shape[1]} neighbors each.", opened],
         panels=[FileList(files=[(str(output), _size(output))])],
         data={"files": [str(output)], "command": opened},
     )

@@ -41,7 +41,7 @@ def fit_map(
     som: SOM | None = None,
     random_state: int = 0,
 ) -> FittedMap:
-    """Learn a map of an embedding, or measure one that was learnt before.
+    """Learn a map of an embedding, or measure one that was learned before.
 
     The embedding is taken as it is. On features of photographs a projection to 32, 64 or 128 principal axes left the
     agreement of clusters with labels as it was and raised the error of the map over that of k-means by 2 to 4 %.
@@ -53,7 +53,7 @@ def fit_map(
     held_out : ndarray (n_held_out, n_features), optional
         Rows to measure on; without them the training rows, and the protocol says so.
     som : SOM, optional
-        A fitted map that is kept. By default a rectangular one whose size follows the data is learnt: its quantization
+        A fitted map that is kept. By default a rectangular one whose size follows the data is learned: its quantization
         error was 1 to 2 % below that of a hexagonal one at much the same topographic error, and pictures fill squares.
     random_state : int
     """
@@ -76,7 +76,7 @@ def fit_map(
     }
     kept_back = f"{len(measured):,} image{'' if len(measured) == 1 else 's'} that the map did not learn from"
     protocol = (
-        f"errors on {f'the {len(measured):,} images that the map learnt from' if measured is embedding else kept_back}"
+        f"errors on {f'the {len(measured):,} images that the map learned from' if measured is embedding else kept_back}"
     )
     sentences = [_order_in_words(som, torn, all_alike(embedding))]
     if len(embedding) >= n_cells > 1 and not known:
@@ -84,7 +84,7 @@ def fit_map(
         ratio = error / beside if beside > 0 else 1.0
         near = "as near to their cells as to" if abs(ratio - 1) < 0.005 else None
         metrics["kmeans_ratio"] = ratio
-        protocol += f"; k-means with as many centers learnt from {n_beside:,}, {BASELINE_ITERATIONS} iterations"
+        protocol += f"; k-means with as many centers learned from {n_beside:,}, {BASELINE_ITERATIONS} iterations"
         more = f"{ratio - 1:.0%} farther from their cells than from"
         if ratio < 1:
             more = f"{1 - ratio:.0%} nearer to their cells than to"
@@ -105,17 +105,17 @@ def _order_in_words(som: SOM, torn: float, alike: bool) -> str:
         return f"The map has {size}."
     if torn > 0.5:
         return (
-            f"The map has {size}; for {torn:.0%} of the images the two best cells do not touch, so neighbours on the "
-            "map need not be neighbours in kind."
+            f"The map has {size}; for {torn:.0%} of the images the two best cells do not touch, so neighbors on the "
+            "map need not be neighbors in kind."
         )
     return (
-        f"The map has {size}; for {1 - torn:.0%} of the images the two best cells touch, so neighbours on the map are "
-        "neighbours in kind."
+        f"The map has {size}; for {1 - torn:.0%} of the images the two best cells touch, so neighbors on the map are "
+        "neighbors in kind."
     )
 
 
 def _kmeans_error(embedding: np.ndarray, measured: np.ndarray, n_cells: int, random_state: int) -> tuple[float, int]:
-    """Quantization error of k-means with `n_cells` centers on `measured`, and how many rows it learnt from."""
+    """Quantization error of k-means with `n_cells` centers on `measured`, and how many rows it learned from."""
     affordable = int(BASELINE_PRODUCTS / (BASELINE_ITERATIONS * n_cells * embedding.shape[1]))
     rows = embedding
     if len(rows) > affordable:

@@ -41,7 +41,7 @@ PARTS = 8
 """Parts of a side that are replaced in turn where the encoder has no places."""
 
 FADED, GLOW = 0.55, np.array([255.0, 60.0, 0.0])
-"""How far what is ordinary is washed out to grey, and the colour of what is odd."""
+"""How far what is ordinary is washed out to gray, and the color of what is odd."""
 
 
 def has_places(encoder: Any) -> bool:
@@ -61,7 +61,7 @@ def heat_map(encoder: Any, image: np.ndarray, ordinary: np.ndarray, embed: Calla
     ordinary : ndarray (n, H, W, C)
         Ordinary images, the nearest to `image` first.
     embed : callable
-        Images (n, H, W, C) to places in the learnt space, asked where the eyes have no places.
+        Images (n, H, W, C) to places in the learned space, asked where the eyes have no places.
 
     Returns
     -------
@@ -82,9 +82,9 @@ def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     pixels = pixels.astype(np.float32)
     large = F.interpolate(torch.from_numpy(heat)[None, None], pixels.shape[:2], mode="bicubic", align_corners=False)
     share = large[0, 0].clamp(0, 1).numpy()[..., None]
-    grey = FADED * 200 + (1 - FADED) * pixels.mean(axis=2, keepdims=True)
+    gray = FADED * 200 + (1 - FADED) * pixels.mean(axis=2, keepdims=True)
     glowing = 0.55 * pixels + 0.45 * GLOW
-    return np.clip((1 - share) * grey + share * glowing, 0, 255).astype(np.uint8)
+    return np.clip((1 - share) * gray + share * glowing, 0, 255).astype(np.uint8)
 
 
 def _by_places(module: EfficientNetLite0, image: np.ndarray, ordinary: np.ndarray, device_name: str) -> np.ndarray:

@@ -116,7 +116,7 @@ def outliers(
         {"n_images": len(keys), "n_odd": len(rows), "false_alarms": false_alarms, "bound": model.false_alarm_bound_},
         [table],
         data={"odd": [{"key": key, "oddness": odd, "p_value": p} for key, odd, p in (table.rows if len(rows) else [])]},
-        protocol=f"threshold from {model.n_calibration_:,} images that were not learnt from, seed {random_state}",
+        protocol=f"threshold from {model.n_calibration_:,} images that were not learned from, seed {random_state}",
     )
     return Outliers(model, oddness, p_values, rows, result)
 
@@ -145,7 +145,7 @@ def _promise(model: OutlierDetector, own: bool) -> list[str]:
         ]
     told = [
         f"Of ordinary images like these at most {_percent(model.false_alarm_bound_)} are called odd, with {SURE:.0%} "
-        "certainty; odd ones among the images that it learnt from make that fewer."
+        "certainty; odd ones among the images that it learned from make that fewer."
     ]
     if own:
         told.append("Not more than the share asked for is called odd: if more of the atlas is, ask for a higher one.")

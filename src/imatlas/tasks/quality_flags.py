@@ -25,14 +25,14 @@ EDGE = 7
 """Pixels around a place whose range of values is the height of an edge there."""
 
 LOW_EDGE, FEW_EDGES = 8, 20
-"""Grey levels below which a step is no edge, and places with an edge below which nothing is said about sharpness."""
+"""Gray levels below which a step is no edge, and places with an edge below which nothing is said about sharpness."""
 
 BLURRED, DARK, BRIGHT, UNIFORM = 0.9, 64, 235, 10
 """Sharpest edges wider than so many pixels; 99 % of the pixels darker, or 95 % brighter, than this of 255; the range of
 the middle 98 % of the values narrower than so many levels."""
 
-GREY = 8
-"""Levels that the channels of a grey picture differ by at most, in 99 % of its pixels."""
+GRAY = 8
+"""Levels that the channels of a gray picture differ by at most, in 99 % of its pixels."""
 
 TIMES = 2.0
 """How many times larger, smaller, longer or wider than the median image is odd, at least."""
@@ -50,7 +50,7 @@ FLAGS = {
     "nearly uniform": f"98 % of the values lie within {UNIFORM} of 255",
     "odd size": f"more than {TIMES:g} times larger or smaller than the median, and far outside the set's own spread",
     "odd shape": f"more than {TIMES:g} times longer or wider than the median, and far outside the set's own spread",
-    "grey among colour": "no colour, where most images have some",
+    "gray among color": "no color, where most images have some",
 }
 """What can be wrong, and by which rule."""
 
@@ -92,7 +92,7 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
     measured = measure(thumbnails)
     side = np.log(np.sqrt(widths.astype(float) * heights))
     shape = np.log(widths.astype(float) / heights)
-    edges, grey = measured["edge"], measured["colour"] <= GREY
+    edges, gray = measured["edge"], measured["color"] <= GRAY
     wide = edges > max(BLURRED, _fence(edges[~np.isnan(edges)]))
     found = {
         "blurred": wide,
@@ -101,7 +101,7 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
         "nearly uniform": measured["range"] < UNIFORM,
         "odd size": _far_out(side),
         "odd shape": _far_out(shape),
-        "grey among colour": grey & (grey.mean() < MOST) if len(grey) else grey,
+        "gray among color": gray & (gray.mean() < MOST) if len(gray) else gray,
     }
     usual = [name for name, rows in found.items() if rows.mean() > MOST] if len(widths) else []
     kept = {name: rows for name, rows in found.items() if name not in usual}
@@ -114,9 +114,9 @@ def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
 
     `edge`: width of the sharpest edges in pixels, the deviation of the Gaussian that a step would be blurred by; NaN
     where there is no edge. `low`, `high`: the 5th and the 99th percentile of the brightness, `range`: between the 1st
-    and the 99th, in the channel where that is widest; `colour`: the 99th percentile of the difference of channels.
+    and the 99th, in the channel where that is widest; `color`: the 99th percentile of the difference of channels.
     """
-    names = ("edge", "low", "high", "range", "colour")
+    names = ("edge", "low", "high", "range", "color")
     with ThreadPoolExecutor(n_workers(None)) as pool:
         rows = list(pool.map(_measured, thumbnails))
     return {name: np.array([row[i] for row in rows], float) for i, name in enumerate(names)}
@@ -128,16 +128,16 @@ def _measured(data: bytes) -> tuple[float, ...]:
     if pixels.shape[2] in (2, 4):  # opacity: on the ground that it is seen on
         pixels = composited(pixels, ground_for(pixels, WHITE))
     pixels = pixels.astype(np.float32)
-    grey = pixels.mean(axis=2)
-    step = max(1, min(grey.shape) // 48)  # so many pixels say as much about percentiles
+    gray = pixels.mean(axis=2)
+    step = max(1, min(gray.shape) // 48)  # so many pixels say as much about percentiles
     some = pixels[::step, ::step].reshape(-1, pixels.shape[2])
-    low, high = np.percentile(grey[::step, ::step], (5, 99))
+    low, high = np.percentile(gray[::step, ::step], (5, 99))
     first, last = np.percentile(some, (1, 99), axis=0)
-    colour = np.percentile(some.max(axis=1) - some.min(axis=1), 99)
-    return edge_width(grey), float(low), float(high), float((last - first).max()), float(colour)
+    color = np.percentile(some.max(axis=1) - some.min(axis=1), 99)
+    return edge_width(gray), float(low), float(high), float((last - first).max()), float(color)
 
 
-def edge_width(grey: np.ndarray) -> float:
+def edge_width(gray: np.ndarray) -> float:
     """How wide the sharpest edges of a picture (H, W) of 0 to 255 are, in pixels.
 
     A step of height h blurred by a Gaussian of deviation s rises by at most h / (s sqrt(2 pi)) from one pixel to the
@@ -145,10 +145,10 @@ def edge_width(grey: np.ndarray) -> float:
     least a quarter as high as the range of the picture, and 8 levels. NaN where there are fewer than 20. What is wider
     than the 7 pixels is only told to be wide.
     """
-    low, high = np.percentile(grey, (1, 99))
+    low, high = np.percentile(gray, (1, 99))
     floor = max(0.25 * (high - low), LOW_EDGE)
     steep = []
-    for turned in (grey, grey.T):
+    for turned in (gray, gray.T):
         if turned.shape[0] < 2:
             continue
         rise = np.abs(np.diff(turned, axis=0))

@@ -1,4 +1,4 @@
-"""Regions of a map: neighbouring cells that hold one kind of image, found by merging cells.
+"""Regions of a map: neighboring cells that hold one kind of image, found by merging cells.
 
 Ward, J. (1963), "Hierarchical grouping to optimize an objective function", JASA 58(301): each step merges the two
 groups whose union adds least to the squared distances of all images to the mean of their group. Here only groups that
@@ -67,17 +67,17 @@ def regions(
 ) -> Regions:
     """Divide a map into regions of cells that hold one kind of image.
 
-    An empty cell first joins the neighbour that it is most like, so every region holds images.
+    An empty cell first joins the neighbor that it is most like, so every region holds images.
 
     Parameters
     ----------
     som : SOM
         A fitted map.
     embedding : ndarray (n_samples, n_features)
-        The images on it, usually those that it learnt from.
+        The images on it, usually those that it learned from.
     n_regions : int, optional
         At most the number of cells that hold images. By default the number at which the fewest images are cut off from
-        their nearest neighbours against what chance would cut: the highest modularity of the neighbour graph of at
+        their nearest neighbors against what chance would cut: the highest modularity of the neighbor graph of at
         most 4,000 images, as in `tasks.cluster`. It took numbers nearer to those of the labels than the modularity of
         the graph of best and second best cells; agreement between draws rises with the number and tells none.
     keys : sequence of str (n_samples,), optional
@@ -120,7 +120,7 @@ def regions(
     if len(tried) > 1:
         result.sentences.append(
             f"Tried from {tried[0]} to {tried[-1]}: with {chosen} regions the fewest images are cut off from their "
-            "nearest neighbours, against what chance would cut (modularity)."
+            "nearest neighbors, against what chance would cut (modularity)."
         )
         result.panels.append(_curve(tried, found, chosen))
     medoids = _medoids(embedding, of_rows, chosen)
@@ -205,7 +205,7 @@ def _numbers_to_try(n_occupied: int, n_rows: int) -> list[int]:
 def _modularities(
     merges: np.ndarray, cells: np.ndarray, embedding: np.ndarray, numbers: list[int], random_state: int
 ) -> list[float]:
-    """The modularity of each number of regions, on the neighbour graph of at most 4,000 rows."""
+    """The modularity of each number of regions, on the neighbor graph of at most 4,000 rows."""
     if numbers == [1]:
         return [0.0]
     if len(embedding) > MOST_ROWS:

@@ -1,4 +1,4 @@
-"""How good a generator is and whether it copies, measured on images that it never learnt from."""
+"""How good a generator is and whether it copies, measured on images that it never learned from."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ NOT_MEASURED = Result(
     name="quality",
     title="How good it is",
     sentences=[
-        "Nothing is measured: so few images were all learnt from, and none was held out. From 8 images on some are."
+        "Nothing is measured: so few images were all learned from, and none was held out. From 8 images on some are."
     ],
 )
 """What is said in place of a score where no image was held out."""
@@ -142,9 +142,9 @@ def score(
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
     metrics = {**_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
     if rebuilder is not None:
-        learnt, aside, invented = (rebuilder.transform(images) for images in (train, held_out, made))
+        learned, aside, invented = (rebuilder.transform(images) for images in (train, held_out, made))
         metrics = {**_rebuilding(rebuilder, aside, train, held_out, spec.high - spec.low, random_state), **metrics}
-        in_codes = _copying(learnt, aside, invented, random_state)
+        in_codes = _copying(learned, aside, invented, random_state)
         metrics |= {f"{name}_codes": in_codes[name] for name in ("c_t", "near_copies") if name in in_codes}
     words = [
         *_rebuilding_in_words(metrics, min(getattr(rebuilder, "latent_dim", 0), len(train))),
@@ -189,10 +189,10 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     """
     if model.input != "images" or not hasattr(model, "sample"):
         raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
-    pixels, learnt, aside = model.rows_of_fit(images)
-    if len(learnt) > MOST_EMBEDDED:
-        learnt = np.sort(np.random.default_rng(random_state).choice(learnt, MOST_EMBEDDED, replace=False))
-    train, held_out = np.asarray(pixels[learnt]), np.asarray(pixels[aside])
+    pixels, learned, aside = model.rows_of_fit(images)
+    if len(learned) > MOST_EMBEDDED:
+        learned = np.sort(np.random.default_rng(random_state).choice(learned, MOST_EMBEDDED, replace=False))
+    train, held_out = np.asarray(pixels[learned]), np.asarray(pixels[aside])
     # twice the size of the images, in steps of the network: at its usual 224 px small ones would take 12 times as long
     side = int(np.clip(math.ceil(max(model.spec_.shape[:2]) / 16) * 32, 64, 224))
     n_components = min(N_COMPONENTS, len(train))
@@ -211,11 +211,11 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
 
 
 def eyes_in_words(encoder: Any) -> str:
-    """What an encoder is and what it has learnt from, for protocols."""
+    """What an encoder is and what it has learned from, for protocols."""
     if isinstance(encoder, PretrainedEncoder):
         name = "EfficientNet-Lite0" if encoder.backbone == "efficientnet-lite0" else Path(encoder.backbone).name
-        return f"{name} at {encoder.side} px, which learnt with {encoder.learnt_with_}"
-    return f"the {type(encoder).__name__} that learnt from these images alone, without labels"
+        return f"{name} at {encoder.side} px, which learned with {encoder.learned_with_}"
+    return f"the {type(encoder).__name__} that learned from these images alone, without labels"
 
 
 def rebuilder_of(generator: Any) -> Any:
@@ -369,7 +369,9 @@ def _copying_in_words(metrics: dict[str, float]) -> list[str]:
         return [f"{counted}: no sign of copying, as far as so few held-out images can tell."]
     words = [f"No sign of copying: C_T is {c_t:.1f} (copies are below {COPIES:.0f}); {counted}."]
     if c_t > -COPIES:
-        words.append("New images lie farther from training images than unseen real ones do: it has not learnt all yet.")
+        words.append(
+            "New images lie farther from training images than unseen real ones do: it has not learned all yet."
+        )
     return words
 
 

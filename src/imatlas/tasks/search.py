@@ -103,7 +103,7 @@ class Found:
         Share of random pairs of the set that lie farther apart than this image and the query, 0..1. 1: closer than
         any pair drawn; 0.5: no more alike than two images drawn at random.
     closer_than_neighbors : ndarray (n_queries, k) float32
-        Share of the images whose own nearest image is farther away than that, 0..1. 0.5: as near as neighbours usually
+        Share of the images whose own nearest image is farther away than that, 0..1. 0.5: as near as neighbors usually
         are here; 0: no image is so far from its nearest one, so this one is not really like the query.
     """
 
@@ -251,7 +251,7 @@ def index_centers(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray
 
 
 def without_self(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours of rows 0, 1, … with each row itself left out, or the farthest where equal rows took its place.
+    """Neighbors of rows 0, 1, … with each row itself left out, or the farthest where equal rows took its place.
 
     Parameters
     ----------

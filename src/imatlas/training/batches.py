@@ -39,7 +39,7 @@ class Data:
     y: np.ndarray | None = None
     held_out_y: np.ndarray | None = None
     rows: np.ndarray | None = None
-    """Which rows of `pixels` are learnt from (all where None), so that a memory-mapped array is never copied."""
+    """Which rows of `pixels` are learned from (all where None), so that a memory-mapped array is never copied."""
 
     def __len__(self) -> int:
         return len(self.pixels if self.rows is None else self.rows)

@@ -232,7 +232,7 @@ def saved_seed(place: str | Path | Checkpoint | None) -> int | None:
 
 
 def check_same_run(checkpoint: Checkpoint, saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Compare what a checkpoint was learnt with to what is asked now.
+    """Compare what a checkpoint was learned with to what is asked now.
 
     Raises
     ------

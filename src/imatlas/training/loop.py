@@ -206,7 +206,7 @@ class Run:
         ArtifactError
             Where the checkpoint belongs to a run with other parameters or data, and is not spare.
         KeyboardInterrupt
-            On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learnt so
+            On Ctrl-C with a checkpoint, after it was written. Without one, the run ends early and what was learned so
             far is kept (`State.interrupted`). A second Ctrl-C stops at once.
         """
         self._resume()
@@ -507,7 +507,7 @@ class Run:
             )
             raise KeyboardInterrupt
         self._decide(
-            "stop", f"Stopped at step {self.state.step}; what was learnt so far is kept.", max_steps=self.state.step
+            "stop", f"Stopped at step {self.state.step}; what was learned so far is kept.", max_steps=self.state.step
         )
 
     def _evaluate(self) -> None:

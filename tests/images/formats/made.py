@@ -145,7 +145,7 @@ def _planes(rng: np.random.Generator) -> Iterator[Case]:
             yield Case(f"SGI, {channels} channels of {8 * n_bytes} bits", data, values, False, 0, None)
     for runs in (False, True):
         for bits, dtype in ((8, ">u1"), (16, ">u2"), (32, ">f4")):
-            for mode, (code, channels) in {"grey": (1, 1), "RGB": (3, 3), "inks": (4, 4), "Lab": (9, 3)}.items():
+            for mode, (code, channels) in {"gray": (1, 1), "RGB": (3, 3), "inks": (4, 4), "Lab": (9, 3)}.items():
                 if bits == 32 and mode in ("inks", "Lab"):
                     continue
                 top = {8: 255, 16: 65535, 32: 1}[bits]
@@ -163,7 +163,7 @@ def _planes(rng: np.random.Generator) -> Iterator[Case]:
     expected = np.where(black, 0, 255).astype(np.uint8)[..., None]
     yield Case("PSD, bitmap", psd(np.packbits(black, axis=1)[None], 0, 1), expected, False, 0, None)
     values = samples(rng, 2).astype(np.uint8)
-    yield Case("PSD, grey with opacity", psd(planes_of(values, ">u1"), 1, 8), values, True, 0, None)
+    yield Case("PSD, gray with opacity", psd(planes_of(values, ">u1"), 1, 8), values, True, 0, None)
 
 
 def _netpbm(rng: np.random.Generator) -> Iterator[Case]:

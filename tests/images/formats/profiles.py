@@ -1,4 +1,4 @@
-"""ICC profiles of a few hundred bytes, made here: curves and a matrix, grey, and inks by a table (ICC.1:2022)."""
+"""ICC profiles of a few hundred bytes, made here: curves and a matrix, gray, and inks by a table (ICC.1:2022)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def matrix_profile(primaries: list[tuple[float, float, float]], curve: float | t
 
 
 def gray_profile(gamma: float) -> bytes:
-    """Of grey pictures."""
+    """Of gray pictures."""
     return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": _curve(gamma)})
 
 

@@ -124,7 +124,7 @@ def test_a_profile_that_is_srgb_changes_nothing(rng: np.random.Generator) -> Non
         np.testing.assert_array_equal(read_picture(out.getvalue()).pixels(), pixels)
 
 
-def test_grey_becomes_srgbs_grey_by_a_profile_of_grey_or_of_color() -> None:
+def test_gray_becomes_srgbs_gray_by_a_profile_of_gray_or_of_color() -> None:
     ramp = np.arange(256, dtype=np.uint8)[None]
     linear = read_picture(saved(Image.fromarray(ramp), "PNG", icc_profile=gray_profile(1.0))).pixels()[0, :, 0]
     x = ramp[0] / 255
@@ -134,7 +134,7 @@ def test_grey_becomes_srgbs_grey_by_a_profile_of_grey_or_of_color() -> None:
     assert np.abs(adobe - expected(ramp[0][:, None].repeat(3, 1), "adobe")[:, 0] * 255).max() <= 2
 
 
-def test_grey_of_16_bits_keeps_its_values() -> None:
+def test_gray_of_16_bits_keeps_its_values() -> None:
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     out = BytesIO()
     tifffile.imwrite(out, ramp, photometric="minisblack", iccprofile=gray_profile(1.0))

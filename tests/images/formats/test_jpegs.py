@@ -126,14 +126,14 @@ def test_cie_lab_in_a_jpeg_2000_becomes_srgb(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 6, 9, 12, 15])
-def test_grey_jpeg_2000_of_any_depth_has_its_white_at_the_top(bits: int) -> None:
+def test_gray_jpeg_2000_of_any_depth_has_its_white_at_the_top(bits: int) -> None:
     values = np.arange(2**bits).reshape(2 ** (bits // 2), -1).astype(np.uint8 if bits < 9 else np.uint16)
     read = read_picture(stream(values, bits)).pixels()[..., 0]
     top = 255 if bits < 9 else 65535
     assert np.abs(read - values * (top / (2**bits - 1))).max() <= 0.51
 
 
-def test_signed_grey_jpeg_2000_keeps_its_values(rng: np.random.Generator) -> None:
+def test_signed_gray_jpeg_2000_keeps_its_values(rng: np.random.Generator) -> None:
     values = rng.integers(-2000, 2000, (16, 16)).astype(np.int16)
     picture = read_picture(bytes(imagecodecs.jpeg2k_encode(values, level=0, reversible=True, codecformat="j2k")))
     np.testing.assert_array_equal(picture.pixels()[..., 0], values)

@@ -207,7 +207,7 @@ def test_pam_of_any_channels(channels: int, top: int, rng: np.random.Generator) 
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pfm_of_grey_and_color(channels: int, order: str, rng: np.random.Generator) -> None:
+def test_pfm_of_gray_and_color(channels: int, order: str, rng: np.random.Generator) -> None:
     values = rng.normal(size=(H, W, channels)).astype(np.float32)
     head = f"P{'F' if channels == 3 else 'f'}\n{W} {H}\n{'-' if order == '<' else ''}1.0\n".encode()
     data = head + values[::-1].astype(f"{order}f4").tobytes()

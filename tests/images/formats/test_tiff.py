@@ -158,7 +158,7 @@ def test_palettes_are_not_averaged(rng: np.random.Generator) -> None:
     index = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (2100, 2100))
     colormap = np.zeros((3, 256), np.uint16)
     colormap[:, 255] = 65535
-    colormap[0, 128] = 65535  # the mean of the numbers is red, the mean of the colors grey
+    colormap[0, 128] = 65535  # the mean of the numbers is red, the mean of the colors gray
     data = tiff(index, photometric="palette", colormap=colormap, planarconfig="contig", compression="zstd")
     small = read_picture(data, aim=Aim(32, 32, "crop")).fitted(32, 32, "crop", (255, 255, 255))
     assert np.abs(small.astype(int) - 127).max() <= 3

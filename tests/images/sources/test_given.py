@@ -28,13 +28,13 @@ from imatlas.images.encode import write_picture
 
 
 def level(i: int) -> int:
-    """The grey of picture i: the names' order is another than that of the greys."""
+    """The gray of picture i: the names' order is another than that of the grays."""
     return (i * 37) % 50 * 5
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Twelve files whose grey tells which they are, in an order that is not that of their names."""
+    """Twelve files whose gray tells which they are, in an order that is not that of their names."""
     names = [f"{name}.png" for name in "khbafgclejdi"]
     for i, name in enumerate(names):
         write_picture(tmp_path / name, np.full((10, 12, 3), level(i), np.uint8))

@@ -309,9 +309,9 @@ def test_load_pixels_takes_whatever_images_takes(folder: Path, pictures: dict[st
     np.testing.assert_array_equal(pixels, np.stack(list(pictures.values())))
     again, _ = load_pixels(Images(folder), image_size=10)
     assert again.shape == (4, 10, 10, 3)
-    grey, grey_spec = load_pixels(np.zeros((2, 20, 20), np.uint8), spec=spec)
-    assert grey.shape == (2, 20, 20, 3)
-    assert grey_spec == spec
+    gray, gray_spec = load_pixels(np.zeros((2, 20, 20), np.uint8), spec=spec)
+    assert gray.shape == (2, 20, 20, 3)
+    assert gray_spec == spec
 
 
 def test_sources_say_what_they_are(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_one_image_of_a_kind_and_flat_vectors_are_no_accident():
     assert np.abs(drawn).max() < 1e-3
 
 
-def test_a_variation_stays_in_the_neighbourhood(clouds, rng):
+def test_a_variation_stays_in_the_neighborhood(clouds, rng):
     mixture = fit_mixture(clouds[0], None, 0, n_components=2)
     z = clouds[0][:50]
     noise = rng.normal(size=z.shape)
@@ -114,7 +114,7 @@ def test_a_model_makes_what_its_labels_say(cls, two_kinds):
         model.vary(images[:4], strength=1.5)
 
 
-def test_what_samples_are_drawn_from_can_be_learnt_anew(two_kinds, tmp_path):
+def test_what_samples_are_drawn_from_can_be_learned_anew(two_kinds, tmp_path):
     images, y = two_kinds
     model = Autoencoder(latent_dim=4, size="small", max_steps=60, **QUIET).fit(images)
     before = model.transform(images)

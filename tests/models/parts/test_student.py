@@ -1,4 +1,4 @@
-"""The student: it smooths over its teacher's mistakes, and what is kept of it is what was learnt."""
+"""The student: it smooths over its teacher's mistakes, and what is kept of it is what was learned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_student_is_less_often_wrong_than_its_teacher() -> None:
     assert (scores.argmax(axis=1) == y).mean() > 0.95
 
 
-def test_far_and_wide_rows_are_learnt_as_well_and_one_seed_gives_one_student() -> None:
+def test_far_and_wide_rows_are_learned_as_well_and_one_seed_gives_one_student() -> None:
     """The first layer holds the mean and the scale of the rows."""
     X, y = make_blobs(600, 5, centers=3, random_state=1)
     given, shares = np.arange(30), np.eye(3)[y]

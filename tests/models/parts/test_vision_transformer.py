@@ -91,7 +91,7 @@ def folders(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
 def test_gives_what_the_model_itself_gives(transformers: Any, folders: dict[str, Path], kind: str) -> None:
     images = synthetic_images(3, size=56, channels=3)
     model = PretrainedEncoder(backbone=str(folders[kind]), normalize=False).fit(images)
-    assert (model.side, model.learnt_with_) == (56, f"what '{folders[kind].name}' was trained with")
+    assert (model.side, model.learned_with_) == (56, f"what '{folders[kind].name}' was trained with")
     features = model.transform(images)
     whole = transformers.AutoModel.from_pretrained(folders[kind], local_files_only=True).eval()
     body = getattr(whole, "vision_model", whole)

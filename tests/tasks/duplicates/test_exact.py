@@ -70,7 +70,7 @@ def test_check_says_what_is_there(folder: Path) -> None:
     result = check(images, estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "few images"})
     text = " ".join(result.sentences)
     for words in (
-        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit colour (5 PNG, 2 JPEG).",
+        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit color (5 PNG, 2 JPEG).",
         "1 file cannot be used, such as broken.jpg: ",
         "left aside: 1 other file (no images: 1 .txt)",
         "1 exact copy and 1 near copy of other images",
@@ -89,6 +89,6 @@ def test_check_says_what_is_there(folder: Path) -> None:
 
 def test_check_of_clean_arrays(rng: np.random.Generator) -> None:
     result = check(Images(rng.integers(0, 256, (20, 28, 28), np.uint8)))
-    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit grey (20 array)."
+    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit gray (20 array)."
     assert result.sentences[1] == "Every image can be used."
     assert result.data["suggested"]["fit"] == "crop"

@@ -107,7 +107,7 @@ def profile_of_codes(primaries: int, transfer: int, full_range: bool = True) -> 
     Parameters
     ----------
     primaries, transfer : int
-        ColourPrimaries and TransferCharacteristics. Those of television at standard range (BT.709 and its kin) are
+        ColorPrimaries and TransferCharacteristics. Those of television at standard range (BT.709 and its kin) are
         read as sRGB's, as browsers do.
     full_range : bool
         Whether black is 0 and white the largest value, not 16 and 235 of 255.
@@ -237,7 +237,7 @@ def _convert8(profile: bytes, mode: str) -> Convert8 | str | None:
 
 
 def _convert_gray(source: ImageCms.ImageCmsProfile, target: Any, inward: str) -> Convert8 | None:
-    """What brings grey to sRGB's: a table, as LittleCMS's own short way is up to 10 of 255 off where it is dark."""
+    """What brings gray to sRGB's: a table, as LittleCMS's own short way is up to 10 of 255 off where it is dark."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     exact = ImageCms.buildTransform(source, target, inward, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
     table = list(exact.apply(ramp.convert(inward)).getchannel(0).tobytes())

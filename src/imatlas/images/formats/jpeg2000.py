@@ -31,7 +31,7 @@ from imatlas.images.pixels import RGB
 
 _LAB = 14
 _YCC = 18
-_KNOWN_SPACES = (0, 12, 16, 17, _YCC, _LAB)  # none given, inks, sRGB, grey
+_KNOWN_SPACES = (0, 12, 16, 17, _YCC, _LAB)  # none given, inks, sRGB, gray
 
 
 def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:

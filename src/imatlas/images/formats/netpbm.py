@@ -52,7 +52,7 @@ class Netpbm:
     Attributes
     ----------
     kind : bytes
-        b"1" to b"7", b"F" and b"f" (PFM of colors and grey).
+        b"1" to b"7", b"F" and b"f" (PFM of colors and gray).
     width, height, top : int
         Size and largest value.
     start : int

@@ -127,7 +127,7 @@ def _psd_profile(resources: bytes) -> bytes:
 
 
 def _psd_colors(array: np.ndarray, mode: int, profile: bytes) -> tuple[np.ndarray, bytes, list[str]]:
-    """Samples (H, W, C) as grey or RGB, the profile that is still to be applied, and what to tell."""
+    """Samples (H, W, C) as gray or RGB, the profile that is still to be applied, and what to tell."""
     if mode in (_CMYK, _LAB) and array.dtype.kind == "f":
         raise not_read("a PSD of 32 bits in inks or Lab")
     if mode == _CMYK:

@@ -155,7 +155,7 @@ def with_clear(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def scale_clear(image: Image.Image, depth: int) -> None:
-    """Bring the grey that stands for clear to 8 bits, as Pillow brings the pixels of 2 and 4 bits, but not this."""
+    """Bring the gray that stands for clear to 8 bits, as Pillow brings the pixels of 2 and 4 bits, but not this."""
     value = image.info.get("transparency")
     if depth in (2, 4) and image.mode == "L" and isinstance(value, int):
         image.info["transparency"] = min(255, value * (255 // (2**depth - 1)))

@@ -73,7 +73,7 @@ def check_shared(packed: int, size: int) -> None:
 
 def _through_libtiff(strips: list[bytes], row: int, rows: int, height: int, compression: int) -> bytes:
     """The bytes of strips of `height` rows, of which Pillow is told that they are a picture of bytes."""
-    samples = 4 if row % 4 == 0 else 1  # inks rather than grey: fewer pixels, of which Pillow bears only so many
+    samples = 4 if row % 4 == 0 else 1  # inks rather than gray: fewer pixels, of which Pillow bears only so many
     starts = np.cumsum([8, *map(len, strips)])
     body = b"".join(strips) + b"\0" * (int(starts[-1]) % 2)
     values = {256: [row // samples], 257: [rows], 258: [8] * samples, 259: [compression]}

@@ -1,4 +1,4 @@
-"""Self-organizing map: a lattice of prototypes on which neighbours are alike.
+"""Self-organizing map: a lattice of prototypes on which neighbors are alike.
 
 Kohonen, T. (2001), "Self-Organizing Maps", 3rd edition, Springer: the batch map of §3.6. One epoch gives every row to
 its best matching unit b(x) and sets each prototype to the mean of all rows, weighted by the neighborhood h between

@@ -21,8 +21,8 @@ from imatlas.nn.condition import Condition
 class Generator(ImageEstimator):
     """The base of models that `sample` new images, free or as `y` says.
 
-    `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learnt
-    space. The batch then carries labels as indices into `classes_` and vectors standardised, and `_condition(width)`
+    `fit(images, y)` takes a label or a vector of each image: classes, clusters, cells of a map, or places in a learned
+    space. The batch then carries labels as indices into `classes_` and vectors standardized, and `_condition(width)`
     gives the module that turns them into one vector an image.
 
     Attributes
@@ -120,7 +120,7 @@ class Generator(ImageEstimator):
         """The input "y" of an exported network, by name, and what it is in words; nothing where it is told nothing."""
         if self.classes_ is not None:
             labels = ", ".join(map(str, self.classes_))
-            words = f"int64 (N,): the place, from 0 on, of a label in the row of those that were learnt: {labels}"
+            words = f"int64 (N,): the place, from 0 on, of a label in the row of those that were learned: {labels}"
             return {"y": torch.arange(N_CHECKED) % len(self.classes_)}, {"input y": words}
         if self.condition_range_ is not None:
             mean, deviation = self.condition_range_

@@ -77,7 +77,7 @@ def _is_minus_one(value: Any) -> bool:
 
 
 def folds_of(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each labelled row (n_labelled,), stratified; -1 for rows that are the only ones of their class."""
+    """The fold of each labeled row (n_labeled,), stratified; -1 for rows that are the only ones of their class."""
     folds = np.full(len(codes), -1)
     counts = np.bincount(codes)
     tested = np.flatnonzero(counts[codes] > 1)

@@ -70,7 +70,7 @@ class LatentModel(Generator):
         raise NotImplementedError
 
     def _seen(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch as it is learnt from: changed at random where the model does that."""
+        """The batch as it is learned from: changed at random where the model does that."""
         return batch
 
     def _code(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -228,7 +228,7 @@ class LatentModel(Generator):
         self._check_fitted()
         if (spec.shape, spec.dtype) != (self.spec_.shape, self.spec_.dtype):
             raise InputError(
-                f"This {type(self).__name__} learnt from images of shape {self.spec_.shape}, {self.spec_.dtype}. "
+                f"This {type(self).__name__} learned from images of shape {self.spec_.shape}, {self.spec_.dtype}. "
                 f"Got {spec.shape}, {spec.dtype} instead; give images like those."
             )
         return self._encode_chunks(self._encode, pixels) if len(pixels) else np.zeros((0, self.latent_dim), np.float32)
@@ -286,7 +286,7 @@ class LatentModel(Generator):
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
         strength : float in [0, 1]
-            0 gives the images back as they are rebuilt, 1 new ones of their neighbourhood.
+            0 gives the images back as they are rebuilt, 1 new ones of their neighborhood.
         y, random_state
             As in `sample`.
 
@@ -363,7 +363,7 @@ class LatentModel(Generator):
 
         Returns
         -------
-        array (N,) float32; higher is more like the images that were learnt
+        array (N,) float32; higher is more like the images that were learned
         """
         return self._encode_chunks(self._score, self._load_like_fitted(images, mask))
 

@@ -67,9 +67,9 @@ class Mixture:
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """The mean (D,) and the principal axes (D, D), longest first, each as long as the deviation along it."""
         mean = self.weights @ self.means
-        centred = self.means - mean
+        centered = self.means - mean
         inner = np.einsum("k,kij,klj->il", self.weights, self.factors, self.factors)
-        values, vectors = np.linalg.eigh((centred.T * self.weights) @ centred + inner)
+        values, vectors = np.linalg.eigh((centered.T * self.weights) @ centered + inner)
         return mean, (np.sqrt(np.clip(values, 0, None)) * vectors).T[::-1]
 
     def shares(self, told: np.ndarray | None, n: int) -> np.ndarray:
@@ -113,14 +113,14 @@ def fit_mixture(z: np.ndarray, told: np.ndarray | None, seed: int, *, n_componen
     for k, rows in enumerate(np.split(order, np.cumsum(count[:-1]).astype(int))):
         covariance = (within[rows].T @ within[rows] + width * pooled) / (len(rows) + width)
         factors[k] = np.linalg.cholesky(covariance)
-    centre, spread = None, 0.0
+    center, spread = None, 0.0
     if told is not None and told.ndim == 1:
-        centre = told[order[np.concatenate([[0], np.cumsum(count[:-1]).astype(int)])]]
+        center = told[order[np.concatenate([[0], np.cumsum(count[:-1]).astype(int)])]]
     elif told is not None:
-        centre = _means(told.astype(np.float64), cell)
-        spread = float(max(((told - centre[cell]) ** 2).sum(1).mean(), 1e-6 * told.var(0).sum() + 1e-12))
-        centre = centre.astype(np.float32)
-    return Mixture((count / n).astype(np.float32), means.astype(np.float32), factors, centre, spread)
+        center = _means(told.astype(np.float64), cell)
+        spread = float(max(((told - center[cell]) ** 2).sum(1).mean(), 1e-6 * told.var(0).sum() + 1e-12))
+        center = center.astype(np.float32)
+    return Mixture((count / n).astype(np.float32), means.astype(np.float32), factors, center, spread)
 
 
 def _kinds(told: np.ndarray | None, n: int) -> np.ndarray:

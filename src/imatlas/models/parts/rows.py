@@ -168,10 +168,10 @@ class Plane:
         """Points along the axes, and beside it their distance from the plane (n, n_axes + 1)."""
         n_axes, n_features = self.axes.shape
         thrown = torch.empty((len(X), n_axes + 1), device=self.axes.device)
-        centred = torch.empty((max(1, CHUNK // (4 * n_features)), n_features), device=self.axes.device)
-        for start in range(0, len(X), len(centred)):
-            out = thrown[start : start + len(centred)]
-            part = torch.sub(X[start : start + len(centred)], self.mean, out=centred[: len(out)])
+        centered = torch.empty((max(1, CHUNK // (4 * n_features)), n_features), device=self.axes.device)
+        for start in range(0, len(X), len(centered)):
+            out = thrown[start : start + len(centered)]
+            part = torch.sub(X[start : start + len(centered)], self.mean, out=centered[: len(out)])
             along = part @ self.axes.T
             rest = torch.linalg.vector_norm(part, dim=1).square_() - along.square().sum(1)
             out[:, :-1], out[:, -1] = along, rest.clamp_(min=0).sqrt_()
@@ -196,15 +196,15 @@ def principal_axes(rows: Rows, n_axes: int, n_sample: int, generator: torch.Gene
     if sample.missing:
         known = sample.values.isnan().logical_not()
         mean = (sample.values.nan_to_num() * weights).sum(0) / (known * weights).sum(0).clamp(min=1e-30)
-        centred = torch.where(known, sample.values - mean, 0.0)
+        centered = torch.where(known, sample.values - mean, 0.0)
     else:
         mean = (sample.values * weights).sum(0)
-        centred = sample.values - mean
+        centered = sample.values - mean
     axes = torch.zeros((n_axes, sample.values.shape[1]), device=mean.device)
     deviations = torch.zeros(n_axes, device=mean.device)
-    n = min(n_axes, *centred.shape)
+    n = min(n_axes, *centered.shape)
     if len(sample) > 1:
-        scaled = (centred * (weights * len(sample)).sqrt()).cpu().numpy()
+        scaled = (centered * (weights * len(sample)).sqrt()).cpu().numpy()
         _, values, vectors = randomized_svd(scaled, n_components=n, n_iter=1, random_state=seed % 2**32)
         axes[:n] = torch.from_numpy(np.ascontiguousarray(vectors)).to(mean.device)
         deviations[:n] = torch.from_numpy(values / math.sqrt(len(sample))).to(mean.device)

@@ -2,7 +2,7 @@
 
 Xie, Q., Luong, M.-T., Hovy, E. and Le, Q. (2020), "Self-training with Noisy Student improves ImageNet classification",
 CVPR: a student learns the probabilities that a teacher gives to rows without labels, while it is disturbed. What
-neighbouring rows have in common it can learn, the teacher's single mistakes it cannot; so it becomes the next teacher.
+neighboring rows have in common it can learn, the teacher's single mistakes it cannot; so it becomes the next teacher.
 Disturbed it is by dropout, and by mixed rows: Zhang, H. et al. (2018), "mixup: beyond empirical risk minimization".
 """
 
@@ -78,7 +78,7 @@ def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> S
         loss.backward()
         adam.step()
         schedule.step()
-    with torch.no_grad():  # the normalisation, and that of the rows, go into the first layer
+    with torch.no_grad():  # the normalization, and that of the rows, go into the first layer
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -41,7 +41,7 @@ HALVES = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 
 POOLED = ("clip_vision_model", "siglip_vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit")
 """Kinds of model whose own pooled output was trained: of DINO the class token, of CLIP the class token after a last
-normalisation, of SigLIP a head that attends. Of all others the mean of all tokens is taken."""
+normalization, of SigLIP a head that attends. Of all others the mean of all tokens is taken."""
 
 MOST_TOKENS = 2**14
 """Patches of one image: attention costs their square."""
@@ -115,7 +115,7 @@ class VisionTower(nn.Module):
     body : nn.Module
         A vision model of transformers.
     about : dict
-        `mean` and `deviation` of the three colours, for pixels in 0..1; `image_size`.
+        `mean` and `deviation` of the three colors, for pixels in 0..1; `image_size`.
     """
 
     def __init__(self, body: Any, about: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ class VisionTower(nn.Module):
         self.about = about
         self.n_features = int(body.config.hidden_size)
         self.pooled = body.config.model_type in POOLED
-        # places learnt for one size of pictures must be stretched for another; DINO does so unasked
+        # places learned for one size of pictures must be stretched for another; DINO does so unasked
         self.stretches = "interpolate_pos_encoding" in signature(body.forward).parameters
 
     def layers(self, x: Tensor) -> list[Tensor]:

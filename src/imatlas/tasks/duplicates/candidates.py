@@ -203,7 +203,7 @@ def confirmed(pairs: Pairs, found: registration.Differences, next_: np.ndarray) 
     share, levels, most = (values.numpy() for values in found)
     beyond = np.minimum(next_, UNLIKE)
     alone = ~np.isfinite(next_)
-    last = np.where(alone, 2 * LEVELS, 0.0)  # of images with more neighbours the last cannot stand out
+    last = np.where(alone, 2 * LEVELS, 0.0)  # of images with more neighbors the last cannot stand out
     by_share = (share <= LIKELY) & _stand_out(pairs, share, beyond, STANDS_OUT["share"])
     by_levels = (levels <= LEVELS) & _stand_out(pairs, levels, last, STANDS_OUT["levels"])
     by_most = (most <= LEVELS) & (pairs.turn == 0) & _stand_out(pairs, most, last, STANDS_OUT["most"])

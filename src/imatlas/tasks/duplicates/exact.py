@@ -80,7 +80,7 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> np.ndarray:
         band, values = band[order], hashes[order]
         run = np.flatnonzero(band[:-1] == band[1:])
         step = 1
-        while len(run):  # neighbours in the sorted order, then those two apart, and so on while the band agrees
+        while len(run):  # neighbors in the sorted order, then those two apart, and so on while the band agrees
             close = run[hamming(values[run], values[run + step]) <= max_distance]
             found.append(np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1))
             step += 1

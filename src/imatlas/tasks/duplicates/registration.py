@@ -38,7 +38,7 @@ STRIPS = ((-1.0, -0.16, -1.0, 1.0), (0.16, 1.0, -1.0, 1.0))
 """Above and below the middle: words laid over a picture leave one of them as it was."""
 
 NOISE = 2.0
-"""Grey levels, of 255, that compression changes: differences as small as this say nothing."""
+"""Gray levels, of 255, that compression changes: differences as small as this say nothing."""
 
 MOST, DETAILED = 0.8, 0.8
 """The share of a picture that words laid over it leave as it was, and that must have detail to judge by it."""
@@ -61,7 +61,7 @@ class Differences(NamedTuple):
     """How much of each pair of pictures (n,) differs once one was laid on the other.
 
     `share`: the root of the part of the picture that is left unexplained, 0 to about 1, whatever the light. `levels`:
-    grey levels of 255 over an 8 x 8 grid, with no change of light. `most`: the same over the most similar 80 % of the
+    gray levels of 255 over an 8 x 8 grid, with no change of light. `most`: the same over the most similar 80 % of the
     grid; infinite for pictures that have detail in few places, since these say little.
     """
 
@@ -235,7 +235,7 @@ def _share(made: torch.Tensor, real: torch.Tensor, inside: torch.Tensor) -> torc
 
 
 def _levels(a: torch.Tensor, b: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The difference in colour over an 8 x 8 grid (n,), and over the most similar cells (n,), in levels."""
+    """The difference in color over an 8 x 8 grid (n,), and over the most similar cells (n,), in levels."""
     step = COARSE // 8
     cells = F.avg_pool2d(_ycc(a - b), step).square().sum(1).flatten(1)
     known = F.avg_pool2d(inside, step).flatten(1) > 0.5
