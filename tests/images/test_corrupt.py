@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
-from imatlas.images.decode import read_picture
+import numpy as np
+import pytest
+from PIL import Image
+
+from imatlas.errors import DecodeError
+from imatlas.images.decode import read_frames, read_picture
 from tests.images.corrupt import damaged, originals
 
 N = 1000
@@ -42,3 +48,17 @@ def test_a_thousand_damaged_files_are_used_or_skipped_with_a_reason(tmp_path: Pa
         assert not used & skipped
         assert len(used) > 100
         assert len(skipped) > 400
+
+
+@pytest.mark.parametrize("frames", ["first", "all"])
+def test_a_container_without_a_picture_is_damaged(frames):
+    """Without the parameters of its codec, a HEIC file holds no picture that could be read."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra: pip install 'imatlas[heif]'")
+    out = BytesIO()
+    picture = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
+    pillow_heif.from_pillow(picture).save(out, format="HEIF")
+    content = out.getvalue()
+    assert len(list(read_frames(content, frames=frames))) == 1
+    assert content.count(b"hvcC") == 1
+    with pytest.raises(DecodeError):
+        list(read_frames(content.replace(b"hvcC", b"hvcX"), frames=frames))

@@ -86,14 +86,18 @@ def read_frames(
         data = _plain(data, format)
         with quiet():
             pictures = _READERS.get(format, read_plain)(data, format, frames, aim, background)
+            n_read = 0
             while True:
                 # Not around the yield: between two pictures this thread may do other work.
                 with memory_budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
                     picture = next(pictures, None)
                     if picture is not None:
                         picture = picture.to_srgb()
+                if picture is None and not n_read:  # a damaged container may say that it holds none
+                    raise DecodeError(f"a damaged {format} file: there is no picture in it")
                 if picture is None:
                     return
+                n_read += 1
                 yield picture
     except DecodeError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -198,3 +199,23 @@ def test_bits_below_a_byte_in_one_channel_are_white_at_255() -> None:
         read = read_picture(data).pixels()[..., 0]
         np.testing.assert_array_equal(read, values * (255 // (2**n_bits - 1)))
     assert read_picture(saved(Image.new("1", (4, 4), 1), "TIFF")).pixels().min() == 255
+
+
+def test_a_damaged_png_inside_a_tiff_is_told_and_nothing_is_printed(rng, capfd):
+    """libpng writes what it finds wrong on the screen; so it is found out before."""
+    out = BytesIO()
+    tifffile.imwrite(out, rng.integers(0, 256, (40, 30, 3), np.uint8), photometric="rgb", compression="png")
+    content = bytearray(out.getvalue())
+    assert read_picture(bytes(content)).pixels().shape == (40, 30, 3)
+    start, end = content.index(b"IDAT"), content.index(b"IEND") - 4
+    for place in (start + 40, end - 6, end - 2):  # in the pixels, in their own checksum, in that of the chunk
+        damaged = content.copy()
+        damaged[place] ^= 255
+        with pytest.raises(DecodeError):
+            read_picture(bytes(damaged))
+    damaged = content.copy()  # pixels that are wrong while the checksum of their chunk is right
+    damaged[end - 6] ^= 255
+    damaged[end - 4 : end] = zlib.crc32(damaged[start : end - 4]).to_bytes(4, "big")
+    with pytest.raises(DecodeError):
+        read_picture(bytes(damaged))
+    assert capfd.readouterr() == ("", "")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from imatlas.errors import DecodeError
-from imatlas.images.formats.headers import PNG, Png
+from imatlas.images.formats.headers import PNG, Png, png_header
 
 _BAND = 2**21
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -146,6 +146,38 @@ class PngBands:
         image = Image.open(BytesIO(small), formats=("PNG",))
         scale_clear(image, header.depth)
         return np.asarray(image.convert(mode)).reshape(len(raw), header.width, self.channels)
+
+
+def sound_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a PNG that lies in another file, and is handed to a decoder which prints what it finds wrong.
+
+    Raises
+    ------
+    DecodeError
+        Where a checksum is wrong, or the pixels end too early or go on.
+    """
+    header = png_header(data)
+    if header is None or header.color not in _CHANNELS:
+        raise DecodeError("a part that is no PNG")
+    inflater, n_bytes = zlib.decompressobj(), 0
+    most = 2 * (header.height + 8) * (header.width * _CHANNELS[header.color] * header.depth // 8 + 2)  # interlaced, too
+    place, ended = 8, False
+    while not ended:
+        length = int.from_bytes(data[place : place + 4], "big")
+        chunk = data[place + 4 : place + 8 + length]
+        if place + 12 + length > len(data):
+            raise DecodeError("a truncated part in PNG")
+        if zlib.crc32(chunk) != int.from_bytes(data[place + 8 + length : place + 12 + length], "big"):
+            raise DecodeError("a damaged part in PNG (broken checksum)")
+        if chunk[:4] == b"IDAT":
+            waiting = chunk[4:]
+            while waiting and n_bytes <= most:
+                n_bytes += len(inflater.decompress(waiting, 2**16))
+                waiting = inflater.unconsumed_tail
+        place, ended = place + 12 + length, chunk[:4] == b"IEND"
+    if not inflater.eof or inflater.unused_data or n_bytes > most:
+        raise DecodeError("a damaged part in PNG (its pixels end too early)")
+    return header.width, header.height
 
 
 def with_clear(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:

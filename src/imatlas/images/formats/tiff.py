@@ -16,6 +16,7 @@ from imatlas.errors import DecodeError
 from imatlas.images import memory_budget
 from imatlas.images.formats import color
 from imatlas.images.formats.headers import inner_sizes, jpeg2000, jpeg_frame, lerc_size, zstd_size
+from imatlas.images.formats.png import sound_size
 from imatlas.images.formats.row_bands import Sink
 from imatlas.images.formats.sniff import needs_extra
 from imatlas.images.formats.tiff_colors import (
@@ -317,8 +318,12 @@ def _unpacked_lerc(data: bytes, method: int, most: int) -> bytes:
     return bytes(zstd_decode(data))
 
 
-def _pillow_size(data: bytes) -> tuple[int, int]:
-    return Image.open(BytesIO(data), formats=("PNG", "WEBP")).size if data else (0, 0)
+def _webp_size(data: bytes) -> tuple[int, int]:
+    return Image.open(BytesIO(data), formats=("WEBP",)).size if data else (0, 0)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return sound_size(data) if data else (0, 0)  # libpng prints what it finds wrong
 
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int]:
@@ -335,7 +340,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 # How large a part says that it is, for the codecs of the extra `codecs`.
 _WITH_EXTRA: dict[int, Callable[[bytes], tuple[int, int]]] = {
     7: _jpeg_size, 33003: _jpeg2000_size, 33004: _jpeg2000_size, 33005: _jpeg2000_size, 34712: _jpeg2000_size,
-    34887: lerc_size, 34933: _pillow_size, 50001: _pillow_size,
+    34887: lerc_size, 34933: _png_size, 50001: _webp_size,
 }  # fmt: skip
 
 
