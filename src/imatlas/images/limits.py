@@ -20,6 +20,3 @@ LARGE = 2**26
 
 SMALL_SIDE, SMALL_BYTES = 512, 2**20
 """The longest side and the largest file of a picture that is meant to be a thumbnail."""
-
-MOST_CHANNELS = 16
-"""Of an array in a file whose last axis is longer, the first counts frames."""

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from imatlas import Images
+from imatlas.arguments import path_of
 from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images.dataset import load_pixels
 from imatlas.images.encode import encode, write_picture
-from imatlas.images.sources.opening import open_source
+from imatlas.images.sources.opening import open_several, open_source
 
 
 @pytest.fixture
@@ -320,3 +321,21 @@ def test_sources_say_what_they_are(folder: Path) -> None:
     images = Images(folder)
     len(images)
     assert repr(images).startswith("<Images: 4 images of 20 x 20 x 3 uint8 from ")
+
+
+def test_the_work_for_several_sources_grows_with_their_number_alone(tmp_path, monkeypatch):
+    """A shell makes thousands of sources of one pattern: each path is looked at as often among many as among few."""
+    looked_at = []
+
+    def counted(text):
+        looked_at.append(text)
+        return path_of(text)
+
+    for i in range(40):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i:02}.png")
+    names = sorted(map(str, tmp_path.iterdir()))
+    monkeypatch.setattr("imatlas.images.sources.opening.path_of", counted)
+    for n in (10, 40):
+        looked_at.clear()
+        assert len(open_several(names[:n]).keys) == n
+        assert len(looked_at) == 2 * n

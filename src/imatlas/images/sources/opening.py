@@ -10,6 +10,7 @@ import glob
 import os
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -86,14 +87,18 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     found: list[FileSource] = []
     tables: list[tuple[Path, Source]] = []
     skipped: list[tuple[str, str]] = []
-    for text in sources:
-        what = own_folder(path_of(text)) or (own_export(path_of(text)) if _has_siblings(text, sources) else "")
+    paths = [path_of(text) for text in sources]
+    beside = Counter(path.parent for path in paths)
+    for text, path in zip(sources, paths, strict=True):
+        what = ""
+        if os.path.isdir(path):  # a shell that makes sources of a pattern names what lies beside the images, too
+            what = own_folder(path) or (own_export(path) if beside[path.parent] > 1 else "")
         if what:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
             continue
         source = _open_path(text, field)
         if is_table(source) and len(tables) + len(skipped) == sources.index(text):
-            tables.append((path_of(text), source))
+            tables.append((path, source))
             continue
         if tables or not isinstance(source, FileSource):
             raise InputError(
@@ -123,11 +128,6 @@ def _holds_named(source: Source) -> bool:
 
 def _no_columns(name: str, field: str) -> InputError:
     return InputError(f"A column '{field}' was named, and '{name}' has no columns; leave out 'field' (--field).")
-
-
-def _has_siblings(text: str, sources: Sequence[str]) -> bool:
-    """Whether other sources lie beside one, as where a shell made them of a pattern."""
-    return sum(path_of(other).parent == path_of(text).parent for other in sources) > 1
 
 
 def _open_path(text: str, field: str | None = None) -> Source:
