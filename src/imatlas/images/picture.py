@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -256,6 +257,17 @@ def flattened(
     return composited(array, background) if seen else on_background(array, background), notes
 
 
+def from_samples(array: np.ndarray, format: str, mode: str, profile: bytes, background: RGB) -> Picture:
+    """A picture of samples (H, W, C), opacity being the last of 2 or 4; deeper than 8 bits it is composited."""
+    notes: list[str] = []
+    if array.shape[2] in (2, 4) and array.dtype != np.uint8:
+        array, notes = flattened(array, background, profile)
+        profile = b""
+    picture = Picture(as_stored(array), format, mode)
+    picture.profile, picture.notes = profile, notes
+    return picture
+
+
 def note_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> None:
     picture.n_frames, picture.frame = n_frames, frame
     if n_frames > 1 and wanted == 1:
@@ -298,17 +310,17 @@ def orientation_of(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8; a damaged or missing one counts as upright."""
     if not any(name in image.info for name in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")):
         return 1
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:
-        return 1
-    return value if value in range(1, 9) else 1
+    return _orientation_in(image.getexif)
 
 
 def exif_orientation(data: bytes) -> int:
     """The orientation in the EXIF part of a JPEG that Pillow does not open."""
+    return _orientation_in(lambda: exif_of(data))
+
+
+def _orientation_in(read: Callable[[], Image.Exif]) -> int:
     try:
-        value = exif_of(data).get(0x0112, 1)
+        value = read().get(0x0112, 1)
     except Exception:
         return 1
     return value if value in range(1, 9) else 1

@@ -177,9 +177,7 @@ def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | Non
     image, note = srgb(Image.fromarray(in_8_bits(pixels)), profile)
     if note is not None or _is_srgb(profile):
         return pixels, note
-    if pixels.dtype == np.float32:
-        return np.asarray(image) / np.float32(255), BY_TABLE
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
+    return _in_depth(image, pixels.dtype), BY_TABLE
 
 
 def of_lab(lab: np.ndarray) -> np.ndarray:
@@ -203,17 +201,13 @@ def of_inks(inks: np.ndarray) -> np.ndarray:
 
 
 def inks_in_srgb(inks: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """Inks (H, W, 4) of 8 or 16 bits as RGB, by their profile where there is one, and what to tell."""
+    """Inks (H, W, 4) of 8 or 16 bits, or in 0..1, as RGB, by their profile where there is one, and what to tell."""
     if not profile:
         return of_inks(inks), None
-    deep = inks.dtype == np.uint16
-    shown = Image.fromarray(in_8_bits(inks), "CMYK")
-    image, note = srgb(shown, profile)
+    image, note = srgb(Image.fromarray(in_8_bits(inks), "CMYK"), profile)
     if image.mode == "CMYK":
         return of_inks(inks), note
-    if not deep:
-        return np.asarray(image), note
-    return np.asarray(image).astype(np.uint16) * np.uint16(257), BY_TABLE
+    return _in_depth(image, inks.dtype), note if inks.dtype == np.uint8 else BY_TABLE
 
 
 @functools.lru_cache(maxsize=16)
@@ -337,6 +331,14 @@ def in_8_bits(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.float32:
         return np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
     return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
+
+
+def _in_depth(image: Image.Image, dtype: np.dtype) -> np.ndarray:
+    """A picture of 8 bits at the full scale of a depth: what `in_8_bits` has left of one."""
+    array = np.asarray(image)
+    if dtype == np.float32:
+        return array / np.float32(255)
+    return array.astype(np.uint16) * np.uint16(257) if dtype == np.uint16 else array
 
 
 def full_scale(array: np.ndarray, bits: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -153,6 +154,22 @@ def png_header(data: bytes, start: int = 0) -> Png | None:
         return None
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, start + 16)
     return Png(width, height, depth, color, bool(interlaced))
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of the content of each chunk of a PNG, up to its end; the last may be cut off."""
+    place = 8
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, place + 8, place + 8 + length
+        if kind == b"IEND":
+            return
+        place += 12 + length
+
+
+def is_sound_chunk(data: bytes, start: int, end: int) -> bool:
+    """Whether the checksum behind the content of a chunk is that of its kind and content."""
+    return zlib.crc32(data[start - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
 def inner_sizes(data: bytes) -> list[tuple[int, int]]:

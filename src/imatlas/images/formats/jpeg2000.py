@@ -12,7 +12,7 @@ from PIL import Image
 
 from imatlas.images import limits, memory_budget
 from imatlas.images.formats.boxes import inside
-from imatlas.images.formats.color import of_lab
+from imatlas.images.formats.color import full_scale, of_lab
 from imatlas.images.formats.headers import Jpeg2000, jpeg2000
 from imatlas.images.formats.sniff import needs_extra
 from imatlas.images.formats.stated_color import jpeg2000_color, state_profile
@@ -23,7 +23,7 @@ from imatlas.images.picture import (
     as_stored,
     check_pixels,
     finished,
-    flattened,
+    from_samples,
     orientation_of,
     room_for,
 )
@@ -101,14 +101,7 @@ def _deep_colors(image: Any, data: bytes, cost: Jpeg2000, space: int, background
         array = array.astype(np.int64) + 2 ** (cost.bits - 1)
     if space == _LAB and array.shape[2] == 3:
         return Picture(_of_lab(array, data, min(cost.bits, 16), 65535), "JPEG2000", "")
-    wide, profile = _wide(array, cost.bits), image.info["icc_profile"]
-    notes: list[str] = []
-    if wide.shape[2] in (2, 4):
-        wide, notes = flattened(wide, background, profile)
-        profile = b""
-    picture = Picture(wide, "JPEG2000", "")
-    picture.profile, picture.notes = profile, notes
-    return picture
+    return from_samples(_wide(array, cost.bits), "JPEG2000", "", image.info["icc_profile"], background)
 
 
 def _decoded(data: bytes, what: str, space: int) -> np.ndarray:
@@ -123,8 +116,8 @@ def _decoded(data: bytes, what: str, space: int) -> np.ndarray:
 
 def _wide(array: np.ndarray, bits: int) -> np.ndarray:
     """Samples of 9 bits and more in all of 16."""
-    if bits == 16:
-        return array.astype(np.uint16)
+    if bits <= 16:
+        return full_scale(array.astype(np.uint16), bits)
     return np.rint(array * (65535 / (2.0**bits - 1))).astype(np.uint16)
 
 

@@ -23,7 +23,7 @@ from imatlas.images.picture import (
     check_pixels,
     explained,
     finished,
-    flattened,
+    from_samples,
     note_frames,
     orientation_of,
 )
@@ -71,6 +71,7 @@ def read_plain(
     if format in ("ICO", "ICNS", "PSD"):  # sizes, layers
         n_frames = 1
     wanted = min(n_frames, limits.MAX_FRAMES) if frames == "all" else 1
+    bits = bits_of(data, format)
     work = Work(wanted, data)
     work.expect(wanted, *image.size)
     for frame in range(wanted):
@@ -81,31 +82,26 @@ def read_plain(
             check_pixels(*image.size)
         work.frame(image)
         # The frames of an animation are drawn over each other as 8 bits.
-        deep = n_frames == 1 and bits_of(data, format) > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
+        deep = n_frames == 1 and bits > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
         notes = state_profile(image, data, format)
         if image.size[0] * image.size[1] > limits.CHEAP:
             besides = 40 * image.size[0] * image.size[1] if deep else None
             need_memory(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
         if format == "PNG":
-            scale_clear(image, bits_of(data, format))
+            scale_clear(image, bits)
         if deep:
             wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
             if "transparency" in image.info and wide.shape[2] == 3:
                 wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
-            profile = image.info["icc_profile"]
-            if wide.shape[2] in (2, 4):
-                wide, more = flattened(wide, background, profile)
-                notes, profile = notes + more, b""
-            picture = Picture(wide, format, mode)
-            picture.profile = profile
+            picture = from_samples(wide, format, mode, image.info["icc_profile"], background)
             image.load()  # what follows the pixels may hold the orientation
         else:
             picture = finished(image.copy() if wanted > 1 else image, format, background)
             picture.mode = mode
-            if picture.kind.dtype == "uint8" and bits_of(data, format) > 8:
-                picture.notes.append(f"{bits_of(data, format)}-bit, read as 8-bit")
+            if picture.kind.dtype == "uint8" and bits > 8:
+                picture.notes.append(f"{bits}-bit, read as 8-bit")
         picture.notes += notes
         picture.orientation = orientation_of(image)
         note_frames(picture, n_frames, frame, wanted)

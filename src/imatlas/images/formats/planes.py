@@ -13,7 +13,7 @@ from imatlas.images import limits, memory_budget
 from imatlas.images.formats.color import inks_in_srgb, of_lab
 from imatlas.images.formats.pillow import read_plain
 from imatlas.images.formats.sniff import not_read
-from imatlas.images.picture import Aim, Frames, Picture, as_stored, check_pixels, flattened
+from imatlas.images.picture import Aim, Frames, Picture, check_pixels, from_samples
 from imatlas.images.pixels import RGB
 
 _TRUNCATED = "a truncated {} file: it ends before the picture does"
@@ -43,7 +43,7 @@ def read_sgi(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
         raise DecodeError(_TRUNCATED.format(format))
     planes = np.frombuffer(data, f">u{n_bytes}", n, 512).reshape(channels, height, width)
     array = planes[:, ::-1].transpose(1, 2, 0).astype(f"u{n_bytes}")
-    yield _picture(array, format, f"{channels} x {8 * n_bytes} bits", b"", background)
+    yield from_samples(array, format, f"{channels} x {8 * n_bytes} bits", b"", background)
 
 
 def psd_size(data: bytes) -> tuple[int, int]:
@@ -77,7 +77,7 @@ def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
         array = palette[array[..., 0]]
     array, profile, notes = _psd_colors(array, mode, profile)
     name = {_GRAY: "L", _RGB: "RGB", _CMYK: "CMYK", _LAB: "LAB"}.get(mode, "P")
-    picture = _picture(array, format, name if bits == 8 else f"{name};{bits}", profile, background)
+    picture = from_samples(array, format, name if bits == 8 else f"{name};{bits}", profile, background)
     picture.notes += notes
     yield picture
 
@@ -147,14 +147,3 @@ def _check(width: int, height: int, channels: int, n_bytes: int, packed: int) ->
     if width * height > limits.CHEAP:
         needed = width * height * channels * n_bytes * 6
         memory_budget.need(needed, packed, f"a picture of {width} x {height} pixels")
-
-
-def _picture(array: np.ndarray, format: str, mode: str, profile: bytes, background: RGB) -> Picture:
-    """A picture of planes, opacity being the last of 2 or 4."""
-    notes: list[str] = []
-    if array.shape[2] in (2, 4) and array.dtype != np.uint8:
-        array, notes = flattened(array, background, profile)
-        profile = b""
-    picture = Picture(as_stored(array), format, mode)
-    picture.profile, picture.notes = profile, notes
-    return picture

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from imatlas.errors import DecodeError
-from imatlas.images.formats.headers import PNG, Png, png_header
+from imatlas.images.formats.headers import PNG, Png, is_sound_chunk, png_chunks, png_header
 
 _BAND = 2**21
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -67,17 +67,13 @@ class PngBands:
 
     def _chunks(self) -> Iterator[tuple[bytes, bytes]]:
         """(kind, whole chunk) of everything before the pixels end."""
-        place = 8
-        while place + 12 <= len(self._data):
-            (length,) = struct.unpack_from(">I", self._data, place)
-            kind = self._data[place + 4 : place + 8]
+        for kind, start, end in png_chunks(self._data):
             if kind == b"IEND":
                 return
-            chunk = self._data[place : place + 12 + length]
-            if kind == b"IDAT" and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-                raise DecodeError(_TRUNCATED if len(chunk) < 12 + length else "a damaged PNG file (broken checksum)")
-            yield kind, chunk
-            place += 12 + length
+            if kind == b"IDAT" and not is_sound_chunk(self._data, start, end):
+                cut_off = end + 4 > len(self._data)
+                raise DecodeError(_TRUNCATED if cut_off else "a damaged PNG file (broken checksum)")
+            yield kind, self._data[start - 8 : end + 4]
 
     def _inflated(self) -> Iterator[bytes]:
         """The filtered rows in bands; refuses a file that ends too early."""
@@ -161,20 +157,18 @@ def sound_size(data: bytes) -> tuple[int, int]:
         raise DecodeError("a part that is no PNG")
     inflater, n_bytes = zlib.decompressobj(), 0
     most = 2 * (header.height + 8) * (header.width * _CHANNELS[header.color] * header.depth // 8 + 2)  # interlaced, too
-    place, ended = 8, False
-    while not ended:
-        length = int.from_bytes(data[place : place + 4], "big")
-        chunk = data[place + 4 : place + 8 + length]
-        if place + 12 + length > len(data):
-            raise DecodeError("a truncated part in PNG")
-        if zlib.crc32(chunk) != int.from_bytes(data[place + 8 + length : place + 12 + length], "big"):
+    kind = b""
+    for kind, start, end in png_chunks(data):
+        if end + 4 > len(data):
+            break
+        if not is_sound_chunk(data, start, end):
             raise DecodeError("a damaged part in PNG (broken checksum)")
-        if chunk[:4] == b"IDAT":
-            waiting = chunk[4:]
-            while waiting and n_bytes <= most:
-                n_bytes += len(inflater.decompress(waiting, 2**16))
-                waiting = inflater.unconsumed_tail
-        place, ended = place + 12 + length, chunk[:4] == b"IEND"
+        waiting = data[start:end] if kind == b"IDAT" else b""
+        while waiting and n_bytes <= most:
+            n_bytes += len(inflater.decompress(waiting, 2**16))
+            waiting = inflater.unconsumed_tail
+    if kind != b"IEND":
+        raise DecodeError("a truncated part in PNG")
     if not inflater.eof or inflater.unused_data or n_bytes > most:
         raise DecodeError("a damaged part in PNG (its pixels end too early)")
     return header.width, header.height

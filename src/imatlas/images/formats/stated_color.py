@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
 
 from PIL import ExifTags, Image
@@ -17,6 +16,7 @@ from imatlas.images.formats.color import (
     profile_of,
     profile_of_codes,
 )
+from imatlas.images.formats.headers import is_sound_chunk, png_chunks
 
 
 def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:
@@ -63,16 +63,11 @@ def is_adobe_rgb(exif: Image.Exif) -> bool:
 def _of_png(data: bytes, profile: bytes) -> tuple[bytes, str | None]:
     """The first of cICP, iCCP, sRGB, and gAMA with cHRM that a PNG has (third edition, 4.3)."""
     said: dict[bytes, bytes] = {}
-    place = 8
-    while place + 12 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
+    for kind, start, end in png_chunks(data):
         if kind in (b"IDAT", b"IEND"):
             break
-        if kind in (b"cICP", b"sRGB", b"gAMA", b"cHRM"):
-            content = data[place + 8 : place + 8 + size]
-            if zlib.crc32(kind + content) == int.from_bytes(data[place + 8 + size : place + 12 + size], "big"):
-                said.setdefault(kind, content)
-        place += 12 + size
+        if kind in (b"cICP", b"sRGB", b"gAMA", b"cHRM") and is_sound_chunk(data, start, end):
+            said.setdefault(kind, data[start:end])
     codes = said.get(b"cICP", b"")
     if len(codes) == 4 and codes[2] == 0:
         return profile_of_codes(codes[0], codes[1], bool(codes[3]))
@@ -94,11 +89,12 @@ def _of_gamma(gamma: float, points: Sequence[float]) -> bytes:
 
 
 def _of_avif(data: bytes) -> tuple[bytes, str | None]:
-    for kind, content in properties(data):
-        if kind == b"colr" and content[:4] in (b"prof", b"rICC"):
+    colors = [content for kind, content in properties(data) if kind == b"colr"]
+    for content in colors:
+        if content[:4] in (b"prof", b"rICC"):
             return content[4:], None
-    for kind, content in properties(data):
-        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
+    for content in colors:
+        if content[:4] == b"nclx" and len(content) >= 11:
             # How brightness and color were mixed, and the range, the decoder has taken into account.
             return profile_of_codes(*struct.unpack_from(">HH", content, 4))
     return b"", None

@@ -255,13 +255,7 @@ def _ink_profile(profile: bytes, dtype: np.dtype) -> tuple[bytes, list[str]]:
 
 def _of_inks(profile: bytes, rows: np.ndarray) -> np.ndarray:
     """Cyan, magenta, yellow and black as RGB, by the file's profile where it has one."""
-    if not profile:
-        return color.of_inks(rows)
-    light = np.ascontiguousarray(color.in_8_bits(rows))
-    rgb = np.asarray(color.srgb(Image.fromarray(light, "CMYK"), profile)[0])
-    if rows.dtype == np.float32:
-        return rgb / np.float32(255)
-    return rgb.astype(np.uint16) * np.uint16(257) if rows.dtype == np.uint16 else rgb
+    return color.inks_in_srgb(rows, profile)[0]
 
 
 def _of_ycbcr(page: Any, rows: np.ndarray) -> np.ndarray:

@@ -168,7 +168,8 @@ def is_series(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bool:
     """
     text = str(file.pages.first.description)[: 2**24]
     if n_pages < 2:
-        return _frames_behind(file.pages.first, text) > 1 and _holds(file, _frames_behind(file.pages.first, text))
+        n_frames = _frames_behind(file.pages.first, text)
+        return n_frames > 1 and _holds(file, n_frames)
     if not (file.is_imagej or file.is_ome):
         return False
     most = 4 * n_pages + 64

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.sources.origin import Origin
@@ -58,6 +60,12 @@ def reason_of(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def part_of(ends: np.ndarray, index: int) -> tuple[int, int]:
+    """Which of several parts, the numbers after the last of each ascending, an index lies in, and its place there."""
+    number = int(np.searchsorted(ends, index, side="right"))
+    return number, index - (int(ends[number - 1]) if number else 0)
 
 
 def check_size(size: int) -> None:

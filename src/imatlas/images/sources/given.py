@@ -9,6 +9,7 @@ import numpy as np
 
 from imatlas.arguments import article
 from imatlas.errors import InputError, InputTypeError
+from imatlas.images.sources.base import part_of
 
 
 def is_tensor(value: Any) -> bool:
@@ -132,8 +133,8 @@ class Parts:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Any:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._parts[number][index - (int(self._ends[number - 1]) if number else 0)]
+        number, place = part_of(self._ends, index)
+        return self._parts[number][place]
 
 
 def as_one(image: Any, name: str = "image") -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from imatlas.errors import SourceError
 from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.keys import key_of
-from imatlas.images.sources.base import Source
+from imatlas.images.sources.base import Source, part_of
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.origin import Origin, located
 
@@ -55,8 +55,8 @@ class ShardSource:
         return Origin(located(self._root), self._files)
 
     def _at(self, index: int) -> tuple[Source, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._parts[number], index - (int(self._ends[number - 1]) if number else 0)
+        number, place = part_of(self._ends, index)
+        return self._parts[number], place
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Those of the tables; None where one of them has none."""
