@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
+from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos, noto_emoji
 from benchmarks._edits import KINDS, planted
 from benchmarks._memory import run_measured
-from benchmarks._table import kept_table, save_table
+from benchmarks._table import save_table, saved_table
 from imatlas import Images
 from imatlas.images import decode, hashing
 from imatlas.images.hashing import hamming
@@ -34,7 +34,7 @@ from imatlas.tasks.duplicates.candidates import Features
 from imatlas.tasks.duplicates.exact import near_pairs
 from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
 
-SETS = ("photos", "satellite", "emoji", "clothes")
+SETS = ("grocery_photos", "eurosat", "noto_emoji", "fashion_mnist")
 HASHES = ("phash", "dhash", "whash")
 USUAL = 10
 """Bits of 64 that imagededup allows by default, with the hash that imagehash calls phash."""
@@ -65,14 +65,14 @@ def main(argv: list[str]) -> None:
 
 def files(name: str) -> list[Path]:
     """The picture files of a set; of clothes the first 5,000 test pictures."""
-    if name == "clothes":
-        folder = SCRATCH / "duplicates" / "clothes"
+    if name == "fashion_mnist":
+        folder = SCRATCH / "duplicates" / "fashion_mnist"
         if not folder.exists():
             folder.mkdir(parents=True)
             for i, pixels in enumerate(fashion_mnist("t10k")[0][:5000]):
                 Image.fromarray(pixels).save(folder / f"{i:05d}.png")
         return sorted(folder.glob("*.png"))
-    folder = {"photos": grocery, "satellite": eurosat, "emoji": lambda: emoji()[0]}[name]()
+    folder = {"grocery_photos": grocery_photos, "eurosat": eurosat, "noto_emoji": noto_emoji}[name]()
     return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
 
 
@@ -132,7 +132,7 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
                     print(name, kind, seed, runs[kind][-1], flush=True)
         new[name] = [_row(name, kind, found) for kind, found in runs.items()]
         print(f"{time.process_time() - began:.0f} s of one core", flush=True)
-    kept = [row for row in kept_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
+    kept = [row for row in saved_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
     rows = [row for name in SETS for row in new.get(name, [row for row in kept if row[0] == name])]
     columns = ["set", "edit", "ours: recall", "precision", f"phash ≤ {USUAL}: recall", "precision"]
     columns += [f"{kind}: recall, precision (bits)" for kind in HASHES]
@@ -237,7 +237,7 @@ def _row(name: str, kind: str, runs: list[dict[str, Any]]) -> list[Any]:
 
 def speed() -> None:
     """Hashes a second, one core, from files and from decoded pixels."""
-    paths = files("photos")
+    paths = files("grocery_photos")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "list.txt").write_text("\n".join(map(str, paths)))
