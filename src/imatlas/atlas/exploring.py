@@ -293,21 +293,21 @@ class Exploring(OpenedAtlas):
         return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
     @strict_yes
-    def duplicates(self, *, turned: bool = False) -> Duplicates:
+    def duplicates(self, *, rotated: bool = False) -> Duplicates:
         """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
 
         `table()` has a stricter and quicker answer in its column `duplicate_of`: the same picture, not edited.
 
         Parameters
         ----------
-        turned : bool
-            Find also copies that were turned by 90, 180 or 270 degrees, or mirrored.
+        rotated : bool
+            Find also copies that were rotated by 90, 180 or 270 degrees, or mirrored.
 
         Returns
         -------
         imatlas.tasks.duplicates.groups.Duplicates
         """
-        return find_duplicates(self.gallery(), turned=turned)
+        return find_duplicates(self.gallery(), rotated=rotated)
 
     @strict_yes
     def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:

@@ -277,7 +277,7 @@ def intake(job: Job) -> dict[str, Any]:
     budget = job.settings.budget or default_budget(n)
     kept_back = f"{held_out.sum():,} held out" if held_out.any() else "too few to hold any out"
     said = (
-        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, "
+        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} duplicates, "
         f"{len(flags.rows):,} flagged, {kept_back}"
     )
     return {
