@@ -289,7 +289,7 @@ class Exploring(OpenedAtlas):
             `labels` and `confidence`, one a row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
         """
         n_next, seed = check_int(n_next, "n_next", "classify", low=0), self.manifest.settings["random_state"]
-        keys, roots = self.rows["key"].tolist(), self.originals.roots
+        keys, roots = self.rows["key"].tolist(), [Path(self.originals.name)]
         return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
     @strict_yes

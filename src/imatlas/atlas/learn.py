@@ -27,7 +27,7 @@ from imatlas.atlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, cho
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.images.sources.origin import place_of, places_of, same_place
+from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MOST_SIDE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
@@ -277,7 +277,7 @@ class _Moved:
         was = str(manifest.settings.get("source"))
         if self.told is not None:
             return same_place(was, place_of(self.told))
-        if not was or os.path.lexists(places_of(was)[0]):
+        if not was or os.path.lexists(was):
             return False
         return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
 
