@@ -272,7 +272,7 @@ def find(case: Case) -> None:
     from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
 
     found = find_duplicates(Gallery.of(case.source, progress=False))
-    assert found.result.metrics["n_copies"] >= 1
+    assert found.result.metrics["n_duplicates"] >= 1
 
 
 IN_MEMORY = (

@@ -213,7 +213,7 @@ def test_a_model_without_a_network_says_so(tmp_path, capsys) -> None:
         {"layers": "many"},
         {"layers": "both", "views": 2, "n_components": 3},
         {"layers": "many", "views": 2, "normalize": False, "n_components": 3},
-        {"layers": "many", "views": 3, "turned": True, "n_components": 3, "whiten": 0.5},
+        {"layers": "many", "views": 3, "rotation_invariant": True, "n_components": 3, "whiten": 0.5},
     ],
 )
 def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options) -> None:

@@ -30,7 +30,7 @@ def duplicates(
         typer.Argument(metavar="IMAGES ...", help="a folder or other sources of images, or an atlas"),
     ] = None,
     frames: Frames = "first",
-    turned: Annotated[bool, typer.Option("--turned", help="find turned and mirrored copies too")] = False,
+    rotated: Annotated[bool, typer.Option("--rotated", help="find rotated and mirrored duplicates too")] = False,
     against: Annotated[
         str | None, typer.Option("--against", help="tell which images have a copy in this other folder or atlas")
     ] = None,
@@ -62,7 +62,7 @@ def duplicates(
 
         tell(bring_back(named[0]), json_)
     else:
-        _find(named, frames, turned, against, output, json_, overwrite)
+        _find(named, frames, rotated, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
@@ -76,7 +76,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 def _find(
     sources: list[str],
     frames: Frames,
-    turned: bool,
+    rotated: bool,
     against: str | None,
     output: Path | None,
     json_: bool,
@@ -93,7 +93,7 @@ def _find(
         raise InputError(f"A plan is a .csv file. Got '{output.name}'; change its ending.")
     images = _opened(sources, frames, json_)
     others = None if against is None else _opened([against], frames, json_)
-    found = find_duplicates(images, turned=turned, against=others, progress=not json_)
+    found = find_duplicates(images, rotated=rotated, against=others, progress=not json_)
     if output is not None and against is not None:
         leaks = found.result.data["leaks"]
         write_table(pa.table({name: [leak[name] for leak in leaks] for name in ("key", "other", "how")}), output)
@@ -106,7 +106,9 @@ def _find(
             f"# look into {output}, change move to keep where you like",
             command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
         )
-    elif against is None and found.folder is not None and found.result.metrics["n_copies"] and source_words(sources):
+    elif (
+        against is None and found.folder is not None and found.result.metrics["n_duplicates"] and source_words(sources)
+    ):
         command = command_line("imatlas", "duplicates", *source_words(sources), "-o", "plan.csv")
         say_next(json_, f"{command}   # writes a plan to put the copies aside")
 

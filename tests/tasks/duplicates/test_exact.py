@@ -43,7 +43,7 @@ def test_the_result_tells_which_and_how(folder: Path) -> None:
     assert result.metrics == {"n_images": 7, "n_exact": 1, "n_near": 1}
     assert result.data["duplicates"] == [
         {"key": "b.png", "duplicate_of": "a.png", "how": "same file"},
-        {"key": "c.jpg", "duplicate_of": "a.png", "how": "near"},
+        {"key": "c.jpg", "duplicate_of": "a.png", "how": "near-duplicate"},
     ]
     assert len(result.panels[0].rows) == 2
 
@@ -73,7 +73,7 @@ def test_check_says_what_is_there(folder: Path) -> None:
         "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit color (5 PNG, 2 JPEG).",
         "1 file cannot be used, such as broken.jpg: ",
         "left aside: 1 other file (no images: 1 .txt)",
-        "1 exact copy and 1 near copy of other images",
+        "1 exact duplicate and 1 near-duplicate found.",
         "64 px",
         "Fit: ",
         "about 4.5 minutes and 1.2 GB here, with the own encoder (few images).",

@@ -23,38 +23,40 @@ def seen(photo: torch.Tensor, box: tuple[int, int, int, int] = (0, 128, 0, 128))
     return F.interpolate(photo[:, :, top:bottom, left:right], (SIDE, SIDE), mode="bilinear", antialias=True)
 
 
-@pytest.mark.parametrize("turn", range(registration.N_TURNS))
-def test_features_turn_as_pictures_do(photos: torch.Tensor, turn: int) -> None:
+@pytest.mark.parametrize("orientation", range(registration.N_ORIENTATIONS))
+def test_features_turn_as_pictures_do(photos: torch.Tensor, orientation: int) -> None:
     small = seen(photos)
-    of_turned = registration.features(registration.turned(small, turn))[0][:, 0]
-    found = registration.turned_features(registration.features(small)[0][:, 0], turn)
+    of_turned = registration.features(registration.oriented(small, orientation))[0][:, 0]
+    found = registration.oriented_features(registration.features(small)[0][:, 0], orientation)
     torch.testing.assert_close(found, of_turned, atol=1e-3, rtol=0)
 
 
 def test_turns_are_all_different(photos: torch.Tensor) -> None:
-    turned = torch.stack([registration.turned(seen(photos)[:1], turn) for turn in range(registration.N_TURNS)])
-    apart = torch.cdist(turned.flatten(1), turned.flatten(1)) + torch.eye(registration.N_TURNS) * 1e6
+    oriented = torch.stack(
+        [registration.oriented(seen(photos)[:1], orientation) for orientation in range(registration.N_ORIENTATIONS)]
+    )
+    apart = torch.cdist(oriented.flatten(1), oriented.flatten(1)) + torch.eye(registration.N_ORIENTATIONS) * 1e6
     assert float(apart.min()) > 1000
 
 
-@pytest.mark.parametrize("turn", [0, 1, 4, 6])
-def test_a_crop_is_found_where_it_was_cut(photos: torch.Tensor, turn: int) -> None:
-    whole, crop = seen(photos), seen(registration.turned(photos, turn), (0, 116, 8, 124))
+@pytest.mark.parametrize("orientation", [0, 1, 4, 6])
+def test_a_crop_is_found_where_it_was_cut(photos: torch.Tensor, orientation: int) -> None:
+    whole, crop = seen(photos), seen(registration.oriented(photos, orientation), (0, 116, 8, 124))
     truth = Placed(torch.full((2, 2), 116 / 128), torch.tensor([[2 / 64, -6 / 64]] * 2))
     windows = torch.zeros(2, dtype=torch.int64)
     laid = registration.lay_on(
-        registration.turned(whole, turn), crop, registration.placed_by(windows, windows), n_steps=12
+        registration.oriented(whole, orientation), crop, registration.placed_by(windows, windows), n_steps=12
     )
     torch.testing.assert_close(laid.scale, truth.scale, atol=0.01, rtol=0)
     torch.testing.assert_close(laid.shift, truth.shift, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("turn", range(registration.N_TURNS))
-def test_windows_turn_with_their_picture(photos: torch.Tensor, turn: int) -> None:
+@pytest.mark.parametrize("orientation", range(registration.N_ORIENTATIONS))
+def test_windows_turn_with_their_picture(photos: torch.Tensor, orientation: int) -> None:
     corner = registration.WINDOWS.index((-1.0, 0.8, -0.8, 1.0))  # the right of the top
-    cut = registration.turned(seen(photos, (0, 115, 13, 128)), turn)
-    start = registration.placed_by(torch.full((2,), corner), torch.full((2,), turn))
-    share = registration.differences(registration.turned(seen(photos), turn), cut, start).share
+    cut = registration.oriented(seen(photos, (0, 115, 13, 128)), orientation)
+    start = registration.placed_by(torch.full((2,), corner), torch.full((2,), orientation))
+    share = registration.differences(registration.oriented(seen(photos), orientation), cut, start).share
     assert float(share.max()) < 0.1
 
 

@@ -47,7 +47,7 @@ BACK = (0, 3, 2, 1, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
-class Looks:
+class Features:
     """What all images are found by, as `likeness.features` gives it, in half precision."""
 
     windows: np.ndarray
@@ -55,7 +55,7 @@ class Looks:
     strips: np.ndarray
 
     @classmethod
-    def of(cls, view: View, n: int) -> Looks:
+    def of(cls, view: View, n: int) -> Features:
         """The looks of `n` images; 2 KB each."""
         shapes = (len(WINDOWS), 4, len(STRIPS))
         arrays = [np.empty((n, m, N_FEATURES), np.float16) for m in shapes]
@@ -73,7 +73,7 @@ class Pairs:
     first: np.ndarray
     second: np.ndarray
     window: np.ndarray
-    turn: np.ndarray
+    orientation: np.ndarray
     unexplained: np.ndarray
 
     def __len__(self) -> int:
@@ -88,7 +88,9 @@ class Pairs:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
-def propose(looks: Looks, rows: np.ndarray, asked: np.ndarray, *, turned: bool = False) -> tuple[Pairs, np.ndarray]:
+def propose(
+    features: Features, rows: np.ndarray, asked: np.ndarray, *, rotated: bool = False
+) -> tuple[Pairs, np.ndarray]:
     """The most similar pairs of images `rows` for each of the images `asked` among them.
 
     Returns
@@ -98,38 +100,41 @@ def propose(looks: Looks, rows: np.ndarray, asked: np.ndarray, *, turned: bool =
     next_ : ndarray (n_images,)
         What is unexplained of the best pair of each image that was left out; infinite where none was.
     """
-    turns = range(registration.N_TURNS if turned else 1)
-    wholes = _tensor(looks.windows[rows, 0])
-    searches = [(registration.without_light(wholes), _by_windows(looks, asked, turns))]
+    orientations = range(registration.N_ORIENTATIONS if rotated else 1)
+    wholes = _tensor(features.windows[rows, 0])
+    searches = [(registration.without_light(wholes), _by_windows(features, asked, orientations))]
     for strip in range(len(STRIPS)):
-        own, others = (registration.without_light(_tensor(looks.strips[some, strip])) for some in (asked, rows))
+        own, others = (registration.without_light(_tensor(features.strips[some, strip])) for some in (asked, rows))
         searches.append((others, [(0, 0, own)]))
     absolute = _coarse(wholes)
     queries = [
-        (0, turn, _coarse(registration.turned_features(_tensor(looks.windows[asked, 0]), turn))) for turn in turns
+        (0, orientation, _coarse(registration.oriented_features(_tensor(features.windows[asked, 0]), orientation)))
+        for orientation in orientations
     ]
     searches.append((absolute, queries))
     found = []
     for index, ways in searches:
         search = _Search(index)
-        for window, turn, query in ways:
+        for window, orientation, query in ways:
             near = search.nearest(query, PROPOSED + 1)
             first = np.repeat(asked, near.shape[1])
             second = rows[near.ravel()]
             keep = (first != second) & (near.ravel() >= 0)
             n = int(keep.sum())
-            way = np.full(n, window, np.int8), np.full(n, turn, np.int8)
+            way = np.full(n, window, np.int8), np.full(n, orientation, np.int8)
             found.append(Pairs(first[keep], second[keep], *way, np.zeros(n, np.float32)))
-    pairs = _explained(looks, Pairs.joined(found))
-    return _best(pairs, len(looks.windows))
+    pairs = _explained(features, Pairs.joined(found))
+    return _best(pairs, len(features.windows))
 
 
-def _by_windows(looks: Looks, asked: np.ndarray, turns: range) -> list[tuple[int, int, torch.Tensor]]:
+def _by_windows(features: Features, asked: np.ndarray, orientations: range) -> list[tuple[int, int, torch.Tensor]]:
     """(window, turn, queries) for each window and turn."""
     queries = []
     for window in range(len(WINDOWS)):
-        feats = registration.without_light(_tensor(looks.windows[asked, window]))
-        queries += [(window, turn, registration.turned_features(feats, turn)) for turn in turns]
+        feats = registration.without_light(_tensor(features.windows[asked, window]))
+        queries += [
+            (window, orientation, registration.oriented_features(feats, orientation)) for orientation in orientations
+        ]
     return queries
 
 
@@ -140,19 +145,19 @@ def _coarse(feats: torch.Tensor) -> torch.Tensor:
     return torch.cat([light.flatten(1), feats[:, size**2 :]], 1)
 
 
-def _explained(looks: Looks, pairs: Pairs) -> Pairs:
+def _explained(features: Features, pairs: Pairs) -> Pairs:
     """The pairs with what is unexplained of each, those left out that are not alike."""
     share = np.empty(len(pairs), np.float32)
-    for turn in np.unique(pairs.turn):
-        of_turn = np.flatnonzero(pairs.turn == turn)
-        for start in range(0, len(of_turn), 4096):
-            some = of_turn[start : start + 4096]
-            query = _tensor(looks.windows[pairs.first[some], pairs.window[some]])
-            whole, tangents = (_tensor(x[pairs.second[some]]) for x in (looks.windows[:, 0], looks.tangents))
+    for orientation in np.unique(pairs.orientation):
+        chosen = np.flatnonzero(pairs.orientation == orientation)
+        for start in range(0, len(chosen), 4096):
+            some = chosen[start : start + 4096]
+            query = _tensor(features.windows[pairs.first[some], pairs.window[some]])
+            whole, tangents = (_tensor(x[pairs.second[some]]) for x in (features.windows[:, 0], features.tangents))
             share[some] = registration.unexplained(
-                registration.turned_features(query, int(turn)), whole, tangents
+                registration.oriented_features(query, int(orientation)), whole, tangents
             ).numpy()
-    pairs = Pairs(pairs.first, pairs.second, pairs.window, pairs.turn, share)
+    pairs = Pairs(pairs.first, pairs.second, pairs.window, pairs.orientation, share)
     return pairs[share <= UNLIKE]
 
 
@@ -187,11 +192,11 @@ def compare(view: View, pairs: Pairs) -> registration.Differences:
     for start in range(0, len(pairs), BATCH):
         some = pairs[np.arange(start, min(len(pairs), start + BATCH))]
         a, b = registration.pictures(view(some.first)), registration.pictures(view(some.second))
-        for turn in np.unique(some.turn[some.turn > 0]):
-            of_turn = torch.from_numpy(some.turn == turn)
-            a[of_turn] = registration.turned(a[of_turn], int(turn))
-        turn = torch.from_numpy(some.turn.astype(np.int64))
-        start_at = registration.placed_by(torch.from_numpy(some.window.astype(np.int64)), turn)
+        for orientation in np.unique(some.orientation[some.orientation > 0]):
+            chosen = torch.from_numpy(some.orientation == orientation)
+            a[chosen] = registration.oriented(a[chosen], int(orientation))
+        orientation = torch.from_numpy(some.orientation.astype(np.int64))
+        start_at = registration.placed_by(torch.from_numpy(some.window.astype(np.int64)), orientation)
         found.append(registration.differences(a, b, registration.lay_on(a, b, start_at)))
     if not found:
         return registration.Differences(*(torch.empty(0) for _ in range(3)))
@@ -206,7 +211,7 @@ def confirmed(pairs: Pairs, found: registration.Differences, next_: np.ndarray) 
     last = np.where(alone, 2 * LEVELS, 0.0)  # of images with more neighbors the last cannot stand out
     by_share = (share <= LIKELY) & _stand_out(pairs, share, beyond, STANDS_OUT["share"])
     by_levels = (levels <= LEVELS) & _stand_out(pairs, levels, last, STANDS_OUT["levels"])
-    by_most = (most <= LEVELS) & (pairs.turn == 0) & _stand_out(pairs, most, last, STANDS_OUT["most"])
+    by_most = (most <= LEVELS) & (pairs.orientation == 0) & _stand_out(pairs, most, last, STANDS_OUT["most"])
     nearly = _stand_out(pairs, share, np.where(alone, 1.0, beyond), NEARLY)
     return (share <= SURE) | by_share | (by_levels | by_most) & nearly
 
@@ -277,18 +282,18 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Copies:
+class Matches:
     """What each image (n,) is a copy of: the row of the best one or its own, the turn that makes it so, and how alike.
 
     `share` is the part of the picture that is left unexplained beside the best one; 0 for the best itself.
     """
 
     best: np.ndarray
-    turn: np.ndarray
+    orientation: np.ndarray
     share: np.ndarray
 
 
-def find_copies(view: View, rank: np.ndarray, content: np.ndarray, *, turned: bool = False) -> Copies:
+def find_matches(view: View, rank: np.ndarray, content: np.ndarray, *, rotated: bool = False) -> Matches:
     """Which images are copies of which: each is compared with the best of its group itself, so likeness never drifts.
 
     Parameters
@@ -299,43 +304,43 @@ def find_copies(view: View, rank: np.ndarray, content: np.ndarray, *, turned: bo
         The lower, the better the copy; all different.
     content : ndarray (n_images,)
         Equal for files that are equal to the byte.
-    turned : bool
-        Find also copies that were turned by 90, 180 or 270 degrees, or mirrored; takes about eight times the search.
+    rotated : bool
+        Also find duplicates rotated by 90, 180 or 270 degrees, or mirrored; the search takes about eight times as long.
     """
     n = len(rank)
     best = _first_of_equals(content, rank)
-    turn, share = np.zeros(n, np.int8), np.zeros(n, np.float32)
+    orientation, share = np.zeros(n, np.int8), np.zeros(n, np.float32)
     leaders = np.flatnonzero(best == np.arange(n))
     if len(leaders) < 2:
-        return Copies(best, turn, share)
-    looks = Looks.of(view, n)
+        return Matches(best, orientation, share)
+    features = Features.of(view, n)
     asked = leaders
     for _ in range(ROUNDS):  # the places of copies that were found go to further ones
-        pairs, next_ = propose(looks, leaders, asked, turned=turned)
+        pairs, next_ = propose(features, leaders, asked, rotated=rotated)
         found = compare(view, pairs)
         ok = confirmed(pairs, found, next_)
         if not ok.any():
             break
         pairs, shares = pairs[ok], found.share.numpy()[ok]
-        joined = _join(view, looks, best, rank, pairs, shares, turned)
+        joined = _join(view, features, best, rank, pairs, shares, rotated)
         for row, (to, way, rest) in joined.items():
-            best[row], turn[row], share[row] = to, way, rest
+            best[row], orientation[row], share[row] = to, way, rest
         leaders = np.flatnonzero(best == np.arange(n))
         asked = np.intersect1d(leaders, np.unique(np.concatenate([pairs.first, pairs.second])))
         if len(asked) < 1 or len(leaders) < 2:
             break
     exact = _first_of_equals(content, rank)  # equal files go where the first of them went
-    best, turn, share = best[exact], turn[exact], share[exact]
-    return Copies(best, turn, share)
+    best, orientation, share = best[exact], orientation[exact], share[exact]
+    return Matches(best, orientation, share)
 
 
 def _join(
-    view: View, looks: Looks, best: np.ndarray, rank: np.ndarray, pairs: Pairs, shares: np.ndarray, turned: bool
+    view: View, features: Features, best: np.ndarray, rank: np.ndarray, pairs: Pairs, shares: np.ndarray, rotated: bool
 ) -> dict[int, tuple[int, int, float]]:
     """Where images go (row -> best, turn, share), the better copy of each pair first; followers are compared anew."""
     links: dict[int, list[tuple[int, int, float]]] = {}
     for i in range(len(pairs)):
-        a, b, way, rest = int(pairs.first[i]), int(pairs.second[i]), int(pairs.turn[i]), float(shares[i])
+        a, b, way, rest = int(pairs.first[i]), int(pairs.second[i]), int(pairs.orientation[i]), float(shares[i])
         links.setdefault(b, []).append((a, way, rest))
         links.setdefault(a, []).append((b, BACK[way], rest))
     followers: dict[int, list[int]] = {}
@@ -353,34 +358,36 @@ def _join(
             again += [(row, leader) for row in followers.get(other, [])]
     if again:
         rows, leaders = np.array(again).T
-        verified = _direct(view, looks, rows, leaders, turned)
+        verified = _direct(view, features, rows, leaders, rotated)
         for row, to, way, rest in zip(rows.tolist(), leaders.tolist(), *verified):
             gone[row] = (to, int(way), float(rest)) if rest <= LIKELY else (row, 0, 0.0)
     return gone
 
 
 def _direct(
-    view: View, looks: Looks, rows: np.ndarray, leaders: np.ndarray, turned: bool
+    view: View, features: Features, rows: np.ndarray, leaders: np.ndarray, rotated: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The turn and the unexplained share of given pairs (n,), in the way that explains most."""
     ways = []
-    for way in range(registration.N_TURNS if turned else 1):
+    for way in range(registration.N_ORIENTATIONS if rotated else 1):
         for window in range(len(WINDOWS)):
             for first, second in ((rows, leaders), (leaders, rows)):
-                share = _unexplained(looks, first, second, window, way)
+                share = _unexplained(features, first, second, window, way)
                 by = np.full(len(rows), window, np.int8), np.full(len(rows), way, np.int8)
                 ways.append(Pairs(first, second, *by, share))
     shares = np.stack([way.unexplained for way in ways])
     chosen = shares.argmin(0)
     parts = [ways[way][np.array([i])] for i, way in enumerate(chosen.tolist())]
     pairs = Pairs.joined(parts)
-    turn = np.where(pairs.first == rows, np.array(BACK)[pairs.turn], pairs.turn)
-    return turn, compare(view, pairs).share.numpy()
+    orientation = np.where(pairs.first == rows, np.array(BACK)[pairs.orientation], pairs.orientation)
+    return orientation, compare(view, pairs).share.numpy()
 
 
-def _unexplained(looks: Looks, first: np.ndarray, second: np.ndarray, window: int, turn: int) -> np.ndarray:
-    query = registration.turned_features(_tensor(looks.windows[first, window]), turn)
-    whole, tangents = _tensor(looks.windows[second, 0]), _tensor(looks.tangents[second])
+def _unexplained(
+    features: Features, first: np.ndarray, second: np.ndarray, window: int, orientation: int
+) -> np.ndarray:
+    query = registration.oriented_features(_tensor(features.windows[first, window]), orientation)
+    whole, tangents = _tensor(features.windows[second, 0]), _tensor(features.tangents[second])
     return registration.unexplained(query, whole, tangents).numpy()
 
 

@@ -122,13 +122,13 @@ def duplicates(images: Images, *, max_distance: int = MAX_DISTANCE, shown: int =
     sha256 = images.records["sha256"]
     exact = sha256[copies] == sha256[double[copies]]
     keys = images.keys
-    pairs = [(keys[i], keys[double[i]], "same file" if same else "near") for i, same in zip(copies, exact)]
+    pairs = [(keys[i], keys[double[i]], "same file" if same else "near-duplicate") for i, same in zip(copies, exact)]
     n_exact, n_near = int(exact.sum()), int((~exact).sum())
     sentences = [
-        f"{_counted(n_exact, 'exact copy', 'exact copies')} and {_counted(n_near, 'near copy', 'near copies')} of "
-        "other images are in the set."
+        f"{_counted(n_exact, 'exact duplicate', 'exact duplicates')} and "
+        f"{_counted(n_near, 'near-duplicate', 'near-duplicates')} found."
         if len(copies)
-        else f"No image is in the set twice ({counted(len(images), 'image')})."
+        else f"No duplicates ({counted(len(images), 'image')})."
     ]
     panels: list[Any] = []
     if len(copies):
@@ -136,18 +136,18 @@ def duplicates(images: Images, *, max_distance: int = MAX_DISTANCE, shown: int =
         first = np.concatenate([np.flatnonzero(~exact), np.flatnonzero(exact)])[:shown]
         panels = [
             ImagePairs(
-                title="Doubles",
-                note="Left the copy, right what it doubles.",
-                names=("copy", "original"),
+                title="Duplicates",
+                note="Left the duplicate, right the image that it duplicates.",
+                names=("duplicate", "original"),
                 rows=[(thumbnails[int(copies[i])], thumbnails[int(double[copies[i]])]) for i in first],
                 captions=[f"{pairs[i][0]} ({pairs[i][2]})" for i in first],
                 alt=f"{len(first)} pairs of equal or nearly equal images.",
             ),
-            DataTable(title="All doubles", columns=("copy", "of", "how"), rows=pairs[:1000]),
+            DataTable(title="All duplicates", columns=("duplicate", "of", "how"), rows=pairs[:1000]),
         ]
     return Result(
         name="duplicates",
-        title="Doubles",
+        title="Duplicates",
         sentences=sentences,
         metrics={"n_images": len(images), "n_exact": n_exact, "n_near": n_near},
         panels=panels,

@@ -18,11 +18,11 @@ from imatlas.images.memory_budget import amount
 from imatlas.images.pixels import rgb_view
 from imatlas.result import DataTable, ImagePairs, Panel, Picture, Result
 from imatlas.system.atomic_io import relative
-from imatlas.tasks.duplicates.candidates import View, find_copies
+from imatlas.tasks.duplicates.candidates import View, find_matches
 from imatlas.tasks.duplicates.plans import PlanRow, write_plan
 from imatlas.tasks.duplicates.registration import SIDE
 
-WAYS = ("", "turned by 90°", "turned by 180°", "turned by 270°") + ("mirrored",) + ("mirrored and turned",) * 3
+WAYS = ("", "rotated by 90°", "rotated by 180°", "rotated by 270°") + ("mirrored",) + ("mirrored and rotated",) * 3
 
 SHOWN = 12
 
@@ -118,7 +118,7 @@ class Duplicates:
     best_of : ndarray (n_images,) int64
         The row of the best copy of each image's group; its own row where it has none.
     how : list of str
-        What each image is beside the best copy: "same file", "near copy", "mirrored" and so on; "" for the others.
+        What each image is beside the best copy: "same file", "near-duplicate", "mirrored" and so on; "" for the others.
     likeness : ndarray (n_images,) float32
         The share of the picture that the best copy explains, 0 to 1.
     result : Result
@@ -131,7 +131,7 @@ class Duplicates:
     best: np.ndarray
     best_of: np.ndarray
     how: list[str]
-    likeness: np.ndarray
+    similarity: np.ndarray
     content: np.ndarray
     folder: Path | None
     result: Result
@@ -185,7 +185,7 @@ class Duplicates:
 
 @strict_yes
 def find_duplicates(
-    images: Any, *, turned: bool = False, against: Any = None, progress: bool = False, shown: int = SHOWN
+    images: Any, *, rotated: bool = False, against: Any = None, progress: bool = False, shown: int = SHOWN
 ) -> Duplicates:
     """Images that are copies of others: the same file, recompressed, scaled, cropped by about a tenth, relit, marked.
 
@@ -196,8 +196,8 @@ def find_duplicates(
     Parameters
     ----------
     images : Gallery, Images, or anything that Images can be made from
-    turned : bool
-        Find also copies that were turned by 90, 180 or 270 degrees, or mirrored.
+    rotated : bool
+        Also find duplicates that were rotated by 90, 180 or 270 degrees, or mirrored.
     against : like images, optional
         Find instead which of `images` have a copy there: leaks from a test set into a training set.
     progress : bool
@@ -212,21 +212,21 @@ def find_duplicates(
     gallery = images if isinstance(images, Gallery) else Gallery.of(images, progress=progress)
     if against is not None:
         others = against if isinstance(against, Gallery) else Gallery.of(against, progress=progress)
-        return _leaks(gallery, others, turned, shown)
-    copies = find_copies(gallery.view, _rank(gallery), gallery.content, turned=turned)
+        return _leaks(gallery, others, rotated, shown)
+    copies = find_matches(gallery.view, _rank(gallery), gallery.content, rotated=rotated)
     double = copies.best != np.arange(len(gallery))
     group = np.full(len(gallery), -1)
     bests = np.unique(copies.best[double])
     group[double] = np.searchsorted(bests, copies.best[double])
     group[bests] = np.arange(len(bests))
     best = np.isin(np.arange(len(gallery)), bests)
-    how = _how(gallery, copies.best, copies.turn)
+    how = _how(gallery, copies.best, copies.orientation)
     alike = 1 - copies.share**2
-    nothing = Result("duplicates", "Doubles")
+    nothing = Result("duplicates", "Duplicates")
     found = Duplicates(
         gallery.keys, group, best, copies.best, how, alike, gallery.content, gallery.folder, nothing, gallery.named
     )
-    return replace(found, result=_told(gallery, found, turned, shown))
+    return replace(found, result=_told(gallery, found, rotated, shown))
 
 
 def _rank(gallery: Gallery) -> np.ndarray:
@@ -236,25 +236,25 @@ def _rank(gallery: Gallery) -> np.ndarray:
     return rank
 
 
-def _how(gallery: Gallery, best: np.ndarray, turn: np.ndarray) -> list[str]:
+def _how(gallery: Gallery, best: np.ndarray, orientation: np.ndarray) -> list[str]:
     how = []
-    for row, (to, way) in enumerate(zip(best.tolist(), turn.tolist())):
+    for row, (to, way) in enumerate(zip(best.tolist(), orientation.tolist())):
         if to == row:
             how.append("")
         elif gallery.content[to] == gallery.content[row]:
             how.append("same file")
         else:
-            how.append(WAYS[way] or "near copy")
+            how.append(WAYS[way] or "near-duplicate")
     return how
 
 
-def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Result:
+def _told(gallery: Gallery, found: Duplicates, rotated: bool, shown: int) -> Result:
     copies = np.flatnonzero((found.group >= 0) & ~found.best)
     n_same = sum(found.how[row] == "same file" for row in copies)
     metrics = {
         "n_images": len(gallery),
         "n_groups": int(found.best.sum()),
-        "n_copies": len(copies),
+        "n_duplicates": len(copies),
         "n_same_file": n_same,
     }
     sentences = [f"No image is here twice ({counted(len(gallery), 'image')})."]
@@ -268,8 +268,8 @@ def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Resu
     groups = [
         {
             "best": found.keys[row],
-            "copies": [
-                {"key": found.keys[i], "how": found.how[i], "likeness": round(float(found.likeness[i]), 4)}
+            "duplicates": [
+                {"key": found.keys[i], "how": found.how[i], "similarity": round(float(found.similarity[i]), 4)}
                 for i in copies[found.best_of[copies] == row].tolist()
             ],
         }
@@ -278,26 +278,26 @@ def _told(gallery: Gallery, found: Duplicates, turned: bool, shown: int) -> Resu
     pairs = [(int(row), int(found.best_of[row])) for row in copies]
     return Result(
         "duplicates",
-        "Doubles",
+        "Duplicates",
         sentences,
         metrics,
-        _panels(gallery, pairs, found.how, found.likeness, ("copy", "best copy"), shown),
+        _panels(gallery, pairs, found.how, found.similarity, ("duplicate", "kept"), shown),
         data={"groups": groups},
-        protocol=PROTOCOL + (", turned and mirrored too" if turned else ""),
+        protocol=PROTOCOL + (", rotated and mirrored too" if rotated else ""),
     )
 
 
 PROTOCOL = "each copy was laid on the best one of its group, with scale, shift and light free"
 
 
-def _leaks(gallery: Gallery, others: Gallery, turned: bool, shown: int) -> Duplicates:
+def _leaks(gallery: Gallery, others: Gallery, rotated: bool, shown: int) -> Duplicates:
     """Which images have a copy among the others, the nearest of which is named."""
     both, n = gallery.with_others(others), len(gallery)
     rank = np.concatenate([_rank(gallery) + len(others), _rank(others)])  # the others lead every group they are in
-    copies = find_copies(both.view, rank, both.content, turned=turned)
+    copies = find_matches(both.view, rank, both.content, rotated=rotated)
     best = copies.best[:n]
     leaking = np.flatnonzero(best >= n)
-    how = _how(both, np.where(best >= n, best, np.arange(n)), copies.turn[:n])
+    how = _how(both, np.where(best >= n, best, np.arange(n)), copies.orientation[:n])
     pairs = [(int(row), int(best[row])) for row in leaking]
     sentences = [f"No image of the {n:,} has a copy among the {len(others):,} others."]
     if len(leaking):
@@ -305,12 +305,12 @@ def _leaks(gallery: Gallery, others: Gallery, turned: bool, shown: int) -> Dupli
     share = 1 - copies.share**2
     result = Result(
         "leaks",
-        "Copies in the other set",
+        "Duplicates in the other set",
         sentences,
         {"n_images": n, "n_others": len(others), "n_leaks": len(leaking)},
         _panels(both, pairs, [*how, *[""] * len(others)], share, ("image", "among the others"), shown),
         data={"leaks": [{"key": both.keys[i], "other": both.keys[j], "how": how[i]} for i, j in pairs]},
-        protocol=PROTOCOL + (", turned and mirrored too" if turned else ""),
+        protocol=PROTOCOL + (", rotated and mirrored too" if rotated else ""),
     )
     group = np.full(n, -1)
     group[leaking] = np.unique(best[leaking], return_inverse=True)[1]
@@ -341,7 +341,7 @@ def _panels(
             alt=f"{len(first)} pairs of images and their copies.",
         ),
         DataTable(
-            title="All doubles",
+            title="All duplicates",
             columns=(*names, "how", "alike"),
             rows=[(keys[i], keys[j], how[i], f"{share[i]:.0%}") for i, j in pairs[:1000]],
         ),

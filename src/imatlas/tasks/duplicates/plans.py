@@ -232,7 +232,7 @@ def apply_plan(plan: Plan) -> Result:
     n = len(plan.moves)
     return Result(
         "duplicates-apply",
-        "Copies put aside",
+        "Duplicates moved",
         [
             f"{n:,} file{'s' if n != 1 else ''} moved to '{trash}'; nothing was deleted.",
             "Look, and delete that folder yourself once you are sure.",
@@ -276,7 +276,7 @@ def undo(folder: str | Path) -> Result:
         sentences.append(f"{len(left):,} did not: {left[0][0]} ({left[0][1]}).")
     panels: list[Any] = [FileList(title="Not brought back", files=left)] if left else []
     data = {"back": back, "left": [{"key": key, "why": why} for key, why in left]}
-    return Result("duplicates-undo", "Copies brought back", sentences, {"back": n, "left": len(left)}, panels, data)
+    return Result("duplicates-undo", "Duplicates restored", sentences, {"back": n, "left": len(left)}, panels, data)
 
 
 def _brought_back(file: _Moved, trash: Path, folder: Path) -> str | None:

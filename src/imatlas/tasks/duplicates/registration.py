@@ -43,7 +43,7 @@ NOISE = 2.0
 MOST, DETAILED = 0.8, 0.8
 """The share of a picture that words laid over it leave as it was, and that must have detail to judge by it."""
 
-N_TURNS = 8
+N_ORIENTATIONS = 8
 """Turn 0 leaves a picture as it is, 1 to 3 turn it by 90 degrees each, 4 to 7 are the same after mirroring."""
 
 _TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
@@ -102,9 +102,9 @@ def features(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return windows, torch.stack(tangents, 1), strips
 
 
-def turned_features(feats: torch.Tensor, turn: int) -> torch.Tensor:
+def oriented_features(feats: torch.Tensor, orientation: int) -> torch.Tensor:
     """The features (..., N_FEATURES) of pictures after a turn: waves change their sign or their axis, no more."""
-    if turn == 0:
+    if orientation == 0:
         return feats
     parts = []
     start = 0
@@ -112,17 +112,17 @@ def turned_features(feats: torch.Tensor, turn: int) -> torch.Tensor:
         part = feats[..., start : start + size**2].unflatten(-1, (size, size))
         start += size**2
         odd = torch.tensor([1.0, -1.0]).repeat(size)[:size].to(part.dtype)
-        if turn >= 4:
+        if orientation >= 4:
             part = part * odd
-        for _ in range(turn % 4):
+        for _ in range(orientation % 4):
             part = part.transpose(-1, -2) * odd[:, None]
         parts.append(part.flatten(-2))
     return torch.cat(parts, -1)
 
 
-def turned(rgb: torch.Tensor, turn: int) -> torch.Tensor:
+def oriented(rgb: torch.Tensor, orientation: int) -> torch.Tensor:
     """Pictures (n, 3, SIDE, SIDE) after a turn: mirrored where it is 4 or more, then turned by 90 degrees each."""
-    return torch.rot90(rgb.flip(-1) if turn >= 4 else rgb, turn % 4, (-2, -1))
+    return torch.rot90(rgb.flip(-1) if orientation >= 4 else rgb, orientation % 4, (-2, -1))
 
 
 def without_light(feats: torch.Tensor) -> torch.Tensor:
@@ -150,14 +150,14 @@ def unexplained(query: torch.Tensor, whole: torch.Tensor, tangents: torch.Tensor
     return rest.norm(dim=1) / (spread.square().sum(1) + (NOISE / 2) ** 2).sqrt()
 
 
-def placed_by(window: torch.Tensor, turn: torch.Tensor) -> Placed:
+def placed_by(window: torch.Tensor, orientation: torch.Tensor) -> Placed:
     """Where a picture lies that is the whole of one of the `WINDOWS` (n,) of another, after the turn (n,) of that."""
     top, bottom, left, right = torch.tensor(WINDOWS)[window].T
     size = torch.stack([right - left, bottom - top], 1) / 2
     x, y = (right + left) / 2, (bottom + top) / 2
-    x = torch.where(turn >= 4, -x, x)
+    x = torch.where(orientation >= 4, -x, x)
     for quarter in range(1, 4):
-        x, y = torch.where(turn % 4 >= quarter, y, x), torch.where(turn % 4 >= quarter, -x, y)
+        x, y = torch.where(orientation % 4 >= quarter, y, x), torch.where(orientation % 4 >= quarter, -x, y)
     return Placed(size, torch.stack([x, y], 1))
 
 

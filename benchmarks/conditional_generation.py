@@ -1,10 +1,10 @@
 """Images of a place: does telling a generator where on the map help it, and does it go there?
 
-`python -m benchmarks steering [--minutes 3] [--seeds 0 1 2] [--threads 2] [--data clothes]`
+`python -m benchmarks conditional_generation [--minutes 3] [--seeds 0 1 2] [--threads 2] [--data clothes]`
 
 For each seed an autoencoder learns without labels, as `learn` has it; its vectors are laid out on a map and divided
 into clusters. Then generators over the same vectors are asked for images, free or told the cell's prototype. The judge
-is that of `benchmarks.generation`. Prints two tables, `steering_DATA` and `few_steps_DATA`.
+is that of `benchmarks.generation`. Prints two tables, `conditional_generation_DATA` and `few_steps_DATA`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import imatlas as ia
-from benchmarks._data import LABELLED, Labeled, labeled
+from benchmarks._data import SETS, Labeled, labeled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
 from benchmarks.generation import _near_copies, _overlap, _some
@@ -37,8 +37,8 @@ N_ASKED = 2_000
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks steering")
-    parser.add_argument("--data", choices=LABELLED, default="clothes")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks conditional_generation")
+    parser.add_argument("--data", choices=SETS, default="fashion_mnist")
     parser.add_argument("--minutes", type=float, default=3.0, help="training of the autoencoder, and of both flows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         f"of it; {N:,} images each. No generator saw a label.",
     ]
     save_table(
-        f"steering_{options.data}",
+        f"conditional_generation_{options.data}",
         "Told where on the map, or not, at equal training",
         ("generator", "Fréchet", "precision", "recall", "C_T", "near copies", "by chance", "within a step of the cell",
          "of the cluster"),
