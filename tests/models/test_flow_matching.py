@@ -11,8 +11,9 @@ from sklearn.pipeline import make_pipeline
 from imatlas import VAE, Autoencoder, FlowMatching, SelfSupervisedEncoder
 from imatlas.errors import InputError, ParameterError, TrainingError
 from imatlas.models import artifact
-from imatlas.models.flow_matching import gaussian_velocity, optimal_coupling, whitening_axes
+from imatlas.models.parts.whitening import whitening_axes
 from imatlas.nn import solvers
+from imatlas.nn.velocity import gaussian_velocity, optimal_coupling
 from imatlas.testing import check_image_estimator, synthetic_images
 
 QUIET = {"progress": False, "precision": "fp32"}
