@@ -32,7 +32,7 @@ from imatlas.result import (
 from imatlas.system.csv_files import read_csv
 from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.quality_flags import FLAGS
-from imatlas.tasks.score import rebuilder_of, small_pixels
+from imatlas.tasks.score import autoencoder_of, small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -256,7 +256,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     if not len(held):
         return None
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
-    generator = rebuilder_of(atlas.model("generator"))
+    generator = autoencoder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
     rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
@@ -349,7 +349,7 @@ def quality(atlas: Atlas) -> Result | None:
     said = atlas.manifest.metrics.get("quality")
     if not said:
         return None
-    return Result("quality", "How good it is", said["sentences"], said["metrics"], protocol=said["protocol"])
+    return Result("quality", "Quality of new images", said["sentences"], said["metrics"], protocol=said["protocol"])
 
 
 def learning_curves(atlas: Atlas) -> Result | None:
