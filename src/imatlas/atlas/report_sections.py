@@ -317,7 +317,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         found = atlas.duplicates()
         copies = np.flatnonzero((found.group >= 0) & ~found.best)
         copies = copies[np.argsort(found.similarity[copies], kind="stable")]
-        originals, how = found.best_of[copies], [found.how[i] for i in copies]
+        originals, how = found.best_of[copies], [found.kind[i] for i in copies]
         said, metrics = found.result.sentences, found.result.metrics
     else:
         place = {key: i for i, key in enumerate(keys)}

@@ -39,7 +39,7 @@ from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
 from imatlas.tasks.cluster import cluster, counted, limits
 from imatlas.tasks.conditions import Places, sample_places
-from imatlas.tasks.duplicates.exact import duplicate_of
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.quality_flags import Flags, quality_flags

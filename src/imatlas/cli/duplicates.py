@@ -58,15 +58,16 @@ def duplicates(
     if apply is not None:
         _apply(apply, named[0] if named else None, json_)
     elif undo:
-        from imatlas.tasks.duplicates.plans import undo as bring_back
+        from imatlas.tasks.duplicates.trash import undo as restore
 
-        tell(bring_back(named[0]), json_)
+        tell(restore(named[0]), json_)
     else:
         _find(named, frames, rotated, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
-    from imatlas.tasks.duplicates.plans import apply_plan, read_plan
+    from imatlas.tasks.duplicates.plans import read_plan
+    from imatlas.tasks.duplicates.trash import apply_plan
 
     read = read_plan(plan, folder)
     tell(apply_plan(read), json_)
@@ -96,7 +97,7 @@ def _find(
     found = find_duplicates(images, rotated=rotated, against=others, progress=not json_)
     if output is not None and against is not None:
         leaks = found.result.data["leaks"]
-        write_table(pa.table({name: [leak[name] for leak in leaks] for name in ("key", "other", "how")}), output)
+        write_table(pa.table({name: [leak[name] for leak in leaks] for name in ("key", "other", "kind")}), output)
     elif output is not None:
         found.plan(output)
     tell(found.result, json_)
@@ -104,7 +105,9 @@ def _find(
         say_next(
             json_,
             f"# look into {output}, change move to keep where you like",
-            command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
+            command_line(
+                "imatlas", "duplicates", *([] if found.user_named_folder else [found.folder]), "--apply", output
+            ),
         )
     elif (
         against is None and found.folder is not None and found.result.metrics["n_duplicates"] and source_words(sources)
@@ -116,7 +119,7 @@ def _find(
 def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:
     """A gallery from an atlas, or from any other sources."""
     from imatlas.system.inventory import is_atlas
-    from imatlas.tasks.duplicates.groups import Gallery
+    from imatlas.tasks.duplicates.gallery import Gallery
 
     if len(sources) == 1 and is_atlas(sources[0]):
         return open_atlas(Path(sources[0])).gallery()

@@ -9,7 +9,7 @@ import numpy as np
 
 from imatlas.images.dataset import Images
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
-from imatlas.tasks.duplicates.exact import duplicates
+from imatlas.tasks.duplicates.by_hash import duplicates
 from imatlas.tasks.quality_flags import FLAGS, Flags, quality_flags
 
 SHOWN = 24

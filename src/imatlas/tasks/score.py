@@ -189,7 +189,7 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     """
     if model.input != "images" or not hasattr(model, "sample"):
         raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
-    pixels, learned, aside = model.rows_of_fit(images)
+    pixels, learned, aside = model.training_split(images)
     if len(learned) > MOST_EMBEDDED:
         learned = np.sort(np.random.default_rng(random_state).choice(learned, MOST_EMBEDDED, replace=False))
     train, held_out = np.asarray(pixels[learned]), np.asarray(pixels[aside])
