@@ -295,7 +295,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
 
 
 def flagged(atlas: Atlas, n: int = 24) -> Result | None:
-    """The images with a plain fault."""
+    """The flagged images."""
     if "flags" not in atlas.rows:
         return None
     texts = atlas.rows["flags"]
@@ -305,9 +305,9 @@ def flagged(atlas: Atlas, n: int = 24) -> Result | None:
     grid = ImageGrid(
         images=_small(atlas, rows[:n]),
         captions=[f"{atlas.rows['key'][i]}: {texts[i]}" for i in rows[:n]],
-        alt="Images with a plain fault.",
+        alt="Flagged images.",
     )
-    return Result("flags", "Plain faults", told or ["No image is flagged."], panels=[grid] if len(rows) else [])
+    return Result("flags", "Flagged images", told or ["No images are flagged."], panels=[grid] if len(rows) else [])
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
