@@ -186,7 +186,7 @@ class _KnownRows:
             item=item,
             pixels=pixels,
             kind=self._kind,
-            clear=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
+            transparent=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
             thumbnail=self.cache.thumbnail(number) if self.cache.about["settings"]["thumbnail_size"] else None,
             **{name: column[number] for name, column in self._columns.items()},
         )

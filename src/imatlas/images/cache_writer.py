@@ -72,7 +72,7 @@ class CacheWriter:
             self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
             self._counts[row.kind] += 1
             self._kinds.append(row.kind)
-            self._any_clear |= row.clear
+            self._any_clear |= row.transparent
             for name, column in self._columns.items():
                 column.append(getattr(row, name))
             self._add_thumbnail(row.thumbnail)

@@ -35,7 +35,7 @@ from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
-from imatlas.images.spec import MOST_SIDE, ImageSpec
+from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
 
 
 class Images:
@@ -255,7 +255,7 @@ class Images:
     def at_size(self, image_size: Size) -> Images:
         """The same images at another size, decoded anew from their originals."""
         if image_size is None:
-            raise refused("image_size", "at_size", f"an int in the range [1, {MOST_SIDE}], or a pair of them", None)
+            raise refused("image_size", "at_size", f"an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them", None)
         height, width = pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
@@ -456,7 +456,7 @@ def _as_slice(index: np.ndarray) -> slice | None:
 
 def _is_side(value: Any) -> bool:
     number = whole(value)
-    return number is not None and 1 <= number <= MOST_SIDE
+    return number is not None and 1 <= number <= MAX_IMAGE_SIDE
 
 
 def _checked_size(image_size: Any) -> Any:
@@ -469,7 +469,7 @@ def _checked_size(image_size: Any) -> Any:
     """
     pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(_is_side(v) for v in image_size)
     if not (image_size is None or _is_side(image_size) or pair):
-        must = f"None, an int in the range [1, {MOST_SIDE}], or a pair of them (height, width)"
+        must = f"None, an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them (height, width)"
         raise refused("image_size", "Images", must, image_size)
     return image_size
 

@@ -56,7 +56,7 @@ class Row:
     key: str
     pixels: np.ndarray
     kind: Kind
-    clear: bool
+    transparent: bool
     width: int
     height: int
     format: str
@@ -128,7 +128,7 @@ def _may_be_picture(source: Source, item: int) -> bool:
     return found is not None and not key.rpartition("/")[2].startswith("._")
 
 
-class Seen:
+class DecodedFiles:
     """What became of the last files, by their bytes: a set may hold one picture many thousand times."""
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class Seen:
                 self._n_bytes -= self._known.popitem(last=False)[1][2]
 
 
-def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | Skip]:
+def read_item(source: Source, item: int, plan: Plan, decoded: DecodedFiles) -> list[Row | Skip]:
     """The row, or rows, of one item, or why there is none; decoded once where the bytes of a file come again."""
     key = source.keys[item]
     try:
@@ -178,7 +178,7 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | S
             digest, packed = hashlib.sha256(value).hexdigest(), source.packed(item)
             # All that decoding depends on: its ending, where a format has no mark, and the memory that it may take.
             sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
-            rows = seen.find(sign, item, key)
+            rows = decoded.find(sign, item, key)
             if rows is None:
                 rows = []
                 try:
@@ -189,7 +189,7 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | S
                 except DecodeError as error:
                     later = Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}")
                     rows.append(later if rows else Skip(item, key, str(error)))
-                seen.keep(sign, key, rows)
+                decoded.keep(sign, key, rows)
             return rows
     except DecodeError as error:
         return [Skip(item, key, str(error))]
@@ -211,7 +211,7 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
         key=f"{key}#{picture.frame + 1}" if plan.frames == "all" and picture.n_frames > 1 else key,
         pixels=pixels,
         kind=picture.kind,
-        clear=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
+        transparent=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
         width=picture.width,
         height=picture.height,
         format=picture.format,
@@ -229,7 +229,7 @@ class RowReader:
     """Makes rows of the items of a source, by any number of threads."""
 
     def __init__(self, source: Source, plan: Plan) -> None:
-        self._source, self._plan, self._seen = source, plan, Seen()
+        self._source, self._plan, self._seen = source, plan, DecodedFiles()
 
     def read_chunk(self, items: Sequence[int]) -> list[list[Row | Skip]]:
         """The rows of each of some items; their perceptual hashes are computed together."""

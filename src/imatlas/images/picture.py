@@ -14,9 +14,9 @@ from imatlas.errors import DecodeError
 from imatlas.images import limits
 from imatlas.images.formats import color
 from imatlas.images.formats.headers import jpeg_segments
-from imatlas.images.formats.png import with_clear
+from imatlas.images.formats.png import with_transparency
 from imatlas.images.formats.row_bands import array_of
-from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
+from imatlas.images.pixels import LUMA, RGB, Kind, composited, visible_background, padding, upright
 from imatlas.images.resize import as_array, quickly_resized, reduced_by_blocks, resized
 from imatlas.images.sources.base import reason_of
 
@@ -175,7 +175,7 @@ class Picture:
         across, down = (max(step, -(-length // limits.LONG)) for length in self._stored.size)
         image = self._stored.reduce((across, down)) if max(across, down) > 1 else self._stored
         if self.kind.alpha:
-            ground = ground_for(np.asarray(image), (255, 255, 255))
+            ground = visible_background(np.asarray(image), (255, 255, 255))
             image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
         gray = np.asarray(image.convert("L"))
         return upright(gray[..., None], self.orientation)[..., 0]
@@ -234,7 +234,7 @@ def as_stored(array: np.ndarray) -> np.ndarray | Image.Image:
 
 def on_background(array: np.ndarray, background: RGB) -> np.ndarray:
     """`composited` by bands of rows, as it makes floats of all it is given, on a ground on which something is seen."""
-    background = ground_for(array, background)
+    background = visible_background(array, background)
     out = np.empty((*array.shape[:2], array.shape[2] - 1), array.dtype)
     rows = max(1, limits.CHEAP // array.shape[1])
     for top in range(0, len(array), rows):
@@ -281,9 +281,9 @@ def finished(image: Image.Image, format: str, background: RGB) -> Picture:
     mode = image.mode
     if mode.startswith("I;16"):
         deep = array_of(image).astype(np.uint16, copy=False)
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            deep = on_background(with_clear(deep, np.array([clear], np.uint16)), background)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            deep = on_background(with_transparency(deep, np.array([transparent], np.uint16)), background)
         return Picture(deep, format, mode)
     if mode in ("I", "F"):
         values = array_of(image)

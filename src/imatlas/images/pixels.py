@@ -71,9 +71,9 @@ def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     return mixed if pixels.dtype == np.float32 else np.rint(mixed).astype(pixels.dtype)
 
 
-def grounded(pixels: np.ndarray, background: RGB) -> np.ndarray:
-    """Pixels (N, H, W, C) with opacity last, each picture laid on the ground that `ground_for` names."""
-    grounds = [ground_for(picture, background) for picture in pixels]
+def composited_visibly(pixels: np.ndarray, background: RGB) -> np.ndarray:
+    """Pixels (N, H, W, C) with opacity last, each picture laid on the ground that `visible_background` names."""
+    grounds = [visible_background(picture, background) for picture in pixels]
     if all(ground == background for ground in grounds):
         return composited(pixels, background)
     return np.stack([composited(picture, ground) for picture, ground in zip(pixels, grounds, strict=True)])
@@ -83,7 +83,7 @@ HIDDEN = 4.0
 """The spread of a picture's values, in 255ths of their range, below which nothing of it can be seen."""
 
 
-def ground_for(picture: np.ndarray, background: RGB) -> RGB:
+def visible_background(picture: np.ndarray, background: RGB) -> RGB:
     """What to lay a picture (H, W, C) with opacity last on: the background, or its opposite where it would be hidden.
 
     White shapes on clear ground cannot be seen on white.
@@ -198,14 +198,14 @@ def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float
     return (*own_range(picture[None], have), *into)
 
 
-def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False) -> Kind:
+def common_kind(counts: dict[Kind, int], any_transparent: bool, *, gaps: bool = False) -> Kind:
     """The kind that a set takes, from how many pictures of each kind it has.
 
     1. Measurements and pictures. Where most have some number of channels that is neither gray nor RGB, the set is of
        that number and others are left out; else those many-channel files are left out.
     2. Depth: the most frequent; of equals the deeper. Fewer 16-bit files among 8-bit ones become 8-bit, and so on.
     3. Color: gray where all are gray, else RGB.
-    4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
+    4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_transparent`), and the set is
        8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are gray.
 
     With `gaps`, pixels that a mask hides, the depth is that of floats: no other number says that one is missing.
@@ -228,7 +228,7 @@ def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False)
     if members is not pictures:
         return Kind(most, False, dtype)
     colors = 1 if all(k.colors == 1 for k in members) else 3
-    if all(k.alpha for k in members) and any_clear and dtype == "uint8":
+    if all(k.alpha for k in members) and any_transparent and dtype == "uint8":
         return Kind(colors + 1, True, dtype)
     return Kind(colors, False, dtype)
 
@@ -250,7 +250,7 @@ def converted(
     if kind == target:
         return pixels
     if kind.alpha and not target.alpha:
-        pixels = grounded(pixels, background)
+        pixels = composited_visibly(pixels, background)
     opacity = None
     if target.alpha:
         opacity = pixels[..., -1:] if kind.alpha else np.full((*pixels.shape[:-1], 1), _TOP[kind.dtype], pixels.dtype)
@@ -371,7 +371,7 @@ def _counted(channels: int) -> str:
     return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
-def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+def display_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """Pixels (..., C) of any set as uint8 that a picture file holds: gray, RGB, or RGBA where the set has opacity.
 
     Deep values are seen through the range of the set. Of a stack of measurements the first three channels are shown,
@@ -383,7 +383,7 @@ def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 
 def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
-    """Of uint8 pixels (..., C) the channels that a picture file shows; see `eye_view`."""
+    """Of uint8 pixels (..., C) the channels that a picture file shows; see `display_view`."""
     if kind.is_picture:
         return view
     return view[..., :3] if view.shape[-1] >= 3 else view[..., :1]
@@ -392,9 +392,9 @@ def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
 def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
     """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
 
-    As `eye_view`, with opacity laid on a ground on which it can be seen, and gray repeated.
+    As `display_view`, with opacity laid on a ground on which it can be seen, and gray repeated.
     """
-    view = eye_view(pixels, spec)
+    view = display_view(pixels, spec)
     if kind_of(spec).alpha:
-        view = grounded(view, background)
+        view = composited_visibly(view, background)
     return np.repeat(view, 3, axis=-1) if view.shape[-1] == 1 else view

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 DTypeName = Literal["uint8", "uint16", "float32"]
 
-MOST_SIDE, MOST_CHANNELS = 4096, 4096
+MAX_IMAGE_SIDE, MAX_IMAGE_CHANNELS = 4096, 4096
 """Pixels on a side and channels that images of a set may have as models see them."""
 
 
@@ -58,7 +58,7 @@ class ImageSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], *, most_side: int = MOST_SIDE) -> ImageSpec:
+    def from_json(cls, values: dict[str, Any], *, most_side: int = MAX_IMAGE_SIDE) -> ImageSpec:
         """The spec that `to_json` wrote, of images of at most so many pixels a side.
 
         Raises
@@ -68,7 +68,7 @@ class ImageSpec:
         """
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
             raise ValueError(f"an image spec has {', '.join(field.name for field in fields(cls))}")
-        for name, most in (("height", most_side), ("width", most_side), ("channels", MOST_CHANNELS)):
+        for name, most in (("height", most_side), ("width", most_side), ("channels", MAX_IMAGE_CHANNELS)):
             value = values[name]
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise ValueError(f"the {name} of images is an int from 1 to {most:,}; got {str(value)[:40]}")

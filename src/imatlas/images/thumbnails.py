@@ -7,7 +7,7 @@ import numpy as np
 from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.picture import Fit
-from imatlas.images.pixels import composited, conformed, ground_for, kind_of, rgb_view, value_range
+from imatlas.images.pixels import composited, conformed, visible_background, kind_of, rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -25,7 +25,7 @@ def shown(data: bytes, size: int) -> bytes:
     if not picture.kind.alpha or picture.kind.dtype != "uint8" or not picture.kind.is_picture:
         return shrink(data, size)
     pixels = picture.thumbnail(size)
-    ground = ground_for(pixels, WHITE)
+    ground = visible_background(pixels, WHITE)
     return shrink(data, size) if ground == WHITE else encode_thumbnail(composited(pixels, ground))
 
 

@@ -50,7 +50,7 @@ MARKS = (b'"format"', b'"library"', b'"class"')
 FORMAT = 2
 """Version of the folder's layout. A reader refuses every other one."""
 
-MOST_SIDE = 2**20
+MAX_IMAGE_SIDE = 2**20
 """Pixels a side of the images that a model was fitted to; an encoder makes all of them smaller."""
 
 ADVICE = "learn the model again"
@@ -379,7 +379,7 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
     if kind == "strings":
         return np.array(rest["values"], dtype=object)
     if kind == "image_spec":
-        return ImageSpec.from_json(rest, most_side=MOST_SIDE)
+        return ImageSpec.from_json(rest, most_side=MAX_IMAGE_SIDE)
     if kind == "tuple":
         return tuple(_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(rest["items"]))
     if kind == "dict":

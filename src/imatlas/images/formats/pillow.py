@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
 from imatlas.images.formats.headers import inner_sizes
-from imatlas.images.formats.png import scale_clear, with_clear
+from imatlas.images.formats.png import scale_transparency, with_transparency
 from imatlas.images.formats.sniff import bits_of
 from imatlas.images.formats.stated_color import state_profile, stated_profile
 from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
@@ -89,11 +89,11 @@ def read_plain(
             need_memory(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
         if format == "PNG":
-            scale_clear(image, bits)
+            scale_transparency(image, bits)
         if deep:
             wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
             if "transparency" in image.info and wide.shape[2] == 3:
-                wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
+                wide = with_transparency(wide, np.array(image.info["transparency"], np.uint16))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
             picture = from_samples(wide, format, mode, image.info["icc_profile"], background)
             image.load()  # what follows the pixels may hold the orientation

@@ -43,14 +43,14 @@ class PngBands:
         self._row = -(-header.width * bits // 8)
         self._direct = header.depth == 16 or (header.depth == 8 and header.color != 3 and not self._kept)
         self.dtype = np.dtype(np.uint16 if header.depth == 16 else np.uint8)
-        clear = b"tRNS" in self._kept
+        transparent = b"tRNS" in self._kept
         self._key = self._clear_value() if header.depth == 16 and header.color in (0, 2) else None
         if self._direct:
             self.alpha = header.color in (4, 6) or self._key is not None
             self.channels = _CHANNELS[header.color] + (self._key is not None)
         else:
             colors = 1 if header.color in (0, 4) else 3
-            self.alpha = clear or header.color in (4, 6)
+            self.alpha = transparent or header.color in (4, 6)
             self.channels = colors + self.alpha
 
     def _clear_value(self) -> np.ndarray | None:
@@ -97,7 +97,7 @@ class PngBands:
                     raise DecodeError(_TRUNCATED)
             yield bytes(have)
             left -= wanted // (self._row + 1)
-            have.clear()
+            have.transparent()
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """(top, rows (h, W, C)) from top to bottom."""
@@ -134,13 +134,13 @@ class PngBands:
         if self._direct:
             stored = np.dtype(">u2" if header.depth == 16 else "u1")
             pixels = raw.reshape(-1).view(stored).reshape(len(raw), header.width, -1)
-            return pixels if self._key is None else with_clear(pixels.astype(np.uint16), self._key)
+            return pixels if self._key is None else with_transparency(pixels.astype(np.uint16), self._key)
         content = np.zeros((len(raw), self._row + 1), np.uint8)
         content[:, 1:] = raw
         small = _png(header.width, len(raw), header.depth, header.color, content.tobytes(), self._kept)
         mode = ("L", "LA", "RGB", "RGBA")[self.channels - 1]
         image = Image.open(BytesIO(small), formats=("PNG",))
-        scale_clear(image, header.depth)
+        scale_transparency(image, header.depth)
         return np.asarray(image.convert(mode)).reshape(len(raw), header.width, self.channels)
 
 
@@ -174,13 +174,13 @@ def sound_size(data: bytes) -> tuple[int, int]:
     return header.width, header.height
 
 
-def with_clear(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:
+def with_transparency(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:
     """16-bit pixels (h, W, C) with opacity as one more channel: none where they have the value (C,) for clear."""
     opacity = np.where((pixels == value).all(axis=-1, keepdims=True), np.uint16(0), np.uint16(65535))
     return np.concatenate([pixels, opacity], axis=-1)
 
 
-def scale_clear(image: Image.Image, depth: int) -> None:
+def scale_transparency(image: Image.Image, depth: int) -> None:
     """Bring the gray that stands for clear to 8 bits, as Pillow brings the pixels of 2 and 4 bits, but not this."""
     value = image.info.get("transparency")
     if depth in (2, 4) and image.mode == "L" and isinstance(value, int):

@@ -132,7 +132,7 @@ def column_at(table: Any, column: str) -> Any:
     return pc.struct_field(table[first], rest)
 
 
-def tell_choice(found: list[str], chosen: str, name: str) -> None:
+def warn_of_choice(found: list[str], chosen: str, name: str) -> None:
     """Say which of several columns of images was taken."""
     others = [f"'{column}'" for column in found if column != chosen]
     if others:
@@ -161,7 +161,7 @@ def image_column(table: Any, field: str | None, name: str) -> str:
     named = [column for column in IMAGE_COLUMNS if column in (found or table.column_names)]
     if named or len(found) == 1:
         chosen = named[0] if named else found[0]
-        tell_choice(found, chosen, name)
+        warn_of_choice(found, chosen, name)
         return chosen
     raise SourceError(
         f"Which column of '{name}' holds the images cannot be told (columns: {', '.join(table.column_names)}); name it "

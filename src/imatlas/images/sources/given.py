@@ -252,11 +252,11 @@ def content_of(file: Any) -> Any:
     return content
 
 
-MOST_BANDS = 16
+MAX_BANDS = 16
 """Channels from which on an array (a, b, c) is no picture (H, W, C) but `a` pictures, unless it is square."""
 
 
-LEAST_SIDE = 8
+MIN_SIDE = 8
 """Height and width from which on an array (a, a, c) may well be a square picture."""
 
 
@@ -269,10 +269,10 @@ def looks_like_one(shape: tuple[int, ...], channels_first: bool) -> str:
         return ""
     first, middle, last = shape
     few = last <= 4 < min(first, middle)
-    bands = 4 < last < MOST_BANDS and 2 * last <= min(first, middle)
-    if few or bands or (first == middle != last and first >= LEAST_SIDE):
+    bands = 4 < last < MAX_BANDS and 2 * last <= min(first, middle)
+    if few or bands or (first == middle != last and first >= MIN_SIDE):
         return f"one picture with {last} channels: give x[None] for it, or x[..., None] for {first} pictures"
-    if channels_first and first in (3, 4) and min(middle, last) >= MOST_BANDS:
+    if channels_first and first in (3, 4) and min(middle, last) >= MAX_BANDS:
         return (
             f"one picture with {first} channels: give np.moveaxis(x, 0, -1)[None] for it (of a tensor "
             f"x.permute(1, 2, 0)[None]), or x[..., None] for {first}"

@@ -14,7 +14,7 @@ import numpy as np
 _I32, _BINARY, _LIST, _SET, _MAP, _STRUCT = 5, 8, 9, 10, 11, 12
 _WORDS = (3, 4, 5, 6)  # numbers of any width; a byte is one too, but takes one byte always
 _DEEPEST = 8
-_MOST_HEADER = 2**20
+_MAX_HEADER = 2**20
 
 
 class Page(NamedTuple):
@@ -125,7 +125,7 @@ def pages(data: np.ndarray, start: int, size: int) -> Iterator[Page]:
     if not 0 <= start <= end:
         raise ValueError("a column outside of the file")
     while start < end:
-        for most in (2**8, _MOST_HEADER):  # statistics in a header may be long, but seldom are
+        for most in (2**8, _MAX_HEADER):  # statistics in a header may be long, but seldom are
             try:
                 found = page(data[start : min(end, start + most)].tobytes())
                 break
