@@ -255,7 +255,9 @@ class Images:
     def at_size(self, image_size: Size) -> Images:
         """The same images at another size, decoded anew from their originals."""
         if image_size is None:
-            raise refused("image_size", "at_size", f"an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them", None)
+            raise refused(
+                "image_size", "at_size", f"an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them", None
+            )
         height, width = pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self

@@ -16,7 +16,7 @@ from imatlas.images.formats import color
 from imatlas.images.formats.headers import jpeg_segments
 from imatlas.images.formats.png import with_transparency
 from imatlas.images.formats.row_bands import array_of
-from imatlas.images.pixels import LUMA, RGB, Kind, composited, visible_background, padding, upright
+from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright, visible_background
 from imatlas.images.resize import as_array, quickly_resized, reduced_by_blocks, resized
 from imatlas.images.sources.base import reason_of
 

@@ -7,7 +7,7 @@ import numpy as np
 from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.picture import Fit
-from imatlas.images.pixels import composited, conformed, visible_background, kind_of, rgb_view, value_range
+from imatlas.images.pixels import composited, conformed, kind_of, rgb_view, value_range, visible_background
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)

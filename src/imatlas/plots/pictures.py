@@ -177,7 +177,7 @@ def _nearest(som: Any, images: Any, X: Any) -> list[Picture | None]:
     seen: list[Picture | None] = [None if k < 0 else images[int(k)] for k in chosen]
     if spec is None:
         return seen
-    return [picture if picture is None or isinstance(picture, bytes) else display_view(picture, spec) for picture in seen]
+    return [p if p is None or isinstance(p, bytes) else display_view(p, spec) for p in seen]
 
 
 def exemplars(som: Any, X: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
