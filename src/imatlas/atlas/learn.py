@@ -33,7 +33,7 @@ from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
-from imatlas.tasks.choose_encoder import most_looks
+from imatlas.tasks.choose_encoder import max_views
 from imatlas.training import checkpoints
 from imatlas.training.devices import pick_device
 from imatlas.training.progress import JsonLines
@@ -381,7 +381,7 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         began = time.perf_counter()
         model.transform(images[: min(n, 16)])
         rate = min(n, 16) / (time.perf_counter() - began)
-        needed = n * most_looks(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
+        needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
     row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
     return {

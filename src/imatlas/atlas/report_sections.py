@@ -14,7 +14,7 @@ from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.layout import FEWEST_ROWS
-from imatlas.models.outlier_detector import FEWEST
+from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
     Cell,
@@ -275,10 +275,10 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
 
 def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     """The images that are farthest from what is ordinary here, and where the oddest of them are odd."""
-    if len(atlas) < FEWEST:
+    if len(atlas) < MIN_ROWS:
         return None
     found = atlas.outliers()
-    odd = np.argsort(-found.oddness, kind="stable")[:n]
+    odd = np.argsort(-found.outlier_scores, kind="stable")[:n]
     keys = atlas.rows["key"][odd].tolist()
     pairs = replace(
         atlas.why_odd(keys[:n_explained], found),
@@ -287,8 +287,8 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     )
     grid = ImageGrid(
         images=_small(atlas, odd),
-        captions=[f"{key} ({found.oddness[i]:.1f})" for key, i in zip(keys, odd, strict=True)],
-        alt="The images of the greatest oddness.",
+        captions=[f"{key} ({found.outlier_scores[i]:.1f})" for key, i in zip(keys, odd, strict=True)],
+        alt="The images of the highest outlier scores.",
     )
     said = ["How many times farther than usual each is from what is ordinary here stands below it; 1 is ordinary."]
     return replace(found.result, sentences=[*said, *found.result.sentences], panels=[grid, pairs])
@@ -398,7 +398,7 @@ def settings(atlas: Atlas) -> Result:
     rows = [(name, "default" if value is None else value) for name, value in manifest.settings.items()]
     rows += [
         ("encoder chosen", manifest.stages["intake"]["why"]),
-        *([("eyes chosen", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
+        *([("preset of the encoder", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
         ("budget, seconds", manifest.stages["intake"]["budget"]),
     ]
     rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]

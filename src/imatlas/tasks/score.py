@@ -189,7 +189,7 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     """
     if model.input != "images" or not hasattr(model, "sample"):
         raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
-    pixels, learned, aside = model.rows_of_fit(images)
+    pixels, learned, aside = model.training_split(images)
     if len(learned) > MOST_EMBEDDED:
         learned = np.sort(np.random.default_rng(random_state).choice(learned, MOST_EMBEDDED, replace=False))
     train, held_out = np.asarray(pixels[learned]), np.asarray(pixels[aside])
@@ -204,13 +204,13 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
         held_out,
         spec=model.spec_,
         embed=eyes.transform,
-        eyes=eyes_in_words(eyes),
+        eyes=encoder_in_words(eyes),
         places=places,
         random_state=random_state,
     )
 
 
-def eyes_in_words(encoder: Any) -> str:
+def encoder_in_words(encoder: Any) -> str:
     """What an encoder is and what it has learned from, for protocols."""
     if isinstance(encoder, PretrainedEncoder):
         name = "EfficientNet-Lite0" if encoder.backbone == "efficientnet-lite0" else Path(encoder.backbone).name
