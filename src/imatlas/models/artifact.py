@@ -36,7 +36,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.learned import LONGEST_TEXT, Weights, contradiction
 from imatlas.system import atomic_io
 from imatlas.system.atomic_io import output_path, within, write_folder
-from imatlas.system.inventory import MOST_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
+from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
 
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
@@ -137,7 +137,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     if overwrite and os.path.lexists(folder):
         try:
             with open_regular(within(folder, "model.json")) as file:
-                text = file.read(MOST_JSON)
+                text = file.read(MAX_JSON)
         except (OSError, ArtifactError, UnsafePathError):
             text = b""
         if not all(mark in text for mark in MARKS):
