@@ -30,9 +30,10 @@ from benchmarks._table import save_table, saved_table
 from imatlas import Images
 from imatlas.images import decode, hashing
 from imatlas.images.hashing import hamming
-from imatlas.tasks.duplicates.candidates import Features
-from imatlas.tasks.duplicates.exact import near_pairs
-from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+from imatlas.tasks.duplicates.by_hash import near_pairs
+from imatlas.tasks.duplicates.features import Features
+from imatlas.tasks.duplicates.gallery import Gallery
+from imatlas.tasks.duplicates.groups import find_duplicates
 
 SETS = ("grocery_photos", "eurosat", "noto_emoji", "fashion_mnist")
 HASHES = ("phash", "dhash", "whash")
@@ -102,8 +103,8 @@ def cleared(paths: list[Path]) -> tuple[list[Path], int]:
 def _part(gallery: Gallery, rows: np.ndarray) -> Gallery:
     return Gallery(
         [gallery.keys[i] for i in rows],
-        lambda some: gallery.view(rows[some]),
-        lambda row: gallery.picture(int(rows[row])),
+        lambda some: gallery.pixels_of(rows[some]),
+        lambda row: gallery.thumbnail_of(int(rows[row])),
         gallery.content[rows],
         gallery.area[rows],
         gallery.size[rows],
@@ -253,7 +254,7 @@ def speed() -> None:
             own = time.perf_counter() - began
             gallery = Gallery.of(paths)
             began = time.perf_counter()
-            Features.of(gallery.view, len(gallery))
+            Features.of(gallery.pixels_of, len(gallery))
             features = time.perf_counter() - began
             rows.append(
                 [read, own, features, *(told[kind][way] for kind in HASHES for way in ("from_files", "decoded"))]

@@ -23,7 +23,7 @@ from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
 from imatlas.tasks.choose_encoder import encoder_for
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.duplicates.exact import duplicate_of
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 
 DRAWS = 8
 """Of each set."""

@@ -421,7 +421,7 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: 
 def test_images_instead_of_vectors_need_an_encoder(model: Any, tmp_path: Path) -> None:
     pixels = np.zeros((8, 16, 16, 3), np.uint8)
     for given in (["a.png", "b.png"], [Path("a.png")] * 3, Images(pixels), pixels, list(pixels)):
-        with pytest.raises(InputTypeError, match=rf"an encoder makes rows of them: {type(model).__name__}\(\)\.fit"):
+        with pytest.raises(InputTypeError, match=rf"embed them first: {type(model).__name__}\(\)\.fit"):
             model.fit(given)
 
 

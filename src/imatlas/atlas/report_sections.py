@@ -32,7 +32,7 @@ from imatlas.result import (
 from imatlas.system.csv_files import read_csv
 from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.quality_flags import FLAGS
-from imatlas.tasks.score import rebuilder_of, small_pixels
+from imatlas.tasks.score import autoencoder_of, small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -256,7 +256,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     if not len(held):
         return None
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
-    generator = rebuilder_of(atlas.model("generator"))
+    generator = autoencoder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
     rebuilt = display_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
@@ -295,7 +295,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
 
 
 def flagged(atlas: Atlas, n: int = 24) -> Result | None:
-    """The images with a plain fault."""
+    """The flagged images."""
     if "flags" not in atlas.rows:
         return None
     texts = atlas.rows["flags"]
@@ -305,9 +305,9 @@ def flagged(atlas: Atlas, n: int = 24) -> Result | None:
     grid = ImageGrid(
         images=_small(atlas, rows[:n]),
         captions=[f"{atlas.rows['key'][i]}: {texts[i]}" for i in rows[:n]],
-        alt="Images with a plain fault.",
+        alt="Flagged images.",
     )
-    return Result("flags", "Plain faults", told or ["No image is flagged."], panels=[grid] if len(rows) else [])
+    return Result("flags", "Flagged images", told or ["No images are flagged."], panels=[grid] if len(rows) else [])
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
@@ -317,7 +317,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         found = atlas.duplicates()
         copies = np.flatnonzero((found.group >= 0) & ~found.best)
         copies = copies[np.argsort(found.similarity[copies], kind="stable")]
-        originals, how = found.best_of[copies], [found.how[i] for i in copies]
+        originals, how = found.best_of[copies], [found.kind[i] for i in copies]
         said, metrics = found.result.sentences, found.result.metrics
     else:
         place = {key: i for i, key in enumerate(keys)}
@@ -349,7 +349,7 @@ def quality(atlas: Atlas) -> Result | None:
     said = atlas.manifest.metrics.get("quality")
     if not said:
         return None
-    return Result("quality", "How good it is", said["sentences"], said["metrics"], protocol=said["protocol"])
+    return Result("quality", "Quality of new images", said["sentences"], said["metrics"], protocol=said["protocol"])
 
 
 def learning_curves(atlas: Atlas) -> Result | None:

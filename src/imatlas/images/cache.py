@@ -155,8 +155,8 @@ def _sweep(cache_dir: Path) -> None:
     """Remove what builds that were killed more than a day ago have left, by the list that each of them kept."""
     for left in cache_dir.glob(".new-*"):
         with contextlib.suppress(OSError, ArtifactError, UnicodeDecodeError):
-            ours = _ASIDE.fullmatch(left.name) and not is_link(left)
-            if ours and time.time() - left.stat().st_mtime > 86400:
+            is_ours = _ASIDE.fullmatch(left.name) and not is_link(left)
+            if is_ours and time.time() - left.stat().st_mtime > 86400:
                 with open_regular(left / BUILDING) as file:
                     names = file.read(100_000).decode().splitlines()
                 listed = [name for name in names if _WRITTEN.fullmatch(name)]

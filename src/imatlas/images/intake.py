@@ -281,11 +281,11 @@ def _with_progress(items: Sequence[Any], title: str) -> Iterator[Any]:
         shown = escape(visible(title))
         yield from track(items, shown, len(items), console=console(error=True), update_period=0.2, transient=True)
         return
-    said = time.monotonic()
+    shown_at = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said > 10.0:
-            said = time.monotonic()
+        if time.monotonic() - shown_at > 10.0:
+            shown_at = time.monotonic()
             say(f"{title}: {done} of {len(items)}", error=True)
 
 

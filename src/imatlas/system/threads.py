@@ -131,11 +131,11 @@ def free_threads(n_threads: int, now: int | None = None) -> int:
     if n_threads <= 1:
         return 1
     now = n_threads if now is None else now
-    seen = threads_for(cores_obtained(n_threads), n_threads)
-    if seen == now:
-        return seen
+    found = threads_for(cores_obtained(n_threads), n_threads)
+    if found == now:
+        return found
     again = threads_for(cores_obtained(n_threads), n_threads)
-    return max(seen, again) if seen < now else min(seen, again)
+    return max(found, again) if found < now else min(found, again)
 
 
 def slowdown() -> float:

@@ -134,28 +134,28 @@ def from_page(data: bytes, number: int) -> bytes:
 
 def _chain(data: bytes) -> tuple[list[int], list[int]]:
     """The full-size pages in the chain of directories, which may be circular in a damaged file, and subdirectories."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     whole: list[int] = []
     below: list[int] = []
     total = 0
     reader = _Reader(data)
     try:
         place = reader.first()
-        while place and len(seen) < _MAX_PAGES:
-            if place in seen:
+        while place and len(visited) < _MAX_PAGES:
+            if place in visited:
                 raise DecodeError("a damaged TIFF file: its list of pages is circular")
             directory = reader.at(place)
             if directory.whole:
-                whole.append(len(seen))
+                whole.append(len(visited))
             elif len(below) < _MAX_BELOW:
                 below += directory.below
-            seen.add(place)
+            visited.add(place)
             total += directory.n_bytes
             if total > 2 * len(data) + 2**16:  # every reader parses all of them
                 raise DecodeError("a damaged TIFF file: its lists of tags overlap")
             place = directory.next
     except (struct.error, OverflowError):
-        if not seen:
+        if not visited:
             raise DecodeError("a truncated TIFF file: it ends before the picture does") from None
     return whole, below
 

@@ -289,10 +289,10 @@ class TarSource(Archive):
         """Hard links to files that come after them in the archive, with the data of these."""
         follows = {_plain(name): _plain(target) for name, target in later.items()}
         for name in later:
-            seen = {_plain(name)}
+            visited = {_plain(name)}
             target = follows[_plain(name)]
-            while target in follows and target not in seen:
-                seen.add(target)
+            while target in follows and target not in visited:
+                visited.add(target)
                 target = follows[target]
             if target in known:
                 yield name, known[target]

@@ -92,7 +92,7 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     skipped: list[tuple[str, str]] = []
     paths = [path_of(text) for text in sources]
     beside = Counter(path.parent for path in paths)
-    seen: set[str] = set()
+    known: set[str] = set()
     for place, (text, path) in enumerate(zip(sources, paths, strict=True)):
         what = ""
         if os.path.isdir(path):  # a shell's pattern also matches folders next to the images
@@ -103,9 +103,9 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
         source = _open_path(text, field)
         if is_table(source) and len(tables) + len(skipped) == place:
             real = os.path.realpath(path)
-            if real in seen:
+            if real in known:
                 raise InputError(f"The table '{text}' is given more than once; give each table once.")
-            seen.add(real)
+            known.add(real)
             tables.append((path, source))
             continue
         if tables or not isinstance(source, FileSource):
