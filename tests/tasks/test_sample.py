@@ -42,7 +42,7 @@ def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["00000.png", "00001.png"]
     for mine in ("holiday.png", "00001.png"):
         Image.fromarray(images[0]).save(tmp_path / "new" / mine)
-        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+        with pytest.raises(ArtifactError, match=f"contains '{mine}', which imatlas did not write"):
             write_samples(images, tmp_path / "new", recipe={}, overwrite=True)
     assert len(list((tmp_path / "new").iterdir())) == 3
 
@@ -54,7 +54,7 @@ def test_files_that_a_user_changed_are_not_replaced(rng, tmp_path):
     first = (folder / "00000.png").read_bytes()
     for mine in ("2024-my-favorite.png", "1.png", "00009.png"):  # of which the last would be a name of ours
         (folder / mine).write_bytes(first)
-        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+        with pytest.raises(ArtifactError, match=f"contains '{mine}', which imatlas did not write"):
             write_samples(images, folder, recipe={}, overwrite=True)
         assert (folder / mine).read_bytes() == first
         (folder / mine).unlink()
@@ -65,7 +65,7 @@ def test_files_that_a_user_changed_are_not_replaced(rng, tmp_path):
         image.load()
         image.putpixel((0, 0), (1, 2, 3))
         image.save(folder / "00002.png", pnginfo=words)  # retouched, its texts kept
-    with pytest.raises(ArtifactError, match=r"holds '00002\.png', which imatlas did not write"):
+    with pytest.raises(ArtifactError, match=r"contains '00002\.png', which imatlas did not write"):
         write_samples(images, folder, recipe={}, overwrite=True)
     assert len(list(folder.iterdir())) == 3
 

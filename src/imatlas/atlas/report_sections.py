@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.arguments import counted
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.layout import FEWEST_ROWS
@@ -228,7 +228,7 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
-    reference, seen = (eye_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
+    reference, seen = (display_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
     nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(seen)), 1)[0].numpy()[:, 0]
     note = "Beside each is the training image that it is nearest to; a model that copies would show one picture twice."
     return Result(
@@ -258,7 +258,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
     generator = autoencoder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
-    rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
+    rebuilt = display_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
         name="rebuilt",
         title="What the model keeps",
@@ -266,7 +266,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
-                rows=list(zip(eye_view(pixels, atlas.spec), rebuilt, strict=True)),
+                rows=list(zip(display_view(pixels, atlas.spec), rebuilt, strict=True)),
                 alt="Held-out images beside their reconstructions.",
             )
         ],

@@ -12,7 +12,7 @@ from imatlas.arguments import strict_yes
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.decode import read_picture
 from imatlas.images.formats.pillow import picture_from
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 from imatlas.lattice.drawing import PITCH
 from imatlas.plots.canvas import SHRUNK, Canvas, blank, cells_of, checked_clusters
 from imatlas.result import Picture
@@ -177,9 +177,7 @@ def _nearest(som: Any, images: Any, X: Any) -> list[Picture | None]:
     pictures: list[Picture | None] = [None if k < 0 else images[int(k)] for k in chosen]
     if spec is None:
         return pictures
-    return [
-        picture if picture is None or isinstance(picture, bytes) else eye_view(picture, spec) for picture in pictures
-    ]
+    return [p if p is None or isinstance(p, bytes) else display_view(p, spec) for p in pictures]
 
 
 def exemplars(som: Any, X: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
@@ -219,7 +217,7 @@ def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
         for at in range(start, stop, CHUNK):
             members = order[at : min(at + CHUNK, stop)]
             taken = [pixels[int(k)] for k in members]
-            views = [_pixels(one if spec is None else eye_view(one, spec)) for one in taken]
+            views = [_pixels(one if spec is None else display_view(one, spec)) for one in taken]
             if len({view.shape for view in views} | ({total.shape} if total is not None else set())) > 1:
                 raise InputError("show='mean' needs images of one size; resize them with Images(..., image_size=64).")
             values = np.stack(views).astype(np.float64)
