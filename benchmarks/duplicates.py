@@ -312,7 +312,3 @@ def one(n: int) -> None:
     right = float((found.group[originals:] == found.group[true])[found.group[true] >= 0].sum() / max(1, len(true)))
     extra = int(found.result.metrics["n_copies"] - right * len(true))
     print(json.dumps({"seconds": seconds, "recall": right, "extra": extra, "hash": hashed}), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

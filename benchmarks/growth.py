@@ -75,7 +75,3 @@ def _moved(before: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> list[fl
     width = np.ptp(before["layout"], axis=0).max()
     layout = np.linalg.norm(now["layout"][rows] - before["layout"], axis=1) / width
     return [float(cells.mean()), float(layout.mean()), float((now["cluster"][rows] != before["cluster"]).mean())]
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
