@@ -31,7 +31,7 @@ from imatlas import Autoencoder, Images, PretrainedEncoder, SelfSupervisedEncode
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.tasks.choose_encoder import choose_eyes
+from imatlas.tasks.choose_encoder import choose_encoder
 
 N_GROUPS = {"fashion_mnist": 10, "eurosat": 10, "grocery_photos": 43}
 EYES_SIZE = {"fashion_mnist": 96, "eurosat": 224, "grocery_photos": 224}
@@ -181,7 +181,7 @@ def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray
     if not kept.exists():
         last = PretrainedEncoder(image_size=EYES_SIZE[name]).fit_transform(images)
         began = time.perf_counter()
-        chosen = choose_eyes(images, image_size=EYES_SIZE[name])
+        chosen = choose_encoder(images, image_size=EYES_SIZE[name])
         found = time.perf_counter() - began
         seen = chosen.encoder.fit_transform(images)
         took = time.perf_counter() - began

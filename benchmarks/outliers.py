@@ -90,9 +90,9 @@ def mixed(ordinary: np.ndarray, odd: np.ndarray, n: int, seed: int) -> tuple[np.
     """`n` ordinary rows and so many odd ones that they are 5 % of all, with which are odd."""
     rng = np.random.default_rng(seed)
     n = min(n, len(ordinary))
-    n_odd = round(n * SHARE / (1 - SHARE))
-    rows = [ordinary[rng.permutation(len(ordinary))[:n]], odd[rng.permutation(len(odd))[:n_odd]]]
-    return np.concatenate(rows), np.arange(n + n_odd) >= n
+    n_outliers = round(n * SHARE / (1 - SHARE))
+    rows = [ordinary[rng.permutation(len(ordinary))[:n]], odd[rng.permutation(len(odd))[:n_outliers]]]
+    return np.concatenate(rows), np.arange(n + n_outliers) >= n
 
 
 def projected(features: np.ndarray, seed: int) -> np.ndarray:
@@ -146,7 +146,7 @@ def _nearest(X: np.ndarray, k: int) -> np.ndarray:
 
 
 METHODS: dict[str, Score] = {
-    "imatlas OutlierDetector": lambda X, seed: OutlierDetector(random_state=seed).fit(X).oddness_,
+    "imatlas OutlierDetector": lambda X, seed: OutlierDetector(random_state=seed).fit(X).outlier_scores_,
     "IsolationForest": lambda X, seed: -IsolationForest(n_estimators=200, random_state=seed).fit(X).score_samples(X),
     "LOF, 20 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=20).fit(X).negative_outlier_factor_,
     "LOF, 100 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=100).fit(X).negative_outlier_factor_,
@@ -187,17 +187,17 @@ def _alarm_rates(share: float, rate: float, seed: int) -> tuple[float, float, fl
     """False alarms on fresh clothes, the bound told, false alarms in the set, and the share of odd ones found in it."""
     rng = np.random.default_rng(seed)
     fresh, clothes, others = seen("fashion_mnist"), seen("fitted"), seen("eurosat")
-    n_odd = round(len(clothes) * share)
-    odd = np.arange(len(clothes)) >= len(clothes) - n_odd
-    kept = clothes[rng.permutation(len(clothes))[n_odd:]]
-    mixture = np.concatenate([kept, others[rng.permutation(len(others))[:n_odd]]])
+    n_outliers = round(len(clothes) * share)
+    odd = np.arange(len(clothes)) >= len(clothes) - n_outliers
+    kept = clothes[rng.permutation(len(clothes))[n_outliers:]]
+    mixture = np.concatenate([kept, others[rng.permutation(len(others))[:n_outliers]]])
     pca = PCA(128, svd_solver="randomized", random_state=seed).fit(mixture)
     scale = np.sqrt(np.sqrt(pca.explained_variance_[0] / pca.explained_variance_))
-    model = OutlierDetector(false_alarms=rate, random_state=seed).fit(pca.transform(mixture) * scale)
+    model = OutlierDetector(false_positive_rate=rate, random_state=seed).fit(pca.transform(mixture) * scale)
     new = pca.transform(fresh[rng.permutation(len(fresh))[:5000]]) * scale
     own = model.p_values_ <= rate
-    found = float(own[odd].mean()) if n_odd else 0.0
-    return float((model.predict(new) < 0).mean()), model.false_alarm_bound_, float(own[~odd].mean()), found
+    found = float(own[odd].mean()) if n_outliers else 0.0
+    return float((model.predict(new) < 0).mean()), model.false_positive_bound_, float(own[~odd].mean()), found
 
 
 def flags(n_seeds: int) -> None:

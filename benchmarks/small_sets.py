@@ -21,9 +21,9 @@ from imatlas import Images, PretrainedEncoder
 from imatlas.atlas.stages import CHOOSING, HELD_OUT, default_budget, held_out_rows
 from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.tasks.choose_encoder import eyes_for
+from imatlas.tasks.choose_encoder import encoder_for
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.duplicates.exact import duplicate_of
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 
 DRAWS = 8
 """Of each set."""
@@ -110,7 +110,7 @@ def grouped(images: Images, k: int) -> tuple[np.ndarray, np.ndarray, int]:
     """As the stages of `learn` have it: the embedding and the cluster of each image, and how many are found unasked."""
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicate_of(images), HELD_OUT, 0)
     seconds = CHOOSING * default_budget(len(images))
-    encoder = eyes_for(images[np.flatnonzero(~held_out)], n_all=len(images), seconds=seconds).encoder
+    encoder = encoder_for(images[np.flatnonzero(~held_out)], n_all=len(images), seconds=seconds).encoder
     learned = encoder.fit_transform(images[np.flatnonzero(~held_out)])
     embedding = np.empty((len(images), learned.shape[1]), np.float32)
     embedding[~held_out] = learned

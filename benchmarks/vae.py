@@ -139,7 +139,8 @@ def loop_table(loops: dict[str, Callable[[], float]], n_blocks: int, threads: in
     off = max(row[-1] for row in rows) - min(row[-1] for row in rows)
     save_table(
         "vae",
-        f"Overhead of the training loop (VAE on Fashion-MNIST, {LATENT_DIM} latent dimensions, fp32, {threads} threads)",
+        f"Overhead of the training loop (VAE on Fashion-MNIST, {LATENT_DIM} latent dimensions, fp32, "
+        f"{threads} threads)",
         [
             "loop",
             "images/s",

@@ -382,7 +382,7 @@ def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
         lambda image: atlas.sliders(image, directions=1, steps=2),
     ):
         np.testing.assert_allclose(made(deep).astype(int), made(light).astype(int), atol=8)
-    odd = [atlas.outliers(image[None]).oddness[0] for image in (light, deep)]
+    odd = [atlas.outliers(image[None]).outlier_scores[0] for image in (light, deep)]
     np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
     told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
     assert told[0]["nearest"] == told[1]["nearest"]

@@ -269,10 +269,11 @@ VERBS: dict[str, Callable[[Case], Any]] = {
 
 
 def find(case: Case) -> None:
-    from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+    from imatlas.tasks.duplicates.gallery import Gallery
+    from imatlas.tasks.duplicates.groups import find_duplicates
 
     found = find_duplicates(Gallery.of(case.source, progress=False))
-    assert found.result.metrics["n_copies"] >= 1
+    assert found.result.metrics["n_duplicates"] >= 1
 
 
 IN_MEMORY = (

@@ -13,7 +13,7 @@ from imatlas.neighbors import (
     k_nearest,
     nearest,
     nearest_index,
-    nearest_index_by_shadow,
+    nearest_index_by_projection,
     nearest_two,
     paired_distances,
 )
@@ -150,13 +150,13 @@ def test_shadows_find_what_a_search_in_all_features_finds(rng):
     for n_axes in (2, 10):
         axes = torch.eye(50)[:n_axes]
 
-        def shadows(rows, axes=axes):
+        def projections(rows, axes=axes):
             flat = rows @ axes.T
             return torch.cat([flat, (rows - flat @ axes).norm(dim=1, keepdim=True)], dim=1)
 
         rows, codes = as_tensor(X), as_tensor(centers)
-        thrown = shadows(rows), shadows(codes)
-        found = nearest_index_by_shadow(rows, codes, *thrown)
+        thrown = projections(rows), projections(codes)
+        found = nearest_index_by_projection(rows, codes, *thrown)
         assert np.array_equal(found.numpy(), slow(X, centers).argmin(1))
         assert not torch.equal(nearest_index(*thrown), found)
 

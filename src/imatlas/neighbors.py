@@ -88,8 +88,8 @@ def nearest_index(
     return indices
 
 
-def nearest_index_by_shadow(
-    X: torch.Tensor, centers: torch.Tensor, shadows: torch.Tensor, center_shadows: torch.Tensor
+def nearest_index_by_projection(
+    X: torch.Tensor, centers: torch.Tensor, projections: torch.Tensor, center_projections: torch.Tensor
 ) -> torch.Tensor:
     """`nearest_index` for rows of many features, exact, at the cost of a search in few.
 
@@ -103,14 +103,14 @@ def nearest_index_by_shadow(
     ----------
     X : Tensor (n_samples, n_features)
     centers : Tensor (n_centers, n_features)
-    shadows, center_shadows : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
+    shadows, center_projections : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
 
     Returns
     -------
     indices : Tensor (n_samples,) int64
     """
     indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
-    for start, stop, scores, thrown in _score_chunks(shadows, center_shadows, False, MEMORY):
+    for start, stop, scores, thrown in _score_chunks(projections, center_projections, False, MEMORY):
         rows, best = X[start:stop], _smallest(scores)
         squared = paired_distances(rows, centers, best)
         limit = (squared * (1 + 1e-4) - thrown[:, :-1].square().sum(1)) / 2

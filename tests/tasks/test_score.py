@@ -129,7 +129,7 @@ def test_a_saved_model_is_scored_on_what_it_kept_aside(clothes, tmp_path):
     model = ia.VAE(latent_dim=4, size="small", max_steps=20, progress=False).fit(images)
     model.save(tmp_path / "vae")
     loaded = ia.load(tmp_path / "vae")
-    pixels, learned, aside = loaded.rows_of_fit(images)
+    pixels, learned, aside = loaded.training_split(images)
     np.testing.assert_array_equal(np.sort(np.concatenate([learned, aside])), np.arange(200))
     assert (len(aside), len(pixels)) == (20, 200)
     result = score_model(loaded, images)

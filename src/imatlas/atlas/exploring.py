@@ -28,8 +28,8 @@ from imatlas.tasks.cluster import cluster as group
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.explain import Space, explain_cluster, explain_image
 from imatlas.tasks.export import write_embedding_atlas, write_folders, write_numpy
-from imatlas.tasks.outlier_maps import COMPARED, PLACES_SPEC, has_places, heat_map, overlaid
-from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, ordinary_near
+from imatlas.tasks.outlier_maps import COMPARED, FEATURE_MAP_SPEC, has_feature_maps, heat_map, overlaid
+from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, ordinary_near
 from imatlas.tasks.outliers import outliers as find_outliers
 from imatlas.tasks.search import search as search_embedding
 from imatlas.tasks.search import search_like, without_self
@@ -212,30 +212,30 @@ class Exploring(OpenedAtlas):
         found.result.sentences[1:1] = told
         return found
 
-    def outliers(self, images: Any = None, *, false_alarms: float = FALSE_ALARMS) -> Outliers:
-        """The odd images, at a given rate of false alarms.
+    def outliers(self, images: Any = None, *, false_positive_rate: float = FALSE_POSITIVE_RATE) -> Outliers:
+        """Find the outliers among images at a given false positive rate.
 
         Parameters
         ----------
         images : Images, or any source that `Images` takes, optional
             Judge these by those of the atlas. None: judge those of the atlas by each other.
-        false_alarms : float
-            The share of ordinary images that may be called odd, in (0, 0.5]; it is an upper bound where odd images are
-            in the atlas.
+        false_positive_rate : float
+            Share of ordinary images that may be called outliers, in (0, 0.5]; an upper bound if the atlas contains
+            outliers.
 
         Returns
         -------
         imatlas.tasks.outliers.Outliers
-            `oddness` and `p_values`, one an image; `rows`, the odd ones; and in words.
+            `outlier_scores` and `p_values`, one per image; `rows`, the outliers; and in words.
         """
         keys, seed = self.rows["key"].tolist(), self.manifest.settings["random_state"]
         if images is None:
-            return find_outliers(self.embedding, keys, false_alarms=false_alarms, random_state=seed)
+            return find_outliers(self.embedding, keys, false_positive_rate=false_positive_rate, random_state=seed)
         images = images_of(images)
         return find_outliers(
             self.embedding,
             keys,
-            false_alarms=false_alarms,
+            false_positive_rate=false_positive_rate,
             new=self.embed(images),
             new_keys=images.keys,
             random_state=seed,
@@ -259,10 +259,10 @@ class Exploring(OpenedAtlas):
         if found is None:
             found = self.outliers()
         encoder = self.model("encoder")
-        spec = PLACES_SPEC if has_places(encoder) else self.spec
+        spec = FEATURE_MAP_SPEC if has_feature_maps(encoder) else self.spec
         rows = []
         for image in images:
-            near = ordinary_near(found, self.embedding, self._place_of(image)[0], but=self._own(image))
+            near = ordinary_near(found, self.embedding, self._place_of(image)[0], exclude=self._own(image))
             seen = np.concatenate([self._pixels_of([image], spec), self.pixels(near, spec)])
             heat = heat_map(encoder, seen[0], seen[1:], self.embed)
             shown = rgb_view(seen[: len(COMPARED) - 1], spec)
@@ -289,25 +289,25 @@ class Exploring(OpenedAtlas):
             `labels` and `confidence`, one a row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
         """
         n_next, seed = check_int(n_next, "n_next", "classify", low=0), self.manifest.settings["random_state"]
-        keys, roots = self.rows["key"].tolist(), self.originals.roots
+        keys, roots = self.rows["key"].tolist(), [Path(self.originals.name)]
         return classify_embedding(self.embedding, keys, labels, roots=roots, n_next=n_next, random_state=seed)
 
     @strict_yes
-    def duplicates(self, *, turned: bool = False) -> Duplicates:
+    def duplicates(self, *, rotated: bool = False) -> Duplicates:
         """Images that are copies of others, edited ones too, in groups with a best copy; from the stored thumbnails.
 
         `table()` has a stricter and quicker answer in its column `duplicate_of`: the same picture, not edited.
 
         Parameters
         ----------
-        turned : bool
-            Find also copies that were turned by 90, 180 or 270 degrees, or mirrored.
+        rotated : bool
+            Find also copies that were rotated by 90, 180 or 270 degrees, or mirrored.
 
         Returns
         -------
         imatlas.tasks.duplicates.groups.Duplicates
         """
-        return find_duplicates(self.gallery(), turned=turned)
+        return find_duplicates(self.gallery(), rotated=rotated)
 
     @strict_yes
     def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:

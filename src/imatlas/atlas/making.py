@@ -15,7 +15,7 @@ from imatlas.images.sources.given import as_several
 from imatlas.images.tensors import to_view
 from imatlas.result import Result
 from imatlas.tasks.conditions import Cell, Places, need_steered, sample_places
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, eyes_in_words, rebuilder_of
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, encoder_in_words, rebuilder_of
 from imatlas.tasks.score import score as score_generator
 
 
@@ -170,7 +170,7 @@ class Making(OpenedAtlas):
             self.pixels(held_out),
             spec=self.spec,
             embed=self.embed,
-            eyes=eyes_in_words(self.model("encoder")),
+            eyes=encoder_in_words(self.model("encoder")),
             places=(self.embedding[train], self.embedding[held_out]),
             sample=lambda n, seed: sample_places(self.model("generator"), self.places, n, random_state=seed),
             random_state=random_state,

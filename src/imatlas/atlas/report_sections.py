@@ -14,7 +14,7 @@ from imatlas.images.pixels import eye_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.layout import FEWEST_ROWS
-from imatlas.models.outlier_detector import FEWEST
+from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
     Cell,
@@ -79,12 +79,12 @@ def facts(atlas: Atlas) -> dict[str, str]:
     """The few numbers that stand at the top."""
     manifest, rows = atlas.manifest, atlas.rows
     map_ = atlas.model("map")
-    n_clusters, n_doubles = len(np.unique(rows["cluster"])), int(_doubles(atlas).sum())
+    n_clusters, n_duplicates = len(np.unique(rows["cluster"])), int(_has_duplicate(atlas).sum())
     return {
         "images": f"{len(atlas):,}",
         "cluster" if n_clusters == 1 else "clusters": f"{n_clusters:,}",
         "cell on the map" if len(map_.codebook_) == 1 else "cells on the map": f"{len(map_.codebook_):,}",
-        "duplicate" if n_doubles == 1 else "duplicates": f"{n_doubles:,}",
+        "duplicate" if n_duplicates == 1 else "duplicates": f"{n_duplicates:,}",
         "skipped": f"{manifest.stages['intake']['n_skipped']:,}",
         "time to learn": _minutes(sum(stage["seconds"] for stage in manifest.stages.values())),
     }
@@ -275,10 +275,10 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
 
 def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     """The images that are farthest from what is ordinary here, and where the oddest of them are odd."""
-    if len(atlas) < FEWEST:
+    if len(atlas) < MIN_ROWS:
         return None
     found = atlas.outliers()
-    odd = np.argsort(-found.oddness, kind="stable")[:n]
+    odd = np.argsort(-found.outlier_scores, kind="stable")[:n]
     keys = atlas.rows["key"][odd].tolist()
     pairs = replace(
         atlas.why_odd(keys[:n_explained], found),
@@ -287,8 +287,8 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     )
     grid = ImageGrid(
         images=_small(atlas, odd),
-        captions=[f"{key} ({found.oddness[i]:.1f})" for key, i in zip(keys, odd, strict=True)],
-        alt="The images of the greatest oddness.",
+        captions=[f"{key} ({found.outlier_scores[i]:.1f})" for key, i in zip(keys, odd, strict=True)],
+        alt="The images of the highest outlier scores.",
     )
     said = ["How many times farther than usual each is from what is ordinary here stands below it; 1 is ordinary."]
     return replace(found.result, sentences=[*said, *found.result.sentences], panels=[grid, pairs])
@@ -316,24 +316,24 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
     if len(keys) <= MOST_COMPARED:
         found = atlas.duplicates()
         copies = np.flatnonzero((found.group >= 0) & ~found.best)
-        copies = copies[np.argsort(found.likeness[copies], kind="stable")]
-        originals, how = found.best_of[copies], [found.how[i] for i in copies]
+        copies = copies[np.argsort(found.similarity[copies], kind="stable")]
+        originals, how = found.best_of[copies], [found.kind[i] for i in copies]
         said, metrics = found.result.sentences, found.result.metrics
     else:
         place = {key: i for i, key in enumerate(keys)}
-        copies = np.flatnonzero(_doubles(atlas))
+        copies = np.flatnonzero(_has_duplicate(atlas))
         originals = np.array([place[str(atlas.rows["duplicate_of"][i])] for i in copies], dtype=int)
         how, metrics = ["same picture"] * len(copies), {}
         said = [f"{len(copies):,} images are the same picture as another one, to the byte or nearly."]
         if not len(copies):
-            said = ["No image doubles another one."]
+            said = ["No duplicates were found."]
         said.append(f"Edited copies are found by: {shell('imatlas', 'duplicates', file_word(atlas.folder.name))}")
     panels: list[Panel] = []
     if len(copies):
         left, right = _small(atlas, copies[:n]), _small(atlas, originals[:n])
         panels.append(
             ImagePairs(
-                names=("copy", "best copy"),
+                names=("duplicate", "kept"),
                 rows=list(zip(left, right, strict=True)),
                 captions=[f"{keys[i]} = {keys[j]} ({what})" for i, j, what in zip(copies[:n], originals, how)],
                 alt="Pairs of images that are the same picture.",
@@ -341,7 +341,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         )
         command = shell("imatlas", "duplicates", file_word(atlas.folder.name), "-o", "plan.csv")
         said = [*said, f"To put them aside: {command}"]
-    return Result("duplicates", "Doubles", said, metrics, panels)
+    return Result("duplicates", "Duplicates", said, metrics, panels)
 
 
 def quality(atlas: Atlas) -> Result | None:
@@ -398,7 +398,7 @@ def settings(atlas: Atlas) -> Result:
     rows = [(name, "default" if value is None else value) for name, value in manifest.settings.items()]
     rows += [
         ("encoder chosen", manifest.stages["intake"]["why"]),
-        *([("eyes chosen", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
+        *([("preset of the encoder", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
         ("budget, seconds", manifest.stages["intake"]["budget"]),
     ]
     rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]
@@ -423,7 +423,7 @@ def _small(atlas: Atlas, rows: np.ndarray, size: int = PICTURE) -> list[Picture]
     return [shown(data, size) for data in atlas.thumbnails(rows)]
 
 
-def _doubles(atlas: Atlas) -> np.ndarray:
+def _has_duplicate(atlas: Atlas) -> np.ndarray:
     return np.array([value is not None for value in atlas.rows["duplicate_of"]], dtype=bool)
 
 

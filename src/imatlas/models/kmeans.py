@@ -25,7 +25,7 @@ from imatlas.neighbors import (
     as_tensor,
     nearest,
     nearest_index,
-    nearest_index_by_shadow,
+    nearest_index_by_projection,
     paired_distances,
 )
 from imatlas.system.threads import sharing_cores
@@ -34,7 +34,7 @@ from imatlas.training.devices import pick_device
 N_COMPONENTS = 64
 """Principal components in which rows of many features are grouped before the last iterations."""
 
-N_SHADOW = 96
+N_PROJECTED = 96
 """Principal components in which the exact search looks first; rows of twice as many features have many."""
 
 SAMPLE = 4096
@@ -112,11 +112,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         tolerance = self.tol * float(some.var(dim=0, correction=0).mean()) if self.tol > 0 else 0.0
         search: Search = functools.partial(nearest_index, rows)
         few = rows
-        if rows.shape[1] >= 2 * N_SHADOW and len(rows) >= SAMPLE:
-            plane = principal_axes(Rows(rows, weights=weights), N_SHADOW, SAMPLE, generator, self._seed())
-            shadows = plane.shadows(rows)
-            few = shadows[:, :N_COMPONENTS]
-            search = lambda centers: nearest_index_by_shadow(rows, centers, shadows, plane.shadows(centers))  # noqa: E731
+        if rows.shape[1] >= 2 * N_PROJECTED and len(rows) >= SAMPLE:
+            plane = principal_axes(Rows(rows, weights=weights), N_PROJECTED, SAMPLE, generator, self._seed())
+            projections = plane.projections(rows)
+            few = projections[:, :N_COMPONENTS]
+            search = lambda centers: nearest_index_by_projection(rows, centers, projections, plane.projections(centers))  # noqa: E731
         best: tuple[float, torch.Tensor, torch.Tensor, int] | None = None
         for _ in range(self.n_init):
             start = first_centers(few, weights, self.n_clusters, self.init, generator)

@@ -34,7 +34,7 @@ from imatlas.models.parts.batch_som import (
     update,
 )
 from imatlas.models.parts.rows import Plane, Rows, checked_rows, principal_axes, scale_of
-from imatlas.neighbors import all_distances, as_tensor, nearest, nearest_index_by_shadow, paired_distances
+from imatlas.neighbors import all_distances, as_tensor, nearest, nearest_index_by_projection, paired_distances
 from imatlas.system.threads import sharing_cores
 from imatlas.training.devices import pick_device
 
@@ -42,7 +42,7 @@ N_COMPONENTS = 48
 """Principal components in which rows of many features are searched while the map learns. On Fashion-MNIST (784 pixels,
 20 x 20 cells) 32 gave the errors 4.27 / .066, 64 4.26 / .069 and all pixels 4.25 / .070."""
 
-N_SHADOW = 96
+N_PROJECTED = 96
 """Principal components in which the last, exact search looks first; rows of twice as many features have many."""
 
 SAMPLE = 4096
@@ -162,8 +162,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         lattice, plane = self._lattice_for(rows, generator)
         order = torch.randperm(len(rows), generator=generator).to(rows.values.device)
         if len(plane.axes) > AXES:
-            shadows = plane.shadows(whole.values)
-            thrown = self._to_learn_from(Rows(shadows[:, :N_COMPONENTS]), sample_weight)
+            projections = plane.projections(whole.values)
+            thrown = self._to_learn_from(Rows(projections[:, :N_COMPONENTS]), sample_weight)
             codebook, last = self._learn(thrown, lattice, plane.of_itself(N_COMPONENTS), order, generator)
             cells, codebook = thrown.cells(codebook), plane.lift(codebook)
         else:
@@ -173,7 +173,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self._keep(lattice, update(sums, codebook, lattice, last, self._unit), sums, len(rows))
         codes = self._codes()
         if len(plane.axes) > AXES:
-            cells = nearest_index_by_shadow(whole.values, codes, shadows, plane.shadows(codes))
+            cells = nearest_index_by_projection(whole.values, codes, projections, plane.projections(codes))
         else:
             cells = whole.cells(codes)
         self.cells_ = np.stack(np.divmod(cells.cpu().numpy(), lattice.cols), axis=1)
@@ -336,9 +336,9 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _lattice_for(self, rows: Rows, generator: torch.Generator) -> tuple[Lattice, Plane]:
         """The lattice, and the principal axes: 96 where the rows are searched in them, else 4."""
-        many = rows.values.shape[1] >= 2 * N_SHADOW and len(rows) >= SAMPLE
+        many = rows.values.shape[1] >= 2 * N_PROJECTED and len(rows) >= SAMPLE
         reduces = many and not rows.missing and not self._unit
-        plane = principal_axes(rows, N_SHADOW if reduces else AXES, SAMPLE, generator, self._seed())
+        plane = principal_axes(rows, N_PROJECTED if reduces else AXES, SAMPLE, generator, self._seed())
         shape = lattice_shape(len(rows), plane.deviations[:2], self.topology, self.rows, self.cols, self.toroidal)
         if self.toroidal and self.topology == "hexagonal" and shape[0] % 2:
             raise ParameterError(f"A hexagonal torus needs an even number of rows. Got rows={shape[0]} instead.")

@@ -140,7 +140,7 @@ def score(
     known, unseen = (embed(train), embed(held_out)) if places is None else places
     new = embed(made)
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
-    metrics = {**_likeness(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
+    metrics = {**_fidelity(unseen, new, real, random_state), **_copying(known, unseen, new, random_state)}
     if rebuilder is not None:
         learned, aside, invented = (rebuilder.transform(images) for images in (train, held_out, made))
         metrics = {**_rebuilding(rebuilder, aside, train, held_out, spec.high - spec.low, random_state), **metrics}
@@ -148,7 +148,7 @@ def score(
         metrics |= {f"{name}_codes": in_codes[name] for name in ("c_t", "near_copies") if name in in_codes}
     words = [
         *_rebuilding_in_words(metrics, min(getattr(rebuilder, "latent_dim", 0), len(train))),
-        *_likeness_in_words(metrics),
+        *_fidelity_in_words(metrics),
         *_copying_in_words(metrics),
         *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
     ]
@@ -189,7 +189,7 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
     """
     if model.input != "images" or not hasattr(model, "sample"):
         raise InputError(f"A {type(model).__name__} makes no images, so there is nothing to score; give a generator.")
-    pixels, learned, aside = model.rows_of_fit(images)
+    pixels, learned, aside = model.training_split(images)
     if len(learned) > MOST_EMBEDDED:
         learned = np.sort(np.random.default_rng(random_state).choice(learned, MOST_EMBEDDED, replace=False))
     train, held_out = np.asarray(pixels[learned]), np.asarray(pixels[aside])
@@ -204,13 +204,13 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
         held_out,
         spec=model.spec_,
         embed=eyes.transform,
-        eyes=eyes_in_words(eyes),
+        eyes=encoder_in_words(eyes),
         places=places,
         random_state=random_state,
     )
 
 
-def eyes_in_words(encoder: Any) -> str:
+def encoder_in_words(encoder: Any) -> str:
     """What an encoder is and what it has learned from, for protocols."""
     if isinstance(encoder, PretrainedEncoder):
         name = "EfficientNet-Lite0" if encoder.backbone == "efficientnet-lite0" else Path(encoder.backbone).name
@@ -260,7 +260,7 @@ def _pca_error(train: np.ndarray, held_out: np.ndarray, n_dims: int, span: float
     return mean_squared_error(held_out, rebuilt, span=span)
 
 
-def _likeness(unseen: np.ndarray, new: np.ndarray, real: np.ndarray, random_state: int) -> dict[str, float]:
+def _fidelity(unseen: np.ndarray, new: np.ndarray, real: np.ndarray, random_state: int) -> dict[str, float]:
     """Distances and overlap of new and held-out features, each beside that of as many real training images."""
     found: dict[str, float] = {}
     if min(len(unseen), len(real)) >= 4:
@@ -307,7 +307,7 @@ def _rebuilding_in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
     ]
 
 
-def _likeness_in_words(metrics: dict[str, float]) -> list[str]:
+def _fidelity_in_words(metrics: dict[str, float]) -> list[str]:
     words = []
     if "kernel_distance" in metrics:
         gap = metrics["kernel_distance"] - max(metrics["kernel_floor"], 0.0)
@@ -354,10 +354,10 @@ def _copying_in_words(metrics: dict[str, float]) -> list[str]:
     if most >= 1:
         return ["So few held-out images cannot tell whether it copies."]
     many = copies > most
-    by_heart = metrics.get("near_copies_codes", 0.0)
-    if by_heart > most:
+    memorized = metrics.get("near_copies_codes", 0.0)
+    if memorized > most:
         return [
-            f"It copies: {by_heart:.1%} of the new images have the short vector of a training image, nearly (chance "
+            f"It copies: {memorized:.1%} of the new images have the short vector of a training image, nearly (chance "
             f"gives {chance:.1%}); they are blurred copies. More images, or less time to learn, would help."
         ]
     counted = f"{copies:.1%} of the new images are near copies of training images (chance gives {chance:.1%})"

@@ -164,7 +164,7 @@ class Plane:
     axes: Tensor
     deviations: Tensor
 
-    def shadows(self, X: Tensor) -> Tensor:
+    def projections(self, X: Tensor) -> Tensor:
         """Points along the axes, and beside it their distance from the plane (n, n_axes + 1)."""
         n_axes, n_features = self.axes.shape
         thrown = torch.empty((len(X), n_axes + 1), device=self.axes.device)
