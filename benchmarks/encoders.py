@@ -69,8 +69,8 @@ def main(argv: list[str]) -> None:
         [
             f"{len(files)} images of Grocery photos, about 348 x 348 px, decoding included; medians of "
             f"{options.runs} interleaved runs; CPU time on one core with one thread.",
-            f"k-means: scikit-learn, {len(set(labels))} clusters as there are folders, mean ± standard deviation over 3 "
-            "seeds.",
+            f"k-means: scikit-learn, {len(set(labels))} clusters as there are folders, mean ± standard deviation over "
+            "3 seeds.",
             _cost_breakdown(files),
             "Loop: Pillow's Lanczos, batches of 8, contiguous fp32. imatlas: PyTorch's Lanczos, batches of 4, channels "
             "last, prepacked weights, ReLU6 fused into the convolutions.",
@@ -153,8 +153,8 @@ def _cost_breakdown(files: list[Path]) -> str:
     floor = decoding + resizing + MULTIPLICATIONS / rate
     return (
         f"Of imatlas' time per image, decoding takes {decoding * 1e3:.1f} ms and resizing {resizing * 1e3:.1f} ms. "
-        f"With the network's {MULTIPLICATIONS / 1e6:.0f} million multiplications at the rate of a large matrix product on "
-        f"this core ({rate / 1e9:.0f} billion per second), the upper bound is {1 / floor:.0f} images per second."
+        f"With the network's {MULTIPLICATIONS / 1e6:.0f} million multiplications at the rate of a large matrix product "
+        f"on this core ({rate / 1e9:.0f} billion per second), the upper bound is {1 / floor:.0f} images per second."
     )
 
 
