@@ -24,7 +24,7 @@ from imatlas.atlas.stages import SHARPENING, SHARPNESS
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.conditions import Places, sample_places
+from imatlas.tasks.conditions import MapConditions, sample_from_map
 from imatlas.tasks.map import fit_map
 
 N = 10_000
@@ -95,8 +95,8 @@ class _Run:
         self.som = fit_map(z, held_out=self.autoencoder.transform(data.test[:1000]), random_state=seed).som
         self.clusters = cluster(z, random_state=seed).model
         cells = self.som.predict(z)
-        self.places = Places.on(self.som, cells, self.clusters.predict(z))
-        cond = self.places.prototypes[cells]
+        self.map_conditions = MapConditions.on(self.som, cells, self.clusters.predict(z))
+        cond = self.map_conditions.prototypes[cells]
         flow = {"autoencoder": self.autoencoder, "budget": 30 * minutes, **common}
         self.unconditional_flow = ia.FlowMatching(**flow).fit(data.train)
         self.conditional_flow = ia.FlowMatching(**flow).fit(data.train, cond)
@@ -114,7 +114,7 @@ class _Run:
         ]
 
     def few_steps(self) -> list[list[Any]]:
-        cond = self.places.prototypes[self.places.draw(N, random_state=1)]
+        cond = self.map_conditions.prototypes[self.map_conditions.draw(N, random_state=1)]
         rows: list[list[Any]] = []
         for name, solver, n_steps in (
             ("heun, 30 steps", "heun", 30), ("heun, 15 steps", "heun", 15), ("shortcut, 8 steps", "shortcut", 8),
@@ -132,7 +132,7 @@ class _Run:
         return rows
 
     def _conditional(self, model: Any) -> list[float]:
-        return [*self._metrics(sample_places(model, self.places, N, random_state=1)), *self._hits(model)]
+        return [*self._metrics(sample_from_map(model, self.map_conditions, N, random_state=1)), *self._hits(model)]
 
     def _frechet(self, images: np.ndarray) -> float:
         return frechet_distance(self.features["test"], self.judge.features(images))
@@ -145,14 +145,14 @@ class _Run:
 
     def _hits(self, model: Any) -> list[float]:
         """Shares of images in or next to the requested cell, and in the requested cluster."""
-        cells = self.places.draw(N_CONDITIONED, random_state=2)
-        images = model.sample(N_CONDITIONED, y=self.places.prototypes[cells], random_state=2)
+        cells = self.map_conditions.draw(N_CONDITIONED, random_state=2)
+        images = model.sample(N_CONDITIONED, y=self.map_conditions.prototypes[cells], random_state=2)
         found = self.som.predict(self.autoencoder.transform(images))
         right = []
-        for one in np.unique(self.places.clusters):
-            n = round(N_CONDITIONED * (self.places.clusters == one).mean())
+        for one in np.unique(self.map_conditions.clusters):
+            n = round(N_CONDITIONED * (self.map_conditions.clusters == one).mean())
             if n:
-                images = sample_places(model, self.places, n, cluster=int(one), random_state=3)
+                images = sample_from_map(model, self.map_conditions, n, cluster=int(one), random_state=3)
                 right.append(self.clusters.predict(self.autoencoder.transform(images)) == one)
         return [float(self._near(cells, found).mean()), float(np.concatenate(right).mean())]
 

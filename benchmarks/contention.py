@@ -72,9 +72,9 @@ def main(argv: list[str]) -> None:
         ],
         rows,
         [
-            f"Medians of alternating runs, each a new process with the default number of threads; contended: "
-            f"{_n_cores()} endless Python loops, one per core. Time of the call alone, without imports and reading; CPU time is "
-            "summed over all cores and grows if threads spin.",
+            "Medians of alternating runs, each a new process with the default number of threads; contended: "
+            f"{_n_cores()} endless Python loops, one per core. Time of the call alone, without imports and reading; "
+            "CPU time is summed over all cores and grows if threads spin.",
             "A fair share of each core gives a ratio of 2.0. 'learn' keeps to its budget by doing less: generator "
             "steps, idle and contended.",
             f"{share:.0%} of the cores were available at the start.",

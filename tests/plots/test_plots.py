@@ -348,9 +348,9 @@ def test_numbers_are_short_and_told_apart() -> None:
 def test_wrong_arguments_are_told_in_one_sentence(colors, tmp_path) -> None:
     som, X = toy_map("rectangular"), np.zeros((3, 2), np.float32)
     images = two_tone(colors[:3])
-    with pytest.raises(InputError, match=r"one whole number a cell, shape \(12,\)"):
+    with pytest.raises(InputError, match=r"one integer per cell, shape \(12,\)"):
         plots.u_matrix(som, clusters=np.zeros(5, int))
-    with pytest.raises(InputError, match="whole numbers from 0 to 11"):
+    with pytest.raises(InputError, match="integers from 0 to 11"):
         plots.hit_map(som, [0, 12])
     with pytest.raises(ParameterError, match="'color' or 'size'"):
         plots.hit_map(som, X, by="weight")
@@ -362,7 +362,7 @@ def test_wrong_arguments_are_told_in_one_sentence(colors, tmp_path) -> None:
         plots.image_sheet(som, images, [0, 1, 2])
     with pytest.raises(InputError, match="needs 'decode'"):
         plots.image_sheet(som, show="prototype")
-    with pytest.raises(InputError, match="one a prototype"):
+    with pytest.raises(InputError, match="one per prototype"):
         plots.image_sheet(som, show="prototype", decode=lambda codes: codes)
     with pytest.raises(InputError, match=r"lie in \[0, 1\]. Got 255"):
         plots.picture_map(som, [np.full((4, 4), 255.0)] * 12)

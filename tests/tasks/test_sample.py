@@ -36,13 +36,13 @@ def test_recipes_travel_in_the_files(rng, tmp_path):
 def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
     images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     write_samples(images, tmp_path / "new", recipe={})
-    with pytest.raises(ArtifactError, match="already holds new images"):
+    with pytest.raises(ArtifactError, match="already holds generated images"):
         write_samples(images, tmp_path / "new", recipe={})
     write_samples(images[:2], tmp_path / "new", recipe={}, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["00000.png", "00001.png"]
     for mine in ("holiday.png", "00001.png"):
         Image.fromarray(images[0]).save(tmp_path / "new" / mine)
-        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+        with pytest.raises(ArtifactError, match=f"contains '{mine}', which imatlas did not write"):
             write_samples(images, tmp_path / "new", recipe={}, overwrite=True)
     assert len(list((tmp_path / "new").iterdir())) == 3
 
@@ -54,7 +54,7 @@ def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
     first = (folder / "00000.png").read_bytes()
     for mine in ("2024-my-favorite.png", "1.png", "00009.png"):  # of which the last would be a name of ours
         (folder / mine).write_bytes(first)
-        with pytest.raises(ArtifactError, match=f"holds '{mine}', which imatlas did not write"):
+        with pytest.raises(ArtifactError, match=f"contains '{mine}', which imatlas did not write"):
             write_samples(images, folder, recipe={}, overwrite=True)
         assert (folder / mine).read_bytes() == first
         (folder / mine).unlink()
@@ -65,7 +65,7 @@ def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
         image.load()
         image.putpixel((0, 0), (1, 2, 3))
         image.save(folder / "00002.png", pnginfo=words)  # retouched, its texts kept
-    with pytest.raises(ArtifactError, match=r"holds '00002\.png', which imatlas did not write"):
+    with pytest.raises(ArtifactError, match=r"contains '00002\.png', which imatlas did not write"):
         write_samples(images, folder, recipe={}, overwrite=True)
     assert len(list(folder.iterdir())) == 3
 
@@ -74,7 +74,7 @@ def test_no_new_image_goes_where_dots_hide_a_folder_of_the_user(rng, tmp_path):
     images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
     write_samples(images, tmp_path / "new", recipe={})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    with pytest.raises(ArtifactError, match="already holds new images"):
+    with pytest.raises(ArtifactError, match="already holds generated images"):
         write_samples(images[:1], tmp_path / "x" / ".." / "new", recipe={"seed": 1})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
