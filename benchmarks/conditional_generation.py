@@ -26,7 +26,7 @@ from imatlas.atlas.stages import SHARPENING, SHARPNESS
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.conditions import Places, sample_places
+from imatlas.tasks.conditions import MapConditions, sample_from_map
 from imatlas.tasks.map import fit_map
 
 N = 10_000
@@ -91,8 +91,8 @@ class _Run:
         self.som = fit_map(z, held_out=self.own.transform(data.test[:1000]), random_state=seed).som
         self.clusters = cluster(z, random_state=seed).model
         cells = self.som.predict(z)
-        self.places = Places.on(self.som, cells, self.clusters.predict(z))
-        told = self.places.prototypes[cells]
+        self.map_conditions = MapConditions.on(self.som, cells, self.clusters.predict(z))
+        told = self.map_conditions.prototypes[cells]
         flow = {"autoencoder": self.own, "budget": 30 * minutes, **common}
         self.free_flow = ia.FlowMatching(**flow).fit(data.train)
         self.told_flow = ia.FlowMatching(**flow).fit(data.train, told)
@@ -110,7 +110,7 @@ class _Run:
         ]
 
     def few_steps(self) -> list[list[Any]]:
-        told = self.places.prototypes[self.places.draw(N, random_state=1)]
+        told = self.map_conditions.prototypes[self.map_conditions.draw(N, random_state=1)]
         rows: list[list[Any]] = []
         for name, solver, n_steps in (
             ("heun, 30 steps", "heun", 30), ("heun, 15 steps", "heun", 15), ("shortcut, 8 steps", "shortcut", 8),
@@ -128,7 +128,7 @@ class _Run:
         return rows
 
     def _told(self, model: Any) -> np.ndarray:
-        return sample_places(model, self.places, N, random_state=1)
+        return sample_from_map(model, self.map_conditions, N, random_state=1)
 
     def _frechet(self, images: np.ndarray) -> float:
         return frechet_distance(self.features["test"], self.seen_by.features(images))
@@ -141,14 +141,14 @@ class _Run:
 
     def _hits(self, model: Any) -> list[float]:
         """The share of images that lie within a step of the cell, and in the cluster, that they were asked of."""
-        cells = self.places.draw(N_ASKED, random_state=2)
-        made = model.sample(N_ASKED, y=self.places.prototypes[cells], random_state=2)
+        cells = self.map_conditions.draw(N_ASKED, random_state=2)
+        made = model.sample(N_ASKED, y=self.map_conditions.prototypes[cells], random_state=2)
         found = self.som.predict(self.own.transform(made))
         right = []
-        for one in np.unique(self.places.clusters):
-            n = round(N_ASKED * (self.places.clusters == one).mean())
+        for one in np.unique(self.map_conditions.clusters):
+            n = round(N_ASKED * (self.map_conditions.clusters == one).mean())
             if n:
-                made = sample_places(model, self.places, n, cluster=int(one), random_state=3)
+                made = sample_from_map(model, self.map_conditions, n, cluster=int(one), random_state=3)
                 right.append(self.clusters.predict(self.own.transform(made)) == one)
         return [float(self._near(cells, found).mean()), float(np.concatenate(right).mean())]
 

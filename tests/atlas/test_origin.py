@@ -169,7 +169,7 @@ def test_a_link_to_a_file_that_is_read_already_is_told(here) -> None:
         images = ia.Images(source)
         assert len(images) == 5
         assert dict(images.skipped) == {
-            "sub/x.png": "a link to '01.png', which is read already",
-            "y.png": "a link to '02.png', which is read already",
+            "sub/x.png": "a link to '01.png', which is included already",
+            "y.png": "a link to '02.png', which is included already",
         }
     assert len(ia.Images(["ph/02.png", "ph/y.png"])) == 2  # files that were named are all meant

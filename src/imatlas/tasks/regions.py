@@ -114,7 +114,8 @@ def regions(
         )
     if len(candidates) > 1:
         result.sentences.append(
-            f"Of {candidates[0]} to {candidates[-1]} regions, {chosen} divide the neighbor graph best (highest modularity)."
+            f"Of {candidates[0]} to {candidates[-1]} regions, {chosen} divide the neighbor graph best (highest "
+            "modularity)."
         )
         result.panels.append(_curve(candidates, modularities, chosen))
     medoids = _medoids(embedding, of_rows, chosen)

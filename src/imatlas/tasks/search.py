@@ -13,7 +13,7 @@ from imatlas.arguments import check_int
 from imatlas.errors import InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import write_picture
-from imatlas.images.pixels import grounded
+from imatlas.images.pixels import composited_visibly
 from imatlas.models.kmeans import KMeans
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.tasks.sample import contact_sheet
@@ -224,7 +224,7 @@ def write_sheet(queries: Sequence[bytes], found: Sequence[bytes], output: str | 
     tiles = []
     for number, content in enumerate([*queries, *found]):
         tile = read_picture(content).fitted(TILE, TILE, "pad", (255, 255, 255))
-        tile = grounded(tile[None], (255, 255, 255))[0] if tile.shape[2] in (2, 4) else tile
+        tile = composited_visibly(tile[None], (255, 255, 255))[0] if tile.shape[2] in (2, 4) else tile
         tile = np.repeat(tile, 3, axis=2) if tile.shape[2] == 1 else tile
         if number < len(queries):
             framed = np.zeros_like(tile)
