@@ -13,7 +13,7 @@ from imatlas.arguments import counted
 from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
-from imatlas.models.layout import FEWEST_ROWS
+from imatlas.models.layout import MIN_ROWS as MIN_LAYOUT_ROWS
 from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
@@ -200,7 +200,7 @@ def layout(atlas: Atlas) -> Result | None:
     n = len(model.references_)
     how = (
         "images that look alike lie together (UMAP). How far two islands lie apart says little."
-        if n >= FEWEST_ROWS
+        if n >= MIN_LAYOUT_ROWS
         else "they lie along the two directions in which they differ most."
     )
     others = f" {n:,} of them were laid out, each of the others lies where its neighbors do." if n < len(x) else ""
