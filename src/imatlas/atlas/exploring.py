@@ -25,9 +25,10 @@ from imatlas.tasks.classify import Classified
 from imatlas.tasks.classify import classify as classify_embedding
 from imatlas.tasks.cluster import Clusters, describe, limits
 from imatlas.tasks.cluster import cluster as group
+from imatlas.tasks.cluster_folders import write_folders
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.explain import Space, explain_cluster, explain_image
-from imatlas.tasks.export import write_embedding_atlas, write_folders, write_numpy
+from imatlas.tasks.export import write_embedding_atlas, write_numpy
 from imatlas.tasks.outlier_maps import COMPARED, FEATURE_MAP_SPEC, has_feature_maps, heat_map, overlaid
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, ordinary_near
 from imatlas.tasks.outliers import outliers as find_outliers

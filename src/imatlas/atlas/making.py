@@ -14,8 +14,8 @@ from imatlas.errors import InputError
 from imatlas.images.sources.given import as_several
 from imatlas.images.tensors import to_view
 from imatlas.result import Result
-from imatlas.tasks.conditions import Cell, Places, need_steered, sample_places
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, encoder_in_words, rebuilder_of
+from imatlas.tasks.conditions import Cell, MapConditions, require_conditional, sample_from_map
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, autoencoder_of, encoder_in_words
 from imatlas.tasks.score import score as score_generator
 
 
@@ -23,9 +23,9 @@ class Making(OpenedAtlas):
     """The verbs that make new images, and judge them."""
 
     @cached_property
-    def places(self) -> Places:
+    def map_conditions(self) -> MapConditions:
         """Where the images lie on the map, and what the generator is told of each cell."""
-        return Places.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
+        return MapConditions.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
 
     def sample(
         self,
@@ -73,14 +73,14 @@ class Making(OpenedAtlas):
         likes = [] if like is None else as_several(like, "like")
         near = self._cells_of(likes)
         if likes and not asked and strength < 1:
-            need_steered(model)
+            require_conditional(model)
             turn = np.arange(n) % len(likes)
-            told = self.places.prototypes[near[turn]]
+            told = self.map_conditions.prototypes[near[turn]]
             pixels = self._pixels_of(likes)[turn]
             return to_view(model.vary(pixels, strength=strength, y=told, random_state=random_state), self.spec)
         if likes:
             asked["near"] = near.tolist()
-        return to_view(sample_places(model, self.places, n, random_state=random_state, **asked), self.spec)
+        return to_view(sample_from_map(model, self.map_conditions, n, random_state=random_state, **asked), self.spec)
 
     def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
         """A film from image to image, or along a path of cells, through images that do not exist.
@@ -110,17 +110,17 @@ class Making(OpenedAtlas):
         random_state = check_seed(random_state, "morph")
         if isinstance(cells, str) or not hasattr(cells, "__len__"):
             raise refused("cells", "morph", "a sequence of (row, column) or of flat indices", cells)
-        model, places = self.model("generator"), self.places
+        model, map_conditions = self.model("generator"), self.map_conditions
         if bool(images) == bool(len(cells)) or max(len(images), len(cells)) < 2:
             raise InputError(
                 f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
                 f"{len(cells)} cells."
             )
-        need_steered(model)
+        require_conditional(model)
         if images:
-            told, pixels = places.prototypes[self._cells_of(images)], self._pixels_of(images)
+            told, pixels = map_conditions.prototypes[self._cells_of(images)], self._pixels_of(images)
         else:
-            told, pixels = places.prototypes[places.path(cells)], None
+            told, pixels = map_conditions.prototypes[map_conditions.path(cells)], None
         return to_view(model.morph(frames, images=pixels, y=told, random_state=random_state), self.spec)
 
     def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
@@ -145,7 +145,7 @@ class Making(OpenedAtlas):
         directions = check_int(directions, "directions", "sliders", low=1)
         steps = check_int(steps, "steps", "sliders", low=2)
         generator = self.model("generator")
-        model = rebuilder_of(generator)
+        model = autoencoder_of(generator)
         if model is None:
             raise InputError(f"This atlas has a {type(generator).__name__}, which has no vectors to move along.")
         made = model.sliders(
@@ -170,9 +170,9 @@ class Making(OpenedAtlas):
             self.pixels(held_out),
             spec=self.spec,
             embed=self.embed,
-            eyes=encoder_in_words(self.model("encoder")),
-            places=(self.embedding[train], self.embedding[held_out]),
-            sample=lambda n, seed: sample_places(self.model("generator"), self.places, n, random_state=seed),
+            encoder=encoder_in_words(self.model("encoder")),
+            features=(self.embedding[train], self.embedding[held_out]),
+            sample=lambda n, seed: sample_from_map(self.model("generator"), self.map_conditions, n, random_state=seed),
             random_state=random_state,
         )
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.arguments import counted
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
-from imatlas.models.layout import FEWEST_ROWS
+from imatlas.models.layout import MIN_ROWS as MIN_LAYOUT_ROWS
 from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
@@ -32,7 +32,7 @@ from imatlas.result import (
 from imatlas.system.csv_files import read_csv
 from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.quality_flags import FLAGS
-from imatlas.tasks.score import rebuilder_of, small_pixels
+from imatlas.tasks.score import autoencoder_of, small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -200,7 +200,7 @@ def layout(atlas: Atlas) -> Result | None:
     n = len(model.references_)
     how = (
         "images that look alike lie together (UMAP). How far two islands lie apart says little."
-        if n >= FEWEST_ROWS
+        if n >= MIN_LAYOUT_ROWS
         else "they lie along the two directions in which they differ most."
     )
     others = f" {n:,} of them were laid out, each of the others lies where its neighbors do." if n < len(x) else ""
@@ -228,7 +228,7 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
-    reference, seen = (eye_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
+    reference, seen = (display_view(pixels, atlas.spec) for pixels in (atlas.pixels(train), made))
     nearest = k_nearest(as_tensor(small_pixels(reference)), as_tensor(small_pixels(seen)), 1)[0].numpy()[:, 0]
     note = "Beside each is the training image that it is nearest to; a model that copies would show one picture twice."
     return Result(
@@ -256,9 +256,9 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
     if not len(held):
         return None
     held = held[np.linspace(0, len(held) - 1, min(n, len(held))).astype(int)]
-    generator = rebuilder_of(atlas.model("generator"))
+    generator = autoencoder_of(atlas.model("generator"))
     pixels = atlas.pixels(held)
-    rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
+    rebuilt = display_view(generator.inverse_transform(generator.transform(pixels)), atlas.spec)
     return Result(
         name="rebuilt",
         title="What the model keeps",
@@ -266,7 +266,7 @@ def reconstructions(atlas: Atlas, n: int = 10) -> Result | None:
         panels=[
             ImagePairs(
                 names=("original", "rebuilt"),
-                rows=list(zip(eye_view(pixels, atlas.spec), rebuilt, strict=True)),
+                rows=list(zip(display_view(pixels, atlas.spec), rebuilt, strict=True)),
                 alt="Held-out images beside their reconstructions.",
             )
         ],
@@ -295,7 +295,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
 
 
 def flagged(atlas: Atlas, n: int = 24) -> Result | None:
-    """The images with a plain fault."""
+    """The flagged images."""
     if "flags" not in atlas.rows:
         return None
     texts = atlas.rows["flags"]
@@ -305,9 +305,9 @@ def flagged(atlas: Atlas, n: int = 24) -> Result | None:
     grid = ImageGrid(
         images=_small(atlas, rows[:n]),
         captions=[f"{atlas.rows['key'][i]}: {texts[i]}" for i in rows[:n]],
-        alt="Images with a plain fault.",
+        alt="Flagged images.",
     )
-    return Result("flags", "Plain faults", told or ["No image is flagged."], panels=[grid] if len(rows) else [])
+    return Result("flags", "Flagged images", told or ["No images are flagged."], panels=[grid] if len(rows) else [])
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
@@ -317,7 +317,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         found = atlas.duplicates()
         copies = np.flatnonzero((found.group >= 0) & ~found.best)
         copies = copies[np.argsort(found.similarity[copies], kind="stable")]
-        originals, how = found.best_of[copies], [found.how[i] for i in copies]
+        originals, how = found.best_of[copies], [found.kind[i] for i in copies]
         said, metrics = found.result.sentences, found.result.metrics
     else:
         place = {key: i for i, key in enumerate(keys)}
@@ -349,7 +349,7 @@ def quality(atlas: Atlas) -> Result | None:
     said = atlas.manifest.metrics.get("quality")
     if not said:
         return None
-    return Result("quality", "How good it is", said["sentences"], said["metrics"], protocol=said["protocol"])
+    return Result("quality", "Quality of new images", said["sentences"], said["metrics"], protocol=said["protocol"])
 
 
 def learning_curves(atlas: Atlas) -> Result | None:

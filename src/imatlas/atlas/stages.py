@@ -27,7 +27,7 @@ from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.models.layout import FEWEST_ROWS, MOST_ROWS, Layout
+from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
@@ -37,9 +37,9 @@ from imatlas.system.csv_files import write_csv
 from imatlas.system.inventory import Inventory
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
-from imatlas.tasks.cluster import cluster, counted, limits
-from imatlas.tasks.conditions import Places, sample_places
-from imatlas.tasks.duplicates.exact import duplicate_of
+from imatlas.tasks.cluster import cluster, limits, sizes_in_words
+from imatlas.tasks.conditions import MapConditions, sample_from_map
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.quality_flags import Flags, quality_flags
@@ -201,10 +201,10 @@ class Job:
         return artifact.load(self.folder / name)
 
     @property
-    def places(self) -> Places:
+    def map_conditions(self) -> MapConditions:
         """Where all images lie on the map."""
         rows = self.table.read(["cell", "cluster"])
-        return Places.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
+        return MapConditions.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
 
     def allowance(self, stage: str) -> float:
         """Seconds that a stage may take: its share, and what earlier stages left over."""
@@ -363,7 +363,7 @@ def clusters(job: Job) -> dict[str, Any]:
         job.save_model("clusters", model)
     labels, sure = model.predict(embedding), model.confidence(embedding)
     sizes = np.bincount(labels, minlength=model.n_clusters_)  # with those that were held out, or came later
-    said["sentences"][0] = f"{counted(model.n_clusters_, sizes)}."
+    said["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
     said["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
     job.manifest.metrics["clusters"] = said
     scores = outlier_scores(embedding, random_state=seed)
@@ -391,8 +391,7 @@ def layout(job: Job) -> dict[str, Any]:
         else "two principal components"
     )
     if not known and (
-        n < min(len(job.train), MOST_ROWS)
-        or (n >= FEWEST_ROWS and not model.by_umap_ and not all_alike(model.references_))
+        n < min(len(job.train), MAX_ROWS) or (n >= MIN_ROWS and not model.by_umap_ and not all_alike(model.references_))
     ):
         said += ", because there is no time for more (--budget gives more)"
     others = f"; all others are placed by their neighbors among {n:,}" if n < len(embedding) else ""
@@ -415,7 +414,7 @@ def report(job: Job) -> dict[str, Any]:
     if len(train) > MOST_TRAIN:
         train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
     eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
-    model, places = job.model("generator"), job.places
+    model, map_conditions = job.model("generator"), job.map_conditions
     result = (
         NOT_MEASURED
         if not len(job.held_out)
@@ -425,9 +424,9 @@ def report(job: Job) -> dict[str, Any]:
             np.asarray(job.images.pixels[job.held_out]),
             spec=job.images.spec,
             embed=eyes.transform,
-            eyes=encoder_in_words(eyes),
-            places=(embedding[train], embedding[job.held_out]),
-            sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
+            encoder=encoder_in_words(eyes),
+            features=(embedding[train], embedding[job.held_out]),
+            sample=lambda n, seed: sample_from_map(model, map_conditions, n, random_state=seed),
             random_state=seed,
             seconds=_for_judging(job),
         )
@@ -527,7 +526,7 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """The autoencoder that images are made with, told the cell of each; learned here where it is not the encoder."""
-    encoder, told = job.model("encoder"), job.places.prototypes[job.places.cells]
+    encoder, told = job.model("encoder"), job.map_conditions.prototypes[job.map_conditions.cells]
     if isinstance(encoder, Autoencoder):
         return encoder.fit_prior(job.images[job.train], told[job.train])
     return _learn_autoencoder(job, seconds, "checkpoint-generator", told)

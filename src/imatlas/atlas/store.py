@@ -30,8 +30,8 @@ from imatlas.images.thumbnails import stretched_view, thumbnail_pixels
 from imatlas.models import artifact
 from imatlas.models.image_estimator import ImageEstimator
 from imatlas.system.atomic_io import within
-from imatlas.tasks.duplicates.groups import Gallery
-from imatlas.tasks.duplicates.registration import SIDE
+from imatlas.tasks.duplicates.features import SIDE
+from imatlas.tasks.duplicates.gallery import Gallery
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
 COLUMNS = (
@@ -238,13 +238,13 @@ class OpenedAtlas:
         sizes = [_size_of(self.originals.path(key)) if folder else 0 for key in rows["key"].tolist()]
         return Gallery(
             keys=rows["key"].tolist(),
-            view=lambda rows: np.asarray(stretched[rows]),
-            picture=lambda row: self.thumbnails([row])[0],
+            pixels_of=lambda rows: np.asarray(stretched[rows]),
+            thumbnail_of=lambda row: self.thumbnails([row])[0],
             content=np.array(self._contents(), dtype=str),
             area=rows["width"].astype(np.int64) * rows["height"],
             size=np.array(sizes, np.int64),
             folder=folder if any(sizes) and not self._has_parts else None,
-            named=False,
+            user_named_folder=False,
         )
 
     @property

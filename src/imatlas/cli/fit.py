@@ -81,12 +81,12 @@ def _add_fit_command(name: str) -> None:
 def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None:
     """A row for each of a few images: the image, and the views of it that the model would learn from."""
     from imatlas.cli.shared import refuse_existing
-    from imatlas.images.pixels import eye_view
+    from imatlas.images.pixels import display_view
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(path, overwrite)
     shown, why = model.preview(images)
-    pictures = eye_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
+    pictures = display_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
     write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1], overwrite=overwrite)
     say(f"Views: {path} (each row an image, and how it is seen)")
     say(f"{why[:1].upper()}{why[1:]}.")
@@ -111,7 +111,7 @@ def _as_option(kind: Any) -> Any:
 def add_models(arguments: list[str]) -> None:
     """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence.
 
-    What learns from labels is not offered, as a folder of images has none; `imatlas classify` takes them.
+    Models that require labels are refused, as a folder of images has none.
     """
     from imatlas.models import MODELS
 
@@ -120,6 +120,11 @@ def add_models(arguments: list[str]) -> None:
     for name, target in MODELS.items():
         declared = _declared(target)
         if "labels = 'required'" in declared:
+            if name in arguments[1:2]:
+                raise typer.BadParameter(
+                    f"'{name}' requires labels, which a folder of images does not have; label a few images of an atlas "
+                    "and run: imatlas classify ATLAS --labels labels.csv"
+                )
             continue
         if name in arguments:
             _add_fit_command(name)

@@ -87,7 +87,7 @@ class Generator(ImageEstimator):
                 or not np.isin(labels, self.classes_).all()
             ):
                 raise InputError(
-                    f"'y' must be one or {n} of the {len(self.classes_)} labels that the model was fitted with "
+                    f"'y' must be one label, or {n}, of the {len(self.classes_)} that the model was fitted with "
                     f"({self.classes_[0]} to {self.classes_[-1]}). Got {_shortened(y)} instead."
                 )
             return np.searchsorted(self.classes_.astype(labels.dtype) if y.dtype.kind == "U" else self.classes_, labels)
@@ -97,7 +97,7 @@ class Generator(ImageEstimator):
                 y = y.reshape(-1, 1) if y.size == n > 1 else y.reshape(-1)
             vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
             if y.dtype.kind == "U" or vectors.shape != (n, width):
-                raise InputError(f"'y' must be one or {n} vectors of {width} numbers. Got shape {y.shape}.")
+                raise InputError(f"'y' must be one vector of length {width}, or {n} of them. Got shape {y.shape}.")
             return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
 
