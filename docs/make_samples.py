@@ -63,9 +63,9 @@ def generators(data: str) -> None:
 def morph(folder: str) -> None:
     """A morph through four images that were held out, and a walk over the map from corner to corner."""
     atlas = ia.load(folder)
-    unseen = np.flatnonzero(atlas.rows["held_out"])
-    keys = [atlas.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
-    rows, cols = atlas.places.shape
+    unseen = np.flatnonzero(atlas.store.rows["held_out"])
+    keys = [atlas.store.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
+    rows, cols = atlas.store.places.shape
     path = [(0, 0), (0, cols - 1), (rows - 1, cols - 1), (rows - 1, 0)]
     shown = {
         "a morph of four images": atlas.morph(*keys, frames=N_SHOWN),

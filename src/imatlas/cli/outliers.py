@@ -73,7 +73,9 @@ def outliers(
     found = opened.outliers(others, false_alarms=allowed)
     tell(found.result, json_)
     if output is not None:
-        keys, flags = (opened.rows["key"], opened.rows.get("flags")) if others is None else (others.keys, None)
+        keys, flags = (
+            (opened.store.rows["key"], opened.store.rows.get("flags")) if others is None else (others.keys, None)
+        )
         columns = {"key": list(keys), "oddness": found.oddness, "p_value": found.p_values}
         columns["odd"] = found.p_values <= allowed
         if flags is not None:
@@ -98,7 +100,7 @@ def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:
 
     oddest = np.argsort(-found.oddness, kind="stable")[:EXPLAINED]
     if others is None:
-        shown = opened.rows["key"][oddest].tolist()
+        shown = opened.store.rows["key"][oddest].tolist()
         pairs = opened.why_odd(shown, found)
     else:
         shown = [others.keys[i] for i in oddest]

@@ -127,7 +127,7 @@ def test_a_stack_in_a_file_has_a_row_for_each_picture(pixels: np.ndarray, tmp_pa
     with pytest.raises(InputError, match="name each file once"):
         load_pixels([tmp_path / "a.npy"] * 2)
     atlas = ia.learn(tmp_path, tmp_path / "x.atlas", encoder="own", budget=0.5, progress=False)
-    assert sorted(atlas.rows["key"]) == keys
+    assert sorted(atlas.store.rows["key"]) == keys
     with pytest.raises(InputError, match="a file of 4 pictures"):
         atlas.search(tmp_path / "a.npy")
 
