@@ -1,11 +1,11 @@
-"""The real image sets that benchmarks run on: IMATLAS_DATA, or `../shared/data` beside the checkout."""
+"""The image sets that benchmarks run on, from IMATLAS_DATA or `../shared/data` beside the checkout."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import os
 import tarfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 ROOT = Path(os.environ.get("IMATLAS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SCRATCH = Path(__file__).parent / ".data"
-"""Unpacked copies; not part of the repository."""
+"""Unpacked sets, computed features and runs; ignored by git."""
 
 
 def fashion_mnist(part: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def fashion_mnist(part: str = "train") -> tuple[np.ndarray, np.ndarray]:
 
 
 def unpacked(archive: str, folder: str) -> Path:
-    """The folder that a tar of the sets unpacks to, unpacked once."""
+    """The folder that an archive of the image sets unpacks to, unpacked on the first call."""
     target = SCRATCH / folder
     if not target.exists():
         SCRATCH.mkdir(exist_ok=True)
@@ -38,31 +38,45 @@ def unpacked(archive: str, folder: str) -> Path:
     return target
 
 
-def grocery() -> Path:
+def grocery_photos() -> Path:
     """The folder of 1,053 shop photographs in 43 folders."""
     return unpacked("photos/grocery.tar", "grocery")
 
 
-def grocery_labels(keys: list[str]) -> np.ndarray:
-    """The folder name of each photograph, by its key in an atlas of `grocery()`."""
-    return np.array([Path(key).parts[-2] for key in keys])
-
-
 def eurosat() -> Path:
-    """The folder of 1,750 satellite pictures in 2 x 10 folders."""
+    """The folder of 1,750 satellite images: train and test, 10 folders each."""
     return unpacked("eurosat/eurosat_rgb64.tar", "eurosat")
 
 
-def emoji() -> tuple[Path, dict[str, str]]:
-    """The folder of 1,688 RGBA emoji, and the category of each file name."""
-    folder = unpacked("emoji/noto_emoji64.tar", "noto_emoji64")
-    with (folder / "index.csv").open(encoding="utf-8") as file:
-        return folder, {row[next(iter(row))]: row.get("category", "") for row in csv.DictReader(file)}
+def noto_emoji() -> Path:
+    """The folder of 1,688 RGBA emoji, a folder per category."""
+    return unpacked("emoji/noto_emoji64.tar", "noto_emoji64")
+
+
+SETS = {
+    "grocery_photos": "Grocery photos",
+    "eurosat": "EuroSAT",
+    "fashion_mnist": "Fashion-MNIST",
+    "noto_emoji": "Noto Emoji",
+}
+"""Key of each set (options, file names) and its name in tables."""
+
+FOLDERS: dict[str, Callable[[], Path]] = {
+    "grocery_photos": grocery_photos,
+    "eurosat": eurosat,
+    "noto_emoji": noto_emoji,
+}
+"""The sets that are folders of files."""
+
+
+def folder_labels(keys: Iterable[str]) -> np.ndarray:
+    """The label (n,) of each image of such a set by its key: the name of its folder."""
+    return np.array([Path(key).parts[-2] for key in keys])
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """Images (n, H, W, C) uint8 with the index of their class (n,), in a part to learn from and one to test with."""
+    """Images (n, H, W, C) uint8 and the index of their class (n,), split into a training and a test part."""
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -70,26 +84,20 @@ class Labeled:
     test_labels: np.ndarray
 
 
-LABELLED = ("clothes", "satellite", "emoji", "photos")
-"""Sets that `labeled` knows."""
-
-
 def labeled(name: str) -> Labeled:
-    """A set as arrays: "clothes" at 32 px (padded), "satellite", "emoji" (RGBA) and "photos" at 64 px.
+    """A set as arrays: Fashion-MNIST padded to 32 px, EuroSAT, Noto Emoji (RGBA) and Grocery photos at 64 px.
 
-    Clothes and satellite pictures come in two parts; of emoji and photographs a fifth, drawn by one seed, is the test.
+    Fashion-MNIST and EuroSAT have a test part; of the others a fifth, drawn with a fixed seed, is the test part.
     """
-    if name == "clothes":
+    if name == "fashion_mnist":
         parts = [fashion_mnist(part) for part in ("train", "t10k")]
         padded = [np.pad(pixels, ((0, 0), (2, 2), (2, 2)))[..., None] for pixels, _ in parts]
         return Labeled(padded[0], parts[0][1].astype(np.int64), padded[1], parts[1][1].astype(np.int64))
     from imatlas import Images
 
-    folder = {"satellite": eurosat, "emoji": lambda: emoji()[0], "photos": grocery}[name]()
-    images = Images(folder, image_size=64, progress=False)
-    kinds = np.array([Path(key).parts[-2] for key in images.keys])
-    labels = np.unique(kinds, return_inverse=True)[1]
-    if name == "satellite":
+    images = Images(FOLDERS[name](), image_size=64, progress=False)
+    labels = np.unique(folder_labels(images.keys), return_inverse=True)[1]
+    if name == "eurosat":
         test = np.array(["test" in Path(key).parts for key in images.keys])
     else:
         test = np.zeros(len(labels), bool)

@@ -22,10 +22,10 @@ from imatlas import seeding
 FOLDER = SCRATCH / "judge"
 CHUNK = 250
 
-N_FEATURES = {"clothes": 128, "satellite": 64, "emoji": 64, "photos": 64}
+N_FEATURES = {"fashion_mnist": 128, "eurosat": 64, "noto_emoji": 64, "grocery_photos": 64}
 """Fewer where the test part is small: a Fréchet distance needs two images a feature."""
 
-EPOCHS = {"clothes": 2, "satellite": 25, "emoji": 25, "photos": 40}
+EPOCHS = {"fashion_mnist": 2, "eurosat": 25, "noto_emoji": 25, "grocery_photos": 40}
 
 
 class Network(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
+from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos, noto_emoji
 from imatlas import Images, PretrainedEncoder
 from imatlas.neighbors import as_tensor, k_nearest
 
@@ -75,10 +75,10 @@ def features() -> dict[str, np.ndarray]:
     """The last layer of the eyes for each set (n, 1280)."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     return {
-        "clothes": _seen("clothes", lambda: Images(fashion_mnist("t10k")[0][:N_CLOTHES]), 96),
-        "satellite": _seen("satellite", lambda: Images(eurosat(), progress=False), 224),
-        "emoji": _seen("emoji", lambda: Images(emoji()[0], progress=False), 224),
-        "photos": _seen("photos", lambda: Images(grocery(), progress=False), 224),
+        "fashion_mnist": _seen("fashion_mnist", lambda: Images(fashion_mnist("t10k")[0][:N_CLOTHES]), 96),
+        "eurosat": _seen("eurosat", lambda: Images(eurosat(), progress=False), 224),
+        "noto_emoji": _seen("noto_emoji", lambda: Images(noto_emoji(), progress=False), 224),
+        "grocery_photos": _seen("grocery_photos", lambda: Images(grocery_photos(), progress=False), 224),
     }
 
 

@@ -29,7 +29,7 @@ def save_table(
     print("\n".join(lines))
 
 
-def kept_table(name: str, title: str) -> dict[str, Any]:
+def saved_table(name: str, title: str) -> dict[str, Any]:
     """The rows and notes of a table as an earlier run left them; none where there is none, or it has another title."""
     path = RESULTS / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

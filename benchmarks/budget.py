@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 import imatlas as ia
-from benchmarks._data import fashion_mnist, grocery
+from benchmarks._data import fashion_mnist, grocery_photos
 from benchmarks._memory import Run, run_measured
 from benchmarks._table import save_table
 from imatlas.atlas.stages import SHARES
 
 TITLE = "What a budget is spent on"
 
-RUNS = {"photos": [(24, 10), (261, 20), (261, 60), (1000, 40)], "clothes": [(2000, 30), (10_000, 120)]}
+RUNS = {"grocery_photos": [(24, 10), (261, 20), (261, 60), (1000, 40)], "fashion_mnist": [(2000, 30), (10_000, 120)]}
 """Images and seconds."""
 
 REPEATS, SHORT = 3, 40
@@ -61,11 +61,11 @@ def main(argv: list[str]) -> None:
 
 def _some(name: str, n: int, path: Path) -> Path:
     """A source of `n` of the images."""
-    if name == "clothes":
+    if name == "fashion_mnist":
         path = path.with_suffix(".npy")
         np.save(path, fashion_mnist()[0][:n])
         return path
-    files = sorted(file for file in grocery().rglob("*") if file.suffix == ".jpg")
+    files = sorted(file for file in grocery_photos().rglob("*") if file.suffix == ".jpg")
     path.mkdir(exist_ok=True)
     for number, file in enumerate(random.Random(0).sample(files, n)):
         shutil.copyfile(file, path / f"{number:04}.jpg")

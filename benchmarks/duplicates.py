@@ -23,18 +23,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks._copies import KINDS, planted
-from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
+from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos, noto_emoji
+from benchmarks._edits import KINDS, planted
 from benchmarks._memory import run_measured
-from benchmarks._table import kept_table, save_table
+from benchmarks._table import save_table, saved_table
 from imatlas import Images
 from imatlas.images import decode, hashing
 from imatlas.images.hashing import hamming
-from imatlas.tasks.duplicates.candidates import Looks
-from imatlas.tasks.duplicates.exact import near_pairs
-from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+from imatlas.tasks.duplicates.by_hash import near_pairs
+from imatlas.tasks.duplicates.features import Features
+from imatlas.tasks.duplicates.gallery import Gallery
+from imatlas.tasks.duplicates.groups import find_duplicates
 
-SETS = ("photos", "satellite", "emoji", "clothes")
+SETS = ("grocery_photos", "eurosat", "noto_emoji", "fashion_mnist")
 HASHES = ("phash", "dhash", "whash")
 USUAL = 10
 """Bits of 64 that imagededup allows by default, with the hash that imagehash calls phash."""
@@ -65,14 +66,14 @@ def main(argv: list[str]) -> None:
 
 def files(name: str) -> list[Path]:
     """The picture files of a set; of clothes the first 5,000 test pictures."""
-    if name == "clothes":
-        folder = SCRATCH / "duplicates" / "clothes"
+    if name == "fashion_mnist":
+        folder = SCRATCH / "duplicates" / "fashion_mnist"
         if not folder.exists():
             folder.mkdir(parents=True)
             for i, pixels in enumerate(fashion_mnist("t10k")[0][:5000]):
                 Image.fromarray(pixels).save(folder / f"{i:05d}.png")
         return sorted(folder.glob("*.png"))
-    folder = {"photos": grocery, "satellite": eurosat, "emoji": lambda: emoji()[0]}[name]()
+    folder = {"grocery_photos": grocery_photos, "eurosat": eurosat, "noto_emoji": noto_emoji}[name]()
     return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
 
 
@@ -86,13 +87,13 @@ def on_white(path: Path) -> Image.Image:
 
 
 def cleared(paths: list[Path]) -> tuple[list[Path], int]:
-    """The pictures in which nothing is found any more, turned or not, and how many pairs were found at first."""
+    """The pictures in which nothing is found any more, rotated or not, and how many pairs were found at first."""
     gallery = Gallery.of(paths)
     keys, first = np.arange(len(paths)), None
     while True:
         part = _part(gallery, keys)
-        found = [find_duplicates(part, turned=turned) for turned in (False, True)]
-        first = first if first is not None else found[0].result.metrics["n_copies"]
+        found = [find_duplicates(part, rotated=rotated) for rotated in (False, True)]
+        first = first if first is not None else found[0].result.metrics["n_duplicates"]
         alone = np.all([each.group < 0 for each in found], axis=0)
         if alone.all():
             return [paths[i] for i in keys], first
@@ -102,8 +103,8 @@ def cleared(paths: list[Path]) -> tuple[list[Path], int]:
 def _part(gallery: Gallery, rows: np.ndarray) -> Gallery:
     return Gallery(
         [gallery.keys[i] for i in rows],
-        lambda some: gallery.view(rows[some]),
-        lambda row: gallery.picture(int(rows[row])),
+        lambda some: gallery.pixels_of(rows[some]),
+        lambda row: gallery.thumbnail_of(int(rows[row])),
         gallery.content[rows],
         gallery.area[rows],
         gallery.size[rows],
@@ -132,7 +133,7 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
                     print(name, kind, seed, runs[kind][-1], flush=True)
         new[name] = [_row(name, kind, found) for kind, found in runs.items()]
         print(f"{time.process_time() - began:.0f} s of one core", flush=True)
-    kept = [row for row in kept_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
+    kept = [row for row in saved_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
     rows = [row for name in SETS for row in new.get(name, [row for row in kept if row[0] == name])]
     columns = ["set", "edit", "ours: recall", "precision", f"phash ≤ {USUAL}: recall", "precision"]
     columns += [f"{kind}: recall, precision (bits)" for kind in HASHES]
@@ -142,12 +143,12 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
 NOTES = (
     "Copies planted one to an image on images drawn at random; each kind of edit on its own, among all images of the "
     "cleared set. A pair counts as found where both are in one group; mean over the seeds.",
-    "Cleared: pictures are taken out until ours finds no copies among the rest, turned or not. So precision is about "
+    "Cleared: pictures are taken out until ours finds no copies among the rest, rotated or not. So precision is about "
     "taking a copy for one of another picture, or other pictures for copies once copies are there; how many are called "
     "copies in the sets as they come is told above.",
     "Recompressed: JPEG quality 40 to 75. Resized: half to twice; cropped: a tenth of width and of height; brightness: "
     "it and contrast each by up to a quarter; watermark: half-clear words over 60 % of the width; all saved as JPEG of "
-    "quality 90 then. Rotated by 90, 180 or 270 degrees and mirrored: ours with turned=True; hashes have none.",
+    "quality 90 then. Rotated by 90, 180 or 270 degrees and mirrored: ours with rotated=True; hashes have none.",
     "Hashes of imagehash, each given the number of bits that does best on this very kind and set: the highest recall "
     "among those of precision 0.99, else the highest product of both.",
     "imagededup could not be run: it asks for a torchvision built for the very torch, and for weights to download.",
@@ -178,7 +179,7 @@ def _scored(
     n = len(paths)
     planted_pairs = {(int(row), n + i) for i, row in enumerate(true)}
     both = gallery.with_others(Gallery.of(new))
-    found = find_duplicates(both, turned=kind in TURNS)
+    found = find_duplicates(both, rotated=kind in TURNS)
     members: dict[int, list[int]] = {}
     for row, group in enumerate(found.group.tolist()):
         if group >= 0:
@@ -237,7 +238,7 @@ def _row(name: str, kind: str, runs: list[dict[str, Any]]) -> list[Any]:
 
 def speed() -> None:
     """Hashes a second, one core, from files and from decoded pixels."""
-    paths = files("photos")
+    paths = files("grocery_photos")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "list.txt").write_text("\n".join(map(str, paths)))
@@ -253,9 +254,11 @@ def speed() -> None:
             own = time.perf_counter() - began
             gallery = Gallery.of(paths)
             began = time.perf_counter()
-            Looks.of(gallery.view, len(gallery))
-            looks = time.perf_counter() - began
-            rows.append([read, own, looks, *(told[kind][way] for kind in HASHES for way in ("from_files", "decoded"))])
+            Features.of(gallery.pixels_of, len(gallery))
+            features = time.perf_counter() - began
+            rows.append(
+                [read, own, features, *(told[kind][way] for kind in HASHES for way in ("from_files", "decoded"))]
+            )
     rate = len(paths) / np.median(rows, axis=0)
     table = [["imatlas, hash", rate[0], rate[1], None], ["imatlas, features of 64 px", None, rate[2], None]]
     for i, kind in enumerate(HASHES):
@@ -310,7 +313,7 @@ def one(n: int) -> None:
     found = find_duplicates(opened)
     seconds = time.perf_counter() - began
     right = float((found.group[originals:] == found.group[true])[found.group[true] >= 0].sum() / max(1, len(true)))
-    extra = int(found.result.metrics["n_copies"] - right * len(true))
+    extra = int(found.result.metrics["n_duplicates"] - right * len(true))
     print(json.dumps({"seconds": seconds, "recall": right, "extra": extra, "hash": hashed}), flush=True)
 
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._data import LABELLED, SCRATCH, Labeled, labeled
+from benchmarks._data import SCRATCH, SETS, Labeled, labeled
 from benchmarks._judge import Judge, judge
-from benchmarks._table import kept_table, save_table
+from benchmarks._table import save_table, saved_table
 from imatlas.metrics.generation import (
     copying_score,
     density_coverage,
@@ -67,7 +67,7 @@ COLUMNS = (
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks generation")
-    parser.add_argument("--data", choices=LABELLED, default="clothes")
+    parser.add_argument("--data", choices=SETS, default="fashion_mnist")
     parser.add_argument("--minutes", type=float, default=10.0, help="training time of each")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--threads", type=int, default=2)
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
         f"New images beside each other: {options.data}, {options.minutes:g} minutes of training each, "
         f"{options.threads} threads"
     )
-    before = kept_table(table, title)["rows"]
+    before = saved_table(table, title)["rows"]
     for name, (_, _, told) in MODELS.items():
         if name in options.models:
             run = _run(name, data, options)

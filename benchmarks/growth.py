@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import imatlas as ia
-from benchmarks._data import grocery
+from benchmarks._data import grocery_photos
 from benchmarks._memory import run_measured
 from benchmarks._table import save_table
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks growth")
     parser.add_argument("--budget", default="5m")
     options = parser.parse_args(argv)
-    source = grocery()
+    source = grocery_photos()
     files = [path.relative_to(source) for path in sorted(source.rglob("*.jpg"))]
     late = set(np.random.default_rng(0).permutation(len(files))[: round(ADDED * len(files))].tolist())
     with tempfile.TemporaryDirectory() as scratch:

@@ -62,10 +62,10 @@ def _compared(X: np.ndarray, y: np.ndarray, seed: int) -> dict[str, list[float]]
     near, far = _nearest(X[old], X[new], N_VOTES)
     weights = np.exp(-(far - far[:, :1]) / np.maximum(far.mean(axis=1, keepdims=True) - far[:, :1], 1e-12))
     ways = {
-        "imatlas, a vote": lambda: (ours.transform(X[new]), ours.places_),
+        "imatlas, a vote": lambda: (ours.transform(X[new]), ours.positions_),
         "their weighted mean": lambda: (
-            (ours.places_[near] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True),
-            ours.places_,
+            (ours.positions_[near] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True),
+            ours.positions_,
         ),
         "UMAP.transform": lambda: (theirs.transform(X[new]), theirs.embedding_),
     }

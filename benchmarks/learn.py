@@ -15,9 +15,9 @@ import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
 
 import imatlas as ia
-from benchmarks._data import fashion_mnist, grocery, grocery_labels
+from benchmarks._data import fashion_mnist, folder_labels, grocery_photos
 from benchmarks._memory import run_measured
-from benchmarks._table import kept_table, save_table
+from benchmarks._table import save_table, saved_table
 
 TITLE = "The main job from cold"
 
@@ -25,13 +25,13 @@ TITLE = "The main job from cold"
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks learn")
     parser.add_argument("--budget", default="5m")
-    parser.add_argument("--only", choices=("photos", "clothes"))
+    parser.add_argument("--only", choices=("grocery_photos", "fashion_mnist"))
     parser.add_argument("--keep", type=Path, help="a folder in which the atlases stay")
     options = parser.parse_args(argv)
-    before = {row[0]: row for row in kept_table("learn", TITLE)["rows"]}
+    before = {row[0]: row for row in saved_table("learn", TITLE)["rows"]}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("photos", "clothes"):
+        for name in ("grocery_photos", "fashion_mnist"):
             if options.only in (None, name):
                 rows.append(_row(name, Path(scratch), options.budget, options.keep))
             elif name in before:
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> None:
 
 
 def _row(name: str, scratch: Path, budget: str, keep: Path | None) -> list[object]:
-    if name == "photos":
-        source = grocery()
+    if name == "grocery_photos":
+        source = grocery_photos()
     else:
         source, labels = scratch / "fashion.npy", fashion_mnist()[1]
         np.save(source, fashion_mnist()[0])
@@ -67,8 +67,8 @@ def _row(name: str, scratch: Path, budget: str, keep: Path | None) -> list[objec
     run = run_measured([sys.executable, "-m", "imatlas", "learn", str(source), "-o", str(folder), "--budget", budget])
     print(run.output)
     atlas = ia.load(folder)
-    if name == "photos":
-        labels = grocery_labels(atlas.keys)
+    if name == "grocery_photos":
+        labels = folder_labels(atlas.store.rows["key"].tolist())
     numbers = {**atlas.store.manifest.metrics["map"]["metrics"], **atlas.store.manifest.metrics["quality"]["metrics"]}
     return [
         name,

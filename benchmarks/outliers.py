@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from benchmarks._data import SCRATCH, emoji, eurosat, fashion_mnist, grocery
+from benchmarks._data import FOLDERS, SCRATCH, fashion_mnist, grocery_photos, noto_emoji
 from benchmarks._table import save_table
 from imatlas import Images, OutlierDetector, PretrainedEncoder
 from imatlas.images.decode import read_picture
@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
 def rank(n_seeds: int) -> None:
     """AUROC of each method on each mixture."""
     settings = {
-        "emoji among photos": lambda seed: [mixed(seen("photos"), seen("emoji"), 1000, seed)],
-        "satellite among clothes": lambda seed: [mixed(seen("clothes"), seen("satellite"), 2000, seed)],
+        "emoji among photos": lambda seed: [mixed(seen("grocery_photos"), seen("noto_emoji"), 1000, seed)],
+        "satellite among clothes": lambda seed: [mixed(seen("fashion_mnist"), seen("eurosat"), 2000, seed)],
         "a class among nine": lambda seed: _each_class(1000, seed, lambda y, c: (y != c, y == c)),
         "a class among one": lambda seed: _each_class(400, seed, lambda y, c: (y == (c + 1 + 3 * seed) % 10, y == c)),
         "nine among a class": lambda seed: _each_class(400, seed, lambda y, c: (y == c, y != c)),
@@ -80,7 +80,7 @@ def rank(n_seeds: int) -> None:
 
 def _each_class(n: int, seed: int, divided: Callable[..., tuple[Any, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A mixture for each class of clothes; `divided` says which are ordinary and which odd, by labels and class."""
-    features, labels = seen("clothes"), _labels()
+    features, labels = seen("fashion_mnist"), _labels()
     for kind in range(10):
         ordinary, odd = divided(labels, kind)
         yield mixed(features[ordinary], features[odd], n, seed)
@@ -90,9 +90,9 @@ def mixed(ordinary: np.ndarray, odd: np.ndarray, n: int, seed: int) -> tuple[np.
     """`n` ordinary rows and so many odd ones that they are 5 % of all, with which are odd."""
     rng = np.random.default_rng(seed)
     n = min(n, len(ordinary))
-    n_odd = round(n * SHARE / (1 - SHARE))
-    rows = [ordinary[rng.permutation(len(ordinary))[:n]], odd[rng.permutation(len(odd))[:n_odd]]]
-    return np.concatenate(rows), np.arange(n + n_odd) >= n
+    n_outliers = round(n * SHARE / (1 - SHARE))
+    rows = [ordinary[rng.permutation(len(ordinary))[:n]], odd[rng.permutation(len(odd))[:n_outliers]]]
+    return np.concatenate(rows), np.arange(n + n_outliers) >= n
 
 
 def projected(features: np.ndarray, seed: int) -> np.ndarray:
@@ -107,20 +107,20 @@ def seen(name: str) -> np.ndarray:
     kept = SCRATCH / "outliers" / f"{name}.npy"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        if name == "clothes":
+        if name == "fashion_mnist":
             images: Any = fashion_mnist("t10k")[0]
         elif name == "fitted":
             images = fashion_mnist("train")[0][:4000]
         else:
-            images = Images(_some_emoji() if name == "emoji" else {"photos": grocery, "satellite": eurosat}[name]())
-        side = 224 if name in ("photos", "emoji") else 96
+            images = Images(_some_emoji() if name == "noto_emoji" else FOLDERS[name]())
+        side = 224 if name in ("grocery_photos", "noto_emoji") else 96
         np.save(kept, PretrainedEncoder(image_size=side).fit_transform(images))
     return np.load(kept)
 
 
 def _some_emoji() -> list[Path]:
     """300 emoji, drawn by one seed."""
-    files = sorted(emoji()[0].rglob("*.png"))
+    files = sorted(noto_emoji().rglob("*.png"))
     return [files[i] for i in np.random.default_rng(0).permutation(len(files))[:300]]
 
 
@@ -146,7 +146,7 @@ def _nearest(X: np.ndarray, k: int) -> np.ndarray:
 
 
 METHODS: dict[str, Score] = {
-    "imatlas OutlierDetector": lambda X, seed: OutlierDetector(random_state=seed).fit(X).oddness_,
+    "imatlas OutlierDetector": lambda X, seed: OutlierDetector(random_state=seed).fit(X).outlier_scores_,
     "IsolationForest": lambda X, seed: -IsolationForest(n_estimators=200, random_state=seed).fit(X).score_samples(X),
     "LOF, 20 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=20).fit(X).negative_outlier_factor_,
     "LOF, 100 neighbors": lambda X, seed: -LocalOutlierFactor(n_neighbors=100).fit(X).negative_outlier_factor_,
@@ -180,24 +180,24 @@ def alarms(n_seeds: int) -> None:
         f"Learned from {len(seen('fitted')):,} clothes, the given share of them replaced. Mean ± deviation over "
         f"{n_seeds} seeds. Features as in the table of ranks; principal components of the fitted rows alone."
     ]
-    save_table("outliers_alarms", "False alarms asked for, and had", columns, rows, notes)
+    save_table("outliers_false_positives", "False alarms asked for, and had", columns, rows, notes)
 
 
 def _alarm_rates(share: float, rate: float, seed: int) -> tuple[float, float, float, float]:
     """False alarms on fresh clothes, the bound told, false alarms in the set, and the share of odd ones found in it."""
     rng = np.random.default_rng(seed)
-    fresh, clothes, others = seen("clothes"), seen("fitted"), seen("satellite")
-    n_odd = round(len(clothes) * share)
-    odd = np.arange(len(clothes)) >= len(clothes) - n_odd
-    kept = clothes[rng.permutation(len(clothes))[n_odd:]]
-    mixture = np.concatenate([kept, others[rng.permutation(len(others))[:n_odd]]])
+    fresh, clothes, others = seen("fashion_mnist"), seen("fitted"), seen("eurosat")
+    n_outliers = round(len(clothes) * share)
+    odd = np.arange(len(clothes)) >= len(clothes) - n_outliers
+    kept = clothes[rng.permutation(len(clothes))[n_outliers:]]
+    mixture = np.concatenate([kept, others[rng.permutation(len(others))[:n_outliers]]])
     pca = PCA(128, svd_solver="randomized", random_state=seed).fit(mixture)
     scale = np.sqrt(np.sqrt(pca.explained_variance_[0] / pca.explained_variance_))
-    model = OutlierDetector(false_alarms=rate, random_state=seed).fit(pca.transform(mixture) * scale)
+    model = OutlierDetector(false_positive_rate=rate, random_state=seed).fit(pca.transform(mixture) * scale)
     new = pca.transform(fresh[rng.permutation(len(fresh))[:5000]]) * scale
     own = model.p_values_ <= rate
-    found = float(own[odd].mean()) if n_odd else 0.0
-    return float((model.predict(new) < 0).mean()), model.false_alarm_bound_, float(own[~odd].mean()), found
+    found = float(own[odd].mean()) if n_outliers else 0.0
+    return float((model.predict(new) < 0).mean()), model.false_positive_bound_, float(own[~odd].mean()), found
 
 
 def flags(n_seeds: int) -> None:
@@ -241,7 +241,7 @@ def flags(n_seeds: int) -> None:
 
 def _planted(folder: Path, faults: dict[str, Any], seed: int) -> dict[str, str]:
     """Write 400 photographs, some of them with a fault; the fault of each file name, "" for none."""
-    files = sorted(grocery().glob("*/*.jpg"))
+    files = sorted(grocery_photos().glob("*/*.jpg"))
     chosen = np.random.default_rng(seed).permutation(len(files))[:400]
     names = list(faults)
     truth = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._data import emoji, eurosat, fashion_mnist, grocery
+from benchmarks._data import eurosat, fashion_mnist, grocery_photos, noto_emoji
 from benchmarks._million import N_CLOTHES, parts
 from benchmarks._table import save_table
 from imatlas.images.sources.opening import open_source
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> None:
 def labeled_features() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What the eyes see in each set (n, 256), and the class of each image."""
     seen = parts()
-    folders = {"satellite": eurosat(), "emoji": emoji()[0], "photos": grocery()}
-    kinds = {"clothes": fashion_mnist("t10k")[1][:N_CLOTHES]}
+    folders = {"eurosat": eurosat(), "noto_emoji": noto_emoji(), "grocery_photos": grocery_photos()}
+    kinds = {"fashion_mnist": fashion_mnist("t10k")[1][:N_CLOTHES]}
     for name, folder in folders.items():
         pictures = [k for k in open_source(str(folder)).keys if k.lower().endswith((".jpg", ".jpeg", ".png"))]
         kinds[name] = np.array([Path(key).parts[-2] for key in pictures])

@@ -1,4 +1,4 @@
-"""Small sets: `python -m benchmarks small_sets [--sets photos satellite clothes emoji]`.
+"""Small sets: `python -m benchmarks small_sets [--sets eurosat]`.
 
 From each of four labeled sets 8 times 100 to 300 images of some of its classes, grouped as `learn --clusters k` groups
 them, by the functions of its stages: features and groups are learned from the training images, and the images that are
@@ -10,29 +10,20 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
 
-from benchmarks._data import emoji, eurosat, fashion_mnist, grocery
-from benchmarks._table import kept_table, save_table
+from benchmarks._data import FOLDERS, SETS, fashion_mnist, folder_labels
+from benchmarks._table import save_table, saved_table
 from imatlas import Images, PretrainedEncoder
 from imatlas.atlas.stages import CHOOSING, HELD_OUT, default_budget, held_out_rows
 from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.tasks.choose_encoder import eyes_for
+from imatlas.tasks.choose_encoder import encoder_for
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.duplicates.exact import duplicate_of
-
-FOLDERS: dict[str, Callable[[], Path]] = {
-    "Grocery photos": grocery,
-    "EuroSAT": eurosat,
-    "Noto Emoji": lambda: emoji()[0],
-}
-SETS = {"photos": "Grocery photos", "satellite": "EuroSAT", "clothes": "Fashion-MNIST", "emoji": "Noto Emoji"}
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 
 DRAWS = 8
 """Of each set."""
@@ -64,10 +55,10 @@ def main(argv: list[str]) -> None:
     title = "Small sets: draws of 100 to 300 images, grouped without labels"
     done: dict[str, list[Any]] = {}
     for name in options.sets:
-        images, labels = opened(SETS[name])
+        images, labels = opened(name)
         found = [one_draw(images, labels, i) for i in range(options.draws)]
         done[SETS[name]] = row_of(SETS[name], found)
-        before = {row[0]: row for row in kept_table("small_sets", title)["rows"]}
+        before = {row[0]: row for row in saved_table("small_sets", title)["rows"]}
         rows = [done.get(of, before.get(of)) for of in SETS.values()]
         rows = [row for row in rows if row]
         save_table("small_sets", title, COLUMNS, [*rows, mean_of(rows)], NOTES)
@@ -75,11 +66,11 @@ def main(argv: list[str]) -> None:
 
 def opened(name: str) -> tuple[Images, np.ndarray]:
     """The images of a set, and the class (n,) of each."""
-    if name == "Fashion-MNIST":
+    if name == "fashion_mnist":
         pixels, labels = fashion_mnist("t10k")
         return Images(pixels), labels.astype(np.int64)
     images = Images(FOLDERS[name](), progress=False)
-    return images, np.unique([Path(key).parts[-2] for key in images.keys], return_inverse=True)[1]
+    return images, np.unique(folder_labels(images.keys), return_inverse=True)[1]
 
 
 def drawn(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -119,7 +110,7 @@ def grouped(images: Images, k: int) -> tuple[np.ndarray, np.ndarray, int]:
     """As the stages of `learn` have it: the embedding and the cluster of each image, and how many are found unasked."""
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicate_of(images), HELD_OUT, 0)
     seconds = CHOOSING * default_budget(len(images))
-    encoder = eyes_for(images[np.flatnonzero(~held_out)], n_all=len(images), seconds=seconds).encoder
+    encoder = encoder_for(images[np.flatnonzero(~held_out)], n_all=len(images), seconds=seconds).encoder
     learned = encoder.fit_transform(images[np.flatnonzero(~held_out)])
     embedding = np.empty((len(images), learned.shape[1]), np.float32)
     embedding[~held_out] = learned

@@ -12,7 +12,7 @@ import sklearn.cluster
 from sklearn.decomposition import PCA
 
 import imatlas as ia
-from benchmarks._data import fashion_mnist, grocery
+from benchmarks._data import fashion_mnist, grocery_photos
 from benchmarks._table import save_table
 from imatlas.metrics.topology import quantization_error, topographic_error
 
@@ -51,7 +51,7 @@ def _sets() -> Iterator[tuple[str, Split, int | None]]:
     yield "clothes, PCA-64", lambda seed: codes, 20
     yield "clothes, PCA-64", lambda seed: codes, None
     yield "clothes, 784 pixels", lambda seed: (train, test), 20
-    images = ia.Images(grocery())
+    images = ia.Images(grocery_photos())
     features = ia.PretrainedEncoder().fit(images).transform(images)
     yield "photos, 1280 features", lambda seed: _held_out(features, seed), None
     yield "photos, PCA-128", lambda seed: _reduced(*_held_out(features, seed)), None

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    data, seen_by = labeled("clothes"), judge("clothes")
+    data, seen_by = labeled("fashion_mnist"), judge("fashion_mnist")
     rng = np.random.default_rng(0)
     noisy = {"train": with_noise(data.train, options.noise, rng), "test": with_noise(data.test, options.noise, rng)}
     real = seen_by.features(data.test)

@@ -30,10 +30,10 @@ def clothes() -> None:
     regions = ia.KMeans(n_clusters=12).fit(X).predict(som.codebook_)
     framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # black around: a hexagon cuts the toe off no shoe
     sheet = plots.image_sheet(som, framed, cells, show="mean", clusters=regions)
-    plots.save(sheet, PICTURES / "hex-clothes.webp", width_px=2000, quality=80)
+    plots.save(sheet, PICTURES / "hex-fashion-mnist.webp", width_px=2000, quality=80)
     gaps = plots.u_matrix(som, between=True, clusters=regions)
-    plots.save(gaps, PICTURES / "hex-clothes-gaps.webp", width_px=1200, quality=80)
-    plots.save(plots.hit_map(som, cells), PICTURES / "hex-clothes-hits.webp", width_px=1200, quality=80)
+    plots.save(gaps, PICTURES / "hex-fashion-mnist-gaps.webp", width_px=1200, quality=80)
+    plots.save(plots.hit_map(som, cells), PICTURES / "hex-fashion-mnist-hits.webp", width_px=1200, quality=80)
 
 
 def emoji() -> None:
@@ -42,7 +42,7 @@ def emoji() -> None:
     X = ia.PretrainedEncoder().fit(images).transform(images)
     som = ia.SOM(rows=17, cols=24, topology="hexagonal").fit(X)
     sheet = plots.image_sheet(som, images.pixels, X, crop=False)
-    plots.save(sheet, PICTURES / "hex-emoji.webp", width_px=2000, quality=80)
+    plots.save(sheet, PICTURES / "hex-noto-emoji.webp", width_px=2000, quality=80)
 
 
 def photos() -> None:
@@ -52,7 +52,7 @@ def photos() -> None:
     som = ia.SOM(rows=11, cols=15, topology="hexagonal").fit(X)
     regions = ia.KMeans(n_clusters=20).fit(X).predict(som.codebook_)
     sheet = plots.image_sheet(som, images.pixels, X, clusters=regions)
-    plots.save(sheet, PICTURES / "hex-photos.webp", width_px=1900, quality=70)
+    plots.save(sheet, PICTURES / "hex-grocery-photos.webp", width_px=1900, quality=70)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def morph(folder: str) -> None:
     atlas = ia.load(folder)
     unseen = np.flatnonzero(atlas.store.rows["held_out"])
     keys = [atlas.store.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
-    rows, cols = atlas.store.places.shape
+    rows, cols = atlas.map_conditions.shape
     path = [(0, 0), (0, cols - 1), (rows - 1, cols - 1), (rows - 1, 0)]
     shown = {
         "a morph of four images": atlas.morph(*keys, frames=N_SHOWN),

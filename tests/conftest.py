@@ -36,7 +36,7 @@ def ctrl_c() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What programs remember for a user (`tasks.duplicates.seals`) does not go into the home of who runs the tests."""
+    """State kept for a user (`tasks.duplicates.signature`) stays out of the home folder of whoever runs the tests."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 

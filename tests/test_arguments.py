@@ -171,10 +171,10 @@ def test_an_image_is_given_in_any_form_to_every_verb(atlas, learned) -> None:
             assert atlas.search(image, k=3)["key"].to_pylist() == expected
             assert atlas.explain(image=image, heat=False).data["cluster"] == atlas.store.rows["cluster"][3]
             assert atlas.sample(1, like=image).shape == (1, 16, 16, 3)
-            assert len(atlas.why_odd(image).rows) == len(atlas.thumbnails(image)) == 1
+            assert len(atlas.outlier_heatmaps(image).rows) == len(atlas.thumbnails(image)) == 1
         assert atlas.morph(content, file, frames=2).shape == (2, 16, 16, 3)
     assert atlas.search("03.png", k=2, like="04.png").equals(atlas.search("03.png", k=2, like=["04.png"]))
-    assert len(atlas.thumbnails("03.png")) == len(atlas.why_odd("03.png").rows) == 1
+    assert len(atlas.thumbnails("03.png")) == len(atlas.outlier_heatmaps("03.png").rows) == 1
     heat = atlas.explain(image=content).panels
     assert len(heat[0].rows) == 1
     assert "the image" not in heat[1].captions  # it is none of its own neighbors
@@ -382,7 +382,7 @@ def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
         lambda image: atlas.sliders(image, directions=1, steps=2),
     ):
         np.testing.assert_allclose(made(deep).astype(int), made(light).astype(int), atol=8)
-    odd = [atlas.outliers(image[None]).oddness[0] for image in (light, deep)]
+    odd = [atlas.outliers(image[None]).outlier_scores[0] for image in (light, deep)]
     np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
     told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
     assert told[0]["nearest"] == told[1]["nearest"]
@@ -425,7 +425,7 @@ def test_the_home_is_the_home_in_every_path(tmp_path: Path, monkeypatch: pytest.
 def test_pictures_in_place_of_rows_want_an_encoder(model: Any, tmp_path: Path) -> None:
     pixels = np.zeros((8, 16, 16, 3), np.uint8)
     for given in (["a.png", "b.png"], [Path("a.png")] * 3, Images(pixels), pixels, list(pixels)):
-        with pytest.raises(InputTypeError, match=rf"an encoder makes rows of them: {type(model).__name__}\(\)\.fit"):
+        with pytest.raises(InputTypeError, match=rf"embed them first: {type(model).__name__}\(\)\.fit"):
             model.fit(given)
 
 

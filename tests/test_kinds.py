@@ -225,7 +225,7 @@ VERBS: dict[str, Callable[[Case], Any]] = {
     "outliers of others": lambda c: c.cli(
         "outliers", c.folder, "--images", c.query_path.parent, "--page", out(c, "odd2.html"), "--overwrite"
     ),
-    "why odd of an array": lambda c: c.atlas.why_odd([c.query]),
+    "why odd of an array": lambda c: c.atlas.outlier_heatmaps([c.query]),
     "duplicates": lambda c: c.cli("duplicates", c.folder),
     "duplicates of the source": lambda c: ia.load(c.folder) and find(c),
     "duplicates against": lambda c: c.cli("duplicates", c.folder, "--against", c.query_path.parent),
@@ -273,10 +273,11 @@ VERBS: dict[str, Callable[[Case], Any]] = {
 
 
 def find(case: Case) -> None:
-    from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+    from imatlas.tasks.duplicates.gallery import Gallery
+    from imatlas.tasks.duplicates.groups import find_duplicates
 
     found = find_duplicates(Gallery.of(case.source, progress=False))
-    assert found.result.metrics["n_copies"] >= 1
+    assert found.result.metrics["n_duplicates"] >= 1
 
 
 IN_MEMORY = (

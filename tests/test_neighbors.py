@@ -1,4 +1,4 @@
-"""The shared search against a slow reference: exact winners, any chunk size, data far from the origin, doubles."""
+"""Nearest-neighbor search against a slow reference: exact winners, chunk sizes, far from the origin, duplicates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imatlas.neighbors import (
     k_nearest,
     nearest,
     nearest_index,
-    nearest_index_by_shadow,
+    nearest_index_by_projection,
     nearest_two,
     paired_distances,
 )
@@ -54,8 +54,8 @@ def test_no_chunk_or_batch_size_changes_an_answer(points):
 
 def test_equal_rows_have_distance_zero(points):
     centers = as_tensor(points[1])
-    doubled = torch.cat([centers, centers])
-    indices, squared = nearest(centers, doubled)
+    twice = torch.cat([centers, centers])
+    indices, squared = nearest(centers, twice)
     assert torch.equal(indices % len(centers), torch.arange(len(centers)))
     assert not squared.any()
 
@@ -88,7 +88,7 @@ def test_k_nearest_over_blocks_of_the_rows(rng):
     assert np.array_equal(indices.numpy(), slow(X[:20], X).argsort(axis=1, kind="stable")[:, :3])
 
 
-def test_k_nearest_leaves_out_the_query_itself_but_not_its_doubles(points):
+def test_k_nearest_leaves_out_the_query_itself_but_not_its_duplicates(points):
     X = np.concatenate([points[0], points[0][:1]])
     own = torch.tensor([0, 5, -1])
     indices, squared = k_nearest(as_tensor(X), as_tensor(X[[0, 5, 7]]), 2, exclude_self=own)
@@ -98,7 +98,7 @@ def test_k_nearest_leaves_out_the_query_itself_but_not_its_doubles(points):
     assert indices[2, 0] == 7
 
 
-def test_k_nearest_can_give_every_row_but_no_more(points):
+def test_k_nearest_gives_at_most_every_row(points):
     X = as_tensor(points[0][:6])
     indices, _ = k_nearest(X, X, 5, exclude_self=torch.arange(6))
     for i, row in enumerate(indices.tolist()):
@@ -143,22 +143,22 @@ def test_the_same_on_a_gpu(points):
     assert torch.equal(first, again)
 
 
-def test_shadows_find_what_a_search_in_all_features_finds(rng):
-    # rows with two strong directions and many weak ones, so that the shadows alone are often wrong
+def test_a_search_by_projection_is_exact(rng):
+    # rows with two strong directions and many weak ones, so that projections alone are often wrong
     X = (rng.normal(size=(3000, 50)) * np.r_[3, 2, np.full(48, 0.3)]).astype(np.float32)
     centers = X[:200] + rng.normal(size=(200, 50)).astype(np.float32) * 0.1
     for n_axes in (2, 10):
         axes = torch.eye(50)[:n_axes]
 
-        def shadows(rows, axes=axes):
+        def project(rows, axes=axes):
             flat = rows @ axes.T
             return torch.cat([flat, (rows - flat @ axes).norm(dim=1, keepdim=True)], dim=1)
 
         rows, codes = as_tensor(X), as_tensor(centers)
-        thrown = shadows(rows), shadows(codes)
-        found = nearest_index_by_shadow(rows, codes, *thrown)
+        projections = project(rows), project(codes)
+        found = nearest_index_by_projection(rows, codes, *projections)
         assert np.array_equal(found.numpy(), slow(X, centers).argmin(1))
-        assert not torch.equal(nearest_index(*thrown), found)
+        assert not torch.equal(nearest_index(*projections), found)
 
 
 def test_the_smallest_of_many_centers_is_found_by_groups(rng):

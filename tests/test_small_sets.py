@@ -84,7 +84,7 @@ def test_small_and_odd_sets_become_atlases(name, tmp_path, capsys):
     assert not SENSELESS.search(report), report[max(0, SENSELESS.search(report).start() - 90) :][:180]
 
 
-def test_identical_images_are_one_cluster_in_one_cell_and_none_is_odd(tmp_path):
+def test_identical_images_are_one_cluster_in_one_cell_and_none_is_an_outlier(tmp_path):
     atlas = ia.learn(SETS["24 of one"](), tmp_path / "a.atlas", budget=0.5, progress=False)
     rows = atlas.table().to_pydict()
     assert set(rows["cluster"]) == {0}
@@ -139,13 +139,13 @@ def test_models_of_rows_take_few_and_equal_ones(name, n, distinct):
     for verb in ("predict", "transform", "score_samples", "confidence", "project"):
         if hasattr(model, verb):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Notice)  # that no row of so few can be told odd
+                warnings.simplefilter("ignore", Notice)  # too few rows to call any an outlier
                 assert np.isfinite(getattr(model, verb)(X)).all(), verb
     if name == "ImageClusterer":
         assert np.bincount(model.labels_, minlength=model.n_clusters_).min() > 0
         assert model.n_clusters_ <= distinct
     if name == "OutlierDetector" and distinct == 1:
-        np.testing.assert_allclose(model.oddness_, 1, atol=0.1)
+        np.testing.assert_allclose(model.outlier_scores_, 1, atol=0.1)
 
 
 def test_fewer_clusters_than_asked_for_where_fewer_rows_are_distinct():

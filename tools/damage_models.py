@@ -63,7 +63,7 @@ def fits() -> dict[str, Callable[[], Any]]:
         "som": lambda: ia.SOM(rows=3, cols=4, topology="hexagonal").fit(rows()),
         "kmeans": lambda: ia.KMeans(n_clusters=3).fit(rows()),
         "image_clusterer": lambda: ia.ImageClusterer(n_clusters=3).fit(rows()),
-        "outlier_detector": lambda: ia.OutlierDetector(false_alarms=0.1).fit(rows()),
+        "outlier_detector": lambda: ia.OutlierDetector(false_positive_rate=0.1).fit(rows()),
         "som_classifier": lambda: ia.SOMClassifier().fit(rows(), labels()),
         "few_labels": lambda: ia.FewLabelsClassifier().fit(rows(), words()),
         "layout": lambda: ia.Layout().fit(rows()[::8]),

@@ -1,14 +1,14 @@
-"""Exact nearest neighbors by chunks: the one search that the SOM, k-means, neighbors and the copy audit share.
+"""Exact nearest-neighbor search in chunks.
 
 Every function takes tensors on one device and works there. A chunk costs one matrix product,
 |x - c|² = |x|² - 2 x·c + |c|², taken after both sides were shifted by the mean of `centers`, so that data far from the
-origin lose no digits. Distances of winners are then computed again as a plain sum of squares: they are exact to the
-last bits of float32 and zero for equal rows. Memory besides the inputs and outputs stays under `memory` bytes.
+origin lose no digits. Distances of winners are then recomputed as a plain sum of squares: they are exact to the last
+bits of float32 and zero for equal rows. Memory besides the inputs and outputs stays below `memory` bytes.
 
-With `missing=True` NaN in the rows is a value that is not known. Distances are then over the known values alone, their
-squares scaled up by the number of features over that of known ones, as scikit-learn's `nan_euclidean_distances` does
-(Dixon 1979, "Pattern recognition with partly missing data"). The product gets one more column a feature, 1 where the
-value is known: |x - c|² over the known = |x|² - 2 x·c + known·c².
+With `missing=True` NaN in the rows is a missing value. Distances are then over the known values only, their squares
+scaled up by the number of features over that of known ones, as in scikit-learn's `nan_euclidean_distances`
+(Dixon 1979, "Pattern recognition with partly missing data"). The product gets one more column per feature, 1 where the
+value is known: |x - c|² over the known values = |x|² - 2 x·c + known·c².
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import numpy as np
 import torch
 
 MEMORY = 32 * 2**20
-"""Bytes for the buffers of one search where the caller names no limit: small enough to stay in a processor's cache."""
+"""Default number of bytes for the buffers of one search: small enough to stay in a processor's cache."""
 
 CACHE = 4 * 2**20
-"""Bytes of scores and rows that a chunk of the search fills at most: what stays in a core's own cache."""
+"""Maximum number of bytes of scores and rows in a chunk of the search: what stays in a core's own cache."""
 
 ROUNDING = 1e-6
-"""Differences, as a share of the largest value, that are no more than float32 makes of equal things."""
+"""Relative differences up to this are rounding errors of float32."""
 
-_GROUP = 32  # centers come in multiples of this, so that the smallest score is found by groups
-_PAD = 64  # rows of a product come in multiples of this, so that a batch of one takes the same path as a batch of many
-_SPARE = 4  # candidates beyond k whose distances are computed exactly before the k nearest are chosen
+_GROUP = 32  # centers are padded to a multiple of this, so that the smallest score is found by groups
+_PAD = 64  # rows of a product are padded to a multiple of this, so that no batch size changes a result
+_SPARE = 4  # candidates beyond k whose exact distances decide on the k nearest
 
 
 def all_alike(X: np.ndarray) -> bool:
-    """Whether rows (n_samples, n_features) are one and the same but for rounding."""
+    """Whether rows (n_samples, n_features) are all equal up to rounding."""
     if not X.size:
         return True
     low, high = X.min(axis=0), X.max(axis=0)
@@ -44,7 +44,7 @@ def all_alike(X: np.ndarray) -> bool:
 def as_tensor(array: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
     """An array as a float32 tensor on `device`, sharing its memory where it can. The tensor must not be written to."""
     with warnings.catch_warnings():
-        # a memory map that was opened for reading is fine: nothing here writes to its input
+        # a read-only memory map is fine: nothing here writes to its input
         warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
 
@@ -61,16 +61,16 @@ def nearest(
     centers : Tensor (n_centers, n_features)
         Floating point, on the device of `X`.
     missing : bool
-        Whether NaN in `X` is a value that is not known.
+        Whether NaN in `X` is a missing value.
     memory : int
         Limit in bytes for the buffers.
 
     Returns
     -------
     indices : Tensor (n_samples,) int64
-        Of centers that are equal, or equally far to within rounding, any one; -1 for a row of which nothing is known.
+        Of centers equally far up to rounding, any one; -1 for a row without any value.
     squared_distances : Tensor (n_samples,)
-        NaN for a row of which nothing is known.
+        NaN for a row without any value.
     """
     indices = nearest_index(X, centers, missing=missing, memory=memory)
     return indices, paired_distances(X, centers, indices, missing=missing, memory=memory)
@@ -79,7 +79,7 @@ def nearest(
 def nearest_index(
     X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY
 ) -> torch.Tensor:
-    """The first half of `nearest`, for loops that need no distances. Returns indices (n_samples,)."""
+    """The indices (n_samples,) of `nearest`, without distances."""
     indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
     for start, stop, scores, _ in _score_chunks(X, centers, missing, memory):
         indices[start:stop] = _smallest(scores)
@@ -88,36 +88,35 @@ def nearest_index(
     return indices
 
 
-def nearest_index_by_shadow(
-    X: torch.Tensor, centers: torch.Tensor, shadows: torch.Tensor, center_shadows: torch.Tensor
+def nearest_index_by_projection(
+    X: torch.Tensor, centers: torch.Tensor, projections: torch.Tensor, center_projections: torch.Tensor
 ) -> torch.Tensor:
-    """`nearest_index` for rows of many features, exact, at the cost of a search in few.
+    """`nearest_index` for rows of many features: exact, at about the cost of a search in few.
 
-    The shadow of a row is its coordinates along some orthonormal axes and, as one more, its distance from their plane.
-    Shadows are never farther from each other than what throws them: |x - c|² is the squared distance within the plane
-    plus that of the rests, which is at least the square of the difference of their lengths. So only centers whose
-    shadows are nearer than the best candidate itself have to be looked at: on Fashion-MNIST, with 48 axes and a map of
-    400 cells, 3.
+    The projection of a row is its coordinates along some orthonormal axes, followed by its distance from their plane.
+    Projecting never increases a distance: |x - c|² is the squared distance within the plane plus that of the residuals,
+    which is at least the square of the difference of their lengths. So only centers whose projections are nearer than
+    the best candidate itself have to be checked.
 
     Parameters
     ----------
     X : Tensor (n_samples, n_features)
     centers : Tensor (n_centers, n_features)
-    shadows, center_shadows : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
+    shadows, center_projections : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
 
     Returns
     -------
     indices : Tensor (n_samples,) int64
     """
     indices = torch.empty(len(X), dtype=torch.int64, device=X.device)
-    for start, stop, scores, thrown in _score_chunks(shadows, center_shadows, False, MEMORY):
+    for start, stop, scores, shifted in _score_chunks(projections, center_projections, False, MEMORY):
         rows, best = X[start:stop], _smallest(scores)
         squared = paired_distances(rows, centers, best)
-        limit = (squared * (1 + 1e-4) - thrown[:, :-1].square().sum(1)) / 2
+        limit = (squared * (1 + 1e-4) - shifted[:, :-1].square().sum(1)) / 2
         row, center = _below(scores, limit)
         other = center != best[row]
         row, center = row[other], center[other]
-        if len(row) > len(rows) * len(centers) // 8:  # the axes hold too little of these rows
+        if len(row) > len(rows) * len(centers) // 8:  # the axes hold too little of the variance
             best = nearest_index(rows, centers)
         elif len(row):
             found = _pair_distances(rows, centers, row, center)
@@ -129,7 +128,7 @@ def nearest_index_by_shadow(
 
 
 def _below(scores: torch.Tensor, limit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns (n_found,) of the scores under the limit (n_rows,) of their row; groups are looked at first."""
+    """Rows and columns (n_found,) of the scores below the limit (n_rows,) of their row, checked by groups first."""
     groups = scores.view(len(scores), -1, _GROUP)
     row, group = (groups.amin(dim=2) < limit[:, None]).nonzero().unbind(1)
     chosen = groups.view(-1, _GROUP).index_select(0, row * groups.shape[1] + group)
@@ -138,7 +137,7 @@ def _below(scores: torch.Tensor, limit: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _pair_distances(X: torch.Tensor, centers: torch.Tensor, rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Squared distance of `X[rows[i]]` to `centers[others[i]]` (n_pairs,), in pieces that stay in the cache."""
+    """Squared distance of `X[rows[i]]` to `centers[others[i]]` (n_pairs,), in chunks that stay in the cache."""
     squared = torch.empty(len(rows), dtype=centers.dtype, device=X.device)
     size = max(1, CACHE // (8 * X.shape[1]))
     for start in range(0, len(rows), size):
@@ -149,7 +148,7 @@ def _pair_distances(X: torch.Tensor, centers: torch.Tensor, rows: torch.Tensor, 
 
 
 def nearest_two(X: torch.Tensor, centers: torch.Tensor, *, missing: bool = False, memory: int = MEMORY) -> torch.Tensor:
-    """The nearest and the second nearest center of every row, by the expanded square. Returns (n_samples, 2) int64."""
+    """The nearest and second-nearest center of every row (n_samples, 2) int64, by the expanded square."""
     two = torch.empty((len(X), 2), dtype=torch.int64, device=X.device)
     for start, stop, scores, _ in _score_chunks(X, centers, missing, memory):
         two[start:stop, 0] = first = _smallest(scores)
@@ -170,7 +169,7 @@ def paired_distances(
         if missing:
             n_known = difference.isnan().logical_not_().sum(1)
             torch.sum(difference.square_().nan_to_num_(0.0), dim=1, out=squared[start:stop])
-            squared[start:stop] *= X.shape[1] / n_known  # 0 · inf is NaN where nothing is known
+            squared[start:stop] *= X.shape[1] / n_known  # 0 · inf is NaN for a row without any value
         else:
             torch.sum(difference.square_(), dim=1, out=squared[start:stop])
     return squared
@@ -194,7 +193,7 @@ def k_nearest(
     k : int
         At most n_samples, or n_samples - 1 with `exclude_self`.
     exclude_self : Tensor (n_queries,) int64, optional
-        The row of `X` that each query is itself and that must not be found; -1 for a query that is none of them.
+        The row of `X` that each query is, which is excluded; -1 for a query that is not in `X`.
     memory : int
         Limit in bytes for the buffers.
 
@@ -230,7 +229,7 @@ def all_distances(
 ) -> torch.Tensor:
     """Euclidean distance of every row to every center. Returns (n_samples, n_centers), in the dtype of `centers`.
 
-    From the expanded square: distances far below those between the centers carry its rounding, about 1e-3 of them.
+    From the expanded square: distances far below those between the centers carry its rounding error, about 1e-3.
     """
     n_features = X.shape[1]
     distances = torch.empty((len(X), len(centers)), dtype=centers.dtype, device=X.device)
@@ -299,9 +298,9 @@ def _score_chunks(
 ) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
     """Yield (start, stop, scores, shifted rows) chunk by chunk, in buffers that the next chunk overwrites.
 
-    `scores` (rows, n_centers + padding) is (|x - c|² - |x|²) / 2 after the shift: what orders the centers of a row. The
-    half of |c|² rides in one more column of the product, or with `missing` in as many as there are features. Padding
-    up to a multiple of `_GROUP` is larger than any score.
+    `scores` (rows, n_centers + padding) is (|x - c|² - |x|²) / 2 after the shift, which orders the centers of a row.
+    |c|² / 2 is in one more column of the product, or with `missing` in one per feature. Padding scores, up to a
+    multiple of `_GROUP`, exceed all others.
     """
     n_real, n_features = centers.shape
     n_centers = -(-n_real // _GROUP) * _GROUP
@@ -332,10 +331,10 @@ def _score_chunks(
 
 
 def _smallest(scores: torch.Tensor) -> torch.Tensor:
-    """The place of the smallest of each row (n_rows,).
+    """The index of the smallest score of each row (n_rows,).
 
-    torch.argmin takes 2 ns a score on a CPU, three times the product that makes it for 48 features. Here the smallest
-    of each group of 32 is found first, which runs at the speed of memory, then the group, then the place within.
+    On a CPU torch.argmin is slower than the product itself. Here the minimum of each group of 32 is found first, then
+    the group, then the position within it.
     """
     n_rows, n_groups = len(scores), scores.shape[1] // _GROUP
     if n_groups < 3 or scores.device.type != "cpu":
@@ -352,7 +351,7 @@ def _candidates(
     """The `wanted` most promising rows of `X` for each query, by the expanded square: (n_queries, wanted)."""
     best: torch.Tensor | None = None
     index = torch.empty(0)
-    shift = X.mean(0)  # one shift for all blocks: their scores must compare
+    shift = X.mean(0)  # one shift for all blocks, so that their scores can be compared
     for first in range(0, len(X), block):
         part = X[first : first + block] - shift
         half = part.square().sum(1) / 2

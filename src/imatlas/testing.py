@@ -141,7 +141,7 @@ def check_fit(estimator: Any) -> None:
     assert not odd, f"learned attributes must end in '_': {odd}"
 
 
-def check_chance(estimator: Any) -> None:
+def check_random_state(estimator: Any) -> None:
     """The same seed gives the same answers bit for bit; global generators are neither read nor moved."""
     import torch
 
@@ -156,7 +156,7 @@ def check_chance(estimator: Any) -> None:
     _same(first, second, "two fits with one seed")
 
 
-def check_batches_do_not_matter(estimator: Any) -> None:
+def check_batch_independence(estimator: Any) -> None:
     """An image's answer does not depend on which images came along with it."""
     images = _images(n=70)
     estimator.fit(images)
@@ -290,8 +290,8 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     check_parameters_are_checked,
     check_needs_fit,
     check_fit,
-    check_chance,
-    check_batches_do_not_matter,
+    check_random_state,
+    check_batch_independence,
     check_kinds_of_images,
     check_save_and_load,
     check_wrong_input,

@@ -34,7 +34,7 @@ MINE = [
     "encoder-0001/notes.txt",
     "cache/mine.txt",
     "cache/.new-mine/pixels.npy",
-    "cache/eyes/mine-000001.npy",
+    "cache/features/mine-000001.npy",
     "images.lance/mine.txt",
     "images.lance/data/mine.lance",
     "images-0002.lance/data/mine.lance",
@@ -288,7 +288,7 @@ def test_links_and_pipes_under_our_names_are_refused(atlas, photos, tmp_path, na
             ia.load(atlas)
 
 
-@pytest.mark.parametrize("name", ["cache", "images.lance", "encoder-0001", "cache/eyes"])
+@pytest.mark.parametrize("name", ["cache", "images.lance", "encoder-0001", "cache/features"])
 def test_a_linked_folder_is_not_followed(atlas, photos, tmp_path, name):
     model = Manifest.read(atlas).models["encoder"]
     path = atlas / name.replace("encoder-0001", model)

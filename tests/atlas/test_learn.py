@@ -212,10 +212,10 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learned, 
     assert np.isfinite(atlas.store.layout).all()
 
 
-def test_what_eyes_saw_serves_an_atlas_that_is_learned_anew(tmp_path, monkeypatch):
-    """Forty photographs, too few to compare eyes, which is told; with other settings none is looked at again.
+def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):
+    """Forty photographs, too few to compare presets; with other settings none goes through the network again.
 
-    With a budget of seconds a busy machine looks less often, and then at other things.
+    With a budget of seconds a busy machine would take fewer views, and so other features.
     """
     photos, folder = tmp_path / "photos", tmp_path / "photos.atlas"
     photos.mkdir()
@@ -226,13 +226,13 @@ def test_what_eyes_saw_serves_an_atlas_that_is_learned_anew(tmp_path, monkeypatc
     monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in ("intake", "encoder")})
     first = ia.learn(photos, folder, budget="60s", progress=False)
     embedding = first.embedding  # read now: the folder will hold another atlas
-    assert first.manifest.stages["encoder"]["eyes"] == "things and surfaces"
+    assert first.manifest.stages["encoder"]["preset"] == "objects+texture"
     assert "not compared" in first.manifest.stages["encoder"]["why"]
-    files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "features").iterdir()}
     assert files
     photos.rename(tmp_path / "moved")
     again = ia.learn(tmp_path / "moved", folder, budget="60s", clusters=2, overwrite=True, progress=False)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "cache" / "eyes").iterdir()} == files
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache" / "features").iterdir()} == files
     np.testing.assert_array_equal(again.embedding, embedding)
 
 

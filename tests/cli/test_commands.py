@@ -174,27 +174,27 @@ def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
 
 def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
-    table, page = tmp_path / "odd.csv", tmp_path / "odd.html"
-    assert main(["outliers", str(atlas), "--false-alarms", "20%", "-o", str(table), "--page", str(page)]) == 0
-    assert "called odd, with 95% certainty" in capsys.readouterr().out
+    table, page = tmp_path / "outliers.csv", tmp_path / "outliers.html"
+    assert main(["outliers", str(atlas), "--false-positive-rate", "20%", "-o", str(table), "--page", str(page)]) == 0
+    assert "called outliers, with 95% confidence" in capsys.readouterr().out
     rows = table.read_text().replace('"', "").splitlines()
-    assert rows[0] == "key,oddness,p_value,odd,flags"
+    assert rows[0] == "key,outlier_score,p_value,is_outlier,flags"
     assert len(rows) == len(opened) + 1
-    n_odd = sum(row.split(",")[3] == "true" for row in rows)
-    assert 0 < n_odd <= 0.2 * len(opened)
+    n_outliers = sum(row.split(",")[3] == "true" for row in rows)
+    assert 0 < n_outliers <= 0.2 * len(opened)
     assert "nearest ordinary" in page.read_text()
     new = tmp_path / "new"
     new.mkdir()
     shutil.copy(next(Path(opened.store.manifest.source).glob("coins*")), new / "a.png")
     Image.fromarray(np.full((64, 64, 3), (255, 0, 255), np.uint8)).save(new / "b.png")
-    assert main(["outliers", str(atlas), "--images", str(new), "--false-alarms", "0.05", "--json"]) == 0
+    assert main(["outliers", str(atlas), "--images", str(new), "--false-positive-rate", "0.05", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["metrics"]["n_images"] == 2
-    assert "a.png" not in [row["key"] for row in said["odd"]]
-    assert main(["outliers", str(atlas), "--false-alarms", "many"]) == 2
+    assert "a.png" not in [row["key"] for row in said["outliers"]]
+    assert main(["outliers", str(atlas), "--false-positive-rate", "many"]) == 2
     assert "such as 1% or 0.01" in capsys.readouterr().err
     assert main(["outliers", str(atlas)]) == 0
-    assert "--page odd.html" in capsys.readouterr().out
+    assert "--page outliers.html" in capsys.readouterr().out
 
 
 def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, capsys):

@@ -141,7 +141,7 @@ def test_a_notice_is_a_line_without_its_place(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["no\x1b[31m"], ["learn", "\x1b]0;x\x07[/b]", "--no\x1b"], ["outliers", "a", "--false-alarms", "\x1b[/b]"]],
+    [["no\x1b[31m"], ["learn", "\x1b]0;x\x07[/b]", "--no\x1b"], ["outliers", "a", "--false-positive-rate", "\x1b[/b]"]],
 )
 def test_wrong_usage_shows_hostile_arguments_as_text(capsys, arguments):
     assert main(arguments) == 2

@@ -98,7 +98,7 @@ def test_several_folders_are_all_files_below_them(here, capsys) -> None:
 def test_what_cannot_be_one_of_several_sources_is_told(here, capsys) -> None:
     shutil.make_archive("more", "zip", "more")
     assert main(["check", "photos", "more.zip"]) == 1
-    assert "'more.zip' holds its images in itself" in capsys.readouterr().err
+    assert "'more.zip' is an archive, a table or an array of images" in capsys.readouterr().err
     assert main(["check", "photos", "none"]) == 1
     assert "no file or folder 'none'" in capsys.readouterr().err
     assert main(["duplicates", "photos", "more", "--undo"]) == 2

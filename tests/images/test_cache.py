@@ -16,7 +16,9 @@ import pytest
 
 from imatlas import Images
 from imatlas.errors import ArtifactError
-from imatlas.images import cache, intake
+from imatlas.images import intake
+from imatlas.images.cache_folder import BUILDING
+from imatlas.images.cache_writer import CacheWriter
 from imatlas.images.encode import write_picture
 
 
@@ -224,14 +226,14 @@ def test_what_an_old_killed_build_left_is_swept_and_nothing_else(folder: Path, t
 
 def test_a_build_lists_what_it_writes_before_it_does(folder: Path, tmp_path: Path, monkeypatch) -> None:
     listed: list[tuple[set[str], set[str]]] = []
-    original = cache._Writer.add
+    original = CacheWriter.add
 
     def spy(writer, results):
         original(writer, results)
-        names = (writer._folder / cache.BUILDING).read_text().splitlines()
-        listed.append(({*names, cache.BUILDING}, {p.name for p in writer._folder.iterdir()}))
+        names = (writer._folder / BUILDING).read_text().splitlines()
+        listed.append(({*names, BUILDING}, {p.name for p in writer._folder.iterdir()}))
 
-    monkeypatch.setattr(cache._Writer, "add", spy)
+    monkeypatch.setattr(CacheWriter, "add", spy)
     len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
     assert listed
     assert all(there <= names for names, there in listed)

@@ -19,7 +19,8 @@ from imatlas.images.decode import read_frames, read_picture
 from imatlas.images.formats.sniff import format_of
 from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
-from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+from imatlas.tasks.duplicates.gallery import Gallery
+from imatlas.tasks.duplicates.groups import find_duplicates
 from tests.images.test_decode import saved
 
 RNG = np.random.default_rng(5)

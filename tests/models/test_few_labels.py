@@ -37,9 +37,9 @@ def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
     X = X.astype(np.float32)
     few = FewLabelsClassifier().fit(X[:180], some_of(y[:180], 30))  # too few rows a class for a student
     assert few.method_ == "neighbors"
-    assert few.seen_by_ == "features"
+    assert few.feature_space_ == "features"
     model = FewLabelsClassifier().fit(X[:500], some_of(y[:500], 30))
-    assert model.seen_by_ == "student"
+    assert model.feature_space_ == "student"
     assert (model.transduction_ == y[:500]).mean() > 0.97
     assert (model.predict(X[500:]) == y[500:]).mean() > 0.97
     assert np.array_equal(model.predict(X[:500]), model.transduction_) or (

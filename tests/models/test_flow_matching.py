@@ -1,4 +1,4 @@
-"""Flow matching: what it makes, what it is told, and the models it stands on."""
+"""Flow matching: what it makes, what it is conditioned on, and the models it stands on."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from imatlas import VAE, Autoencoder, FlowMatching, SelfSupervisedEncoder
 from imatlas.errors import InputError, ParameterError, TrainingError
 from imatlas.models import artifact
-from imatlas.models.flow_matching import gaussian_velocity, nearest_pairs, white_axes
+from imatlas.models.flow_matching import gaussian_velocity, optimal_coupling, whitening_axes
 from imatlas.nn import solvers
 from imatlas.testing import check_image_estimator, synthetic_images
 
@@ -25,7 +25,7 @@ def tiny(**changes):
 
 
 @pytest.fixture(scope="module")
-def told(two_kinds):
+def conditional(two_kinds):
     images, y = two_kinds
     return tiny(max_steps=500).fit(images, y)
 
@@ -44,31 +44,31 @@ def test_no_batch_size_changes_an_answer_where_vectors_are_wide(two_kinds):
         assert np.array_equal(model.transform(images[:k]), points[:k])
 
 
-def test_a_label_says_what_comes_out(told):
-    dark, bright = (told.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
+def test_a_label_says_what_comes_out(conditional):
+    dark, bright = (conditional.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
     assert dark.max() < 128 < bright.min()
-    mixed = told.sample(4, y=[3, 7, 7, 3], random_state=0).mean((1, 2, 3))
+    mixed = conditional.sample(4, y=[3, 7, 7, 3], random_state=0).mean((1, 2, 3))
     np.testing.assert_array_equal(mixed > 128, [False, True, True, False])
 
 
-def test_without_a_label_both_kinds_come(told):
-    bright = told.sample(60, random_state=1).mean((1, 2, 3)) > 128
+def test_without_a_label_both_kinds_come(conditional):
+    bright = conditional.sample(60, random_state=1).mean((1, 2, 3)) > 128
     assert 0.15 < bright.mean() < 0.85
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 4])
-def test_shortcuts_come_near_in_few_steps(told, n_steps):
-    slow = told.sample(30, y=7, random_state=0).astype(float)
-    quick = told.sample(30, y=7, solver="shortcut", n_steps=n_steps, random_state=0).astype(float)
+def test_shortcuts_come_near_in_few_steps(conditional, n_steps):
+    slow = conditional.sample(30, y=7, random_state=0).astype(float)
+    quick = conditional.sample(30, y=7, solver="shortcut", n_steps=n_steps, random_state=0).astype(float)
     assert np.abs(quick.mean() - slow.mean()) < 25
-    other = told.sample(30, y=3, random_state=0).astype(float)
+    other = conditional.sample(30, y=3, random_state=0).astype(float)
     assert np.abs(quick - slow).mean() < np.abs(quick - other).mean() / 2
 
 
-def test_every_solver_agrees_on_the_same_noise(told):
-    fine = told.sample(8, y=3, solver="heun", n_steps=40, random_state=0).astype(float)
+def test_every_solver_agrees_on_the_same_noise(conditional):
+    fine = conditional.sample(8, y=3, solver="heun", n_steps=40, random_state=0).astype(float)
     for options in ({"solver": "euler", "n_steps": 60}, {"solver": "adaptive"}):
-        assert np.abs(told.sample(8, y=3, random_state=0, **options) - fine).mean() < 4
+        assert np.abs(conditional.sample(8, y=3, random_state=0, **options) - fine).mean() < 4
 
 
 def test_vectors_say_what_comes_out(two_kinds):
@@ -80,10 +80,10 @@ def test_vectors_say_what_comes_out(two_kinds):
         model.sample(3, y=[1.0, 0.0, 0.0])
 
 
-def test_wrong_conditions_are_told(told, two_kinds):
+def test_wrong_conditions_are_told(conditional, two_kinds):
     images, y = two_kinds
     with pytest.raises(InputError, match=r"fitted with \(3 to 7\)"):
-        told.sample(3, y=5)
+        conditional.sample(3, y=5)
     with pytest.raises(InputError, match="one label, or one vector, for each of the 120 images"):
         tiny().fit(images, y[:-1])
     with pytest.raises(InputError, match="all text or all numbers"):
@@ -96,35 +96,37 @@ def test_wrong_conditions_are_told(told, two_kinds):
         tiny(max_steps=2).fit(images).sample(1, y=3)
 
 
-def test_noise_and_images_are_two_ends_of_one_path(told, two_kinds):
+def test_noise_and_images_are_two_ends_of_one_path(conditional, two_kinds):
     images, y = two_kinds
-    noise = told.transform(images[:10], y=y[:10])
+    noise = conditional.transform(images[:10], y=y[:10])
     assert noise.shape == (10, 4)
-    rebuilt = told.autoencoder_.inverse_transform(told.autoencoder_.transform(images[:10])).astype(float)
-    assert np.abs(told.inverse_transform(noise, y=y[:10]) - rebuilt).mean() < 6
+    rebuilt = conditional.autoencoder_.inverse_transform(conditional.autoencoder_.transform(images[:10])).astype(float)
+    assert np.abs(conditional.inverse_transform(noise, y=y[:10]) - rebuilt).mean() < 6
 
 
 def test_a_morph_passes_through_its_images(two_kinds):
 
     images, y = two_kinds
     model = tiny(max_steps=150).fit(images, y[:, None].astype(np.float32))
-    keys, told = images[[0, 119]], y[[0, 119], None]
-    frames = model.morph(9, images=keys, y=told).astype(float)
+    keys, cond = images[[0, 119]], y[[0, 119], None]
+    frames = model.morph(9, images=keys, y=cond).astype(float)
     rebuilt = model.autoencoder_.inverse_transform(model.autoencoder_.transform(keys))
     assert np.abs(frames[[0, -1]] - rebuilt).mean() < 6
     assert np.all(np.diff(frames.mean((1, 2, 3))) > -8)
-    walk = model.morph(9, y=told, random_state=3).mean((1, 2, 3))
+    walk = model.morph(9, y=cond, random_state=3).mean((1, 2, 3))
     assert walk[0] < 128 < walk[-1]
 
 
-def test_variations_stay_near_when_weak(told, two_kinds):
+def test_variations_stay_near_when_weak(conditional, two_kinds):
     images, _ = two_kinds
-    rebuilt = told.autoencoder_.inverse_transform(told.autoencoder_.transform(images[:20]))
-    np.testing.assert_array_equal(told.vary(images[:20], strength=0.0), rebuilt)
-    weak, strong = (np.abs(told.vary(images[:20], strength=s) - rebuilt.astype(float)).mean() for s in (0.1, 1.0))
+    rebuilt = conditional.autoencoder_.inverse_transform(conditional.autoencoder_.transform(images[:20]))
+    np.testing.assert_array_equal(conditional.vary(images[:20], strength=0.0), rebuilt)
+    weak, strong = (
+        np.abs(conditional.vary(images[:20], strength=s) - rebuilt.astype(float)).mean() for s in (0.1, 1.0)
+    )
     assert weak < strong
     with pytest.raises(ParameterError, match="strength"):
-        told.vary(images[:2], strength=1.5)
+        conditional.vary(images[:2], strength=1.5)
 
 
 def test_a_fitted_autoencoder_is_used_as_it_is_and_saved_once(two_kinds, tmp_path):
@@ -209,14 +211,14 @@ def test_a_loss_that_is_never_finite_ends_in_words(two_kinds, monkeypatch):
 def test_optimal_pairs_are_the_nearest():
     x1 = torch.tensor([[0.0], [10.0], [20.0]])
     x0 = torch.tensor([[19.0], [1.0], [11.0]])
-    assert nearest_pairs(x0, x1).tolist() == [1, 2, 0]
+    assert optimal_coupling(x0, x1).tolist() == [1, 2, 0]
 
 
 def test_white_points_are_white_and_come_back():
     rng = np.random.default_rng(0)
     z = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 5).astype(np.float32)
     z[:, 3] = z[:, 0]  # one dimension fewer than there are numbers
-    mean, axes = white_axes(z)
+    mean, axes = whitening_axes(z)
     points = np.linalg.solve(axes.T, (z - mean).T).T
     variances = np.linalg.eigvalsh(np.cov(points.T))
     np.testing.assert_allclose(variances[1:], 1, atol=0.01)

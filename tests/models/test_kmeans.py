@@ -1,4 +1,4 @@
-"""k-means: scikit-learn's contract, exactness, quality beside scikit-learn's own, hard inputs."""
+"""k-means: scikit-learn's contract, exactness, quality compared with scikit-learn's, hard inputs."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_weights_count_as_repetitions(blobs):
         np.testing.assert_allclose(model.cluster_centers_[k], X[members].mean(0), atol=1e-4)
 
 
-def test_one_seed_one_answer_and_another_seed_another(blobs):
+def test_the_seed_decides_the_result(blobs):
     X, _ = blobs
     first, again = (KMeans(n_clusters=30, random_state=3).fit(X) for _ in range(2))
     assert np.array_equal(first.cluster_centers_, again.cluster_centers_)
     assert not np.array_equal(first.cluster_centers_, KMeans(n_clusters=30, random_state=4).fit(X).cluster_centers_)
 
 
-def test_fewer_distinct_rows_than_clusters_still_ends():
+def test_fewer_distinct_rows_than_clusters_converges():
     X = np.repeat(np.array([[0.0, 0], [1, 1], [5, 5]], np.float32), 10, axis=0)
     model = KMeans(n_clusters=6, random_state=0).fit(X)
     assert model.inertia_ == 0
@@ -100,7 +100,7 @@ def test_errors_name_the_fix():
             KMeans(n_clusters=1).fit(np.full((3, 2), bad))
 
 
-def test_saved_and_loaded_it_answers_the_same(blobs, tmp_path):
+def test_save_and_load_keep_every_answer(blobs, tmp_path):
     X, _ = blobs
     model = KMeans(n_clusters=5).fit(X)
     model.save(tmp_path / "k")
@@ -109,7 +109,7 @@ def test_saved_and_loaded_it_answers_the_same(blobs, tmp_path):
     assert again.get_params() == model.get_params()
 
 
-def test_many_features_are_grouped_in_few_and_end_in_all(fashion):
+def test_many_features_are_clustered_by_projection_first(fashion):
     X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
     ours = KMeans(n_clusters=20, max_iter=25).fit(X)
     theirs = sklearn.cluster.KMeans(20, max_iter=25, n_init=1, random_state=0).fit(X)

@@ -8,7 +8,7 @@ from sklearn.datasets import make_blobs
 
 from imatlas.errors import InputError, ParameterError
 from imatlas.models import artifact, layout
-from imatlas.models.layout import FEWEST_ROWS, Layout, placed_by_vote
+from imatlas.models.layout import FEWEST_ROWS, Layout, position_by_vote
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,8 +32,8 @@ def laid_out(blobs) -> Layout:
 def test_groups_become_islands_and_one_seed_gives_one_layout(blobs, laid_out) -> None:
     X, y = blobs[0][::2], blobs[1][::2]
     places = laid_out.transform(X)
-    np.testing.assert_array_equal(places, laid_out.places_)
-    np.testing.assert_array_equal(Layout().fit(X).places_, laid_out.places_)
+    np.testing.assert_array_equal(places, laid_out.positions_)
+    np.testing.assert_array_equal(Layout().fit(X).positions_, laid_out.positions_)
     assert _of_own_kind(places, y, places, y) > 0.99
 
 
@@ -42,7 +42,7 @@ def test_new_rows_lie_with_their_own_kind_and_old_ones_stay(blobs, laid_out, tmp
     alone = laid_out.transform(X[1::2])
     np.testing.assert_array_equal(laid_out.transform(X)[1::2], alone)
     np.testing.assert_array_equal(np.concatenate([laid_out.transform(row[None]) for row in X[1::2]]), alone)
-    assert _of_own_kind(alone, y[1::2], laid_out.places_, y[::2]) > 0.99
+    assert _of_own_kind(alone, y[1::2], laid_out.positions_, y[::2]) > 0.99
     laid_out.save(tmp_path / "layout")
     np.testing.assert_array_equal(artifact.load(tmp_path / "layout").transform(X), laid_out.transform(X))
 
@@ -69,9 +69,9 @@ def test_few_rows_lie_along_their_principal_components() -> None:
 def test_a_vote_between_two_islands_goes_to_the_stronger() -> None:
     places = np.array([[[0, 0], [1, 0], [0, 1], [100, 100]]], np.float32)
     distances = np.array([[1.0, 1.0, 1.0, 1.0]], np.float32)
-    assert np.linalg.norm(placed_by_vote(places, distances)) < 1.5
+    assert np.linalg.norm(position_by_vote(places, distances)) < 1.5
     distances[0, 0] = 0  # the row itself
-    np.testing.assert_array_equal(placed_by_vote(places[:, ::-1], distances), [[100, 100]])
+    np.testing.assert_array_equal(position_by_vote(places[:, ::-1], distances), [[100, 100]])
 
 
 def test_wrong_calls_say_what_to_do(blobs) -> None:

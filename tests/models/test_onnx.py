@@ -20,7 +20,7 @@ from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.flow_matching import FlowMatching
 from imatlas.models.gan import GAN
 from imatlas.models.kmeans import KMeans
-from imatlas.models.onnx import N_CHECKED, TOLERANCE, Network, _compare, export_onnx, need_onnx
+from imatlas.models.onnx import N_CHECKED, TOLERANCE, Network, _compare, export_onnx, require_onnx
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.vae import VAE
 from imatlas.nn.condition import Condition
@@ -213,7 +213,7 @@ def test_a_model_without_a_network_says_so(tmp_path, capsys) -> None:
         {"layers": "many"},
         {"layers": "both", "views": 2, "n_components": 3},
         {"layers": "many", "views": 2, "normalize": False, "n_components": 3},
-        {"layers": "many", "views": 3, "turned": True, "n_components": 3, "whiten": 0.5},
+        {"layers": "many", "views": 3, "rotation_invariant": True, "n_components": 3, "whiten": 0.5},
     ],
 )
 def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options) -> None:
@@ -230,7 +230,7 @@ def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options)
 @pytest.mark.parametrize("fixed", [False, True])
 def test_times_and_labels_are_inputs_too_and_their_number_must_be_free(onnxruntime, tmp_path, fixed) -> None:
     labels = Condition(3, 0, 4)
-    torch.nn.init.constant_(labels.told.weight, 0.5)
+    torch.nn.init.constant_(labels.embed.weight, 0.5)
     inputs = {"t": torch.linspace(0, 1, N_CHECKED), "y": torch.arange(N_CHECKED) % 3}
 
     class Told(Halves):
@@ -259,7 +259,7 @@ def test_without_a_package_the_error_names_the_extra(monkeypatch, tmp_path, vae,
     with pytest.raises(MissingExtraError, match=r"pip install 'imatlas\[onnx\]'"):
         export_onnx(vae, tmp_path / "out")
     with pytest.raises(MissingExtraError):
-        need_onnx()
+        require_onnx()
     assert not list(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact, pretrained
-from imatlas.models.parts.feature_cache import Kept, content_of
+from imatlas.models.parts.feature_cache import FeatureCache, content_of
 from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder, fit_together
 from imatlas.system.inventory import seal
 from imatlas.testing import check_image_estimator, synthetic_images
@@ -100,8 +100,8 @@ def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> N
 
 def test_what_is_turned_looks_the_same_to_eyes_that_know_no_up() -> None:
     images = synthetic_images(3, size=64, channels=3)
-    features = PretrainedEncoder(image_size=64, turned=True).fit_transform(images)
-    quarter = PretrainedEncoder(image_size=64, turned=True).fit_transform(np.rot90(images, axes=(1, 2)))
+    features = PretrainedEncoder(image_size=64, rotation_invariant=True).fit_transform(images)
+    quarter = PretrainedEncoder(image_size=64, rotation_invariant=True).fit_transform(np.rot90(images, axes=(1, 2)))
     upright = PretrainedEncoder(image_size=64).fit(images)
     np.testing.assert_allclose(features, quarter, atol=1e-5)
     moved = np.linalg.norm(upright.transform(images) - upright.transform(np.rot90(images, axes=(1, 2))), axis=1)
@@ -211,7 +211,7 @@ def test_files_are_decoded_from_their_originals(encoder: PretrainedEncoder, tmp_
 
 
 def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: Path) -> None:
-    folder, kept = tmp_path / "images", Kept(tmp_path / "kept")
+    folder, cache = tmp_path / "images", FeatureCache(tmp_path / "kept")
     folder.mkdir()
     for i, pixels in enumerate(synthetic_images(5, size=40, channels=3)):
         Image.fromarray(pixels).save(folder / f"{i}.png")
@@ -221,7 +221,7 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
 
     def transform(model: PretrainedEncoder, of: Images) -> tuple[np.ndarray, int]:
         told.clear()
-        seen = model.transform(of, kept=kept, on_progress=lambda *at: told.append(at))
+        seen = model.transform(of, cache=cache, on_progress=lambda *at: told.append(at))
         return seen, told[-1][1] if told else 0
 
     assert transform(encoder, images)[1] == 5
@@ -235,8 +235,8 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
     assert n_new == 1
     np.testing.assert_array_equal(seen[grown.keys.index("moved.png")], fresh[0])
     short = clone(encoder).set_params(n_components=2)
-    assert np.array_equal(short.fit_transform(grown, kept=kept), short.fit_transform(grown))
-    other = PretrainedEncoder(image_size=64, turned=True).fit(grown)
+    assert np.array_equal(short.fit_transform(grown, cache=cache), short.fit_transform(grown))
+    other = PretrainedEncoder(image_size=64, rotation_invariant=True).fit(grown)
     assert transform(other, grown)[1] == 6
     damaged = sorted((tmp_path / "kept").glob("*.npy"))
     for file in damaged:
@@ -245,7 +245,7 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
         file.write_bytes(content)
     assert transform(encoder, grown)[1] == 6
     (tmp_path / "kept" / "mine-000009.npy").write_text("a user's")
-    tight = Kept(tmp_path / "kept", most_bytes=1)
+    tight = FeatureCache(tmp_path / "kept", most_bytes=1)
     tight.add("eyes", [content_of("hash", 0)], np.zeros((1, 4), np.float32))
     # What is not as it was written may be anybody's: it is no longer listed, and stays.
     left = {*(path.name for path in damaged), "kept.json", "mine-000009.npy"}
@@ -257,7 +257,7 @@ def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:
     options: list[dict] = [
         {"layers": "both"},
         {"layers": "many", "n_components": 4},
-        {"layers": "many", "turned": True},
+        {"layers": "many", "rotation_invariant": True},
         {},
     ]
     together = [PretrainedEncoder(image_size=32, **option) for option in options]

@@ -5,7 +5,7 @@ import torch
 from imatlas.models.kmeans import KMeans
 from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.nn.losses import contrastive, vicreg
-from imatlas.nn.pooled_encoder import Looker
+from imatlas.nn.pooled_encoder import PooledEncoder
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,7 +37,7 @@ def test_the_contrastive_loss_is_that_of_a_table_of_all_pairs():
 
 @pytest.mark.parametrize(("shape", "grid"), [((8, 8, 1), 2), ((28, 28, 1), 4), ((64, 48, 3), 3), ((128, 128, 4), 4)])
 def test_the_network_takes_every_size(shape, grid):
-    module = Looker(shape, 32)
+    module = PooledEncoder(shape, 32)
     height, width, channels = shape
     assert module(torch.zeros(2, channels, height, width)).shape == (2, 32)
     assert min(module.layers(torch.zeros(1, channels, *module.padded)).shape[2:]) == grid
@@ -75,5 +75,5 @@ def test_the_preview_shows_each_image_and_its_views():
     assert pictures.dtype == np.uint8
     assert all((images == first).all((1, 2, 3)).any() for first in pictures[:, 0])
     assert "mirrored" in why
-    turned = SelfSupervisedEncoder(random_state=0, turned=True).preview(images)[1]
+    turned = SelfSupervisedEncoder(random_state=0, rotation_invariant=True).preview(images)[1]
     assert "no up (as asked)" in turned

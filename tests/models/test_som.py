@@ -1,4 +1,4 @@
-"""The map: scikit-learn's contract, the batch equation against a slow reference, order, quality on images."""
+"""SOM: scikit-learn's contract, the batch equation against a slow reference, order, quality on images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from imatlas.lattice.geometry import lattice_distances, lattice_positions
 from imatlas.lattice.lattice import Lattice
 from imatlas.metrics.topology import quantization_error, topographic_error
 from imatlas.models.kmeans import KMeans
-from imatlas.models.parts.batch_som import LAST_RADII, coarseness, schedule, search_near, torn_bound, update
+from imatlas.models.parts.batch_som import (
+    FINAL_SIGMAS,
+    batch_update,
+    coarseness,
+    lattice_shape,
+    schedule,
+    search_near,
+    topographic_error_bound,
+)
 from imatlas.models.parts.rows import Rows
-from imatlas.models.som import SOM, lattice_shape
+from imatlas.models.som import SOM
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOPOLOGIES = ["rectangular", "hexagonal"]
-WEIGHTS = "the size of the map follows the number of rows, and a row given twice is two"
+WEIGHTS = "the size of the map follows the number of rows, and a repeated row counts twice"
 
 
 def cell_sums(X, codebook):
@@ -49,14 +57,14 @@ def test_an_epoch_is_the_batch_equation(rng, topology, sigma):
     expected = weights @ X / weights.sum(1, keepdims=True)
     lattice = Lattice(4, 7, topology)
     first = torch.tensor(codebook).float()
-    found = update(cell_sums(torch.tensor(X).float(), first), first, lattice, sigma)
+    found = batch_update(cell_sums(torch.tensor(X).float(), first), first, lattice, sigma)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_a_unit_that_no_row_reaches_keeps_its_place():
+def test_a_prototype_that_no_row_reaches_stays():
     lattice = Lattice(1, 30, "rectangular")
     codebook = torch.linspace(0, 29, 30)[:, None]
-    found = update(cell_sums(torch.zeros(5, 1), codebook), codebook, lattice, 0.5)
+    found = batch_update(cell_sums(torch.zeros(5, 1), codebook), codebook, lattice, 0.5)
     assert found[0] == 0
     assert torch.equal(found[10:], codebook[10:])
 
@@ -68,7 +76,7 @@ def test_a_square_is_unfolded(rng, topology, init):
     som = SOM(rows=10, cols=10, topology=topology, init=init, n_epochs=30).fit(X)
     assert topographic_error(X, som.codebook_, 10, 10, topology) < 0.09
     assert quantization_error(X, som.codebook_) < 0.05
-    # neighbors in the square are neighbors on the map: distances there and here go together
+    # distances in the square and on the map correlate
     place = som.project(X)
     i, j = rng.integers(3000, size=(2, 2000))
     there, here = (np.linalg.norm(a[i] - a[j], axis=1) for a in (X, place))
@@ -76,7 +84,7 @@ def test_a_square_is_unfolded(rng, topology, init):
 
 
 @pytest.mark.parametrize("n", [600, 6000])
-def test_close_and_ordered_on_held_out_images(fashion, n):
+def test_quantization_and_topographic_error_of_held_out_images(fashion, n):
     X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
     X, _, axes = (lambda c: (c, *np.linalg.svd(c[:2000], full_matrices=False)[1:]))(X - X.mean(0))
     Z = X @ axes[:32].T
@@ -84,9 +92,9 @@ def test_close_and_ordered_on_held_out_images(fashion, n):
     som = SOM().fit(train)
     kmeans = KMeans(n_clusters=len(som.codebook_), max_iter=25).fit(train)
     ratio = quantization_error(held_out, som.codebook_) / quantization_error(held_out, kmeans.cluster_centers_)
-    torn = topographic_error(held_out, som.codebook_, som.rows_, som.cols_, "rectangular")
+    error = topographic_error(held_out, som.codebook_, som.rows_, som.cols_, "rectangular")
     assert ratio < 1.10
-    assert torn < 0.10
+    assert error < 0.10
 
 
 def test_verbs_agree(rng):
@@ -104,7 +112,7 @@ def test_verbs_agree(rng):
     assert len(som.get_feature_names_out()) == 40
 
 
-def test_project_stays_near_the_best_cell_and_leans_to_the_second(rng):
+def test_project_lies_between_the_two_best_cells(rng):
     X = rng.normal(size=(1000, 3)).astype(np.float32)
     som = SOM(rows=6, cols=6, topology="hexagonal").fit(X)
     place, cells = som.project(X), som.predict(X)
@@ -123,7 +131,7 @@ def test_a_row_between_two_prototypes_lies_on_their_border():
     assert 0 <= x[0] < x[1] < x[2] <= 1
 
 
-def test_one_seed_one_map_and_another_seed_another(rng):
+def test_the_seed_decides_the_map(rng):
     X = rng.normal(size=(3000, 4)).astype(np.float32)
     make = lambda seed: SOM(rows=5, cols=5, random_state=seed).fit(X).codebook_  # noqa: E731
     assert np.array_equal(make(1), make(1))
@@ -133,9 +141,9 @@ def test_one_seed_one_map_and_another_seed_another(rng):
 def test_the_size_follows_the_data():
     even, long = torch.tensor([1.0, 1.0]), torch.tensor([5.0, 1.0])
     assert lattice_shape(10_000, even, "rectangular") == (22, 23)  # 5 √n
-    assert lattice_shape(1200, even, "rectangular") == (10, 10)  # 12 rows a cell
+    assert lattice_shape(1200, even, "rectangular") == (10, 10)  # 12 rows per cell
     assert lattice_shape(100, even, "rectangular") == (5, 6)  # 30 cells
-    assert lattice_shape(18, even, "rectangular") == (3, 3)  # 2 rows a cell
+    assert lattice_shape(18, even, "rectangular") == (3, 3)  # 2 rows per cell
     rows, cols = lattice_shape(10_000, long, "rectangular")
     assert cols / rows == pytest.approx(1.6, abs=0.15)
     rows, cols = lattice_shape(10**7, even, "hexagonal")
@@ -145,46 +153,46 @@ def test_the_size_follows_the_data():
     assert lattice_shape(1, torch.zeros(2), "hexagonal") >= (1, 1)
 
 
-def test_the_schedule_falls_rests_and_closes():
+def test_the_schedule_shrinks_refines_and_ends():
     steps = schedule(20, 10.0, 0.6, 50_000, 100)
-    radii = [sigma for sigma, _ in steps]
-    assert radii == sorted(radii, reverse=True)
+    sigmas = [sigma for sigma, _ in steps]
+    assert sigmas == sorted(sigmas, reverse=True)
     assert steps[0] == (10.0, 1000)  # of a lattice of 13 cells
     assert steps[-1] == (0.6, 50_000)
     assert len(steps) == 20
     assert schedule(1, 10.0, 0.6, 50, 100) == [(0.6, 50)]
 
 
-def test_the_last_radius_follows_the_data(rng):
-    noise = rng.normal(size=(600, 40)).astype(np.float32)  # no two dimensions hold it: only a wide radius orders it
+def test_the_final_sigma_follows_the_data(rng):
+    noise = rng.normal(size=(600, 40)).astype(np.float32)  # not two-dimensional: only a large sigma orders it
     plane = rng.random((600, 2)).astype(np.float32)
-    assert SOM(rows=6, cols=6).fit(noise).schedule_[-1][0] == LAST_RADII[0]
+    assert SOM(rows=6, cols=6).fit(noise).schedule_[-1][0] == FINAL_SIGMAS[0]
     assert SOM(rows=6, cols=6).fit(plane).schedule_[-1][0] < 0.7
     assert SOM(rows=6, cols=6, final_sigma=0.7).fit(plane).schedule_[-1][0] == 0.7
 
 
-def test_left_out_rows_are_judged_by_a_map_made_without_them(rng):
+def test_the_topographic_error_bound_is_cross_validated(rng):
     X = torch.tensor(rng.normal(size=(100, 6))).float()
     lattice = Lattice(4, 5, "hexagonal")
     codebook = torch.tensor(rng.normal(size=(20, 6))).float()
     cells = torch.cdist(X, codebook).argmin(1)
-    torn = 0
+    n_errors = 0
     for first in range(5):
         fold = torch.arange(first, 100, 5)
         kept = torch.ones(100, dtype=torch.bool)
         kept[fold] = False
-        left = update(cell_sums(X[kept], codebook), codebook, lattice, 0.8)
+        left = batch_update(cell_sums(X[kept], codebook), codebook, lattice, 0.8)
         for row in fold:
             best, second = (X[row] - left).norm(dim=1).argsort()[:2]
-            torn += float((lattice.positions[best] - lattice.positions[second]).norm()) > 1.01
-    share = torn / 100
-    expected = share + (share * (1 - share) / 100) ** 0.5
-    found = torn_bound(Rows(X), cells, cell_sums(X, codebook), codebook, lattice, 0.8)
+            n_errors += float((lattice.positions[best] - lattice.positions[second]).norm()) > 1.01
+    error = n_errors / 100
+    expected = error + (error * (1 - error) / 100) ** 0.5
+    found = topographic_error_bound(Rows(X), cells, cell_sums(X, codebook), codebook, lattice, 0.8)
     assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("X", [np.zeros((20, 3)), np.ones((1, 4)), np.arange(6.0)[:, None], np.eye(5, 2)])
-def test_poor_data_gives_a_finite_map(X):
+def test_degenerate_data_gives_a_finite_map(X):
     for topology in TOPOLOGIES:
         som = SOM(topology=topology).fit(X)
         assert np.isfinite(som.codebook_).all()
@@ -203,7 +211,7 @@ def test_wrong_parameters_are_named():
         SOM(topology="ring").fit(np.zeros((4, 2)))
 
 
-def test_saved_and_loaded_it_answers_the_same(rng, tmp_path):
+def test_save_and_load_keep_every_answer(rng, tmp_path):
     X = rng.normal(size=(200, 3)).astype(np.float32)
     som = SOM(topology="hexagonal").fit(X)
     som.save(tmp_path / "map")
@@ -241,11 +249,11 @@ def test_an_epoch_with_gaps_is_the_batch_equation_over_known_values(rng):
     h = np.exp(-((positions[:, None] - positions) ** 2).sum(2) / 2)[:, best]
     expected = h @ np.nan_to_num(X) / (h @ ~np.isnan(X))
     rows, first = Rows(torch.tensor(X).float(), missing=True), torch.tensor(codebook).float()
-    found = update(rows.sums(rows.cells(first), 12), first, Lattice(3, 4, "rectangular"), 1.0)
+    found = batch_update(rows.sums(rows.cells(first), 12), first, Lattice(3, 4, "rectangular"), 1.0)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_without_gaps_the_way_for_gaps_gives_the_same_map(rng):
+def test_code_for_missing_values_gives_the_same_map(rng):
     X = rng.normal(size=(500, 4)).astype(np.float32)
     one_gap = np.vstack([X, np.full((1, 4), np.nan, np.float32)])
     np.testing.assert_allclose(
@@ -262,14 +270,14 @@ def test_a_third_of_the_values_missing_costs_little(fashion):
     assert ratio < 1.05
 
 
-def test_nothing_to_learn_from_is_said():
+def test_no_row_to_learn_from_is_an_error():
     with pytest.raises(ValueError, match="There is no row to learn from"):
         SOM().fit(np.full((4, 3), np.nan))
     with pytest.raises(ValueError, match="at least one non-zero"):
         SOM().fit(np.ones((4, 3)), sample_weight=np.zeros(4))
 
 
-def test_a_weight_counts_like_as_many_rows(rng):
+def test_a_weight_counts_as_repetitions(rng):
     X = rng.normal(size=(200, 3)).astype(np.float32)
     weights = rng.integers(0, 4, 200)
     make = lambda: SOM(rows=4, cols=4, final_sigma=0.7)  # noqa: E731
@@ -279,7 +287,7 @@ def test_a_weight_counts_like_as_many_rows(rng):
     assert not np.allclose(weighted.codebook_, make().fit(X).codebook_, atol=1e-3)
 
 
-def test_cosine_looks_at_directions_alone(rng):
+def test_cosine_compares_directions_only(rng):
     X = rng.normal(size=(400, 5)).astype(np.float32)
     som = SOM(rows=4, cols=4, metric="cosine").fit(X)
     longer = X * rng.uniform(0.1, 10, size=(400, 1)).astype(np.float32)
@@ -303,7 +311,7 @@ def test_a_torus_closes(rng, topology):
     assert np.isfinite(places).all()
 
 
-def test_the_spread_on_a_torus_wraps(rng):
+def test_the_neighborhood_on_a_torus_wraps(rng):
     for topology in TOPOLOGIES:
         lattice = Lattice(6, 8, topology, toroidal=True)
         cells = np.arange(48)
@@ -323,13 +331,13 @@ def test_searching_near_the_last_cells_finds_what_a_full_search_finds(rng):
         before = rows.cells(codebook)
         moved = codebook + 0.002 * torch.randn(codebook.shape, generator=torch.Generator().manual_seed(0))
         near = search_near(rows, moved, before, lattice)
-        assert (near == rows.cells(moved)).float().mean() > 0.999  # rows between two cells fall either way
+        assert (near == rows.cells(moved)).float().mean() > 0.999  # rows between two cells may fall either way
         assert not torch.equal(near, before)
     tile_of, windows = lattice.tiles()
     assert all(cell in windows[tile] for cell, tile in enumerate(tile_of.tolist()))
 
 
-def test_a_coarse_lattice_grows_into_a_fine_one(rng):
+def test_a_coarse_codebook_is_resampled_to_a_fine_lattice(rng):
     for topology in TOPOLOGIES:
         coarse, fine = Lattice(6, 6, topology), Lattice(12, 12, topology)
         codebook = coarse.sheet(torch.zeros(2), torch.eye(4, 2), torch.ones(4))
@@ -340,7 +348,7 @@ def test_a_coarse_lattice_grows_into_a_fine_one(rng):
     assert [coarseness(s) for s in (0.5, 1.9, 2, 3.9, 4, 9)] == [1, 1, 2, 2, 4, 8]
 
 
-def test_more_rows_go_on_where_the_last_ended(rng):
+def test_partial_fit_continues(rng):
     X = rng.random((6000, 2)).astype(np.float32)
     som = SOM(rows=8, cols=8, final_sigma=0.6)
     errors = []
@@ -355,10 +363,10 @@ def test_more_rows_go_on_where_the_last_ended(rng):
     before = fitted.codebook_.copy()
     fitted.partial_fit(X[:50])
     assert fitted.n_seen_ == 6050
-    assert 0 < np.abs(fitted.codebook_ - before).max() < 0.1  # it moves, and is not learned anew
+    assert 0 < np.abs(fitted.codebook_ - before).max() < 0.1  # it moves, but does not start again
 
 
-def test_rows_that_come_one_by_one_and_with_gaps(rng):
+def test_partial_fit_of_single_rows_with_missing_values(rng):
     X = with_gaps(rng, rng.normal(size=(500, 3)).astype(np.float32), 0.1)
     som = SOM(rows=3, cols=3)
     for row in X:
@@ -368,7 +376,7 @@ def test_rows_that_come_one_by_one_and_with_gaps(rng):
     assert len(np.unique(som.predict(X))) >= 8
 
 
-def test_many_features_are_searched_in_few_and_the_errors_stay(fashion):
+def test_learning_in_principal_components_keeps_the_error(fashion):
     X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
     train, held_out = X[:8000], X[8000:]
     reduced = SOM(rows=10, cols=10, final_sigma=0.7).fit(train)
@@ -378,7 +386,7 @@ def test_many_features_are_searched_in_few_and_the_errors_stay(fashion):
     assert np.array_equal(reduced.cells_[:, 0] * 10 + reduced.cells_[:, 1], reduced.predict(train))
 
 
-def test_soft_cells_share_a_row_among_cells_that_touch(rng):
+def test_soft_cells_share_a_row_among_adjacent_cells(rng):
     X = rng.random((300, 2)).astype(np.float32)
     som = SOM(rows=5, cols=5).fit(X)
     shares = som.soft_cells(X)
@@ -418,7 +426,7 @@ def test_equal_rows_of_any_size_are_learned(value, init):
     assert np.isfinite(SOM(rows=3, cols=3).partial_fit(X).codebook_).all()
 
 
-def test_the_score_is_minus_the_quantization_error_so_a_grid_can_be_searched(rng):
+def test_the_score_is_minus_the_quantization_error(rng):
     X = rng.random((150, 3))
     som = SOM(rows=4, cols=4).fit(X)
     assert som.score(X) == pytest.approx(-som.transform(X).min(axis=1).mean(), rel=1e-4)
@@ -430,7 +438,7 @@ def test_the_score_is_minus_the_quantization_error_so_a_grid_can_be_searched(rng
 
 
 @pytest.mark.parametrize("name", ["KMeans", "ImageClusterer", "OutlierDetector", "Layout"])
-def test_other_models_say_that_values_are_too_large(name, rng):
+def test_other_models_refuse_values_that_are_too_large(name, rng):
     with pytest.raises(InputError, match="too large for squared distances"):
         getattr(imatlas, name)().fit(1e30 * rng.random((40, 3)))
     with pytest.raises(InputError, match="too large"):

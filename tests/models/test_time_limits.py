@@ -46,7 +46,7 @@ def test_without_time_no_more_than_the_first_numbers_of_clusters_are_tried(group
 def test_without_time_the_layout_is_that_of_principal_components(groups):
     hurried = Layout().fit(groups, seconds=0.0)
     assert not hurried.by_umap_
-    np.testing.assert_array_equal(hurried.places_, principal_plane(groups))
+    np.testing.assert_array_equal(hurried.positions_, principal_plane(groups))
     assert len(hurried.references_) == 150
 
 
@@ -71,8 +71,8 @@ def test_neighbors_that_are_given_to_umap_are_those_that_it_finds_itself(groups)
     distances, indices = NearestNeighbors(n_neighbors=10).fit(groups).kneighbors(groups)
     np.testing.assert_array_equal(others.numpy(), indices[:, 1:])
     np.testing.assert_allclose(squared.sqrt().numpy(), distances[:, 1:], rtol=1e-4)
-    places = umap_graph.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
-    again = umap_graph.umap_places(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    places = umap_graph.umap_layout(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    again = umap_graph.umap_layout(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
     np.testing.assert_array_equal(places, again)
     near = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(places)[1][:, 1]
     assert (near // 25 == np.arange(150) // 25).mean() > 0.95

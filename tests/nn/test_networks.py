@@ -77,7 +77,7 @@ def test_both_players_take_any_size(shape):
         got = {name for name, p in module.named_parameters() if p.grad is not None and (p.grad != 0).any()}
         # a block starts as the identity and hides its first convolution; a label was given, so "anything" was not
         assert {name for name, _ in module.named_parameters()} - got <= {
-            name for name, _ in module.named_parameters() if "conv_in" in name or name == "condition.free"
+            name for name, _ in module.named_parameters() if "conv_in" in name or name == "condition.null"
         }
 
 

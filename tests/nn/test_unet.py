@@ -5,7 +5,7 @@ import torch
 
 from imatlas.nn.blocks import coarse_grid, stage_widths
 from imatlas.nn.time_embedding import sinusoidal
-from imatlas.nn.unet import Level, SelfAttention, ToldBlock, UNet
+from imatlas.nn.unet import ConditionalBlock, Level, SelfAttention, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,7 +79,7 @@ def test_attention_works_on_the_coarsest_grid_alone(size):
 
 def test_a_new_block_is_the_identity():
     x = torch.randn(2, 8, 5, 5)
-    assert torch.equal(ToldBlock(8, 3)(x, torch.randn(2, 3)), x)
+    assert torch.equal(ConditionalBlock(8, 3)(x, torch.randn(2, 3)), x)
     assert not SelfAttention(8)(x, torch.randn(2, 3)).any()
 
 

@@ -18,12 +18,12 @@ def _with_an_up(n: int) -> np.ndarray:
 
 
 def test_images_with_an_up_are_hardly_turned_and_others_are():
-    assert not views_for(_tensor(_with_an_up(200)), 0).turned
+    assert not views_for(_tensor(_with_an_up(200)), 0).rotate
     noise = np.random.default_rng(0).integers(0, 255, (200, 24, 24, 3), dtype=np.uint8)
     found = views_for(_tensor(noise), 0)
-    assert found.turned
+    assert found.rotate
     assert "no up" in found.why
-    assert not views_for(_tensor(noise), 0, turned=False).turned
+    assert not views_for(_tensor(noise), 0, rotate=False).rotate
 
 
 def test_a_plain_ground_is_seen_and_goes_on_around_the_image():
@@ -41,7 +41,7 @@ def test_a_plain_ground_is_seen_and_goes_on_around_the_image():
 
 def test_views_differ_stay_in_range_and_repeat_with_their_seed():
     x = _tensor(synthetic_images(6, size=20, channels=3, random_state=0))
-    views = Views(turned=True)
+    views = Views(rotate=True)
     one, again = views(x, seeding.generator(1)), views(x, seeding.generator(1))
     other = views(x, seeding.generator(2))
     assert torch.equal(one, again)

@@ -12,10 +12,18 @@ from sklearn.cluster import KMeans
 from imatlas.images.dataset import Images
 from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.models.parts.feature_cache import Kept
+from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.tasks import choose_encoder
-from imatlas.tasks.choose_encoder import BOTH, EYES, choose_eyes, eyes_for, kept_to, n_components_of, n_looks
+from imatlas.tasks import choose_encoder as choosing
+from imatlas.tasks.choose_encoder import (
+    COMBINED,
+    PRESETS,
+    choose_encoder,
+    encoder_for,
+    n_components_of,
+    n_forward_passes,
+    within_time,
+)
 from imatlas.tasks.cluster import cluster
 from imatlas.testing import synthetic_images
 from tests.conftest import need_data
@@ -23,51 +31,51 @@ from tests.conftest import need_data
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_the_best_score_wins_and_is_what_its_features_give() -> None:
+def test_the_highest_modularity_wins() -> None:
     images = Images(synthetic_images(60, size=32, channels=3))
-    chosen = choose_eyes(images, image_size=32, n_images=40)
-    assert list(chosen.scores) == list(EYES)
+    chosen = choose_encoder(images, image_size=32, n_images=40)
+    assert list(chosen.scores) == list(PRESETS)
     assert chosen.scores[chosen.name] == max(chosen.scores.values())
     assert chosen.name in chosen.why
     assert "40 images" in chosen.why
-    alike = {name: options for name, options in EYES.items() if "views" not in options}  # of images of one size
-    chosen = choose_eyes(images, image_size=32, n_images=40, eyes=alike)
+    alike = {name: options for name, options in PRESETS.items() if "views" not in options}  # of images of one size
+    chosen = choose_encoder(images, image_size=32, n_images=40, presets=alike)
     rows = np.sort(np.random.default_rng(0).permutation(60)[:40])
     features = chosen.encoder.fit_transform(images[rows])
     assert max(propose_n_clusters(features).modularities) == chosen.scores[chosen.name]
 
 
-def test_few_images_are_described_by_few_components() -> None:
+def test_few_images_get_few_components() -> None:
     assert [n_components_of(n) for n in (8, 64, 65, 160, 1_023, 1_024, 70_000)] == [8, 8, 8, 20, 127, 128, 128]
     images = Images(synthetic_images(100, size=32, channels=3))
-    assert eyes_for(images, n_all=110, seconds=0.0).encoder.n_components == 12
-    assert eyes_for(images, n_all=110, seconds=9.0).encoder.n_components == 12
-    chosen = choose_eyes(images, image_size=32, n_images=40)  # compared on few, used for all
+    assert encoder_for(images, n_all=110, seconds=0.0).encoder.n_components == 12
+    assert encoder_for(images, n_all=110, seconds=9.0).encoder.n_components == 12
+    chosen = choose_encoder(images, image_size=32, n_images=40)  # compared on few, used for all
     assert chosen.encoder.n_components == 12
 
 
-def test_looks_that_are_shared_count_once() -> None:
-    assert n_looks(EYES) == 6
-    assert n_looks({"things": {"views": 2}, "surfaces": {"layers": "many"}}) == 2
+def test_shared_views_count_once() -> None:
+    assert n_forward_passes(PRESETS) == 6
+    assert n_forward_passes({"objects": {"views": 2}, "texture": {"layers": "many"}}) == 2
 
 
-def test_a_set_that_is_small_or_in_a_hurry_gets_eyes_for_both_uncompared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_set_or_a_short_time_limit_gets_the_combined_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     images = Images(synthetic_images(40, size=32, channels=3))
     for seconds in (60.0, 0.1):
-        chosen = eyes_for(images, n_all=44, seconds=seconds)
-        assert (chosen.name, chosen.scores) == (BOTH, {})
+        chosen = encoder_for(images, n_all=44, seconds=seconds)
+        assert (chosen.name, chosen.scores) == (COMBINED, {})
         assert (chosen.encoder.layers, chosen.encoder.views) == ("both", 3)
         assert "not compared" in chosen.why
-    assert eyes_for(images, n_all=5_000, seconds=0.0).encoder.views == 1
-    monkeypatch.setattr(choose_encoder, "FEWEST_IN_ALL", 40)
-    monkeypatch.setattr(choose_encoder, "FEWEST_IMAGES", 20)
-    monkeypatch.setattr(choose_encoder, "LOOK_SECONDS", 0.001)
-    assert "25 images" in eyes_for(images, n_all=44, seconds=0.15).why
-    chosen = eyes_for(images, n_all=5_000, seconds=0.03)  # too many for more than one look at each
-    assert set(chosen.scores) == {"things", "surfaces"}
+    assert encoder_for(images, n_all=5_000, seconds=0.0).encoder.views == 1
+    monkeypatch.setattr(choosing, "MIN_IMAGES", 40)
+    monkeypatch.setattr(choosing, "MIN_SAMPLE", 20)
+    monkeypatch.setattr(choosing, "STATED_SECONDS", 0.001)
+    assert "25 images" in encoder_for(images, n_all=44, seconds=0.15).why
+    chosen = encoder_for(images, n_all=5_000, seconds=0.03)  # too many for more than one view each
+    assert set(chosen.scores) == {"objects", "texture"}
     assert "30 images" in chosen.why
-    monkeypatch.setattr(choose_encoder, "FEWEST_IN_ALL", 41)
-    assert eyes_for(images, n_all=44, seconds=0.15).name == BOTH
+    monkeypatch.setattr(choosing, "MIN_IMAGES", 41)
+    assert encoder_for(images, n_all=44, seconds=0.15).name == COMBINED
 
 
 @pytest.mark.parametrize(
@@ -81,36 +89,36 @@ def test_a_set_that_is_small_or_in_a_hurry_gets_eyes_for_both_uncompared(monkeyp
         (0.0, {"views": 1, "image_size": 80}),
     ],
 )
-def test_eyes_look_less_often_then_smaller_where_the_time_is_short_and_say_so(
+def test_short_time_reduces_views_then_the_image_size(
     monkeypatch: pytest.MonkeyPatch, seconds: float, expected: dict
 ) -> None:
-    monkeypatch.setattr(choose_encoder, "seconds_a_look", lambda images, device: 0.1)
+    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device: 0.1)
     images = Images(synthetic_images(40, size=32, channels=3))
     asked = PretrainedEncoder(views=3)
-    encoder, why = kept_to(asked, images, seconds=seconds)
+    encoder, why = within_time(asked, images, seconds=seconds)
     assert {name: getattr(encoder, name) for name in expected} == expected
     assert asked.views == 3
     assert ("views of each image" in why) == (expected["views"] < 3)
     assert ("instead of 224" in why) == (expected["image_size"] is not None)
 
 
-def test_what_was_seen_before_takes_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(choose_encoder, "seconds_a_look", lambda images, device: 1e6)
-    images, kept = Images(synthetic_images(4, size=32, channels=3)), Kept(tmp_path)
+def test_cached_images_cost_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device: 1e6)
+    images, cache = Images(synthetic_images(4, size=32, channels=3)), FeatureCache(tmp_path)
     asked = PretrainedEncoder(views=2, image_size=32)
-    assert asked.n_unseen(images, kept) == 4
-    asked.fit_transform(images[:3], kept=kept)
-    assert asked.n_unseen(images, kept) == 1
-    asked.fit_transform(images, kept=kept)
-    assert kept_to(asked, images, seconds=0.0, kept=kept) == (asked, "")
+    assert asked.n_uncached(images, cache) == 4
+    asked.fit_transform(images[:3], cache=cache)
+    assert asked.n_uncached(images, cache) == 1
+    asked.fit_transform(images, cache=cache)
+    assert within_time(asked, images, seconds=0.0, cache=cache) == (asked, "")
 
 
-def test_a_look_is_timed() -> None:
-    assert choose_encoder.seconds_a_look(Images(synthetic_images(2, size=32, channels=3))) > 0
+def test_a_forward_pass_is_timed() -> None:
+    assert choosing.seconds_per_pass(Images(synthetic_images(2, size=32, channels=3))) > 0
 
 
 def test_a_small_set_is_grouped_better_than_by_k_means_on_the_last_layer() -> None:
-    """112 satellite pictures of 8 classes: 0.8 against 0.7; by eyes for things or 128 half-whitened components 0.7."""
+    """112 satellite pictures of 8 classes: 0.8 against 0.7; with preset 'objects' or 128 components 0.7."""
     with tarfile.open(need_data("eurosat/eurosat_rgb64.tar")) as tar:
         members = sorted((m for m in tar.getmembers() if "/train/" in m.name and m.isfile()), key=lambda m: m.name)
         members = [m for m in members[::10] if m.name.split("/")[-2] not in ("Highway", "River")]
@@ -118,6 +126,6 @@ def test_a_small_set_is_grouped_better_than_by_k_means_on_the_last_layer() -> No
     labels = np.array([m.name.split("/")[-2] for m in members])
     plain = PretrainedEncoder(normalize=False).fit_transform(images)
     by_hand = np.mean([accuracy(labels, KMeans(8, n_init=10, random_state=i).fit_predict(plain)) for i in range(3)])
-    chosen = eyes_for(images, n_all=len(images), seconds=9.0)
+    chosen = encoder_for(images, n_all=len(images), seconds=9.0)
     found = accuracy(labels, cluster(chosen.encoder.fit_transform(images), n_clusters=8).labels)
     assert found > by_hand + 0.08

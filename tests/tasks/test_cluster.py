@@ -8,7 +8,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from imatlas.errors import InputError
-from imatlas.models.outlier_detector import MOST_REFERENCES
+from imatlas.models.outlier_detector import MAX_REFERENCES
 from imatlas.tasks.cluster import cluster, propose_n_clusters
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
@@ -74,7 +74,7 @@ def test_an_image_far_from_all_is_the_oddest(rng):
 
 
 def test_large_sets_are_scored_against_a_sample(rng):
-    X = rng.normal(size=(2 * MOST_REFERENCES + 500, 3)).astype(np.float32)
+    X = rng.normal(size=(2 * MAX_REFERENCES + 500, 3)).astype(np.float32)
     X[5] = 30
     scores = outlier_scores(X)
     assert scores.argmax() == 5

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imatlas.errors import InputError
-from imatlas.images.video import write_film
+from imatlas.images.video import write_video
 from imatlas.models.parts.conditional import along
 
 
@@ -35,7 +35,7 @@ def test_a_film_holds_every_frame_and_its_recipe(tmp_path, channels, ending):
     frames = np.zeros((6, 17, 20, channels), np.uint8)
     frames[np.arange(6), :, 3 * np.arange(6)] = 255
     frames[..., 3:] = 255
-    path = write_film(tmp_path / f"film.{ending}", frames, fps=10, text="seed 3")
+    path = write_video(tmp_path / f"film.{ending}", frames, fps=10, text="seed 3")
     if ending == "mp4":
         av = pytest.importorskip("av")
         with av.open(str(path)) as film:
@@ -52,6 +52,6 @@ def test_a_film_holds_every_frame_and_its_recipe(tmp_path, channels, ending):
 def test_what_is_no_film_is_refused(tmp_path):
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     with pytest.raises(InputError, match=r"end it in \.gif, \.webp or \.mp4"):
-        write_film(tmp_path / "film.avi", frames)
+        write_video(tmp_path / "film.avi", frames)
     with pytest.raises(InputError, match="uint8 frames"):
-        write_film(tmp_path / "film.gif", frames.astype(float))
+        write_video(tmp_path / "film.gif", frames.astype(float))

@@ -1,4 +1,4 @@
-"""Judging a generator: planted copiers and collapsed ones are named, fair ones are not, and few images are told."""
+"""Scoring a generator: memorization and mode collapse are named, good ones pass, too few images are reported."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Planted:
         return self.images[np.resize(np.random.default_rng(random_state).permutation(len(self.images)), n_samples)]
 
 
-def judged(images: np.ndarray, train: np.ndarray, held_out: np.ndarray, n_features: int = 24) -> Result:
-    """The verdict on a generator that makes `images`, in features that are random projections of the pixels."""
+def score_of(images: np.ndarray, train: np.ndarray, held_out: np.ndarray, n_features: int = 24) -> Result:
+    """The score of a generator of `images`, in features that are random projections of the pixels."""
     axes = np.random.default_rng(9).standard_normal((train[0].size, n_features)) / 28
     return score(
         Planted(images),
@@ -36,12 +36,12 @@ def judged(images: np.ndarray, train: np.ndarray, held_out: np.ndarray, n_featur
         held_out,
         spec=ImageSpec(28, 28, 1),
         embed=lambda pixels: (pixels.reshape(len(pixels), -1) / 255 @ axes).astype(np.float32),
-        eyes="random projections",
+        encoder="random projections",
     )
 
 
 @pytest.fixture(scope="module")
-def clothes(fashion) -> dict[str, np.ndarray]:
+def fashion_sets(fashion) -> dict[str, np.ndarray]:
     pixels = fashion[0][..., None]
     return {"train": pixels[:4000], "held_out": pixels[4000:4600], "fresh": pixels[5000:6000]}
 
@@ -51,103 +51,105 @@ def noisy(images: np.ndarray, deviation: float) -> np.ndarray:
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
-def test_unseen_real_images_pass_as_a_generator(clothes):
-    result = judged(clothes["fresh"], clothes["train"], clothes["held_out"])
-    said, numbers = " ".join(result.sentences), result.metrics
-    assert "No sign of copying" in said
-    assert "near." in said
+def test_unseen_real_images_pass(fashion_sets):
+    result = score_of(fashion_sets["fresh"], fashion_sets["train"], fashion_sets["held_out"])
+    text, numbers = " ".join(result.sentences), result.metrics
+    assert "No sign of memorization" in text
+    assert ": close." in text
     assert abs(numbers["c_t"]) < 2
     for name in ("precision", "recall", "coverage", "density"):
         assert numbers[name] == pytest.approx(numbers[f"{name}_real"], abs=0.1)
     assert numbers["frechet_distance"] < 3 * numbers["frechet_floor"]
     assert abs(numbers["kernel_distance"]) < 4 * numbers["kernel_deviation"]
-    assert "too few" not in said
+    assert "Not measured" not in text
     assert "600 held-out and 4,000 training images at 28 x 28; 600 new images; distances between 24" in result.protocol
 
 
-def test_a_copier_is_caught(clothes):
-    result = judged(noisy(clothes["train"][:800], 2), clothes["train"], clothes["held_out"])
+def test_memorization_is_found(fashion_sets):
+    result = score_of(noisy(fashion_sets["train"][:800], 2), fashion_sets["train"], fashion_sets["held_out"])
     assert result.metrics["c_t"] < -6
     assert result.metrics["near_copies"] > 0.9
-    assert any(s.startswith("It copies: ") and "C_T" in s for s in result.sentences)
+    assert any(s.startswith("Memorization: ") and "C_T" in s for s in result.sentences)
 
 
-def test_some_copies_among_fair_images_are_caught(clothes):
-    mixed = np.concatenate([noisy(clothes["train"][:100], 2), clothes["fresh"][:900]])
-    result = judged(mixed, clothes["train"], clothes["held_out"])
-    assert any(s.startswith("It copies: ") for s in result.sentences)
+def test_some_copies_among_good_images_are_found(fashion_sets):
+    mixed = np.concatenate([noisy(fashion_sets["train"][:100], 2), fashion_sets["fresh"][:900]])
+    result = score_of(mixed, fashion_sets["train"], fashion_sets["held_out"])
+    assert any(s.startswith("Memorization: ") for s in result.sentences)
 
 
-def test_a_collapsed_generator_is_called_too_much_alike(clothes):
-    result = judged(noisy(np.repeat(clothes["fresh"][:3], 200, axis=0), 2), clothes["train"], clothes["held_out"])
+def test_a_collapsed_generator_is_called_too_similar(fashion_sets):
+    result = score_of(
+        noisy(np.repeat(fashion_sets["fresh"][:3], 200, axis=0), 2), fashion_sets["train"], fashion_sets["held_out"]
+    )
     assert result.metrics["recall"] < 0.1 * result.metrics["recall_real"]
     assert result.metrics["coverage"] < 0.2 * result.metrics["coverage_real"]
-    assert "too much alike" in " ".join(result.sentences)
+    assert "too similar to each other" in " ".join(result.sentences)
 
 
-def test_noise_does_not_look_real_and_is_no_copy(clothes):
+def test_noise_does_not_look_real_and_is_not_memorized(fashion_sets):
     noise = np.random.default_rng(0).integers(0, 255, (600, 28, 28, 1)).astype(np.uint8)
-    result = judged(noise, clothes["train"], clothes["held_out"])
-    said = " ".join(result.sentences)
+    result = score_of(noise, fashion_sets["train"], fashion_sets["held_out"])
+    text = " ".join(result.sentences)
     assert result.metrics["precision"] < 0.2 * result.metrics["precision_real"]
     assert result.metrics["c_t"] > 3
-    assert "told apart at a glance" in said
-    assert "farther from training images" in said
+    assert "easy to tell from real ones" in text
+    assert "farther from training images" in text
 
 
-def test_a_hundred_images_are_told_to_be_too_few_for_what_and_why(clothes):
-    train, held_out = clothes["train"][:90], clothes["held_out"][:10]
-    result = judged(clothes["fresh"], train, held_out)
-    said = " ".join(result.sentences)
+def test_a_hundred_images_are_too_few_for_some_metrics(fashion_sets):
+    train, held_out = fashion_sets["train"][:90], fashion_sets["held_out"][:10]
+    result = score_of(fashion_sets["fresh"], train, held_out)
+    text = " ".join(result.sentences)
     assert (
-        "The 10 held-out images are too few for the copying test C_T (20), precision and recall (50), "
-        "the Fréchet distance over 24 features (48)" in said
+        "Not measured with 10 held-out images: the test for memorization C_T (20 needed), precision and recall "
+        "(50 needed), the Fréchet distance over 24 features (48 needed)." in text
     )
-    assert "A set of about 500 images would allow them all." in said
+    assert "A set of about 500 images would be enough for all." in text
     assert {"kernel_distance", "near_copies"} <= set(result.metrics)
     assert not {"c_t", "precision", "frechet_distance", "heldout_mse"} & set(result.metrics)
-    assert "chance gives 9.2%" in said
-    copied = judged(train, train, held_out)
-    assert any(s.startswith("It copies: 100.0%") for s in copied.sentences)
+    assert "9.2% expected by chance" in text
+    copied = score_of(train, train, held_out)
+    assert any(s.startswith("Memorization: 100.0%") for s in copied.sentences)
 
 
-def test_known_features_are_taken_as_they_are(clothes):
-    train, held_out = clothes["train"][:300], clothes["held_out"][:100]
+def test_known_features_are_used(fashion_sets):
+    train, held_out = fashion_sets["train"][:300], fashion_sets["held_out"][:100]
 
     def embed(pixels: np.ndarray) -> np.ndarray:
         return pixels.reshape(len(pixels), -1)[:, ::97].astype(np.float32)
 
-    made = Planted(clothes["fresh"])
-    told = {"spec": ImageSpec(28, 28, 1), "embed": embed, "eyes": "some pixels"}
-    plain = score(made, train, held_out, **told)
-    known = score(made, train, held_out, places=(embed(train), embed(held_out)), **told)
+    made = Planted(fashion_sets["fresh"])
+    options = {"spec": ImageSpec(28, 28, 1), "embed": embed, "encoder": "some pixels"}
+    plain = score(made, train, held_out, **options)
+    known = score(made, train, held_out, features=(embed(train), embed(held_out)), **options)
     assert known.metrics == plain.metrics
 
 
-def test_a_saved_model_is_scored_on_what_it_kept_aside(clothes, tmp_path):
-    images = clothes["train"][:200]
+def test_a_saved_model_is_scored_on_its_held_out_images(fashion_sets, tmp_path):
+    images = fashion_sets["train"][:200]
     model = ia.VAE(latent_dim=4, size="small", max_steps=20, progress=False).fit(images)
     model.save(tmp_path / "vae")
     loaded = ia.load(tmp_path / "vae")
-    pixels, learned, aside = loaded.rows_of_fit(images)
+    pixels, learned, aside = loaded.training_split(images)
     np.testing.assert_array_equal(np.sort(np.concatenate([learned, aside])), np.arange(200))
     assert (len(aside), len(pixels)) == (20, 200)
     result = score_model(loaded, images)
     assert result.metrics["pca_mse"] > 0
     assert result.metrics["c_t"] == score_model(model, images).metrics["c_t"]
     assert "20 held-out and 180 training images" in result.protocol
-    assert "EfficientNet-Lite0 at 64 px, which learned with ImageNet's labels" in result.protocol
+    assert "EfficientNet-Lite0 at 64 px, trained with ImageNet's labels" in result.protocol
     with pytest.raises(InputError, match=r"These 199 images are not those that this VAE was fitted on"):
         score_model(loaded, images[1:])
 
 
-def test_models_that_cannot_be_scored_say_why(clothes):
-    images = clothes["train"][:60]
+def test_models_that_cannot_be_scored_are_refused(fashion_sets):
+    images = fashion_sets["train"][:60]
     model = ia.VAE(latent_dim=2, size="small", max_steps=2, progress=False)
-    model.fit(images, validation=clothes["held_out"][:20])
+    model.fit(images, validation=fashion_sets["held_out"][:20])
     with pytest.raises(InputError, match="none kept aside"):
         score_model(model, images)
-    with pytest.raises(InputError, match="A KMeans makes no images"):
+    with pytest.raises(InputError, match="A KMeans has no 'sample'"):
         score_model(ia.KMeans(), images)
 
 
@@ -159,10 +161,10 @@ def test_blurred_copies_are_found_by_their_codes():
         return autoencoder.inverse_transform(autoencoder.transform(images[:n]))
 
     result = score(
-        autoencoder, images[:300], images[300:], spec=autoencoder.spec_, embed=rough, eyes="a test", sample=copies
+        autoencoder, images[:300], images[300:], spec=autoencoder.spec_, embed=rough, encoder="a test", sample=copies
     )
     assert result.metrics["near_copies_codes"] > 0.5
-    assert any("It copies" in sentence for sentence in result.sentences)
+    assert any("Memorization" in sentence for sentence in result.sentences)
 
 
 def rough(images):
@@ -171,7 +173,7 @@ def rough(images):
     return np.stack([sharp, images.mean((1, 2, 3))], axis=1)
 
 
-def test_without_time_fewer_new_images_are_judged_and_the_words_say_so():
+def test_without_time_fewer_new_images_are_scored():
     images = synthetic_images(60, size=8).reshape(60, 8, 8, 1)
     spec = ImageSpec(8, 8, 1)
     seen: list[int] = []
@@ -180,10 +182,10 @@ def test_without_time_fewer_new_images_are_judged_and_the_words_say_so():
         seen.append(len(pixels))
         return pixels.reshape(len(pixels), -1).astype(np.float32)
 
-    hurried = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, eyes="pixels", seconds=0.0)
+    hurried = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, encoder="pixels", seconds=0.0)
     assert max(seen) == 64
-    assert hurried.sentences[-1] == "There was time to judge 64 new images, of 200 (--budget gives more)."
+    assert hurried.sentences[-1] == "There was only time to score 64 new images instead of 200; --budget gives more."
     assert "64 new images" in hurried.protocol
-    at_ease = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, eyes="pixels", seconds=1e6)
+    at_ease = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, encoder="pixels", seconds=1e6)
     assert max(seen) == 200
-    assert not any("There was time" in sentence for sentence in at_ease.sentences)
+    assert not any("There was only time" in sentence for sentence in at_ease.sentences)

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from imatlas.images.spec import ImageSpec
-from imatlas.training.batches import FARTHEST, Data, batch_rows, make_batch
+from imatlas.training.batches import MAX_ABS, Data, batch_rows, make_batch
 
 
 def test_every_epoch_is_a_permutation_and_any_place_can_be_asked_for():
@@ -17,7 +17,7 @@ def test_every_epoch_is_a_permutation_and_any_place_can_be_asked_for():
 
 def test_missing_infinite_and_absurd_floats_are_not_known():
     pixels = np.zeros((2, 8, 8, 1), np.float32)
-    pixels[0, 0, 0], pixels[0, 0, 1], pixels[0, 0, 2] = np.nan, np.inf, FARTHEST * 10
+    pixels[0, 0, 0], pixels[0, 0, 1], pixels[0, 0, 2] = np.nan, np.inf, MAX_ABS * 10
     batch = make_batch(pixels, ImageSpec(8, 8, 1, "float32", -1.0, 1.0))
     assert batch.known is not None
     assert int((~batch.known).sum()) == 3

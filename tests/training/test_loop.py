@@ -102,7 +102,7 @@ def test_the_average_follows_the_weights():
     with torch.no_grad():
         live.weight.fill_(1.0)
         kept.average.weight.fill_(0.0)
-    kept.update_average(step=400)  # a half-life of 8 steps, and 8 steps between two updates
+    kept.update_ema(step=400)  # a half-life of 8 steps, and 8 steps between two updates
     assert kept.average.weight.item() == pytest.approx(0.5)
 
 
@@ -114,7 +114,7 @@ def test_history_and_events_tell_the_same(images, tmp_path):
     losses = [event for event in events if event["event"] == "loss"]
     assert [event["step"] for event in losses] == model.history_["step"] == list(range(2, 41, 2))
     assert [event["held_out"] for event in losses] == model.history_["held_out"]
-    assert set(model.history_) == {"step", "images_seen", "seconds", "train", "recon", "length", "held_out"}
+    assert set(model.history_) == {"step", "images_seen", "seconds", "train", "recon", "z_squared", "held_out"}
     assert events[0]["event"] == "start"
     assert events[-1]["event"] == "end"
     assert events[-1]["verdict"] == model.verdict_

@@ -27,12 +27,12 @@ from imatlas.result import ImagePairs, Result
 from imatlas.system.inventory import is_atlas
 from imatlas.tasks.classify import Classified, classify
 from imatlas.tasks.cluster import Clusters, cluster, describe, limits
-from imatlas.tasks.conditions import Cell, need_steered, sample_places
+from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.export import write_numpy
-from imatlas.tasks.outliers import FALSE_ALARMS, Outliers, outliers
+from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
 from imatlas.tasks.regions import Regions, regions
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, eyes_in_words, rebuilder_of, score
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, autoencoder_of, encoder_in_words, score
 from imatlas.tasks.search import search, search_like, without_self
 
 if TYPE_CHECKING:
@@ -317,33 +317,27 @@ class Atlas:
         described.result.sentences[1:1] = limits(sentences)
         return described
 
-    def outliers(self, images: Any = None, *, false_alarms: float = FALSE_ALARMS) -> Outliers:
+    def outliers(self, images: Any = None, *, false_positive_rate: float = FALSE_POSITIVE_RATE) -> Outliers:
         """The outliers at a given false positive rate.
 
         Parameters
         ----------
         images : anything that `Images` takes, optional
             Compare these with the images of the atlas. None: compare those of the atlas with each other.
-        false_alarms : float
+        false_positive_rate : float
             Share of ordinary images that may be called outliers, in (0, 0.5]; an upper bound if the atlas itself holds
             outliers.
 
         Returns
         -------
         imatlas.tasks.outliers.Outliers
-            `oddness` and `p_values` per image, `rows` of the outliers, and in words.
+            `outlier_scores` and `p_values` per image, `rows` of the outliers, and in words.
         """
-        if images is None:
-            return outliers(self.embedding, self.keys, false_alarms=false_alarms, random_state=self.store.seed)
-        images = images_of(images)
-        return outliers(
-            self.embedding,
-            self.keys,
-            false_alarms=false_alarms,
-            new=self.embed(images),
-            new_keys=images.keys,
-            random_state=self.store.seed,
-        )
+        options: dict[str, Any] = {"false_positive_rate": false_positive_rate, "random_state": self.store.seed}
+        if images is not None:
+            images = images_of(images)
+            options |= {"new": self.embed(images), "new_keys": images.keys}
+        return outliers(self.embedding, self.keys, **options)
 
     def outlier_heatmaps(self, images: Any, found: Outliers | None = None) -> ImagePairs:
         """What makes some images outliers: each beside its outlier heat map and the nearest ordinary images.
@@ -377,25 +371,25 @@ class Atlas:
         imatlas.tasks.classify.Classified
             `labels` and `confidence` per row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
         """
-        n_next, roots = check_int(n_next, "n_next", "classify", low=0), self.store.originals.roots
+        n_next, roots = check_int(n_next, "n_next", "classify", low=0), [Path(self.store.originals.name)]
         return classify(self.embedding, self.keys, labels, roots=roots, n_next=n_next, random_state=self.store.seed)
 
     @strict_yes
-    def duplicates(self, *, turned: bool = False) -> Duplicates:
+    def duplicates(self, *, rotated: bool = False) -> Duplicates:
         """Groups of near-duplicates, edited ones included, each with its best image; found in the thumbnails.
 
         The column `duplicate_of` of `table()` is stricter: the same picture, unedited.
 
         Parameters
         ----------
-        turned : bool
+        rotated : bool
             Also find duplicates rotated by 90, 180 or 270 degrees, or mirrored.
 
         Returns
         -------
         imatlas.tasks.duplicates.groups.Duplicates
         """
-        return find_duplicates(gallery(self.store), turned=turned)
+        return find_duplicates(gallery(self.store), rotated=rotated)
 
     @strict_yes
     def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:
@@ -470,13 +464,13 @@ class Atlas:
         images = [] if like is None else as_several(like, "like")
         near = queries.cells_of(store, images)
         if images and not asked and strength < 1:
-            need_steered(model)
+            require_conditional(model)
             turn = np.arange(n) % len(images)
-            pixels, y = queries.pixels_of(store, images)[turn], store.places.prototypes[near[turn]]
+            pixels, y = queries.pixels_of(store, images)[turn], store.map_conditions.prototypes[near[turn]]
             return to_view(model.vary(pixels, strength=strength, y=y, random_state=random_state), store.spec)
         if images:
             asked["near"] = near.tolist()
-        return to_view(sample_places(model, store.places, n, random_state=random_state, **asked), store.spec)
+        return to_view(sample_from_map(model, store.map_conditions, n, random_state=random_state, **asked), store.spec)
 
     def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
         """A video from image to image, or along a path of cells, through images that do not exist.
@@ -511,10 +505,10 @@ class Atlas:
                 f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
                 f"{len(cells)} cells."
             )
-        need_steered(model)
-        way = queries.cells_of(store, images) if images else store.places.path(cells)
+        require_conditional(model)
+        way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
         pixels = queries.pixels_of(store, images) if images else None
-        made = model.morph(frames, images=pixels, y=store.places.prototypes[way], random_state=random_state)
+        made = model.morph(frames, images=pixels, y=store.map_conditions.prototypes[way], random_state=random_state)
         return to_view(made, store.spec)
 
     def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
@@ -538,7 +532,7 @@ class Atlas:
         """
         directions = check_int(directions, "directions", "sliders", low=1)
         steps, store, generator = check_int(steps, "steps", "sliders", low=2), self.store, self.model("generator")
-        model = rebuilder_of(generator)
+        model = autoencoder_of(generator)
         if model is None:
             raise InputError(
                 f"The generator is a {type(generator).__name__}, which has no latent vectors to move along."
@@ -565,9 +559,9 @@ class Atlas:
             store.pixels(held_out),
             spec=store.spec,
             embed=self.embed,
-            eyes=eyes_in_words(self.model("encoder")),
-            places=(store.embedding[train], store.embedding[held_out]),
-            sample=lambda n, seed: sample_places(generator, store.places, n, random_state=seed),
+            encoder=encoder_in_words(self.model("encoder")),
+            features=(store.embedding[train], store.embedding[held_out]),
+            sample=lambda n, seed: sample_from_map(generator, store.map_conditions, n, random_state=seed),
             random_state=random_state,
         )
 

@@ -11,8 +11,8 @@ import numpy as np
 from imatlas.atlas.store import Store
 from imatlas.atlas.table import ROWS
 from imatlas.images.thumbnails import stretched_view
-from imatlas.tasks.duplicates.groups import Gallery
-from imatlas.tasks.duplicates.registration import SIDE
+from imatlas.tasks.duplicates.features import SIDE
+from imatlas.tasks.duplicates.gallery import Gallery
 
 
 def gallery(store: Store) -> Gallery:
@@ -28,13 +28,13 @@ def gallery(store: Store) -> Gallery:
     sizes = [_size_of(store.originals.path(key)) if folder else 0 for key in rows["key"].tolist()]
     return Gallery(
         keys=rows["key"].tolist(),
-        view=lambda rows: np.asarray(stretched[rows]),
-        picture=lambda row: store.thumbnails([row])[0],
+        pixels_of=lambda rows: np.asarray(stretched[rows]),
+        thumbnail_of=lambda row: store.thumbnails([row])[0],
         content=np.array(_contents(store), dtype=str),
         area=rows["width"].astype(np.int64) * rows["height"],
         size=np.array(sizes, np.int64),
         folder=folder if any(sizes) and not _has_parts(store) else None,
-        named=False,
+        user_named_folder=False,
     )
 
 

@@ -27,13 +27,13 @@ from imatlas.atlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, cho
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.images.sources.origin import place_of, places_of, same_place
+from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MOST_SIDE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
-from imatlas.tasks.choose_encoder import most_looks
+from imatlas.tasks.choose_encoder import max_views
 from imatlas.training import checkpoints
 from imatlas.training.devices import pick_device
 from imatlas.training.progress import JsonLines
@@ -277,7 +277,7 @@ class _Moved:
         was = str(manifest.settings.get("source"))
         if self.told is not None:
             return same_place(was, place_of(self.told))
-        if not was or os.path.lexists(places_of(was)[0]):
+        if not was or os.path.lexists(was):
             return False
         return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
 
@@ -381,7 +381,7 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         began = time.perf_counter()
         model.transform(images[: min(n, 16)])
         rate = min(n, 16) / (time.perf_counter() - began)
-        needed = n * most_looks(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
+        needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
     row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
     return {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from contextlib import suppress
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from imatlas.images.keys import file_name_of
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.opening import open_source
-from imatlas.images.sources.origin import places_of
 from imatlas.images.sources.shards import table_of
 from imatlas.system.atomic_io import relative
 
@@ -45,23 +42,13 @@ class Originals:
         self._tables: dict[Path, Source] = {}
 
     @cached_property
-    def roots(self) -> list[Path]:
-        """The folders that keys may be relative to, the likeliest first."""
-        return [Path(place) for place in places_of(self.name)]
-
-    @cached_property
     def folder(self) -> Path | None:
         """The folder below which all originals are files; None where they are in an archive, or an array."""
-        return self.roots[0] if self.name and self.roots[0].is_dir() else None
-
-    @cached_property
-    def _pattern(self) -> str:
-        """What the names of files match: an older atlas remembers the pattern in place of the folder."""
-        return Path(self.name).name if glob.has_magic(self.name) and not os.path.lexists(self.name) else "*"
+        return Path(self.name) if self.name and os.path.isdir(self.name) else None
 
     @cached_property
     def _source(self) -> Source:
-        return open_source(str(self.roots[0]), self._field)
+        return open_source(self.name, self._field)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -76,10 +63,8 @@ class Originals:
         """
         if self.folder is not None:
             try:
-                name = relative(file_name_of(key))
-                if not fnmatch(name.name, self._pattern):
-                    return None
-                return next((root / name for root in self.roots if (root / name).is_file()), None)
+                path = self.folder / relative(file_name_of(key))
+                return path if path.is_file() else None
             except (UnsafePathError, OSError):  # a name that is too long
                 return None
         try:

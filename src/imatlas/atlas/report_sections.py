@@ -15,7 +15,7 @@ from imatlas.images.pixels import eye_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.layout import FEWEST_ROWS
-from imatlas.models.outlier_detector import FEWEST
+from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
     Cell,
@@ -33,7 +33,7 @@ from imatlas.result import (
 from imatlas.system.csv_files import read_csv
 from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.quality_flags import FLAGS
-from imatlas.tasks.score import rebuilder_of, small_pixels
+from imatlas.tasks.score import autoencoder_of, small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -252,7 +252,7 @@ def reconstructions(store: Store, n: int = 10) -> Result | None:
     if not len(held_out):
         return None
     held_out = held_out[np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(int)]
-    generator = rebuilder_of(store.model("generator"))
+    generator = autoencoder_of(store.model("generator"))
     pixels = store.pixels(held_out)
     rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), store.spec)
     return Result(
@@ -271,10 +271,10 @@ def reconstructions(store: Store, n: int = 10) -> Result | None:
 
 def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     """The images with the highest outlier scores, and outlier heat maps of the first."""
-    if len(atlas) < FEWEST:
+    if len(atlas) < MIN_ROWS:
         return None
     found = atlas.outliers()
-    rows = np.argsort(-found.oddness, kind="stable")[:n]
+    rows = np.argsort(-found.outlier_scores, kind="stable")[:n]
     keys = atlas.store.rows["key"][rows].tolist()
     pairs = replace(
         atlas.outlier_heatmaps(keys[:n_explained], found),
@@ -283,7 +283,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     )
     grid = ImageGrid(
         images=_pictures(atlas.store, rows),
-        captions=[f"{key} ({found.oddness[i]:.1f})" for key, i in zip(keys, rows, strict=True)],
+        captions=[f"{key} ({found.outlier_scores[i]:.1f})" for key, i in zip(keys, rows, strict=True)],
         alt="The images with the highest outlier scores.",
     )
     note = "Below each image is its outlier score; 1 is ordinary."
@@ -311,8 +311,8 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
     if len(keys) <= MOST_COMPARED:
         found = atlas.duplicates()
         rows = np.flatnonzero((found.group >= 0) & ~found.best)
-        rows = rows[np.argsort(found.likeness[rows], kind="stable")]
-        best, how = found.best_of[rows], [found.how[i] for i in rows]
+        rows = rows[np.argsort(found.similarity[rows], kind="stable")]
+        best, how = found.best_of[rows], [found.kind[i] for i in rows]
         sentences, metrics = found.result.sentences, found.result.metrics
     else:
         row_of = {key: i for i, key in enumerate(keys)}
@@ -327,7 +327,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         pairs = zip(_pictures(store, rows[:n]), _pictures(store, best[:n]), strict=True)
         panels.append(
             ImagePairs(
-                names=("duplicate", "best image of its group"),
+                names=("duplicate", "kept"),
                 rows=list(pairs),
                 captions=[f"{keys[i]} = {keys[j]} ({what})" for i, j, what in zip(rows[:n], best, how)],
                 alt="Pairs of duplicates.",

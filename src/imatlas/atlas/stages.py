@@ -28,7 +28,7 @@ from imatlas.models import artifact
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import FEWEST_ROWS, MOST_ROWS, Layout
-from imatlas.models.parts.feature_cache import Kept
+from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.neighbors import all_alike
@@ -36,14 +36,14 @@ from imatlas.result import Result
 from imatlas.system.csv_files import write_csv
 from imatlas.system.inventory import Inventory
 from imatlas.system.threads import slowdown
-from imatlas.tasks.choose_encoder import eyes_for, kept_to
+from imatlas.tasks.choose_encoder import encoder_for, within_time
 from imatlas.tasks.cluster import cluster, counted, limits
-from imatlas.tasks.conditions import Places, sample_places
-from imatlas.tasks.duplicates.exact import duplicate_of
+from imatlas.tasks.conditions import MapConditions, sample_from_map
+from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.quality_flags import Flags, quality_flags
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, eyes_in_words, score
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, encoder_in_words, score
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.training.checkpoints import Checkpoint
 
@@ -190,9 +190,9 @@ class Job:
         return self.table.read(["held_out"])["held_out"].to_numpy()
 
     @property
-    def kept(self) -> Kept:
-        """What pretrained eyes saw in images before."""
-        return Kept(self.folder / "cache" / "eyes")
+    def feature_cache(self) -> FeatureCache:
+        """Features that the pretrained encoder gave before."""
+        return FeatureCache(self.folder / "cache" / "features")
 
     def model(self, role: str) -> Any:
         """The saved model of a role."""
@@ -201,10 +201,10 @@ class Job:
         return artifact.load(self.folder / name)
 
     @property
-    def places(self) -> Places:
+    def map_conditions(self) -> MapConditions:
         """Where all images lie on the map."""
         rows = self.table.read(["cell", "cluster"])
-        return Places.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
+        return MapConditions.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
 
     def allowance(self, stage: str) -> float:
         """Seconds that a stage may take: its share, and what earlier stages left over."""
@@ -277,7 +277,7 @@ def intake(job: Job) -> dict[str, Any]:
     budget = job.settings.budget or default_budget(n)
     kept_back = f"{held_out.sum():,} held out" if held_out.any() else "too few to hold any out"
     said = (
-        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} doubles, "
+        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} duplicates, "
         f"{len(flags.rows):,} flagged, {kept_back}"
     )
     return {
@@ -297,10 +297,10 @@ def encoder(job: Job) -> dict[str, Any]:
     # What another encoder made of an image is in another space: with a new one, every image is embedded.
     old = _rows_known_before(job) if known else np.full(len(job.images), -1)
     fresh = np.flatnonzero(old < 0)
-    decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("eyes", "why")}
+    decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
-        options = {"kept": job.kept} if isinstance(model, PretrainedEncoder) else {}
+        options = {"cache": job.feature_cache} if isinstance(model, PretrainedEncoder) else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
     elif job.kind == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
@@ -325,7 +325,7 @@ def encoder(job: Job) -> dict[str, Any]:
         del embedding, vectors  # the index reads the table, and needs the room
         job.manifest.table["version"] = job.table.index("embedding", centers).version
     new = f"{len(fresh):,} of {number_of(len(embedding), 'image')}" if known else number_of(len(fresh), "image")
-    said = f"{new} embedded in {number_of(n_features, 'dimension')} by {eyes_in_words(model)}"
+    said = f"{new} embedded in {number_of(n_features, 'dimension')} by {encoder_in_words(model)}"
     if known:
         said += "; the others keep their places" if len(fresh) else "; all keep their places"
     if decided["why"] is None:
@@ -415,7 +415,7 @@ def report(job: Job) -> dict[str, Any]:
     if len(train) > MOST_TRAIN:
         train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
     eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
-    model, places = job.model("generator"), job.places
+    model, map_conditions = job.model("generator"), job.map_conditions
     result = (
         NOT_MEASURED
         if not len(job.held_out)
@@ -425,9 +425,9 @@ def report(job: Job) -> dict[str, Any]:
             np.asarray(job.images.pixels[job.held_out]),
             spec=job.images.spec,
             embed=eyes.transform,
-            eyes=eyes_in_words(eyes),
-            places=(embedding[train], embedding[job.held_out]),
-            sample=lambda n, seed: sample_places(model, places, n, random_state=seed),
+            encoder=encoder_in_words(eyes),
+            features=(embedding[train], embedding[job.held_out]),
+            sample=lambda n, seed: sample_from_map(model, map_conditions, n, random_state=seed),
             random_state=seed,
             seconds=_for_judging(job),
         )
@@ -508,7 +508,7 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
     image, and what was chosen and why."""
     began = time.perf_counter()
     train = job.images[job.train]
-    chosen = eyes_for(
+    chosen = encoder_for(
         train,
         n_all=len(job.images),
         seconds=CHOOSING * job.budget / slowdown(),
@@ -516,18 +516,18 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
         random_state=job.settings.random_state,
     )
     left = job.allowance("encoder") - (time.perf_counter() - began)
-    model, reduced = kept_to(chosen.encoder, job.images, seconds=max(0.0, left), kept=job.kept)
-    learned = model.fit_transform(train, kept=job.kept)
+    model, reduced = within_time(chosen.encoder, job.images, seconds=max(0.0, left), cache=job.feature_cache)
+    learned = model.fit_transform(train, cache=job.feature_cache)
     vectors = np.empty((len(job.images), learned.shape[1]), np.float32)
     vectors[job.train] = learned
     if len(job.held_out):
-        vectors[job.held_out] = model.transform(job.images[job.held_out], kept=job.kept)
-    return model, vectors, {"eyes": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
+        vectors[job.held_out] = model.transform(job.images[job.held_out], cache=job.feature_cache)
+    return model, vectors, {"preset": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """The autoencoder that images are made with, told the cell of each; learned here where it is not the encoder."""
-    encoder, told = job.model("encoder"), job.places.prototypes[job.places.cells]
+    encoder, told = job.model("encoder"), job.map_conditions.prototypes[job.map_conditions.cells]
     if isinstance(encoder, Autoencoder):
         return encoder.fit_prior(job.images[job.train], told[job.train])
     return _learn_autoencoder(job, seconds, "checkpoint-generator", told)

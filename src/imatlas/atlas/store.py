@@ -24,7 +24,7 @@ from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import Layout
 from imatlas.models.som import SOM
 from imatlas.system.atomic_io import within
-from imatlas.tasks.conditions import Places
+from imatlas.tasks.conditions import MapConditions
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
 ROLES = ("encoder", "map", "clusters", "layout", "generator")
@@ -153,9 +153,9 @@ class Store:
         return spread(self.vectors, random_state=self.seed)
 
     @cached_property
-    def places(self) -> Places:
+    def map_conditions(self) -> MapConditions:
         """The cell and cluster of every image, and the condition that the generator takes for each cell."""
-        return Places.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
+        return MapConditions.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
 
     @property
     def layout(self) -> np.ndarray:

@@ -30,7 +30,7 @@ def duplicates(
         typer.Argument(metavar="IMAGES ...", help="a folder or other sources of images, or an atlas"),
     ] = None,
     frames: Frames = "first",
-    turned: Annotated[bool, typer.Option("--turned", help="find turned and mirrored copies too")] = False,
+    rotated: Annotated[bool, typer.Option("--rotated", help="find rotated and mirrored duplicates too")] = False,
     against: Annotated[
         str | None, typer.Option("--against", help="tell which images have a copy in this other folder or atlas")
     ] = None,
@@ -58,15 +58,16 @@ def duplicates(
     if apply is not None:
         _apply(apply, named[0] if named else None, json_)
     elif undo:
-        from imatlas.tasks.duplicates.plans import undo as bring_back
+        from imatlas.tasks.duplicates.trash import undo as restore
 
-        tell(bring_back(named[0]), json_)
+        tell(restore(named[0]), json_)
     else:
-        _find(named, frames, turned, against, output, json_, overwrite)
+        _find(named, frames, rotated, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
-    from imatlas.tasks.duplicates.plans import apply_plan, read_plan
+    from imatlas.tasks.duplicates.plans import read_plan
+    from imatlas.tasks.duplicates.trash import apply_plan
 
     read = read_plan(plan, folder)
     tell(apply_plan(read), json_)
@@ -76,7 +77,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 def _find(
     sources: list[str],
     frames: Frames,
-    turned: bool,
+    rotated: bool,
     against: str | None,
     output: Path | None,
     json_: bool,
@@ -93,10 +94,10 @@ def _find(
         raise InputError(f"A plan is a .csv file. Got '{output.name}'; change its ending.")
     images = _opened(sources, frames, json_)
     others = None if against is None else _opened([against], frames, json_)
-    found = find_duplicates(images, turned=turned, against=others, progress=not json_)
+    found = find_duplicates(images, rotated=rotated, against=others, progress=not json_)
     if output is not None and against is not None:
         leaks = found.result.data["leaks"]
-        write_table(pa.table({name: [leak[name] for leak in leaks] for name in ("key", "other", "how")}), output)
+        write_table(pa.table({name: [leak[name] for leak in leaks] for name in ("key", "other", "kind")}), output)
     elif output is not None:
         found.plan(output)
     tell(found.result, json_)
@@ -104,9 +105,13 @@ def _find(
         say_next(
             json_,
             f"# look into {output}, change move to keep where you like",
-            command_line("imatlas", "duplicates", *([] if found.named else [found.folder]), "--apply", output),
+            command_line(
+                "imatlas", "duplicates", *([] if found.user_named_folder else [found.folder]), "--apply", output
+            ),
         )
-    elif against is None and found.folder is not None and found.result.metrics["n_copies"] and source_words(sources):
+    elif (
+        against is None and found.folder is not None and found.result.metrics["n_duplicates"] and source_words(sources)
+    ):
         command = command_line("imatlas", "duplicates", *source_words(sources), "-o", "plan.csv")
         say_next(json_, f"{command}   # writes a plan to put the copies aside")
 
@@ -115,7 +120,7 @@ def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:
     """A gallery from an atlas, or from any other sources."""
     from imatlas.atlas.gallery import gallery
     from imatlas.system.inventory import is_atlas
-    from imatlas.tasks.duplicates.groups import Gallery
+    from imatlas.tasks.duplicates.gallery import Gallery
 
     if len(sources) == 1 and is_atlas(sources[0]):
         return gallery(open_atlas(Path(sources[0])).store)

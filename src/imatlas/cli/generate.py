@@ -85,15 +85,15 @@ def morph(
     """Film the way from image to image, or along a path of map cells."""
     import json
 
-    from imatlas.images.video import check_film_ending, write_film
+    from imatlas.images.video import check_video_ending, write_video
 
-    check_film_ending(output)
+    check_video_ending(output)
     refuse_existing(output, overwrite)
     pairs = [_pair(text) for text in cells or []]
     opened = open_atlas(atlas)
     made = _shown(opened, opened.morph(*(images or []), cells=pairs, frames=frames, random_state=seed))
     recipe = {"atlas": atlas.name, "images": images or [], "cells": pairs, "frames": frames, "seed": seed}
-    write_film(output, made, fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
+    write_video(output, made, fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
     if json_:
         print_json({"file": str(output), **recipe})
     else:

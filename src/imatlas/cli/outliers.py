@@ -1,4 +1,4 @@
-"""The command that says which images are odd."""
+"""The command that finds outliers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imatlas.cli.shared import (
 from imatlas.system.terminal import say
 
 EXPLAINED = 12
-"""Odd images that a page shows with where they are odd."""
+"""Outliers whose heat maps a page shows."""
 
 
 def share(text: str) -> float:
@@ -41,69 +41,73 @@ def share(text: str) -> float:
     return value
 
 
-@app.command(epilog="Example: imatlas outliers photos.atlas --false-alarms 1% -o odd.csv --page odd.html")
+@app.command(
+    epilog="Example: imatlas outliers photos.atlas --false-positive-rate 1% -o outliers.csv --page outliers.html"
+)
 def outliers(
     atlas: AtlasFolder,
-    false_alarms: Annotated[
+    false_positive_rate: Annotated[
         str,
-        typer.Option("--false-alarms", metavar="SHARE", help="of ordinary images that may be called odd"),
+        typer.Option("--false-positive-rate", metavar="SHARE", help="of ordinary images that may be called outliers"),
     ] = "1%",
     images: Annotated[
-        str | None, typer.Option("--images", help="judge these images, in place of those of the atlas")
+        str | None, typer.Option("--images", help="judge these images instead of those of the atlas")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="every image's oddness, p-value and flags: a .csv, .parquet or .json file"),
+        typer.Option(
+            "-o", "--output", help="every image's outlier score, p-value and flags: a .csv, .parquet or .json file"
+        ),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--page", help="an .html file that shows the oddest and where they are odd")
+        Path | None, typer.Option("--page", help="an .html file with the heat maps of the outliers")
     ] = None,
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say which images are odd, at a given rate of false alarms, and show where."""
+    """Find the outliers at a given false positive rate, and show what is unusual about them."""
     import pyarrow as pa
 
-    allowed = share(false_alarms)
+    allowed = share(false_positive_rate)
     for path in (output, page):
         if path is not None:
             refuse_existing(path, overwrite)
     opened = open_atlas(atlas)
     others = open_images(images, progress=not json_) if images is not None else None
-    found = opened.outliers(others, false_alarms=allowed)
+    found = opened.outliers(others, false_positive_rate=allowed)
     tell(found.result, json_)
     if output is not None:
         keys, flags = (
             (opened.store.rows["key"], opened.store.rows.get("flags")) if others is None else (others.keys, None)
         )
-        columns = {"key": list(keys), "oddness": found.oddness, "p_value": found.p_values}
-        columns["odd"] = found.p_values <= allowed
+        columns = {"key": list(keys), "outlier_score": found.outlier_scores, "p_value": found.p_values}
+        columns["is_outlier"] = found.p_values <= allowed
         if flags is not None:
             columns["flags"] = list(flags)
         write_table(pa.table(columns), output)
     if page is not None:
         _write_page(opened, others, found, page)
     if not json_:
-        told = [f"Table: {output} ({len(found.oddness):,} rows)"] if output else []
-        told += [f"Page:  {page}"] if page else []
-        for line in told or ["With --page odd.html it is shown where the oddest are odd."]:
+        lines = [f"Table: {output} ({len(found.outlier_scores):,} rows)"] if output else []
+        lines += [f"Page:  {page}"] if page else []
+        for line in lines or ["--page outliers.html shows what is unusual about them."]:
             say(line)
 
 
 def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:
-    """Write the oddest images, where they are odd, and the ordinary images nearest to them as one HTML file."""
+    """Write the images with the highest scores, their heat maps and their nearest ordinary images as one HTML file."""
     from dataclasses import replace
 
     import numpy as np
 
     from imatlas.report import render
 
-    oddest = np.argsort(-found.oddness, kind="stable")[:EXPLAINED]
+    highest = np.argsort(-found.outlier_scores, kind="stable")[:EXPLAINED]
     if others is None:
-        shown = opened.store.rows["key"][oddest].tolist()
-        pairs = opened.why_odd(shown, found)
+        shown = opened.store.rows["key"][highest].tolist()
+        pairs = opened.outlier_heatmaps(shown, found)
     else:
-        shown = [others.keys[i] for i in oddest]
-        pairs = replace(opened.why_odd([others[int(i)] for i in oddest], found), captions=shown)
+        shown = [others.keys[i] for i in highest]
+        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest], found), captions=shown)
     result = replace(found.result, panels=[pairs, *found.result.panels])
-    render([result], title=opened.name, subtitle="The odd ones", facts={}, path=page)
+    render([result], title=opened.name, subtitle="Outliers", facts={}, path=page)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import threading
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -27,26 +24,18 @@ from imatlas.arguments import (
     strict_yes,
     whole,
 )
-from imatlas.errors import DecodeError, InputError, Notice
-from imatlas.images import cache, decode, intake, memory_budget
-from imatlas.images.encode import encode_thumbnail
-from imatlas.images.formats.pillow import picture_from
-from imatlas.images.picture import Aim, Fit, Frames, Picture
-from imatlas.images.pixels import RGB, Kind, conformed, converted, kind_of, own_range, rgb_view, value_range
-from imatlas.images.records import Record, Records
+from imatlas.errors import InputError, Notice
+from imatlas.images import intake
+from imatlas.images.decoded_set import DecodedSet, LazySet, Size, Thumbnails, pair
+from imatlas.images.picture import Fit, Frames
+from imatlas.images.pixels import RGB, conformed, rgb_view
+from imatlas.images.records import Records
 from imatlas.images.sources.arrays import ArraySource
-from imatlas.images.sources.base import Source
 from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
 from imatlas.images.spec import MOST_SIDE, ImageSpec
-from imatlas.images.tensors import to_view
-
-Size = int | tuple[int, int]
-_PEEK = 200
-_MANY = 200_000
-_LARGE = 2**22
 
 
 class Images:
@@ -138,35 +127,37 @@ class Images:
         self._index: np.ndarray | None = None
         if field is not None and not isinstance(field, str) and whole(field) is None:
             raise refused("field", "Images", "None, or the name of a column", field)
-        self._intake = _Intake(open_source(source, field))
+        self._set = LazySet(open_source(source, field))
 
     @property
-    def _all(self) -> _Opened:
+    def _all(self) -> DecodedSet:
         """The whole set behind this view, decoded now if it was not yet."""
-        return self._intake.opened(self)
+        return self._set.decoded(self)
 
-    def _take(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self._index is None else rows[self._index]
+    @property
+    def _rows(self) -> np.ndarray:
+        """The rows of the whole set that this view shows."""
+        return np.arange(len(self._all.pixels)) if self._index is None else self._index
 
     @property
     def source(self) -> str:
         """What the images come from, in words."""
-        return self._intake.source.name
+        return self._set.source.name
 
     @property
     def has_gaps(self) -> bool:
         """Whether a mask hides some of the pixels that were given."""
-        return bool(getattr(self._intake.source, "has_gaps", False))
+        return bool(getattr(self._set.source, "has_gaps", False))
 
     @property
     def origin(self) -> Origin:
         """What an atlas remembers of where the images come from."""
-        return self._intake.source.origin
+        return self._set.source.origin
 
     @property
     def root(self) -> Path | None:
         """The folder or file that the keys are relative to, where there is one."""
-        return self._intake.source.root
+        return self._set.source.root
 
     def __len__(self) -> int:
         return len(self._all.pixels) if self._index is None else len(self._index)
@@ -210,15 +201,16 @@ class Images:
     @property
     def thumbnails(self) -> Sequence[bytes]:
         """A small picture of each image as the bytes of a JPEG or PNG file."""
-        return _Thumbnails(self)
+        return Thumbnails(self._all, self._rows, self.thumbnail_size, self.background)
 
     def __getitem__(self, index: Any) -> Any:
         """`images[3]` is the picture (H, W, C) at its original size; a slice, index array or mask gives a view."""
         number = None if isinstance(index, slice) else number_of(index)
         if number is not None:
-            row = range(len(self))[number]
-            return self._all.original(row if self._index is None else int(self._index[row]), self)
-        whole = np.arange(len(self._all.pixels)) if self._index is None else self._index
+            decoded = self._set.decoded(self)
+            rows = range(len(decoded.pixels)) if self._index is None else self._index
+            return decoded.original(int(rows[range(len(rows))[number]]), self)
+        whole = self._rows
         if not isinstance(index, slice):
             index = np.asarray(index)
             if index.size == 0:
@@ -234,8 +226,8 @@ class Images:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        source = self._intake.source
-        if self._intake.is_open or isinstance(source, ArraySource):
+        source = self._set.source
+        if self._set.is_open or isinstance(source, ArraySource):
             spec, skipped = self.spec, len(self._all.skipped)
             what = f"{len(self)} images of {spec.height} x {spec.width} x {spec.channels} {spec.dtype}"
             return f"<Images: {what} from {source.name}{f', {skipped} lines of skipped' if skipped else ''}>"
@@ -264,13 +256,13 @@ class Images:
         """The same images at another size, decoded anew from their originals."""
         if image_size is None:
             raise refused("image_size", "at_size", f"an int in the range [1, {MOST_SIDE}], or a pair of them", None)
-        height, width = _pair(_checked_size(image_size))
+        height, width = pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other = object.__new__(Images)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
         other.image_size = (height, width)
-        other._intake = _Intake(self._intake.source)
+        other._set = LazySet(self._set.source)
         if self._index is not None and len(other._all.pixels) != len(self._all.pixels):
             raise InputError("The originals have changed since these images were first read; make the Images anew.")
         return other
@@ -294,8 +286,8 @@ class Images:
         if channels not in (None, 3):
             raise refused("channels", "batches", "None or 3", channels)
         spec = self.spec
-        size = (spec.height, spec.width) if image_size is None else _pair(_checked_size(image_size))
-        rows = np.arange(len(self._all.pixels)) if self._index is None else self._index
+        size = (spec.height, spec.width) if image_size is None else pair(_checked_size(image_size))
+        rows = self._rows
         parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         opened = self._all
         if size == (spec.height, spec.width):
@@ -305,7 +297,7 @@ class Images:
         for array in arrays:
             yield rgb_view(array, spec, self.background) if channels == 3 else array
 
-    def _decoded(self, opened: _Opened, parts: list[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    def _decoded(self, opened: DecodedSet, parts: list[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
         workers = intake.n_workers(self.workers)
         lost = 0
         # A batch is cut into small tasks, so that all threads work on the one that is waited for.
@@ -339,160 +331,6 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")}
-
-
-@dataclass
-class _Opened:
-    """A whole set after it was decoded."""
-
-    source: Source
-    pixels: np.ndarray
-    spec: ImageSpec
-    skipped: list[tuple[str, str]]
-    cache: cache.Cache | None
-    n_lost: int = 0
-
-    @cached_property
-    def keys(self) -> list[str]:
-        return self.source.keys if self.cache is None else self.cache.records["key"].tolist()
-
-    @cached_property
-    def records(self) -> Records:
-        return _array_records(self.source.keys, self.pixels, self.spec) if self.cache is None else self.cache.records
-
-    def _picture(self, row: int, aim: Aim | None, images: Images) -> Picture:
-        """The original of a row, decoded."""
-        if self.cache is None:
-            return picture_from(self.pixels[row], images.background)
-        columns = self.cache.records.table
-        item = columns.column("item")[row].as_py()
-        value = self.source.read(item)
-        if not isinstance(value, bytes):
-            return picture_from(value, images.background)
-        key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
-        options: dict[str, Any] = {
-            "name": key,
-            "background": images.background,
-            "aim": aim,
-            "packed": self.source.packed(item),
-        }
-        if frame == 0:
-            return decode.read_picture(value, **options)
-        for picture in decode.read_frames(value, frames="all", **options):
-            if picture.frame == frame:
-                return picture
-        raise DecodeError(f"has no frame {frame + 1} any more")
-
-    def _in_kind(self, pixels: np.ndarray, picture: Picture, images: Images) -> np.ndarray:
-        """Pixels (H, W, C) of one picture in the channels and depth of the set."""
-        target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
-        if picture.kind == target:
-            return pixels
-        own = (0.0, 1.0)
-        if picture.kind.dtype != target.dtype:
-            own = own_range(pixels[None], picture.kind)
-        rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
-        first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
-        if rows >= len(pixels):
-            return first
-        out = np.empty((*pixels.shape[:2], first.shape[2]), first.dtype)
-        for i in range(0, len(pixels), rows):
-            out[i : i + rows] = converted(pixels[None, i : i + rows], picture.kind, target, images.background, own)[0]
-        return out
-
-    def original(self, row: int, images: Images) -> np.ndarray:
-        """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
-        with memory_budget.sharing():
-            picture = self._picture(row, None, images)
-            return self._in_kind(picture.pixels(), picture, images)
-
-    def refitted(self, rows: np.ndarray, size: tuple[int, int], images: Images) -> tuple[np.ndarray, int]:
-        """Rows decoded at another size, and how many had to be scaled from the cache."""
-        out = np.empty((len(rows), *size, self.spec.channels), self.spec.dtype)
-        lost = 0
-        for i, row in enumerate(rows.tolist()):
-            try:
-                with memory_budget.sharing():
-                    picture = self._picture(row, Aim(*size, images.fit), images)
-                    out[i] = self._in_kind(
-                        picture.fitted(*size, images.fit, images.background, quick=True), picture, images
-                    )
-            except DecodeError:
-                out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
-                lost += 1
-        return out, lost
-
-
-class _Intake:
-    """A source and, after first use, its decoded set; shared by all views."""
-
-    def __init__(self, source: Source, folder: Path | None = None) -> None:
-        self.source = source
-        self._folder = folder  # of the cache that a copy in another process has built
-        self._opened: _Opened | None = None
-        self._lock = threading.RLock()
-
-    @property
-    def is_open(self) -> bool:
-        return self._opened is not None
-
-    def opened(self, images: Images) -> _Opened:
-        with self._lock:
-            if self._opened is None:
-                self._opened = self._open(images)
-            return self._opened
-
-    def _open(self, images: Images) -> _Opened:
-        source = self.source
-        if isinstance(source, ArraySource):
-            shape = source.array.shape
-            own = images.image_size is None or _pair(images.image_size) == shape[1:3]
-            if own:
-                low, high = value_range(source.array)
-                height, width, channels = shape[1:]
-                spec = ImageSpec(height, width, channels, source.array.dtype.name, low, high)  # type: ignore[arg-type]
-                return _Opened(source, source.array, spec, [], None)
-        if self._folder is not None and (found := cache.open_cache(self._folder, check=False)) is not None:
-            return _Opened(source, found.pixels, found.spec, found.skipped, found)
-        height, width = _automatic_size(source) if images.image_size is None else _pair(images.image_size)
-        plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
-        found, temporary = cache.open_or_build(
-            source, plan, images.cache_dir, workers=images.workers, progress=images.progress
-        )
-        if temporary:
-            weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)
-        return _Opened(source, found.pixels, found.spec, found.skipped, found)
-
-    def __getstate__(self) -> dict[str, Any]:
-        built = self._opened.cache if self._opened is not None else None
-        return {"source": self.source, "folder": built.folder if built is not None else self._folder}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
-
-class _Thumbnails(Sequence[bytes]):
-    """The thumbnails of a set, each read or made when it is asked for."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: Any) -> Any:
-        images = self._images
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        row = range(len(self))[index]
-        row = row if images._index is None else int(images._index[row])
-        opened = images._all
-        if opened.cache is not None and images.thumbnail_size:
-            return opened.cache.thumbnail(row)
-        view, stack = to_view(opened.pixels[row], opened.spec), not kind_of(opened.spec).is_picture
-        # A stack of four 8-bit channels is no RGBA: it is shrunk channel by channel, as an array.
-        picture = Picture(view, "array", "") if stack else picture_from(view, images.background)
-        return encode_thumbnail(picture.thumbnail(images.thumbnail_size or 96), stack=stack)
 
 
 def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:
@@ -542,7 +380,7 @@ def images_of(X: Any, **options: Any) -> Images:
         places = np.array([first[file] for file in files])
         items = list(first)
     images = Images(items, **options)
-    source = images._intake.source
+    source = images._set.source
     if source.explicit and not isinstance(source, ArraySource) and images.skipped:
         lost = [f"'{key}' ({reason})" for key, reason in images.skipped]
         raise InputError(
@@ -582,7 +420,7 @@ def load_pixels(
     """
     if spec is not None:
         image_size = (spec.height, spec.width)
-    resized = isinstance(images, np.ndarray) and image_size is not None and images.shape[1:3] != _pair(image_size)
+    resized = isinstance(images, np.ndarray) and image_size is not None and images.shape[1:3] != pair(image_size)
     if not resized:  # else the mask goes with the pixels, as NaN
         images, mask = with_mask(images, mask)
     if not isinstance(images, Images):
@@ -604,53 +442,6 @@ def load_pixels(
         pixels[mask] = np.nan
         own = replace(own, dtype="float32")
     return pixels, own
-
-
-def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Records:
-    """The records of an array: its own size for all, hashes of its bytes."""
-    import pyarrow as pa
-
-    from imatlas.images.hashing import perceptual_hash
-
-    n, height, width, channels = pixels.shape
-    hashes = np.empty(n, np.uint64)
-    digests = []
-    at_once = max(1, min(1024, 4 * _LARGE // max(1, height * width * channels)))
-    for start in range(0, n, at_once):
-        part = np.ascontiguousarray(pixels[start : start + at_once])
-        digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
-        view = rgb_view(part, spec) if channels in (3, 4) else part.mean(axis=3, dtype=np.float32)[..., None]
-        gray = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
-        hashes[start : start + at_once] = perceptual_hash(gray)
-    same = {"format": "array", "mode": f"{channels} x {pixels.dtype}", "notes": ""}
-    numbers = {"width": width, "height": height, "n_frames": 1, "frame": 0}
-    columns = {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}
-    columns |= {name: pa.repeat(pa.scalar(value, pa.int32()), n) for name, value in numbers.items()}
-    columns |= {"key": pa.array(keys), "sha256": pa.array(digests), "phash": pa.array(hashes)}
-    return Records(pa.table({name: columns[name] for name in Record._fields}))
-
-
-def _automatic_size(source: Source) -> tuple[int, int]:
-    """The size of the pixels where none was given; the rule stands with `Images`."""
-    n = len(source.keys)
-    sizes = []
-    for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):
-        size = intake.peek_size(source, item)
-        if size is not None:
-            sizes.append(size)
-    if not sizes:
-        return (64, 64)
-    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
-        return sizes[0]
-    small = float(np.median([min(size) for size in sizes])) <= 40
-    return (32, 32) if small or n > _MANY else (64, 64)
-
-
-def _pair(image_size: Size) -> tuple[int, int]:
-    """(height, width) of an image size."""
-    if isinstance(image_size, int | np.integer):
-        return (int(image_size), int(image_size))
-    return (int(image_size[0]), int(image_size[1]))
 
 
 def _as_slice(index: np.ndarray) -> slice | None:

@@ -23,6 +23,7 @@ from imatlas.images.formats.pillow import picture_from, read_plain
 from imatlas.images.formats.planes import psd_size, read_psd, read_sgi, sgi_size
 from imatlas.images.formats.readers import (
     heif_size,
+    is_plain_png,
     netpbm_size,
     read_heif,
     read_netpbm,
@@ -85,7 +86,9 @@ def read_frames(
         format = format_of(data, name)
         data = _plain(data, format)
         with quiet():
-            pictures = _READERS.get(format, read_plain)(data, format, frames, aim, background)
+            plain = format not in _READERS or (format == "PNG" and is_plain_png(data, frames))
+            read = read_plain if plain else _READERS[format]
+            pictures = read(data, format, frames, aim, background)
             n_read = 0
             while True:
                 # Not around the yield: between two pictures this thread may do other work.

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -164,87 +164,79 @@ class Seen:
                 self._n_bytes -= self._known.popitem(last=False)[1][2]
 
 
-def read_item(source: Source, item: int, plan: Plan, seen: Seen | None = None) -> list[Row | Skip]:
-    """The row, or rows, of one item, or why there is none."""
+def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | Skip]:
+    """The row, or rows, of one item, or why there is none; decoded once where the bytes of a file come again."""
     key = source.keys[item]
     try:
         if not _may_be_picture(source, item):
             return [Skip(item, key, None)]
         with memory_budget.sharing(), memory_budget.reading():
             value = source.read(item)
-            if isinstance(value, bytes):
-                return _rows_of_file(value, source.packed(item), item, key, plan, seen)
-            pictures = [picture_from(value, plan.background)]
-            return _rows(pictures, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)
+            if not isinstance(value, bytes):
+                picture = picture_from(value, plan.background)
+                return [_row(picture, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)]
+            digest, packed = hashlib.sha256(value).hexdigest(), source.packed(item)
+            # All that decoding depends on: its ending, where a format has no mark, and the memory that it may take.
+            sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
+            rows = seen.find(sign, item, key)
+            if rows is None:
+                rows = []
+                try:
+                    for picture in decode.read_frames(
+                        value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background, packed=packed
+                    ):
+                        rows.append(_row(picture, item, key, digest, plan))
+                except DecodeError as error:
+                    later = Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}")
+                    rows.append(later if rows else Skip(item, key, str(error)))
+                seen.keep(sign, key, rows)
+            return rows
     except DecodeError as error:
         return [Skip(item, key, str(error))]
     except Exception as error:  # a source of someone else's making may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
 
 
-def _rows_of_file(
-    value: bytes, packed: int | None, item: int, key: str, plan: Plan, seen: Seen | None
-) -> list[Row | Skip]:
-    """The rows of a file, decoded once where its bytes come again."""
-    digest = hashlib.sha256(value).hexdigest()
-    # All that a file is decoded by: its ending, where a format has no mark, and the memory that it may take.
-    sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
-    found = seen.find(sign, item, key) if seen is not None else None
-    if found is not None:
-        return found
-    pictures = decode.read_frames(
-        value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background, packed=packed
+def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
+    """One picture as a row of the cache."""
+    pixels = without_infinity(picture.fitted(plan.height, plan.width, plan.fit, plan.background))
+    thumbnail: bytes | np.ndarray | None = None
+    amplitudes = hashing.amplitudes(picture.gray())
+    if plan.thumbnail_size:
+        small = picture.thumbnail(plan.thumbnail_size)
+        stack = not picture.kind.is_picture
+        thumbnail = encode_thumbnail(small, stack=stack) if small.dtype == np.uint8 else small
+    return Row(
+        item=item,
+        key=f"{key}#{picture.frame + 1}" if plan.frames == "all" and picture.n_frames > 1 else key,
+        pixels=pixels,
+        kind=picture.kind,
+        clear=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
+        width=picture.width,
+        height=picture.height,
+        format=picture.format,
+        mode=picture.mode,
+        n_frames=picture.n_frames,
+        frame=picture.frame,
+        sha256=digest,
+        notes="; ".join(picture.notes),
+        amplitudes=amplitudes,
+        thumbnail=thumbnail,
     )
-    try:
-        rows = _rows(pictures, item, key, digest, plan)
-    except DecodeError as error:
-        rows = [Skip(item, key, str(error))]
-    if seen is not None:
-        seen.keep(sign, key, rows)
-    return rows
 
 
-def _rows(pictures: Iterable[Picture], item: int, key: str, digest: str, plan: Plan) -> list[Row | Skip]:
-    rows: list[Row | Skip] = []
-    try:
-        for picture in pictures:
-            pixels = without_infinity(picture.fitted(plan.height, plan.width, plan.fit, plan.background))
-            several = plan.frames == "all" and picture.n_frames > 1
-            row = Row(
-                item,
-                f"{key}#{picture.frame + 1}" if several else key,
-                pixels,
-                picture.kind,
-                picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
-                picture.width,
-                picture.height,
-                picture.format,
-                picture.mode,
-                picture.n_frames,
-                picture.frame,
-                digest,
-                "; ".join(picture.notes),
-            )
-            row.amplitudes = hashing.amplitudes(picture.gray())
-            if plan.thumbnail_size:
-                small = picture.thumbnail(plan.thumbnail_size)
-                stack = not picture.kind.is_picture
-                row.thumbnail = encode_thumbnail(small, stack=stack) if small.dtype == np.uint8 else small
-            rows.append(row)
-    except DecodeError as error:
-        if not rows:
-            raise
-        rows.append(Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}"))
-    return rows
+class RowReader:
+    """Makes rows of the items of a source, by any number of threads."""
 
+    def __init__(self, source: Source, plan: Plan) -> None:
+        self._source, self._plan, self._seen = source, plan, Seen()
 
-def read_rows(source: Source, items: Sequence[int], plan: Plan, workers: int) -> Iterator[list[Row | Skip]]:
-    """The rows of each item, in order."""
-    seen = Seen()
-
-    def read_chunk(chunk: Sequence[int]) -> list[list[Row | Skip]]:
+    def read_chunk(self, items: Sequence[int]) -> list[list[Row | Skip]]:
+        """The rows of each of some items; their perceptual hashes are computed together."""
+        results = []
         with quiet():
-            results = [read_item(source, item, plan, seen) for item in chunk]
+            for item in items:
+                results.append(read_item(self._source, item, self._plan, self._seen))
         rows = [row for result in results for row in result if isinstance(row, Row)]
         if rows:
             hashes = hashing.hash_bits(np.stack([row.amplitudes for row in rows if row.amplitudes is not None]))
@@ -252,11 +244,8 @@ def read_rows(source: Source, items: Sequence[int], plan: Plan, workers: int) ->
                 row.phash = value
         return results
 
-    for results in in_order(read_chunk, [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)], workers):
-        yield from results
 
-
-def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Generator[Any, None, None]:
     """`work` on each task by threads, at most a few ahead of the reader; results in the order of the tasks."""
     if workers <= 1:
         yield from map(work, tasks)
@@ -279,24 +268,25 @@ def n_workers(workers: int | None) -> int:
     return min(16, usable_cores()) if workers is None else max(1, workers)
 
 
-def with_progress(results: Iterator[Any], total: int, title: str, show: bool) -> Iterator[Any]:
-    """Pass on `results` and show how far they are: a bar on a terminal, a line every ten seconds elsewhere."""
-    if not show:
-        yield from results
-        return
+def with_progress(items: Sequence[Any], title: str, show: bool) -> Iterable[Any]:
+    """The items, with a bar on a terminal for those that were worked on; elsewhere a line every ten seconds."""
+    return _with_progress(items, title) if show else items
+
+
+def _with_progress(items: Sequence[Any], title: str) -> Iterator[Any]:
     if sys.stderr.isatty():
         from rich.markup import escape
         from rich.progress import track
 
         shown = escape(visible(title))
-        yield from track(results, shown, total, console=console(error=True), update_period=0.2, transient=True)
+        yield from track(items, shown, len(items), console=console(error=True), update_period=0.2, transient=True)
         return
     said = time.monotonic()
-    for done, result in enumerate(results, 1):
-        yield result
+    for done, item in enumerate(items, 1):
+        yield item
         if time.monotonic() - said > 10.0:
             said = time.monotonic()
-            say(f"{title}: {done} of {total}", error=True)
+            say(f"{title}: {done} of {len(items)}", error=True)
 
 
 def peek_size(source: Source, item: int) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from imatlas.system.atomic_io import output_path, write_file
 SUFFIXES = (".gif", ".webp", ".mp4")
 
 
-def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text: str = "") -> Path:
+def write_video(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text: str = "") -> Path:
     """Write frames as one film; the name's ending says the format. Written aside and renamed.
 
     Parameters
@@ -36,8 +36,8 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     MissingExtraError
         If the ending is .mp4 and PyAV is not installed.
     """
-    path = output_path(check_path(path, "path", "write_film"))
-    check_film_ending(path)
+    path = output_path(check_path(path, "path", "write_video"))
+    check_video_ending(path)
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 2, 3, 4) or not len(frames):
         raise InputError(f"A film takes uint8 frames (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")
     if frames.shape[3] == 2:  # no film format has gray with opacity
@@ -58,7 +58,7 @@ def write_film(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text:
     return path
 
 
-def check_film_ending(path: str | Path) -> None:
+def check_video_ending(path: str | Path) -> None:
     """Refuse a name whose ending says no film, or one that cannot be written here.
 
     Raises

@@ -87,8 +87,8 @@ class Autoencoder(LatentModel):
         z = module.encoder(x)
         x_hat = module.decoder(z)
         recon = masked_mean((x_hat.float() - x).square(), known)
-        length = z.float().square().mean()
-        return "adam", recon + self.penalty * length, {"recon": recon, "length": length}
+        z_squared = z.float().square().mean()
+        return "adam", recon + self.penalty * z_squared, {"recon": recon, "z_squared": z_squared}
 
     def _encode(self, module: Any, batch: Batch) -> Tensor:
         return module.encoder(batch.x)

@@ -96,7 +96,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         Class probabilities of each row of `fit`.
     transduction_ : ndarray (n_samples,)
         The class of each row of `fit`.
-    seen_by_ : {'student', 'axes', 'features'}
+    feature_space_ : {'student', 'axes', 'features'}
         Rows are seen by a student's hidden layer, along the axes that tell the classes apart, or as they were.
     method_ : {'neighbors', 'line', 'both'}
         What speaks for a class.
@@ -139,7 +139,7 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         "spread_": Array("float32", "n_references", "n_classes", low=0, high=1.001),
         "coef_": Array("float", "n_classes", "n_axes"),
         "intercept_": Array("float", "n_classes"),
-        "seen_by_": Value(TEXT),
+        "feature_space_": Value(TEXT),
         "method_": Value(Literal["both", "neighbors", "line"]),
         "alpha_": Value(FINITE),
         "strength_": Value(FINITE),
@@ -184,8 +184,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
             few, rows = few[kept], np.searchsorted(kept, rows)
             links = _links(few, self.n_neighbors)
         tried = _tried(partial(stages, few, links), rows, codes, folds, k)
-        self.seen_by_, self.method_, self.alpha_, self.strength_ = self._choose(tried, usual, codes, folds)
-        last = found[self.seen_by_]
+        self.feature_space_, self.method_, self.alpha_, self.strength_ = self._choose(tried, usual, codes, folds)
+        last = found[self.feature_space_]
         self.axes_, self.offset_, self.references_ = last.axes, last.offset, last.rows
         self.coef_, self.intercept_ = last.lines[self.strength_]
         self.spread_ = last.spreads[self.alpha_].astype(np.float32)

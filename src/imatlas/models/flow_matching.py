@@ -40,7 +40,7 @@ from imatlas.models.parts.conditional import Generator, along
 from imatlas.models.parts.latent import LatentModel
 from imatlas.nn import solvers
 from imatlas.nn.losses import masked_mean
-from imatlas.nn.mlp import SteeredMLP
+from imatlas.nn.mlp import ConditionalMLP
 from imatlas.nn.time_embedding import sinusoidal
 from imatlas.nn.unet import UNet
 from imatlas.training import devices, schedule
@@ -62,10 +62,10 @@ AUTOENCODER_SHARE = 0.6
 SHORTEST = 1 / 16
 """The shortest step that shortcuts are learned for; their targets are made of steps of half that length or longer."""
 
-KEPT_BACK = 0.15
+COND_DROPOUT = 0.15
 """Share of images of which the condition is kept back, so that the network also learns to go without."""
 
-MOST_EPOCHS = 60.0
+MAX_EPOCHS = 60.0
 """Epochs that a flow takes at most where `max_steps` does not say more, for it learns few vectors by heart: of 950
 photographs it made copies after 780 epochs (93 % of its samples lay nearer to a training vector than 99 % of held-out
 ones) and none after 86; the held-out loss rose from 60 on."""
@@ -84,12 +84,12 @@ class FlowModule(nn.Module):
         self.body = body
 
     def forward(
-        self, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None, kept_back: Tensor | None = None
+        self, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None, dropped: Tensor | None = None
     ) -> Tensor:
         """(N, C, H, W) at times (N,), for steps of lengths (N,), under conditions y -> (N, C, H, W)."""
         times = torch.cat([sinusoidal(t, N_CONDITION), sinusoidal(d, N_CONDITION)], dim=1)
-        steering = self.mix(self.times(times) + self.condition(y, x.shape[0], kept_back))
-        if isinstance(self.body, SteeredMLP):
+        steering = self.mix(self.times(times) + self.condition(y, x.shape[0], dropped))
+        if isinstance(self.body, ConditionalMLP):
             return self.body(x.flatten(1), steering).view_as(x) + gaussian_velocity(x, t, d)
         return self.body(x, t, steering)
 
@@ -152,7 +152,7 @@ class FlowMatching(Generator):
     ] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 256
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
-    _most_epochs: ClassVar[float | None] = MOST_EPOCHS
+    _max_epochs: ClassVar[float | None] = MAX_EPOCHS
     _state: ClassVar[State] = {
         "autoencoder_": Fitted(("LatentModel",), optional=True),
         "latent_mean_": Array("float32", "autoencoder_.latent_dim", optional=True),
@@ -174,7 +174,7 @@ class FlowMatching(Generator):
         z, held_out = (model._vectors(pixels, data.spec) for pixels in (data.pixels, data.held_out))
         own = z if data.rows is None else z[data.rows]
         self.autoencoder_ = model
-        self.latent_mean_, self.latent_axes_ = white_axes(own)
+        self.latent_mean_, self.latent_axes_ = whitening_axes(own)
         z, held_out = self._whitened(z), self._whitened(held_out)
         spec = ImageSpec(1, 1, z.shape[1], "float32", -1.0, 1.0)
         ready = Data(z[:, None, None], spec, held_out[:, None, None], data.y, data.held_out_y, data.rows)
@@ -220,7 +220,7 @@ class FlowMatching(Generator):
         condition = self._condition(N_CONDITION)
         if self.latent_mean_ is not None:
             width, depth = MLP_SIZES[self.size]
-            return FlowModule(condition, SteeredMLP(len(self.latent_mean_), width, depth, N_CONDITION))
+            return FlowModule(condition, ConditionalMLP(len(self.latent_mean_), width, depth, N_CONDITION))
         width, depth = UNET_SIZES[self.size]
         return FlowModule(condition, UNet(spec.shape, width, depth, N_CONDITION))
 
@@ -230,9 +230,9 @@ class FlowMatching(Generator):
         x1, n = batch.x, len(batch.x)
         x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
         if self.coupling == "optimal":
-            x0 = x0[nearest_pairs(x0, x1)]
+            x0 = x0[optimal_coupling(x0, x1)]
         t = torch.randn(n, generator=generator, device=x1.device).sigmoid()
-        kept_back = torch.rand(n, generator=generator, device=x1.device) < KEPT_BACK
+        dropped = torch.rand(n, generator=generator, device=x1.device) < COND_DROPOUT
         n_short = n // 4
         d = torch.zeros_like(t)
         target = x1 - x0
@@ -246,9 +246,9 @@ class FlowMatching(Generator):
         x = (1 - way) * x0 + way * x1
         if n_short:
             y = None if batch.y is None else batch.y[:n_short]
-            two_steps = self._two_steps(module, x[:n_short], t[:n_short], d[:n_short] / 2, y, kept_back[:n_short])
+            two_steps = self._two_steps(module, x[:n_short], t[:n_short], d[:n_short] / 2, y, dropped[:n_short])
             target = torch.cat([two_steps.to(target.dtype), target[n_short:]])
-        v = module(x, t, d, batch.y, kept_back)
+        v = module(x, t, d, batch.y, dropped)
         errors = (v.float() - target).square()
         if batch.known is not None:
             loss = masked_mean(errors, batch.known)
@@ -259,13 +259,13 @@ class FlowMatching(Generator):
         yield "adam", each.mean(), logs
 
     @staticmethod
-    def _two_steps(module: Any, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None, kept_back: Tensor) -> Tensor:
+    def _two_steps(module: Any, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None, dropped: Tensor) -> Tensor:
         """The mean velocity of two steps of length d; the shortest are of the flow itself."""
         told = torch.where(d < SHORTEST, 0.0, d)
         with torch.no_grad():
-            first = module(x, t, told, y, kept_back)
+            first = module(x, t, told, y, dropped)
             between = x + d.view(-1, 1, 1, 1) * first
-            return (first + module(between, t + d, told, y, kept_back)) / 2
+            return (first + module(between, t + d, told, y, dropped)) / 2
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
         """The error of the velocity at times spread evenly, with noise that the generator fixes."""
@@ -413,14 +413,14 @@ class FlowMatching(Generator):
 
     def _networks(self) -> dict[str, Network]:
         """The velocity, and over an autoencoder the way from a point at time 1 to an image."""
-        told, words = self._told_in()
+        told, words = self._onnx_condition()
         in_pixels = self.latent_mean_ is None
         x = random_images(self.spec_) if in_pixels else random_vectors(self.n_noise)
         times = torch.linspace(0, 1, N_CHECKED)
         of_x = images_in(self.spec_) if in_pixels else f"float32 (N, {self.n_noise})"
 
         def call(module: Any, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None) -> Tensor:
-            v = module(x if in_pixels else x[:, :, None, None], t, d, self._as_told(y))
+            v = module(x if in_pixels else x[:, :, None, None], t, d, self._standardized(y))
             return v if in_pixels else v.flatten(1)
 
         contract = {
@@ -530,7 +530,7 @@ def _fit_part(
     return model._fit_data(data, seed, checkpoint=part, replay=replay_of("autoencoder", replay), callback=callback)
 
 
-def white_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def whitening_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and principal axes (D, D) of vectors (N, D), each as long as the deviation along it.
 
     Deviations under a thousandth of the largest are taken as that: there is nothing to learn from rounding.
@@ -542,7 +542,7 @@ def white_axes(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), (deviations[:, None] * vectors.T).astype(np.float32)
 
 
-def nearest_pairs(x0: Tensor, x1: Tensor) -> Tensor:
+def optimal_coupling(x0: Tensor, x1: Tensor) -> Tensor:
     """The order (N,) of noise x0 in which it lies nearest to data x1 (N, …): least summed squared distance."""
     cost = torch.cdist(x0.flatten(1).float(), x1.flatten(1).float()).square()
     return torch.from_numpy(linear_sum_assignment(cost.T.cpu().numpy())[1]).to(x0.device)

@@ -29,7 +29,7 @@ from imatlas.models.learned import Array, OneOf, State, Value
 from imatlas.models.onnx import Network, images_out, random_vectors
 from imatlas.models.parts import adversarial
 from imatlas.models.parts.conditional import Generator
-from imatlas.nn.augment import variation_share
+from imatlas.nn.augment import augment_probability
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.generator import ImageGenerator
@@ -42,7 +42,7 @@ LOW_DIVERSITY = 0.5
 FEWEST_STEPS = 500
 """Before so many steps a generator may not have learned to vary yet, which is no collapse."""
 
-N_LOOK = 128
+N_DIVERSITY = 128
 """Images, and samples, whose variety is compared at the end."""
 
 N_CONDITIONS = 1_000
@@ -108,18 +108,18 @@ class GAN(Generator):
     _half_life = adversarial.HALF_LIFE
     _state: ClassVar[State] = {
         "conditions_": OneOf(
-            (Array("int64", "n_conditions", low=0, below="n_classes"), Array("float32", "n_conditions", "n_told")),
+            (Array("int64", "n_conditions", low=0, below="n_classes"), Array("float32", "n_conditions", "cond_dim")),
             optional=True,
         ),
         "diversity_": Value(float),
     }
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
-        told = super()._learn_conditions(y, n_images)
+        cond = super()._learn_conditions(y, n_images)
         self.conditions_: np.ndarray | None = None
-        if told is not None:
-            self.conditions_ = told[np.unique(np.linspace(0, n_images - 1, N_CONDITIONS).astype(int))]
-        return told
+        if cond is not None:
+            self.conditions_ = cond[np.unique(np.linspace(0, n_images - 1, N_CONDITIONS).astype(int))]
+        return cond
 
     def _build(self, spec: ImageSpec) -> GANModule:
         width = WIDTHS[self.size]
@@ -138,21 +138,21 @@ class GAN(Generator):
         z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
         fake = hidden(module.generator(z, y).float(), batch.known)
         real, seen = adversarial.shown(batch.x, fake, batch.known, self._augment_share(batch.n_images), generator)
-        d_loss, logs = adversarial.discriminator_turn(
+        d_loss, logs = adversarial.discriminator_step(
             discriminator, real, seen, generator, loss=self.loss, gamma=self.gamma, y=y
         )
         yield "discriminator", d_loss, logs
 
-        g_loss = adversarial.generator_turn(discriminator, real, seen, loss=self.loss, y=y)
+        g_loss = adversarial.generator_step(discriminator, real, seen, loss=self.loss, y=y)
         yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
         discriminator.requires_grad_(True)
 
     def _contradiction(self) -> str:
-        return super()._contradiction() or self._untold("conditions_")
+        return super()._contradiction() or self._condition_mismatch("conditions_")
 
     def _augment_share(self, n_images: int) -> float:
         """The probability of each change to what the discriminator sees."""
-        return variation_share(n_images) if self.augment is None else self.augment
+        return augment_probability(n_images) if self.augment is None else self.augment
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
         y = batch.y
@@ -164,7 +164,7 @@ class GAN(Generator):
         return energy_distance(looks(fake), looks(batch.x))
 
     def _finish(self, data: Data) -> None:
-        real = make_batch(data.pixels[data.drawn(N_LOOK, self.seed_, "diversity")], self.spec_)
+        real = make_batch(data.pixels[data.drawn(N_DIVERSITY, self.seed_, "diversity")], self.spec_)
         made = make_batch(self.sample(len(real.x)), self.spec_).x
         self.diversity_ = float(diversity(hidden(made, real.known), real.x))
         if self.diversity_ < LOW_DIVERSITY and self.n_steps_ >= FEWEST_STEPS:
@@ -180,7 +180,7 @@ class GAN(Generator):
 
     def _networks(self) -> dict[str, Network]:
         """The generator, as `sample` uses it."""
-        y, words = self._told_in()
+        y, words = self._onnx_condition()
         contract = {
             "input z": f"float32 (N, {self.latent_dim}): standard normal noise",
             **words,
@@ -188,7 +188,7 @@ class GAN(Generator):
         }
         network = Network(
             self.module_,
-            lambda module, z, y=None: module.generator(z, self._as_told(y)),
+            lambda module, z, y=None: module.generator(z, self._standardized(y)),
             {"z": random_vectors(self.latent_dim), **y},
             "images",
             contract,
@@ -222,11 +222,11 @@ class GAN(Generator):
         n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
         seed = self._seed_of(random_state)
         z = seeding.noise(seed, n_samples, self.latent_dim)
-        told = self._conditions(y, n_samples)
-        if told is None and self.conditions_ is not None:
+        cond = self._conditions(y, n_samples)
+        if cond is None and self.conditions_ is not None:
             drawn = [seeding.rng(seed, "condition", i).integers(len(self.conditions_)) for i in range(n_samples)]
-            told = self.conditions_[np.array(drawn, int)]
-        if told is None:
+            cond = self.conditions_[np.array(drawn, int)]
+        if cond is None:
             return self._decode_chunks(lambda module, z: module.generator(z), z)
         has_labels = self.classes_ is not None
 
@@ -235,7 +235,7 @@ class GAN(Generator):
             return module.generator(z, y[:, 0].long() if has_labels else y)
 
         # a label is below 2^24 and goes through a float unchanged
-        return self._decode_chunks(decode, np.concatenate([z, told.reshape(n_samples, -1).astype(np.float32)], axis=1))
+        return self._decode_chunks(decode, np.concatenate([z, cond.reshape(n_samples, -1).astype(np.float32)], axis=1))
 
 
 def diversity(made: Tensor, real: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from imatlas.models.learned import FINITE, SIDE, TEXT, VECTORS, Array, State, Va
 from imatlas.models.parts.discriminant_axes import discriminant_axes, means_of
 from imatlas.models.parts.lloyd import lloyd, moved_centers
 from imatlas.models.parts.rows import checked_rows
-from imatlas.models.parts.umap_graph import umap_places, umap_seconds
+from imatlas.models.parts.umap_graph import umap_layout, umap_seconds
 from imatlas.neighbors import all_alike, as_tensor, k_nearest, nearest_index
 from imatlas.system.threads import sharing_cores
 
@@ -369,7 +369,7 @@ def graph(X: np.ndarray) -> np.ndarray:
 
 def layout(X: np.ndarray, seed: int) -> np.ndarray:
     """Rows laid out by UMAP so that neighbors stay together (n_samples, n_axes) float32; one seed, one layout."""
-    return umap_places(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_AXES, min_dist=0.0, seed=seed)
+    return umap_layout(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_AXES, min_dist=0.0, seed=seed)
 
 
 def _one_group(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:

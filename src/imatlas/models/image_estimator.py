@@ -63,7 +63,7 @@ class ImageEstimator(Estimator):
         Whether Ctrl-C ended it early.
     fingerprint_ : str
         Hash of the images that were given to `fit`.
-    n_aside_ : int
+    n_held_out_ : int
         How many of these were kept aside and not learned from; 0 where `validation` was given.
     """
 
@@ -97,11 +97,11 @@ class ImageEstimator(Estimator):
         "seconds_": Value(FINITE),
         "interrupted_": Value(bool),
         "fingerprint_": Value(TEXT),
-        "n_aside_": Value(COUNT),
+        "n_held_out_": Value(COUNT),
         "seed_": Value(Annotated[int, Field(ge=0, le=MOST_SEED)]),
     }
 
-    _most_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
+    _max_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
 
     # -- what a model gives --------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class ImageEstimator(Estimator):
         if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
         told = self._learn_conditions(y, len(pixels))
-        data = self._set_aside(pixels, spec, validation, seed, told, validation_y)
+        data = self._hold_out(pixels, spec, validation, seed, told, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
 
     def _seed_of(self, random_state: Any) -> int:
@@ -261,7 +261,7 @@ class ImageEstimator(Estimator):
         self.seconds_ = state.seconds + spent
         self.interrupted_ = state.interrupted
         self.fingerprint_ = fingerprint
-        self.n_aside_ = 0 if data.rows is None else len(data.held_out)
+        self.n_held_out_ = 0 if data.rows is None else len(data.held_out)
         self.seed_ = seed
         self._finish(data)
         return self
@@ -305,7 +305,7 @@ class ImageEstimator(Estimator):
             )
         return pixels
 
-    def _set_aside(
+    def _hold_out(
         self,
         pixels: np.ndarray,
         spec: ImageSpec,
@@ -320,7 +320,7 @@ class ImageEstimator(Estimator):
         aside, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
         return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
 
-    def rows_of_fit(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def training_split(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Which of the images of `fit` were learned from, and which were kept aside.
 
         Parameters
@@ -345,12 +345,12 @@ class ImageEstimator(Estimator):
                 f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted on, so which of "
                 "them it has learned is not known; give the same images, of the same size and fit."
             )
-        if not self.n_aside_:
+        if not self.n_held_out_:
             raise InputError(
                 f"This {type(self).__name__} was fitted with all of its images and none kept aside; "
                 "measure it with `imatlas.tasks.score.score` on images that it has not seen."
             )
-        aside, learned = _split(len(pixels), self.n_aside_, self.seed_)
+        aside, learned = _split(len(pixels), self.n_held_out_, self.seed_)
         return pixels, learned, aside
 
     # -- inference -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""k-means on the shared nearest-neighbor search.
+"""k-means clustering.
 
 Lloyd, S. (1982), "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2).
 Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful seeding", SODA.
@@ -19,39 +19,33 @@ from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import COUNT, VECTORS, Array, State, Value
 from imatlas.models.parts.lloyd import Search, first_centers, lloyd, moved_centers
-from imatlas.models.parts.rows import Rows, checked_rows, principal_axes
+from imatlas.models.parts.rows import N_PROJECTED, Rows, checked_rows, is_worth_projecting, principal_axes
 from imatlas.neighbors import (
     all_distances,
     as_tensor,
     nearest,
     nearest_index,
-    nearest_index_by_shadow,
+    nearest_index_by_projection,
     paired_distances,
 )
 from imatlas.system.threads import sharing_cores
 from imatlas.training.devices import pick_device
 
 N_COMPONENTS = 64
-"""Principal components in which rows of many features are grouped before the last iterations."""
+"""Leading principal components that rows of many features are clustered in before the last iterations."""
 
-N_SHADOW = 96
-"""Principal components in which the exact search looks first; rows of twice as many features have many."""
-
-SAMPLE = 4096
-"""Rows from which principal axes are taken; fewer are grouped as they are."""
-
-WHOLE = 2
-"""Iterations at the end that look at all features."""
+N_FULL = 2
+"""Last iterations, in all features."""
 
 
 @estimator
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
-    """Group rows around `n_clusters` centers so that the squared distances to them are small (Lloyd's iterations).
+    """k-means clustering with Lloyd's algorithm.
 
     One iteration costs one float32 matrix product, O(n_samples · n_clusters · n_features); memory besides the input
-    stays under some 64 MB. Rows of 192 features or more are first grouped in their 64 leading principal components (97
-    more numbers a row); the last iterations, at least 2 of `max_iter`, and the labels are exact in all. The same seed
-    gives the same result bit for bit on one machine and thread count.
+    stays below about 64 MB. Rows of 192 features or more are first clustered in their 64 leading principal components
+    (97 more numbers per row); at least the last 2 iterations of `max_iter` and the labels use all features. The same
+    seed gives the same result bit for bit on one machine and thread count.
 
     Attributes
     ----------
@@ -59,9 +53,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     labels_ : ndarray (n_samples,) int64
         The cluster of each row given to `fit`, exact for the final centers.
     inertia_ : float
-        Sum of squared distances to the nearest center, times the weights.
+        Weighted sum of squared distances to the nearest center.
     n_iter_ : int
-        Iterations of the run that was kept.
+        Iterations of the best run.
 
     Examples
     --------
@@ -72,10 +66,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     """
 
     n_clusters: Annotated[int, Field(ge=1, description="number of clusters")] = 8
-    init: Annotated[Literal["k-means++", "random"], Field(description="how the first centers are chosen")] = "k-means++"
-    n_init: Annotated[int, Field(ge=1, description="runs from different starts; the best is kept")] = 1
-    max_iter: Annotated[int, Field(ge=1, description="iterations of one run at most")] = 300
-    tol: Annotated[float, Field(ge=0, description="stop when centers move less than this, in mean variances")] = 1e-4
+    init: Annotated[Literal["k-means++", "random"], Field(description="initialization of the centers")] = "k-means++"
+    n_init: Annotated[int, Field(ge=1, description="runs with different initial centers; the best is kept")] = 1
+    max_iter: Annotated[int, Field(ge=1, description="maximum number of iterations of one run")] = 300
+    tol: Annotated[
+        float,
+        Field(
+            ge=0, description="stop when the squared shift of the centers is at most this share of the mean variance"
+        ),
+    ] = 1e-4
     device: Annotated[str, Field(description="where to compute: 'cpu', 'cuda' …, or 'auto'")] = "cpu"
     _state: ClassVar[State] = {
         **VECTORS,
@@ -88,7 +87,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     @sharing_cores()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
-        """Find the centers.
+        """Compute the centers.
 
         Parameters
         ----------
@@ -99,7 +98,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         Raises
         ------
         ParameterError, InputError
-            If a parameter is wrong, or there are fewer rows than clusters; also for NaN and infinite values.
+            If a parameter is invalid, there are fewer rows than clusters, or values are not finite.
         """
         self._check_parameters()
         X = checked_rows(self, X)
@@ -108,36 +107,39 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
         rows, weights = as_tensor(X, self._device()), as_tensor(weight, self._device())
         generator = torch.Generator().manual_seed(self._seed())
-        some = rows[:: max(1, len(rows) // 16384)]
-        tolerance = self.tol * float(some.var(dim=0, correction=0).mean()) if self.tol > 0 else 0.0
+        sample = rows[:: max(1, len(rows) // 16384)]
+        tolerance = self.tol * float(sample.var(dim=0, correction=0).mean()) if self.tol > 0 else 0.0
         search: Search = functools.partial(nearest_index, rows)
-        few = rows
-        if rows.shape[1] >= 2 * N_SHADOW and len(rows) >= SAMPLE:
-            plane = principal_axes(Rows(rows, weights=weights), N_SHADOW, SAMPLE, generator, self._seed())
-            shadows = plane.shadows(rows)
-            few = shadows[:, :N_COMPONENTS]
-            search = lambda centers: nearest_index_by_shadow(rows, centers, shadows, plane.shadows(centers))  # noqa: E731
+        components = rows
+        if is_worth_projecting(rows):
+            axes = principal_axes(Rows(rows, weights=weights), N_PROJECTED, generator, self._seed())
+            projections = axes.project(rows)
+            components = projections[:, :N_COMPONENTS]
+            search = lambda centers: nearest_index_by_projection(rows, centers, projections, axes.project(centers))  # noqa: E731
         best: tuple[float, torch.Tensor, torch.Tensor, int] | None = None
         for _ in range(self.n_init):
-            start = first_centers(few, weights, self.n_clusters, self.init, generator)
-            n_few = 0
-            if few is not rows:
-                rounds = max(0, self.max_iter - WHOLE)
-                start, n_few = lloyd(few, weights, start, rounds, tolerance, functools.partial(nearest_index, few))
-                start = moved_centers(rows, weights, nearest_index(few, start), plane.lift(start))
-            centers, n_iter = lloyd(rows, weights, start, self.max_iter - n_few, tolerance, search)
+            centers = first_centers(components, weights, self.n_clusters, self.init, generator)
+            n_projected = 0
+            if components is not rows:
+                n_rounds, search_components = (
+                    max(0, self.max_iter - N_FULL),
+                    functools.partial(nearest_index, components),
+                )
+                centers, n_projected = lloyd(components, weights, centers, n_rounds, tolerance, search_components)
+                centers = moved_centers(rows, weights, search_components(centers), axes.reconstruct(centers))
+            centers, n_iter = lloyd(rows, weights, centers, self.max_iter - n_projected, tolerance, search)
             labels = search(centers)
             squared = paired_distances(rows, centers, labels)
             inertia = float((squared.double() * weights).sum())
             if best is None or inertia < best[0]:
-                best = (inertia, centers, labels, n_few + n_iter)
+                best = (inertia, centers, labels, n_projected + n_iter)
         assert best is not None
         self.inertia_, self.n_iter_ = best[0], best[3]
         self.cluster_centers_, self.labels_ = best[1].cpu().numpy(), best[2].cpu().numpy()
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Find the centers and return the cluster of each row (n_samples,)."""
+        """Compute the centers and return the cluster of each row (n_samples,)."""
         return self.fit(X, y, sample_weight=sample_weight).labels_
 
     def predict(self, X: Any) -> np.ndarray:

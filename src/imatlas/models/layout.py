@@ -22,7 +22,7 @@ from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import VECTORS, Array, State, Value
 from imatlas.models.parts.rows import checked_rows
-from imatlas.models.parts.umap_graph import umap_places, umap_rows
+from imatlas.models.parts.umap_graph import umap_layout, umap_rows
 from imatlas.neighbors import all_alike, as_tensor, k_nearest
 from imatlas.system.threads import sharing_cores
 
@@ -47,7 +47,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     ----------
     references_ : ndarray (n_references, n_features) float32
         The rows that were laid out.
-    places_ : ndarray (n_references, 2) float32
+    positions_ : ndarray (n_references, 2) float32
         Where they lie.
     by_umap_ : bool
         Whether UMAP laid them out, rather than their two principal components.
@@ -67,7 +67,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         **VECTORS,
         "by_umap_": Value(bool),
         "references_": Array("float32", "n_references", "n_features_in_"),
-        "places_": Array("float32", "n_references", 2),
+        "positions_": Array("float32", "n_references", 2),
     }
 
     @sharing_cores()
@@ -97,15 +97,15 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS and not all_alike(X)
         rows = np.sort(np.random.default_rng(seed).permutation(len(X))[: most if by_umap else MOST_ROWS])
         self.references_ = X[rows]
-        self.places_ = principal_plane(self.references_)
+        self.positions_ = principal_plane(self.references_)
         if by_umap:
-            self.places_ = umap_places(
+            self.positions_ = umap_layout(
                 self.references_,
                 n_neighbors=min(self.n_neighbors, len(rows) - 1),
                 n_components=2,
                 min_dist=self.min_dist,
                 seed=seed,
-                init=self.places_,
+                init=self.positions_,
             )
         return self
 
@@ -115,7 +115,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         X = checked_rows(self, X, reset=False)
         k = min(N_VOTES, len(self.references_))
         near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k)
-        return placed_by_vote(self.places_[near.numpy()], squared.sqrt().numpy())
+        return position_by_vote(self.positions_[near.numpy()], squared.sqrt().numpy())
 
     @property
     def _n_features_out(self) -> int:
@@ -127,7 +127,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return tags
 
 
-def placed_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def position_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """The place that neighbors vote for.
 
     Parameters

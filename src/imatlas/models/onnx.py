@@ -140,7 +140,7 @@ def export_onnx(
         )
     model._check_fitted()
     path = check_path(path, "path", "export_onnx")
-    need_onnx()
+    require_onnx()
     path = output_path(path)
     one_file = path.suffix.lower() == ".onnx"
     _check_free(path, one_file, overwrite)
@@ -168,7 +168,7 @@ def export_onnx(
     return {part: Exported(path, *checked)}
 
 
-def need_onnx() -> None:
+def require_onnx() -> None:
     """Stop with the pip command where a package for ONNX is missing.
 
     Raises

@@ -30,7 +30,7 @@ from imatlas.images.tensors import to_tensor
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.learned import TEXT, Array, Module, Spec, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
-from imatlas.models.parts.feature_cache import Kept, content_of
+from imatlas.models.parts.feature_cache import FeatureCache, content_of
 from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import LAYERS, N_FEATURES, EfficientNetLite0, fold_checkpoint
 from imatlas.nn.packed import packed, packs
@@ -81,14 +81,8 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     materials too. Scaled to length 1, each layer by itself (`normalize`), near means alike in direction, which groups
     and finds photographs a little better than the plain features.
 
-    For grouping, `n_components=128, whiten=0.5` is the best known, of fewer than 1,000 images as many components as an
-    eighth of them (`imatlas.tasks.choose_encoder.n_components_of`): with many layers, and `turned` where pictures have
-    no up, k-means agreed with the labels of satellite pictures for 0.87 of them, on the plain last layer for 0.68.
-    Where what matters fills a part of each photograph, look at the last layer from near too (`views=3`): with the 43
-    kinds of 1,053 shop photographs the normalized mutual information of k-means rose from 0.70 to 0.75.
-
-    `layers="both"` puts the last layer, in all views, beside the last five, of the whole image, with equal weight: good
-    where too few images tell which of them is better.
+    For clustering, use `n_components=128, whiten=0.5`, and fewer components for fewer than 1,000 images
+    (`imatlas.tasks.choose_encoder.n_components_of`).
 
     An image is seen as 8-bit RGB of `image_size` x `image_size`: gray is repeated, opacity laid on white (on the set's
     background, for `Images`), 16-bit and float values are seen through the range of the set that `fit` saw, of many
@@ -149,7 +143,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         int,
         Field(ge=1, le=3, description="1: the whole image; 2: its middle half too; 3: and three quarters of it"),
     ] = 1
-    turned: Annotated[
+    rotation_invariant: Annotated[
         bool, Field(description="see images turned by 90, 180 and 270 degrees too: for pictures without an up")
     ] = False
     normalize: Annotated[bool, Field(description="scale the features of each image to length 1, layer by layer")] = True
@@ -208,26 +202,26 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         y: Any = None,
         *,
         on_progress: Callable[[int, int], None] | None = None,
-        kept: Kept | None = None,
+        cache: FeatureCache | None = None,
     ) -> np.ndarray:
         """`fit`, then `transform` of the same images, each of which goes through the network once."""
         images = self._open(images)
-        rows, known = self._fit(images, kept)
+        rows, known = self._fit(images, cache)
         rest = np.setdiff1d(np.arange(len(images)), rows)
         out = np.empty((len(images), self._n_features_out), np.float32)
         if len(rows):
             out[rows] = self._project(known)
         if len(rest):
-            out[rest] = self._project(self._features(images[rest], on_progress, kept))
+            out[rest] = self._project(self._features(images[rest], on_progress, cache))
         return out
 
-    def _fit(self, images: Images, kept: Kept | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, images: Images, cache: FeatureCache | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Learn from `images`; the rows (n,) that were looked at, and what the network sees in them (n, n_seen)."""
         self._begin(images)
         if self.n_components is None and self.layers == "last":
             return np.empty(0, np.int64), np.empty((0, self._n_seen), np.float32)
         rows = np.sort(np.random.default_rng(self._seed()).permutation(len(images))[:SAMPLE])
-        seen = self._features(images[rows], kept=kept)
+        seen = self._features(images[rows], cache=cache)
         self._learn(seen)
         return rows, seen
 
@@ -296,7 +290,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         images: Any,
         *,
         on_progress: Callable[[int, int], None] | None = None,
-        kept: Kept | None = None,
+        cache: FeatureCache | None = None,
     ) -> np.ndarray:
         """Features of images.
 
@@ -306,7 +300,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             Of the depth that was fitted; `Images` are decoded anew from their originals.
         on_progress : callable, optional
             Called after each chunk: `on_progress(n_done, n_images)`.
-        kept : imatlas.models.parts.feature_cache.Kept, optional
+        cache : imatlas.models.parts.feature_cache.FeatureCache, optional
             Where to look for what these eyes saw before in images of the same content, and to keep what is new.
 
         Returns
@@ -326,36 +320,36 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             filled = pixels_like(images, replace(self.spec_, height=side, width=side))
             images = Images(np.ma.getdata(filled), background=images.background)
         self._check_kind(images.spec)
-        return self._project(self._features(images, on_progress, kept))
+        return self._project(self._features(images, on_progress, cache))
 
     def _features(
-        self, images: Images, on_progress: Callable[[int, int], None] | None = None, kept: Kept | None = None
+        self, images: Images, on_progress: Callable[[int, int], None] | None = None, cache: FeatureCache | None = None
     ) -> np.ndarray:
         """What the network sees in images, (N, n_seen)."""
         seen = np.empty((len(images), self._n_seen), np.float32)
-        if kept is None:
+        if cache is None:
             self._look_at(images, seen, on_progress)
             return seen
         eyes = self._fingerprint(images)
         records = images.records
         contents = [content_of(*of) for of in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
-        new = np.flatnonzero(~kept.find(eyes, contents, seen))
+        new = np.flatnonzero(~cache.find(eyes, contents, seen))
         for start in range(0, len(new), KEPT_AT_ONCE):
             rows = new[start : start + KEPT_AT_ONCE]
             part, lost = np.empty((len(rows), self._n_seen), np.float32), images.n_lost
             self._look_at(images[rows], part, on_progress)
             seen[rows] = part
             if images.n_lost == lost:  # what was seen in the pixels of a cache is not what the file holds
-                kept.add(eyes, [contents[row] for row in rows], part)
+                cache.add(eyes, [contents[row] for row in rows], part)
         return seen
 
-    def n_unseen(self, images: Images, kept: Kept) -> int:
+    def n_uncached(self, images: Images, cache: FeatureCache) -> int:
         """How many of these images such an encoder, which need not be fitted, finds nothing `kept` of."""
         fresh = clone(self)
         fresh._begin(images)
         seen, records = np.empty((len(images), fresh._n_seen), np.float32), images.records
         contents = [content_of(*of) for of in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
-        return int((~kept.find(fresh._fingerprint(images), contents, seen)).sum())
+        return int((~cache.find(fresh._fingerprint(images), contents, seen)).sum())
 
     def _look_at(self, images: Images, seen: np.ndarray, on_progress: Callable[[int, int], None] | None) -> None:
         """Fill `seen` (N, n_seen) with what the network sees in images."""
@@ -383,7 +377,15 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         for name, value in self.module_.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
         spec = replace(images.spec, low=self.spec_.low, high=self.spec_.high)
-        told = (self.side, self.source_side, self.layers, self.views, self.turned, self.normalize, self._tower)
+        told = (
+            self.side,
+            self.source_side,
+            self.layers,
+            self.views,
+            self.rotation_invariant,
+            self.normalize,
+            self._tower,
+        )
         digest.update(repr((told, spec, images.fit, images.background, devices.pick_device(self.device).type)).encode())
         for module in (__name__, "imatlas.nn.backbones", "imatlas.nn.packed", "imatlas.images.decode"):
             digest.update(Path(str(sys.modules[module].__file__)).read_bytes())
@@ -401,7 +403,9 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         `known` holds the looks that were already taken at these images, and gets those that are new.
         """
         known = {} if known is None else known
-        looks = [(zoom, quarter) for zoom in ZOOMS[: self.views] for quarter in range(4 if self.turned else 1)]
+        looks = [
+            (zoom, quarter) for zoom in ZOOMS[: self.views] for quarter in range(4 if self.rotation_invariant else 1)
+        ]
         for zoom, quarter in looks:
             if (zoom, quarter) not in known:
                 view = torch.rot90(_zoomed(x, zoom, self.side), quarter, (2, 3))

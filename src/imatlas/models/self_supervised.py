@@ -28,8 +28,8 @@ from imatlas.models.image_estimator import ImageEstimator, Size
 from imatlas.models.learned import SCALAR, TEXT, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.nn.losses import contrastive, vicreg
-from imatlas.nn.pooled_encoder import Looker
-from imatlas.nn.views import LOOKED_AT, Views, views_for
+from imatlas.nn.pooled_encoder import PooledEncoder
+from imatlas.nn.views import N_INSPECTED, Views, views_for
 from imatlas.training.batches import Batch, Data, make_batch
 
 WIDEST: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
@@ -44,7 +44,7 @@ class SelfSupervisedModule(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], n_features: int) -> None:
         super().__init__()
-        self.encoder = Looker(shape, n_features)
+        self.encoder = PooledEncoder(shape, n_features)
         self.projector = nn.Sequential(
             nn.Linear(n_features, 4 * n_features, bias=False),
             nn.BatchNorm1d(4 * n_features),
@@ -83,7 +83,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         Literal["simclr", "vicreg"],
         Field(description="what it learns by: telling images apart, or VICReg's terms"),
     ] = "simclr"
-    turned: Annotated[
+    rotation_invariant: Annotated[
         bool | None, Field(description="views are turned by any angle; None: where turned images look like others")
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 256
@@ -130,8 +130,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         return data, {}
 
     def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
-        rows = np.sort(seeding.rng(seed, "kind").permutation(len(pixels))[:LOOKED_AT])
-        return views_for(make_batch(pixels[rows], spec).x, seed, turned=self.turned)
+        rows = np.sort(seeding.rng(seed, "kind").permutation(len(pixels))[:N_INSPECTED])
+        return views_for(make_batch(pixels[rows], spec).x, seed, rotate=self.rotation_invariant)
 
     def _build(self, spec: ImageSpec) -> SelfSupervisedModule:
         return SelfSupervisedModule(spec.shape, WIDEST[self.size])

@@ -117,5 +117,5 @@ class VAE(LatentModel):
         mean, logvar = module.encode(batch.x)
         return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
 
-    def _draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None) -> np.ndarray:
-        return noise if self.prior == "normal" and told is None else super()._draw(noise, level, told)
+    def _draw(self, noise: np.ndarray, level: np.ndarray, cond: np.ndarray | None) -> np.ndarray:
+        return noise if self.prior == "normal" and cond is None else super()._draw(noise, level, cond)

@@ -44,7 +44,7 @@ VARIED = ((2_000, 0.6), (20_000, 0.2))
 """(number of images, probability of each change) for a discriminator: with fewer images it needs more to look at."""
 
 
-def variation_share(n_images: int) -> float:
+def augment_probability(n_images: int) -> float:
     """The probability of each change of a `Variation` in front of a discriminator that learns from so many images."""
     return next((share for fewer_than, share in VARIED if n_images < fewer_than), 0.0)
 

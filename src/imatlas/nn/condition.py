@@ -21,14 +21,14 @@ class Condition(nn.Module):
 
     def __init__(self, n_labels: int, n_features: int, width: int) -> None:
         super().__init__()
-        self.free = nn.Parameter(torch.zeros(width))
-        self.told: nn.Module | None = None
+        self.null = nn.Parameter(torch.zeros(width))
+        self.embed: nn.Module | None = None
         if n_labels:
-            self.told = nn.Embedding(n_labels, width)
+            self.embed = nn.Embedding(n_labels, width)
         elif n_features:
-            self.told = nn.Sequential(nn.Linear(n_features, width), nn.SiLU(), nn.Linear(width, width))
+            self.embed = nn.Sequential(nn.Linear(n_features, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, y: Tensor | None, n: int, kept_back: Tensor | None = None) -> Tensor:
+    def forward(self, y: Tensor | None, n: int, dropped: Tensor | None = None) -> Tensor:
         """What is known of n images as (n, width).
 
         Parameters
@@ -36,11 +36,11 @@ class Condition(nn.Module):
         y : Tensor (n,) int64 or (n, n_features), optional
             None where nothing is told.
         n : int
-        kept_back : Tensor (n,) of bool, optional
+        dropped : Tensor (n,) of bool, optional
             Images of which y is not told (Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3).
         """
-        free = self.free.expand(n, -1)
-        if y is None or self.told is None:
-            return free
-        told = self.told(y)
-        return told if kept_back is None else torch.where(kept_back[:, None], free.to(told.dtype), told)
+        null = self.null.expand(n, -1)
+        if y is None or self.embed is None:
+            return null
+        cond = self.embed(y)
+        return cond if dropped is None else torch.where(dropped[:, None], null.to(cond.dtype), cond)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class SteeredBlock(nn.Module):
+class ConditionalMLPBlock(nn.Module):
     """x + W2 silu(W1 (norm(x) · (1 + scale) + shift)), scale and shift from the condition.
 
     Peebles & Xie 2023, "Scalable diffusion models with transformers" (adaLN, section 3.2). The last matrix starts at
@@ -15,20 +15,20 @@ class SteeredBlock(nn.Module):
     def __init__(self, width: int, n_condition: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.steer = nn.Linear(n_condition, 2 * width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
-        for layer in (self.steer, self.narrow):
+        self.modulation = nn.Linear(n_condition, 2 * width)
+        self.expand = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(2 * width, width)
+        for layer in (self.modulation, self.project):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(N, width), (N, n_condition) -> (N, width)."""
-        scale, shift = self.steer(condition).chunk(2, dim=1)
-        return x + self.narrow(nn.functional.silu(self.widen(self.norm(x) * (1 + scale) + shift)))
+        scale, shift = self.modulation(condition).chunk(2, dim=1)
+        return x + self.project(nn.functional.silu(self.expand(self.norm(x) * (1 + scale) + shift)))
 
 
-class SteeredMLP(nn.Module):
+class ConditionalMLP(nn.Module):
     """vector -> linear -> block x depth -> norm -> linear -> vector, every block steered by the condition.
 
     Parameters
@@ -43,16 +43,16 @@ class SteeredMLP(nn.Module):
 
     def __init__(self, n_features: int, width: int, depth: int, n_condition: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(n_features, width)
-        self.blocks = nn.ModuleList([SteeredBlock(width, n_condition) for _ in range(depth)])
+        self.proj_in = nn.Linear(n_features, width)
+        self.blocks = nn.ModuleList([ConditionalMLPBlock(width, n_condition) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, n_features)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.proj_out = nn.Linear(width, n_features)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(N, n_features), (N, n_condition) -> (N, n_features)."""
-        x = self.enter(x)
+        x = self.proj_in(x)
         for block in self.blocks:
             x = block(x, condition)
-        return self.leave(self.norm(x))
+        return self.proj_out(self.norm(x))

@@ -13,7 +13,7 @@ GROUPS = 8
 """Groups of channels that are normalized together; no image depends on its neighbors in a batch."""
 
 
-class Looker(nn.Module):
+class PooledEncoder(nn.Module):
     """A plain convolutional network that averages its last layer over the image.
 
         image -> patches of 4 x 4 -> conv -> [strided conv -> conv] x n_stages -> mean over the grid

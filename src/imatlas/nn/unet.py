@@ -47,19 +47,19 @@ class UNet(nn.Module):
         self.padded = (grid[0] << len(widths), grid[1] << len(widths))
         finest = max(widths[0] // 2, min(16, width))
         self.n_times = width
-        n_told = 2 * width
-        self.time = nn.Sequential(nn.Linear(width, n_told), nn.SiLU(), nn.Linear(n_told, n_told))
-        self.condition = nn.Linear(n_condition, n_told)
+        n_cond = 2 * width
+        self.time = nn.Sequential(nn.Linear(width, n_cond), nn.SiLU(), nn.Linear(n_cond, n_cond))
+        self.condition = nn.Linear(n_condition, n_cond)
         self.stem = nn.Conv2d(channels, finest, 3, padding=1)
-        self.level = Level(finest, widths, depth, n_told)
+        self.level = Level(finest, widths, depth, n_cond)
         self.norm = group_norm(finest)
         self.head = zeroed(nn.Conv2d(finest, channels, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(N, channels, height, width), (N,) in [0, 1] and (N, n_condition) -> (N, channels, height, width)."""
-        told = nn.functional.silu(self.time(sinusoidal(t, self.n_times)) + self.condition(condition))
+        cond = nn.functional.silu(self.time(sinusoidal(t, self.n_times)) + self.condition(condition))
         h = self.stem(pad_to(x, *self.padded))
-        h = h + self.level(h, told)
+        h = h + self.level(h, cond)
         velocity = self.head(nn.functional.silu(self.norm(h)))
         return velocity[:, :, : self.height, : self.width]
 
@@ -75,48 +75,48 @@ class Level(nn.Module):
         Channels of this grid and of the coarser ones.
     depth : int
         Residual blocks on each side.
-    n_told : int
+    n_cond : int
         Length of the vector that the blocks are told.
     """
 
-    def __init__(self, n_outer: int, widths: list[int], depth: int, n_told: int) -> None:
+    def __init__(self, n_outer: int, widths: list[int], depth: int, n_cond: int) -> None:
         super().__init__()
         width, *below = widths
         self.down = nn.Conv2d(n_outer, width, 4, stride=2, padding=1)
-        self.before = nn.ModuleList([ToldBlock(width, n_told) for _ in range(depth)])
-        self.inner = Level(width, below, depth, n_told) if below else SelfAttention(width)
-        self.after = nn.ModuleList([ToldBlock(width, n_told) for _ in range(depth)])
+        self.before = nn.ModuleList([ConditionalBlock(width, n_cond) for _ in range(depth)])
+        self.inner = Level(width, below, depth, n_cond) if below else SelfAttention(width)
+        self.after = nn.ModuleList([ConditionalBlock(width, n_cond) for _ in range(depth)])
         self.up = nn.ConvTranspose2d(width, n_outer, 4, stride=2, padding=1)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """(N, n_outer, 2H, 2W) and (N, n_told) -> (N, n_outer, 2H, 2W)."""
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """(N, n_outer, 2H, 2W) and (N, n_cond) -> (N, n_outer, 2H, 2W)."""
         h = self.down(x)
         for block in self.before:
-            h = block(h, told)
-        h = h + self.inner(h, told)
+            h = block(h, cond)
+        h = h + self.inner(h, cond)
         for block in self.after:
-            h = block(h, told)
+            h = block(h, cond)
         return self.up(h)
 
 
-class ToldBlock(nn.Module):
+class ConditionalBlock(nn.Module):
     """x + conv(silu(told(norm(conv(silu(norm(x))))))), where `told` scales and shifts each channel.
 
     The last convolution starts at zero, so that the block starts as the identity.
     """
 
-    def __init__(self, width: int, n_told: int) -> None:
+    def __init__(self, width: int, n_cond: int) -> None:
         super().__init__()
         self.norm_in = group_norm(width)
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
-        self.told = nn.Linear(n_told, 2 * width)
+        self.modulation = nn.Linear(n_cond, 2 * width)
         self.norm_out = group_norm(width)
         self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """(N, width, H, W) and (N, n_told) -> (N, width, H, W)."""
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """(N, width, H, W) and (N, n_cond) -> (N, width, H, W)."""
         h = self.conv_in(nn.functional.silu(self.norm_in(x)))
-        scale, shift = self.told(told)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_out(h) * (1 + scale) + shift
         return x + self.conv_out(nn.functional.silu(h))
 
@@ -131,7 +131,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, width, H, W); nothing more needs to be told here."""
         rows = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(rows).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)

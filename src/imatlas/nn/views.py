@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from imatlas import seeding
 
-LOOKED_AT = 1000
+N_INSPECTED = 1000
 """Images that are enough to judge the kind of a set by."""
 
 PLAIN, EVEN = 0.5, 0.05
@@ -42,7 +42,7 @@ class Views:
         How far from the middle of the image a window may lie where there is no room, as a share of half its sides.
     ground : tuple of float, or None
         What lies around an image, for each channel in [-1, 1]; None: its border goes on.
-    turned : bool
+    rotate : bool
         By any angle; else by at most 6 degrees.
     light : float
         The gamma varies by factors of e^-light to e^light, the brightness by their roots.
@@ -55,7 +55,7 @@ class Views:
     zoom: tuple[float, float] = (0.5, 1.0)
     wander: float = 0.0
     ground: tuple[float, ...] | None = None
-    turned: bool = False
+    rotate: bool = False
     light: float = 0.4
     color: float = 0.1
     why: str = ""
@@ -70,7 +70,7 @@ class Views:
         size = math.exp((math.log(self.zoom[0]) + math.log(self.zoom[1])) / 2)
         scale = size * ((self.zoom[1] / self.zoom[0]) ** (drawn(n) / 2))
         wide = torch.exp(0.1 * drawn(n))
-        angle = drawn(n) * (math.pi if self.turned else 0.1)
+        angle = drawn(n) * (math.pi if self.rotate else 0.1)
         mirrored = torch.where(drawn(n) < 0, -1.0, 1.0)
         room = (1 - scale).clamp(min=self.wander)
         cos, sin = angle.cos() * scale, angle.sin() * scale
@@ -90,15 +90,15 @@ class Views:
         return 2 * ((seen + 1) / 2 * gain).clamp(0, 1) ** gamma - 1
 
 
-def views_for(x: Tensor, seed: int, turned: bool | None = None) -> Views:
+def views_for(x: Tensor, seed: int, rotate: bool | None = None) -> Views:
     """The views that suit a set of images: by whether they have a plain ground, and an up.
 
     Parameters
     ----------
     x : Tensor (N, C, H, W) in [-1, 1]
-        Images of the set; `LOOKED_AT` of them are enough.
+        Images of the set; `N_INSPECTED` of them are enough.
     seed : int
-    turned : bool, optional
+    rotate : bool, optional
         What the user knows of an up; None: found out.
     """
     border = torch.cat([x[:, :, [0, -1]].flatten(2), x[:, :, :, [0, -1]].flatten(2)], dim=2)
@@ -106,9 +106,9 @@ def views_for(x: Tensor, seed: int, turned: bool | None = None) -> Views:
     ground = border.median(1, keepdim=True).values
     even = (border - ground).abs().amax(0) <= 2 * EVEN
     plain = float(even.float().mean()) > PLAIN
-    if turned is None:
-        told = _told_from_turned(x, seed)
-        turned, known = told < SAME, f"a linear classifier tells turned images from others in {told:.0%} of cases"
+    if rotate is None:
+        told = _rotation_accuracy(x, seed)
+        rotate, known = told < SAME, f"a linear classifier tells turned images from others in {told:.0%} of cases"
     else:
         known = "as asked"
     kind = (
@@ -116,15 +116,15 @@ def views_for(x: Tensor, seed: int, turned: bool | None = None) -> Views:
         if plain
         else "scenes that fill the image: parts of them are seen, from half of their sides on"
     )
-    up = f"no up ({known}): turned by any angle" if turned else f"an up ({known}): hardly turned"
+    up = f"no up ({known}): turned by any angle" if rotate else f"an up ({known}): hardly turned"
     why = f"{kind}; {up}; mirrored, lighter and darker" + (", in slightly other colors" if x.shape[1] > 2 else "")
     color = 0.1 if x.shape[1] > 2 else 0.0
     if plain:
-        return Views((0.8, 1.3), 0.2, tuple(ground[:, 0].tolist()), turned, color=color, why=why)
-    return Views(zoom=(0.5, 1.0), turned=turned, color=color, why=why)
+        return Views((0.8, 1.3), 0.2, tuple(ground[:, 0].tolist()), rotate, color=color, why=why)
+    return Views(zoom=(0.5, 1.0), rotate=rotate, color=color, why=why)
 
 
-def _told_from_turned(x: Tensor, seed: int) -> float:
+def _rotation_accuracy(x: Tensor, seed: int) -> float:
     """How often a linear classifier tells images from others that were turned by a quarter or half, 0..1."""
     if len(x) < 20:
         return 1.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from imatlas.images.dataset import Images
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
-from imatlas.tasks.duplicates.exact import duplicates
+from imatlas.tasks.duplicates.by_hash import duplicates
 from imatlas.tasks.quality_flags import FLAGS, Flags, quality_flags
 
 SHOWN = 24
@@ -37,10 +37,10 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
     modes = Counter(records["mode"].tolist())
     notes = Counter(note for text in records["notes"].tolist() if text for note in text.split("; "))
     bad = [(key, reason) for key, reason in images.skipped if not reason.startswith("no images: ")]
-    doubles = duplicates(images, shown=SHOWN // 2)
+    found = duplicates(images, shown=SHOWN // 2)
     flags = quality_flags(images.thumbnails, widths, heights)
     suggestion = suggest(images, widths, heights)
-    n_exact, n_near = doubles.metrics["n_exact"], doubles.metrics["n_near"]
+    n_exact, n_near = found.metrics["n_exact"], found.metrics["n_near"]
     counts = {
         "n_images": n,
         "n_skipped": len(bad),
@@ -48,7 +48,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         "n_near_duplicates": n_near,
         "n_flagged": len(flags.rows),
     }
-    sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, bad), *doubles.sentences]
+    sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, bad), *found.sentences]
     sentences += flags_in_words(flags, n)
     sentences += [f"{count:,} of them: {note}." for note, count in notes.most_common(5)]
     sentences += [suggestion["image_size_why"], suggestion["fit_why"]]
@@ -59,7 +59,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         title="What is in the folder",
         sentences=[sentence for sentence in sentences if sentence],
         metrics=counts,
-        panels=_panels(images, formats, modes, widths, heights) + _flagged(images, flags) + doubles.panels,
+        panels=_panels(images, formats, modes, widths, heights) + _flagged(images, flags) + found.panels,
         data={
             "formats": dict(formats.most_common()),
             "modes": dict(modes.most_common()),
@@ -70,10 +70,10 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
             "suggested": {"image_size": suggestion["image_size"], "fit": suggestion["fit"]},
             "skipped": [{"key": key, "reason": reason} for key, reason in images.skipped],
             "flags": [{"key": images.keys[i], "flags": flags.of[i]} for i in flags.rows],
-            **doubles.data,
+            **found.data,
             **({"estimate": estimate} if estimate is not None else {}),
         },
-        protocol=doubles.protocol,
+        protocol=found.protocol,
     )
 
 

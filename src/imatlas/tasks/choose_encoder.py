@@ -1,4 +1,4 @@
-"""Choose what of the pretrained eyes to use for a set of images, by a score that needs no label."""
+"""Choose a preset of the pretrained encoder for a set of images, without labels."""
 
 from __future__ import annotations
 
@@ -12,69 +12,70 @@ from sklearn.base import clone
 
 from imatlas.images.dataset import Images
 from imatlas.models.image_clusterer import propose_n_clusters
-from imatlas.models.parts.feature_cache import Kept
+from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import SIDE, PretrainedEncoder, fit_together
 
-EYES: dict[str, dict[str, Any]] = {
-    "things": {"views": 3},
-    "surfaces": {"layers": "many"},
-    "surfaces without an up": {"layers": "many", "turned": True},
+Presets = Mapping[str, Mapping[str, Any]]
+"""Name -> parameters of `PretrainedEncoder`."""
+
+PRESETS: Presets = {
+    "objects": {"views": 3},
+    "texture": {"layers": "many"},
+    "texture-rotation-invariant": {"layers": "many", "rotation_invariant": True},
 }
-"""What to look at, and the parameters of `PretrainedEncoder` for it."""
+"""The presets that are compared."""
+
+COMBINED = "objects+texture"
+"""The preset that is taken without a comparison: it costs as many forward passes as "objects"."""
+
+COMBINED_OPTIONS: Mapping[str, Any] = {"layers": "both", "views": 3}
 
 N_COMPONENTS, WHITEN = 128, 0.5
-"""Most principal components of the features, and how far they are brought to one spread."""
+"""Maximum number of principal components, and the degree of whitening."""
 
-IMAGES_A_COMPONENT, FEWEST_COMPONENTS = 8, 8
-"""Images that each component takes: of fewer, the last ones are chance, which whitening would make as large as what
-tells the images apart."""
+IMAGES_PER_COMPONENT, MIN_COMPONENTS = 8, 8
+"""Images needed for each component: with fewer, the last components are noise, which whitening would amplify."""
 
 N_IMAGES = 1000
-"""Most images that the eyes are compared on."""
+"""Maximum number of images that presets are compared on."""
 
-BOTH = "things and surfaces"
-"""Eyes that are taken without a comparison: seldom far from the better of these two, for as many looks as the first."""
+MIN_IMAGES = 300
+"""Size of the set below which presets are not compared."""
 
-BOTH_OPTIONS: dict[str, Any] = {"layers": "both", "views": 3}
-
-FEWEST_IN_ALL = 300
-"""Fewest images of a set whose eyes are compared: with fewer, those that won were no better than both together."""
-
-FEWEST_IMAGES = 200
-"""Fewest images, a sample of the set, that say which eyes are better."""
+MIN_SAMPLE = 200
+"""Size of the sample below which presets are not compared."""
 
 COMPARED_AT = 128
-"""Height and width at which the eyes are compared: of as many seconds, more images at this size told the sets apart
-more clearly than fewer at 224."""
+"""Height and width in pixels at which presets are compared."""
 
-LOOK_SECONDS = 0.007
-"""What one look at an image of this size is taken to cost on one core, decoding and grouping included."""
+STATED_SECONDS = 0.007
+"""Stated cost of a forward pass of one image of this size on one core, including decoding and clustering."""
 
-PROBED = 16
-"""Images by which is measured how long a look takes."""
+N_TIMED = 16
+"""Images on which a forward pass is timed."""
 
 CERTAIN = 0.2
-"""Share of the time under which the stated cost of all looks needs no measurement."""
+"""Share of the time limit below which the stated cost is trusted without timing."""
 
 SMALLER = (160, 112, 80)
-"""Heights and widths at which images are seen where there is no time for more."""
+"""Image sizes in pixels to fall back to when time is short."""
 
-LOOKS = ((2_000, 4), (4_000, 2))
-"""Most images of a set, and how often each is then looked at: each look takes as long again."""
+VIEWS = ((2_000, 4), (4_000, 2))
+"""(maximum number of images, views per image); larger sets get one view."""
 
 
 @dataclass(frozen=True)
-class ChosenEyes:
-    """The eyes that suit a set of images.
+class ChosenEncoder:
+    """The encoder that suits a set of images.
 
     Attributes
     ----------
     encoder : PretrainedEncoder
         Not fitted.
     name : str
-        Of `EYES`, or `BOTH`.
+        One of `PRESETS`, or `COMBINED`.
     scores : dict
-        The modularity that each reached.
+        Preset -> modularity.
     why : str
         The reason in words.
     """
@@ -85,30 +86,30 @@ class ChosenEyes:
     why: str
 
 
-def choose_eyes(
+def choose_encoder(
     images: Images,
     *,
     image_size: int | None = None,
     device: str = "auto",
     n_images: int = N_IMAGES,
-    eyes: Mapping[str, Mapping[str, Any]] = EYES,
+    presets: Presets = PRESETS,
     random_state: int = 0,
-) -> ChosenEyes:
-    """Choose the eyes in whose features the images fall most clearly into groups.
+) -> ChosenEncoder:
+    """Choose the preset whose features divide the images most clearly into groups.
 
-    Each describes at most `n_images` images, drawn at random, in `n_components_of` so many. The score is the modularity
-    of the best grouping of their neighbor graph (`imatlas.models.image_clusterer.propose_n_clusters`): how much fewer
-    neighbors it cuts apart than chance would. All of `EYES` together look at an image 6 times.
+    Each preset embeds the same random sample of at most `n_images` images. Its score is the modularity of the best
+    grouping of their neighbor graph (`imatlas.models.image_clusterer.propose_n_clusters`). Comparing all `PRESETS`
+    takes 6 forward passes per image.
 
     Parameters
     ----------
     images : Images
     image_size : int, optional
-        Height and width at which the network sees the images; by default as it learned.
+        Input height and width of the network; by default the size it was trained at.
     device : str
     n_images : int
-    eyes : dict
-        Name -> parameters of `PretrainedEncoder`, for those to choose from.
+    presets : dict
+        Name -> parameters of `PretrainedEncoder`.
     random_state : int
     """
     rows = np.sort(np.random.default_rng(random_state).permutation(len(images))[:n_images])
@@ -121,132 +122,137 @@ def choose_eyes(
             random_state=random_state,
             **options,
         )
-        for name, options in eyes.items()
+        for name, options in presets.items()
     }
-    features = fit_together(list(encoders.values()), images[rows])
+    embeddings = fit_together(list(encoders.values()), images[rows])
     scores = {
-        name: max(propose_n_clusters(seen, random_state=random_state).modularities)
-        for name, seen in zip(encoders, features, strict=True)
+        name: max(propose_n_clusters(embedding, random_state=random_state).modularities)
+        for name, embedding in zip(encoders, embeddings, strict=True)
     }
-    name = max(scores, key=lambda name: scores[name])
-    told = ", ".join(f"{other} {score:.3f}" for other, score in scores.items())
-    why = f"eyes for {name}: {len(rows):,} images fall most clearly into groups by them (modularity: {told})"
-    chosen = clone(encoders[name]).set_params(n_components=n_components_of(len(images)))
-    return ChosenEyes(chosen, name, scores, why)
+    best = max(scores, key=lambda name: scores[name])
+    listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    why = f"preset '{best}': its features divide {len(rows):,} images most clearly into groups (modularity: {listed})"
+    encoder = clone(encoders[best]).set_params(n_components=n_components_of(len(images)))
+    return ChosenEncoder(encoder, best, scores, why)
 
 
 def n_components_of(n_images: int) -> int:
-    """Principal components that so many images say enough about: one for every 8, at least 8 and at most 128."""
-    return min(N_COMPONENTS, max(FEWEST_COMPONENTS, n_images // IMAGES_A_COMPONENT))
+    """Number of principal components for a set of `n_images`: one for every 8 images, at least 8, at most 128."""
+    return min(N_COMPONENTS, max(MIN_COMPONENTS, n_images // IMAGES_PER_COMPONENT))
 
 
-def kept_to(
-    encoder: PretrainedEncoder, images: Images, *, seconds: float, kept: Kept | None = None
+def within_time(
+    encoder: PretrainedEncoder, images: Images, *, seconds: float, cache: FeatureCache | None = None
 ) -> tuple[PretrainedEncoder, str]:
-    """Eyes that look at all images within `seconds`: with fewer views than `encoder`, then at a smaller size.
+    """Reduce the views of `encoder`, then its image size, until it embeds all images within `seconds`.
 
-    How long a look takes is measured on a few images, where a stated cost leaves any doubt.
+    A forward pass is timed on a few images, unless its stated cost leaves no doubt.
 
     Parameters
     ----------
     encoder : PretrainedEncoder
-        Not fitted; EfficientNet-Lite0.
+        EfficientNet-Lite0, not fitted.
     images : Images
     seconds : float
-    kept : imatlas.models.parts.feature_cache.Kept, optional
-        What need not be looked at again.
+    cache : imatlas.models.parts.feature_cache.FeatureCache, optional
+        Images whose features it holds cost nothing.
 
     Returns
     -------
     encoder : PretrainedEncoder
     why : str
-        What was reduced, in words; "" where nothing was.
+        What was reduced, in words; "" if nothing was.
     """
-    looks = n_looks({"": encoder.get_params()})
-    stated = LOOK_SECONDS * (SIDE / COMPARED_AT) ** 2
-    if len(images) * looks * stated <= CERTAIN * seconds:
+    asked = n_forward_passes({"": encoder.get_params()})
+    stated = STATED_SECONDS * (SIDE / COMPARED_AT) ** 2
+    if len(images) * asked * stated <= CERTAIN * seconds:
         return encoder, ""
-    n = len(images) if kept is None else encoder.n_unseen(images, kept)
-    a_look = seconds_a_look(images, encoder.device) if n else 0.0
-    if n * looks * a_look <= seconds:
+    n = len(images) if cache is None else encoder.n_uncached(images, cache)
+    per_pass = seconds_per_pass(images, encoder.device) if n else 0.0
+    if n * asked * per_pass <= seconds:
         return encoder, ""
-    tries = [{"views": views, "turned": encoder.turned} for views in range(encoder.views - 1, 0, -1)]
-    tries += [{"views": 1, "turned": False, "image_size": size} for size in (SIDE, *SMALLER)]
-    for change in tries:
-        fewer = n_looks({"": change})
+    changes = [
+        {"views": views, "rotation_invariant": encoder.rotation_invariant} for views in range(encoder.views - 1, 0, -1)
+    ]
+    changes += [{"views": 1, "rotation_invariant": False, "image_size": size} for size in (SIDE, *SMALLER)]
+    for change in changes:
+        n_passes = n_forward_passes({"": change})
         size = change.get("image_size") or SIDE
-        if n * fewer * a_look * (size / SIDE) ** 2 <= seconds:
+        if n * n_passes * per_pass * (size / SIDE) ** 2 <= seconds:
             break
     smaller = f", at {size} px instead of {SIDE}" if size < SIDE else ""
     why = (
-        f"{fewer} of {looks} views of each image{smaller}, because one view takes {1000 * a_look:.0f} ms here now and "
-        f"{seconds:.0f} s are left for {n:,} images (--budget gives more)"
+        f"{n_passes} of {asked} views of each image{smaller}, because one view takes {1000 * per_pass:.0f} ms on this "
+        f"machine at present and {seconds:.0f} s are left for {n:,} images (--budget gives more)"
     )
     return clone(encoder).set_params(**change), why
 
 
-def seconds_a_look(images: Images, device: str = "auto") -> float:
-    """How long one look at one image takes now, decoding included, from a few of them."""
-    few = images[: min(PROBED, len(images))]
-    eyes = PretrainedEncoder(device=device).fit(few)
-    eyes.transform(few[:4])  # makes ready what the first call makes ready
+def seconds_per_pass(images: Images, device: str = "auto") -> float:
+    """Seconds that one forward pass of one image takes at present, including decoding; timed on a few images."""
+    few = images[: min(N_TIMED, len(images))]
+    encoder = PretrainedEncoder(device=device).fit(few)
+    encoder.transform(few[:4])  # warm-up
     began = time.perf_counter()
-    eyes.transform(few)
+    encoder.transform(few)
     return (time.perf_counter() - began) / len(few)
 
 
-def n_looks(eyes: Mapping[str, Mapping[str, Any]]) -> int:
-    """How often these eyes together look at an image: a look that several of them take counts once."""
-    looks = {
-        (view, quarter)
-        for options in eyes.values()
-        for view in range(options.get("views", 1))
-        for quarter in range(4 if options.get("turned") else 1)
+def n_forward_passes(presets: Presets) -> int:
+    """Number of forward passes per image that these presets take together; shared views count once."""
+    views = {
+        (zoom, quarter)
+        for options in presets.values()
+        for zoom in range(options.get("views", 1))
+        for quarter in range(4 if options.get("rotation_invariant") else 1)
     }
-    return len(looks)
+    return len(views)
 
 
-def most_looks(n_images: int) -> int:
-    """How often each image of so many may be looked at: every look takes as long again."""
-    return next((looks for limit, looks in LOOKS if n_images <= limit), 1)
+def max_views(n_images: int) -> int:
+    """Maximum number of views of each image in a set of `n_images`."""
+    return next((views for limit, views in VIEWS if n_images <= limit), 1)
 
 
-def eyes_for(images: Images, *, n_all: int, seconds: float, device: str = "auto", random_state: int = 0) -> ChosenEyes:
-    """The eyes for a set, chosen on a sample; eyes for things and surfaces where there are too few images or no time.
+def encoder_for(
+    images: Images, *, n_all: int, seconds: float, device: str = "auto", random_state: int = 0
+) -> ChosenEncoder:
+    """Choose a preset on a sample of the images, or take `COMBINED` if there are too few images or too little time.
 
-    The more images there are, the fewer looks each gets: up to 2,000 four, up to 4,000 two, above one. How large a
-    sample may be follows from `seconds` and a stated cost, not from a clock, so that the same settings choose alike.
+    The size of the sample follows from `seconds` and a stated cost rather than from a clock, so that the same settings
+    choose the same preset.
 
     Parameters
     ----------
     images : Images
-        Those to compare on.
+        Images to compare on.
     n_all : int
-        How many will be looked at in all.
+        Number of images that will be embedded; it limits the number of views (`max_views`).
     seconds : float
-        What the comparison may take on one core.
+        Time limit of the comparison on one core.
     device : str
     random_state : int
     """
-    most = most_looks(n_all)
-    eyes = {
+    most = max_views(n_all)
+    presets = {
         name: {**options, **({"views": min(options["views"], most)} if "views" in options else {})}
-        for name, options in {**EYES, BOTH: BOTH_OPTIONS}.items()
-        if not options.get("turned") or most >= 4
+        for name, options in {**PRESETS, COMBINED: COMBINED_OPTIONS}.items()
+        if not options.get("rotation_invariant") or most >= 4
     }
-    both = eyes.pop(BOTH)
-    n_sample = min(N_IMAGES, len(images), int(seconds / (n_looks(eyes) * LOOK_SECONDS)))
-    if len(images) >= FEWEST_IN_ALL and n_sample >= FEWEST_IMAGES:
-        found = choose_eyes(
-            images, image_size=COMPARED_AT, device=device, n_images=n_sample, eyes=eyes, random_state=random_state
+    combined = presets.pop(COMBINED)
+    seconds_per_image = n_forward_passes(presets) * STATED_SECONDS
+    n_sample = min(N_IMAGES, len(images), int(seconds / seconds_per_image))
+    if len(images) >= MIN_IMAGES and n_sample >= MIN_SAMPLE:
+        chosen = choose_encoder(
+            images, image_size=COMPARED_AT, device=device, n_images=n_sample, presets=presets, random_state=random_state
         )
-        return replace(found, encoder=found.encoder.set_params(image_size=None))
-    needed = FEWEST_IMAGES * n_looks(eyes) * LOOK_SECONDS
+        return replace(chosen, encoder=chosen.encoder.set_params(image_size=None))
     encoder = PretrainedEncoder(
-        n_components=n_components_of(len(images)), whiten=WHITEN, device=device, random_state=random_state, **both
+        n_components=n_components_of(len(images)), whiten=WHITEN, device=device, random_state=random_state, **combined
     )
     why = (
-        f"eyes for {BOTH}, not compared with others: that takes {FEWEST_IN_ALL} images and {needed:.0f} s; "
-        f"there are {len(images):,} and {f'{seconds:.0f}' if seconds >= 1 else 'less than 1'} s"
+        f"preset '{COMBINED}', not compared with others: a comparison takes {MIN_IMAGES} images and "
+        f"{MIN_SAMPLE * seconds_per_image:.0f} s; there are {len(images):,} and "
+        f"{f'{seconds:.0f}' if seconds >= 1 else 'less than 1'} s"
     )
-    return ChosenEyes(encoder, BOTH, {}, why)
+    return ChosenEncoder(encoder, COMBINED, {}, why)

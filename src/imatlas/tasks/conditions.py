@@ -1,4 +1,4 @@
-"""From places on the map to what a generator is told: cells, clusters and images as conditions for new ones."""
+"""Conditions for a generator from a map: cells, clusters and images as the prototypes of their cells."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Cell = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the images of an atlas lie, and what a generator is told of each cell.
+class MapConditions:
+    """The cells of the images of an atlas, and the condition of each cell.
 
     Attributes
     ----------
     prototypes : array (n_cells, n_features)
-        The condition of each cell: its prototype on the map. Neighboring cells have alike ones, so that a cell of few
-        images learns from those around it, and no condition names a single image.
+        The condition of each cell: its prototype on the map. Neighboring cells have similar ones, so a cell with few
+        images learns from those around it, and no condition identifies a single image.
     shape : (rows, cols)
     cells : array (n_images,) of int
         The cell of each image.
@@ -37,8 +37,8 @@ class Places:
     clusters: np.ndarray
 
     @classmethod
-    def on(cls, som: Any, cells: np.ndarray, clusters: np.ndarray) -> Places:
-        """The places of images on a fitted map."""
+    def on(cls, som: Any, cells: np.ndarray, clusters: np.ndarray) -> MapConditions:
+        """The conditions of images on a fitted map."""
         return cls(som.codebook_, (som.rows_, som.cols_), cells, clusters)
 
     def draw(
@@ -51,41 +51,43 @@ class Places:
         weights: Sequence[float] | None = None,
         random_state: int = 0,
     ) -> np.ndarray:
-        """The cell of each of n new images, (n,) int64; image i depends on (`random_state`, i) alone.
+        """The cell of each of n new images, (n,) int64; image i depends only on (`random_state`, i).
+
+        Without `cell`, `cluster` and `near`, cells are drawn in proportion to their images.
 
         Parameters
         ----------
         n : int
         cell : (row, column), flat index, or several, optional
         cluster : int or several, optional
-            Then the cells of its images, as often as these lie in them.
+            Cells of its images, in proportion to these.
         near : sequence of int
-            Flat indices of the cells of images that new ones are to be like.
+            Flat indices of the cells of images that new ones should resemble.
         weights : sequence of float, optional
-            How often each of what is asked for comes up: cells first, then clusters, then images. None: equally often.
+            Relative frequencies of the requested cells, then clusters, then images. None: all equal.
 
         Raises
         ------
         InputError
-            If a cell or a cluster is not there, or `weights` do not fit.
+            If a cell or a cluster does not exist, or `weights` do not fit.
         """
-        asked = [np.array([self.flat(one)]) for one in _several(cell)]
-        asked += [self._of_cluster(one) for one in _several(cluster)]
-        asked += [np.array([one]) for one in near]
-        if not asked:
-            asked = [self.cells]
-        share = np.ones(len(asked)) if weights is None else _numbers(weights)
-        if share.shape != (len(asked),) or (share < 0).any() or not 0 < share.sum() < np.inf:
+        targets = [np.array([self.flat(one)]) for one in _as_list(cell)]
+        targets += [self._of_cluster(one) for one in _as_list(cluster)]
+        targets += [np.array([one]) for one in near]
+        if not targets:
+            targets = [self.cells]
+        share = np.ones(len(targets)) if weights is None else _as_floats(weights)
+        if share.shape != (len(targets),) or (share < 0).any() or not 0 < share.sum() < np.inf:
             raise InputError(
-                f"'weights' must be {len(asked)} numbers of 0 and more, one for each cell, cluster and image that was "
-                f"asked for. Got {shown(weights)} instead."
+                f"'weights' must be {len(targets)} non-negative numbers, one for each requested cell, cluster and "
+                f"image. Got {shown(weights)} instead."
             )
         edges = np.cumsum(share / share.sum())
         found = np.empty(n, np.int64)
         for i in range(n):
             rng = seeding.rng(random_state, "place", i)
-            among = asked[min(int(np.searchsorted(edges, rng.random(), side="right")), len(asked) - 1)]
-            found[i] = among[rng.integers(len(among))]
+            target = targets[min(int(np.searchsorted(edges, rng.random(), side="right")), len(targets) - 1)]
+            found[i] = target[rng.integers(len(target))]
         return found
 
     def flat(self, cell: Cell) -> int:
@@ -93,7 +95,7 @@ class Places:
         rows, cols = self.shape
         if isinstance(cell, tuple | list):
             if len(cell) != 2:
-                raise InputError(f"A cell is a row and a column, or a flat index. Got {shown(cell)}.")
+                raise InputError(f"A cell is (row, column) or a flat index. Got {shown(cell)}.")
             row, col = (check_int(part, "cell", "the map") for part in cell)
             if not (0 <= row < rows and 0 <= col < cols):
                 raise InputError(
@@ -107,83 +109,84 @@ class Places:
         return cell
 
     def path(self, cells: Sequence[Cell]) -> np.ndarray:
-        """The flat indices of the cells on the way from each of `cells` to the next, straight over the map."""
+        """The flat indices of the cells on straight lines from each of `cells` to the next."""
         _, cols = self.shape
         corners = [divmod(self.flat(cell), cols) for cell in cells]
-        way = corners[:1]
+        path = corners[:1]
         for (row, col), (to_row, to_col) in itertools.pairwise(corners):
             n = max(abs(to_row - row), abs(to_col - col))
             shares = [i / n for i in range(1, n + 1)]
-            way += [(round(row + (to_row - row) * s), round(col + (to_col - col) * s)) for s in shares]
-        return np.array([row * cols + col for row, col in way], np.int64)
+            path += [(round(row + (to_row - row) * s), round(col + (to_col - col) * s)) for s in shares]
+        return np.array([row * cols + col for row, col in path], np.int64)
 
     def _of_cluster(self, cluster: int) -> np.ndarray:
         cluster = check_int(cluster, "cluster", "sample")
         found = self.cells[self.clusters == cluster]
         if not len(found):
             known = np.unique(self.clusters)
-            raise InputError(f"There are clusters {known[0]} to {known[-1]}. Got the cluster {cluster}.")
+            raise InputError(f"The clusters are numbered {known[0]} to {known[-1]}. Got {cluster}.")
         return found
 
 
-def sample_places(generator: Any, places: Places, n: int, *, random_state: int = 0, **asked: Any) -> np.ndarray:
-    """New images from places on the map, (n, H, W, C) of the dtype that was fitted.
-
-    Where nothing is asked for, the places are drawn as the images lie on the map.
+def sample_from_map(
+    generator: Any, conditions: MapConditions, n: int, *, random_state: int = 0, **targets: Any
+) -> np.ndarray:
+    """New images for places on the map, (n, H, W, C) in the dtype of the training images.
 
     Parameters
     ----------
     generator : model with `sample`
-    places : Places
+    conditions : MapConditions
     n : int
     random_state : int
-    **asked
-        As `Places.draw` takes it.
+    **targets
+        As for `MapConditions.draw`.
 
     Raises
     ------
     InputError
-        If a place is asked for and the generator was learned without them.
+        If a target is given and the generator was fitted without conditions.
     """
-    if not asked and not _steered(generator):
+    if not targets and not is_conditional(generator):
         return generator.sample(n, random_state=random_state)
-    need_steered(generator)
-    cells = places.draw(n, random_state=random_state, **asked)
-    return generator.sample(n, y=places.prototypes[cells], random_state=random_state)
+    require_conditional(generator)
+    cells = conditions.draw(n, random_state=random_state, **targets)
+    return generator.sample(n, y=conditions.prototypes[cells], random_state=random_state)
 
 
-def need_steered(generator: Any) -> None:
-    """Refuse a generator that is not told places.
+def require_conditional(generator: Any) -> None:
+    """Refuse a generator that was fitted without conditions.
 
     Raises
     ------
     InputError
     """
-    if not _steered(generator):
+    if not is_conditional(generator):
         raise InputError(
-            f"This atlas has a {type(generator).__name__}, which was learned without the map, so it cannot make "
-            "images of one place; learn the atlas again to ask for cells, clusters, images or morphs."
+            f"The {type(generator).__name__} of this atlas was trained without the map, so it cannot generate images "
+            "for cells, clusters or other images; learn the atlas again to make that possible."
         )
 
 
-def _steered(generator: Any) -> bool:
+def is_conditional(generator: Any) -> bool:
+    """Whether a generator was fitted with conditions."""
     return getattr(generator, "condition_range_", None) is not None
 
 
-def _numbers(weights: Any) -> np.ndarray:
-    """Weights as floats; nothing where they are no numbers."""
+def _as_floats(weights: Any) -> np.ndarray:
+    """Weights as floats; empty where they are not numbers."""
     try:
         return np.asarray(weights, dtype=float)
     except (TypeError, ValueError):
         return np.zeros(0)
 
 
-def _several(asked: Any) -> list[Any]:
-    """What was asked for as a list; a pair of numbers is one cell."""
-    if asked is None:
+def _as_list(value: Any) -> list[Any]:
+    """One value or several as a list; a pair of numbers is one cell."""
+    if value is None:
         return []
-    if isinstance(asked, np.ndarray):
-        asked = asked.tolist()
-    if isinstance(asked, list) or (isinstance(asked, tuple) and asked and isinstance(asked[0], tuple | list)):
-        return list(asked)
-    return [asked]
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list) or (isinstance(value, tuple) and value and isinstance(value[0], tuple | list)):
+        return list(value)
+    return [value]

@@ -1,4 +1,4 @@
-"""How odd each image is, which are odd at a given rate of false alarms, and how to say so."""
+"""Find the outliers among images at a given false positive rate."""
 
 from __future__ import annotations
 
@@ -8,44 +8,47 @@ from dataclasses import dataclass
 import numpy as np
 
 from imatlas.errors import InputError
-from imatlas.models.outlier_detector import FEWEST, SURE, OutlierDetector
+from imatlas.models.outlier_detector import CONFIDENCE, MIN_ROWS, OutlierDetector
 from imatlas.result import DataTable, Result
 
-FALSE_ALARMS = 0.01
+FALSE_POSITIVE_RATE = 0.01
 
 ORDINARY = 0.2
-"""Images with at least so large a p-value are shown as what is ordinary."""
+"""p-value from which an image counts as ordinary."""
 
 N_ORDINARY = 10
-"""Ordinary images that an odd one is compared with, place by place."""
+"""Ordinary images that an outlier is compared with in its heat map."""
+
+N_LISTED = 10
+"""Images in the table if none is an outlier."""
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Which images are odd.
+    """Outlier scores of images and which of them are outliers.
 
     Attributes
     ----------
     model : OutlierDetector
         Fitted to the images of the atlas.
-    oddness : ndarray (n,) float32
-        1 is ordinary.
+    outlier_scores : ndarray (n,) float32
+        1 is typical.
     p_values : ndarray (n,) float32
-        How likely an ordinary image is to be at least as odd.
-    rows : ndarray (n_odd,) int64
-        The images that are odd at the rate asked for, the oddest first.
+        Probability that an ordinary image scores at least as high.
+    rows : ndarray (n_outliers,) int64
+        The outliers, the highest score first.
     result : Result
     """
 
     model: OutlierDetector
-    oddness: np.ndarray
+    outlier_scores: np.ndarray
     p_values: np.ndarray
     rows: np.ndarray
     result: Result
 
 
 def outlier_scores(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
-    """How odd each row of an embedding is: the `oddness_` of an `OutlierDetector`.
+    """Outlier score of each row of an embedding, from an `OutlierDetector`.
 
     Parameters
     ----------
@@ -55,34 +58,34 @@ def outlier_scores(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarra
     Returns
     -------
     ndarray (n_samples,) float32
-        At least 0, 1 is ordinary; all 1 for fewer than 4 rows.
+        At least 0, 1 is typical; all 1 for fewer than 4 rows.
     """
-    if len(embedding) < FEWEST:
+    if len(embedding) < MIN_ROWS:
         return np.ones(len(embedding), dtype=np.float32)
-    return OutlierDetector(random_state=random_state).fit(embedding).oddness_
+    return OutlierDetector(random_state=random_state).fit(embedding).outlier_scores_
 
 
 def outliers(
     embedding: np.ndarray,
     keys: Sequence[str],
     *,
-    false_alarms: float = FALSE_ALARMS,
+    false_positive_rate: float = FALSE_POSITIVE_RATE,
     new: np.ndarray | None = None,
     new_keys: Sequence[str] = (),
     random_state: int = 0,
 ) -> Outliers:
-    """Which images are odd, at a given rate of false alarms.
+    """Find the outliers among images at a given false positive rate.
 
     Parameters
     ----------
     embedding : ndarray (n_samples, n_features)
-        What the atlas holds; odd images may be among them.
+        Images of the atlas; outliers may be among them.
     keys : sequence of str
         The name of each row.
-    false_alarms : float
-        The share of ordinary images that may be called odd, in (0, 0.5].
+    false_positive_rate : float
+        Share of ordinary images that may be called outliers, in (0, 0.5].
     new : ndarray (n, n_features), optional
-        Judge these images in place of those of the atlas.
+        Judge these images instead of those of the atlas.
     new_keys : sequence of str
         Their names.
     random_state : int
@@ -90,68 +93,78 @@ def outliers(
     Raises
     ------
     ParameterError, InputError
-        If the rate is out of its range, or there are fewer than 4 images, or the features differ in number.
+        If the rate is out of range, there are fewer than 4 images, or the numbers of features differ.
     """
     if new is not None and new.shape[1] != embedding.shape[1]:
         raise InputError(
-            f"The new images have {new.shape[1]} features and the atlas {embedding.shape[1]}; embed both alike."
+            f"The new images have {new.shape[1]} features and the atlas has {embedding.shape[1]}; embed them with the "
+            "encoder of the atlas."
         )
-    model = OutlierDetector(false_alarms=false_alarms, random_state=random_state).fit(embedding)
-    oddness, p_values = model.oddness_, model.p_values_
+    model = OutlierDetector(false_positive_rate=false_positive_rate, random_state=random_state).fit(embedding)
+    scores, p_values = model.outlier_scores_, model.p_values_
     if new is not None:
-        oddness = -model.score_samples(new)
-        p_values = model.p_values_of(oddness).astype(np.float32)
+        scores = -model.score_samples(new)
+        p_values = model.p_values_of(scores).astype(np.float32)
         keys = new_keys
-    order = np.argsort(-oddness, kind="stable")
-    rows = order[p_values[order] <= false_alarms]
+    order = np.argsort(-scores, kind="stable")
+    rows = order[p_values[order] <= false_positive_rate]
+    listed = rows if len(rows) else order[:N_LISTED]
     table = DataTable(
-        title="The odd ones" if len(rows) else "The oddest",
-        columns=("image", "oddness", "p-value"),
-        rows=[(keys[i], float(oddness[i]), float(p_values[i])) for i in (rows if len(rows) else order[:10]).tolist()],
+        title="Outliers" if len(rows) else "Highest outlier scores",
+        columns=("image", "outlier score", "p-value"),
+        rows=[(keys[i], float(scores[i]), float(p_values[i])) for i in listed.tolist()],
     )
+    found = table.rows if len(rows) else []
     result = Result(
         "outliers",
-        "The odd ones",
-        [_found(len(rows), len(keys), false_alarms), *_promise(model, new is None)],
-        {"n_images": len(keys), "n_odd": len(rows), "false_alarms": false_alarms, "bound": model.false_alarm_bound_},
+        "Outliers",
+        [_count_in_words(len(rows), len(keys), false_positive_rate), *_bound_in_words(model, new is None)],
+        {
+            "n_images": len(keys),
+            "n_outliers": len(rows),
+            "false_positive_rate": false_positive_rate,
+            "false_positive_bound": model.false_positive_bound_,
+        },
         [table],
-        data={"odd": [{"key": key, "oddness": odd, "p_value": p} for key, odd, p in (table.rows if len(rows) else [])]},
-        protocol=f"threshold from {model.n_calibration_:,} images that were not learned from, seed {random_state}",
+        data={"outliers": [{"key": key, "outlier_score": score, "p_value": p} for key, score, p in found]},
+        protocol=f"threshold calibrated on {model.n_calibration_:,} held-out images, seed {random_state}",
     )
-    return Outliers(model, oddness, p_values, rows, result)
+    return Outliers(model, scores, p_values, rows, result)
 
 
 def ordinary_near(
-    found: Outliers, embedding: np.ndarray, place: np.ndarray, *, but: np.ndarray, n: int = N_ORDINARY
+    found: Outliers, embedding: np.ndarray, position: np.ndarray, *, exclude: np.ndarray, n: int = N_ORDINARY
 ) -> np.ndarray:
-    """The `n` ordinary images of the atlas nearest to a place (n_features,), nearest first, without the rows `but`."""
-    ordinary = np.setdiff1d(np.flatnonzero(found.model.p_values_ >= ORDINARY), but)
-    apart = ((embedding[ordinary] - place) ** 2).sum(axis=1)
-    return ordinary[np.argsort(apart, kind="stable")[:n]]
+    """The `n` ordinary images of the atlas nearest to a position (n_features,), nearest first, without `exclude`."""
+    ordinary = np.setdiff1d(np.flatnonzero(found.model.p_values_ >= ORDINARY), exclude)
+    squared = ((embedding[ordinary] - position) ** 2).sum(axis=1)
+    return ordinary[np.argsort(squared, kind="stable")[:n]]
 
 
-def _found(n_odd: int, n: int, rate: float) -> str:
-    verb = "image is" if n_odd == 1 else "images are"
-    return f"{n_odd:,} of {n:,} {verb} odd, where {_percent(rate)} of ordinary ones may be called so by mistake."
+def _count_in_words(n_outliers: int, n: int, rate: float) -> str:
+    verb = "image is an outlier" if n_outliers == 1 else "images are outliers"
+    return f"{n_outliers:,} of {n:,} {verb} at a false positive rate of {_percent(rate)}."
 
 
-def _promise(model: OutlierDetector, own: bool) -> list[str]:
-    """What a threshold says about false alarms, as sentences."""
+def _bound_in_words(model: OutlierDetector, judges_atlas: bool) -> list[str]:
+    """What the threshold guarantees, as sentences."""
     if not np.isfinite(model.threshold_):
-        least = 1 / (model.n_calibration_ + 1)
+        lowest = 1 / (model.n_calibration_ + 1)
         return [
-            f"So low a rate cannot be kept with {model.n_calibration_:,} images to compare with: ask for at least "
-            f"{_percent(least)}, or learn from more."
+            f"{model.n_calibration_:,} images are too few to calibrate so low a rate: ask for at least "
+            f"{_percent(lowest)}, or learn from more images."
         ]
-    told = [
-        f"Of ordinary images like these at most {_percent(model.false_alarm_bound_)} are called odd, with {SURE:.0%} "
-        "certainty; odd ones among the images that it learned from make that fewer."
+    sentences = [
+        f"At most {_percent(model.false_positive_bound_)} of ordinary images like these are called outliers, with "
+        f"{CONFIDENCE:.0%} confidence; outliers among the training images lower that share."
     ]
-    if own:
-        told.append("Not more than the share asked for is called odd: if more of the atlas is, ask for a higher one.")
-    return told
+    if judges_atlas:
+        sentences.append(
+            "No more than the rate asked for is called outliers: ask for a higher one if you expect more of them."
+        )
+    return sentences
 
 
 def _percent(share: float) -> str:
-    """A share as a percentage of two digits."""
+    """A share as a percentage with two significant digits."""
     return f"{100 * share:.2g}%"

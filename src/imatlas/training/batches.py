@@ -13,7 +13,7 @@ from imatlas import seeding
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 
-FARTHEST = 1e4
+MAX_ABS = 1e4
 """Pixels farther from zero than this, where the set spans -1 to 1, are taken for broken ones."""
 
 
@@ -57,11 +57,11 @@ def make_batch(
     y: np.ndarray | None = None,
     n_images: int = 0,
 ) -> Batch:
-    """Pixels (N, H, W, C) as a batch; floats that are NaN, infinite or beyond `FARTHEST` count as missing."""
+    """Pixels (N, H, W, C) as a batch; floats that are NaN, infinite or beyond `MAX_ABS` count as missing."""
     x = to_tensor(pixels, spec, device)
     known = None
     if pixels.dtype.kind == "f":
-        sane = x.abs() <= FARTHEST  # False for NaN
+        sane = x.abs() <= MAX_ABS  # False for NaN
         if not bool(sane.all()):
             known, x = sane, torch.where(sane, x, 0.0)
     return Batch(x, known, None if y is None else torch.as_tensor(y, device=device), n_images)

@@ -32,7 +32,7 @@ MARK = "imatlas_sha256"
 LONGEST_HEADER = 2**26
 """Bytes in which the mark is looked for."""
 
-AVERAGE_EVERY = 8
+EMA_EVERY = 8
 """Steps between two updates of the averaged weights."""
 
 
@@ -97,9 +97,9 @@ class Weights:
         self.optimizers = optimizers
         self.kept: dict[str, Tensor] = {}
 
-    def update_average(self, step: int) -> None:
+    def update_ema(self, step: int) -> None:
         """Move the average towards the live weights."""
-        decay = 0.5 ** (AVERAGE_EVERY / min(LONGEST_HALF_LIFE, self.half_life * max(1, step)))
+        decay = 0.5 ** (EMA_EVERY / min(LONGEST_HALF_LIFE, self.half_life * max(1, step)))
         average, live = list(self.average.parameters()), [p.detach() for p in self.live.parameters()]
         get_ema_multi_avg_fn(decay)(average, live, None)
         for kept, buffer in zip(self.average.buffers(), self.live.buffers(), strict=True):

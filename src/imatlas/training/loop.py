@@ -74,7 +74,7 @@ class Learner(Protocol):
     precision: Any
     progress: bool
     _half_life: float
-    _most_epochs: float | None
+    _max_epochs: float | None
 
     def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
 
@@ -179,14 +179,14 @@ class Run:
         max_steps = learner.max_steps
         if max_steps is None and self.budget is None:
             max_steps = schedule.default_steps(n_images, size)
-        if learner.max_steps is None and learner._most_epochs is not None:
-            max_steps = min(max_steps or 10**9, max(1, round(learner._most_epochs * n_images / size)))
+        if learner.max_steps is None and learner._max_epochs is not None:
+            max_steps = min(max_steps or 10**9, max(1, round(learner._max_epochs * n_images / size)))
         precision: devices.Precision | None = learner.precision
         if learner.precision == "auto":
             able = devices.has_bf16(self.device)
             # without a budget the clock has no say: what the hardware has is what is used
             precision = ("bf16" if able else "fp32") if self.budget is None or not able else None
-        decay_start = None if max_steps is None else int(schedule.LATE * max_steps)
+        decay_start = None if max_steps is None else int(schedule.DECAY_SHARE * max_steps)
         return State(batch_size=size, precision=precision, max_steps=max_steps, decay_start=decay_start)
 
     def run(self) -> tuple[torch.nn.Module, State]:
@@ -250,8 +250,8 @@ class Run:
             self.probe_seconds[state.step] = time.perf_counter() - began
         state.images_seen += state.batch_size
         state.step += 1
-        if state.step % checkpoints.AVERAGE_EVERY == 0 or self._finished():
-            self.weights.update_average(state.step)
+        if state.step % checkpoints.EMA_EVERY == 0 or self._finished():
+            self.weights.update_ema(state.step)
         state.seconds = time.monotonic() - self._begin
         if state.step % schedule.evaluation_interval(state.max_steps or self.expected_steps) == 0 or self._finished():
             self._evaluate()
@@ -329,7 +329,7 @@ class Run:
         if kind == "snapshot":
             self.weights.snapshot()
         if kind == "stop":
-            self.weights.update_average(state.step)
+            self.weights.update_ema(state.step)
         for name in ("precision", "batch_size", "max_steps", "decay_start", "rate", "threads"):
             if name in entry:
                 setattr(state, name, entry[name])
@@ -372,7 +372,7 @@ class Run:
         seconds = state.seconds = time.monotonic() - self._begin
         if "warm_up" not in taken and (state.step >= WARM_UP or seconds > 0.1 * budget):
             self._decide_precision_and_batch(budget - seconds)
-        if "schedule" not in taken and seconds >= schedule.LATE * budget:
+        if "schedule" not in taken and seconds >= schedule.DECAY_SHARE * budget:
             left = budget - seconds - self.evaluation_seconds - 0.01 * budget
             fit = state.step + max(1, int(left * state.step / seconds))
             if state.max_steps is not None and state.max_steps <= fit:

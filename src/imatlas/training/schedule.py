@@ -15,7 +15,7 @@ from imatlas.errors import ParameterError
 MOST_SECONDS = 1e9
 """The longest budget, 31 years: beyond any machine's life."""
 
-LATE = 0.8
+DECAY_SHARE = 0.8
 """Share of the budget, or of max_steps, after which the learning rate falls to zero."""
 
 ENOUGH_STEPS = 600

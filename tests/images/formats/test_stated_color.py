@@ -187,3 +187,21 @@ def test_light_of_a_space_is_that_of_its_codes() -> None:
 
     light, _ = _curves(profile)  # type: ignore[misc]
     assert np.abs(light[0][(values * 65535).astype(int)] - light_of(values, "p3")).max() < 1e-4
+
+
+def test_deep_bmp_with_opacity_is_converted_before_it_is_composited(rng: np.random.Generator) -> None:
+    tops = np.array([1023, 1023, 1023, 3])
+    values = np.dstack([rng.integers(0, 1024, (96, 128, 3)), np.zeros((96, 128), np.int64)]).astype(np.uint32)
+    values[:48, :, 3] = 3
+    words = sum(values[::-1, :, i] << shift for i, shift in enumerate((20, 10, 0, 30))).astype("<u4")
+    rows, profile = words.tobytes(), PROFILES["p3"]
+    header = struct.pack("<IiiHHIIiiII", 124, 128, 96, 1, 32, 3, len(rows), 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000) + b"DEBM"
+    body = header.ljust(108, b"\0") + struct.pack("<IIII", 4, 124 + len(rows), len(profile), 0) + rows + profile
+    data = b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 138) + body
+    picture = read_picture(data, background=(0, 200, 60))
+    read = picture.pixels()
+    np.testing.assert_array_equal(read[-1, -1], np.array([0, 200, 60]) * 257)
+    opaque = np.rint(values[:48, :, :3] * (65535 / tops[:3])).astype(np.uint16)
+    assert np.abs(read[:48] / 65535 - expected(opaque, "p3")).max() < 0.005
+    assert picture.notes[0] == "10 bits a sample, scaled to 16"

@@ -71,8 +71,12 @@ def test_tables_beside_pictures_are_told(tmp_path) -> None:
     assert len(images) == 1
     assert "1 .parquet; a table that holds images is read where it is named itself" in images.skipped[0][1]
     np.save(tmp_path / "c.npy", np.zeros((4, 8, 8), np.uint8))
-    with pytest.raises(InputError, match="holds its images in itself"):
+    with pytest.raises(InputError, match=r"a\.parquet' is an archive, a table"):
         one_source([str(tmp_path / "b.png"), str(tmp_path / "a.parquet")])
+    with pytest.raises(InputError, match=r"a\.parquet' is an archive, a table"):
+        one_source([str(tmp_path / "a.parquet"), str(tmp_path / "b.png")])
+    with pytest.raises(InputError, match=r"a\.parquet' is given more than once"):
+        one_source([str(tmp_path / "a.parquet"), str(tmp_path / "." / "a.parquet")])
 
 
 def test_a_folder_of_tables_without_images_says_why(tmp_path) -> None:

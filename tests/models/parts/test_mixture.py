@@ -13,7 +13,7 @@ QUIET = {"progress": False, "precision": "fp32"}
 
 @pytest.fixture
 def clouds(rng):
-    """Two clouds of vectors, the label of each vector, and a vector that it is told."""
+    """Two clouds of vectors, the label of each vector, and a vector that it is cond."""
     z = np.concatenate([rng.normal(-5, 1, (300, 2)), rng.normal(5, 0.5, (100, 2))]).astype(np.float32)
     labels = np.repeat([0, 1], [300, 100])
     return z, labels, np.where(labels[:, None] == 0, [[1.0, 0.0]], [[0.0, 3.0]]).astype(np.float32)
@@ -42,11 +42,11 @@ def test_what_is_drawn_has_the_moments_of_the_vectors(rng):
 @pytest.mark.parametrize("kind", ["labels", "vectors"])
 def test_it_gives_what_it_is_asked_for(clouds, kind, rng):
     z, labels, vectors = clouds
-    told = labels if kind == "labels" else vectors
-    mixture = fit_mixture(z, told, 0)
+    cond = labels if kind == "labels" else vectors
+    mixture = fit_mixture(z, cond, 0)
     noise, level = rng.normal(size=(200, 2)), rng.random(200)
     for which, sign in ((0, -1), (-1, 1)):
-        drawn = mixture.draw(noise, level, np.repeat(told[which][None], 200, axis=0))
+        drawn = mixture.draw(noise, level, np.repeat(cond[which][None], 200, axis=0))
         assert (np.sign(drawn) == sign).all()
     free = mixture.draw(noise, level)
     assert 0.1 < (free[:, 0] > 0).mean() < 0.4

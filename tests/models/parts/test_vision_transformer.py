@@ -110,7 +110,7 @@ def test_a_saved_one_needs_neither_folder_nor_network(
     folders: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = synthetic_images(12, size=24, channels=3)
-    options: dict[str, Any] = {"views": 2, "turned": True, "n_components": 3, "whiten": 0.5}
+    options: dict[str, Any] = {"views": 2, "rotation_invariant": True, "n_components": 3, "whiten": 0.5}
     model = PretrainedEncoder(backbone=str(folders[kind]), image_size=42, **options)
     features = model.fit_transform(images)
     assert features.shape == (12, 3)

@@ -1,4 +1,4 @@
-"""Edited copies: found, grouped around the best one, told from different pictures; leaks; the plan."""
+"""Edited duplicates are found and grouped, different images are not; leaks; plans."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from imatlas import Images
 from imatlas.cli import main
 from imatlas.errors import ArtifactError, InputError
 from imatlas.tasks.duplicates import candidates
-from imatlas.tasks.duplicates.groups import Gallery, find_duplicates
+from imatlas.tasks.duplicates.gallery import Gallery
+from imatlas.tasks.duplicates.groups import find_duplicates
 from imatlas.tasks.duplicates.plans import read_plan
 
 
 def patches(n: int) -> list[Image.Image]:
-    """Different pieces of photographs."""
+    """Different crops of photographs."""
     from skimage import data
 
     pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
@@ -34,7 +35,7 @@ def patches(n: int) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("doubles") / "photos"
+    folder = tmp_path_factory.mktemp("duplicates") / "photos"
     (folder / "more").mkdir(parents=True)
     pieces = patches(20)
     for i, piece in enumerate(pieces):
@@ -44,50 +45,53 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pieces[2].crop((0, 8, 146, 154)).save(folder / "more" / "crop.png")
     ImageEnhance.Brightness(pieces[3]).enhance(0.7).save(folder / "more" / "dark.jpg", quality=90)
     pieces[4].resize((90, 90)).save(folder / "more" / "little.png")
-    pieces[5].transpose(Image.Transpose.ROTATE_90).save(folder / "more" / "turned.jpg", quality=90)
+    pieces[5].transpose(Image.Transpose.ROTATE_90).save(folder / "more" / "rotated.jpg", quality=90)
     pieces[6].transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "more" / "mirrored.jpg", quality=90)
     return folder
 
 
-def as_told(folder: Path, **options) -> dict[str, tuple[str, str]]:
+def kinds_of(folder: Path, **options) -> dict[str, tuple[str, str]]:
     found = find_duplicates(folder, **options).result.data["groups"]
-    return {copy["key"]: (group["best"], copy["how"]) for group in found for copy in group["copies"]}
+    return {each["key"]: (group["best"], each["kind"]) for group in found for each in group["duplicates"]}
 
 
 def test_each_edit_is_found_and_nothing_else(folder: Path) -> None:
     near = {
-        "more/same.png": ("00.png", "same file"),
-        "more/small.jpg": ("01.png", "near copy"),
-        "more/crop.png": ("02.png", "near copy"),
-        "more/dark.jpg": ("03.png", "near copy"),
-        "more/little.png": ("04.png", "near copy"),
+        "more/same.png": ("00.png", "exact"),
+        "more/small.jpg": ("01.png", "near"),
+        "more/crop.png": ("02.png", "near"),
+        "more/dark.jpg": ("03.png", "near"),
+        "more/little.png": ("04.png", "near"),
     }
-    assert as_told(folder) == near
-    turned = {"more/turned.jpg": ("05.png", "turned by 270°"), "more/mirrored.jpg": ("06.png", "mirrored")}
-    assert as_told(folder, turned=True) == near | turned
+    assert kinds_of(folder) == near
+    rotated = {"more/rotated.jpg": ("05.png", "rotated by 270°"), "more/mirrored.jpg": ("06.png", "mirrored")}
+    assert kinds_of(folder, rotated=True) == near | rotated
 
 
-def test_the_answer_does_not_hang_on_the_order(folder: Path) -> None:
+def test_the_answer_does_not_depend_on_the_order(folder: Path) -> None:
     images = Images(folder, image_size=64, fit="stretch")
     order = np.random.default_rng(0).permutation(len(images))
+    keys = np.array(
+        ["00.png" if key == "more/same.png" else key for key in images.keys]
+    )  # of equals, the first is kept
     one, other = find_duplicates(images), find_duplicates(images[order])
-    bests = {images.keys[i]: images.keys[b] for i, b in enumerate(one.best_of)}
-    assert bests == {images.keys[order[i]]: images.keys[order[b]] for i, b in enumerate(other.best_of)}
+    bests = dict(zip(keys, keys[one.best_of], strict=True))
+    assert bests == dict(zip(keys[order], keys[order][other.best_of], strict=True))
 
 
-def test_groups_larger_than_the_lists_are_whole(folder: Path) -> None:
+def test_groups_larger_than_the_candidate_lists_are_complete(folder: Path) -> None:
     pieces = [np.asarray(piece) for piece in patches(12)]
     many = [np.clip(pieces[0].astype(int) + 3 * i, 0, 255).astype(np.uint8) for i in range(1, 15)]
     found = find_duplicates(np.stack(pieces + many))
-    assert found.result.metrics == {"n_images": 26, "n_groups": 1, "n_copies": 14, "n_same_file": 0}
+    assert found.result.metrics == {"n_images": 26, "n_groups": 1, "n_duplicates": 14, "n_exact": 0}
     assert found.best.nonzero()[0].tolist() == [0]
 
 
-def test_search_in_cells_finds_what_the_whole_search_finds(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_search_in_cells_finds_what_the_exhaustive_search_finds(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     images = Images(folder, image_size=64, fit="stretch")
-    whole = find_duplicates(images, turned=True)
-    monkeypatch.setattr(candidates, "WHOLE_SEARCH", 10)
-    np.testing.assert_array_equal(find_duplicates(images, turned=True).best_of, whole.best_of)
+    whole = find_duplicates(images, rotated=True)
+    monkeypatch.setattr(candidates, "EXHAUSTIVE_LIMIT", 10)
+    np.testing.assert_array_equal(find_duplicates(images, rotated=True).best_of, whole.best_of)
 
 
 def test_leaks_name_the_other_image(folder: Path) -> None:
@@ -101,33 +105,33 @@ def test_leaks_name_the_other_image(folder: Path) -> None:
     }
 
 
-def test_one_image_and_flat_ones_have_no_copies() -> None:
-    assert find_duplicates(np.zeros((1, 20, 20, 3), np.uint8)).result.metrics["n_copies"] == 0
+def test_one_image_and_flat_ones_have_no_duplicates() -> None:
+    assert find_duplicates(np.zeros((1, 20, 20, 3), np.uint8)).result.metrics["n_duplicates"] == 0
     flat = np.full((3, 20, 20, 3), [[[[10]]], [[[120]]], [[[240]]]], np.uint8)
-    assert find_duplicates(flat).result.metrics["n_copies"] == 0
+    assert find_duplicates(flat).result.metrics["n_duplicates"] == 0
 
 
 def test_a_plan_needs_files_of_a_folder(tmp_path: Path) -> None:
     found = find_duplicates(np.zeros((2, 20, 20, 3), np.uint8))
-    assert found.result.metrics["n_same_file"] == 1
+    assert found.result.metrics["n_exact"] == 1
     with pytest.raises(InputError, match="files of a folder"):
         found.plan(tmp_path / "plan.csv")
 
 
-def test_from_the_command_line_plan_apply_and_back(folder: Path, tmp_path: Path, capsys) -> None:
+def test_plan_apply_and_undo_from_the_command_line(folder: Path, tmp_path: Path, capsys) -> None:
     plan = tmp_path / "plan.csv"
-    assert main(["duplicates", str(folder), "--turned", "-o", str(plan), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["metrics"]["n_copies"] == 7
+    assert main(["duplicates", str(folder), "--rotated", "-o", str(plan), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["n_duplicates"] == 7
     with plan.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["action"] for row in rows] == ["keep", "move"] * 7
     before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
     assert main(["duplicates", "--apply", str(plan)]) == 0
-    assert "7 files moved" in capsys.readouterr().out
+    assert "Moved 7 files" in capsys.readouterr().out
     trash = folder.with_name("photos-trash")
     assert (trash / "0001" / "more" / "crop.png").is_file()
     assert main(["duplicates", "--apply", str(plan)]) == 1
-    assert "applied already" in capsys.readouterr().err
+    assert "already applied" in capsys.readouterr().err
     assert main(["duplicates", str(folder), "--undo"]) == 0
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
     assert not trash.exists()
@@ -140,9 +144,9 @@ def test_wrong_calls_are_usage_errors(tmp_path: Path, capsys) -> None:
     assert "no file or folder" in capsys.readouterr().err
 
 
-def test_a_folder_that_an_atlas_tells_is_named_before_its_files_are_moved(folder: Path, tmp_path: Path) -> None:
-    """The atlas may be a stranger's, and the folder that it tells the user's own."""
-    plan, gallery = tmp_path / "plan.csv", replace(Gallery.of(folder), named=False)
+def test_a_folder_recorded_by_an_atlas_must_be_named_before_its_files_are_moved(folder: Path, tmp_path: Path) -> None:
+    """The atlas may come from somebody else, and record a folder of the user."""
+    plan, gallery = tmp_path / "plan.csv", replace(Gallery.of(folder), user_named_folder=False)
     gallery.keys[gallery.keys.index("more/same.png")] = "../same.png"
     find_duplicates(gallery).plan(plan)
     assert ".." not in plan.read_text()

@@ -99,11 +99,12 @@ def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
         for channel, (shift, top) in enumerate(zip(shifts, tops, strict=True)):
             values = (band >> shift) & top
             array[top_row : top_row + step, :, channel] = np.rint(values * (full / top))
-    notes = [scaled_note(bits)] if 8 < bits < 16 else []
+    notes, profile = [scaled_note(bits)] if 8 < bits < 16 else [], profile_of_bmp(data)
     if len(masks) == 4 and dtype == np.uint16:
-        array, _ = flattened(array, background, b"")
+        array, color_notes = flattened(array, background, profile)
+        notes, profile = notes + color_notes, b""
     picture = Picture(as_stored(array), "BMP", "RGBA" if len(masks) == 4 else "RGB")
-    picture.notes, picture.profile = notes, profile_of_bmp(data)
+    picture.notes, picture.profile = notes, profile
     return picture
 
 

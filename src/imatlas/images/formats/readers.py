@@ -12,7 +12,7 @@ from PIL import Image
 
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats.headers import png_header
+from imatlas.images.formats.headers import Png, png_header
 from imatlas.images.formats.netpbm import Netpbm, check_header
 from imatlas.images.formats.pillow import BESIDES, Work, picture_from, read_plain
 from imatlas.images.formats.png import PngBands
@@ -36,21 +36,28 @@ from imatlas.images.picture import (
 from imatlas.images.pixels import RGB
 
 
-def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A PNG: by bands of rows where it is large, or has 16 bits in several channels; else through Pillow."""
+def is_plain_png(data: bytes, frames: Frames) -> bool:
+    """Whether Pillow reads a PNG as it should: not a large one, and not 16 bits in several channels."""
     header = png_header(data)
     if header is None or header.interlaced or header.color not in (0, 2, 3, 4, 6):
-        yield from read_plain(data, format, frames, aim, background)
-        return
+        return True
     check_pixels(header.width, header.height)
-    deep = header.depth == 16 and (header.color in (2, 4, 6) or b"tRNS" in data[: data.find(b"IDAT")])
-    if header.width * header.height * 4 <= limits.LARGE and not deep:
-        yield from read_plain(data, format, frames, aim, background)
-        return
+    if header.width * header.height * 4 <= limits.LARGE and not _is_deep(data, header):
+        return True
     image = Image.open(BytesIO(data), formats=("PNG",))
-    if frames == "all" and int(getattr(image, "n_frames", 1)) > 1:
-        yield from read_plain(data, format, frames, aim, background)
-        return
+    return frames == "all" and int(getattr(image, "n_frames", 1)) > 1
+
+
+def _is_deep(data: bytes, header: Png) -> bool:
+    return header.depth == 16 and (header.color in (2, 4, 6) or b"tRNS" in data[: data.find(b"IDAT")])
+
+
+def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+    """A PNG that is large, or has 16 bits in several channels, by bands of rows; `is_plain_png` tells the others."""
+    header = png_header(data)
+    assert header is not None
+    deep = _is_deep(data, header)
+    image = Image.open(BytesIO(data), formats=("PNG",))
     bands = PngBands(data, header)
     about = Image.open(BytesIO(bands.about()), formats=("PNG",))
     about.load()  # what follows the pixels may hold the orientation

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imatlas.errors import Notice, SourceError
-
-PREFERRED = ("image", "img", "thumbnail", "path", "file")
+from imatlas.images.sources.given import IMAGE_COLUMNS
 
 
 class ArrowColumn:
@@ -159,7 +158,7 @@ def image_column(table: Any, field: str | None, name: str) -> str:
         return field
 
     found = columns_of_files(table.schema)
-    named = [column for column in PREFERRED if column in (found or table.column_names)]
+    named = [column for column in IMAGE_COLUMNS if column in (found or table.column_names)]
     if named or len(found) == 1:
         chosen = named[0] if named else found[0]
         tell_choice(found, chosen, name)

@@ -16,7 +16,7 @@ from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.sources.arrays import as_pixels, is_wide, narrowest, without_masked
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
-from imatlas.images.sources.given import NAMES, channels_last, content_of, is_open_file, is_tensor, numpy_of
+from imatlas.images.sources.given import IMAGE_COLUMNS, channels_last, content_of, is_open_file, is_tensor, numpy_of
 from imatlas.images.sources.origin import Origin, in_memory, located
 
 
@@ -111,7 +111,7 @@ def _picture_in(value: Any) -> Any:
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes | bytearray | memoryview):
             return bytes(value["bytes"])
-        for name in ("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp", *NAMES):
+        for name in IMAGE_COLUMNS:
             if value.get(name) is not None:
                 return _picture_in(value[name])
         raise DecodeError(f"no image among the fields {', '.join(map(str, value))}; say which one it is in by 'field'")

@@ -33,8 +33,11 @@ def numpy_of(tensor: Any) -> np.ndarray:
         return tensor.float().numpy()
 
 
-NAMES = ("image", "img", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path")
-"""Columns that hold images, the likeliest first."""
+IMAGE_COLUMNS = (
+    *("image", "img", "pixel_values", "png", "jpg", "jpeg", "webp"),
+    *("path", "file", "filename", "file_name", "filepath", "file_path", "image_path", "thumbnail"),
+)
+"""Names of columns and fields that hold images or their paths, the likeliest first."""
 
 
 def as_items(source: Any, field: str | int | None = None) -> Any:
@@ -80,7 +83,7 @@ def _column_of(table: Any, field: str | int | None) -> Any:
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     wanted = None if field is None else str(field)
     if wanted is None:
-        wanted = next((name for name in NAMES if name in names), names[0] if len(names) == 1 else None)
+        wanted = next((name for name in IMAGE_COLUMNS if name in names), names[0] if len(names) == 1 else None)
     if wanted is None:
         first = table.columns[0] if hasattr(table, "iloc") and names else (names or ["image"])[0]
         raise InputTypeError(

@@ -89,7 +89,8 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     skipped: list[tuple[str, str]] = []
     paths = [path_of(text) for text in sources]
     beside = Counter(path.parent for path in paths)
-    for text, path in zip(sources, paths, strict=True):
+    seen: set[str] = set()
+    for place, (text, path) in enumerate(zip(sources, paths, strict=True)):
         what = ""
         if os.path.isdir(path):  # a shell that makes sources of a pattern names what lies beside the images, too
             what = own_folder(path) or (own_export(path) if beside[path.parent] > 1 else "")
@@ -97,13 +98,18 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
             continue
         source = _open_path(text, field)
-        if is_table(source) and len(tables) + len(skipped) == sources.index(text):
+        if is_table(source) and len(tables) + len(skipped) == place:
+            real = os.path.realpath(path)
+            if real in seen:
+                raise InputError(f"The table '{text}' is given more than once; give each table once.")
+            seen.add(real)
             tables.append((path, source))
             continue
         if tables or not isinstance(source, FileSource):
+            container = tables[0][0] if tables and isinstance(source, FileSource) else text
             raise InputError(
-                f"'{text}' holds its images in itself, so it cannot be one of several sources; give it alone, or "
-                "unpack it."
+                f"'{container}' is an archive, a table or an array of images, which cannot be combined with other "
+                "sources; give it alone, or unpack it."
             )
         found.append(source)
     if tables:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,22 +51,6 @@ def place_of(text: str | os.PathLike[str]) -> str:
     return located(fixed_part(path) if glob.has_magic(path) and not os.path.lexists(path) else path)
 
 
-def places_of(remembered: str) -> list[str]:
-    """The places that an atlas may mean, the likeliest first: an older one remembers patterns, and lists by count.
-
-    Of a list it remembers the folder of the first file; the keys are relative to the folder that holds all.
-    """
-    if listed := re.fullmatch(r"\d+ files from (.+)", remembered, re.DOTALL):
-        first = Path(listed[1])
-        return [str(folder) for folder in (first, *first.parents)]
-    if array := re.fullmatch(r"(?:ndarray|Tensor) \(\d+, ([\d, ]+)\)", remembered):
-        sides = array[1].split(", ")
-        return [in_memory("array", tuple(map(int, sides if len(sides) > 2 else [*sides, "1"])))]
-    if remembered.isidentifier() and not os.path.lexists(remembered):
-        return [in_memory(remembered)]
-    return [place_of(remembered)] if glob.has_magic(remembered) or "~" in remembered else [remembered]
-
-
 def in_memory(kind: str, shape: tuple[int, ...] = ()) -> str:
     """The place of images that are in memory: what they are, without how many."""
     of_shape = f" of {' x '.join(map(str, shape))}" if shape else ""
@@ -75,9 +58,6 @@ def in_memory(kind: str, shape: tuple[int, ...] = ()) -> str:
 
 
 def same_place(remembered: str, now: str) -> bool:
-    """Whether the place of an atlas is one that is named now, perhaps by a link or from another folder."""
-    return any(was == now or _one_file(was, now) for was in places_of(remembered))
-
-
-def _one_file(one: str, other: str) -> bool:
-    return os.path.isabs(one) and os.path.isabs(other) and os.path.realpath(one) == os.path.realpath(other)
+    """Whether two places are one, perhaps through a link."""
+    both_paths = os.path.isabs(remembered) and os.path.isabs(now)
+    return remembered == now or (both_paths and os.path.realpath(remembered) == os.path.realpath(now))

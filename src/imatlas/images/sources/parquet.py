@@ -14,6 +14,7 @@ from imatlas.images import memory_budget
 from imatlas.images.sources.archives import Archive
 from imatlas.images.sources.arrow import columns_of_files, tell_choice, type_at
 from imatlas.images.sources.base import check_members, check_total, check_unpacked, reason_of
+from imatlas.images.sources.given import IMAGE_COLUMNS
 from imatlas.images.sources.parquet_pages import pages
 
 
@@ -78,7 +79,7 @@ class ParquetSource(Archive):
                 f"No column of '{self.root}' holds the bytes of images (columns: {', '.join(schema.names)}); one must "
                 "be binary, or a struct with a field 'bytes'. Where a column names files, give those files."
             )
-        chosen = next((name for name in ("image", "img", "thumbnail") if name in found), found[0])
+        chosen = next((name for name in IMAGE_COLUMNS if name in found), found[0])
         tell_choice(found, chosen, str(self.root))
         return chosen
 

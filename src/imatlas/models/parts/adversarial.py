@@ -36,7 +36,7 @@ def shown(
     return varied(real, known), varied(fake, known)
 
 
-def discriminator_turn(
+def discriminator_step(
     discriminator: nn.Module,
     real: Tensor,
     fake: Tensor,
@@ -53,17 +53,17 @@ def discriminator_turn(
     if gamma == 0:
         return total, {}
     part = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PART)]
-    told = None if y is None else y[part]
+    cond = None if y is None else y[part]
     logs = {
-        "r1": gradient_penalty(discriminator, real[part], told),
-        "r2": gradient_penalty(discriminator, fake[part], told),
+        "r1": gradient_penalty(discriminator, real[part], cond),
+        "r2": gradient_penalty(discriminator, fake[part], cond),
     }
     # a gradient spreads over the pixels
     gamma = gamma * real[0].numel() / 1024
     return total + gamma / 2 * (logs["r1"] + logs["r2"]), logs
 
 
-def generator_turn(
+def generator_step(
     discriminator: nn.Module,
     real: Tensor,
     fake: Tensor,

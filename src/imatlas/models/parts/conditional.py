@@ -37,7 +37,7 @@ class Generator(ImageEstimator):
 
     _state: ClassVar[State] = {
         "classes_": Labels("n_classes", distinct=True, optional=True),
-        "condition_range_": Array("float32", 2, "n_told", optional=True),
+        "condition_range_": Array("float32", 2, "cond_dim", optional=True),
     }
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
@@ -109,14 +109,14 @@ class Generator(ImageEstimator):
             return "'classes_' must be whole numbers or words"
         return ""
 
-    def _untold(self, name: str) -> str:
+    def _condition_mismatch(self, name: str) -> str:
         """What is wrong where an attribute with conditions is not of the kind that `classes_` and the range say."""
         told: np.ndarray | None = getattr(self, name)
         kind = "" if told is None else told.dtype.kind
         expected = "i" if self.classes_ is not None else "f" if self.condition_range_ is not None else ""
         return "" if kind == expected else f"'{name}' does not go with 'classes_' and 'condition_range_'"
 
-    def _told_in(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _onnx_condition(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The input "y" of an exported network, by name, and what it is in words; nothing where it is told nothing."""
         if self.classes_ is not None:
             labels = ", ".join(map(str, self.classes_))
@@ -128,7 +128,7 @@ class Generator(ImageEstimator):
             return {"y": some}, {"input y": f"float32 (N, {len(mean)}): vectors such as fit was given"}
         return {}, {}
 
-    def _as_told(self, y: Tensor | None) -> Tensor | None:
+    def _standardized(self, y: Tensor | None) -> Tensor | None:
         """What an exported network is given as the network inside takes it."""
         if y is None or self.condition_range_ is None:
             return y

@@ -32,7 +32,7 @@ LIST = "kept.json"
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,80}-(\d{6})\.npy")
 
 
-class Kept:
+class FeatureCache:
     """The folder of what was seen.
 
     Parameters

@@ -34,8 +34,8 @@ MIXTURE_IMAGES = 60_000
 class LatentModel(Generator):
     """The base of models that turn an image into `latent_dim` numbers and back, and make new images.
 
-    New images are drawn from a `Mixture` over the vectors of the training images. What `fit` is told of the images (a
-    label or a vector of each) changes nothing in the network: it divides the mixture, which can then be asked for it.
+    New images are drawn from a `Mixture` over the vectors of the training images. Conditions
+    given to `fit` do not enter the network: they partition the mixture, which can then be sampled by condition.
 
     A model declares the field `latent_dim` and gives, besides what `ImageEstimator` asks for, `_encode(module, batch)`,
     `_decode(module, z)` and `_score(module, batch)`.
@@ -44,7 +44,7 @@ class LatentModel(Generator):
     ----------
     sharpening_ : dict of lists, or None
         The history of `sharpen`, once it was called.
-    mixture_weights_, mixture_means_, mixture_factors_, mixture_told_, mixture_spread_
+    mixture_weights_, mixture_means_, mixture_factors_, mixture_conditions_, mixture_spread_
         See `imatlas.models.parts.mixture.Mixture`.
     """
 
@@ -56,8 +56,8 @@ class LatentModel(Generator):
         "mixture_weights_": Array("float32", "n_gaussians", low=0, high=1.001),
         "mixture_means_": Array("float32", "n_gaussians", "latent_dim"),
         "mixture_factors_": Array("float32", "n_gaussians", "latent_dim", "latent_dim"),
-        "mixture_told_": OneOf(
-            (Array("int64", "n_gaussians", low=0, below="n_classes"), Array("float32", "n_gaussians", "n_told")),
+        "mixture_conditions_": OneOf(
+            (Array("int64", "n_gaussians", low=0, below="n_classes"), Array("float32", "n_gaussians", "cond_dim")),
             optional=True,
         ),
         "mixture_spread_": Value(FINITE),
@@ -152,7 +152,7 @@ class LatentModel(Generator):
             If the images are not like those of `fit`.
         """
         pixels = self._load_like_fitted(images, mask)
-        data = self._set_aside(pixels, self.spec_, validation, self.seed_, None, None)
+        data = self._hold_out(pixels, self.spec_, validation, self.seed_, None, None)
         sharpener = Sharpener(
             model=self,
             sharpness=check_number(weight, "weight", "sharpen", low=0),
@@ -176,8 +176,8 @@ class LatentModel(Generator):
         self.interrupted_ = sharpener.interrupted_
         return self
 
-    def _fit_prior(self, pixels: np.ndarray, rows: np.ndarray, told: np.ndarray | None) -> None:
-        """Fit the mixture to some rows of the pixels, of which no copy is made, and to what those were told."""
+    def _fit_prior(self, pixels: np.ndarray, rows: np.ndarray, cond: np.ndarray | None) -> None:
+        """Fit the mixture to some rows of the pixels, of which no copy is made, and to their conditions."""
         module, device = self._ready_module(), devices.pick_device(self.device)
         generator = torch.Generator(device=device)
         generator.manual_seed(seeding.seed_of(self.seed_, "mixture"))
@@ -187,17 +187,21 @@ class LatentModel(Generator):
             return self._code(module, batch, generator).float().cpu().numpy()
 
         z = self._in_chunks(run, rows)
-        found = fit_mixture(z, told, self.seed_, n_components=self.n_components)
+        found = fit_mixture(z, cond, self.seed_, n_components=self.n_components)
         self.mixture_weights_, self.mixture_means_, self.mixture_factors_ = found.weights, found.means, found.factors
-        self.mixture_told_, self.mixture_spread_ = found.told, found.spread
+        self.mixture_conditions_, self.mixture_spread_ = found.cond, found.spread
 
     def _contradiction(self) -> str:
-        return super()._contradiction() or self._untold("mixture_told_")
+        return super()._contradiction() or self._condition_mismatch("mixture_conditions_")
 
     @property
     def _mixture(self) -> Mixture:
         return Mixture(
-            self.mixture_weights_, self.mixture_means_, self.mixture_factors_, self.mixture_told_, self.mixture_spread_
+            self.mixture_weights_,
+            self.mixture_means_,
+            self.mixture_factors_,
+            self.mixture_conditions_,
+            self.mixture_spread_,
         )
 
     # -- what it gives -------------------------------------------------------------------------------------------
@@ -275,9 +279,9 @@ class LatentModel(Generator):
         noise = seeding.noise(seed, n_samples, self.latent_dim)
         return self._decode_chunks(self._decode, self._draw(noise, level, self._conditions(y, n_samples)))
 
-    def _draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None) -> np.ndarray:
+    def _draw(self, noise: np.ndarray, level: np.ndarray, cond: np.ndarray | None) -> np.ndarray:
         """Vectors (n, latent_dim) of new images, from noise (n, latent_dim) and uniform levels (n,)."""
-        return self._mixture.draw(noise, level, told) if len(noise) else noise
+        return self._mixture.draw(noise, level, cond) if len(noise) else noise
 
     def vary(self, images: Any, *, strength: float = 0.5, y: Any = None, random_state: int | None = None) -> np.ndarray:
         """Variations of images: their vectors moved within the nearest Gaussian of the mixture.

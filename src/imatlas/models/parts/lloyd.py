@@ -1,4 +1,4 @@
-"""Lloyd's iterations on tensors: where centers start, and how they move until they rest; see `models/kmeans.py`."""
+"""Lloyd's algorithm on tensors: initialization and iterations. Papers: `imatlas.models.kmeans`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from imatlas.neighbors import group_sums, paired_distances
 
 Search = Callable[[torch.Tensor], torch.Tensor]
-"""Centers (n_clusters, n_features) -> the nearest of each row (n_samples,)."""
+"""Centers (n_clusters, n_features) -> the nearest one of each row (n_samples,)."""
 
 
 def first_centers(
     X: torch.Tensor, weights: torch.Tensor, n_clusters: int, init: str, generator: torch.Generator
 ) -> torch.Tensor:
-    """Choose the first centers (n_clusters, n_features) among the rows of weight above 0.
+    """Initial centers (n_clusters, n_features), chosen among the rows with a weight above 0.
 
-    "k-means++" draws each next center with a probability that grows with the squared distance to those chosen, keeping
-    the best of 2 + log(n_clusters) draws, over a random sample of at most max(8192, 16 · n_clusters) rows.
+    "k-means++" draws each next center with a probability proportional to the squared distance to the nearest chosen
+    one, keeping the best of 2 + log(n_clusters) draws; from a random sample of max(8192, 16 · n_clusters) rows.
     """
     usable = torch.nonzero(weights > 0)[:, 0]
     usable = usable if len(usable) >= n_clusters else torch.arange(len(X), device=X.device)
@@ -44,7 +44,7 @@ def first_centers(
         squared = torch.minimum(closest, squared_to(drawn))
         best = int(torch.argmin(squared.double() @ mass))
         chosen[i], closest = drawn[best], squared[best]
-        closest[drawn[best]] = 0  # rounding leaves a rest that could be drawn again
+        closest[drawn[best]] = 0  # rounding would leave a residue that could be drawn again
     return X[sample[chosen]]
 
 
@@ -53,8 +53,8 @@ def _draw(mass: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tenso
     total = torch.cumsum(mass.double(), dim=0)
     if not float(total[-1]) > 0:
         return torch.randint(len(mass), (n,), generator=generator).to(mass.device)
-    spots = torch.rand(n, generator=generator, dtype=torch.float64).to(mass.device) * total[-1]
-    return torch.searchsorted(total, spots, right=True).clamp_(max=len(mass) - 1)
+    points = torch.rand(n, generator=generator, dtype=torch.float64).to(mass.device) * total[-1]
+    return torch.searchsorted(total, points, right=True).clamp_(max=len(mass) - 1)
 
 
 def lloyd(
@@ -65,7 +65,7 @@ def lloyd(
     tolerance: float,
     search: Search,
 ) -> tuple[torch.Tensor, int]:
-    """Move centers to the mean of their rows until they rest. Returns the centers and the number of iterations."""
+    """Move centers to the mean of their rows until convergence. Returns the centers and the number of iterations."""
     labels = torch.full((len(X),), -1, dtype=torch.int64, device=X.device)
     for n_iter in range(1, max_iter + 1):
         previous, labels = labels, search(centers)
@@ -80,11 +80,11 @@ def lloyd(
 
 
 def moved_centers(X: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-    """The mean of the rows of each label (n_clusters, n_features); one without rows moves to a row far from its own."""
+    """The mean of the rows of each label (n_clusters, n_features); empty ones move to the rows farthest from theirs."""
     sums, totals = group_sums(X, labels, len(centers), weights)
     moved = torch.where(totals[:, None] > 0, sums / totals.clamp(min=1e-30)[:, None], centers)
     empty = torch.nonzero(totals <= 0)[:, 0]
     if len(empty):
-        far = paired_distances(X, centers, labels) * (weights > 0)
-        moved[empty] = X[torch.topk(far, len(empty)).indices]
+        distances = paired_distances(X, centers, labels) * (weights > 0)
+        moved[empty] = X[torch.topk(distances, len(empty)).indices]
     return moved

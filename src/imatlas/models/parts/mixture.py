@@ -32,32 +32,32 @@ class Mixture:
     means : array (K, D)
     factors : array (K, D, D)
         Lower triangles L of the covariances L L'.
-    told : array (K,) of int or (K, n_features), or None
-        The label of the images of each Gaussian, or the mean of what they were told.
+    cond : array (K,) of int or (K, n_features), or None
+        The label of the images of each Gaussian, or the mean condition of its images.
     spread : float
-        Mean square distance of what an image is told from the mean of its Gaussian.
+        Mean squared distance of an image's condition from the mean of its Gaussian.
     """
 
     weights: np.ndarray
     means: np.ndarray
     factors: np.ndarray
-    told: np.ndarray | None = None
+    cond: np.ndarray | None = None
     spread: float = 0.0
 
-    def draw(self, noise: np.ndarray, level: np.ndarray, told: np.ndarray | None = None) -> np.ndarray:
+    def draw(self, noise: np.ndarray, level: np.ndarray, cond: np.ndarray | None = None) -> np.ndarray:
         """Vectors (n, D) for normal noise (n, D) and uniform levels (n,), which choose the Gaussians."""
-        edges = np.cumsum(self.shares(told, len(noise)), axis=1)
+        edges = np.cumsum(self.shares(cond, len(noise)), axis=1)
         edges[:, -1] = np.inf  # whatever rounding left out
         chosen = (level[:, None] < edges).argmax(1)
         return np.stack([self.means[k] + self.factors[k] @ e for k, e in zip(chosen, noise, strict=True)])
 
-    def vary(self, z: np.ndarray, strength: float, noise: np.ndarray, told: np.ndarray | None = None) -> np.ndarray:
-        """Vectors (n, D) moved within the nearest Gaussian of those told: 0 leaves them, 1 forgets them.
+    def vary(self, z: np.ndarray, strength: float, noise: np.ndarray, cond: np.ndarray | None = None) -> np.ndarray:
+        """Vectors (n, D) moved within the nearest Gaussian that fits their condition: 0 keeps them, 1 redraws them.
 
         What is kept and what is drawn add up to the same Gaussian (Neal 1998, "Regression and classification using
         Gaussian process priors", section 5: z' = m + sqrt(1 - s²) (z - m) + s L e).
         """
-        shares = self.shares(told, len(z))
+        shares = self.shares(cond, len(z))
         distance = ((z[:, None] - self.means) ** 2).sum(2)
         nearest = np.where(shares > 1e-3 * shares.max(1, keepdims=True), distance, np.inf).argmin(1)
         kept = np.sqrt(1 - strength**2) * (z - self.means[nearest])
@@ -72,37 +72,37 @@ class Mixture:
         values, vectors = np.linalg.eigh((centered.T * self.weights) @ centered + inner)
         return mean, (np.sqrt(np.clip(values, 0, None)) * vectors).T[::-1]
 
-    def shares(self, told: np.ndarray | None, n: int) -> np.ndarray:
+    def shares(self, cond: np.ndarray | None, n: int) -> np.ndarray:
         """How often each Gaussian is drawn from, (n, K): as often as it had images, among those that fit best."""
-        if told is None or self.told is None:
+        if cond is None or self.cond is None:
             return np.broadcast_to(self.weights, (n, len(self.weights))).copy()
-        if self.told.ndim == 1:
-            fits = (np.asarray(told)[:, None] == self.told).astype(float)
+        if self.cond.ndim == 1:
+            fits = (np.asarray(cond)[:, None] == self.cond).astype(float)
         else:
-            far = ((told[:, None] - self.told) ** 2).sum(2)
+            far = ((cond[:, None] - self.cond) ** 2).sum(2)
             fits = np.exp(-(far - far.min(1, keepdims=True)) / (2 * self.spread))
         shares = fits * self.weights
         return shares / shares.sum(1, keepdims=True)
 
 
-def fit_mixture(z: np.ndarray, told: np.ndarray | None, seed: int, *, n_components: int | None = None) -> Mixture:
+def fit_mixture(z: np.ndarray, cond: np.ndarray | None, seed: int, *, n_components: int | None = None) -> Mixture:
     """A mixture over vectors z (N, D).
 
     Parameters
     ----------
     z : array (N, D)
-    told : array (N,) of int or (N, n_features), optional
+    cond : array (N,) of int or (N, n_features), optional
         What each image shows. Labels, and vectors that come again and again, divide the vectors before k-means does.
     seed : int
     n_components : int, optional
         None: one for every 60 images, as far as 4 M numbers in their covariances go. There is at least one for each of
-        what is told.
+        distinct condition.
     """
     z = z.astype(np.float64)
     n, width = z.shape
     if n_components is None:
         n_components = int(np.clip(n // IMAGES_EACH, 1, max(1, MOST_NUMBERS // width**2)))
-    cell = _cells(z, _kinds(told, n), n_components, seed)
+    cell = _cells(z, _kinds(cond, n), n_components, seed)
     count = np.bincount(cell).astype(float)
     means = _means(z, cell)
     within = z - means[cell]
@@ -114,20 +114,20 @@ def fit_mixture(z: np.ndarray, told: np.ndarray | None, seed: int, *, n_componen
         covariance = (within[rows].T @ within[rows] + width * pooled) / (len(rows) + width)
         factors[k] = np.linalg.cholesky(covariance)
     center, spread = None, 0.0
-    if told is not None and told.ndim == 1:
-        center = told[order[np.concatenate([[0], np.cumsum(count[:-1]).astype(int)])]]
-    elif told is not None:
-        center = _means(told.astype(np.float64), cell)
-        spread = float(max(((told - center[cell]) ** 2).sum(1).mean(), 1e-6 * told.var(0).sum() + 1e-12))
+    if cond is not None and cond.ndim == 1:
+        center = cond[order[np.concatenate([[0], np.cumsum(count[:-1]).astype(int)])]]
+    elif cond is not None:
+        center = _means(cond.astype(np.float64), cell)
+        spread = float(max(((cond - center[cell]) ** 2).sum(1).mean(), 1e-6 * cond.var(0).sum() + 1e-12))
         center = center.astype(np.float32)
     return Mixture((count / n).astype(np.float32), means.astype(np.float32), factors, center, spread)
 
 
-def _kinds(told: np.ndarray | None, n: int) -> np.ndarray:
-    """The group of each image, (n,): of what it is told where that comes again, else one for all."""
-    if told is not None:
-        kinds = np.unique(told, axis=0, return_inverse=True)[1].reshape(-1)
-        if told.ndim == 1 or kinds.max() < n // 4:
+def _kinds(cond: np.ndarray | None, n: int) -> np.ndarray:
+    """The group of each image, (n,): its condition where conditions repeat, else one group for all."""
+    if cond is not None:
+        kinds = np.unique(cond, axis=0, return_inverse=True)[1].reshape(-1)
+        if cond.ndim == 1 or kinds.max() < n // 4:
             return kinds
     return np.zeros(n, int)
 

@@ -22,7 +22,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.parts import adversarial
-from imatlas.nn.augment import variation_share
+from imatlas.nn.augment import augment_probability
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.losses import energy_distance, hidden, looks, masked_mean
@@ -67,12 +67,12 @@ class Sharpener(ImageEstimator):
         batch = self.model._seen(batch, generator)
         discriminator, known = module.discriminator, batch.known
         rebuilt = self._rebuilt(module, batch, generator)
-        share = variation_share(batch.n_images)
+        share = augment_probability(batch.n_images)
         real, fake = adversarial.shown(batch.x, hidden(rebuilt, known), known, share, generator)
-        loss, logs = adversarial.discriminator_turn(discriminator, real, fake, generator)
+        loss, logs = adversarial.discriminator_step(discriminator, real, fake, generator)
         yield "discriminator", loss, logs
 
-        judged = adversarial.generator_turn(discriminator, real, fake)
+        judged = adversarial.generator_step(discriminator, real, fake)
         recon = masked_mean((rebuilt - batch.x).square(), known)
         yield "decoder", recon + self.sharpness * judged, {"recon": recon, "judged": judged}
         discriminator.requires_grad_(True)

@@ -29,7 +29,7 @@ SECONDS_A_ROW = 0.0015
 _compiled = False
 
 
-def umap_places(
+def umap_layout(
     X: np.ndarray, *, n_neighbors: int, n_components: int, min_dist: float, seed: int, init: Any = "spectral"
 ) -> np.ndarray:
     """Rows laid out so that neighbors stay together (n_samples, n_components) float32; one seed, one layout.

@@ -1,80 +1,54 @@
-"""Pairs of images of which one is an edited copy of the other: proposed by features, confirmed pixel by pixel."""
+"""Candidate pairs of duplicates, proposed by nearest-neighbor searches over features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from imatlas.models.kmeans import KMeans
 from imatlas.neighbors import as_tensor, k_nearest
-from imatlas.tasks.duplicates import registration
-from imatlas.tasks.duplicates.registration import N_FEATURES, STRIPS, WINDOWS
+from imatlas.tasks.duplicates.features import (
+    N_ORIENTATIONS,
+    STRIPS,
+    WINDOWS,
+    Features,
+    as_float,
+    lowest_frequencies,
+    normalized,
+    reorient_features,
+)
 
-View = Callable[[np.ndarray], np.ndarray]
-"""Rows (n,) -> what the eye sees of these images, (n, H, W, 3) uint8."""
+N_PROPOSED, N_COMPARED = 4, 4
+"""Images that each search proposes for one image, and how many of all proposals are compared with it."""
 
-PROPOSED, COMPARED = 4, 4
-"""How many images each search proposes for one image, and how many of all that were proposed are compared with it."""
+MAX_DISTANCE = 0.6
+"""Largest tangent distance of pairs that are compared."""
 
-UNLIKE = 0.6
-"""Pairs of whose features more is unexplained are not compared."""
+EXHAUSTIVE_LIMIT = 20_000
+"""Images up to which the search is exhaustive; above, it covers those in the nearest k-means cells."""
 
-SURE, LIKELY, LEVELS = 0.06, 0.5, 2.5
-"""A pair is a copy where no more than SURE of the picture is unexplained. Up to LIKELY it must stand out beside the
-next most similar images; so must pictures that differ by at most LEVELS of 255, in all of their parts or in most."""
+N_PROBES = 8
+"""Cells searched for each query."""
 
-STANDS_OUT = {"share": 0.55, "levels": 0.4, "most": 0.3}
-"""To stand out is to differ at most so many times as much as the next image of either does."""
-
-NEARLY = 0.9
-"""The same of the share, for pairs that are judged by levels."""
-
-BATCH = 256
-"""Images or pairs that are looked at together: bounds memory."""
-
-WHOLE_SEARCH = 20_000
-"""Images up to which every one is compared with every one in the search; above, with those of the nearest cells."""
-
-CELLS_SEEN = 8
-
-ROUNDS = 4
-
-BACK = (0, 3, 2, 1, 4, 5, 6, 7)
-"""The turn that undoes each turn: one that mirrors undoes itself."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What all images are found by, as `likeness.features` gives it, in half precision."""
-
-    windows: np.ndarray
-    tangents: np.ndarray
-    strips: np.ndarray
-
-    @classmethod
-    def of(cls, view: View, n: int) -> Looks:
-        """The looks of `n` images; 2 KB each."""
-        shapes = (len(WINDOWS), 4, len(STRIPS))
-        arrays = [np.empty((n, m, N_FEATURES), np.float16) for m in shapes]
-        for start in range(0, n, BATCH):
-            rows = np.arange(start, min(n, start + BATCH))
-            for array, found in zip(arrays, registration.features(registration.pictures(view(rows)))):
-                array[rows] = found.numpy()
-        return cls(*arrays)
+BATCH = 16_384
+"""Queries searched together: bounds memory."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of images, A = `first` and B = `second` (n,): B is the whole of a window of A after a turn of A."""
+    """Pairs of images, A = `first` and B = `second` (n,): B shows a window of A in an orientation.
+
+    `distance` is the tangent distance between their features.
+    """
 
     first: np.ndarray
     second: np.ndarray
     window: np.ndarray
-    turn: np.ndarray
-    unexplained: np.ndarray
+    orientation: np.ndarray
+    distance: np.ndarray
 
     def __len__(self) -> int:
         return len(self.first)
@@ -83,162 +57,107 @@ class Pairs:
         return Pairs(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
     @classmethod
-    def joined(cls, parts: list[Pairs]) -> Pairs:
-        """All pairs of several lists."""
+    def concatenate(cls, parts: list[Pairs]) -> Pairs:
+        """The pairs of several lists."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
+    @property
+    def by_image(self) -> tuple[np.ndarray, np.ndarray]:
+        """(image, pair), each (2n,): every pair once for each of its two images."""
+        return np.concatenate([self.first, self.second]), np.tile(np.arange(len(self)), 2)
 
-def propose(looks: Looks, rows: np.ndarray, asked: np.ndarray, *, turned: bool = False) -> tuple[Pairs, np.ndarray]:
-    """The most similar pairs of images `rows` for each of the images `asked` among them.
+
+def propose(
+    features: Features, rows: np.ndarray, queries: np.ndarray, *, rotated: bool = False
+) -> tuple[Pairs, np.ndarray]:
+    """The most similar pairs of images `rows` for each of the images `queries` among them.
 
     Returns
     -------
     pairs : Pairs
-        At most a few an image; each two images once, in the way that explains most.
-    next_ : ndarray (n_images,)
-        What is unexplained of the best pair of each image that was left out; infinite where none was.
+        A few per image; each two images once, in the window and orientation of the smallest distance.
+    runner_up : ndarray (n_images,)
+        The distance of the best pair of each image that was left out; infinite where there was none.
     """
-    turns = range(registration.N_TURNS if turned else 1)
-    wholes = _tensor(looks.windows[rows, 0])
-    searches = [(registration.without_light(wholes), _by_windows(looks, asked, turns))]
-    for strip in range(len(STRIPS)):
-        own, others = (registration.without_light(_tensor(looks.strips[some, strip])) for some in (asked, rows))
-        searches.append((others, [(0, 0, own)]))
-    absolute = _coarse(wholes)
-    queries = [
-        (0, turn, _coarse(registration.turned_features(_tensor(looks.windows[asked, 0]), turn))) for turn in turns
-    ]
-    searches.append((absolute, queries))
     found = []
-    for index, ways in searches:
-        search = _Search(index)
-        for window, turn, query in ways:
-            near = search.nearest(query, PROPOSED + 1)
-            first = np.repeat(asked, near.shape[1])
+    for index, searches in _searches(features, rows, queries, range(N_ORIENTATIONS if rotated else 1)):
+        neighbors = _NeighborSearch(index)
+        for window, orientation, query in searches:
+            near = neighbors.nearest(query, N_PROPOSED + 1)
+            first = np.repeat(queries, near.shape[1])
             second = rows[near.ravel()]
             keep = (first != second) & (near.ravel() >= 0)
             n = int(keep.sum())
-            way = np.full(n, window, np.int8), np.full(n, turn, np.int8)
-            found.append(Pairs(first[keep], second[keep], *way, np.zeros(n, np.float32)))
-    pairs = _explained(looks, Pairs.joined(found))
-    return _best(pairs, len(looks.windows))
+            by = np.full(n, window, np.int8), np.full(n, orientation, np.int8)
+            found.append(Pairs(first[keep], second[keep], *by, np.zeros(n, np.float32)))
+    return _best(_within_distance(features, Pairs.concatenate(found)), len(features.windows))
 
 
-def _by_windows(looks: Looks, asked: np.ndarray, turns: range) -> list[tuple[int, int, torch.Tensor]]:
-    """(window, turn, queries) for each window and turn."""
-    queries = []
+def _searches(
+    features: Features, rows: np.ndarray, queries: np.ndarray, orientations: range
+) -> Iterator[tuple[torch.Tensor, list[tuple[int, int, torch.Tensor]]]]:
+    """Each index to search, with its (window, orientation, query features)."""
+    wholes = as_float(features.windows[rows, 0])
+    by_window = []
     for window in range(len(WINDOWS)):
-        feats = registration.without_light(_tensor(looks.windows[asked, window]))
-        queries += [(window, turn, registration.turned_features(feats, turn)) for turn in turns]
-    return queries
+        feats = normalized(as_float(features.windows[queries, window]))
+        by_window += [(window, orientation, reorient_features(feats, orientation)) for orientation in orientations]
+    yield normalized(wholes), by_window
+    for strip in range(len(STRIPS)):
+        own, others = (normalized(as_float(features.strips[some, strip])) for some in (queries, rows))
+        yield others, [(0, 0, own)]
+    own = as_float(features.windows[queries, 0])
+    yield (
+        lowest_frequencies(wholes),
+        [(0, orientation, lowest_frequencies(reorient_features(own, orientation))) for orientation in orientations],
+    )
 
 
-def _coarse(feats: torch.Tensor) -> torch.Tensor:
-    """The mean and the lowest waves alone, with their size: what tells pictures without detail apart."""
-    size = registration.N_WAVES
-    light = feats[:, : size**2].unflatten(1, (size, size))[:, :4, :4]
-    return torch.cat([light.flatten(1), feats[:, size**2 :]], 1)
-
-
-def _explained(looks: Looks, pairs: Pairs) -> Pairs:
-    """The pairs with what is unexplained of each, those left out that are not alike."""
-    share = np.empty(len(pairs), np.float32)
-    for turn in np.unique(pairs.turn):
-        of_turn = np.flatnonzero(pairs.turn == turn)
-        for start in range(0, len(of_turn), 4096):
-            some = of_turn[start : start + 4096]
-            query = _tensor(looks.windows[pairs.first[some], pairs.window[some]])
-            whole, tangents = (_tensor(x[pairs.second[some]]) for x in (looks.windows[:, 0], looks.tangents))
-            share[some] = registration.unexplained(
-                registration.turned_features(query, int(turn)), whole, tangents
-            ).numpy()
-    pairs = Pairs(pairs.first, pairs.second, pairs.window, pairs.turn, share)
-    return pairs[share <= UNLIKE]
+def _within_distance(features: Features, pairs: Pairs) -> Pairs:
+    """The pairs with their distances, without those beyond `MAX_DISTANCE`."""
+    distance = np.empty(len(pairs), np.float32)
+    for orientation in np.unique(pairs.orientation):
+        chosen = np.flatnonzero(pairs.orientation == orientation)
+        for start in range(0, len(chosen), 4096):
+            some = chosen[start : start + 4096]
+            part = pairs[some]
+            distance[some] = features.distance(part.first, part.second, part.window, int(orientation))
+    return replace(pairs, distance=distance)[distance <= MAX_DISTANCE]
 
 
 def _best(pairs: Pairs, n: int) -> tuple[Pairs, np.ndarray]:
-    """Each two images once, and of these the best `COMPARED` of each image; what is unexplained of its next."""
+    """Each two images once, of these the best `N_COMPARED` of each image; and the distance of its next."""
+    # Keep the nearest pair of each two images.
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
-    order = np.lexsort((pairs.unexplained, high, low))
+    order = np.lexsort((pairs.distance, high, low))
     pairs, low, high = pairs[order], low[order], high[order]
     new = np.ones(len(pairs), bool)
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     pairs, low, high = pairs[new], low[new], high[new]
+    # Keep the nearest pairs of each image.
     image, pair = np.concatenate([low, high]), np.tile(np.arange(len(pairs)), 2)
-    order = np.lexsort((pairs.unexplained[pair], image))
+    order = np.lexsort((pairs.distance[pair], image))
     image, pair = image[order], pair[order]
-    place = _place_in_run(image)
-    kept = np.unique(pair[place < COMPARED])
+    kept = np.unique(pair[_position_in_run(image) < N_COMPARED])
     dropped = ~np.isin(pair, kept)
-    next_ = np.full(n, np.inf, np.float32)
-    np.minimum.at(next_, image[dropped], pairs.unexplained[pair[dropped]])
-    return pairs[kept], next_
+    runner_up = np.full(n, np.inf, np.float32)
+    np.minimum.at(runner_up, image[dropped], pairs.distance[pair[dropped]])
+    return pairs[kept], runner_up
 
 
-def _place_in_run(values: np.ndarray) -> np.ndarray:
+def _position_in_run(values: np.ndarray) -> np.ndarray:
     """0, 1, 2, ... within each run of equal values (n,)."""
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
-def compare(view: View, pairs: Pairs) -> registration.Differences:
-    """Lay the pictures of each pair on each other, and say how much differs (n,)."""
-    found = []
-    for start in range(0, len(pairs), BATCH):
-        some = pairs[np.arange(start, min(len(pairs), start + BATCH))]
-        a, b = registration.pictures(view(some.first)), registration.pictures(view(some.second))
-        for turn in np.unique(some.turn[some.turn > 0]):
-            of_turn = torch.from_numpy(some.turn == turn)
-            a[of_turn] = registration.turned(a[of_turn], int(turn))
-        turn = torch.from_numpy(some.turn.astype(np.int64))
-        start_at = registration.placed_by(torch.from_numpy(some.window.astype(np.int64)), turn)
-        found.append(registration.differences(a, b, registration.lay_on(a, b, start_at)))
-    if not found:
-        return registration.Differences(*(torch.empty(0) for _ in range(3)))
-    return registration.Differences(*(torch.cat(parts) for parts in zip(*found)))
-
-
-def confirmed(pairs: Pairs, found: registration.Differences, next_: np.ndarray) -> np.ndarray:
-    """Which pairs (n,) are copies: so alike that nothing else explains it, or far more than the next of either is."""
-    share, levels, most = (values.numpy() for values in found)
-    beyond = np.minimum(next_, UNLIKE)
-    alone = ~np.isfinite(next_)
-    last = np.where(alone, 2 * LEVELS, 0.0)  # of images with more neighbors the last cannot stand out
-    by_share = (share <= LIKELY) & _stand_out(pairs, share, beyond, STANDS_OUT["share"])
-    by_levels = (levels <= LEVELS) & _stand_out(pairs, levels, last, STANDS_OUT["levels"])
-    by_most = (most <= LEVELS) & (pairs.turn == 0) & _stand_out(pairs, most, last, STANDS_OUT["most"])
-    nearly = _stand_out(pairs, share, np.where(alone, 1.0, beyond), NEARLY)
-    return (share <= SURE) | by_share | (by_levels | by_most) & nearly
-
-
-def _stand_out(pairs: Pairs, values: np.ndarray, last: np.ndarray, ratio: float) -> np.ndarray:
-    """Whether pairs (n,) come, for both of their images, before a gap in the row of all it was compared with.
-
-    After some pair of the image the next must be 1 / `ratio` times as far; an image may have several copies. `last` is
-    what counts as the next after the last.
-    """
-    image, pair = np.concatenate([pairs.first, pairs.second]), np.tile(np.arange(len(pairs)), 2)
-    order = np.lexsort((values[pair], image))
-    image, pair = image[order], pair[order]
-    own = values[pair]
-    ends = np.append(image[1:] != image[:-1], True) if len(image) else np.empty(0, bool)
-    following = np.where(ends, last[image], np.append(own[1:], 0.0)) if len(image) else own
-    gap = own <= ratio * following
-    place = np.arange(len(image))
-    last_gap = np.full(int(image.max(initial=0)) + 1, -1)
-    np.maximum.at(last_gap, image[gap], place[gap])
-    before = np.zeros(len(pairs), np.int64)
-    np.add.at(before, pair[place <= last_gap[image]], 1)
-    return before == 2
-
-
-class _Search:
-    """The nearest rows of an index: among all, or among those of the nearest cells where there are many."""
+class _NeighborSearch:
+    """Nearest rows of an index: exhaustive, or within the nearest k-means cells of a large one."""
 
     def __init__(self, index: torch.Tensor) -> None:
         self.index = index
         self.cells: list[torch.Tensor] = []
-        if len(index) > WHOLE_SEARCH:
+        if len(index) > EXHAUSTIVE_LIMIT:
             n_cells = int(np.sqrt(len(index)))
             sample = index[:: max(1, len(index) // (64 * n_cells))]
             model = KMeans(n_clusters=n_cells, max_iter=8, n_init=1, random_state=0).fit(sample.numpy())
@@ -251,143 +170,21 @@ class _Search:
         """The rows (n, k) int64 nearest to each of `query` (n, n_features); -1 where there are fewer."""
         if not self.cells:
             return k_nearest(self.index, query, min(k, len(self.index)))[0].numpy()
-        return np.concatenate([self._in_cells(part, k) for part in query.split(16_384)])
+        return np.concatenate([self._nearest_in_cells(part, k) for part in query.split(BATCH)])
 
-    def _in_cells(self, query: torch.Tensor, k: int) -> np.ndarray:
-        n_seen = min(CELLS_SEEN, len(self.cells))
-        seen = k_nearest(self.centers, query, n_seen)[0]
-        rows = torch.full((len(query), n_seen, k), -1)
-        far = torch.full((len(query), n_seen, k), torch.inf)
-        order = torch.argsort(seen.flatten(), stable=True)
-        counts = torch.bincount(seen.flatten(), minlength=len(self.cells)).tolist()
-        for members, asked in zip(self.cells, order.split(counts), strict=True):
-            if not len(members) or not len(asked):
+    def _nearest_in_cells(self, query: torch.Tensor, k: int) -> np.ndarray:
+        n_probes = min(N_PROBES, len(self.cells))
+        probed = k_nearest(self.centers, query, n_probes)[0]
+        rows = torch.full((len(query), n_probes, k), -1)
+        distances = torch.full((len(query), n_probes, k), torch.inf)
+        order = torch.argsort(probed.flatten(), stable=True)
+        counts = torch.bincount(probed.flatten(), minlength=len(self.cells)).tolist()
+        for members, probes in zip(self.cells, order.split(counts), strict=True):
+            if not len(members) or not len(probes):
                 continue
-            which, slot = asked // n_seen, asked % n_seen
+            which, slot = probes // n_probes, probes % n_probes
             n = min(k, len(members))
-            distance = torch.cdist(query[which], self.index[members])
-            near = distance.topk(n, dim=1, largest=False)
-            rows[which, slot, :n], far[which, slot, :n] = members[near.indices], near.values
-        best = far.flatten(1).topk(k, dim=1, largest=False).indices
+            near = torch.cdist(query[which], self.index[members]).topk(n, dim=1, largest=False)
+            rows[which, slot, :n], distances[which, slot, :n] = members[near.indices], near.values
+        best = distances.flatten(1).topk(k, dim=1, largest=False).indices
         return rows.flatten(1).gather(1, best).numpy()
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-@dataclass(frozen=True)
-class Copies:
-    """What each image (n,) is a copy of: the row of the best one or its own, the turn that makes it so, and how alike.
-
-    `share` is the part of the picture that is left unexplained beside the best one; 0 for the best itself.
-    """
-
-    best: np.ndarray
-    turn: np.ndarray
-    share: np.ndarray
-
-
-def find_copies(view: View, rank: np.ndarray, content: np.ndarray, *, turned: bool = False) -> Copies:
-    """Which images are copies of which: each is compared with the best of its group itself, so likeness never drifts.
-
-    Parameters
-    ----------
-    view : callable
-        Rows (n,) -> pixels (n, H, W, 3) uint8, each image stretched to one size.
-    rank : ndarray (n_images,)
-        The lower, the better the copy; all different.
-    content : ndarray (n_images,)
-        Equal for files that are equal to the byte.
-    turned : bool
-        Find also copies that were turned by 90, 180 or 270 degrees, or mirrored; takes about eight times the search.
-    """
-    n = len(rank)
-    best = _first_of_equals(content, rank)
-    turn, share = np.zeros(n, np.int8), np.zeros(n, np.float32)
-    leaders = np.flatnonzero(best == np.arange(n))
-    if len(leaders) < 2:
-        return Copies(best, turn, share)
-    looks = Looks.of(view, n)
-    asked = leaders
-    for _ in range(ROUNDS):  # the places of copies that were found go to further ones
-        pairs, next_ = propose(looks, leaders, asked, turned=turned)
-        found = compare(view, pairs)
-        ok = confirmed(pairs, found, next_)
-        if not ok.any():
-            break
-        pairs, shares = pairs[ok], found.share.numpy()[ok]
-        joined = _join(view, looks, best, rank, pairs, shares, turned)
-        for row, (to, way, rest) in joined.items():
-            best[row], turn[row], share[row] = to, way, rest
-        leaders = np.flatnonzero(best == np.arange(n))
-        asked = np.intersect1d(leaders, np.unique(np.concatenate([pairs.first, pairs.second])))
-        if len(asked) < 1 or len(leaders) < 2:
-            break
-    exact = _first_of_equals(content, rank)  # equal files go where the first of them went
-    best, turn, share = best[exact], turn[exact], share[exact]
-    return Copies(best, turn, share)
-
-
-def _join(
-    view: View, looks: Looks, best: np.ndarray, rank: np.ndarray, pairs: Pairs, shares: np.ndarray, turned: bool
-) -> dict[int, tuple[int, int, float]]:
-    """Where images go (row -> best, turn, share), the better copy of each pair first; followers are compared anew."""
-    links: dict[int, list[tuple[int, int, float]]] = {}
-    for i in range(len(pairs)):
-        a, b, way, rest = int(pairs.first[i]), int(pairs.second[i]), int(pairs.turn[i]), float(shares[i])
-        links.setdefault(b, []).append((a, way, rest))
-        links.setdefault(a, []).append((b, BACK[way], rest))
-    followers: dict[int, list[int]] = {}
-    for row in np.flatnonzero(best != np.arange(len(best))):
-        followers.setdefault(int(best[row]), []).append(int(row))
-    gone: dict[int, tuple[int, int, float]] = {}
-    again: list[tuple[int, int]] = []
-    for leader in sorted(links, key=lambda row: rank[row]):
-        if leader in gone:
-            continue
-        for other, way, rest in links[leader]:
-            if other in gone or rank[other] < rank[leader]:
-                continue
-            gone[other] = (leader, way, rest)
-            again += [(row, leader) for row in followers.get(other, [])]
-    if again:
-        rows, leaders = np.array(again).T
-        verified = _direct(view, looks, rows, leaders, turned)
-        for row, to, way, rest in zip(rows.tolist(), leaders.tolist(), *verified):
-            gone[row] = (to, int(way), float(rest)) if rest <= LIKELY else (row, 0, 0.0)
-    return gone
-
-
-def _direct(
-    view: View, looks: Looks, rows: np.ndarray, leaders: np.ndarray, turned: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The turn and the unexplained share of given pairs (n,), in the way that explains most."""
-    ways = []
-    for way in range(registration.N_TURNS if turned else 1):
-        for window in range(len(WINDOWS)):
-            for first, second in ((rows, leaders), (leaders, rows)):
-                share = _unexplained(looks, first, second, window, way)
-                by = np.full(len(rows), window, np.int8), np.full(len(rows), way, np.int8)
-                ways.append(Pairs(first, second, *by, share))
-    shares = np.stack([way.unexplained for way in ways])
-    chosen = shares.argmin(0)
-    parts = [ways[way][np.array([i])] for i, way in enumerate(chosen.tolist())]
-    pairs = Pairs.joined(parts)
-    turn = np.where(pairs.first == rows, np.array(BACK)[pairs.turn], pairs.turn)
-    return turn, compare(view, pairs).share.numpy()
-
-
-def _unexplained(looks: Looks, first: np.ndarray, second: np.ndarray, window: int, turn: int) -> np.ndarray:
-    query = registration.turned_features(_tensor(looks.windows[first, window]), turn)
-    whole, tangents = _tensor(looks.windows[second, 0]), _tensor(looks.tangents[second])
-    return registration.unexplained(query, whole, tangents).numpy()
-
-
-def _first_of_equals(labels: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """For each item (n,) the best-ranked item with the same label, itself where there is no other."""
-    order = np.lexsort((rank, labels))
-    starts = np.flatnonzero(np.append(True, labels[order][1:] != labels[order][:-1]))
-    result = np.empty(len(labels), np.int64)
-    result[order] = np.repeat(order[starts], np.diff(starts, append=len(labels)))
-    return result

@@ -1,4 +1,4 @@
-"""A folder held by one program at a time, without a file that others could have put there before."""
+"""A lock on a folder, without a lock file that others could have put there."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imatlas.errors import ArtifactError, SourceError
-from imatlas.tasks.duplicates.seals import own_folder
+from imatlas.tasks.duplicates.signature import user_folder
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that no two programs move its files at once.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder, so that no two processes move its files at once.
 
-    The folder itself is locked: a lock file in a place that all users share could be a link, or theirs.
+    The folder itself is locked: a lock file in a shared place could be a link, or another user's.
     """
     if not folder.is_dir():
         raise SourceError(
             f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
         )
     busy = ArtifactError(f"Another process is moving files of '{folder}'; wait for it to end.")
-    descriptor = _lock(folder, busy)
+    descriptor = _flock(folder, busy)
     if descriptor is None:
         with _locked_by_file(folder, busy):
             yield
@@ -34,8 +34,8 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(folder: Path, busy: ArtifactError) -> int | None:
-    """Lock a folder as long as the descriptor is open; None where that cannot be: on Windows, some network drives."""
+def _flock(folder: Path, busy: ArtifactError) -> int | None:
+    """A descriptor that locks a folder while open; None where unsupported: on Windows, some network drives."""
     try:
         import fcntl
     except ImportError:
@@ -55,8 +55,8 @@ def _lock(folder: Path, busy: ArtifactError) -> int | None:
 def _locked_by_file(folder: Path, busy: ArtifactError) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    own = own_folder()
-    if own is None:  # nothing else keeps two runs apart
+    own = user_folder()
+    if own is None:  # there is no safe place for a lock file
         yield
         return
     lock = FileLock(own / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock", timeout=0)

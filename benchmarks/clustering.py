@@ -25,16 +25,16 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 
-from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery
-from benchmarks._table import kept_table, save_table
+from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos
+from benchmarks._table import save_table, saved_table
 from imatlas import Autoencoder, Images, PretrainedEncoder, SelfSupervisedEncoder
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.tasks.choose_encoder import choose_eyes
+from imatlas.tasks.choose_encoder import choose_encoder
 
-N_GROUPS = {"clothes": 10, "satellite": 10, "photos": 43}
-EYES_SIZE = {"clothes": 96, "satellite": 224, "photos": 224}
+N_GROUPS = {"fashion_mnist": 10, "eurosat": 10, "grocery_photos": 43}
+EYES_SIZE = {"fashion_mnist": 96, "eurosat": 224, "grocery_photos": 224}
 """Side in pixels at which the eyes see: pictures of 28 px need no more."""
 
 DEFAULT = "SimCLR"
@@ -45,7 +45,7 @@ LEARNERS = {
     "VICReg": SelfSupervisedEncoder(method="vicreg"),
     "autoencoder": Autoencoder(latent_dim=32),
 }
-LEARNING_SECONDS = {"clothes": 400, "satellite": 60, "photos": 60}
+LEARNING_SECONDS = {"fashion_mnist": 400, "eurosat": 60, "grocery_photos": 60}
 """Training of each, on however many threads there are."""
 
 LAID_OUT: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
@@ -54,7 +54,7 @@ LAID_OUT: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
 LARGE = 20_000
 """Images above which the layouts of rivals are drawn for one seed only, and HDBSCAN sees a sample."""
 
-SOURCES = {"satellite": eurosat, "photos": grocery}
+SOURCES = {"eurosat": eurosat, "grocery_photos": grocery_photos}
 SOURCE = Path(__file__).parents[1] / "src" / "imatlas"
 
 Group = Callable[[np.ndarray, int, int], np.ndarray]
@@ -86,7 +86,7 @@ def clusters(name: str, only: list[str], n_seeds: int) -> None:
     """The table of one set; of the features that are not asked for the rows stay as an earlier run left them."""
     images, labels = opened(name)
     title = f"Groups without labels: {len(images):,} {name}, {N_GROUPS[name]} classes"
-    before = kept_table(f"explore_clusters_{name}", title)
+    before = saved_table(f"clustering_{name}", title)
     rows: list[list[Any]] = []
     notes: list[str] = []
     for kind, look in FEATURES.items():
@@ -100,12 +100,12 @@ def clusters(name: str, only: list[str], n_seeds: int) -> None:
                 rows.append([features, method, *_row(group, embeddings, labels, N_GROUPS[name], known)])
                 print(rows[-1], flush=True)
             LAID_OUT.clear()
-    save_table(f"explore_clusters_{name}", title, COLUMNS, rows, [*notes, *NOTES])
+    save_table(f"clustering_{name}", title, COLUMNS, rows, [*notes, *NOTES])
 
 
 def opened(name: str) -> tuple[Images, np.ndarray]:
     """The images of a set, and the label of each."""
-    if name == "clothes":
+    if name == "fashion_mnist":
         parts = [fashion_mnist(part) for part in ("train", "t10k")]
         return Images(np.concatenate([pixels for pixels, _ in parts])), np.concatenate([labels for _, labels in parts])
     images = Images(SOURCES[name](), progress=False)
@@ -149,7 +149,7 @@ def learned(name: str, images: Images, model: Any, n_seeds: int, notes: list[str
     parts = ("models/self_supervised.py", "models/autoencoder.py", "nn/looker.py", "nn/encoder.py", "views.py")
     code = b"".join((SOURCE / part).read_bytes() for part in (*parts, "losses.py", "training.py"))
     seconds = LEARNING_SECONDS[name]
-    pixels: Any = images.pixels if name == "clothes" else Images(SOURCES[name](), image_size=64, progress=False)
+    pixels: Any = images.pixels if name == "fashion_mnist" else Images(SOURCES[name](), image_size=64, progress=False)
     found, steps = [], []
     for seed in range(n_seeds):
         model = clone(model).set_params(random_state=seed, budget=seconds, progress=False)
@@ -181,7 +181,7 @@ def seen_by_eyes(name: str, images: Images) -> tuple[str, np.ndarray, np.ndarray
     if not kept.exists():
         last = PretrainedEncoder(image_size=EYES_SIZE[name]).fit_transform(images)
         began = time.perf_counter()
-        chosen = choose_eyes(images, image_size=EYES_SIZE[name])
+        chosen = choose_encoder(images, image_size=EYES_SIZE[name])
         found = time.perf_counter() - began
         seen = chosen.encoder.fit_transform(images)
         took = time.perf_counter() - began
@@ -256,7 +256,7 @@ def few_labels(sets: list[str], n_seeds: int) -> None:
         images, words = opened(name)
         y = np.unique(words, return_inverse=True)[1]
         _, seen, _, why = seen_by_eyes(name, images)
-        train = np.arange(len(y)) < (60_000 if name == "clothes" else len(y))  # the test part of clothes is not fitted
+        train = np.arange(len(y)) < (60_000 if name == "fashion_mnist" else len(y))
         rows = []
         for method, classify in CLASSIFIERS.items():
             found = []
@@ -277,9 +277,9 @@ def few_labels(sets: list[str], n_seeds: int) -> None:
             cells = [f"{mean[i]:.3f} ± {spread[i]:.3f}" for i in (0, 1)]
             rows.append([method, *cells, own, f"{mean[3]:.1f}"])
             print(rows[-1], flush=True)
-        where = "10,000 images of the test part, never fitted" if name == "clothes" else "all others"
+        where = "10,000 images of the test part, never fitted" if name == "fashion_mnist" else "all others"
         save_table(
-            f"explore_labels_{name}",
+            f"few_labels_{name}",
             f"A few labels: {EACH[name]} images of each of {N_GROUPS[name]} classes of {name}",
             ("method", "accuracy", "calibration error", "accuracy it tells itself", "s"),
             rows,
@@ -343,7 +343,7 @@ ALONE = ("k-means", "UMAP + mixture")
 
 FEATURES = {"pixels": from_pixels, "learned": learned_here, "eyes": by_eyes}
 
-EACH = {"clothes": 10, "satellite": 5, "photos": 3}
+EACH = {"fashion_mnist": 10, "eurosat": 5, "grocery_photos": 3}
 """Labeled images of each class."""
 
 LAYOUTS = (_umap_kmeans, _umap_mixture, _umap_hdbscan)

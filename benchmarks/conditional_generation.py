@@ -1,10 +1,10 @@
 """Images of a place: does telling a generator where on the map help it, and does it go there?
 
-`python -m benchmarks steering [--minutes 3] [--seeds 0 1 2] [--threads 2] [--data clothes]`
+`python -m benchmarks conditional_generation [--minutes 3] [--seeds 0 1 2] [--threads 2] [--data clothes]`
 
 For each seed an autoencoder learns without labels, as `learn` has it; its vectors are laid out on a map and divided
 into clusters. Then generators over the same vectors are asked for images, free or told the cell's prototype. The judge
-is that of `benchmarks.generation`. Prints two tables, `steering_DATA` and `few_steps_DATA`.
+is that of `benchmarks.generation`. Prints two tables, `conditional_generation_DATA` and `few_steps_DATA`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import imatlas as ia
-from benchmarks._data import LABELLED, Labeled, labeled
+from benchmarks._data import SETS, Labeled, labeled
 from benchmarks._judge import Judge, judge
 from benchmarks._table import save_table
 from benchmarks.generation import _near_copies, _overlap, _some
@@ -26,7 +26,7 @@ from imatlas.atlas.stages import SHARPENING, SHARPNESS
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.tasks.cluster import cluster
-from imatlas.tasks.conditions import Places, sample_places
+from imatlas.tasks.conditions import MapConditions, sample_from_map
 from imatlas.tasks.map import fit_map
 
 N = 10_000
@@ -37,8 +37,8 @@ N_ASKED = 2_000
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks steering")
-    parser.add_argument("--data", choices=LABELLED, default="clothes")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks conditional_generation")
+    parser.add_argument("--data", choices=SETS, default="fashion_mnist")
     parser.add_argument("--minutes", type=float, default=3.0, help="training of the autoencoder, and of both flows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         f"of it; {N:,} images each. No generator saw a label.",
     ]
     save_table(
-        f"steering_{options.data}",
+        f"conditional_generation_{options.data}",
         "Told where on the map, or not, at equal training",
         ("generator", "Fréchet", "precision", "recall", "C_T", "near copies", "by chance", "within a step of the cell",
          "of the cluster"),
@@ -91,8 +91,8 @@ class _Run:
         self.som = fit_map(z, held_out=self.own.transform(data.test[:1000]), random_state=seed).som
         self.clusters = cluster(z, random_state=seed).model
         cells = self.som.predict(z)
-        self.places = Places.on(self.som, cells, self.clusters.predict(z))
-        told = self.places.prototypes[cells]
+        self.map_conditions = MapConditions.on(self.som, cells, self.clusters.predict(z))
+        told = self.map_conditions.prototypes[cells]
         flow = {"autoencoder": self.own, "budget": 30 * minutes, **common}
         self.free_flow = ia.FlowMatching(**flow).fit(data.train)
         self.told_flow = ia.FlowMatching(**flow).fit(data.train, told)
@@ -110,7 +110,7 @@ class _Run:
         ]
 
     def few_steps(self) -> list[list[Any]]:
-        told = self.places.prototypes[self.places.draw(N, random_state=1)]
+        told = self.map_conditions.prototypes[self.map_conditions.draw(N, random_state=1)]
         rows: list[list[Any]] = []
         for name, solver, n_steps in (
             ("heun, 30 steps", "heun", 30), ("heun, 15 steps", "heun", 15), ("shortcut, 8 steps", "shortcut", 8),
@@ -128,7 +128,7 @@ class _Run:
         return rows
 
     def _told(self, model: Any) -> np.ndarray:
-        return sample_places(model, self.places, N, random_state=1)
+        return sample_from_map(model, self.map_conditions, N, random_state=1)
 
     def _frechet(self, images: np.ndarray) -> float:
         return frechet_distance(self.features["test"], self.seen_by.features(images))
@@ -141,14 +141,14 @@ class _Run:
 
     def _hits(self, model: Any) -> list[float]:
         """The share of images that lie within a step of the cell, and in the cluster, that they were asked of."""
-        cells = self.places.draw(N_ASKED, random_state=2)
-        made = model.sample(N_ASKED, y=self.places.prototypes[cells], random_state=2)
+        cells = self.map_conditions.draw(N_ASKED, random_state=2)
+        made = model.sample(N_ASKED, y=self.map_conditions.prototypes[cells], random_state=2)
         found = self.som.predict(self.own.transform(made))
         right = []
-        for one in np.unique(self.places.clusters):
-            n = round(N_ASKED * (self.places.clusters == one).mean())
+        for one in np.unique(self.map_conditions.clusters):
+            n = round(N_ASKED * (self.map_conditions.clusters == one).mean())
             if n:
-                made = sample_places(model, self.places, n, cluster=int(one), random_state=3)
+                made = sample_from_map(model, self.map_conditions, n, cluster=int(one), random_state=3)
                 right.append(self.clusters.predict(self.own.transform(made)) == one)
         return [float(self._near(cells, found).mean()), float(np.concatenate(right).mean())]
 

@@ -1,4 +1,4 @@
-"""A busy machine: `python -m benchmarks busy [--only som|kmeans|late|learn] [--quick] [--anyway]`.
+"""A busy machine: `python -m benchmarks contention [--only som|kmeans|late|learn] [--quick] [--anyway]`.
 
 Each workload runs in a process of its own, by turns on the quiet machine and beside one other process for each core.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._data import fashion_mnist, grocery
-from benchmarks._table import kept_table, save_table
+from benchmarks._data import fashion_mnist, grocery_photos
+from benchmarks._table import save_table, saved_table
 
 TITLE = "Work beside one other process on each core"
 RUNS, QUICK_RUNS = 3, 1
@@ -39,7 +39,7 @@ WORKLOADS = {
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks busy")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks contention")
     parser.add_argument("--only", choices=tuple(WORKLOADS))
     parser.add_argument("--quick", action="store_true", help="one run each, few rows and photographs; saves no table")
     parser.add_argument("--anyway", action="store_true", help="measure although the machine is not quiet, and say so")
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         sys.exit(
             f"The machine is not quiet: {share:.0%} of its cores were to be had. Stop other programs, or --anyway."
         )
-    before = {row[0]: row for row in kept_table("busy", TITLE)["rows"]}
+    before = {row[0]: row for row in saved_table("contention", TITLE)["rows"]}
     rows = []
     for name, told in WORKLOADS.items():
         if options.only in (None, name):
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     if options.quick:
         return
     save_table(
-        "busy",
+        "contention",
         TITLE,
         [
             "workload", "quiet s", "busy s", "ratio", "quiet CPU s", "busy CPU s", "runs", f"at most {ASKED:g} times",
@@ -103,7 +103,7 @@ def _row(name: str, told: str, quick: bool) -> list[object]:
 def _fresh(name: str, quick: bool) -> dict[str, float]:
     """One run in a process of its own, with nothing said about threads."""
     told = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS"}
-    command = [sys.executable, *(["-c", LATE] if name == "late" else ["-m", "benchmarks"]), "busy", "--one", name]
+    command = [sys.executable, *(["-c", LATE] if name == "late" else ["-m", "benchmarks"]), "contention", "--one", name]
     done = subprocess.run(
         [*command, *(["--quick"] if quick else [])],
         stdout=subprocess.PIPE,
@@ -136,7 +136,7 @@ def _learn(quick: bool) -> dict[str, float]:
     import imatlas as ia
 
     n, budget = (150, 10.0) if quick else (N_PHOTOS, BUDGET)
-    files = sorted(str(path) for path in grocery().glob("*/*.jpg"))
+    files = sorted(str(path) for path in grocery_photos().glob("*/*.jpg"))
     chosen = [files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:n])]
     folder = Path(tempfile.mkdtemp())
     try:

@@ -1,8 +1,8 @@
-"""Seals: what this user wrote on this machine is told from what came from elsewhere.
+"""Signatures that tell what this user wrote on this machine from what came from elsewhere.
 
-A plan names the folder in which it moves files. One that was made here may do so; one that came with a download must
-not choose the folder itself. So a plan carries a word that is made of that folder's name and of a secret, and the
-secret never leaves the user's own folder. Without the right word, the folder is named on the command line.
+A plan names the folder in which it moves files. One that was made here may do so; one that was downloaded must not
+choose the folder. So a plan carries an HMAC of the folder's name, whose key never leaves the user's own folder. Without
+a valid signature, the folder has to be named on the command line.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from imatlas.errors import ArtifactError
 from imatlas.system.atomic_io import is_link, replacing
 from imatlas.system.inventory import open_regular
 
-SECRET = "seal.key"
-"""The file within `own_folder` that holds the secret, 64 letters."""
+KEY_FILE = "signature.key"
+"""The file within `user_folder` that holds the key, 64 hexadecimal digits."""
 
 
-def seal(text: str) -> str:
-    """The word that only this user on this machine makes of a text; "" where no folder of his own can be written."""
-    secret = _secret()
-    return f"made-here-{hmac.digest(secret, text.encode(), 'sha256').hex()[:32]}" if secret else ""
+def sign(text: str) -> str:
+    """The signature of a text by this user on this machine; "" where the user has no folder for the key."""
+    key = _key()
+    return f"made-here-{hmac.digest(key, text.encode(), 'sha256').hex()[:32]}" if key else ""
 
 
-def is_sealed(text: str, word: str) -> bool:
-    """Whether a word is the seal of a text."""
-    return bool(word) and hmac.compare_digest(seal(text).encode(), word.encode("utf-8", "surrogatepass"))
+def is_signed(text: str, signature: str) -> bool:
+    """Whether a signature is that of a text."""
+    return bool(signature) and hmac.compare_digest(sign(text).encode(), signature.encode("utf-8", "surrogatepass"))
 
 
-def own_folder() -> Path | None:
-    """A folder that this user alone can write, for what programs remember; None where there is none."""
+def user_folder() -> Path | None:
+    """A folder that only this user can write, for the state of programs; None where there is none."""
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         state = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
@@ -57,19 +57,19 @@ def own_folder() -> Path | None:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether a folder is no link, belongs to this user, and no other one may write it."""
+    """Whether a folder is not a link, belongs to this user, and nobody else may write it."""
     status = folder.lstat()
     if is_link(folder) or not stat.S_ISDIR(status.st_mode):
         return False
     return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
 
 
-def _secret() -> bytes:
-    """The secret, made when it is first asked for; b"" where it can be neither read nor made."""
-    folder = own_folder()
+def _key() -> bytes:
+    """The key, made on first use; b"" where it can be neither read nor made."""
+    folder = user_folder()
     if folder is None:
         return b""
-    path = folder / SECRET
+    path = folder / KEY_FILE
     try:
         if not os.path.lexists(path):
             with replacing(path) as aside:

@@ -1,5 +1,5 @@
 """A few labels stretched over many images, beside learning from the labeled ones alone:
-`python -m benchmarks few_labels [--seeds 3]`."""
+`python -m benchmarks som_classifier [--seeds 3]`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Fit = Callable[[np.ndarray, np.ndarray, int], Any]
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks few_labels")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks som_classifier")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(argv)
     warnings.filterwarnings("ignore", message="invalid value", module="sklearn.semi_supervised")  # rows out of reach
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
             own = None if np.isnan(told) else f"{told:.3f} ± {spread[2]:.3f}"
             table.append([number, name, f"{right:.3f} ± {spread[0]:.3f}", own, f"{seconds:.1f}"])
     save_table(
-        "few_labels",
+        "som_classifier",
         "A few labels stretched over 60,000 pictures of clothes",
         ["labels", "model", "accuracy on 10,000 test images", "accuracy it tells itself", "seconds to fit"],
         table,

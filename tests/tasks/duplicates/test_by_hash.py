@@ -1,8 +1,7 @@
-"""Doubles: exact and near ones found, unlike ones left alone, whatever the order."""
+"""Exact duplicates and near-duplicates by hash are found, in any order; different images are not."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ from PIL import Image
 
 from imatlas import Images
 from imatlas.images.hashing import hamming
-from imatlas.tasks.check import check
-from imatlas.tasks.duplicates.exact import duplicate_of, duplicates, near_pairs
+from imatlas.tasks.duplicates.by_hash import duplicate_of, duplicates, near_pairs
 
 
 @pytest.fixture
@@ -31,19 +29,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_copies_point_at_the_largest_and_first(folder: Path) -> None:
+def test_duplicates_point_at_the_largest_or_first(folder: Path) -> None:
     images = Images(folder, image_size=64)
     assert images.keys == ["a.png", "b.png", "c.jpg", "d.jpg", "flat0.png", "flat1.png", "flat2.png"]
     assert duplicate_of(images).tolist() == [-1, 0, 0, -1, -1, -1, -1]
     assert duplicate_of(images[[2, 3, 0]]).tolist() == [2, -1, -1]
 
 
-def test_the_result_tells_which_and_how(folder: Path) -> None:
+def test_the_result_lists_which_and_of_what_kind(folder: Path) -> None:
     result = duplicates(Images(folder))
     assert result.metrics == {"n_images": 7, "n_exact": 1, "n_near": 1}
     assert result.data["duplicates"] == [
-        {"key": "b.png", "duplicate_of": "a.png", "how": "same file"},
-        {"key": "c.jpg", "duplicate_of": "a.png", "how": "near"},
+        {"key": "b.png", "duplicate_of": "a.png", "kind": "exact"},
+        {"key": "c.jpg", "duplicate_of": "a.png", "kind": "near"},
     ]
     assert len(result.panels[0].rows) == 2
 
@@ -57,38 +55,9 @@ def test_near_pairs_are_those_of_the_slow_search(distance: int, rng: np.random.G
     np.testing.assert_array_equal(near_pairs(hashes, distance), np.stack([i, j], axis=1))
 
 
-def test_equal_arrays_are_doubles_of_the_first(rng: np.random.Generator) -> None:
+def test_equal_arrays_are_duplicates_of_the_first(rng: np.random.Generator) -> None:
     array = rng.integers(0, 256, (30, 20, 20), np.uint8)
     array[[7, 9]] = array[3]
     expected = np.full(30, -1)
     expected[[7, 9]] = 3
     np.testing.assert_array_equal(duplicate_of(Images(array)), expected)
-
-
-def test_check_says_what_is_there(folder: Path) -> None:
-    images = Images(folder)
-    result = check(images, estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "few images"})
-    text = " ".join(result.sentences)
-    for words in (
-        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit color (5 PNG, 2 JPEG).",
-        "1 file cannot be used, such as broken.jpg: ",
-        "left aside: 1 other file (no images: 1 .txt)",
-        "1 exact copy and 1 near copy of other images",
-        "64 px",
-        "Fit: ",
-        "about 4.5 minutes and 1.2 GB here, with the own encoder (few images).",
-    ):
-        assert words in text, (words, text)
-    values = json.loads(json.dumps(result.to_json()))
-    counted = {"n_images": 7, "n_skipped": 1, "n_exact_duplicates": 1, "n_near_duplicates": 1, "n_flagged": 3}
-    assert values["metrics"] == counted
-    assert values["formats"] == {"PNG": 5, "JPEG": 2}
-    assert values["suggested"] == {"image_size": [64, 64], "fit": "pad"}
-    assert len(values["skipped"]) == 2
-
-
-def test_check_of_clean_arrays(rng: np.random.Generator) -> None:
-    result = check(Images(rng.integers(0, 256, (20, 28, 28), np.uint8)))
-    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit gray (20 array)."
-    assert result.sentences[1] == "Every image can be used."
-    assert result.data["suggested"]["fit"] == "crop"

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 from JPEG files by ONNX Runtime and Pillow: `eyes_ort.py MODEL FILES OUT`, one thread, fp32.
+"""EfficientNet-Lite0 from JPEG files by ONNX Runtime and Pillow: `encoders_ort.py MODEL FILES OUT`, one thread, fp32.
 
 MODEL: what `PretrainedEncoder().export` wrote; FILES: a text file of paths; OUT: features and seconds, .npz.
 """

@@ -1,7 +1,7 @@
-"""How fast the pretrained eyes are, from JPEG files, on one core: `python -m benchmarks eyes`.
+"""How fast the pretrained eyes are, from JPEG files, on one core: `python -m benchmarks encoders`.
 
 About two minutes on an idle machine. ONNX Runtime needs an environment of its own: `python -m venv
-benchmarks/.envs/eyes_ort && benchmarks/.envs/eyes_ort/bin/pip install -r benchmarks/peers/eyes_ort.txt`.
+benchmarks/.envs/encoders_ort && benchmarks/.envs/encoders_ort/bin/pip install -r benchmarks/peers/encoders_ort.txt`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from sklearn.cluster import KMeans
 
-from benchmarks._data import grocery
+from benchmarks._data import grocery_photos
 from benchmarks._table import save_table
 from imatlas import Images, PretrainedEncoder
 from imatlas.images.decode import read_picture
@@ -36,14 +36,14 @@ Run = Callable[[list[Path]], tuple[np.ndarray, float]]
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks eyes")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks encoders")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args(argv)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    files = sorted(grocery().rglob("*.jpg"))
+    files = sorted(grocery_photos().rglob("*.jpg"))
     files = [files[i] for i in np.linspace(0, len(files) - 1, min(options.images, len(files))).astype(int)]
     labels = np.array([path.parts[-2] for path in files])
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
             ]
         )
     save_table(
-        "eyes",
+        "encoders",
         f"EfficientNet-Lite0 at {SIDE} px from JPEG files, one core",
         ["engine", "images/s a core", "range", "times the loop", "least cosine to the loop", "k-means, NMI"],
         rows,
@@ -112,7 +112,7 @@ def _methods(folder: Path) -> dict[str, Run]:
         return features / np.linalg.norm(features, axis=1, keepdims=True), seconds
 
     methods: dict[str, Run] = {"imatlas": ours, "PyTorch fp32 loop, Pillow": loop}
-    python = HERE / ".envs" / "eyes_ort" / "bin" / "python"
+    python = HERE / ".envs" / "encoders_ort" / "bin" / "python"
     if not python.exists():
         print(f"ONNX Runtime is left out: there is no {python}; see the head of this file.")
         return methods
@@ -122,7 +122,7 @@ def _methods(folder: Path) -> dict[str, Run]:
     def onnx(files: list[Path]) -> tuple[np.ndarray, float]:
         listed, out = folder / "files.txt", folder / "out.npz"
         listed.write_text("\n".join(map(str, files)), encoding="utf-8")
-        command: list[Any] = [python, HERE / "peers" / "eyes_ort.py", model, listed, out]
+        command: list[Any] = [python, HERE / "peers" / "encoders_ort.py", model, listed, out]
         subprocess.run([str(part) for part in command], check=True)
         with np.load(out) as found:
             return found["features"], float(found["seconds"])

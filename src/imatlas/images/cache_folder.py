@@ -1,0 +1,161 @@
+"""A pixel cache as it lies in its folder, opened and checked.
+
+CACHE_DIR/3f2a.../pixels.npy        (N, H, W, C), plain NumPy format
+                  records.parquet   one row an image
+                  thumbnails.bin    files one after the other, where asked for
+                  cache.json        the plan, the spec, what was skipped, and the hashes of the others
+
+A cache is read only where every byte of it is as it was written: all of it is hashed when it is opened (0.4 s a
+700 MB, which are then in memory to learn from), and one that does not agree is built anew. Whatever else lies in these
+folders is neither read nor deleted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from imatlas.images.intake import Plan
+from imatlas.images.pixels import Kind
+from imatlas.images.records import Records
+from imatlas.images.spec import ImageSpec
+from imatlas.system.inventory import Entry, Inventory, open_regular, read_json, seal
+
+FORMAT = 3
+
+DATA = ("pixels.npy", "records.parquet", "thumbnails.bin")
+FILES = (*DATA, "cache.json")
+"""All that a cache consists of, and so all that is deleted with it."""
+
+BUILDING = "building.txt"
+"""In the folder of a cache that is being built: the names of what is written there, for who has to clear it away."""
+
+FIELDS = ("key", "width", "height", "format", "mode", "n_frames", "frame", "sha256", "phash", "notes")
+
+
+class Cache:
+    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row.
+
+    Parameters
+    ----------
+    folder : path
+    check : bool
+        Whether to compare all of its files with their hashes; not needed for one that this program has just written.
+    settings : dict, optional
+        Refuse one that was built with others, before much is read.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not whole.
+    """
+
+    def __init__(self, folder: Path, *, check: bool = True, settings: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.about: dict[str, Any] = _about(folder)
+        if settings is not None and self.about["settings"] != settings:
+            raise ValueError("other settings")
+        self.spec = ImageSpec.from_json(self.about["spec"])
+        self.skipped = [(key, reason) for key, reason in self.about["skipped"]]
+        files = {name: Entry(*self.about["files"][name]) for name in DATA}
+        for name, reason in Inventory(folder, files).damaged(DATA if check else ()).items():
+            raise ValueError(f"{name}: {reason}")
+        self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        self.records = _records(folder / "records.parquet")
+        ends = self.records["thumbnail_end"]
+        n = len(self.records)
+        if self.pixels.shape != (n, *self.spec.shape) or self.pixels.dtype != self.spec.dtype or not n:
+            raise ValueError("sizes do not agree")
+        if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != files["thumbnails.bin"].size:
+            raise ValueError("thumbnails do not agree")
+
+    def thumbnail(self, row: int) -> bytes:
+        """The file in which a row's thumbnail is encoded."""
+        with open(self.folder / "thumbnails.bin", "rb") as file:
+            return thumbnail_at(file, self.records["thumbnail_end"], row)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `cache.json` says, checked.
+
+    Raises
+    ------
+    OSError, ValueError
+    """
+    about = read_json(folder / "cache.json")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError("another format")
+    if about.pop("digest", None) != seal(about):
+        raise ValueError("its checksum differs")
+    texts = isinstance(about.get("source"), str) and isinstance(about.get("kind"), str)
+    skipped, kind, files = (about.get(name) for name in ("skipped", "kind_values", "files"))
+    lists = isinstance(skipped, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in skipped
+    )
+    if not texts or not lists or not isinstance(about.get("settings"), dict) or not isinstance(files, dict):
+        raise ValueError("it lacks values")
+    if not isinstance(kind, list) or str(Kind(*kind)) != about["kind"] or set(files) != set(DATA):
+        raise ValueError("it lacks values")
+    return about
+
+
+def _records(path: Path) -> Records:
+    """The records in a file, if they have the columns of ours."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_regular(path) as file:
+        # Threads of Arrow that read through a Python file may outlive it, and abort the process when it ends.
+        table = pq.read_table(file, use_threads=False, pre_buffer=False)
+    types = {field.name: field.type for field in table.schema}
+    counts = dict.fromkeys(("item", "size", "time", "thumbnail_end"), pa.int64())
+    wanted = {**column_types(), "item_key": pa.string(), "kind": pa.dictionary(pa.int32(), pa.string()), **counts}
+    if types != wanted:
+        raise ValueError("its records have other columns")
+    return Records(table)
+
+
+def thumbnail_at(file: IO[bytes], ends: np.ndarray, row: int) -> bytes:
+    start = int(ends[row - 1]) if row else 0
+    file.seek(start)
+    return file.read(int(ends[row]) - start)
+
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError)
+
+
+def open_cache(folder: Path, **options: Any) -> Cache | None:
+    """The cache in a folder, or None where there is none or it is damaged."""
+    try:
+        return Cache(folder, **options)
+    except UNREADABLE:
+        return None
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What rows depend on besides their files, as JSON gives it back."""
+    heif = importlib.util.find_spec("pillow_heif") is not None  # with it more files can be read
+    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), "heif": heif}))
+
+
+def column_types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    text, count = pa.string(), pa.int32()
+    return {
+        "key": text,
+        "width": count,
+        "height": count,
+        "format": text,
+        "mode": text,
+        "n_frames": count,
+        "frame": count,
+        "sha256": text,
+        "phash": pa.uint64(),
+        "notes": text,
+    }

@@ -1,0 +1,247 @@
+"""Writes the pixel cache of a set, row by row, into a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from imatlas.errors import InputError
+from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, column_types, settings_of, thumbnail_at
+from imatlas.images.encode import encode_thumbnail
+from imatlas.images.intake import Plan, Row, Skip, Tally
+from imatlas.images.pixels import Kind, common_kind, converted, fits_in, own_range, value_range
+from imatlas.images.sources.base import Source
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_view
+from imatlas.system.atomic_io import open_new
+from imatlas.system.inventory import Inventory, seal
+
+_NPY = b"\x93NUMPY"
+
+
+class CacheWriter:
+    """Takes rows in order and appends their pixels to one file a kind; most sets have one, which then is the cache."""
+
+    def __init__(self, folder: Path, plan: Plan, stamps: list[tuple[int, int]] | None) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._stamps = stamps
+        self._files: dict[Kind, IO[bytes]] = {}
+        self._counts: dict[Kind, int] = {}
+        self._kinds: list[Kind] = []
+        self._any_clear = False
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, "item")}
+        self._ends: list[int] = []
+        self._list = open_new(folder / BUILDING)
+        self._will_write(*FILES, "thumbnails.new")
+        self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
+        self._unfinished_thumbnails = False
+        self._tally = Tally()
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in [*self._files.values(), self._thumbnails, self._list]:
+            with contextlib.suppress(OSError):  # a full disk was told already
+                file.close()
+
+    def _will_write(self, *names: str) -> None:
+        """List files before they are made."""
+        self._list.write("".join(f"{name}\n" for name in names).encode())
+        self._list.flush()
+
+    def add(self, results: list[Row | Skip]) -> None:
+        """Append the rows of one item."""
+        for row in results:
+            if isinstance(row, Skip):
+                self._tally.add(row)
+                continue
+            if row.kind not in self._files:
+                self._will_write(self._path(row.kind).name)
+                file = open(self._path(row.kind), "wb", buffering=2**18)  # noqa: SIM115 - closed in finish
+                self._files[row.kind] = file
+                self._counts[row.kind] = 0
+                _write_header(file, row.kind, self._plan, 0)
+            self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
+            self._counts[row.kind] += 1
+            self._kinds.append(row.kind)
+            self._any_clear |= row.clear
+            for name, column in self._columns.items():
+                column.append(getattr(row, name))
+            self._add_thumbnail(row.thumbnail)
+
+    def _add_thumbnail(self, thumbnail: bytes | np.ndarray | None) -> None:
+        if isinstance(thumbnail, np.ndarray):  # its range is known only at the end
+            np.save(self._thumbnails, thumbnail, allow_pickle=False)
+            self._unfinished_thumbnails = True
+        elif thumbnail is not None:
+            self._thumbnails.write(thumbnail)
+        self._ends.append(self._thumbnails.tell())
+
+    def _path(self, kind: Kind) -> Path:
+        return self._folder / f"rows-{kind}.npy"
+
+    def finish(self, source: Source) -> None:
+        """Bring all rows to the common kind and write the records."""
+        skipped = [*source.skipped, *self._tally.lines()]
+        if not self._kinds:
+            raise InputError(_nothing(source, skipped))
+        for kind, file in self._files.items():
+            file.seek(0)
+            _write_header(file, kind, self._plan, self._counts[kind])
+            file.close()
+        self._thumbnails.close()
+        target = common_kind(self._counts, self._any_clear, gaps=getattr(source, "has_gaps", False))
+        kept = np.array([fits_in(kind, target) for kind in self._kinds])
+        for row in np.flatnonzero(~kept):
+            skipped.append((self._columns["key"][row], _misfit(self._kinds[row], target)))
+        self._write_pixels(target, kept)
+        pixels = np.load(self._folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        low, high = value_range(pixels)
+        size = self._plan.height, self._plan.width
+        spec = ImageSpec(*size, target.channels, target.dtype, low, high, target.alpha)
+        ends = np.array(self._ends, np.int64)
+        if self._unfinished_thumbnails or not kept.all():
+            ends = self._finish_thumbnails(spec, kept)
+        self._write_records(kept, ends)
+        about = {
+            "format": FORMAT,
+            "source": source.name,
+            "settings": settings_of(self._plan),
+            "spec": spec.to_json(),
+            "n": len(pixels),
+            "kind": str(target),
+            "kind_values": list(target),
+            "skipped": skipped,
+        }
+        inventory = Inventory(self._folder)
+        inventory.record(DATA)
+        about = json.loads(json.dumps({**about, "files": inventory.files}))
+        text = json.dumps({**about, "digest": seal(about)}, indent=1)
+        (self._folder / "cache.json").write_text(text + "\n", encoding="utf-8")
+        self._list.close()
+        (self._folder / BUILDING).unlink()
+
+    def _write_pixels(self, target: Kind, kept: np.ndarray) -> None:
+        """`pixels.npy`: the one file there is, or a merger of several."""
+        path = self._folder / "pixels.npy"
+        if list(self._counts) == [target]:
+            os.rename(self._path(target), path)
+            return
+        parts = {kind: np.load(self._path(kind), mmap_mode="r", allow_pickle=False) for kind in self._counts}
+        deep = [
+            own_range(part, kind) for kind, part in parts.items() if kind.dtype != "uint8" and fits_in(kind, target)
+        ]
+        deep_range = (min(low for low, _ in deep), max(high for _, high in deep)) if deep else (0.0, 1.0)
+        at = dict.fromkeys(parts, 0)
+        with open(path, "wb", buffering=2**18) as out:
+            _write_header(out, target, self._plan, int(kept.sum()))
+            for kind, n in _runs(self._kinds):
+                if fits_in(kind, target):
+                    rows = parts[kind][at[kind] : at[kind] + n]
+                    out.write(
+                        np.ascontiguousarray(converted(rows, kind, target, self._plan.background, deep_range)).data
+                    )
+                at[kind] += n
+        for row, kind in enumerate(self._kinds):
+            if kind.dtype != target.dtype and kept[row]:
+                note = f"{kind.dtype} brought to the {target.dtype} of most"
+                self._columns["notes"][row] = "; ".join(filter(None, (self._columns["notes"][row], note)))
+        del parts
+        for kind in self._counts:
+            self._path(kind).unlink()
+
+    def _finish_thumbnails(self, spec: ImageSpec, kept: np.ndarray) -> np.ndarray:
+        """Encode the deep thumbnails through the range of the set, and leave out those of rows that were left out."""
+        ends = np.array(self._ends, np.int64)
+        path, new = self._folder / "thumbnails.bin", self._folder / "thumbnails.new"
+        out_ends = []
+        with open(path, "rb") as file, open(new, "wb") as out:
+            for row in np.flatnonzero(kept):
+                content = thumbnail_at(file, ends, int(row))
+                if content.startswith(_NPY):
+                    start = int(ends[row - 1]) if row else 0
+                    file.seek(start)
+                    deep = np.load(file, allow_pickle=False)
+                    own = spec if spec.dtype == deep.dtype.name else _spec_of(deep, spec)
+                    content = encode_thumbnail(to_view(deep, own), stack=not self._kinds[row].is_picture)
+                out.write(content)
+                out_ends.append(out.tell())
+        os.replace(new, path)
+        return np.array(out_ends, np.int64)
+
+    def _write_records(self, kept: np.ndarray, ends: np.ndarray) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = np.flatnonzero(kept)
+        columns: dict[str, Any] = {}
+        types = column_types()
+        for name in FIELDS:
+            values = self._columns[name] if len(rows) == len(kept) else [self._columns[name][i] for i in rows]
+            columns[name] = pa.array(values, types[name])
+        items = np.array(self._columns["item"], np.int64)[rows]
+        columns["item"] = pa.array(items)
+        # The listing's own key and stamp tell later whether a file is still the same.
+        columns["item_key"] = pa.array([_item_key(key, n, f) for key, n, f in self._names(rows)], pa.string())
+        stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
+        columns["size"], columns["time"] = pa.array(stamps[:, 0]), pa.array(stamps[:, 1])
+        columns["kind"] = pa.array([str(self._kinds[i]) for i in rows], pa.string()).dictionary_encode()
+        columns["thumbnail_end"] = pa.array(ends)
+        pq.write_table(pa.table(columns), self._folder / "records.parquet", compression="zstd")
+
+    def _names(self, rows: np.ndarray) -> Iterator[tuple[str, int, int]]:
+        for i in rows:
+            several = self._plan.frames == "all" and self._columns["n_frames"][i] > 1
+            yield self._columns["key"][i], several, self._columns["frame"][i]
+
+
+def _item_key(key: str, several: int, frame: int) -> str:
+    return key.removesuffix(f"#{frame + 1}") if several else key
+
+
+def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:
+    """NumPy's own header; it is padded so that it is as long for any number of rows."""
+    shape = (n, plan.height, plan.width, kind.channels)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind.dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _runs(kinds: Sequence[Kind], most: int = 1024) -> Iterator[tuple[Kind, int]]:
+    """Runs of equal kinds with their lengths."""
+    start = 0
+    for i in range(1, len(kinds) + 1):
+        if i == len(kinds) or kinds[i] != kinds[start] or i - start == most:
+            yield kinds[start], i - start
+            start = i
+
+
+def _spec_of(pixels: np.ndarray, spec: ImageSpec) -> ImageSpec:
+    """The spec to view one picture by whose depth is not that of its set."""
+    low, high = value_range(pixels[None])
+    return ImageSpec(spec.height, spec.width, spec.channels, pixels.dtype.name, low, high)  # type: ignore[arg-type]
+
+
+def _misfit(kind: Kind, target: Kind) -> str:
+    if target.is_picture:
+        return f"has {kind.channels} channels, and most of the set are pictures"
+    return f"has {kind.channels} channels, and most of the set have {target.channels}"
+
+
+def _named(source: Source) -> str:
+    """A source in a sentence: a path in quotes, words as they are."""
+    return f"'{source.name}'" if source.root is not None and not source.name.startswith("a list of ") else source.name
+
+
+def _nothing(source: Source, skipped: list[tuple[str, str]]) -> str:
+    """Why there is nothing to learn from."""
+    first = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"None of the {len(source.keys)} items of {_named(source)} can be used as an image ({first}{more})."

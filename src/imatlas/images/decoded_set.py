@@ -1,0 +1,236 @@
+"""A set of images after decoding: its pixels, records and thumbnails, and its originals decoded anew."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imatlas.errors import DecodeError
+from imatlas.images import cache, decode, intake, memory_budget
+from imatlas.images.encode import encode_thumbnail
+from imatlas.images.formats.pillow import picture_from
+from imatlas.images.picture import Aim, Picture
+from imatlas.images.pixels import RGB, Kind, converted, kind_of, own_range, rgb_view, value_range
+from imatlas.images.records import Record, Records
+from imatlas.images.sources.arrays import ArraySource
+from imatlas.images.sources.base import Source
+from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_view
+
+if TYPE_CHECKING:
+    from imatlas.images.dataset import Images
+
+Size = int | tuple[int, int]
+_PEEK = 200
+_MANY = 200_000
+_LARGE = 2**22
+
+
+@dataclass
+class DecodedSet:
+    """A whole set after it was decoded."""
+
+    source: Source
+    pixels: np.ndarray
+    spec: ImageSpec
+    skipped: list[tuple[str, str]]
+    cache: cache.Cache | None
+    n_lost: int = 0
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return self.source.keys if self.cache is None else self.cache.records["key"].tolist()
+
+    @cached_property
+    def records(self) -> Records:
+        return _array_records(self.source.keys, self.pixels, self.spec) if self.cache is None else self.cache.records
+
+    def _picture(self, row: int, aim: Aim | None, images: Images) -> Picture:
+        """The original of a row, decoded."""
+        if self.cache is None:
+            return picture_from(self.pixels[row], images.background)
+        columns = self.cache.records.table
+        item = columns.column("item")[row].as_py()
+        value = self.source.read(item)
+        if not isinstance(value, bytes):
+            return picture_from(value, images.background)
+        key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
+        options: dict[str, Any] = {
+            "name": key,
+            "background": images.background,
+            "aim": aim,
+            "packed": self.source.packed(item),
+        }
+        if frame == 0:
+            return decode.read_picture(value, **options)
+        for picture in decode.read_frames(value, frames="all", **options):
+            if picture.frame == frame:
+                return picture
+        raise DecodeError(f"has no frame {frame + 1} any more")
+
+    def _in_kind(self, pixels: np.ndarray, picture: Picture, images: Images) -> np.ndarray:
+        """Pixels (H, W, C) of one picture in the channels and depth of the set."""
+        target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
+        if picture.kind == target:
+            return pixels
+        own = (0.0, 1.0)
+        if picture.kind.dtype != target.dtype:
+            own = own_range(pixels[None], picture.kind)
+        rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
+        first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
+        if rows >= len(pixels):
+            return first
+        out = np.empty((*pixels.shape[:2], first.shape[2]), first.dtype)
+        for i in range(0, len(pixels), rows):
+            out[i : i + rows] = converted(pixels[None, i : i + rows], picture.kind, target, images.background, own)[0]
+        return out
+
+    def original(self, row: int, images: Images) -> np.ndarray:
+        """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
+        with memory_budget.sharing():
+            picture = self._picture(row, None, images)
+            return self._in_kind(picture.pixels(), picture, images)
+
+    def refitted(self, rows: np.ndarray, size: tuple[int, int], images: Images) -> tuple[np.ndarray, int]:
+        """Rows decoded at another size, and how many had to be scaled from the cache."""
+        out = np.empty((len(rows), *size, self.spec.channels), self.spec.dtype)
+        lost = 0
+        for i, row in enumerate(rows.tolist()):
+            try:
+                with memory_budget.sharing():
+                    picture = self._picture(row, Aim(*size, images.fit), images)
+                    out[i] = self._in_kind(
+                        picture.fitted(*size, images.fit, images.background, quick=True), picture, images
+                    )
+            except DecodeError:
+                out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
+                lost += 1
+        return out, lost
+
+
+class LazySet:
+    """A source and, after first use, its decoded set; shared by all views."""
+
+    def __init__(self, source: Source, folder: Path | None = None) -> None:
+        self.source = source
+        self._folder = folder  # of the cache that a copy in another process has built
+        self._decoded: DecodedSet | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._decoded is not None
+
+    def decoded(self, images: Images) -> DecodedSet:
+        """The set, decoded on the first call with the options of the view that asks."""
+        with self._lock:
+            if self._decoded is not None:
+                return self._decoded
+            source, temporary = self.source, False
+            size = images.image_size
+            if isinstance(source, ArraySource) and (size is None or pair(size) == source.array.shape[1:3]):
+                self._decoded = _of_array(source)
+                return self._decoded
+            found = cache.open_cache(self._folder, check=False) if self._folder is not None else None
+            if found is None:
+                height, width = _automatic_size(source) if size is None else pair(size)
+                plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
+                found, temporary = cache.open_or_build(
+                    source, plan, images.cache_dir, workers=images.workers, progress=images.progress
+                )
+            if temporary:
+                weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)
+            self._decoded = DecodedSet(source, found.pixels, found.spec, found.skipped, found)
+            return self._decoded
+
+    def __getstate__(self) -> dict[str, Any]:
+        built = self._decoded.cache if self._decoded is not None else None
+        return {"source": self.source, "folder": built.folder if built is not None else self._folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+class Thumbnails(Sequence[bytes]):
+    """The thumbnails of some rows of a set as JPEG or PNG files, each read or made when it is asked for."""
+
+    def __init__(self, decoded: DecodedSet, rows: np.ndarray, size: int | None, background: RGB) -> None:
+        self._decoded, self._rows, self._size, self._background = decoded, rows, size, background
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        decoded, row = self._decoded, int(self._rows[range(len(self))[index]])
+        if decoded.cache is not None and self._size:
+            return decoded.cache.thumbnail(row)
+        view, stack = to_view(decoded.pixels[row], decoded.spec), not kind_of(decoded.spec).is_picture
+        # Four 8-bit channels of a stack are not RGBA: they are shrunk channel by channel, as an array.
+        picture = Picture(view, "array", "") if stack else picture_from(view, self._background)
+        return encode_thumbnail(picture.thumbnail(self._size or 96), stack=stack)
+
+
+def _of_array(source: ArraySource) -> DecodedSet:
+    """An array at its own size, which needs no decoding."""
+    low, high = value_range(source.array)
+    height, width, channels = source.array.shape[1:]
+    spec = ImageSpec(height, width, channels, source.array.dtype.name, low, high)  # type: ignore[arg-type]
+    return DecodedSet(source, source.array, spec, [], None)
+
+
+def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Records:
+    """The records of an array: its own size for all, hashes of its bytes."""
+    import pyarrow as pa
+
+    from imatlas.images.hashing import perceptual_hash
+
+    n, height, width, channels = pixels.shape
+    hashes = np.empty(n, np.uint64)
+    digests = []
+    at_once = max(1, min(1024, 4 * _LARGE // max(1, height * width * channels)))
+    for start in range(0, n, at_once):
+        part = np.ascontiguousarray(pixels[start : start + at_once])
+        digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in part]
+        view = rgb_view(part, spec) if channels in (3, 4) else part.mean(axis=3, dtype=np.float32)[..., None]
+        gray = view @ np.array([0.299, 0.587, 0.114], np.float32) if view.shape[-1] == 3 else view[..., 0]
+        hashes[start : start + at_once] = perceptual_hash(gray)
+    same = {"format": "array", "mode": f"{channels} x {pixels.dtype}", "notes": ""}
+    numbers = {"width": width, "height": height, "n_frames": 1, "frame": 0}
+    columns = {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}
+    columns |= {name: pa.repeat(pa.scalar(value, pa.int32()), n) for name, value in numbers.items()}
+    columns |= {"key": pa.array(keys), "sha256": pa.array(digests), "phash": pa.array(hashes)}
+    return Records(pa.table({name: columns[name] for name in Record._fields}))
+
+
+def _automatic_size(source: Source) -> tuple[int, int]:
+    """The size of the pixels where none was given; the rule stands with `Images`."""
+    n = len(source.keys)
+    sizes = []
+    for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):
+        size = intake.peek_size(source, item)
+        if size is not None:
+            sizes.append(size)
+    if not sizes:
+        return (64, 64)
+    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
+        return sizes[0]
+    small = float(np.median([min(size) for size in sizes])) <= 40
+    return (32, 32) if small or n > _MANY else (64, 64)
+
+
+def pair(image_size: Size) -> tuple[int, int]:
+    """(height, width) of an image size."""
+    if isinstance(image_size, int | np.integer):
+        return (int(image_size), int(image_size))
+    return (int(image_size[0]), int(image_size[1]))

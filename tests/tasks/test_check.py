@@ -1,0 +1,58 @@
+"""`check` describes a set of images before anything is learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imatlas import Images
+from imatlas.tasks.check import check
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut())
+    photo.save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    photo.resize((200, 200)).save(tmp_path / "c.jpg", quality=70)
+    Image.fromarray(data.coffee()).save(tmp_path / "d.jpg")
+    for i, value in enumerate((0, 128, 255)):  # all flat, but not the same
+        Image.new("RGB", (300, 200), (value, value, value)).save(tmp_path / f"flat{i}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "notes.txt").write_text("words")
+    return tmp_path
+
+
+def test_check_says_what_is_there(folder: Path) -> None:
+    images = Images(folder)
+    result = check(images, estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "few images"})
+    text = " ".join(result.sentences)
+    for words in (
+        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit color (5 PNG, 2 JPEG).",
+        "1 file cannot be used, such as broken.jpg: ",
+        "left aside: 1 other file (no images: 1 .txt)",
+        "1 exact duplicate and 1 near-duplicate.",
+        "64 px",
+        "Fit: ",
+        "about 4.5 minutes and 1.2 GB here, with the own encoder (few images).",
+    ):
+        assert words in text, (words, text)
+    values = json.loads(json.dumps(result.to_json()))
+    counted = {"n_images": 7, "n_skipped": 1, "n_exact_duplicates": 1, "n_near_duplicates": 1, "n_flagged": 3}
+    assert values["metrics"] == counted
+    assert values["formats"] == {"PNG": 5, "JPEG": 2}
+    assert values["suggested"] == {"image_size": [64, 64], "fit": "pad"}
+    assert len(values["skipped"]) == 2
+
+
+def test_check_of_clean_arrays(rng: np.random.Generator) -> None:
+    result = check(Images(rng.integers(0, 256, (20, 28, 28), np.uint8)))
+    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit gray (20 array)."
+    assert result.sentences[1] == "Every image can be used."
+    assert result.data["suggested"]["fit"] == "crop"
