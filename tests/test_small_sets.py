@@ -103,8 +103,8 @@ def test_one_image_is_refused_in_one_line(tmp_path):
 def test_nothing_is_measured_where_none_is_held_out(tmp_path):
     atlas = ia.learn(noise(5), tmp_path / "a.atlas", budget=0.5, progress=False)
     assert atlas.score().metrics == {}
-    assert "Nothing is measured" in atlas.score().sentences[0]
-    assert "Nothing is measured" in text_of(tmp_path / "a.atlas" / "report.html")
+    assert "Not measured" in atlas.score().sentences[0]
+    assert "Not measured" in text_of(tmp_path / "a.atlas" / "report.html")
 
 
 def test_a_share_of_nothing_holds_none_out_and_copies_of_one_image_hold_one_out():

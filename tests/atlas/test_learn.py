@@ -117,7 +117,7 @@ def test_several_examples_a_region_and_neighbors_of_all(learned, photos, tmp_pat
     assert indices.shape == distances.shape == (241, 3)
     assert (indices != np.arange(241)[:, None]).all()
     row = atlas.keys.index(keys[0])
-    assert [atlas.keys[i].as_py() for i in indices[row]] == atlas.search(keys[0], 3)["key"].to_pylist()
+    assert [atlas.keys[i] for i in indices[row]] == atlas.search(keys[0], 3)["key"].to_pylist()
     np.testing.assert_array_equal(atlas.kneighbors([photos / keys[0]], 1)[1], [[row]])
 
 
@@ -226,8 +226,8 @@ def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):
     monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in ("intake", "encoder")})
     first = ia.learn(photos, folder, budget="60s", progress=False)
     embedding = first.embedding  # read now: the folder will hold another atlas
-    assert first.manifest.stages["encoder"]["preset"] == "objects+texture"
-    assert "not compared" in first.manifest.stages["encoder"]["why"]
+    assert first.store.manifest.stages["encoder"]["preset"] == "objects+texture"
+    assert "not compared" in first.store.manifest.stages["encoder"]["why"]
     files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "features").iterdir()}
     assert files
     photos.rename(tmp_path / "moved")

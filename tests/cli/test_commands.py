@@ -433,7 +433,7 @@ def test_an_installed_wheel_works_away_from_the_checkout(tmp_path):
 
 def test_no_command_writes_over_what_dots_hide(atlas, tmp_path, capsys):
     """At `x/../NAME` nothing is found while there is no `x`; but it is NAME that would be written."""
-    photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0].as_py()
+    photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0]
     commands = [
         ("t.csv", "table", atlas),
         ("c.csv", "clusters", atlas),

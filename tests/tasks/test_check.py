@@ -29,18 +29,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_check_says_what_is_there(folder: Path) -> None:
+def test_check_describes_a_folder(folder: Path) -> None:
     images = Images(folder)
-    result = check(images, estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "few images"})
+    result = check(
+        images,
+        estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "own, because there are few images"},
+    )
     text = " ".join(result.sentences)
     for words in (
-        "7 images of 200 x 200 to 600 x 512 pixels, as 8-bit color (5 PNG, 2 JPEG).",
+        "7 images of 200 x 200 to 600 x 512 pixels, 8-bit color (5 PNG, 2 JPEG).",
         "1 file cannot be used, such as broken.jpg: ",
-        "left aside: 1 other file (no images: 1 .txt)",
+        "ignored: 1 other file (no images: 1 .txt)",
         "1 exact duplicate and 1 near-duplicate.",
         "64 px",
         "Fit: ",
-        "about 4.5 minutes and 1.2 GB here, with the own encoder (few images).",
+        "about 4.5 minutes and 1.2 GB on this machine. Encoder: own, because there are few images.",
     ):
         assert words in text, (words, text)
     values = json.loads(json.dumps(result.to_json()))
@@ -53,6 +56,6 @@ def test_check_says_what_is_there(folder: Path) -> None:
 
 def test_check_of_clean_arrays(rng: np.random.Generator) -> None:
     result = check(Images(rng.integers(0, 256, (20, 28, 28), np.uint8)))
-    assert result.sentences[0] == "20 images of 28 x 28 pixels, as 8-bit gray (20 array)."
-    assert result.sentences[1] == "Every image can be used."
+    assert result.sentences[0] == "20 images of 28 x 28 pixels, 8-bit gray (20 array)."
+    assert result.sentences[1] == "All images can be used."
     assert result.data["suggested"]["fit"] == "crop"

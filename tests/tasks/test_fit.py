@@ -1,4 +1,4 @@
-"""A model learned and saved in one call: what others keep beside or inside its folders stays."""
+"""A model is fitted and saved in one call; other files beside or inside its folders stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from imatlas import Images
 from imatlas.cli import main
 from imatlas.errors import ArtifactError, UnsafePathError
-from imatlas.models import model_class
+from imatlas.models import MODELS, model_class
 from imatlas.tasks.fit import fit_and_save
 from imatlas.testing import synthetic_images
 from imatlas.training.checkpoints import NAME
@@ -23,7 +23,7 @@ def fit(folder: Path, **options) -> None:
     fit_and_save(model, images, folder, **options)
 
 
-def test_a_users_file_in_the_folder_stops_it_before_anything_is_learned(tmp_path) -> None:
+def test_a_users_file_in_the_folder_stops_it_before_training(tmp_path) -> None:
     fit(tmp_path / "ae")
     (tmp_path / "ae" / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"holds 'notes\.txt', which imatlas did not write"):
@@ -43,7 +43,7 @@ def test_a_model_of_another_program_is_not_overwritten(tmp_path) -> None:
     assert "layers-model" in (folder / "model.json").read_text()
 
 
-def test_of_the_folder_of_checkpoints_only_the_checkpoint_goes(tmp_path) -> None:
+def test_only_the_checkpoint_is_removed_from_its_folder(tmp_path) -> None:
     mine = tmp_path / "ae.checkpoint"
     mine.mkdir()
     (mine / "diary.txt").write_text("mine")
@@ -57,7 +57,7 @@ def test_of_the_folder_of_checkpoints_only_the_checkpoint_goes(tmp_path) -> None
 
 
 @pytest.mark.parametrize("of", ["link", "pipe", "file"])
-def test_what_stands_at_the_name_of_the_folder_stays(tmp_path, of) -> None:
+def test_other_things_with_the_name_of_the_folder_stay(tmp_path, of) -> None:
     name, mine = tmp_path / "ae", tmp_path / "mine"
     mine.mkdir()
     {"link": lambda: name.symlink_to(mine), "pipe": lambda: os.mkfifo(name), "file": name.touch}[of]()
@@ -68,7 +68,7 @@ def test_what_stands_at_the_name_of_the_folder_stays(tmp_path, of) -> None:
     assert not os.listdir(mine)
 
 
-def test_from_the_command_line_into_the_pictures_themselves(tmp_path, monkeypatch, capsys) -> None:
+def test_the_command_line_refuses_the_folder_of_the_images(tmp_path, monkeypatch, capsys) -> None:
     from PIL import Image
 
     photos = tmp_path / "photos"
@@ -81,3 +81,11 @@ def test_from_the_command_line_into_the_pictures_themselves(tmp_path, monkeypatc
         assert main(["fit", "kmeans", str(photos), "-o", output, "--n-clusters", "2", "--overwrite"]) == 1
         assert "holds no model" in capsys.readouterr().err
     assert sorted(os.listdir(photos)) == before
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).labels == "required"])
+def test_a_model_that_requires_labels_names_the_command_that_takes_them(name, capsys) -> None:
+    assert main(["fit", name, "photos/", "-o", "model"]) == 2
+    assert "imatlas classify ATLAS --labels labels.csv" in capsys.readouterr().err
+    assert main(["fit", "--help"]) == 0
+    assert name not in capsys.readouterr().out

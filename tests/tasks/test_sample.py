@@ -36,7 +36,7 @@ def test_recipes_travel_in_the_files(rng, tmp_path):
 def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
     images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     write_samples(images, tmp_path / "new", recipe={})
-    with pytest.raises(ArtifactError, match="already holds new images"):
+    with pytest.raises(ArtifactError, match="already holds generated images"):
         write_samples(images, tmp_path / "new", recipe={})
     write_samples(images[:2], tmp_path / "new", recipe={}, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["00000.png", "00001.png"]
@@ -74,7 +74,7 @@ def test_no_new_image_goes_where_dots_hide_a_folder_of_the_user(rng, tmp_path):
     images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
     write_samples(images, tmp_path / "new", recipe={})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    with pytest.raises(ArtifactError, match="already holds new images"):
+    with pytest.raises(ArtifactError, match="already holds generated images"):
         write_samples(images[:1], tmp_path / "x" / ".." / "new", recipe={"seed": 1})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -291,7 +291,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
 
 
 def flagged(store: Store, n: int = 24) -> Result:
-    """The images with a visible fault."""
+    """The flagged images."""
     texts = store.rows["flags"]
     rows = np.flatnonzero(texts != "")
     counts = Counter(flag for text in texts[rows] for flag in text.split("; "))
@@ -299,9 +299,11 @@ def flagged(store: Store, n: int = 24) -> Result:
     grid = ImageGrid(
         images=_pictures(store, rows[:n]),
         captions=[f"{store.rows['key'][i]}: {texts[i]}" for i in rows[:n]],
-        alt="Images with a visible fault.",
+        alt="Flagged images.",
     )
-    return Result("flags", "Quality flags", sentences or ["No image is flagged."], panels=[grid] if len(rows) else [])
+    return Result(
+        "flags", "Flagged images", sentences or ["No images are flagged."], panels=[grid] if len(rows) else []
+    )
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
@@ -342,7 +344,9 @@ def quality(store: Store) -> Result | None:
     measured = store.manifest.metrics.get("quality")
     if not measured:
         return None
-    return Result("quality", "Quality", measured["sentences"], measured["metrics"], protocol=measured["protocol"])
+    return Result(
+        "quality", "Quality of new images", measured["sentences"], measured["metrics"], protocol=measured["protocol"]
+    )
 
 
 def learning_curves(store: Store) -> Result | None:
@@ -388,7 +392,7 @@ def settings(store: Store) -> Result:
     rows = [(name, "default" if value is None else value) for name, value in manifest.settings.items()]
     rows += [
         ("encoder chosen", manifest.stages["intake"]["why"]),
-        *([("preset chosen", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
+        *([("preset of the encoder", why)] if (why := manifest.stages.get("encoder", {}).get("why")) else []),
         ("budget, seconds", manifest.stages["intake"]["budget"]),
     ]
     rows += [(f"{name}, seconds", stage["seconds"]) for name, stage in manifest.stages.items()]

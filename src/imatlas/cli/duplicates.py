@@ -1,4 +1,4 @@
-"""The command that finds copies, writes a plan for them, applies it, and takes it back."""
+"""The command that finds duplicates, writes a plan for them, applies it, and undoes it."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ def duplicates(
     frames: Frames = "first",
     rotated: Annotated[bool, typer.Option("--rotated", help="find rotated and mirrored duplicates too")] = False,
     against: Annotated[
-        str | None, typer.Option("--against", help="tell which images have a copy in this other folder or atlas")
+        str | None, typer.Option("--against", help="list images with a duplicate in this other folder or atlas")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="a plan to edit and apply, .csv; with --against a table of the leaks"),
+        typer.Option(
+            "-o", "--output", help="write a plan to edit and apply, .csv; with --against, a table of the leaks"
+        ),
     ] = None,
     apply: Annotated[
-        Path | None, typer.Option("--apply", metavar="PLAN", help="move the copies that a plan says to a trash folder")
+        Path | None, typer.Option("--apply", metavar="PLAN", help="move the files of a plan to a trash folder")
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="bring back what the last plan moved")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="restore the files that the last plan moved")] = False,
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find images that are here more than once, edited copies too, and put them aside by a plan that you can edit."""
+    """Find duplicates, edited ones too, and move them to a trash folder by a plan that you can edit."""
     if sum((apply is not None, undo, output is not None or against is not None)) > 1:
-        raise typer.BadParameter("--apply and --undo stand alone, with no -o, --against and each other.")
+        raise typer.BadParameter("--apply and --undo cannot be combined with -o, --against or each other.")
     named = source or []
     if not named and apply is None:
         raise typer.BadParameter("name a folder of images, or a plan with --apply.")
     if len(named) > 1 and (apply is not None or undo):
-        raise typer.BadParameter("--apply and --undo work in one folder; name just that.")
+        raise typer.BadParameter("--apply and --undo work in one folder; name only that one.")
     if frames == "all" and output is not None and against is None:
-        raise typer.BadParameter("a plan moves files, and --frames all looks at their frames; leave out one of both.")
+        raise typer.BadParameter("a plan moves files, not frames; leave out -o or --frames all.")
     if apply is not None:
         _apply(apply, named[0] if named else None, json_)
     elif undo:
@@ -71,7 +73,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 
     read = read_plan(plan, folder)
     tell(apply_plan(read), json_)
-    say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   # brings them back")
+    say_next(json_, f"{command_line('imatlas', 'duplicates', read.folder, '--undo')}   # restores them")
 
 
 def _find(
@@ -104,7 +106,7 @@ def _find(
     if output is not None and against is None:
         say_next(
             json_,
-            f"# look into {output}, change move to keep where you like",
+            f"# check {output}; change move to keep as you like",
             command_line(
                 "imatlas", "duplicates", *([] if found.user_named_folder else [found.folder]), "--apply", output
             ),
@@ -113,7 +115,7 @@ def _find(
         against is None and found.folder is not None and found.result.metrics["n_duplicates"] and source_words(sources)
     ):
         command = command_line("imatlas", "duplicates", *source_words(sources), "-o", "plan.csv")
-        say_next(json_, f"{command}   # writes a plan to put the copies aside")
+        say_next(json_, f"{command}   # writes a plan to move the duplicates")
 
 
 def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:

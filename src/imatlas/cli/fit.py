@@ -111,7 +111,7 @@ def _as_option(kind: Any) -> Any:
 def add_models(arguments: list[str]) -> None:
     """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence.
 
-    What learns from labels is not offered, as a folder of images has none; `imatlas classify` takes them.
+    Models that require labels are refused, as a folder of images has none.
     """
     from imatlas.models import MODELS
 
@@ -120,6 +120,11 @@ def add_models(arguments: list[str]) -> None:
     for name, target in MODELS.items():
         declared = _declared(target)
         if "labels = 'required'" in declared:
+            if name in arguments[1:2]:
+                raise typer.BadParameter(
+                    f"'{name}' requires labels, which a folder of images does not have; label a few images of an atlas "
+                    "and run: imatlas classify ATLAS --labels labels.csv"
+                )
             continue
         if name in arguments:
             _add_fit_command(name)

@@ -1,4 +1,4 @@
-"""Say what is in a set of images before anything is learned: kinds, sizes, broken files, doubles, what suits it."""
+"""Describe a set of images before learning: formats, sizes, unusable files, duplicates, suggested settings."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.arguments import counted
 from imatlas.images.dataset import Images
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
 from imatlas.tasks.duplicates.by_hash import duplicates
 from imatlas.tasks.quality_flags import FLAGS, Flags, quality_flags
 
 SHOWN = 24
+"""Images shown in a panel."""
 
 
 def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
-    """What is in a set of images, what is wrong with it, and how to learn from it.
+    """Contents of a set of images, its faults, and suggested settings for learning.
 
     Parameters
     ----------
     images : Images
-        Decoded by this, if it was not yet.
+        Decoded here if they were not before.
     estimate : dict, optional
-        What `learn` would take on this machine: `minutes`, `memory_gb`, `encoder` and `why`. Told where given.
+        What `learn` would need on this machine: `minutes`, `memory_gb`, `encoder` and `why`.
 
     Raises
     ------
     InputError
-        If not one image can be used.
+        If no image can be used.
     """
     n = len(images)
     records = images.records
@@ -36,19 +38,19 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
     formats = Counter(records["format"].tolist())
     modes = Counter(records["mode"].tolist())
     notes = Counter(note for text in records["notes"].tolist() if text for note in text.split("; "))
-    bad = [(key, reason) for key, reason in images.skipped if not reason.startswith("no images: ")]
+    unusable = [(key, reason) for key, reason in images.skipped if not reason.startswith("no images: ")]
     found = duplicates(images, shown=SHOWN // 2)
     flags = quality_flags(images.thumbnails, widths, heights)
     suggestion = suggest(images, widths, heights)
     n_exact, n_near = found.metrics["n_exact"], found.metrics["n_near"]
     counts = {
         "n_images": n,
-        "n_skipped": len(bad),
+        "n_skipped": len(unusable),
         "n_exact_duplicates": n_exact,
         "n_near_duplicates": n_near,
         "n_flagged": len(flags.rows),
     }
-    sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, bad), *found.sentences]
+    sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, unusable), *found.sentences]
     sentences += flags_in_words(flags, n)
     sentences += [f"{count:,} of them: {note}." for note, count in notes.most_common(5)]
     sentences += [suggestion["image_size_why"], suggestion["fit_why"]]
@@ -56,7 +58,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         sentences.append(_estimate_sentence(estimate))
     return Result(
         name="check",
-        title="What is in the folder",
+        title="Contents of the set",
         sentences=[sentence for sentence in sentences if sentence],
         metrics=counts,
         panels=_panels(images, formats, modes, widths, heights) + _flagged(images, flags) + found.panels,
@@ -78,16 +80,17 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
 
 
 def flags_in_words(flags: Flags, n: int) -> list[str]:
-    """What the flags of `n` images say, as sentences."""
-    told = [f"{count:,} {name}" for name, count in flags.counts.items() if count]
-    sentences = [f"{len(flags.rows):,} of {n:,} images have a plain fault: {', '.join(told)}."] if told else []
+    """The flags of `n` images as sentences."""
+    named = [f"{count:,} {name}" for name, count in flags.counts.items() if count]
+    are = "is" if len(flags.rows) == 1 else "are"
+    sentences = [f"{len(flags.rows):,} of {counted(n, 'image')} {are} flagged: {', '.join(named)}."] if named else []
     if flags.usual:
         sentences.append(f"Most images are {' and '.join(flags.usual)}, so none is flagged for that.")
     return sentences
 
 
 def _flagged(images: Images, flags: Flags) -> list[Panel]:
-    """The images with a plain fault, and the list of all of them."""
+    """Some of the flagged images, and a list of all."""
     if not len(flags.rows):
         return []
     rules = "; ".join(f"{name}: {FLAGS[name]}" for name, count in flags.counts.items() if count)
@@ -95,39 +98,39 @@ def _flagged(images: Images, flags: Flags) -> list[Panel]:
     files = [(images.keys[i], flags.of[i]) for i in flags.rows]
     return [
         ImageGrid(
-            title="Plain faults",
+            title="Flagged images",
             note=f"{rules[0].upper()}{rules[1:]}.",
             images=[images.thumbnails[i] for i in shown],
             captions=[f"{images.keys[i]}: {flags.of[i]}" for i in shown],
-            alt=f"{len(shown)} images with a plain fault.",
+            alt=f"{counted(len(shown), 'flagged image')}.",
         ),
-        FileList(title="Images with a plain fault", files=files),
+        FileList(title="All flagged images", files=files),
     ]
 
 
 def suggest(images: Images, widths: np.ndarray, heights: np.ndarray) -> dict[str, Any]:
-    """A size and a fit for a set, each with the reason as a sentence.
+    """An image size and a fit for a set, each with the reason as a sentence.
 
-    The size is the one that `Images` chose or was told. 'crop' is suggested where the middle square holds at least 70 %
-    of the median picture, else 'pad'.
+    The size is that of `images`. 'crop' is suggested where the center square holds at least 70 % of the median picture,
+    else 'pad'.
     """
     spec = images.spec
     shorter = np.minimum(widths, heights)
     size = f"{spec.height} px" if spec.height == spec.width else f"{spec.height} x {spec.width} px"
-    told = "as you asked" if images.image_size is not None else "chosen from the size and number of the images"
-    size_why = f"Resolution: {size} ({told}); the median shorter side is {int(np.median(shorter))} px"
+    source = "as requested" if images.image_size is not None else "chosen by the size and number of the images"
+    size_why = f"Resolution: {size} ({source}); the median shorter side is {int(np.median(shorter))} px"
     double = max(spec.height, spec.width) * 2
     if images.image_size is None and np.median(shorter) >= double:
         size_why += f", so {double} px would show more detail at about four times the cost"
     smaller = int((shorter < min(spec.height, spec.width)).sum())
     if smaller:
-        size_why += f", and {smaller:,} {'is' if smaller == 1 else 'are'} smaller and enlarged"
+        size_why += f"; {counted(smaller, 'smaller image')} will be enlarged"
     kept = float(np.median(shorter / np.maximum(widths, heights)))
     fit = "crop" if kept >= 0.7 else "pad"
     if fit == "crop":
-        fit_why = f"Fit: crop; the middle square holds {kept:.0%} of the median picture."
+        fit_why = f"Fit: crop; the center square holds {kept:.0%} of the median picture."
     else:
-        fit_why = f"Fit: pad (--fit pad); a middle square would hold only {kept:.0%} of the median picture."
+        fit_why = f"Fit: pad (--fit pad); a center square would hold only {kept:.0%} of the median picture."
     return {"image_size": [spec.height, spec.width], "image_size_why": size_why + ".", "fit": fit, "fit_why": fit_why}
 
 
@@ -136,31 +139,31 @@ def _summary(images: Images, formats: Counter[str], widths: np.ndarray, heights:
     sizes = f"{widths.min()} x {heights.min()}"
     if widths.min() != widths.max() or heights.min() != heights.max():
         sizes += f" to {widths.max()} x {heights.max()}"
-    kinds = {1: "gray", 3: "color", 4: "color with opacity"}
+    kinds = {1: "gray", 3: "color", 4: "color with alpha"}
     depth = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}[spec.dtype]
     kind = kinds.get(spec.channels, f"{spec.channels}-channel")
     named = ", ".join(f"{count:,} {name}" for name, count in formats.most_common(4))
-    return f"{n:,} image{'s' if n != 1 else ''} of {sizes} pixels, as {depth} {kind} ({named})."
+    return f"{counted(n, 'image')} of {sizes} pixels, {depth} {kind} ({named})."
 
 
-def _skipped_sentence(images: Images, bad: list[tuple[str, str]]) -> str:
+def _skipped_sentence(images: Images, unusable: list[tuple[str, str]]) -> str:
     others = [(key, reason) for key, reason in images.skipped if reason.startswith("no images: ")]
-    if bad:
-        key, reason = bad[0]
-        text = f"{len(bad):,} {'cannot' if len(bad) > 1 else 'file cannot'} be used, such as {key}: {reason}"
+    if unusable:
+        key, reason = unusable[0]
+        text = f"{counted(len(unusable), 'file')} cannot be used, such as {key}: {reason}"
     else:
-        text = "Every image can be used"
+        text = "All images can be used"
     if others:
-        text += f"; left aside: {others[0][0].strip('()')} ({others[0][1]})"
+        text += f"; ignored: {others[0][0].strip('()')} ({others[0][1]})"
     return f"{text}."
 
 
 def _estimate_sentence(estimate: dict[str, Any]) -> str:
-    text = f"Learning would take about {estimate['minutes']} minutes and {estimate['memory_gb']} GB here"
-    if estimate.get("encoder"):
-        text += f", with the {estimate['encoder']} encoder"
-        text += f" ({estimate['why']})" if estimate.get("why") else ""
-    return text + "."
+    text = (
+        f"Learning would take about {estimate['minutes']:g} minutes and {estimate['memory_gb']:g} GB on this machine."
+    )
+    encoder = estimate.get("why") or estimate.get("encoder")
+    return f"{text} Encoder: {encoder}." if encoder else text
 
 
 def _quantiles(values: np.ndarray) -> dict[str, int]:
@@ -175,10 +178,10 @@ def _panels(
     thumbnails = images.thumbnails
     panels: list[Panel] = [
         ImageGrid(
-            title="Evenly spread images",
+            title="Samples",
             images=[thumbnails[row] for row in rows],
             captions=[images.keys[row] for row in rows],
-            alt=f"{len(rows)} images of the set.",
+            alt=f"{counted(len(rows), 'image')} of the set.",
         ),
         DataTable(
             title="Formats and modes",
@@ -191,7 +194,7 @@ def _panels(
         panels.append(
             Curve(
                 title="Sizes",
-                note="How many percent of the images are at most so large.",
+                note="Percentage of the images up to each size.",
                 series={
                     "width": (np.percentile(widths, share).tolist(), share.tolist()),
                     "height": (np.percentile(heights, share).tolist(), share.tolist()),
@@ -202,5 +205,5 @@ def _panels(
             )
         )
     if images.skipped:
-        panels.append(FileList(title="Files that are not used", files=images.skipped))
+        panels.append(FileList(title="Unused files", files=images.skipped))
     return panels

@@ -1,4 +1,4 @@
-"""Learn one model from images and save it: what `imatlas fit MODEL` does."""
+"""Fit one model to images and save it: `imatlas fit MODEL`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from imatlas.training import checkpoints
 
 @strict_yes
 def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: bool = False) -> Any:
-    """Fit `model` to `images` and save it to `folder`; a killed run of the same settings is resumed.
+    """Fit `model` to `images` and save it to `folder`; an interrupted run with the same settings is resumed.
 
-    Image models see the pictures. Vector models (SOM, KMeans) see the pixels of each picture as one row
-    (n_images, height * width * channels), from 0 to 1.
+    Models of vectors (SOM, KMeans) get one row of pixels per image, (n_images, height * width * channels) from 0 to 1.
 
     Parameters
     ----------
     model : Estimator
     images : Images
     folder : path
-        Where the model goes; its checkpoint is kept beside it, as `FOLDER.checkpoint`, until it is saved.
+        The output; until it is saved, a checkpoint is kept beside it as `FOLDER.checkpoint`.
     overwrite : bool
-        Replace a model that is already there.
+        Replace an existing model.
 
     Returns
     -------
@@ -40,14 +39,14 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
     Raises
     ------
     ArtifactError
-        Where `folder` exists and `overwrite` is False, or it holds anything besides a model.
+        If `folder` exists and `overwrite` is False, or it holds anything besides a model.
     InputError
-        Where the model learns from labels.
+        If the model requires labels.
     """
     if model.labels == "required":
         raise InputError(
-            f"A {type(model).__name__} learns from labels, and there are none here; 'imatlas classify' spreads a few "
-            "labels over the images of an atlas."
+            f"A {type(model).__name__} requires labels, which images alone do not have; label a few images of an atlas "
+            "and run: imatlas classify ATLAS --labels labels.csv"
         )
     folder = output_path(check_path(folder, "folder", "fit_and_save"))
     artifact.check_free(folder, overwrite)

@@ -1,4 +1,4 @@
-"""Write new images to disk, each with the recipe that makes it again."""
+"""Write generated images to disk, each with the recipe that reproduces it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from imatlas.system.atomic_io import output_path, write_file, write_folder
 from imatlas.system.inventory import is_as_written, with_own_hash
 
 GAP = 2
-"""Pixels between two images on a sheet."""
+"""Pixels between the images of a sheet."""
 
 NUMBERED = re.compile(r"[0-9]{5,}\.png")
-"""Names of the files in a folder of new images."""
+"""File names in a folder of generated images."""
 
 
 @strict_yes
@@ -32,19 +32,18 @@ def write_samples(
     columns: int | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write images as one contact sheet (a name that ends in .png) or as numbered files in a folder.
+    """Write images as one contact sheet (if `output` ends in .png) or as numbered files in a folder.
 
     Parameters
     ----------
     images : array (n, H, W, C) uint8
     output : path
     recipe : dict
-        What makes the images again; stored as JSON in the text chunk "imatlas" of every PNG, with the image's number.
+        What reproduces the images; stored as JSON in the text chunk "imatlas" of every PNG, with the image's number.
     columns : int, optional
-        Of the sheet. None: nearly square.
+        Of the sheet; by default it is nearly square.
     overwrite : bool
-        Replace a folder of files that this function wrote and nobody has changed or renamed; a sheet is replaced in
-        any case.
+        Replace a folder if it holds only unchanged files of this function. A sheet is always replaced.
 
     Returns
     -------
@@ -54,16 +53,16 @@ def write_samples(
     Raises
     ------
     InputError
-        If `output` has another ending than .png.
+        If `output` has a file extension other than .png.
     ArtifactError
-        If the folder holds anything, or with `overwrite` anything else.
+        If the folder is not empty, or with `overwrite` holds other files.
     """
     output = output_path(check_path(output, "output", "write_samples"))
     if output.suffix.lower() == ".png":
         write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
         return [output]
     if output.suffix:
-        raise InputError(f"New images go to a .png file or a folder. Got '{output.name}'; change its ending.")
+        raise InputError(f"The output must be a .png file or a folder. Got '{output.name}'; change its name.")
     names = [f"{number:05d}.png" for number in range(len(images))]
 
     def write(aside: Path) -> None:
@@ -73,19 +72,19 @@ def write_samples(
 
     before = _written_before(output)
     if before and not overwrite:
-        raise ArtifactError(f"'{output}' already holds new images; choose another name or pass overwrite=True.")
+        raise ArtifactError(f"'{output}' already holds generated images; choose another name or pass overwrite=True.")
     write_folder(output, write, replaces=before)
     return [output / name for name in names]
 
 
 def _written_before(folder: Path) -> list[str]:
-    """The names of the files in a folder that are as `write_samples` wrote them."""
-    there = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    return [path.name for path in there if NUMBERED.fullmatch(path.name) and is_as_written(path)]
+    """The names of the unchanged files of `write_samples` in a folder."""
+    found = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    return [path.name for path in found if NUMBERED.fullmatch(path.name) and is_as_written(path)]
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Images (n, H, W, C) uint8 side by side in rows, nearly square, on white: one image (H', W', C) uint8."""
+    """Images (n, H, W, C) uint8 in rows on white, nearly square by default: one image (H', W', C) uint8."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)

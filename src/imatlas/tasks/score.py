@@ -313,31 +313,37 @@ def _fidelity_in_words(metrics: dict[str, float]) -> list[str]:
     words = []
     if "kernel_distance" in metrics:
         gap = metrics["kernel_distance"] - max(metrics["kernel_floor"], 0.0)
-        verdict = (
-            ": close."
-            if gap < NEAR
-            else ": easy to tell from real ones, such as blurred or too similar to each other."
-            if gap > FAR
-            else "."
-        )
+        verdict = ""
+        if gap < NEAR:
+            verdict = ", which is close"
+        elif gap > FAR:
+            verdict = (
+                "; they are easy to tell apart, for example because new ones are blurred or too similar to each other"
+            )
         words.append(
-            f"The kernel distance between new and held-out images is {metrics['kernel_distance']:.3g}; between real "
-            f"training images and held-out images it is {metrics['kernel_floor']:.3g}{verdict}"
+            f"The kernel distance of new images to held-out ones is {_short(metrics['kernel_distance'])} "
+            f"(real training images: {_short(metrics['kernel_floor'])}){verdict}."
         )
     if "frechet_distance" in metrics:
         words.append(
-            f"The Fréchet distance is {metrics['frechet_distance']:.3g}; "
-            f"for real training images it is {metrics['frechet_floor']:.3g}."
+            f"The Fréchet distance is {_short(metrics['frechet_distance'])} "
+            f"(real training images: {_short(metrics['frechet_floor'])})."
         )
     if "precision" in metrics:
         precision, real_precision, recall, real_recall = (
-            f"{metrics[name]:.0%}" for name in ("precision", "precision_real", "recall", "recall_real")
+            f"{metrics[name]:.0%}" if metrics[name] >= 0.005 else "below 1%"
+            for name in ("precision", "precision_real", "recall", "recall_real")
         )
         words.append(
-            f"Precision is {precision} (real training images: {real_precision}) and recall {recall} "
+            f"Precision is {precision} (real training images: {real_precision}), recall is {recall} "
             f"({real_recall}){_shortcoming(metrics)}."
         )
     return words
+
+
+def _short(value: float) -> str:
+    """A distance with about three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _shortcoming(metrics: dict[str, float]) -> str:

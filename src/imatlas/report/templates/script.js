@@ -1,9 +1,9 @@
 "use strict";
-// The page can be read without any of this: it adds the theme switch, the marked section, and the walk over the map.
+// The page works without scripts: this adds the theme switch, the current section, and navigation on the map.
 const root = document.documentElement;
 const data = JSON.parse(document.getElementById("data").textContent);
 const dialog = document.getElementById("cell");
-const maps = [...document.querySelectorAll("[data-map]")].map(walkable);
+const maps = [...document.querySelectorAll("[data-map]")].map(navigable);
 
 function theme() {
   const button = document.getElementById("theme");
@@ -43,19 +43,19 @@ function words(count) {
   return count === 1 ? "1 image" : `${count.toLocaleString("en")} images`;
 }
 
-function walkable(figure) {
+function navigable(figure) {
   const nodes = [...figure.querySelectorAll(".cell")];
   const byPlace = new Map(nodes.map((node) => [`${node.dataset.row},${node.dataset.column}`, node]));
   const cells = new Map(data.maps[figure.dataset.map].map((cell) => [`${cell.row},${cell.column}`, cell]));
   const ring = figure.querySelector(".ring");
   const status = figure.querySelector(".map-status");
-  const quiet = status.textContent;
+  const idle = status.textContent;
   let current = nodes.find((node) => !node.classList.contains("empty")) ?? nodes[0];
 
   function point(node) {
     ring.toggleAttribute("hidden", !node);
     if (node) ring.setAttribute("transform", node.getAttribute("transform").replace(/scale.*/, ""));
-    status.textContent = node ? node.getAttribute("aria-label") : quiet;
+    status.textContent = node ? node.getAttribute("aria-label") : idle;
   }
   function choose(node) {
     current.tabIndex = -1;
@@ -71,11 +71,11 @@ function walkable(figure) {
   function open(node) {
     const cell = cells.get(`${node.dataset.row},${node.dataset.column}`);
     if (!cell) return;
-    const named = cell.cluster === null ? "" : cell.cluster < 0 ? " In no cluster." : ` Cluster ${cell.cluster}.`;
+    const cluster = cell.cluster === null ? "" : cell.cluster < 0 ? " No cluster." : ` Cluster ${cell.cluster}.`;
     const part = cell.members.length && cell.members.length < cell.count ? ` ${cell.members.length} of them:` : "";
     dialog.querySelector("h2").textContent = `Row ${cell.row}, column ${cell.column}`;
     dialog.querySelector(".cell-about").textContent =
-      cell.count ? `${words(cell.count)}.${named}${part}` : `No image fell here.${named}`;
+      cell.count ? `${words(cell.count)}.${cluster}${part}` : `No images.${cluster}`;
     dialog.querySelector(".cell-members").replaceChildren(...cell.members.map(([key, id]) => {
       const item = document.createElement("li");
       const image = new Image();
@@ -88,10 +88,10 @@ function walkable(figure) {
     }));
     dialog.scrollTop = 0;
     if (!dialog.open) dialog.showModal();
-    dialog.onkeydown = walk;
-    dialog.onclose = () => node.focus(); // the browser itself would go back to where the walk began
+    dialog.onkeydown = navigate;
+    dialog.onclose = () => node.focus(); // the browser would restore the focus to the first cell
   }
-  function walk(event) {
+  function navigate(event) {
     if (event.key.startsWith("Arrow")) {
       const node = step(event.key);
       event.preventDefault();
@@ -104,7 +104,7 @@ function walkable(figure) {
       open(current);
     }
   }
-  function light(cluster) {
+  function highlight(cluster) {
     figure.classList.toggle("dim", cluster !== null);
     for (const node of figure.querySelectorAll(".lattice [data-cluster]")) {
       node.classList.toggle("lit", node.dataset.cluster === cluster);
@@ -113,14 +113,14 @@ function walkable(figure) {
 
   for (const node of nodes) {
     node.tabIndex = -1;
-    node.querySelector("title").remove(); // the line under the map says it without a delay
+    node.querySelector("title").remove(); // the line below the map shows it without a delay
     node.addEventListener("pointerenter", () => point(node));
     node.addEventListener("focus", () => choose(node));
     node.addEventListener("click", () => { choose(node); open(node); });
   }
   if (current) current.tabIndex = 0;
   const lattice = figure.querySelector(".lattice");
-  lattice.addEventListener("keydown", walk);
+  lattice.addEventListener("keydown", navigate);
   lattice.addEventListener("pointerleave", () => point(lattice.contains(document.activeElement) ? current : null));
   lattice.addEventListener("focusout", () => { if (!dialog.open) point(null); });
 
@@ -132,7 +132,7 @@ function walkable(figure) {
     const press = () => {
       const on = chip.getAttribute("aria-pressed") !== "true";
       for (const other of chips) other.setAttribute("aria-pressed", String(on && other === chip));
-      light(on ? chip.dataset.cluster : null);
+      highlight(on ? chip.dataset.cluster : null);
     };
     chip.addEventListener("click", press);
     chip.addEventListener("keydown", (event) => {

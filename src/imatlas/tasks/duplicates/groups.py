@@ -259,10 +259,8 @@ def _leaks_result(
 
 
 def _protocol(rotated: bool) -> str:
-    also = ", also rotated and mirrored" if rotated else ""
-    return (
-        f"Each duplicate was aligned with the image that it is listed with; scale, shift and lighting may differ{also}."
-    )
+    orientation = ", orientation" if rotated else ""
+    return f"Each duplicate was aligned with its match; scale, shift{orientation} and lighting may differ."
 
 
 def _panels(
