@@ -121,12 +121,12 @@ def test_several_examples_a_region_and_neighbors_of_all(learned, photos, tmp_pat
     np.testing.assert_array_equal(atlas.kneighbors([photos / keys[0]], 1)[1], [[row]])
 
 
-def test_a_region_without_the_original_is_cut_from_the_small_picture_and_said(learned, tmp_path):
+def test_a_region_without_the_original_is_cropped_from_the_thumbnail_with_a_warning(learned, tmp_path):
     moved = Path(shutil.copytree(learned, tmp_path / "elsewhere.atlas"))
     manifest = Manifest.read(moved)
     manifest.source = "/nowhere/photos"
     manifest.commit(moved)
-    with pytest.warns(UserWarning, match="cut from the small picture of 28 x 28"):
+    with pytest.warns(UserWarning, match="cropped from its thumbnail of 28 x 28"):
         found = ia.load(moved).search("brick-0005.png", 3, region=(0, 0, 20, 20))
     assert len(found) == 3
     with pytest.raises(InputError, match="No original can be used"):
