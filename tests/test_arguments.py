@@ -29,14 +29,14 @@ NOT_COUNTS = (2.0, "2", True, np.True_, None, 2.5, np.float64(2.0), [2], np.arra
 
 
 @pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)])
-def test_whole_numbers_of_every_library_count(value: Any) -> None:
+def test_integers_of_every_library_are_accepted(value: Any) -> None:
     got = check_int(value, "k", "search", low=1)
     assert type(got) is int
     assert got == 2
 
 
 @pytest.mark.parametrize("value", NOT_COUNTS, ids=repr)
-def test_what_is_no_whole_number_does_not_count(value: Any) -> None:
+def test_other_types_are_not_integers(value: Any) -> None:
     with pytest.raises(
         ParameterError, match=r"The 'k' parameter of search must be an int in the range \[1, inf\)\. Got "
     ):
@@ -63,7 +63,7 @@ def test_a_seed_is_a_number_or_drawn_from_a_generator() -> None:
             check_seed(wrong, "fit")
 
 
-def test_messages_hold_no_bytes_and_no_arrays() -> None:
+def test_messages_contain_no_bytes_and_no_arrays() -> None:
     assert shown(b"\xff" * 5000) == "5,000 bytes"
     assert shown(np.zeros((300, 2))) == "an ndarray of shape (300, 2)"
     assert shown("a" * 500) == "a str"
@@ -117,7 +117,7 @@ def test_two_fits_from_one_generator_differ_and_the_saved_seed_repeats_one(rng, 
     np.testing.assert_array_equal(clone(ia.load(tmp_path / "som")).fit(X).codebook_, second)
 
 
-def test_networks_draw_their_seed_and_check_what_is_asked_of_them(two_kinds, tmp_path) -> None:
+def test_networks_draw_their_seed_and_check_arguments(two_kinds, tmp_path) -> None:
     images, _ = two_kinds
     model = ia.Autoencoder(max_steps=2, latent_dim=4, progress=False, random_state=np.random.RandomState(0))
     model.fit(images)
@@ -161,7 +161,7 @@ def atlas(learned) -> ia.Atlas:
     return ia.load(learned[1])
 
 
-def test_an_image_is_given_in_any_form_to_every_verb(atlas, learned) -> None:
+def test_every_method_accepts_every_form_of_an_image(atlas, learned) -> None:
     path = learned[0] / "03.png"
     content = path.read_bytes()
     array = np.asarray(Image.open(path))
@@ -180,7 +180,7 @@ def test_an_image_is_given_in_any_form_to_every_verb(atlas, learned) -> None:
     assert "the image" not in heat[1].captions  # it is none of its own neighbors
 
 
-def test_what_is_no_image_is_named(atlas) -> None:
+def test_inputs_that_are_not_images_are_named(atlas) -> None:
     for wrong in (3, None, ["03.png"], {"image": 1}, True):
         with pytest.raises(InputTypeError, match="The 'query' must be one image"):
             atlas.search(wrong)
@@ -241,7 +241,7 @@ WRONG: dict[str, Callable[[ia.Atlas], Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments_are_told_in_one_line(name: str, atlas, tmp_path, monkeypatch) -> None:
+def test_invalid_arguments_are_reported_in_one_line(name: str, atlas, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImatlasError) as caught:
         WRONG[name](atlas)
@@ -250,7 +250,7 @@ def test_wrong_arguments_are_told_in_one_line(name: str, atlas, tmp_path, monkey
     assert not os.listdir(tmp_path)
 
 
-def test_names_of_the_arguments_are_those_that_were_given(atlas) -> None:
+def test_errors_name_the_argument(atlas) -> None:
     with pytest.raises(ParameterError, match="The 'width' parameter of map"):
         atlas.map("map.png", width="500")
     with pytest.raises(ParameterError, match="The 'n_next' parameter of classify"):
@@ -277,7 +277,7 @@ def test_an_atlas_is_a_folder(folder: Any) -> None:
     ],
     ids=str,
 )
-def test_learn_refuses_what_cannot_hold_before_anything_is_written(options, tmp_path) -> None:
+def test_learn_refuses_invalid_settings_before_writing(options, tmp_path) -> None:
     with pytest.raises(ParameterError):
         ia.learn(np.zeros((4, 8, 8), np.uint8), tmp_path / "a.atlas", progress=False, **options)
     assert not (tmp_path / "a.atlas").exists()
@@ -297,7 +297,7 @@ def test_learn_keeps_the_seed_that_it_drew(tmp_path) -> None:
     assert seed(random_state=np.int64(0), overwrite=True) == 0
 
 
-def test_labels_come_in_what_people_keep_them_in(atlas, learned, tmp_path) -> None:
+def test_labels_in_common_containers(atlas, learned, tmp_path) -> None:
     folder = learned[0]
     plain = {f"{i:02d}.png": "ab"[i % 2] for i in range(6)}
     expected = atlas.classify(plain).labels
@@ -337,7 +337,7 @@ def test_labels_of_pandas(atlas) -> None:
         labels_of(pd.DataFrame({"a": [1], "b": [2], "c": [3]}))
 
 
-def test_what_is_no_label_is_named(rng) -> None:
+def test_invalid_labels_are_named(rng) -> None:
     for wrong in (None, ["a"], 3, np.zeros(3), {("a", 1)}):
         with pytest.raises(InputTypeError, match="Labels must be a dict"):
             labels_of(wrong)
@@ -356,7 +356,7 @@ def test_files_of_a_list_are_found_by_their_paths(tmp_path, rng) -> None:
 
 
 @pytest.mark.parametrize("name", ["SOMClassifier", "FewLabelsClassifier"])
-def test_labels_that_all_differ_are_no_reason_to_warn(name: str, rng, recwarn) -> None:
+def test_unique_labels_cause_no_warning(name: str, rng, recwarn) -> None:
     X = rng.random((30, 3)).astype(np.float32)
     model = getattr(ia, name)().fit(X, [f"class {i}" for i in range(30)])
     assert len(model.classes_) == 30
@@ -364,7 +364,7 @@ def test_labels_that_all_differ_are_no_reason_to_warn(name: str, rng, recwarn) -
     assert not [w for w in recwarn if "unique classes" in str(w.message)]
 
 
-def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
+def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
     light = (data.coffee()[100:164, 100:164] // 3 + 40).astype(np.uint8)
     deep = light.astype(np.uint16) * np.uint16(257)
     pair = [atlas.embed(image[None])[0] for image in (light, deep)]
@@ -388,7 +388,7 @@ def test_a_query_of_16_bits_lies_where_that_of_8_lies(atlas) -> None:
     assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))
 
 
-def test_no_is_not_yes(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_strings_are_not_booleans(tmp_path: Path, rng: np.random.Generator) -> None:
     """A text is neither True nor False: "no" would overwrite."""
     model = ia.KMeans(n_clusters=2).fit(rng.random((8, 3)))
     model.save(tmp_path / "m")
@@ -403,7 +403,7 @@ def test_no_is_not_yes(tmp_path: Path, rng: np.random.Generator) -> None:
     model.save(tmp_path / "m", overwrite=np.True_)
 
 
-def test_the_home_is_the_home_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+def test_the_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
@@ -418,14 +418,14 @@ def test_the_home_is_the_home_in_every_path(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("model", [ia.SOM(rows=2, cols=2), ia.KMeans(), ia.OutlierDetector(), ia.Layout()])
-def test_pictures_in_place_of_rows_want_an_encoder(model: Any, tmp_path: Path) -> None:
+def test_images_instead_of_vectors_need_an_encoder(model: Any, tmp_path: Path) -> None:
     pixels = np.zeros((8, 16, 16, 3), np.uint8)
     for given in (["a.png", "b.png"], [Path("a.png")] * 3, Images(pixels), pixels, list(pixels)):
         with pytest.raises(InputTypeError, match=rf"embed them first: {type(model).__name__}\(\)\.fit"):
             model.fit(given)
 
 
-def test_arguments_of_an_atlas_that_are_none(tmp_path: Path, rng: Any) -> None:
+def test_invalid_arguments_of_an_atlas(tmp_path: Path, rng: Any) -> None:
     images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
     atlas = ia.learn(images, tmp_path / "a.atlas", encoder="own", budget=0.5, progress=False)
     for wrong in (None, 2, np.int8(2), [-1], [10**9], [None], [np.nan], b"x", ["0"], [2.0], "2"):
@@ -443,7 +443,7 @@ def test_arguments_of_an_atlas_that_are_none(tmp_path: Path, rng: Any) -> None:
         assert not (tmp_path / "deep").exists()
 
 
-def test_infinity_is_no_value(tmp_path: Path, rng: Any) -> None:
+def test_infinity_is_refused(tmp_path: Path, rng: Any) -> None:
     """As a missing pixel is: the sums of a whole set would be none."""
     images = rng.random((12, 16, 16)).astype(np.float32)
     images[3, 2, 2], images[4, 5, 5], images[5, 1, 1] = np.inf, -np.inf, np.nan

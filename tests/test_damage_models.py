@@ -20,8 +20,8 @@ def test_damages_to_saved_models_give_the_same_answer_or_one_clear_line() -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert lines[-1] == "0 answers that must not be"
-    assert json.loads(lines[-2])["told"] > 30
+    assert lines[-1] == "0 faults"
+    assert json.loads(lines[-2])["error"] > 30
 
 
 def test_the_tool_notices_what_goes_unnoticed() -> None:
@@ -35,4 +35,4 @@ def test_the_tool_notices_what_goes_unnoticed() -> None:
     command = [sys.executable, "-c", code, str(TOOL), "-n", "30", "--seed", "3", "--model", "image_clusterer"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "answers that must not be" in done.stdout
+    assert "faults" in done.stdout

@@ -133,7 +133,7 @@ class Tags(HTMLParser):
         self.links += [value for name, value in attrs if name == "href" and "e.x" in (value or "")]
 
 
-def test_pages_and_pictures_hold_names_as_text(atlas, say, tmp_path):
+def test_pages_and_pictures_show_names_as_text(atlas, say, tmp_path):
     say("report", atlas, "-o", tmp_path / "r.html")
     say("outliers", atlas, "-o", tmp_path / "o.csv", "--page", tmp_path / "o.html")
     say("clusters", atlas, "-o", tmp_path / "c.csv")
@@ -166,7 +166,7 @@ def test_labels_by_key_and_labels_that_became_a_table(root, atlas, say, tmp_path
     say("classify", atlas, "--labels", tmp_path / "l.csv", "--images", root / FOLDER, "--json")
 
 
-def test_a_plan_is_written_applied_and_taken_back(root, say, tmp_path):
+def test_a_plan_is_written_applied_and_undone(root, say, tmp_path):
     folder, plan = root / FOLDER, tmp_path / "=plan [x].csv"
     before = files_in(folder)
     out = say("duplicates", folder, "-o", plan)
@@ -184,7 +184,7 @@ def test_a_plan_is_written_applied_and_taken_back(root, say, tmp_path):
     say("duplicates", folder, "--against", folder, "-o", tmp_path / "leaks.csv")
 
 
-def test_images_are_handed_over(atlas, say, tmp_path):
+def test_images_are_exported(atlas, say, tmp_path):
     n = len(NAMES) + len(COPIES)
     for options in ([], ["--copy"], ["--copy", "--overwrite"]):
         out = tmp_path / ("copies" if options else "links")
@@ -212,7 +212,7 @@ def test_models_and_folders_of_such_names(root, say, tmp_path, capfd):
     assert "is not UTF-8; choose another name" in capfd.readouterr().err
 
 
-def test_what_is_said_of_wrong_names_is_text(atlas, say, capfd):
+def test_messages_about_wrong_names_are_text(atlas, say, capfd):
     for arguments, code in [
         (["check", "\x1b[31m[/b]no\udcff"], 1),
         (["search", str(atlas), "\x1bno[/b].png"], 1),

@@ -335,7 +335,7 @@ def case(request: Any, learned: dict[Any, Case], tmp_path_factory: Any, one_thre
 
 
 @pytest.mark.parametrize(("case", "verb"), questions(), indirect=["case"])
-def test_every_verb_takes_every_kind(case: Case, verb: str) -> None:
+def test_every_method_accepts_every_kind(case: Case, verb: str) -> None:
     VERBS[verb](case)
 
 
@@ -345,7 +345,7 @@ def test_one_table_of_channels(have, want):
     pixels = picture(1, have, "uint8")[None]
     spec, to = (ImageSpec(SIDE, SIDE, channels) for channels in (have, want))
     if (have == 7) != (want == 7):
-        with pytest.raises(InputError, match=rf"Pictures of {have} channels? cannot become pictures of {want} channel"):
+        with pytest.raises(InputError, match=rf"Images with {have} channels? cannot be converted to {want} channel"):
             conformed(pixels, spec, to)
         return
     found = conformed(pixels, spec, to)
@@ -365,7 +365,7 @@ def test_one_table_of_channels(have, want):
 
 
 @pytest.mark.parametrize(("channels", "dtype"), [(2, "uint8"), (4, "uint16"), (7, "uint8"), (7, "float32")])
-def test_a_thumbnail_of_a_stack_shows_some_channels_and_holds_all(channels, dtype):
+def test_a_thumbnail_of_a_stack_contains_all_channels(channels, dtype):
     pixels = np.stack([picture(i, channels, dtype) for i in range(3)])
     images = Images(pixels)
     thumbnail = images.thumbnails[1]
@@ -376,7 +376,7 @@ def test_a_thumbnail_of_a_stack_shows_some_channels_and_holds_all(channels, dtyp
     )
 
 
-def test_four_bands_of_a_file_that_names_no_opacity_are_no_rgba(tmp_path):
+def test_four_channels_without_alpha_are_not_rgba(tmp_path):
     for i in range(3):
         as_file(tmp_path, str(i), picture(i, 4, "uint8"), "tif")
     spec = Images(tmp_path).spec
@@ -386,7 +386,7 @@ def test_four_bands_of_a_file_that_names_no_opacity_are_no_rgba(tmp_path):
     np.testing.assert_array_equal(Images(tmp_path).pixels[1], picture(1, 4, "uint8"))
 
 
-def test_clear_is_white_to_the_eye(tmp_path):
+def test_transparent_pixels_are_displayed_white(tmp_path):
     for i in range(3):
         as_file(tmp_path, str(i), picture(i, 2, "uint8"), "png")
     images = Images(tmp_path)
@@ -394,7 +394,7 @@ def test_clear_is_white_to_the_eye(tmp_path):
     assert (seen[images.pixels[..., -1] == 0] == 255).all()
 
 
-def test_what_is_missing_or_infinite_says_nothing(rng):
+def test_missing_and_infinite_values_are_ignored(rng):
     whole = rng.uniform(0, 1, (1, 16, 16)).astype(np.float32)
     holed = whole.copy()
     holed[0, 3, 3], holed[0, 5, 5], holed[0, 7, 7] = np.nan, np.inf, -np.inf
@@ -409,14 +409,14 @@ def test_queries_of_other_kinds_in_an_atlas_of_photographs(tmp_path, capsys, one
     atlas = ia.learn(photos, tmp_path / "a.atlas", budget=0.5, encoder="pretrained", progress=False)
     for channels, dtype in ((3, "uint16"), (1, "uint16"), (2, "uint8"), (4, "float32"), (4, "uint8"), (1, "float32")):
         assert len(atlas.search(picture(1, channels, dtype, 34), 3)) == 3
-    with pytest.raises(InputError, match="Pictures of 7 channels cannot become pictures of 3 channels"):
+    with pytest.raises(InputError, match="Images with 7 channels cannot be converted to 3 channels"):
         atlas.search(picture(1, 7, "uint8", 34))
     as_file(tmp_path, "seven", picture(1, 7, "uint8", 34), "tif")
     assert main(["search", str(tmp_path / "a.atlas"), str(tmp_path / "seven.tif")]) == 1
-    assert capsys.readouterr().err.startswith("Error: Pictures of 7 channels cannot become")
+    assert capsys.readouterr().err.startswith("Error: Images with 7 channels cannot be converted")
 
 
-def test_images_made_of_gray_ones_with_opacity_are_gray(tmp_path: Path) -> None:
+def test_images_generated_from_gray_with_alpha_are_gray(tmp_path: Path) -> None:
     """A network that was free to choose three colors made green and violet tints."""
     for i in range(12):
         Image.fromarray(picture(i, 2, "uint8")).save(tmp_path / f"{i}.png")

@@ -91,7 +91,7 @@ def test_identical_images_are_one_cluster_in_one_cell_and_none_is_an_outlier(tmp
     assert set(rows["cell"]) == {0}
     assert len(atlas.model("map").codebook_) == 1
     np.testing.assert_allclose(rows["outlier"], 1, atol=0.1)
-    assert "All images are alike" in " ".join(atlas.store.manifest.metrics["clusters"]["sentences"])
+    assert "All images are equal" in " ".join(atlas.store.manifest.metrics["clusters"]["sentences"])
     assert "mse_ratio_to_pca" not in atlas.store.manifest.metrics["quality"]["metrics"]
 
 

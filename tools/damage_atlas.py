@@ -1,16 +1,15 @@
-"""Damage an atlas in many seeded ways, and count what its verbs answer.
+"""Damage an atlas in many seeded ways and count the results of its commands.
 
     python tools/damage_atlas.py                    # 2,000 damages to a tiny atlas
-    python tools/damage_atlas.py -n 200 --seed 7    # fewer, others
-    python tools/damage_atlas.py --only 1234        # one of them again, with all that it says
+    python tools/damage_atlas.py -n 200 --seed 7    # fewer, with another seed
+    python tools/damage_atlas.py --only 1234        # one damage, with its full output
 
-Honest damage (bytes flipped, files cut, lengthened, deleted, swapped, replaced by folders, pipes and links, values of
-JSON changed) must end in the same answer as before or in one clear line. Where somebody changes values and computes the
-checksums anew, the answer may be another one (another note is another note), but nothing may crash, hang, or end in an
-error that no code expected. Every damage runs in a process of its own, forked from one that has imported everything,
-with a limit of memory and time.
+Plain damage (bytes flipped, files truncated, extended, deleted, swapped, replaced by folders, pipes and links, JSON
+values changed) must end in the same result as before or in one clear error line. If checksums are recomputed after a
+change of values, the result may differ (another note is another note), but nothing may crash, hang, or end in an
+unexpected error. Every damage runs in a process of its own, forked after all imports, with limits on memory and time.
 
-`SUBJECTS` holds what can be damaged: to add saved models, add a function that writes them and their verbs.
+`SUBJECTS` lists what can be damaged: to add saved models, add a function that writes them and their commands.
 """
 
 from __future__ import annotations
@@ -37,43 +36,45 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a forked process cannot wait for threads 
 
 import numpy as np
 
-MOST_BYTES = 4 * 2**30
-"""Memory that a verb may ask for beyond what the imports take."""
+MAX_BYTES = 4 * 2**30
+"""Memory that a command may allocate beyond that of the imports."""
 
-MOST_SECONDS = 120.0
-"""After which a damage counts as a hang; generous, because machines are busy."""
+MAX_SECONDS = 120.0
+"""Timeout in seconds, generous for busy machines."""
 
 VALUES = 0.1
-"""The share of damages that change values of a table in place of files, all checksums computed anew."""
+"""The fraction of damages that change values of a table, with all checksums recomputed."""
 
 RARE = 0.1
-"""The share of damages at which the slow verbs run too."""
+"""The fraction of damages after which slow commands run too."""
 
 
-class Told(Exception):
-    """A verb ended with one clear line."""
+class ExpectedError(Exception):
+    """A command ended with an error line."""
 
 
 Verb = Callable[[Path], None]
-"""Runs in a working folder that holds the subject, writes what it makes below `out/`; prints, or raises `Told`."""
+"""Runs in a folder that contains the subject, writes its output below `out/`; prints, or raises `ExpectedError`."""
 
 
 @dataclass
 class Subject:
-    """What is damaged: how it is made, what is asked of it, and which of that takes long."""
+    """What is damaged: how it is created, and the commands to run on it."""
 
     name: str
     make: Callable[[Path], None]
     verbs: dict[str, Verb]
     slow: frozenset[str] = frozenset()
-    sealed: Callable[[Path, Path], None] | None = None  # computes the checksums of a changed file anew
-    damage: Callable[..., tuple[str, bool]] | None = None  # in place of `damaged`
-    values: Callable[[Path, np.random.Generator], None] | None = None  # changes values of a table, and seals them
+    sealed: Callable[[Path, Path], None] | None = None  # recomputes the checksums of a changed file
+    damage: Callable[..., tuple[str, bool]] | None = None  # instead of `damaged`
+    values: Callable[[Path, np.random.Generator], None] | None = (
+        None  # changes values of a table and recomputes its checksums
+    )
 
 
 @dataclass
 class Outcome:
-    """What the verbs answered to one damage: verb -> (kind, what was said)."""
+    """The results of the commands after one damage: name -> (kind, text)."""
 
     number: int
     damage: str
@@ -82,20 +83,20 @@ class Outcome:
 
 
 def command(*arguments: str) -> Verb:
-    """A verb of the command line."""
+    """A command of the command line."""
 
     def run(folder: Path) -> None:
         from imatlas.cli import main
 
         code = main(list(arguments))
         if code:
-            raise Told(str(code))
+            raise ExpectedError(str(code))
 
     return run
 
 
 def make_pictures(folder: Path, n: int = 24) -> Path:
-    """Color pictures (20 x 20) from two photographs that come with scikit-image, and a file that is none."""
+    """Color pictures (20 x 20) from two photographs of scikit-image, and a damaged file."""
     from PIL import Image
     from skimage import data
 
@@ -109,13 +110,13 @@ def make_pictures(folder: Path, n: int = 24) -> Path:
 
 
 def learn(folder: Path) -> None:
-    """The command that made the atlas, again: it repairs what it can."""
+    """The command that created the atlas, again: it repairs what it can."""
     source = str(folder.parent.parent / "photos")
     command("learn", source, "-o", "it", "--budget", "1s", "--encoder", "own", "--image-size", "16")(folder)
 
 
 def make_atlas(folder: Path) -> None:
-    """A tiny atlas, its source at `../../photos`."""
+    """A tiny atlas with its source at `../../photos`."""
     make_pictures(folder.parent.parent / "photos")
     learn(folder)
     for checkpoint in folder.glob("cache/checkpoint*"):
@@ -123,7 +124,7 @@ def make_atlas(folder: Path) -> None:
 
 
 def seal_atlas(folder: Path, changed: Path) -> None:
-    """Make the checksums of an atlas agree with a file that was changed."""
+    """Recompute the checksums of an atlas after a file was changed."""
     from imatlas.system.inventory import entry_of, seal
 
     path = folder / "atlas.json"
@@ -138,7 +139,7 @@ def seal_atlas(folder: Path, changed: Path) -> None:
 
 
 def change_table(folder: Path, rng: np.random.Generator) -> None:
-    """Put a value that no atlas has into some or all rows of one column of the images table."""
+    """Put an invalid value into some or all rows of one column of the images table."""
     import pyarrow as pa
 
     from imatlas.atlas.manifest import Manifest
@@ -200,7 +201,7 @@ SUBJECTS = {"atlas": ATLAS}
 
 
 def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path], None] | None) -> tuple[str, bool]:
-    """Do one damage to a folder: what it was, and whether checksums were computed anew."""
+    """Damage a folder once; returns a description, and whether checksums were recomputed."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and "cache" not in p.relative_to(folder).parts[:1])
     if rng.random() < 0.05:
         files = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -234,15 +235,15 @@ def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path],
         jsons = [p for p in files if p.suffix == ".json"]
         most, whole = folder / "atlas.json", rng.random() < 0.6
         path = most if whole and most.exists() else jsons[rng.integers(len(jsons))]
-        told = _changed_values(path, rng)
+        changes = _changed_values(path, rng)
         if kind == "forge" and seal is not None:
             seal(folder, path)
-        name = f"{path.relative_to(folder).as_posix()}: {told}"
+        name = f"{path.relative_to(folder).as_posix()}: {changes}"
     return f"{kind} {name}".encode("utf-8", "backslashreplace").decode(), kind == "forge"
 
 
 def _replaced(path: Path, rng: np.random.Generator) -> str:
-    """Put what is no file in the place of a file."""
+    """Replace a file by something that is not a file."""
     what = str(rng.choice(["folder", "pipe", "link", "link to nothing", "link to endless zeros", "socket"]))
     content = path.read_bytes()
     path.unlink()
@@ -266,7 +267,7 @@ def _replaced(path: Path, rng: np.random.Generator) -> str:
 def _changed_values(path: Path, rng: np.random.Generator) -> str:
     """Change one to three values of a JSON file."""
     values = json.loads(path.read_text())
-    told = []
+    changes = []
     for _ in range(int(rng.integers(1, 4))):
         parent, key, at = None, None, values
         where: list[str] = []
@@ -280,19 +281,19 @@ def _changed_values(path: Path, rng: np.random.Generator) -> str:
         deed = rng.random()
         if deed < 0.15:
             del parent[key]
-            told.append(f"-{'.'.join(where)}")
+            changes.append(f"-{'.'.join(where)}")
             continue
         if deed < 0.25 and isinstance(parent, dict):
             key = str(rng.choice(["more", "__class__", "../x", ""]))
         new = _nasty(parent.get(key, at) if isinstance(parent, dict) else at, rng)
         parent[key] = new
-        told.append(f"{'.'.join(where)} = {str(new)[:40]}")
+        changes.append(f"{'.'.join(where)} = {str(new)[:40]}")
     path.write_text(json.dumps(values))
-    return "; ".join(told)
+    return "; ".join(changes)
 
 
 def _nasty(old: Any, rng: np.random.Generator) -> Any:
-    """A value to put in the place of another."""
+    """A replacement for a value."""
     deep: list[Any] = []
     for _ in range(30 if rng.random() < 0.5 else 900):
         deep = [deep]
@@ -326,7 +327,7 @@ def _nasty(old: Any, rng: np.random.Generator) -> Any:
 
 
 def answer_of(verb: Verb, folder: Path) -> tuple[str, str]:
-    """("answer", a hash of all that came of it), ("told", the line) or ("unexpected", what it was)."""
+    """("answer", a hash of its output), ("error", the line) or ("unexpected", the output) of a command."""
     shutil.rmtree("out", ignore_errors=True)
     Path("out").mkdir()
     sys.stdout.flush()
@@ -334,28 +335,28 @@ def answer_of(verb: Verb, folder: Path) -> tuple[str, str]:
     streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - closed with the process
     for number, stream in enumerate(streams, start=1):
         os.dup2(stream.fileno(), number)
-    kind, said = "answer", ""
+    kind, text = "answer", ""
     try:
         verb(folder)
-    except Told:
-        kind = "told"
+    except ExpectedError:
+        kind = "error"
     except BaseException:
-        kind, said = "unexpected", traceback.format_exc()
+        kind, text = "unexpected", traceback.format_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     texts = []
     for stream in streams:
         stream.seek(0)
         texts.append(stream.read().decode("utf-8", "replace"))
-    if kind == "told":
+    if kind == "error":
         lines = [line for line in texts[1].splitlines() if line.startswith("Error: ")]
         clear = len(lines) == 1 and texts[1].splitlines()[-1] == lines[0]
-        bad = ("Traceback", "not foreseen", "unexpected error", "panicked")
+        bad = ("Traceback", "unexpected error", "panicked")
         if not clear or any(word in texts[1] for word in bad):
             return "unexpected", texts[1][-3000:]
-        return "told", lines[0]
+        return "error", lines[0]
     if kind == "unexpected":
-        return kind, said
+        return kind, text
     digest = hashlib.sha256(texts[0].encode())
     for path in sorted(Path("out").rglob("*")):
         digest.update(path.name.encode() + (path.read_bytes() if path.is_file() else b""))
@@ -363,18 +364,18 @@ def answer_of(verb: Verb, folder: Path) -> tuple[str, str]:
 
 
 def run_all(subject: Subject, folder: Path, verbs: list[str], report: Path) -> None:
-    """Ask all verbs in this process, and write each answer down at once: the process may not live to the next."""
+    """Run commands in this process and write each result at once, as the process may not survive the next one."""
     with report.open("w") as file:
         for name in verbs:
             file.write(json.dumps([name, "started", ""]) + "\n")
             file.flush()
-            kind, said = answer_of(subject.verbs[name], folder)
-            file.write(json.dumps([name, kind, said]) + "\n")
+            kind, text = answer_of(subject.verbs[name], folder)
+            file.write(json.dumps([name, kind, text]) + "\n")
             file.flush()
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do some work in a process of its own."""
+    """Run some work in a process of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -383,7 +384,7 @@ def fork(work: Callable[[], None]) -> int:
     code = 1
     try:
         os.setsid()
-        limit = _virtual_bytes() + MOST_BYTES
+        limit = _virtual_bytes() + MAX_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         work()
@@ -399,11 +400,11 @@ def _virtual_bytes() -> int:
 
 
 def wait(processes: dict[int, tuple[float, Any]]) -> tuple[Any, str]:
-    """Wait for the first of some processes, process -> (when it began, what it is), and say how it ended."""
+    """Wait for the first of some processes, process -> (start, payload); returns the payload and how it ended."""
     while True:
         for process, (began, what) in list(processes.items()):
             done, status = os.waitpid(process, os.WNOHANG)
-            late = time.monotonic() - began > MOST_SECONDS
+            late = time.monotonic() - began > MAX_SECONDS
             if not done and late:
                 os.kill(process, signal.SIGKILL)
                 os.waitpid(process, 0)
@@ -415,11 +416,11 @@ def wait(processes: dict[int, tuple[float, Any]]) -> tuple[Any, str]:
 
 
 def read_report(path: Path, end: str) -> dict[str, tuple[str, str]]:
-    """The answers that a process wrote down; the verb in which it ended gets its end."""
+    """The results that a process wrote; the command in which it ended gets its end."""
     answers: dict[str, tuple[str, str]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
-        name, kind, said = json.loads(line)
-        answers[name] = (end.partition(" ")[0] or "crash", end) if kind == "started" else (kind, said)
+        name, kind, text = json.loads(line)
+        answers[name] = (end.partition(" ")[0] or "crash", end) if kind == "started" else (kind, text)
     if end and not answers:
         answers["start"] = ("crash", end)
     return answers
@@ -428,20 +429,20 @@ def read_report(path: Path, end: str) -> dict[str, tuple[str, str]]:
 def sweep(
     subject: Subject, numbers: list[int], *, seed: int = 0, workers: int = 2, work: Path, verbs: list[str] | None = None
 ) -> tuple[list[Outcome], list[str]]:
-    """Do the damages of these numbers; what came of each, and the verbs that were asked.
+    """Do the damages with these numbers; returns their outcomes, and the commands that were run.
 
     Parameters
     ----------
     subject : Subject
     numbers : list of int
-        With the seed, each stands for one damage.
+        Each number and the seed determine one damage.
     seed : int
     workers : int
-        Processes at a time.
+        Number of parallel processes.
     work : path
         A folder to work in.
     verbs : list of str, optional
-        Ask just these, at every damage.
+        Run only these, after every damage.
     """
     whole = work / "whole" / "it"
     whole.parent.mkdir(parents=True)
@@ -459,22 +460,22 @@ def sweep(
             own = np.random.default_rng([seed, number, 1])
             change = subject.values if own.random() < VALUES else None
             if change is None:
-                told, forged = (subject.damage or damaged)(folder, rng, subject.sealed)
-            else:  # by the process itself: Lance has threads, and they do not live through a fork
-                told, forged = "values of the table", True
+                deed, forged = (subject.damage or damaged)(folder, rng, subject.sealed)
+            else:  # by the process itself, as Lance has threads, which do not survive a fork
+                deed, forged = "values of the table", True
             names = asked if verbs or rng.random() < RARE else [n for n in asked if n not in subject.slow]
             report = work / f"{number}.jsonl"
             process = fork(partial(_ask, subject, folder, names, report, change, own))
-            running[process] = (time.monotonic(), (Outcome(number, told, forged), folder.parent, report))
+            running[process] = (time.monotonic(), (Outcome(number, deed, forged), folder.parent, report))
         (outcome, folder, report), end = wait(running)
-        for name, (kind, said) in read_report(report, end).items():
-            same = kind == "answer" and (name == "learn" or said == plain[name])
-            outcome.answers[name] = ("same", "") if same else ("other" if kind == "answer" else kind, said)
+        for name, (kind, text) in read_report(report, end).items():
+            same = kind == "answer" and (name == "learn" or text == plain[name])
+            outcome.answers[name] = ("same", "") if same else ("other" if kind == "answer" else kind, text)
         outcomes.append(outcome)
-        for _, name, kind, said in faults([outcome]):
-            print(f"  {outcome.number} {outcome.damage[:200]!r}: {name}: {kind}: {said.strip()[-400:]}", flush=True)
+        for _, name, kind, text in faults([outcome]):
+            print(f"  {outcome.number} {outcome.damage[:200]!r}: {name}: {kind}: {text.strip()[-400:]}", flush=True)
         if len(outcomes) % 100 == 0:
-            print(f"{len(outcomes):,} of {len(numbers):,} done, {len(faults(outcomes))} wrong answers", flush=True)
+            print(f"{len(outcomes):,} of {len(numbers):,} done, {len(faults(outcomes))} faults", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
     return outcomes, asked
 
@@ -487,7 +488,7 @@ def _ask(
     change: Callable[[Path, np.random.Generator], None] | None,
     rng: np.random.Generator,
 ) -> None:
-    """In a process of its own: change values where these are to be changed, and ask the verbs."""
+    """In a process of its own: change values if requested, and run the commands."""
     os.chdir(folder.parent)
     if change is not None:
         change(folder, rng)
@@ -495,7 +496,7 @@ def _ask(
 
 
 def _answers_undamaged(subject: Subject, verbs: list[str], whole: Path, work: Path) -> dict[str, str]:
-    """Make the subject and ask verbs twice; those whose answers differ cannot be compared and are left out."""
+    """Create the subject and run the commands twice; those with different results are left out."""
     found: list[dict[str, tuple[str, str]]] = []
     for turn in range(2):
         report, folder = work / f"whole-{turn}.jsonl", work / f"copy-{turn}" / "it"
@@ -514,22 +515,22 @@ def _answers_undamaged(subject: Subject, verbs: list[str], whole: Path, work: Pa
     first, second = found
     wrong = {name: answer for name, answer in first.items() if answer[0] != "answer"}
     if wrong or not first:
-        raise SystemExit(f"The undamaged {subject.name} does not answer: {wrong}")
+        raise SystemExit(f"Commands on the undamaged {subject.name} fail: {wrong}")
     return {n: a[1] for n, a in first.items() if n == "learn" or second.get(n) == a}
 
 
 def faults(outcomes: list[Outcome]) -> list[tuple[Outcome, str, str, str]]:
-    """What must not be: (outcome, verb, kind, what was said)."""
+    """Unacceptable results: (outcome, command, kind, text)."""
     return [
-        (outcome, name, kind, said)
+        (outcome, name, kind, text)
         for outcome in outcomes
-        for name, (kind, said) in outcome.answers.items()
-        if kind not in ("same", "told") and not (kind == "other" and outcome.forged)
+        for name, (kind, text) in outcome.answers.items()
+        if kind not in ("same", "error") and not (kind == "other" and outcome.forged)
     ]
 
 
 def warm() -> None:
-    """Import what the verbs need, and call nothing: threads do not live through a fork."""
+    """Import what the commands need without calling anything, as threads do not survive a fork."""
     import lance
     import matplotlib.pyplot
     import pyarrow.parquet
@@ -544,14 +545,14 @@ def warm() -> None:
 
 
 def main() -> int:
-    """Run a sweep and print its counts; 1 where anything was answered that must not be."""
+    """Run a sweep and print its counts; returns 1 if there were faults."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("subject", nargs="?", default="atlas", choices=list(SUBJECTS))
-    parser.add_argument("-n", type=int, default=2000, help="damages [default: 2000]")
+    parser.add_argument("-n", type=int, default=2000, help="number of damages [default: 2000]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="only the verbs that take no time")
-    parser.add_argument("--only", type=int, help="the damage of this number alone, with all that is said")
+    parser.add_argument("--quick", action="store_true", help="run only the fast commands")
+    parser.add_argument("--only", type=int, help="only the damage with this number, with its full output")
     arguments = parser.parse_args()
     subject = SUBJECTS[arguments.subject]
     verbs = list(subject.verbs) if arguments.only is not None else None
@@ -568,18 +569,18 @@ def main() -> int:
             work=Path(work),
             verbs=verbs,
         )
-    print(f"{len(outcomes):,} damages to one {subject.name}, seed {arguments.seed}; asked: {', '.join(asked)}")
-    for forged, title in ((False, "damage"), (True, "forged, with checksums computed anew")):
+    print(f"{len(outcomes):,} damages to one {subject.name}, seed {arguments.seed}; commands: {', '.join(asked)}")
+    for forged, title in ((False, "damage"), (True, "forged, with recomputed checksums")):
         some = [outcome for outcome in outcomes if outcome.forged == forged]
         counts = Counter(kind for outcome in some for kind, _ in outcome.answers.values())
-        kinds = ("same", "told", "other", "unexpected", "crash", "hang")
-        said = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds)
-        print(f"{len(some):,} {title}: {sum(counts.values()):,} answers: {said}")
+        kinds = ("same", "error", "other", "unexpected", "crash", "hang")
+        text = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds)
+        print(f"{len(some):,} {title}: {sum(counts.values()):,} results: {text}")
     for outcome in outcomes if arguments.only is not None else ():
         print(outcome.number, outcome.damage, *(f"\n  {n}: {k} {s}" for n, (k, s) in outcome.answers.items()))
     found = faults(outcomes)
     print(json.dumps(Counter(kind for outcome in outcomes for kind, _ in outcome.answers.values())))
-    print(f"{len(found):,} answers that must not be")
+    print(f"{len(found):,} faults")
     return 1 if found else 0
 
 

@@ -1,10 +1,10 @@
-"""Reads thousands of damaged image files, each in a process of its own, and counts what comes of them.
+"""Read thousands of damaged image files, each in a process of its own, and count the results.
 
 python tools/damage_images.py [--files 10000] [--seed 0] [--workers 2] [--keep FOLDER]
 
-Every file is damaged from a sound tiny one by a seeded draw, and read in all the ways that imatlas reads files: first
-frame, all frames, thumbnail, header, as one of a set. A reader may give a picture or a plain reason; anything else (a
-crash, more than 5 seconds, more than 1 GB, another exception, a word on the screen) is a failure, and its file is kept.
+Every file is a tiny valid one with seeded damage, read in all ways that imatlas reads files: first frame, all frames,
+thumbnail, header, and as part of a set. A reader may return a picture or a plain reason; anything else (a crash, more
+than 5 seconds, more than 1 GB, another exception, terminal output) is a failure, and its file is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BATCH = 50
 
 
 class Outcome(NamedTuple):
-    """What came of one file."""
+    """The result of one file."""
 
     name: str
     what: str
@@ -93,7 +93,7 @@ def read_as_set(files: list[tuple[str, bytes]]) -> str:
 
 
 def _child(read: Callable[[], str], out: int) -> None:
-    """One reading in this forked process; the outcome as a line into `out`."""
+    """One reading in this forked process; writes the result to `out`."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
@@ -108,13 +108,13 @@ def _child(read: Callable[[], str], out: int) -> None:
 
 
 def _reset_peak() -> None:
-    """Forget the peak memory of the parent, which a forked process begins with; only Linux can."""
+    """Reset the peak memory inherited from the parent; Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> float:
-    """The most megabytes this process has held."""
+    """The peak memory of this process in megabytes."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1000
@@ -123,7 +123,7 @@ def _peak() -> float:
 
 
 def tried(name: str, read: Callable[[], str]) -> Outcome:
-    """What comes of reading in a forked process, which is stopped where it hangs."""
+    """The result of reading in a forked process, which is killed if it hangs."""
     inside, out = os.pipe()
     errors_in, errors_out = os.pipe()
     pid = os.fork()
@@ -157,12 +157,12 @@ def tried(name: str, read: Callable[[], str]) -> Outcome:
         elif megabytes > MEGABYTES:
             what = "large"
         elif words:
-            what = f"words on the screen: {words[:100]}"
+            what = f"terminal output: {words[:100]}"
     return Outcome(name, what, seconds, megabytes, words)
 
 
 def batch(files: list[tuple[str, bytes]], keep: Path | None) -> list[Outcome]:
-    """What comes of some files, in order; those that fail are kept."""
+    """The results of some files, in order; files that fail are kept."""
     found = []
     for name, content in files:
         outcome = tried(name, functools.partial(read_everyhow, name, content))
@@ -180,13 +180,13 @@ def batch(files: list[tuple[str, bytes]], keep: Path | None) -> list[Outcome]:
 
 
 def report(outcomes: list[Outcome]) -> int:
-    """Print the counts and the worst; the number of failures."""
+    """Print the counts and the worst cases; returns the number of failures."""
     counts = collections.Counter(o.what for o in outcomes)
     for what, n in counts.most_common():
         print(f"{n:7,}  {what}")
     slowest = max(outcomes, key=lambda o: o.seconds)
     largest = max(outcomes, key=lambda o: o.megabytes)
-    print(f"worst time   {slowest.seconds:.2f} s of processor ({slowest.name})")
+    print(f"worst time   {slowest.seconds:.2f} s of CPU time ({slowest.name})")
     print(f"worst memory {largest.megabytes:.0f} MB ({largest.name})")
     return sum(n for what, n in counts.items() if what not in GOOD)
 

@@ -1,11 +1,11 @@
-"""Damage saved models in many seeded ways, and count what loading and using them answers.
+"""Damage saved models in many seeded ways and count the results of loading and using them.
 
-    python tools/damage_models.py                       # 2,000 damages, spread over every model of the table
-    python tools/damage_models.py -n 200 --seed 7       # fewer, others
-    python tools/damage_models.py --model vae --only 12 # one of them again, with all that it says
+    python tools/damage_models.py                       # 2,000 damages over all models
+    python tools/damage_models.py -n 200 --seed 7       # fewer, with another seed
+    python tools/damage_models.py --model vae --only 12 # one damage, with its full output
 
-The damages, and what may come of them, are those of `damage_atlas.py`. A third of them are of someone who computes the
-checksums anew: values of the JSON, or shapes, types and numbers of the arrays are changed.
+Damages and acceptable results are those of `damage_atlas.py`. In a third of them checksums are recomputed: JSON values,
+or shapes, dtypes and values of the arrays are changed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 import damage_atlas  # sets the number of threads
 import numpy as np
-from damage_atlas import Outcome, Subject, Told, faults, sweep
+from damage_atlas import ExpectedError, Outcome, Subject, faults, sweep
 
 TINY: dict[str, Any] = {"max_steps": 2, "progress": False, "device": "cpu", "size": "small"}
 LATENT: dict[str, Any] = {"latent_dim": 3, **TINY}
 
 
 def rows() -> np.ndarray:
-    """Three groups of rows (60, 5)."""
+    """Three clusters of vectors (60, 5)."""
     rng = np.random.default_rng(0)
     return np.concatenate([rng.normal(c, 0.3, (20, 5)) for c in (0, 2, 4)]).astype(np.float32)
 
@@ -43,18 +43,18 @@ def pictures() -> np.ndarray:
 
 
 def labels() -> np.ndarray:
-    """A class for a fourth of the rows, -1 for the others."""
+    """Classes for a quarter of the vectors, -1 for the others."""
     y = np.repeat([0, 1, 2], 20)
     return np.where(np.arange(60) % 4 == 0, y, -1)
 
 
 def words() -> np.ndarray:
-    """The same as words."""
+    """The same as strings."""
     return np.array(["left", "middle", "right", None], dtype=object)[labels()]
 
 
 def fits() -> dict[str, Callable[[], Any]]:
-    """Every model of the table, those that hold more than one kind of thing several times."""
+    """Every model; several variants of those that store different things."""
     import imatlas as ia
 
     y = np.arange(16) % 3
@@ -85,7 +85,7 @@ def save(name: str, folder: Path) -> None:
 
 
 def use(vectors: bool, folder: Path) -> None:
-    """Load a model and write down what each of its verbs says."""
+    """Load a model and write the results of its methods."""
     from imatlas.errors import ImatlasError
     from imatlas.models import artifact
 
@@ -107,17 +107,19 @@ def use(vectors: bool, folder: Path) -> None:
             if hasattr(model, verb):
                 wanted = given if verb == "vary" else answers.get("predict", answers.get("transform"))
                 answers[verb] = getattr(model, verb)(wanted)
-        told = {name: getattr(model, name, None) for name in ("history_", "labels_", "cells_", "n_steps_", "classes_")}
+        fitted = {
+            name: getattr(model, name, None) for name in ("history_", "labels_", "cells_", "n_steps_", "classes_")
+        }
     except ImatlasError as error:
         print(f"Error: {error}", file=sys.stderr)
-        raise Told from error
+        raise ExpectedError from error
     for verb, answer in answers.items():
         np.save(f"out/{verb}.npy", answer, allow_pickle=answer.dtype == object)
-    print(repr(told))
+    print(repr(fitted))
 
 
 def seal_model(folder: Path, changed: Path) -> None:
-    """Make the checksums of a model agree with a file that was changed."""
+    """Recompute the checksums of a model after a file was changed."""
     from imatlas.system.inventory import entry_of, seal
 
     path = folder / "model.json"
@@ -131,7 +133,7 @@ def seal_model(folder: Path, changed: Path) -> None:
 
 
 def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path], None] | None) -> tuple[str, bool]:
-    """Do one damage to a saved model: what it was, and whether checksums were computed anew."""
+    """Damage a saved model once; returns a description, and whether checksums were recomputed."""
     if rng.random() > 0.2 or seal is None:
         return damage_atlas.damaged(folder, rng, seal)
     from safetensors.numpy import load_file, save_file
@@ -148,7 +150,7 @@ def damaged(folder: Path, rng: np.random.Generator, seal: Callable[[Path, Path],
 
 
 def changed_array(array: np.ndarray, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """One thing changed in an array: its shape, type or numbers."""
+    """An array with another shape, dtype or values, and a description."""
     spoilt = np.array(array).reshape(-1)
     kind = str(rng.choice(["gone", "shorter", "longer", "flat", "turned", "type", "empty", "nasty", "nasty", "nasty"]))
     if kind == "shorter":
@@ -176,7 +178,7 @@ def subject(name: str) -> Subject:
 
 
 def warm() -> None:
-    """Import what models need, and call nothing: threads do not live through a fork."""
+    """Import what models need without calling anything, as threads do not survive a fork."""
     import sklearn.decomposition
     import torch
 
@@ -190,15 +192,15 @@ def warm() -> None:
 
 
 def main() -> int:
-    """Run a sweep and print its counts; 1 where anything was answered that must not be."""
+    """Run a sweep and print its counts; returns 1 if there were faults."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("-n", type=int, default=2000, help="damages [default: 2000]")
+    parser.add_argument("-n", type=int, default=2000, help="number of damages [default: 2000]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--model", choices=list(fits()), action="append", help="these models alone")
-    parser.add_argument("--only", type=int, help="the damage of this number alone, with all that is said")
+    parser.add_argument("--model", choices=list(fits()), action="append", help="only these models")
+    parser.add_argument("--only", type=int, help="only the damage with this number, with its full output")
     arguments = parser.parse_args()
-    damage_atlas.MOST_BYTES, damage_atlas.MOST_SECONDS = 2**30, 30.0
+    damage_atlas.MAX_BYTES, damage_atlas.MAX_SECONDS = 2**30, 30.0
     warm()
     names = arguments.model or list(fits())
     every: list[tuple[str, Outcome]] = []
@@ -208,21 +210,21 @@ def main() -> int:
             outcomes, asked = sweep(
                 subject(name), numbers, seed=arguments.seed, workers=arguments.workers, work=Path(work)
             )
-        assert asked, f"{name} does not give the same answer twice"
+        assert asked, f"{name} is not deterministic"
         every += [(name, outcome) for outcome in outcomes]
         kinds = Counter(kind for outcome in outcomes for kind, _ in outcome.answers.values())
         print(f"{name}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}", flush=True)
     for name, outcome in every if arguments.only is not None else ():
         print(name, outcome.number, outcome.damage, *(f"\n  {n}: {k} {s}" for n, (k, s) in outcome.answers.items()))
     wrong = [(name, *found) for name, outcome in every for found in faults([outcome])]
-    for name, outcome, _, kind, said in wrong[:40]:
-        print(f"  {name} {outcome.number} {outcome.damage[:200]!r}: {kind}: {said.strip()[-400:]}")
-    for forged, title in ((False, "damages"), (True, "forged, with checksums computed anew")):
+    for name, outcome, _, kind, text in wrong[:40]:
+        print(f"  {name} {outcome.number} {outcome.damage[:200]!r}: {kind}: {text.strip()[-400:]}")
+    for forged, title in ((False, "damages"), (True, "forged, with recomputed checksums")):
         some = [outcome for _, outcome in every if outcome.forged == forged]
         kinds = Counter(kind for outcome in some for kind, _ in outcome.answers.values())
         print(f"{len(some):,} {title}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}")
     print(json.dumps(Counter(kind for _, outcome in every for kind, _ in outcome.answers.values())))
-    print(f"{len(wrong):,} answers that must not be")
+    print(f"{len(wrong):,} faults")
     return 1 if wrong else 0
 
 

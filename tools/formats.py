@@ -1,8 +1,8 @@
-"""Try every format that is read: `python tools/formats.py [--share 1.0] [--write docs/formats.md]`.
+"""Test every supported format: `python tools/formats.py [--share 1.0] [--write docs/formats.md]`.
 
-Files are written by Pillow, tifffile, pillow-heif and by hand over their options, read, and compared with what was
-written; then once more by a process that has none of the extras. Prints the tables of docs/formats.md, or puts them
-there between its marks.
+Files are written by Pillow, tifffile, pillow-heif and byte by byte over all their options, read, compared with what was
+written, and read again by a process without the extras. Prints the tables of docs/formats.md, or writes them between
+its marks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 EXTRAS = {"imagecodecs": "codecs", "pillow_heif": "heif"}
 NAMES = {"TGA": "a.tga", "PCX": "a.pcx"}
-PICTURES, SAMPLES = "Pictures", "TIFF: what its samples are"
-DEPTHS, PACKINGS = "TIFF: of what depth", "TIFF: how it is packed (with every predictor, in strips, tiles and planes)"
+PICTURES, SAMPLES = "Pictures", "TIFF: sample layouts"
+DEPTHS, PACKINGS = "TIFF: bit depths", "TIFF: compressions (with every predictor, in strips, tiles and planes)"
 TABLES = (PICTURES, SAMPLES, DEPTHS, PACKINGS)
 BEGIN, END = "<!-- by tools/formats.py -->", "<!-- end -->"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", type=float, default=1.0, help="of the combinations of TIFF")
-    parser.add_argument("--write", type=Path, help="the page whose tables are made anew")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the TIFF combinations")
+    parser.add_argument("--write", type=Path, help="the page whose tables are updated")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder is not None:  # the process without extras
@@ -44,11 +44,11 @@ def main() -> None:
         start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
         options.write.write_text(f"{page[:start]}\n{text}\n{page[end:]}")
     if n_wrong:
-        sys.exit(f"{n_wrong} files are read wrongly.")
+        sys.exit(f"{n_wrong} files are read incorrectly.")
 
 
 def _without_extras(folder: Path) -> dict[str, str]:
-    """Why files cannot be read here, by their names."""
+    """Why files cannot be read without extras, by name."""
     for module in EXTRAS:
         sys.modules[module] = None  # type: ignore[assignment]
     from imatlas.errors import DecodeError
@@ -77,7 +77,7 @@ def _groups(share: float) -> Iterator[tuple[str, str, Any]]:
         n_words = next(i for i, word in enumerate(middle) if word.startswith("predictor")) - 1
         yield SAMPLES, ", ".join(middle[:n_words]), case
         yield DEPTHS, dtype if bits == "None" else f"{bits} bits", case
-        yield PACKINGS, case.packing or "not packed", case
+        yield PACKINGS, case.packing or "none", case
 
 
 def _tables(share: float) -> tuple[str, int]:
@@ -114,7 +114,7 @@ def _tables(share: float) -> tuple[str, int]:
 
 def _kind_in_words(kind: Any) -> str:
     colors = {1: "gray", 3: "RGB"}.get(kind.colors, f"{kind.channels} channels")
-    return f"{colors}{' with opacity' if kind.alpha else ''}, {kind.dtype}"
+    return f"{colors}{' with alpha' if kind.alpha else ''}, {kind.dtype}"
 
 
 def _in_words(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
@@ -129,7 +129,7 @@ def _in_words(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     for (table, row), about in sorted(rows.items(), key=order):
         if table != last:
             lines += ["", f"## {table}", ""]
-            lines += ["| file | tried | read as | said of it | extra |", "| --- | --- | --- | --- | --- |"]
+            lines += ["| file | files tested | read as | notes | extra |", "| --- | --- | --- | --- | --- |"]
             last = table
         wrong = f", {about['wrong']} wrong" if about["wrong"] else ""
         partly = "" if about["lost"] in (0, about["n"]) else f", {about['lost']} of {about['n']}"

@@ -1,10 +1,9 @@
-"""How far it is from a command to what it is about: functions and files of imatlas that a reader goes through.
+"""Count the functions and files of imatlas between a command and its goal.
 
     python tools/ways.py
 
-Each way is run for real on a few small images, and the stack is looked at where the goal is reached for the first time
-(where the way is the longest, if a shorter one comes later). Counted are the functions of imatlas from the command to
-the one that holds the formula, and the files that they lie in.
+Each command runs on a few small images, and the stack is recorded when the goal is first reached. Counted are the
+functions of imatlas from the command to the goal, and the files that contain them.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ Stack = list[tuple[str, str]]
 
 
 started = threading.local()
-"""In a thread of a pool: the stack that gave it its task."""
+"""In a pool thread: the stack that submitted its task."""
 
 
 class Pool(ThreadPoolExecutor):
-    """A pool whose threads know who gave them their task."""
+    """A pool whose threads know the stack that submitted their task."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         above = stack()
@@ -44,7 +43,7 @@ class Pool(ThreadPoolExecutor):
 
 
 def stack() -> Stack:
-    """Where the program is now, through threads."""
+    """The current stack inside imatlas, across threads."""
     found = []
     for frame in traceback.extract_stack():
         if "/imatlas/" in frame.filename and frame.name not in ("checked", "<lambda>"):  # `checked` wraps the arguments
@@ -56,11 +55,11 @@ def stack() -> Stack:
 @contextmanager
 def watched(owner: Any, name: str) -> Iterator[list[Stack]]:
     """The stacks of the calls of a function, wherever imatlas has imported it."""
-    original, seen = getattr(owner, name), []
+    original, stacks = getattr(owner, name), []
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if len(seen) < 50:
-            seen.append(stack())
+        if len(stacks) < 50:
+            stacks.append(stack())
         return original(*args, **kwargs)
 
     places = [owner, *(m for key, m in list(sys.modules.items()) if key.startswith("imatlas") and m is not owner)]
@@ -68,7 +67,7 @@ def watched(owner: Any, name: str) -> Iterator[list[Stack]]:
     for place in changed:
         setattr(place, name, function)
     try:
-        yield seen
+        yield stacks
     finally:
         for place in changed:
             setattr(place, name, original)
@@ -89,7 +88,7 @@ def command(*arguments: object) -> Callable[[], None]:
 def main() -> None:
     import torch
 
-    from imatlas.cli.program import call  # noqa: F401 - all commands are there before anything is watched
+    from imatlas.cli.program import call  # noqa: F401 - imports all commands before anything is patched
     from imatlas.images import intake
     from imatlas.images.dataset import Images
     from imatlas.models import autoencoder, gan, vae  # noqa: F401
@@ -117,10 +116,10 @@ def main() -> None:
         ]  # fmt: skip
         print("| way | functions | files |\n|---|---|---|")
         for title, owner, name, run in ways:
-            with watched(owner, name) as seen:
+            with watched(owner, name) as stacks:
                 run()
-            assert seen, title
-            way = seen[0]
+            assert stacks, title
+            way = stacks[0]
             print(f"| {title} | {len(way)} | {len({file for file, _ in way})} |")
             if "--show" in sys.argv:
                 for file, function in way:

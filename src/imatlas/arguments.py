@@ -1,4 +1,6 @@
-"""What a user gives as an argument: counts, numbers, seeds and paths, each checked in one way and told in one way.
+"""Checks of user arguments: counts, numbers, seeds and paths, with uniform error messages.
+
+Types are strict, as for the parameters of models: an int is Python's or NumPy's, not 2.0, "2" or True.
 
 Types are taken strictly, as the parameters of models are: an int is Python's or NumPy's, not 2.0, "2" or True.
 """
@@ -20,17 +22,17 @@ import numpy as np
 from imatlas.errors import InputError, InputTypeError, ParameterError
 
 RandomState = int | np.random.RandomState | np.random.Generator | None
-"""What scikit-learn takes as `random_state`, and NumPy's new generators."""
+"""scikit-learn's types of `random_state`, and NumPy's Generator."""
 
-MOST_SEED = 2**63 - 1
-"""Largest seed: what torch takes."""
+MAX_SEED = 2**63 - 1
+"""Maximal seed, the limit of torch."""
 
 SHOWN = 60
-"""Letters of a value that a message shows."""
+"""Maximal length of a value in a message."""
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: itself where it is short, else what kind of thing it is."""
+    """A value for a message: its repr if short, else its type."""
     if isinstance(value, bytes | bytearray | memoryview):
         return "1 byte" if len(value) == 1 else f"{len(value):,} bytes"
     shape = getattr(value, "shape", None)
@@ -57,22 +59,22 @@ def article(name: str) -> str:
 
 
 def refused(name: str, of: str, must: str, value: Any) -> ParameterError:
-    """The error of an argument that is not what it must be.
+    """The error for an invalid argument.
 
     Parameters
     ----------
     name, of : str
-        The argument, and what takes it.
+        The argument and its function or class.
     must : str
-        What fits after "must be".
+        The text after "must be".
     value : object
-        What was got.
+        The value that was given.
     """
     return ParameterError(f"The '{name}' parameter of {of} must be {must}. Got {shown(value)} instead.")
 
 
 def whole(value: Any) -> int | None:
-    """The int that a value is, Python's or NumPy's; None where it is none, as 2.0, "2" and True are."""
+    """The value as an int if it is Python's or NumPy's; else None, as for 2.0, "2" and True."""
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None
     try:
@@ -82,17 +84,17 @@ def whole(value: Any) -> int | None:
 
 
 def number_of(index: Any) -> int | None:
-    """The one number that an index is, as `whole` has it; None for a sequence of them, or a mask."""
+    """A single index as an int, by the rule of `whole`; None for a sequence or a mask."""
     return None if getattr(index, "ndim", 0) else whole(index)
 
 
 def check_int(value: Any, name: str, of: str, *, low: int | None = None, high: int | None = None) -> int:
-    """An argument that counts, as an int in the range [low, high].
+    """An argument as an int in the range [low, high].
 
     Raises
     ------
     ParameterError
-        Naming the argument, what it must be, and what was got.
+        If it is anything else.
     """
     number = whole(value)
     if number is None or (low is not None and number < low) or (high is not None and number > high):
@@ -103,12 +105,12 @@ def check_int(value: Any, name: str, of: str, *, low: int | None = None, high: i
 def check_number(
     value: Any, name: str, of: str, *, low: float | None = None, high: float | None = None, above: bool = False
 ) -> float:
-    """An argument that measures, as a finite float in the range [low, high], or (low, high] with `above`.
+    """An argument as a finite float in the range [low, high], or (low, high] with `above`.
 
     Raises
     ------
     ParameterError
-        Naming the argument, what it must be, and what was got.
+        If it is anything else.
     """
     plain = value.item() if isinstance(value, np.generic) else value
     good = isinstance(plain, int | float) and not isinstance(plain, bool) and abs(plain) <= sys.float_info.max
@@ -127,17 +129,17 @@ def _range(low: float | None, high: float | None, above: bool = False) -> str:
 
 
 def is_generator(value: Any) -> bool:
-    """Whether a value is a random generator of NumPy, old or new."""
+    """Whether a value is a NumPy RandomState or Generator."""
     return isinstance(value, np.random.RandomState | np.random.Generator)
 
 
 def check_seed(value: Any, of: str, name: str = "random_state") -> int:
-    """A seed: the number that was given, or one int drawn from a generator, or from the operating system for None.
+    """A seed: the given int, or one drawn from a generator, or from the operating system for None.
 
     Raises
     ------
     ParameterError
-        If it is none of these.
+        If it is anything else.
     """
     if value is None:
         return int.from_bytes(os.urandom(4), "little") >> 1
@@ -146,20 +148,20 @@ def check_seed(value: Any, of: str, name: str = "random_state") -> int:
     if isinstance(value, np.random.Generator):
         return int(value.integers(2**31 - 1))
     number = whole(value)
-    if number is None or not 0 <= number <= MOST_SEED:
+    if number is None or not 0 <= number <= MAX_SEED:
         raise refused(name, of, "None, an int in the range [0, 2**63 - 1], a RandomState or a Generator", value)
     return number
 
 
 def check_path(value: Any, name: str, of: str) -> Path:
-    """The path of a file or folder; '~' is the user's home where the text begins with it.
+    """A path with "~" expanded.
 
     Raises
     ------
     InputTypeError
-        If it is no text and no path.
+        If it is neither a str nor a path.
     InputError
-        If no file can have this name.
+        If it is empty or contains a null character.
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
@@ -174,25 +176,25 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def path_of(text: str) -> Path:
-    """A path of a source of images, as `check_path` has them.
+    """The path of a source of images; as `check_path`, but URLs are refused too.
 
     Raises
     ------
     InputError
-        If it is an address on the net, too.
+        If it is a URL, or not a path.
     """
     if _ADDRESS.match(text):
-        raise InputError(f"'{text[:200]}' is an address, and images are not read from the net; download them first.")
+        raise InputError(f"'{text[:200]}' is a URL, and images are not read from the network; download them first.")
     return check_path(text, "source", "Images")
 
 
 def check_yes(value: Any, name: str, of: str) -> bool:
-    """An argument that is True or False: any other would count as yes, "no" among them.
+    """An argument as a bool; other types are refused, as any string would count as True.
 
     Raises
     ------
     ParameterError
-        Naming the argument, what it must be, and what was got.
+        If it is anything else.
     """
     if not isinstance(value, bool | np.bool_):
         raise refused(name, of, "True or False", value)
@@ -204,7 +206,7 @@ R = TypeVar("R")
 
 
 def strict_yes(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose yes/no arguments, those that are declared as `bool`, take True and False and nothing else."""
+    """Decorator: arguments annotated as `bool` accept only True and False."""
     parameters = inspect.signature(function).parameters
     places = {name: i for i, (name, of) in enumerate(parameters.items()) if of.annotation in (bool, "bool")}
     own, _, of = function.__qualname__.rpartition(".")

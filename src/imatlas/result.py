@@ -1,7 +1,7 @@
-"""Result: what a task gives back, and all that the report, the command line and the studio can show.
+"""Result: the output of every task, shown by the report, the command line and the studio.
 
-A Result is a few plain sentences, numbers with names, and panels. A panel is one of the eight kinds below; a renderer
-that knows these eight can show every task there will ever be.
+A Result holds a few sentences, named metrics, and panels. A panel is one of the kinds below; a renderer that knows them
+can show every task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Picture = np.ndarray | bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """What all panels share: a short title, a sentence that explains it, and a text that stands in for the picture."""
+    """Base of all panels: a short title, a sentence of explanation, and alternative text for the picture."""
 
     title: str = ""
     note: str = ""
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGrid(Panel):
-    """Pictures in rows, each with a short caption ("" for none) and an optional link or key."""
+    """Pictures in rows, each with a short caption ("" for none)."""
 
     images: Sequence[Picture]
     captions: Sequence[str] = ()
@@ -47,7 +47,7 @@ class ImagePairs(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter(Panel):
-    """Points (N, 2), with a group for color, a key, and a picture for each point where given."""
+    """Points (N, 2), optionally with a group (color), a key, and a picture for each."""
 
     x: np.ndarray
     y: np.ndarray
@@ -58,7 +58,7 @@ class Scatter(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Panel):
-    """Lines over one horizontal axis: name -> (x values, y values)."""
+    """Line chart: name -> (x values, y values)."""
 
     series: dict[str, tuple[Sequence[float], Sequence[float]]]
     x_label: str = ""
@@ -68,7 +68,7 @@ class Curve(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class DataTable(Panel):
-    """Rows of plain values under named columns."""
+    """Rows of plain values in named columns."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -76,7 +76,7 @@ class DataTable(Panel):
 
 @dataclass(frozen=True)
 class Cell:
-    """One place on a map: its exemplar picture (None where empty), how many images fell here, and some of them."""
+    """One cell of a map: its exemplar picture (None where empty), its number of images, and some of them."""
 
     row: int
     column: int
@@ -89,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class MapPanel(Panel):
-    """A lattice of cells with pictures, cluster colors and borders between unlike neighbors."""
+    """A lattice of cells with pictures, cluster colors and gaps between dissimilar neighbors."""
 
     rows: int
     columns: int
@@ -99,31 +99,31 @@ class MapPanel(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class FileList(Panel):
-    """Files that were written or left out: path and what is to be said about it."""
+    """Files that were written or left out: path and note."""
 
     files: Sequence[tuple[str, str]]
 
 
 @dataclass
 class Result:
-    """What a task found.
+    """The output of a task.
 
     Attributes
     ----------
     name : str
         Short machine name ("clusters"); the anchor in the report, the key in JSON.
     title : str
-        Heading for people.
+        Heading.
     sentences : list of str
-        What was found, in plain words, most important first.
+        The findings, most important first.
     metrics : dict
-        Numbers by name, with their protocol in the name or in `protocol`.
+        Numbers by name.
     panels : list of Panel
-        What there is to see.
+        Pictures, plots and tables.
     data : dict
-        JSON values for `--json` beyond the metrics.
+        Further JSON values for `--json`.
     protocol : str
-        How the metrics were measured: n, split, features, seed.
+        How the metrics were measured: number of images, split, features, seed.
     """
 
     name: str
@@ -147,7 +147,7 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """NumPy values as Python ones, and numbers that are not finite as None: what standard JSON holds."""
+    """NumPy values as Python ones, and non-finite numbers as None, as standard JSON requires."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):

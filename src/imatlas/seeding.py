@@ -1,4 +1,4 @@
-"""Chance without global state: every draw comes from a generator whose seed is a hash of what it is for."""
+"""Randomness without global state: every generator is seeded by a hash of its purpose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from a seed and what it is for, such as `seed_of(0, "step", 12)`."""
+    """A 63-bit seed from a seed and a purpose, such as `seed_of(0, "step", 12)`."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -32,17 +32,17 @@ def rng(*parts: int | str) -> np.random.Generator:
 
 
 def noise(seed: int, n: int, size: int) -> np.ndarray:
-    """Standard normal draws (n, size) float32; row i depends on (seed, i) alone, so more rows change no earlier one."""
+    """Standard normal samples (n, size) float32; row i depends on (seed, i) only, whatever n is."""
     rows = [rng(seed, "sample", i).standard_normal(size, dtype=np.float32) for i in range(n)]
     return np.stack(rows) if rows else np.zeros((0, size), np.float32)
 
 
 @contextmanager
 def seeded_init(seed: int) -> Iterator[None]:
-    """Inside, torch's layers are initialized from `seed`; torch's global generator is left as it was found."""
+    """Context in which torch layers are initialized from `seed`; torch's global generator is restored."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed: it would also reseed every accelerator, which fork_rng(devices=[]) does not put back
+        # Not torch.manual_seed, which also reseeds accelerators; fork_rng(devices=[]) does not restore these.
         torch.default_generator.manual_seed(seed_of(seed, "init"))
         yield

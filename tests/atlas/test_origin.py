@@ -155,10 +155,10 @@ def test_equal_images_say_why_they_are_one_cluster(here, capsys) -> None:
     for i in range(1, 5):
         shutil.copy("ph/00.png", f"ph/0{i}.png")
     assert main(["learn", "ph", "-o", "a.atlas", "--budget", "0.4s", "--clusters", "3"]) == 0
-    assert "All images are alike, so they are one cluster" in capsys.readouterr().out
+    assert "All images are equal, so they form one cluster" in capsys.readouterr().out
     for more in ([], ["--clusters", "30"]):
         assert main(["clusters", "a.atlas", *more]) == 0
-        assert "All images are alike, so they are one cluster" in capsys.readouterr().out
+        assert "All images are equal, so they form one cluster" in capsys.readouterr().out
 
 
 def test_a_link_to_a_file_that_is_read_already_is_told(here) -> None:
@@ -169,7 +169,7 @@ def test_a_link_to_a_file_that_is_read_already_is_told(here) -> None:
         images = ia.Images(source)
         assert len(images) == 5
         assert dict(images.skipped) == {
-            "sub/x.png": "a link to '01.png', which is read already",
-            "y.png": "a link to '02.png', which is read already",
+            "sub/x.png": "a link to '01.png', which is included already",
+            "y.png": "a link to '02.png', which is included already",
         }
     assert len(ia.Images(["ph/02.png", "ph/y.png"])) == 2  # files that were named are all meant

@@ -104,7 +104,7 @@ def test_overwriting_replaces_only_pictures_that_the_list_names(tmp_path, files:
     write_demo_images(photos, random_state=1, listed=listed)  # of another seed: all of it is ours
     assert {path.name for path in photos.iterdir()} == files.keys()
     (photos / "cat-0001.jpg").write_bytes(b"my own cat")
-    with pytest.raises(ArtifactError, match=r"holds 'cat-0001\.jpg', which imatlas did not write"):
+    with pytest.raises(ArtifactError, match=r"contains 'cat-0001\.jpg', which imatlas did not write"):
         write_demo_images(photos, listed=listed)
     assert (photos / "cat-0001.jpg").read_bytes() == b"my own cat"
 

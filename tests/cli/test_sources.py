@@ -102,7 +102,7 @@ def test_what_cannot_be_one_of_several_sources_is_told(here, capsys) -> None:
     assert main(["check", "photos", "none"]) == 1
     assert "no file or folder 'none'" in capsys.readouterr().err
     assert main(["duplicates", "photos", "more", "--undo"]) == 2
-    assert "name just that" in capsys.readouterr().err
+    assert "name only that one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
     assert "frames was 'all' and is now 'first'" in capsys.readouterr().err
     for source in ("anim", "a.atlas"):
         said = answer(capsys, "duplicates", source, "--frames", "all")
-        assert "of 16 images are further copies of" in said
+        assert "of 16 images are duplicates" in said
         assert "plan.csv" not in said
     assert main(["duplicates", "anim", "--frames", "all", "-o", "plan.csv"]) == 2
     assert main(["duplicates", "a.atlas", "-o", "plan.csv"]) == 1

@@ -46,7 +46,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_it_is_found_again_and_equals_itself(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+def test_an_existing_cache_is_reused(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
     first = Images(folder, image_size=16, cache_dir=tmp_path / "cache", thumbnail_size=20)
     pixels, keys, thumbnails = np.array(first.pixels), first.keys, list(first.thumbnails)
     assert len(decoded) == 41
@@ -62,20 +62,20 @@ def test_it_is_found_again_and_equals_itself(folder: Path, tmp_path: Path, decod
 
 
 @pytest.mark.parametrize("change", [{"image_size": 12}, {"fit": "pad"}, {"background": (0, 0, 0)}, {"frames": "all"}])
-def test_another_plan_is_another_cache(folder: Path, tmp_path: Path, decoded: list[str], change: dict) -> None:
+def test_each_plan_has_its_own_cache(folder: Path, tmp_path: Path, decoded: list[str], change: dict) -> None:
     options = {"image_size": 16, "cache_dir": tmp_path / "cache"}
     len(Images(folder, **options))
     len(Images(folder, **{**options, **change}))
     assert len(decoded) == 82
 
 
-def test_the_number_of_threads_changes_nothing(folder: Path) -> None:
+def test_the_result_does_not_depend_on_the_number_of_threads(folder: Path) -> None:
     one, four = (Images(folder, image_size=16, workers=n) for n in (1, 4))
     np.testing.assert_array_equal(one.pixels, four.pixels)
     assert one.records.table.equals(four.records.table)
 
 
-def test_a_grown_folder_decodes_only_what_is_new(folder: Path, tmp_path: Path, decoded: list[str], rng) -> None:
+def test_only_new_files_are_decoded(folder: Path, tmp_path: Path, decoded: list[str], rng) -> None:
     options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
     first = Images(folder, **options)
     old = dict(zip(first.keys, np.array(first.pixels), strict=True))
@@ -94,7 +94,7 @@ def test_a_grown_folder_decodes_only_what_is_new(folder: Path, tmp_path: Path, d
     assert len(list((tmp_path / "cache").iterdir())) == 1  # the outgrown cache is gone
 
 
-def test_rows_that_were_converted_for_their_set_are_not_reused(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_converted_rows_are_not_reused(tmp_path: Path, rng: np.random.Generator) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
     clear = rng.integers(0, 256, (16, 16, 4), np.uint8)
@@ -108,7 +108,7 @@ def test_rows_that_were_converted_for_their_set_are_not_reused(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "words", "newer"])
-def test_a_damaged_cache_is_built_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_rebuilt(folder: Path, tmp_path: Path, damage: str) -> None:
     options = {"image_size": 16, "cache_dir": tmp_path / "cache"}
     pixels = np.array(Images(folder, **options).pixels)
     inside = next((tmp_path / "cache").iterdir())
@@ -124,7 +124,9 @@ def test_a_damaged_cache_is_built_anew(folder: Path, tmp_path: Path, damage: str
     np.testing.assert_array_equal(Images(folder, **options).pixels, pixels)
 
 
-def test_a_temporary_cache_goes_with_its_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_cache_is_deleted_with_its_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     images = Images(folder, image_size=16)
@@ -139,7 +141,7 @@ def test_a_temporary_cache_goes_with_its_images(folder: Path, tmp_path: Path, mo
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_file_where_the_cache_should_be(folder: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_cache_is_an_error(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(ArtifactError, match=r"cache.*a file is in the way"):
         len(Images(folder, cache_dir=tmp_path / "cache"))
@@ -149,7 +151,7 @@ def test_a_file_where_the_cache_should_be(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may write everywhere")
-def test_a_folder_that_may_not_be_written(folder: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o555)
     with pytest.raises(ArtifactError, match="may write"):
@@ -159,7 +161,7 @@ def test_a_folder_that_may_not_be_written(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no file-size limits here")
 @pytest.mark.parametrize("limit", [2_000, 20_000])
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_full_disk_is_told_and_leaves_nothing_behind(folder: Path, tmp_path: Path, limit: int, kept: bool) -> None:
+def test_a_full_disk_is_reported_and_cleaned_up(folder: Path, tmp_path: Path, limit: int, kept: bool) -> None:
     (tmp_path / "temporary").mkdir()
     script = textwrap.dedent(
         f"""
@@ -184,7 +186,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(folder: Path, tmp_path: P
     assert [p for p in where.rglob("*") if p.is_file()] == []
 
 
-def test_two_that_build_the_same_cache_at_once_agree(folder: Path, tmp_path: Path) -> None:
+def test_concurrent_builds_of_the_same_cache(folder: Path, tmp_path: Path) -> None:
     sets = [Images(folder, image_size=16, cache_dir=tmp_path / "cache", workers=1) for _ in range(4)]
     threads = [threading.Thread(target=len, args=(images,)) for images in sets]
     for thread in threads:
@@ -196,7 +198,7 @@ def test_two_that_build_the_same_cache_at_once_agree(folder: Path, tmp_path: Pat
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_what_an_old_killed_build_left_is_swept_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_only_leftovers_of_killed_builds_are_swept(folder: Path, tmp_path: Path) -> None:
     for name, age, files in (
         ("1-old", 90_000, ("pixels.npy", "rows-3-uint8.npy")),
         ("1-new", 10, ("pixels.npy",)),
@@ -224,7 +226,7 @@ def test_what_an_old_killed_build_left_is_swept_and_nothing_else(folder: Path, t
     assert (folder / "00.png").exists()
 
 
-def test_a_build_lists_what_it_writes_before_it_does(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_build_lists_files_before_writing_them(folder: Path, tmp_path: Path, monkeypatch) -> None:
     listed: list[tuple[set[str], set[str]]] = []
     original = CacheWriter.add
 
@@ -241,7 +243,7 @@ def test_a_build_lists_what_it_writes_before_it_does(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["pixels.npy", "records.parquet", "thumbnails.bin", "cache.json"])
 @pytest.mark.parametrize("damage", ["flip", "longer", "fifo", "link", "folder"])
-def test_one_changed_byte_is_noticed_and_the_cache_is_built_anew(
+def test_any_damage_of_a_cache_file_is_detected(
     folder: Path, tmp_path: Path, decoded: list[str], capsys, name: str, damage: str
 ) -> None:
     options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
@@ -274,7 +276,7 @@ def test_one_changed_byte_is_noticed_and_the_cache_is_built_anew(
     ]  # fmt: skip
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys, monkeypatch) -> None:
+def test_progress_is_plain_lines_without_a_terminal(folder: Path, capsys, monkeypatch) -> None:
     times = iter(range(0, 100_000, 6))
     monkeypatch.setattr(intake.time, "monotonic", lambda: float(next(times)))
     len(Images(folder, image_size=16, progress=True, workers=1))
@@ -283,7 +285,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(folder: Path, capsys
     assert lines[0].endswith(" of 41")
 
 
-def test_a_list_in_a_users_folder_deletes_nothing_of_his(folder: Path, tmp_path: Path) -> None:
+def test_sweeping_deletes_no_user_files(folder: Path, tmp_path: Path) -> None:
     for name, listed in (
         (".new-house", "roof.jpg"),
         (".new-2024-house", "roof.jpg\npixels.npy"),
@@ -299,7 +301,9 @@ def test_a_list_in_a_users_folder_deletes_nothing_of_his(folder: Path, tmp_path:
     assert (tmp_path / "cache" / ".new-house" / "building.txt").exists()
 
 
-def test_a_name_with_escapes_is_told_as_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_sequences_in_names_are_escaped(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = tmp_path / "\x1b[31mcache"
     len(Images(folder, cache_dir=place))
     pixels = next(place.glob("*/pixels.npy"))
@@ -311,7 +315,7 @@ def test_a_name_with_escapes_is_told_as_text(folder: Path, tmp_path: Path, capsy
     assert "\\x1b[31mcache" in told
 
 
-def test_a_process_that_read_a_kept_cache_ends_well(folder: Path, tmp_path: Path) -> None:
+def test_a_process_with_a_reused_cache_exits_cleanly(folder: Path, tmp_path: Path) -> None:
     """Three of four were aborted at their end, by a thread that was still reading."""
     script = "import sys, imatlas; print(len(imatlas.Images(sys.argv[1], image_size=16, cache_dir=sys.argv[2])))"
     command = [sys.executable, "-c", script, str(folder), str(tmp_path / "cache")]

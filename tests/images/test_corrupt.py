@@ -18,7 +18,7 @@ from tests.images.corrupt import damaged, originals
 N = 1000
 
 
-def test_the_sound_originals_are_all_read() -> None:
+def test_undamaged_originals_are_read() -> None:
     for ending, content in originals():
         picture = read_picture(content, name=f"a.{ending}")
         assert {picture.width, picture.height} == {40, 30}

@@ -40,7 +40,7 @@ def bytes_of(rng: np.random.Generator, channels: int) -> np.ndarray:
     return rng.integers(0, 256, (16, 16, channels), np.uint8)
 
 
-def test_gray_stays_gray_and_becomes_color_among_color(rng, tmp_path: Path) -> None:
+def test_gray_is_kept_or_converted_to_the_color_of_the_set(rng, tmp_path: Path) -> None:
     gray, color = bytes_of(rng, 1), bytes_of(rng, 3)
     assert Images(write(tmp_path / "a", a=gray, b=gray)).spec == ImageSpec(16, 16, 1)
     images = Images(write(tmp_path / "b", a=gray, b=color))
@@ -49,7 +49,7 @@ def test_gray_stays_gray_and_becomes_color_among_color(rng, tmp_path: Path) -> N
     np.testing.assert_array_equal(images[0], np.repeat(gray, 3, axis=2))
 
 
-def test_opacity_is_kept_where_all_have_it_and_laid_on_the_background_elsewhere(rng, tmp_path: Path) -> None:
+def test_alpha_is_kept_if_all_have_it_else_composited(rng, tmp_path: Path) -> None:
     clear, both, opaque = bytes_of(rng, 4), bytes_of(rng, 2), bytes_of(rng, 3)
     images = Images(write(tmp_path / "a", a=clear, b=both))
     assert images.spec.has_alpha
@@ -83,12 +83,12 @@ def test_a_16_bit_color_set_keeps_every_bit(rng, tmp_path: Path) -> None:
     assert images.records["notes"].tolist() == ["", "", ""]
 
 
-def test_the_depth_of_most_wins_and_the_others_are_told(rng, tmp_path: Path) -> None:
+def test_the_most_frequent_dtype_wins_with_notes_on_others(rng, tmp_path: Path) -> None:
     deep = rng.integers(1000, 3000, (2, 16, 16, 1)).astype(np.uint16)
     shallow = bytes_of(rng, 1)
     images = Images(write(tmp_path / "a", a=deep[0], b=deep[1], c=shallow))
     np.testing.assert_array_equal(images.pixels, [*deep, shallow.astype(np.uint16) * 257])
-    assert images.records[2].notes == "uint8 brought to the uint16 of most"
+    assert images.records[2].notes == "uint8 converted to uint16, the dtype of most images"
     images = Images(write(tmp_path / "b", a=shallow, b=shallow, c=deep[0]))
     assert images.spec.dtype == "uint8"
     low, high = np.percentile(deep[0], (0.1, 99.9))
@@ -108,7 +108,7 @@ def test_float_sets_keep_values_and_missing_pixels(rng, tmp_path: Path) -> None:
     assert (unit.spec.low, unit.spec.high) == (0.0, 1.0)
 
 
-def test_many_channels_are_kept_and_the_rarer_sort_is_skipped(rng, tmp_path: Path) -> None:
+def test_multi_channel_images_are_kept_and_the_rarer_kind_skipped(rng, tmp_path: Path) -> None:
     stack = rng.integers(0, 65536, (2, 16, 16, 6), np.uint16)
     images = Images(write(tmp_path / "a", a=stack[0], b=stack[1], c=bytes_of(rng, 3)), thumbnail_size=16)
     np.testing.assert_array_equal(images.pixels, stack)
@@ -121,7 +121,7 @@ def test_many_channels_are_kept_and_the_rarer_sort_is_skipped(rng, tmp_path: Pat
     assert [read_picture(t).kind.channels for t in images.thumbnails] == [3, 1]
 
 
-def test_four_bands_are_not_taken_for_opacity(rng, tmp_path: Path) -> None:
+def test_four_measured_channels_are_not_rgba(rng, tmp_path: Path) -> None:
     bands = bytes_of(rng, 4)
     out = BytesIO()
     tifffile.imwrite(out, bands, photometric="minisblack", planarconfig="contig")
@@ -154,7 +154,7 @@ def test_the_rule_of_common_kinds() -> None:
         ([(128, 128)] * 2, (64, 64)),
     ],
 )
-def test_the_size_is_chosen_by_the_stated_rule(sizes: list, expected: tuple[int, int], tmp_path: Path) -> None:
+def test_the_default_image_size(sizes: list, expected: tuple[int, int], tmp_path: Path) -> None:
     for i, (height, width) in enumerate(sizes):
         write_picture(tmp_path / f"{i}.png", np.zeros((height, width), np.uint8))
     spec = Images(tmp_path).spec
@@ -162,7 +162,7 @@ def test_the_size_is_chosen_by_the_stated_rule(sizes: list, expected: tuple[int,
     assert Images(tmp_path, image_size=(10, 14)).pixels.shape[1:3] == (10, 14)
 
 
-def test_frames_all_makes_an_image_of_each(tmp_path: Path) -> None:
+def test_frames_all_gives_one_image_per_frame(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), v) for v in (10, 100, 200)]
     frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
     write_picture(tmp_path / "a.png", np.full((8, 8), 50, np.uint8))
@@ -174,7 +174,7 @@ def test_frames_all_makes_an_image_of_each(tmp_path: Path) -> None:
     assert first.records[1].notes == "first of 3 frames"
 
 
-def test_records_say_what_each_file_was(tmp_path: Path, rng) -> None:
+def test_records_describe_each_file(tmp_path: Path, rng) -> None:
     Image.fromarray(bytes_of(rng, 3)).convert("CMYK").save(tmp_path / "a.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -189,7 +189,7 @@ def test_records_say_what_each_file_was(tmp_path: Path, rng) -> None:
     assert images[1].shape == (90, 50, 3)
 
 
-def test_views_are_what_indexing_says(rng) -> None:
+def test_views_follow_indexing(rng) -> None:
     array = rng.integers(0, 256, (10, 6, 6, 3), np.uint8)
     images = Images(array)
     np.testing.assert_array_equal(images[-1], array[-1])
@@ -210,7 +210,7 @@ def test_views_are_what_indexing_says(rng) -> None:
     assert len(list(images)) == 10
 
 
-def test_a_split_is_drawn_by_its_seed(rng) -> None:
+def test_a_split_depends_on_its_seed(rng) -> None:
     images = Images(rng.integers(0, 256, (50, 4, 4), np.uint8))
     train, held_out = images.split(0.2, random_state=3)
     assert (len(train), len(held_out)) == (40, 10)
@@ -235,7 +235,7 @@ def test_batches_come_from_the_cache_or_the_originals(tmp_path: Path, rng) -> No
     np.testing.assert_array_equal(images[2:4].at_size(40).pixels, arrays[2:4])
 
 
-def test_a_lost_original_is_replaced_by_its_cached_pixels_with_one_warning(tmp_path: Path, rng) -> None:
+def test_missing_originals_fall_back_to_cached_pixels_with_one_warning(tmp_path: Path, rng) -> None:
     arrays = rng.integers(0, 256, (3, 20, 20, 3), np.uint8)
     images = Images(write(tmp_path / "a", a=arrays[0], b=arrays[1], c=arrays[2]), image_size=10)
     len(images)
@@ -256,7 +256,7 @@ def test_rgb_views_of_any_set(rng) -> None:
     assert rgb_view(np.zeros((1, 2, 2, 7), np.uint8), ImageSpec(2, 2, 7)).shape == (1, 2, 2, 3)
 
 
-def test_pixels_conform_to_what_a_model_has_learned(rng) -> None:
+def test_pixels_are_converted_to_the_spec_of_a_model(rng) -> None:
     gray = rng.integers(0, 256, (2, 4, 4, 1), np.uint8)
     eight, deep, unit = ImageSpec(4, 4, 1), ImageSpec(4, 4, 1, "uint16", 100, 1100), ImageSpec(4, 4, 1, "float32", 0, 1)
     assert conformed(gray, eight, eight) is gray
@@ -265,7 +265,7 @@ def test_pixels_conform_to_what_a_model_has_learned(rng) -> None:
     np.testing.assert_allclose(conformed(gray, eight, unit), gray / 255, rtol=1e-6)
     color = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
     assert conformed(color, ImageSpec(4, 4, 3), eight).shape == (2, 4, 4, 1)
-    with pytest.raises(ValueError, match="cannot become"):
+    with pytest.raises(ValueError, match="cannot be converted"):
         conformed(np.zeros((1, 4, 4, 5), np.uint8), ImageSpec(4, 4, 5), eight)
 
 
@@ -301,7 +301,7 @@ def test_pickled_images_are_the_same(tmp_path: Path, rng) -> None:
             assert copy.fingerprint == images.fingerprint
 
 
-def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path, rng) -> None:
+def test_the_fingerprint_depends_on_content_not_location(tmp_path: Path, rng) -> None:
     array = bytes_of(rng, 3)
     a, b = (Images(write(tmp_path / name, a=array)).fingerprint for name in "ab")
     assert a == b
@@ -313,12 +313,12 @@ def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path, rng) ->
     [("image_size", 0), ("image_size", "64"), ("image_size", (1, 2, 3)), ("fit", "zoom"), ("background", (1, 2)),
      ("background", (1, 2, 300)), ("frames", "last"), ("workers", 0), ("thumbnail_size", -1)],
 )  # fmt: skip
-def test_wrong_options_are_named(name: str, value: object) -> None:
+def test_invalid_options_are_named(name: str, value: object) -> None:
     with pytest.raises(ParameterError, match=f"The '{name}' parameter of Images must be"):
         Images(np.zeros((1, 4, 4), np.uint8), **{name: value})
 
 
-def test_the_hash_is_near_for_copies_and_far_for_others() -> None:
+def test_the_perceptual_hash_is_close_for_copies_only() -> None:
     from skimage import data
 
     pictures = [Image.fromarray(getattr(data, n)()).convert("L") for n in ("astronaut", "coffee", "chelsea", "rocket")]
@@ -352,14 +352,14 @@ def test_a_picture_of_16_bits_is_the_same_in_8() -> None:
     assert (seen.min(), np.median(seen[0, :32])) == (0, 255)
 
 
-def test_pictures_of_12_bits_in_16_are_seen_through_their_own_range() -> None:
+def test_12_bit_values_in_16_bits_are_scaled_from_their_own_range() -> None:
     light = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     seen = load_pixels(light.astype(np.uint16) * np.uint16(16), spec=ImageSpec(16, 16, 1))[0]
     assert (seen.min(), seen.max()) == (0, 255)
     np.testing.assert_allclose(seen.astype(int), light.astype(int), atol=1)
 
 
-def test_deep_pictures_among_others_have_the_colors_that_they_have_alone(tmp_path: Path, rng) -> None:
+def test_conversion_of_deep_pictures_does_not_depend_on_the_set(tmp_path: Path, rng) -> None:
     shallow = (rng.integers(0, 90, (16, 16, 1)) + 60).astype(np.uint8)
     deep = shallow.astype(np.uint16) * np.uint16(257)
     images = Images(write(tmp_path / "a", a=shallow, b=shallow, c=deep))
@@ -369,7 +369,7 @@ def test_deep_pictures_among_others_have_the_colors_that_they_have_alone(tmp_pat
     np.testing.assert_allclose(enlarged[2].mean(), enlarged[0].mean(), atol=2)  # another filter enlarges them
 
 
-def test_what_is_seen_in_a_row_depends_on_no_other_row(rng) -> None:
+def test_each_row_is_converted_independently(rng) -> None:
     """Whole numbers of 8 bits are themselves in every type; all else is seen through its own range, row by row."""
     pixels = rng.integers(0, 200, (3, 12, 12, 3)).astype(np.uint8)
     pixels[1] //= 4

@@ -85,7 +85,7 @@ def test_every_orientation_comes_out_upright(format: str, orientation: int) -> N
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_decoded_at_reduced_scale_is_upright_too(orientation: int, rng: np.random.Generator) -> None:
+def test_a_jpeg_decoded_at_reduced_scale_is_upright(orientation: int, rng: np.random.Generator) -> None:
     upright = np.asarray(Image.fromarray(rng.integers(0, 256, (5, 8, 3), np.uint8)).resize((320, 200), 3))
     turns = {1: (), 2: (0,), 3: (3,), 4: (1,), 5: (5,), 6: (2,), 7: (6,), 8: (4,)}[orientation]
     stored = Image.fromarray(upright)
@@ -117,7 +117,7 @@ def test_reduced_decoding_is_close_to_full_decoding() -> None:
     assert np.mean(values) >= 40.0
 
 
-def test_cmyk_is_converted_and_an_inverted_one_not_turned_negative() -> None:
+def test_cmyk_is_converted_with_and_without_inversion() -> None:
     red = Image.new("RGB", (16, 16), (220, 30, 20))
     for data in (saved(red.convert("CMYK"), "TIFF"), saved(red.convert("CMYK"), "JPEG", quality=95)):
         picture = read_picture(data)
@@ -127,7 +127,7 @@ def test_cmyk_is_converted_and_an_inverted_one_not_turned_negative() -> None:
     assert b"Adobe" in plain[:64]  # the mark by which inverted inks are told
 
 
-def test_palette_with_transparency_keeps_both() -> None:
+def test_a_palette_with_transparency_is_rgba() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putdata([0, 1])
@@ -137,7 +137,7 @@ def test_palette_with_transparency_keeps_both() -> None:
     assert read_picture(saved(image, "PNG")).pixels()[0].tolist() == [[10, 20, 30], [200, 100, 50]]
 
 
-def test_one_bit_and_gray_with_opacity() -> None:
+def test_one_bit_and_gray_with_alpha() -> None:
     bits = np.array([[0, 255, 0], [255, 255, 0]], np.uint8)
     for format in ("PNG", "BMP", "TIFF", "PPM"):
         assert (pixels_of(saved(Image.fromarray(bits).convert("1"), format))[..., 0] == bits).all()
@@ -157,7 +157,7 @@ def test_16_bit_png_keeps_every_bit(channels: int, rng: np.random.Generator) -> 
 
 
 @pytest.mark.parametrize("colors", [1, 3])
-def test_16_bit_png_with_opacity_is_composited(colors: int, rng: np.random.Generator) -> None:
+def test_16_bit_png_with_alpha_is_composited(colors: int, rng: np.random.Generator) -> None:
     array = rng.integers(0, 65536, (5, 7, colors + 1), np.uint16)
     array[0, :, -1], array[1, :, -1] = 65535, 0
     got = pixels_of(png16(array), background=(255, 0, 0))
@@ -183,7 +183,7 @@ def test_tiff_of_any_depth_and_channels_keeps_its_values(dtype: str, channels: i
             np.testing.assert_array_equal(got, array.astype(got.dtype))
 
 
-def test_16_bit_tiff_of_codecs_that_only_pillow_knows_keeps_its_bits(rng: np.random.Generator) -> None:
+def test_16_bit_tiff_with_codecs_of_pillow_keeps_every_bit(rng: np.random.Generator) -> None:
     deep = rng.integers(0, 65536, (12, 9), np.uint16)
     data = saved(Image.fromarray(deep), "TIFF", compression="tiff_lzw")
     np.testing.assert_array_equal(pixels_of(data)[..., 0], deep)
@@ -192,12 +192,12 @@ def test_16_bit_tiff_of_codecs_that_only_pillow_knows_keeps_its_bits(rng: np.ran
     np.testing.assert_array_equal(pixels_of(data)[..., 0], floats)
 
 
-def test_white_is_zero_is_turned_round() -> None:
+def test_white_is_zero_is_inverted() -> None:
     deep = np.array([[0, 65535, 1000]], np.uint16)
     np.testing.assert_array_equal(pixels_of(tiff(deep, photometric="miniswhite"))[..., 0], 65535 - deep)
 
 
-def test_channels_of_imagej_are_channels_and_its_depth_is_frames(rng: np.random.Generator) -> None:
+def test_imagej_channels_are_channels_and_slices_are_frames(rng: np.random.Generator) -> None:
     stack = rng.integers(0, 65536, (3, 5, 8, 9), np.uint16)
     frames = list(read_frames(tiff(stack, imagej=True, metadata={"axes": "ZCYX"}), frames="all"))
     assert [f.n_frames for f in frames] == [3, 3, 3]
@@ -219,14 +219,14 @@ def test_animations_give_the_first_frame_with_a_note_or_all(format: str) -> None
     assert all(p.notes == [] for p in every)
 
 
-def test_the_content_says_what_a_file_is_not_its_name(rng: np.random.Generator) -> None:
+def test_the_format_depends_on_content_not_name(rng: np.random.Generator) -> None:
     array = rng.integers(0, 256, (4, 5, 3), np.uint8)
     picture = read_picture(encode(array, "png"), name="photo.jpg")
     assert picture.format == "PNG"
     np.testing.assert_array_equal(picture.pixels(), array)
 
 
-def test_heic_is_read_with_the_extra_and_without_it_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_is_read_with_the_extra_which_the_error_names(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     image = Image.new("RGB", (64, 48), (200, 40, 90))
     out = BytesIO()
@@ -274,14 +274,14 @@ BAD = {
     "header only": (b"\xff\xd8\xff\xe0", "JPEG file"),
     "bomb": (_bomb_png(), "more pixels|more than the limit"),
     "absurd tiff": (_big_tiff_page(), "more than the limit"),
-    "circular tiff": (_circular_tiff(), "circle"),
+    "circular tiff": (_circular_tiff(), "circular"),
     "no width": (b"P5 0 5 255\n" + bytes(9), "no pixels|header cannot be read|damaged"),
     "complex tiff": (tiff(np.zeros((4, 4), np.complex64)), "complex"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_read_gives_a_plain_reason(name: str) -> None:
+def test_unreadable_files_give_a_plain_reason(name: str) -> None:
     data, reason = BAD[name]
     with pytest.raises(DecodeError, match=reason) as caught:
         read_picture(data)
@@ -290,12 +290,12 @@ def test_what_cannot_be_read_gives_a_plain_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("a.svg", "vector"), ("b.NEF", "camera raw"), ("c.dcm", "DICOM")])
-def test_known_formats_that_are_not_read_say_what_to_do(name: str, reason: str) -> None:
+def test_unsupported_formats_say_what_to_do(name: str, reason: str) -> None:
     with pytest.raises(DecodeError, match=f"{reason}.*export it"):
         read_picture(b"II*\x00whatever" if name.endswith("NEF") else b"whatever", name=name)
 
 
-def test_a_pixel_limit_lies_between_what_is_read_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(Image.new("L", (40, 50)), "PNG")
     monkeypatch.setattr("imatlas.images.limits.MAX_PIXELS", 2000)
     assert read_picture(data).width == 40
@@ -320,7 +320,7 @@ def test_crop_pad_and_stretch(rng: np.random.Generator) -> None:
     assert deep.min() == deep[0, 0, 0] >= 500
 
 
-def test_deep_pictures_are_resized_without_new_values_and_around_missing_pixels(rng: np.random.Generator) -> None:
+def test_deep_pictures_are_resized_without_overshoot_and_around_missing_pixels(rng: np.random.Generator) -> None:
     hot = np.full((64, 64, 1), 1000, np.uint16)
     hot[30, 30] = 60000
     small = picture_from(hot).fitted(16, 16, "crop", (0, 0, 0))
@@ -332,7 +332,7 @@ def test_deep_pictures_are_resized_without_new_values_and_around_missing_pixels(
     np.testing.assert_allclose(small[4:], 0.5)
 
 
-def test_resizing_equals_the_reference(rng: np.random.Generator) -> None:
+def test_resizing_equals_pillow(rng: np.random.Generator) -> None:
     array = rng.integers(0, 256, (2, 60, 40, 3), np.uint8)
     got = resize_pixels(array, 20, 16)
     for one, small in zip(array, got, strict=True):
@@ -340,7 +340,7 @@ def test_resizing_equals_the_reference(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
-def test_what_is_written_is_read_again(format: str, rng: np.random.Generator, tmp_path) -> None:
+def test_round_trip_of_every_format(format: str, rng: np.random.Generator, tmp_path) -> None:
     for channels in (1, 3, 4):
         array = rng.integers(0, 256, (5, 6, channels), np.uint8)
         path = write_picture(tmp_path / f"a.{format}", array)
@@ -398,7 +398,7 @@ def test_random_bytes_are_a_picture_or_a_decode_error(head: bytes, tail: bytes, 
 
 
 @pytest.mark.filterwarnings("error")
-def test_floats_that_overflow_become_8_bit_without_a_word() -> None:
+def test_overflowing_floats_become_8_bit_without_warnings() -> None:
     pixels = np.array([[[[-3e38], [3e38], [np.inf], [np.nan]]]], np.float32)
     got = converted(pixels, Kind(1, False, "float32"), Kind(3, False, "uint8"), (255, 255, 255), (-3e38, 3e38))
     assert got.shape == (1, 1, 4, 3)

@@ -50,7 +50,7 @@ def png(samples: np.ndarray, depth: int, color: int, clear: bytes = b"", interla
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("color", [0, 2])
-def test_16_bit_png_is_clear_where_its_value_says_so(color: int, interlaced: bool) -> None:
+def test_the_transparent_value_of_16_bit_png(color: int, interlaced: bool) -> None:
     channels = 3 if color == 2 else 1
     samples = RNG.integers(0, 60000, (12, 17, channels), dtype=np.uint16)
     samples[3:6, 4:9] = 1234
@@ -66,7 +66,7 @@ def test_16_bit_png_is_clear_where_its_value_says_so(color: int, interlaced: boo
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_gray_png_of_few_bits_is_clear_where_its_value_says_so(depth: int, interlaced: bool) -> None:
+def test_the_transparent_value_of_gray_png_of_few_bits(depth: int, interlaced: bool) -> None:
     samples = RNG.integers(0, 2**depth, (12, 17, 1))
     value = min(1, 2**depth - 1)
     picture = read_picture(png(samples, depth, 0, struct.pack(">H", value), interlaced))
@@ -75,7 +75,7 @@ def test_gray_png_of_few_bits_is_clear_where_its_value_says_so(depth: int, inter
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
-def test_jpeg2000_of_deep_colors_keeps_white(bits: int) -> None:
+def test_deep_jpeg2000_keeps_white(bits: int) -> None:
     from imagecodecs import jpeg2k_encode
 
     top = 2**bits - 1
@@ -87,7 +87,7 @@ def test_jpeg2000_of_deep_colors_keeps_white(bits: int) -> None:
 
 
 @pytest.mark.parametrize("brand", [b"mif1", b"msf1", b"miaf"])
-def test_avif_is_known_by_any_of_its_brands(brand: bytes) -> None:
+def test_avif_is_detected_by_any_of_its_brands(brand: bytes) -> None:
     pixels = np.full((16, 24, 3), (200, 40, 90), np.uint8)
     data = bytearray(saved(Image.fromarray(pixels), "AVIF", quality=95))
     data[8:12] = brand
@@ -95,7 +95,7 @@ def test_avif_is_known_by_any_of_its_brands(brand: bytes) -> None:
 
 
 @pytest.mark.parametrize(("brand", "others"), [(b"mif1", 30), (b"MA1B", 0)])
-def test_avif_is_known_by_a_brand_however_late_it_stands(brand: bytes, others: int) -> None:
+def test_avif_is_detected_by_a_late_brand(brand: bytes, others: int) -> None:
     data = saved(Image.new("RGB", (16, 24), (200, 40, 90)), "AVIF", quality=95)
     end = int.from_bytes(data[:4], "big")
     brands = b"mif1" * others + b"avif"
@@ -109,7 +109,7 @@ def test_avif_is_known_by_a_brand_however_late_it_stands(brand: bytes, others: i
     assert read_picture(longer + bytes(moved[end:]), name="a.heic").kind == (3, False, "uint8")
 
 
-def test_avif_and_heic_of_more_than_8_bits_say_so() -> None:
+def test_avif_and_heic_of_more_than_8_bits_have_a_note() -> None:
     from imagecodecs import avif_encode
 
     smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint16)
@@ -137,20 +137,20 @@ def test_all_pictures_of_a_heic_are_its_frames() -> None:
 
 
 @pytest.mark.parametrize("reserved", [b"GIMP", b"\x01\0\0\0", b"\xff\xff\xff\xff"])
-def test_bmp_may_hold_anything_in_its_reserved_bytes(reserved: bytes) -> None:
+def test_reserved_bytes_of_bmp_are_ignored(reserved: bytes) -> None:
     pixels = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
     data = bytearray(saved(Image.fromarray(pixels), "BMP"))
     data[6:10] = reserved
     np.testing.assert_array_equal(read_picture(bytes(data)).pixels(), pixels)
 
 
-def test_a_text_that_begins_like_a_bmp_is_none() -> None:
+def test_a_text_that_begins_like_a_bmp_is_not_a_bmp() -> None:
     with pytest.raises(DecodeError, match="not a picture"):
         format_of(b"BM and other letters of the alphabet", "a.txt")
 
 
 @pytest.mark.parametrize("name", ["a.svg", "b.dng", "c.cr2", "d.exr", "e.jxl", "f.pdf", "g.dcm", "h"])
-def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
+def test_content_overrides_the_name(name: str) -> None:
     assert format_of(saved(Image.new("RGB", (4, 4)), "JPEG"), name) == "JPEG"
 
 
@@ -173,8 +173,8 @@ def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
         (b"II*\x00\x10\x00\x00\x00CR\x02\x00", "camera raw"),
         (b"FUJIFILMCCD-RAW 0201", "camera raw"),
         (b"\x00\x00\x00\x18ftypcrx ", "camera raw"),
-        (b"\x00\x00\x00\x18ftypisom", "film"),
-        (b"\x00\x00\x00\x18ftyp3gp5", "film"),
+        (b"\x00\x00\x00\x18ftypisom", "video"),
+        (b"\x00\x00\x00\x18ftyp3gp5", "video"),
         (b"PK\x03\x04", "archive"),
         (b"<!-- one --><!-- two --><!DOCTYPE svg [<!ENTITY a '<b>'>]>\n<!--three--> <svg:svg>", "vector"),
         ('<?xml version="1.0" encoding="UTF-16"?><svg>'.encode("utf-16"), "vector"),
@@ -202,7 +202,7 @@ def test_what_a_file_holds_decides_and_not_its_name(name: str) -> None:
         (b"BA" + bytes(12) + b"BM", "array of bitmaps"),
     ],
 )
-def test_what_is_no_picture_says_what_it_is(head: bytes, words: str) -> None:
+def test_files_that_are_not_pictures_are_named(head: bytes, words: str) -> None:
     with pytest.raises(DecodeError, match=words):
         format_of(head, "a.jpg")
 
@@ -224,7 +224,7 @@ def _shapes(folder: Path, mode: str, color: tuple[int, ...]) -> None:
     ("mode", "color"),
     [("RGBA", (255, 255, 255, 255)), ("RGBA", (0, 0, 0, 255)), ("LA", (255, 255)), ("RGBA", (255, 255, 255, 120))],
 )
-def test_shapes_on_clear_ground_are_seen_whatever_their_color(
+def test_shapes_on_a_transparent_ground_are_visible_in_any_color(
     mode: str, color: tuple[int, ...], tmp_path: Path
 ) -> None:
     _shapes(tmp_path, mode, color)
@@ -240,7 +240,7 @@ def test_shapes_on_clear_ground_are_seen_whatever_their_color(
     assert (mixed.pixels[np.array(mixed.keys) != "opaque.png"].std(axis=(1, 2, 3)) > 20).all()
 
 
-def test_what_can_be_seen_keeps_its_background() -> None:
+def test_visible_pictures_keep_their_background() -> None:
     pixels = np.zeros((1, 8, 8, 4), np.uint8)
     pixels[0, 2:5, 2:5] = (200, 30, 30, 255)
     for under in ((255, 255, 255), (0, 0, 0), (10, 200, 30)):

@@ -14,7 +14,7 @@ from imatlas.system.terminal import UNSAFE
 PLAIN = ["a.png", "b/a b.png", "12:30.png", "a\\b.png", "=1+1.png", "[/b].png", "…", "é☃.png", "#.png", "\\user.png"]
 
 
-def test_a_name_that_looks_the_same_is_meant_too():
+def test_keys_of_equivalent_unicode_names():
     composed, apart = "\u00c4pfel.jpg", "A\u0308pfel.jpg"
     assert keys_of(composed)[0] == composed
     assert keys_of(apart)[0] == apart
@@ -41,7 +41,7 @@ def test_an_ordinary_name_is_its_own_key(name):
         (b"\\u202e.png", "\\x5cu202e.png"),
     ],
 )
-def test_what_no_table_can_hold_is_escaped(name, key):
+def test_unprintable_names_are_escaped(name, key):
     assert key_of(os.fsdecode(name)) == key
     assert os.fsencode(file_name_of(key)) == name
 
@@ -55,7 +55,7 @@ def test_key_and_name_are_one_to_one(content):
     assert is_key(key)
 
 
-def test_a_second_way_to_write_a_name_is_no_key():
+def test_keys_are_unique():
     assert file_name_of("\\xc3\\xa9.png") == "é.png"
     assert not is_key("\\xc3\\xa9.png")
     assert not is_key("a\nb.png")

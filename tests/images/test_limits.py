@@ -92,11 +92,11 @@ def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
     expected = {
         "zip": "more than the limit",
         "zip-bz2": "checksum",
-        "tar-many": "no image is that small",
-        "tar-folders": "no image is that small",
-        "tar-links": "no image is that small",
+        "tar-many": "too little for images",
+        "tar-folders": "too little for images",
+        "tar-links": "too little for images",
         "tar-header": "headers",
-        "null": "no image is that small",
+        "null": "too little for images",
     }[kind]
     assert any(expected in line for line in lines), lines[-3:]
     assert megabytes < 450
@@ -116,7 +116,7 @@ def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
         ("b.webp", 900, "holes"),
     ],
 )
-def test_zeros_behind_a_picture_buy_no_memory(name: str, n_megabytes: int, reason: str, tmp_path: Path) -> None:
+def test_trailing_zeros_do_not_raise_the_limit(name: str, n_megabytes: int, reason: str, tmp_path: Path) -> None:
     bombs.write_padded(tmp_path / name, n_megabytes)
     lines, megabytes, seconds = measured(tmp_path / name)
     assert reason in lines[0]
@@ -126,7 +126,7 @@ def test_zeros_behind_a_picture_buy_no_memory(name: str, n_megabytes: int, reaso
 
 
 @pytest.mark.parametrize("kind", ["one", "many", "dictionary"])
-def test_a_footer_of_parquet_that_lies_buys_no_memory(kind: str, tmp_path: Path) -> None:
+def test_a_false_parquet_footer_does_not_raise_the_limit(kind: str, tmp_path: Path) -> None:
     picture = bombs.saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG")
     content = picture + bytes({"one": 600, "many": 10, "dictionary": 40}[kind] * 2**20)
     options = {"use_dictionary": kind == "dictionary", "dictionary_pagesize_limit": 2**30}
@@ -138,7 +138,7 @@ def test_a_footer_of_parquet_that_lies_buys_no_memory(kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_words_in_the_headers_of_a_tar_are_bounded_in_sum(everywhere: bool, tmp_path: Path) -> None:
+def test_the_headers_of_a_tar_are_bounded_in_total(everywhere: bool, tmp_path: Path) -> None:
     words = b"".join(b"14 k%07d=v\n" % k for k in range(20_000)) if everywhere else b"6 a=b\n" * 80_000
     head = tarfile.TarInfo("x")
     head.type, head.size = b"g" if everywhere else b"x", len(words)
@@ -153,7 +153,7 @@ def test_words_in_the_headers_of_a_tar_are_bounded_in_sum(everywhere: bool, tmp_
     assert seconds < 20
 
 
-def test_many_members_that_each_unpack_to_little_are_read_so_far(tmp_path: Path) -> None:
+def test_many_small_members_are_read_up_to_the_limit(tmp_path: Path) -> None:
     bombs.write_many_packed(tmp_path / "a.zip", 2000)
     bombs.write_links(tmp_path / "b.tar.gz", 5000)
     for name, used in (("a.zip", 1), ("b.tar.gz", 400)):
@@ -165,7 +165,7 @@ def test_many_members_that_each_unpack_to_little_are_read_so_far(tmp_path: Path)
         assert seconds < 20
 
 
-def test_one_picture_many_times_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identical_files_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
     original = decode.read_frames
 
@@ -203,7 +203,7 @@ def test_one_picture_many_times_is_decoded_once(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", bombs.NPZ)
-def test_packed_arrays_cost_no_more_than_they_may(kind: str, tmp_path: Path) -> None:
+def test_compressed_arrays_stay_within_the_limit(kind: str, tmp_path: Path) -> None:
     bombs.write_npz(tmp_path / "a.npz", kind)
     assert (tmp_path / "a.npz").stat().st_size < 1_000_000
     lines, megabytes, seconds = measured(tmp_path / "a.npz")
@@ -217,7 +217,7 @@ def test_packed_arrays_cost_no_more_than_they_may(kind: str, tmp_path: Path) -> 
     [("(" * 5000, "header"), ("-" * 5000 + "1", "header"), ("(9**99,)", "header"), ("(9,9,9)", "ends")],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_array_whose_header_lies_is_refused(shape: str, reason: str, packed: bool, tmp_path: Path) -> None:
+def test_an_array_with_a_false_header_is_refused(shape: str, reason: str, packed: bool, tmp_path: Path) -> None:
     words = f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     content = b"\x93NUMPY\1\0" + len(words).to_bytes(2, "little") + words + b"pixels"
     path = tmp_path / ("a.npz" if packed else "a.npy")
@@ -230,7 +230,7 @@ def test_an_array_whose_header_lies_is_refused(shape: str, reason: str, packed: 
         Images(path)
 
 
-def test_a_parquet_file_of_one_picture_many_times_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+def test_a_repetitive_parquet_file_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     import pyarrow as pa
 
     from imatlas.images.sources.opening import open_source
@@ -245,7 +245,7 @@ def test_a_parquet_file_of_one_picture_many_times_is_read_a_few_rows_at_a_time(t
     assert pa.default_memory_pool().max_memory() - before < 2**26
 
 
-def test_a_column_that_unpacks_to_far_more_than_its_file_is_told_for_every_row(little: None, tmp_path: Path) -> None:
+def test_a_column_that_unpacks_to_far_more_than_its_file_is_refused_per_row(little: None, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -276,7 +276,7 @@ def test_threads_share_one_budget(little: None) -> None:
     assert memory_budget.POOL.used == 0
 
 
-def test_one_thread_that_reads_two_files_at_once_does_not_wait_for_itself(little: None) -> None:
+def test_interleaved_reading_in_one_thread_does_not_deadlock(little: None) -> None:
     data = bombs.saved(Image.new("RGB", (2500, 2500)), "PNG")
     first, second = (decode.read_frames(data) for _ in range(2))
     assert next(first).width == next(second).width == 2500
@@ -285,7 +285,7 @@ def test_one_thread_that_reads_two_files_at_once_does_not_wait_for_itself(little
     assert memory_budget.POOL.used == 0
 
 
-def test_the_limit_can_be_raised_and_a_wrong_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_can_be_raised_and_is_validated(monkeypatch: pytest.MonkeyPatch) -> None:
     data = bombs.saved(Image.new("RGB", (3000, 3000)), "WEBP")
     monkeypatch.setenv(memory_budget.VARIABLE, "64M")
     with pytest.raises(DecodeError, match=r"3000 x 3000.*limit of 64 MB; set IMATLAS_DECODE_MEMORY"):
@@ -297,12 +297,12 @@ def test_the_limit_can_be_raised_and_a_wrong_one_is_told(monkeypatch: pytest.Mon
         Images(np.zeros((2, 4, 4), np.uint8))
 
 
-def test_a_jpeg2000_that_asks_for_millions_of_blocks_is_refused() -> None:
+def test_a_jpeg2000_with_millions_of_blocks_is_refused() -> None:
     with pytest.raises(DecodeError, match="8000 x 8000 pixels would take"):
         read_picture(bombs.jpeg2000(8000))
 
 
-def test_a_large_jpeg2000_is_decoded_at_a_part_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_jpeg2000_is_decoded_at_reduced_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     from skimage import data as pictures
 
     data = bombs.saved(Image.fromarray(pictures.astronaut()), "JPEG2000")
@@ -369,7 +369,7 @@ def test_photographs_as_png_by_bands(mode: str, monkeypatch: pytest.MonkeyPatch)
     assert np.abs(difference).mean() < 4
 
 
-def test_a_large_png_with_a_damaged_chunk_is_told(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+def test_a_damaged_chunk_of_a_large_png_is_reported(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     data = bytearray(bombs.saved(Image.fromarray(rng.integers(0, 256, (90, 90, 3), np.uint8)), "PNG"))
     monkeypatch.setattr("imatlas.images.limits.LARGE", 100)
     with pytest.raises(DecodeError, match="truncated PNG"):
@@ -379,13 +379,13 @@ def test_a_large_png_with_a_damaged_chunk_is_told(monkeypatch: pytest.MonkeyPatc
         read_picture(bytes(data))
 
 
-def test_what_is_clear_does_not_color_a_mean() -> None:
+def test_transparent_pixels_do_not_contribute_to_means() -> None:
     array = np.zeros((4, 4, 4), np.uint8)
     array[:2, :2] = (200, 100, 50, 255)
     assert block_means(array, 4, alpha=True).tolist() == [[[200, 100, 50, 64]]]
 
 
-def test_text_and_odd_depths_of_netpbm(rng: np.random.Generator) -> None:
+def test_text_and_unusual_depths_of_netpbm(rng: np.random.Generator) -> None:
     rgb = rng.integers(0, 256, (7, 5, 3))
     words = "\n".join(" ".join(map(str, row)) for row in rgb.reshape(7, -1).tolist()).encode()
     got = read_picture(b"P3 # a comment\n5 7 # 9\n255\n# more 1 2\n" + words).pixels()
@@ -413,7 +413,7 @@ def test_only_small_pictures_are_thumbnails() -> None:
             check_thumbnail(data)
 
 
-def test_the_channels_of_a_thumbnail_are_small_too() -> None:
+def test_the_channels_of_a_thumbnail_are_bounded() -> None:
     from imatlas.images.encode import encode
     from imatlas.images.spec import ImageSpec
     from imatlas.images.thumbnails import thumbnail_pixels
@@ -438,7 +438,7 @@ def test_the_channels_of_a_thumbnail_are_small_too() -> None:
             thumbnail_pixels(encode(shown, "png", chunks={b"imSk": stack}), ImageSpec(16, 16, 7))
 
 
-def test_blank_tiles_may_share_their_bytes(rng: np.random.Generator) -> None:
+def test_blank_tiles_may_share_bytes(rng: np.random.Generator) -> None:
     out = BytesIO()
     array = np.zeros((640, 640), np.uint16)
     array[:160, :160] = rng.integers(0, 60000, (160, 160))
@@ -453,7 +453,7 @@ def test_blank_tiles_may_share_their_bytes(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("element", ['<TiffData IFD="0" PlaneCount="2"/>', "<TiffData/>"])
-def test_planes_that_ome_names_again_and_again_are_frames(element: str) -> None:
+def test_repeated_planes_in_ome_are_frames(element: str) -> None:
     start, _, end = bombs.ome(2).decode("latin-1").partition("<TiffData")
     words = start[start.index("<?xml") :] + element * 5 + end[end.index("/>") + 2 :].partition("</OME>")[0] + "</OME>"
     words = words.replace('SizeC="1" SizeT="2"', 'SizeC="2" SizeT="1"')
@@ -492,12 +492,12 @@ def _packed_by_pillow(rows: np.ndarray, compression: int) -> bytes:
     return data[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
 
 
-def test_sizes_are_told_without_decoding() -> None:
+def test_sizes_are_read_without_decoding() -> None:
     assert size_of(bombs.png(8000, 7000, 16, 6)) == (7000, 8000)
     assert size_of(bombs.tiff_strip()) == (64, 64)
 
 
-def test_scans_of_an_ordinary_jpeg_are_no_reason() -> None:
+def test_progressive_jpegs_are_within_the_scan_limit() -> None:
     data = bombs.saved(Image.effect_noise((300, 200), 90), "JPEG", progressive=True)
     assert 1 < headers.check_scans(data, 300, 200) < 20
     assert headers.jpeg_frame(data)[:5] == (1.0, True, 300, 200, 8)
@@ -505,7 +505,7 @@ def test_scans_of_an_ordinary_jpeg_are_no_reason() -> None:
     assert headers.jpeg_frame(plain)[:5] == (1.5, False, 300, 200, 8)
 
 
-def test_members_of_a_zip_that_share_their_bytes_are_skipped(tmp_path: Path) -> None:
+def test_overlapping_zip_members_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     picture = bombs.saved(Image.effect_noise((40, 40), 90).convert("RGB"), "PNG")
     with zipfile.ZipFile(path, "w") as archive:
@@ -517,11 +517,11 @@ def test_members_of_a_zip_that_share_their_bytes_are_skipped(tmp_path: Path) -> 
     path.write_bytes(data)
     images = Images(path)
     assert len(images.keys) + len(images.skipped) == 2
-    assert "shares its bytes" in images.skipped[0][1]
+    assert "overlaps another" in images.skipped[0][1]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
-def test_zips_of_every_method_are_read(method: int, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_zip_compression_methods(method: int, tmp_path: Path, rng: np.random.Generator) -> None:
     arrays = rng.integers(0, 256, (3, 30, 20, 3), np.uint8)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         for i, array in enumerate(arrays):
@@ -533,7 +533,9 @@ def test_zips_of_every_method_are_read(method: int, tmp_path: Path, rng: np.rand
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("size", [10, 3000])
-def test_packed_arrays_are_mapped(order: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_arrays_are_memory_mapped(
+    order: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     array = np.asarray(np.arange(size * 16 * 24, dtype=np.uint16).reshape(size, 16, 24), order=order)
     monkeypatch.setenv(memory_budget.VARIABLE, "16M")
     np.savez_compressed(tmp_path / "a.npz", labels=np.arange(size), images=array)

@@ -11,7 +11,7 @@ from imatlas.images.thumbnails import shown, shrink
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_shapes_on_clear_ground_can_be_seen_on_a_white_page(value) -> None:
+def test_shapes_on_a_transparent_ground_are_visible_on_a_white_page(value) -> None:
     shape = np.full((64, 64, 4), value, np.uint8)
     shape[..., -1] = 0
     shape[20:40, 20:40, -1] = 255

@@ -10,7 +10,7 @@ from imatlas.lattice.geometry import lattice_positions
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-def test_cells_lie_where_the_map_learned_them(topology) -> None:
+def test_drawn_positions_agree_with_lattice_positions(topology) -> None:
     lattice = DrawnLattice(topology, 5, 4)
     centers = np.array([lattice.center(*divmod(k, 4)) for k in range(20)])
     np.testing.assert_allclose((centers - centers[0]) / PITCH, lattice_positions(5, 4, topology), atol=1e-12)
@@ -33,7 +33,7 @@ def test_neighbors_lie_beyond_their_side(topology) -> None:
     assert last == pytest.approx(lattice.size)
 
 
-def test_a_border_has_one_line_for_each_cluster_beside_it() -> None:
+def test_a_border_has_one_line_per_adjacent_cluster() -> None:
     lattice = DrawnLattice("hexagonal", 3, 3)
     clusters: dict[tuple[int, int], int | None] = {divmod(k, 3): 0 for k in range(9)}
     clusters[1, 1] = 7
@@ -50,7 +50,7 @@ def test_a_border_has_one_line_for_each_cluster_beside_it() -> None:
     assert borders(lattice, dict.fromkeys(clusters, 3)) == {}
 
 
-def test_cluster_numbers_stand_in_their_largest_part() -> None:
+def test_cluster_labels_lie_in_their_largest_component() -> None:
     lattice = DrawnLattice("rectangular", 1, 7)
     clusters = [1, 0, 1, 1, 1, 0, None]
     assert label_places(lattice, {(0, k): cluster for k, cluster in enumerate(clusters)}) == {0: (0, 1), 1: (0, 3)}

@@ -27,16 +27,16 @@ from imatlas.system.atomic_io import (
 
 @pytest.mark.parametrize("name", ["", ".", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a\0b", "a\ud800"])
 def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name) -> None:
-    with pytest.raises(UnsafePathError, match="does not lie in"):
+    with pytest.raises(UnsafePathError, match="leads out of"):
         within(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "12:30.png", "a\\b.png", "..a", "a..b/c", " "])
-def test_any_name_below_the_folder_is_taken(tmp_path, name) -> None:
+def test_any_name_below_the_folder_is_accepted(tmp_path, name) -> None:
     assert within(tmp_path, name) == tmp_path / name
 
 
-def test_links_are_seen_on_the_whole_way(tmp_path) -> None:
+def test_links_are_detected_at_every_level(tmp_path) -> None:
     home, photos = tmp_path / "home", tmp_path / "photos"
     home.mkdir(), photos.mkdir()
     (home / "a.png").write_bytes(b"mine")
@@ -52,7 +52,7 @@ def test_links_are_seen_on_the_whole_way(tmp_path) -> None:
     assert within(tmp_path / "way", "c.png") == tmp_path / "way" / "c.png"  # the folder's own name is trusted
 
 
-def test_new_files_never_follow_a_link_and_have_names_that_nobody_guesses(tmp_path) -> None:
+def test_new_files_have_random_names_and_follow_no_links(tmp_path) -> None:
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine")
     (tmp_path / "out").symlink_to(mine)
@@ -70,7 +70,7 @@ def test_new_files_never_follow_a_link_and_have_names_that_nobody_guesses(tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["mine", "out"]
 
 
-def test_a_write_that_fails_leaves_what_stood_there(tmp_path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path) -> None:
     write_file(tmp_path / "a", b"old")
     with pytest.raises(UnicodeEncodeError), replacing(tmp_path / "a") as aside:
         aside.write_text("half \ud800", encoding="utf-8")
@@ -94,14 +94,14 @@ def _fill(*names: str):
     return write
 
 
-def test_a_folder_is_overwritten_only_where_all_of_it_is_ours(tmp_path) -> None:
+def test_a_folder_is_overwritten_only_if_imatlas_wrote_all_of_it(tmp_path) -> None:
     folder = tmp_path / "model"
     write_folder(folder, _fill("a", "sub/b"))
     with pytest.raises(ArtifactError, match="already exists"):
         write_folder(folder, _fill("a"))
     for mine in ("notes.txt", "sub/notes.txt", "empty-folder/"):
         (folder / mine).mkdir() if mine.endswith("/") else (folder / mine).write_text("mine")
-        with pytest.raises(ArtifactError, match=f"holds '{mine.rstrip('/')}', which imatlas did not write"):
+        with pytest.raises(ArtifactError, match=f"contains '{mine.rstrip('/')}', which imatlas did not write"):
             write_folder(folder, _fill("a"), replaces=("a", "sub/b"))
         assert (folder / "sub" / "b").read_bytes() == b"sub/b"
         (folder / mine).rmdir() if mine.endswith("/") else (folder / mine).unlink()
@@ -117,7 +117,7 @@ def test_a_folder_behind_a_link_is_not_overwritten(tmp_path) -> None:
         write_folder(tmp_path / "model", _fill("a"), replaces=("a",))
 
 
-def test_only_what_is_listed_goes_and_never_through_a_link(tmp_path) -> None:
+def test_only_listed_files_are_deleted_and_never_through_a_link(tmp_path) -> None:
     ours, home = tmp_path / "ours", tmp_path / "home"
     home.mkdir()
     (home / "a").write_text("mine")
@@ -132,7 +132,7 @@ def test_only_what_is_listed_goes_and_never_through_a_link(tmp_path) -> None:
     assert not ours.exists()
 
 
-def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path) -> None:
+def test_special_files_are_neither_replaced_nor_opened(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
@@ -143,13 +143,13 @@ def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
 
 
-def test_long_names_and_folders_that_are_not_there_yet_are_written(tmp_path) -> None:
+def test_long_names_and_missing_folders(tmp_path) -> None:
     for name in ("a" * 251 + ".csv", "ö" * 127, "new/folder/a.csv"):
         write_file(tmp_path / name, b"new")
         assert (tmp_path / name).read_bytes() == b"new"
 
 
-def test_adding_to_a_file_touches_neither_what_a_link_leads_to_nor_a_second_name(tmp_path) -> None:
+def test_appending_follows_no_links_and_keeps_other_hard_links(tmp_path) -> None:
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine")
     (tmp_path / "link").symlink_to(mine)
@@ -162,7 +162,7 @@ def test_adding_to_a_file_touches_neither_what_a_link_leads_to_nor_a_second_name
     assert [(tmp_path / name).read_bytes() for name in ("mine", "second", "new")] == [b"mine", b"mine+", b"+"]
 
 
-def test_links_among_what_is_written_are_refused_at_any_depth(tmp_path) -> None:
+def test_links_among_outputs_are_refused_at_any_depth(tmp_path) -> None:
     _fill("log", "cache/a/b/c")(tmp_path)
     refuse_links(tmp_path, ["log", "gone", "cache/", "gone/"])
     (tmp_path / "cache" / "a" / "b" / "link").symlink_to(tmp_path)
@@ -182,7 +182,7 @@ def test_links_among_what_is_written_are_refused_at_any_depth(tmp_path) -> None:
 
 @pytest.mark.parametrize("in_one_step", [True, False])
 @pytest.mark.parametrize("calls", range(4))
-def test_killed_at_any_step_the_old_folder_or_the_new_one_is_there(tmp_path, monkeypatch, in_one_step, calls) -> None:
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_folder(tmp_path, monkeypatch, in_one_step, calls) -> None:
     folder, real, left = tmp_path / "model", os.rename, [calls]
     write_folder(folder, _fill("a"))
 
@@ -206,7 +206,7 @@ def test_killed_at_any_step_the_old_folder_or_the_new_one_is_there(tmp_path, mon
     assert os.listdir(there[0]) in (["a"], ["b"])
 
 
-def test_a_file_that_comes_while_a_folder_is_replaced_is_kept_and_told(tmp_path, monkeypatch) -> None:
+def test_a_file_created_during_a_replacement_is_kept_with_a_warning(tmp_path, monkeypatch) -> None:
     folder, real = tmp_path / "model", atomic_io._change_places
     write_folder(folder, _fill("a"))
 
@@ -215,14 +215,14 @@ def test_a_file_that_comes_while_a_folder_is_replaced_is_kept_and_told(tmp_path,
         return real(aside, folder)
 
     monkeypatch.setattr(atomic_io, "_change_places", meanwhile)
-    with pytest.warns(UserWarning, match="others put into"):
+    with pytest.warns(UserWarning, match="others wrote to"):
         write_folder(folder, _fill("b"), replaces=["a"])
     [kept] = tmp_path.glob("model.before-*")
     assert os.listdir(kept) == ["holiday.jpg"]
     assert os.listdir(folder) == ["b"]
 
 
-def test_a_folder_with_a_file_of_others_is_refused_before_and_after_the_work(tmp_path) -> None:
+def test_a_folder_with_other_files_is_refused_before_and_after_writing(tmp_path) -> None:
     folder = tmp_path / "model"
     write_folder(folder, _fill("a"))
 
@@ -235,14 +235,14 @@ def test_a_folder_with_a_file_of_others_is_refused_before_and_after_the_work(tmp
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_what_is_replaced_keeps_its_permissions(tmp_path) -> None:
+def test_replacements_keep_permissions(tmp_path) -> None:
     write_file(tmp_path / "page", b"old")
     (tmp_path / "page").chmod(0o600)
     write_file(tmp_path / "page", b"new")
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_output_has_one_name_whether_or_not_what_stands_before_dots_exists(tmp_path) -> None:
+def test_an_output_path_does_not_depend_on_existing_folders(tmp_path) -> None:
     (tmp_path / "keep").mkdir()
     (tmp_path / "way").symlink_to(tmp_path / "keep")
     keep = Path(os.path.realpath(tmp_path)) / "keep"
@@ -255,7 +255,7 @@ def test_an_output_has_one_name_whether_or_not_what_stands_before_dots_exists(tm
     assert output_path(tmp_path / "keep/x/../a") == keep / "a"  # the last name may be a link, to be told of
 
 
-def test_dots_after_a_folder_that_is_not_there_hide_nothing(tmp_path) -> None:
+def test_dots_after_a_missing_folder_hide_no_existing_output(tmp_path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "a").write_text("mine")
     for call in (write_folder, check_free):
@@ -267,7 +267,7 @@ def test_dots_after_a_folder_that_is_not_there_hide_nothing(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path / "model")) == ["a", "b"]
 
 
-def test_what_is_no_folder_above_an_output_is_named(tmp_path) -> None:
+def test_a_parent_that_is_not_a_folder_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "broken").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "pipe")

@@ -26,7 +26,7 @@ def rows_of(path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "text", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "－a", "'=1", "''@", "-1-1"]
 )
-def test_no_cell_is_a_formula_and_all_come_back(text):
+def test_no_cell_is_a_formula_and_text_round_trips(text):
     written = cell(text)
     assert written[0] in "'\\"  # a control before it is an escape
     assert csv_bytes(["key"], [[text]]).decode().splitlines()[1].lstrip('"') == written
@@ -37,7 +37,7 @@ def test_no_cell_is_a_formula_and_all_come_back(text):
     "text",
     ["x;=HYPERLINK(1).jpg", "x|=1", ";-1", "a; +1", "a;'@b", 'a;"=1+1"', "=a;=b|=c", ";;=1", "x;＝1", "a;'=b;''=c"],
 )
-def test_no_cell_is_a_formula_for_a_spreadsheet_that_separates_otherwise(tmp_path, text):
+def test_no_cell_is_a_formula_with_other_delimiters(tmp_path, text):
     content = csv_bytes(["key", "more"], [["first", text], [text, "last"]]).decode()
     for delimiter in ";|\t":
         parsed = [value for row in csv.reader(io.StringIO(content, newline=""), delimiter=delimiter) for value in row]
@@ -48,17 +48,17 @@ def test_no_cell_is_a_formula_for_a_spreadsheet_that_separates_otherwise(tmp_pat
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, -2.5e-3, True, None, "-1", "+0.5", "-1e-3", "a=b", "'tis", "a.png", ""])
-def test_numbers_and_ordinary_texts_stay_as_they_are(value):
+def test_numbers_and_ordinary_texts_are_unchanged(value):
     assert cell(value) == value
 
 
 @given(st.text(st.sampled_from("'=+-@ a1.,;|\"＝"), max_size=6) | st.text(max_size=8))
-def test_every_text_without_controls_comes_back(text):
+def test_text_without_control_characters_round_trips(text):
     (read,) = csv.reader(io.StringIO(csv_bytes([text, "x"], []).decode(), newline=""))
     assert text_of(read[0]) == visible(text)
 
 
-def test_a_file_of_ours_says_the_same_after_a_round_trip(tmp_path):
+def test_a_file_round_trips(tmp_path):
     rows = [("=1.png", "'=x"), ("-rf.png", "a,b"), ('"q".png', "é"), ("#no comment.png", "-1"), (" s ", "+a")]
     write_csv(tmp_path / "l.csv", ("key", "label"), rows)
     assert rows_of(tmp_path / "l.csv") == rows
@@ -67,7 +67,7 @@ def test_a_file_of_ours_says_the_same_after_a_round_trip(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
-def test_files_of_all_programs_are_read(tmp_path, encoding, delimiter, end):
+def test_encodings_delimiters_and_newlines(tmp_path, encoding, delimiter, end):
     lines = ["# made by hand", "", f" KEY {delimiter}Label", *(delimiter.join(row) for row in ROWS), delimiter, "", ""]
     path = tmp_path / "l.csv"
     path.write_bytes(end.join(lines).encode(encoding))
@@ -78,13 +78,13 @@ def test_files_of_all_programs_are_read(tmp_path, encoding, delimiter, end):
         assert rows_of(path) == ROWS
 
 
-def test_short_rows_other_columns_and_the_mark_of_excel(tmp_path):
+def test_short_rows_other_columns_and_excels_sep_line(tmp_path):
     path = tmp_path / "l.csv"
     path.write_text('sep=;\r\nwho;label;key\r\nme;fig;"a;b.png"\r\nme\r\nme;nut\r\nyou;oat;c.png;;\r\n')
     assert rows_of(path) == [("a;b.png", "fig"), ("", ""), ("", "nut"), ("c.png", "oat")]
 
 
-def test_latin_bytes_that_windows_leaves_open_are_read(tmp_path):
+def test_bytes_undefined_in_windows_1252_are_read(tmp_path):
     path = tmp_path / "l.csv"
     path.write_bytes(b"key,label\na\x81.png,f\xe4n\n")
     with pytest.warns(Notice, match="line 2"):
@@ -99,11 +99,11 @@ def test_latin_bytes_that_windows_leaves_open_are_read(tmp_path):
         (b"key,label\na,b.png,fig\n", "Line 2 .* 3 cells and its header 2"),
         (b'key,label\na.png,fig\n"b.png,nut\nc.png,oat\n', "begins in line 3"),
         (b"key,label\na.png,fig\n" + b"x" * 200_000 + b",nut\n", "begins in line 3"),
-        (b"key,label\na\0.png,fig\nb.png,nut\nccccccccccccccccc,d\n", "Line 2 .* zero byte"),
-        (codecs.BOM_UTF16_LE + "key,label\n".encode("utf-16-le") + b"a", "damaged: it is no valid UTF-16-LE"),
+        (b"key,label\na\0.png,fig\nb.png,nut\nccccccccccccccccc,d\n", "Line 2 .* null byte"),
+        (codecs.BOM_UTF16_LE + "key,label\n".encode("utf-16-le") + b"a", "damaged: it is not valid UTF-16-LE"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path, content, words):
+def test_errors_name_the_line(tmp_path, content, words):
     path = tmp_path / "l.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
@@ -113,8 +113,8 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, content, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"PK\x03\x04\x14\0\0\0", "workbook of Excel.*save it as CSV"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1", "workbook of an older Excel"),
+        (b"PK\x03\x04\x14\0\0\0", "Excel workbook.*save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "Excel 97-2003 workbook"),
         (b"PAR1\x15\x04", "a Parquet file"),
         (b'[{"key": "a.png", "label": "cat"}]', "looks like JSON"),
     ],
@@ -125,7 +125,7 @@ def test_files_of_other_kinds_are_named(tmp_path, content, words):
         list(read_csv(tmp_path / "labels", ("key", "label"), what="a file of labels"))
 
 
-def test_the_mark_of_excel_may_stand_in_quotes(tmp_path):
+def test_excels_sep_line_may_be_quoted(tmp_path):
     (tmp_path / "labels.csv").write_text('"sep=;"\nkey;label\na.png;cat\n')
     assert [row["label"] for row in read_csv(tmp_path / "labels.csv", ("key", "label"), what="labels")] == ["cat"]
 
@@ -145,7 +145,7 @@ def test_only_regular_files_of_bounded_size_are_opened(tmp_path, monkeypatch):
     reader.start()
     reader.join(5)
     assert not reader.is_alive(), "a pipe was waited for"
-    monkeypatch.setattr("imatlas.system.csv_files.MOST_BYTES", 100)
+    monkeypatch.setattr("imatlas.system.csv_files.MAX_BYTES", 100)
     (tmp_path / "large.csv").write_text("key,label\n" + "a" * 100)
     with pytest.raises(InputError, match="too large"):
         rows_of(tmp_path / "large.csv")

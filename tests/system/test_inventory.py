@@ -71,7 +71,7 @@ def folder_link(path: Path) -> None:
         (lambda path: (path.unlink(), path.parent.rmdir(), path.parent.write_text("")), "it is gone"),
     ],
 )
-def test_damage_is_told_by_name_and_the_other_file_still_serves(listed: Inventory, damage, said: str) -> None:
+def test_damage_is_reported_by_file(listed: Inventory, damage, said: str) -> None:
     assert not listed.damaged()
     listed = Inventory(listed.folder, listed.files, advice="make it anew")
     damage(listed.folder / "part" / "b.bin")
@@ -80,14 +80,14 @@ def test_damage_is_told_by_name_and_the_other_file_still_serves(listed: Inventor
     listed.check(["a.bin"])
 
 
-def test_a_file_that_changed_after_it_was_checked_is_checked_again(listed: Inventory) -> None:
+def test_a_changed_file_is_checked_again(listed: Inventory) -> None:
     listed.check(["a.bin"])
     flip(listed.folder / "a.bin")
     assert listed.damaged(["a.bin"]) == {"a.bin": "its checksum differs"}
 
 
 @pytest.mark.parametrize("name", ["../outside.bin", "/etc/passwd", "other.bin"])
-def test_what_is_not_listed_is_not_read(listed: Inventory, name: str) -> None:
+def test_unlisted_files_are_refused(listed: Inventory, name: str) -> None:
     with pytest.raises(ArtifactError, match="not in the list"):
         listed.check([name])
     hostile = Inventory(listed.folder, {name: Entry(1, "00")})
@@ -99,14 +99,14 @@ def test_what_is_not_listed_is_not_read(listed: Inventory, name: str) -> None:
     [
         (b"[" * 100_000, "levels deep"),
         (b"[" * 60 + b"]" * 60, "levels deep"),
-        (b'{"a": NaN}', "NaN is no JSON"),
+        (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": 1e999}', "not finite"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": ' + b"9" * 5000 + b"}", "limit"),
         (b"", "Expecting value"),
     ],
 )
-def test_json_that_cannot_be_meant(tmp_path: Path, content: bytes, said: str) -> None:
+def test_invalid_json_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_json(content)
     (tmp_path / "x.json").write_bytes(content)
@@ -114,13 +114,13 @@ def test_json_that_cannot_be_meant(tmp_path: Path, content: bytes, said: str) ->
         read_json(tmp_path / "x.json")
 
 
-def test_json_over_its_size_is_not_parsed(tmp_path: Path) -> None:
+def test_large_json_is_not_parsed(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(["x"] * 1000))
     with pytest.raises(ArtifactError, match="over 1,000 bytes"):
         read_json(tmp_path / "x.json", most_bytes=1000)
 
 
-def test_a_seal_covers_every_value_and_no_layout() -> None:
+def test_a_seal_depends_on_every_value_and_not_on_layout() -> None:
     values = {"b": [1, 2.5, "é"], "a": {"y": None, "x": True}}
     assert seal(values) == seal(json.loads(json.dumps(values, indent=3, sort_keys=True)))
     assert seal(values) != seal({**values, "b": [1, 2.25, "é"]})
@@ -132,7 +132,7 @@ def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["00001.png", "encoder.onnx", "e.keys.npy"])
-def test_a_file_that_ends_in_its_own_hash_is_known_by_name_and_content(tmp_path, name) -> None:
+def test_a_file_with_its_own_hash_is_recognized_by_name_and_content(tmp_path, name) -> None:
     content = b"\x89PNG and so on" + (_PNG_END if name.endswith(".png") else b"")
     path = tmp_path / name
     path.write_bytes(with_own_hash(name, content))
@@ -155,7 +155,7 @@ def test_a_file_that_ends_in_its_own_hash_is_known_by_name_and_content(tmp_path,
     assert not is_as_written(tmp_path / "gone.png")
 
 
-def test_what_counted_once_is_told_from_what_has_its_name_now(tmp_path) -> None:
+def test_former_files_are_distinguished_from_new_ones_of_the_same_name(tmp_path) -> None:
     for name in "abc":
         (tmp_path / name).write_text(name)
     inventory = Inventory(tmp_path)

@@ -15,7 +15,7 @@ from imatlas.training.progress import Progress
 HOSTILE = "\x1b[31m\x1b]0;t\x07\n\r\t\x08\x7f\x85\x9b\u202e\u2066\u200b\u2028\udcff\ud800é👩‍👧"
 
 
-def test_what_acts_is_shown():
+def test_control_characters_are_escaped():
     shown = (
         "\\x1b[31m\\x1b]0;t\\x07\\x0a\\x0d\\x09\\x08\\x7f\\u0085\\u009b\\u202e\\u2066\\u200b\\u2028\\xff\\ud800é👩‍👧"
     )
@@ -33,7 +33,7 @@ def test_a_line_can_be_printed_in_every_locale(encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_json_says_the_same_and_holds_nothing_that_acts(encoding):
+def test_json_round_trips_without_control_characters(encoding):
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
     text = json_text({"key": [HOSTILE, 1.5, float("nan")]}, stream)
     text.encode(encoding)
@@ -50,20 +50,20 @@ def test_a_command_can_be_pasted(word):
 
 
 @pytest.mark.parametrize("name", ["~", "~root", "-o", "a b"])
-def test_a_file_of_any_name_can_be_pasted(tmp_path, name):
+def test_any_file_name_can_be_pasted(tmp_path, name):
     (tmp_path / name).write_text("found")
     command = shell("cat", file_word(name))
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True).stdout == b"found"
     assert os.path.expanduser(file_word(name)) == file_word(name)
 
 
-def test_nothing_is_markup():
+def test_text_is_not_parsed_as_markup():
     stream = io.StringIO()
     console(file=stream).print("[link=http://e.x]a[/b] :dog: [bold]")
     assert stream.getvalue() == "[link=http://e.x]a[/b] :dog: [bold]\n"
 
 
-def test_a_bar_shows_titles_and_texts_as_they_are():
+def test_progress_bars_show_text_literally():
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -23,7 +23,7 @@ from imatlas.training import loop
 def python(script: str, **environment: str | None) -> list[str]:
     """What a fresh interpreter prints, without what this one was told of waiting."""
     given = {**os.environ, **environment}
-    for name in threads.SPEAK_OF_WAITING:
+    for name in threads.WAIT_SETTINGS:
         if name not in environment:
             given.pop(name, None)
     done = subprocess.run(
@@ -33,7 +33,7 @@ def python(script: str, **environment: str | None) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_library_says_how_to_wait_before_torch_is_loaded_and_so_do_its_child_processes():
+def test_the_wait_policy_is_set_before_torch_is_loaded_and_inherited():
     told = python(
         """
         import os, subprocess, sys
@@ -47,7 +47,7 @@ def test_the_library_says_how_to_wait_before_torch_is_loaded_and_so_do_its_child
     assert told == ["False", "False", "PASSIVE", "0", "PASSIVE"]
 
 
-def test_the_command_line_says_it_before_torch_is_loaded(tmp_path):
+def test_the_command_line_sets_the_wait_policy_before_torch_is_loaded(tmp_path):
     """A stand-in for torch, first on the path, tells what it found in the environment when it was imported."""
     (tmp_path / "torch.py").write_text(
         "import os, sys\nprint(os.environ.get('OMP_WAIT_POLICY'))\nsys.stdout.flush()\nos._exit(0)\n"
@@ -60,19 +60,19 @@ def test_the_command_line_says_it_before_torch_is_loaded(tmp_path):
     assert told[0] == "PASSIVE"
 
 
-@pytest.mark.parametrize("name", threads.SPEAK_OF_WAITING)
-def test_what_the_user_has_said_of_waiting_holds(name):
+@pytest.mark.parametrize("name", threads.WAIT_SETTINGS)
+def test_wait_settings_of_the_user_are_kept(name):
     script = """
         import os
         import imatlas
         from imatlas.system import threads
-        print({name: os.environ[name] for name in threads.SPEAK_OF_WAITING if name in os.environ}, threads._late)
+        print({name: os.environ[name] for name in threads.WAIT_SETTINGS if name in os.environ}, threads._late)
         """
     assert python(script, **{name: "5"}) == [f"{{'{name}':", "'5'}", "False"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU OpenMP is torch's on Linux alone")
-def test_where_torch_came_first_threads_asleep_stop_the_others_from_spinning_and_end_with_the_block():
+def test_sleeping_threads_stop_spinning_if_torch_was_loaded_first():
     told = python(
         """
         import threading, torch
@@ -92,7 +92,7 @@ def blas_threads() -> list[int]:
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
-def test_a_block_shares_the_cores_and_puts_all_back_also_after_an_error(monkeypatch):
+def test_sharing_cores_restores_settings_after_an_error(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "usable_cores", lambda: 3)
     kept, before = torch.get_num_threads(), blas_threads()
@@ -110,7 +110,7 @@ def test_a_block_shares_the_cores_and_puts_all_back_also_after_an_error(monkeypa
         torch.set_num_threads(kept)
 
 
-def test_blocks_of_several_threads_put_back_what_was_before_the_first():
+def test_overlapping_blocks_restore_the_first_settings():
     before = blas_threads()
     meet = threading.Barrier(4)
 
@@ -127,7 +127,7 @@ def test_blocks_of_several_threads_put_back_what_was_before_the_first():
     assert blas_threads() == before
 
 
-def test_who_closes_the_last_block_need_not_have_opened_the_first():
+def test_blocks_may_close_in_another_thread():
     """threadpoolctl lets nobody but the thread that limited OpenBLAS set it back, as long as that thread lives."""
     before = blas_threads()
     opened, may_close, closed, may_end = (threading.Event() for _ in range(4))
@@ -153,7 +153,7 @@ def test_who_closes_the_last_block_need_not_have_opened_the_first():
     assert after == before
 
 
-def test_a_fit_leaves_the_threads_of_its_caller_as_they_were(rng):
+def test_fit_restores_the_thread_settings_of_its_caller(rng):
     before = torch.get_num_threads(), blas_threads()
     rows = rng.normal(size=(60, 4)).astype(np.float32)
     ia.KMeans(n_clusters=3).fit(rows)
@@ -178,11 +178,11 @@ def test_a_fit_leaves_the_threads_of_its_caller_as_they_were(rng):
         (2.2, 2, 2),  # a clock that is off
     ],
 )
-def test_the_threads_that_meet_no_other_program(obtained, n_threads, expected):
+def test_threads_for(obtained, n_threads, expected):
     assert threads.threads_for(obtained, n_threads) == expected
 
 
-def test_a_change_of_threads_must_be_seen_twice(monkeypatch):
+def test_a_change_of_threads_must_be_measured_twice(monkeypatch):
     seen = iter([1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 1.0])
     monkeypatch.setattr(threads, "cores_obtained", lambda n: next(seen))
     assert threads.free_threads(2, now=2) == 2  # the second look saw no one
@@ -195,7 +195,7 @@ def test_a_change_of_threads_must_be_seen_twice(monkeypatch):
     assert threads.free_threads(2) == 1
 
 
-def test_the_cores_obtained_are_measured_and_threads_put_back():
+def test_cores_obtained_ends_its_threads():
     before = torch.get_num_threads()
     assert 0 < threads.cores_obtained(2, seconds=0.02) < 2.5
     assert torch.get_num_threads() == before
@@ -217,7 +217,7 @@ def test_the_cores_obtained_are_measured_and_threads_put_back():
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
     ],
 )
-def test_the_quota_of_a_container_counts(tmp_path, cgroup, files, expected):
+def test_cpu_quota_of_a_container(tmp_path, cgroup, files, expected):
     (tmp_path / "cgroup").write_text(cgroup)
     for name, text in files.items():
         path = tmp_path / "fs" / name
@@ -246,7 +246,7 @@ def small(**changes) -> Autoencoder:
     return Autoencoder(**{**given, **changes})
 
 
-def test_training_with_a_budget_leaves_shared_cores_and_its_replay_does_the_same(monkeypatch, two_threads):
+def test_training_with_a_budget_yields_shared_cores_and_replays_exactly(monkeypatch, two_threads):
     """Others come at once and go after the fourth look; what the run did is written down, and replayed to the bit."""
     looks = iter([1, 1, 1, 1])
     monkeypatch.setattr(loop, "WATCH_SECONDS", 0.0)

@@ -26,7 +26,7 @@ def fit(folder: Path, **options) -> None:
 def test_a_users_file_in_the_folder_stops_it_before_training(tmp_path) -> None:
     fit(tmp_path / "ae")
     (tmp_path / "ae" / "notes.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match=r"holds 'notes\.txt', which imatlas did not write"):
+    with pytest.raises(ArtifactError, match=r"contains 'notes\.txt', which imatlas did not write"):
         fit(tmp_path / "ae", overwrite=True)
     assert os.listdir(tmp_path) == ["ae"]
     (tmp_path / "ae" / "notes.txt").unlink()

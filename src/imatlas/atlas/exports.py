@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from imatlas.atlas.store import Store
 from imatlas.result import Result
-from imatlas.tasks.export import write_embedding_atlas, write_folders
+from imatlas.tasks.cluster_folders import write_folders
+from imatlas.tasks.export import write_embedding_atlas
 from imatlas.tasks.search import without_self
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from imatlas.atlas.table_manifest import files_on_disk
 from imatlas.errors import ArtifactError
 from imatlas.system.atomic_io import flush, flush_tree, is_link, open_append, remove_listed, within
-from imatlas.system.inventory import MOST_JSON, Inventory, Old, open_regular, parse_json
+from imatlas.system.inventory import MAX_JSON, Inventory, Old, open_regular, parse_json
 
 NAME = ".writing.jsonl"
 
@@ -121,7 +121,7 @@ class Journal:
         """The lines that were written whole."""
         try:
             with open_regular(self.folder / NAME) as file:
-                lines = file.read(MOST_JSON).split(b"\n")
+                lines = file.read(MAX_JSON).split(b"\n")
         except FileNotFoundError:
             return
         for line in lines:

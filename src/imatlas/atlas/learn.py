@@ -28,7 +28,7 @@ from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
-from imatlas.images.spec import MOST_SIDE
+from imatlas.images.spec import MAX_IMAGE_SIDE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
@@ -121,7 +121,7 @@ def learn(
         budget=None if budget is None else parse_budget(budget),
         clusters=_count(clusters, "clusters", 1),
         encoder=encoder,
-        image_size=_count(image_size, "image_size", 8, MOST_SIDE),
+        image_size=_count(image_size, "image_size", 8, MAX_IMAGE_SIDE),
         fit=fit,
         frames=images.frames if isinstance(images, Images) else frames,
         field=None if field is None else str(field),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def draw_map(atlas: Atlas, show: Show = "exemplar", *, outline: Outline = "clust
     cells = atlas.store.rows["cell"][rows]
     if show == "mean":
         return plots.image_sheet(
-            som, eye_view(atlas.store.pixels(rows), atlas.store.spec), cells, show="mean", **options
+            som, display_view(atlas.store.pixels(rows), atlas.store.spec), cells, show="mean", **options
         )
     pictures: list[bytes | None] = [None] * len(som.codebook_)
     for cell, thumbnail in zip(cells.tolist(), atlas.store.thumbnails(rows), strict=True):
@@ -88,4 +88,4 @@ def _decoder(atlas: Atlas) -> Any:
             f"The prototypes of '{atlas.folder}' are features of a {type(encoder).__name__}, which cannot be decoded "
             "into pictures; show 'mean' or 'exemplar', or learn with encoder='own' (--encoder own)."
         )
-    return lambda codes: eye_view(encoder.inverse_transform(codes), atlas.store.spec)
+    return lambda codes: display_view(encoder.inverse_transform(codes), atlas.store.spec)

@@ -11,10 +11,10 @@ import numpy as np
 
 from imatlas.arguments import counted
 from imatlas.atlas.store import Store
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
-from imatlas.models.layout import FEWEST_ROWS
+from imatlas.models.layout import MIN_ROWS as MIN_LAYOUT_ROWS
 from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
@@ -199,7 +199,7 @@ def layout(store: Store) -> Result:
     n = len(model.references_)
     how = (
         "similar images lie together (UMAP). The distance between two islands means little."
-        if n >= FEWEST_ROWS
+        if n >= MIN_LAYOUT_ROWS
         else "the axes are the first two principal components."
     )
     others = f" UMAP placed {n:,} of them; each of the others lies among its neighbors." if n < len(x) else ""
@@ -225,7 +225,7 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.store.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
-    real, new = (eye_view(pixels, atlas.store.spec) for pixels in (atlas.store.pixels(train), made))
+    real, new = (display_view(pixels, atlas.store.spec) for pixels in (atlas.store.pixels(train), made))
     nearest = k_nearest(as_tensor(small_pixels(real)), as_tensor(small_pixels(new)), 1)[0].numpy()[:, 0]
     return Result(
         name="new",
@@ -254,7 +254,7 @@ def reconstructions(store: Store, n: int = 10) -> Result | None:
     held_out = held_out[np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(int)]
     generator = autoencoder_of(store.model("generator"))
     pixels = store.pixels(held_out)
-    rebuilt = eye_view(generator.inverse_transform(generator.transform(pixels)), store.spec)
+    rebuilt = display_view(generator.inverse_transform(generator.transform(pixels)), store.spec)
     return Result(
         name="rebuilt",
         title="Reconstructions",
@@ -262,7 +262,7 @@ def reconstructions(store: Store, n: int = 10) -> Result | None:
         panels=[
             ImagePairs(
                 names=("original", "reconstruction"),
-                rows=list(zip(eye_view(pixels, store.spec), rebuilt, strict=True)),
+                rows=list(zip(display_view(pixels, store.spec), rebuilt, strict=True)),
                 alt="Held-out images beside their reconstructions.",
             )
         ],

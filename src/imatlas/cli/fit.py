@@ -81,12 +81,12 @@ def _add_fit_command(name: str) -> None:
 def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None:
     """A row for each of a few images: the image, and the views of it that the model would learn from."""
     from imatlas.cli.shared import refuse_existing
-    from imatlas.images.pixels import eye_view
+    from imatlas.images.pixels import display_view
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(path, overwrite)
     shown, why = model.preview(images)
-    pictures = eye_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
+    pictures = display_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
     write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1], overwrite=overwrite)
     say(f"Views: {path} (each row an image, and how it is seen)")
     say(f"{why[:1].upper()}{why[1:]}.")

@@ -152,9 +152,9 @@ def score(
 
 def _shown(opened: Any, made: Any) -> Any:
     """New images as picture files hold them: of many channels the first three, which is said."""
-    from imatlas.images.pixels import eye_view
+    from imatlas.images.pixels import display_view
 
-    shown = eye_view(made, opened.store.spec)
+    shown = display_view(made, opened.store.spec)
     if shown.shape[-1] < made.shape[-1]:
         first = "the first" if shown.shape[-1] == 1 else "the first three"
         say(f"Shown: {first} of {made.shape[-1]} channels; Python's atlas.sample gives all.", error=True)

@@ -1,4 +1,4 @@
-"""The pixel cache of a set: each image is decoded once; the rows of an earlier cache are used again."""
+"""The pixel cache of a set: each image is decoded once, and rows of an earlier cache are reused."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from imatlas.system.inventory import open_regular
 from imatlas.system.terminal import say
 
 _ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
-"""Names of the folders in which caches are built."""
+"""Names of the temporary folders in which caches are built."""
 
 _WRITTEN = re.compile(r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cache\.json|rows-[0-9a-z-]{1,40}\.npy")
-"""Names of the files that a build writes there, which alone its list may delete."""
+"""Names of the files that a build writes there; only these may be deleted by its list."""
 
 
 def open_or_build(
@@ -39,7 +39,7 @@ def open_or_build(
     Raises
     ------
     InputError
-        If not one image of the source can be used.
+        If none of the images can be used.
     ArtifactError
         If the cache cannot be written: a file in the way, no permission, a full disk.
     """
@@ -53,18 +53,18 @@ def open_or_build(
                 return Cache(cache_dir / name), temporary
             except UNREADABLE as error:
                 if progress:
-                    told = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built anew."
-                    say(told, error=True)
+                    message = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built again."
+                    say(message, error=True)
         return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, ArtifactError):
-            raise ArtifactError(_told(error, cache_dir)) from error
+            raise ArtifactError(_write_error(error, cache_dir)) from error
         raise
 
 
-def _told(error: OSError, cache_dir: Path) -> str:
+def _write_error(error: OSError, cache_dir: Path) -> str:
     """What kept the cache from being written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         advice = "free some space or choose another cache_dir"
@@ -76,11 +76,11 @@ def _told(error: OSError, cache_dir: Path) -> str:
 
 
 def _name(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan) -> str:
-    """The cache's folder name: a hash over the plan and the listing of the source."""
+    """The cache's folder name: a hash of the plan and of the listing of the source."""
     digest = hashlib.sha256(json.dumps(settings_of(plan), sort_keys=True).encode())
     if stamps is None:
         digest.update(source.name.encode("utf-8", "surrogatepass"))
-        return f"unlisted-{digest.hexdigest()[:16]}"  # told apart by nothing: always built anew, in one place
+        return f"unlisted-{digest.hexdigest()[:16]}"  # nothing tells its versions apart: always rebuilt, in one place
     digest.update(str(source.explicit).encode())
     for key, stamp in zip(source.keys, stamps, strict=True):
         digest.update(f"{key}\0{stamp[0]}\0{stamp[1]}\n".encode())
@@ -96,10 +96,10 @@ def _build(
     workers: int,
     progress: bool,
 ) -> Cache:
-    """Write a cache aside, rename it into place, and open it."""
+    """Write a cache into a temporary folder, rename it into place, and open it."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / name
-    _refuse_in_the_way(target)  # before all is decoded
+    _refuse_in_the_way(target)  # before decoding
     _sweep(cache_dir)
     known = _known_rows(source, stamps, plan, cache_dir)
     aside = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
@@ -122,26 +122,26 @@ def _build(
         try:
             _put(aside, target)
         except OSError:
-            if open_cache(target) is None:  # else another process has built the same meanwhile
+            if open_cache(target) is None:  # else another process has built the same one meanwhile
                 raise
         previous = known.cache
         if previous is not None and previous.about["source"] == source.name and previous.folder != target:
             remove_listed(previous.folder, FILES)
         return Cache(target, check=False)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # made above under a random name: ours
+        shutil.rmtree(aside, ignore_errors=True)  # created above under a random name
 
 
 def _refuse_in_the_way(folder: Path) -> None:
-    """Refuse to build a cache where its folder is a link, or one of its files none."""
-    odd = [name for name in FILES if (folder / name).exists() and not (folder / name).is_file()]
-    if is_link(folder) or (folder.exists() and not folder.is_dir()) or odd:
-        path = folder / odd[0] if odd else folder
+    """Refuse to build a cache where its folder is a link, or where one of its files is not a file."""
+    blocking = [name for name in FILES if (folder / name).exists() and not (folder / name).is_file()]
+    if is_link(folder) or (folder.exists() and not folder.is_dir()) or blocking:
+        path = folder / blocking[0] if blocking else folder
         raise ArtifactError(f"'{path}' is in the way of the pixel cache; move it away or choose another cache_dir.")
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Rename a cache into place; file by file, the one that makes it count last, where others' files lie there."""
+    """Rename a cache into place; file by file, `cache.json` last, where the folder holds other files."""
     try:
         os.rename(aside, target)
     except OSError:
@@ -155,12 +155,12 @@ def _sweep(cache_dir: Path) -> None:
     """Remove what builds that were killed more than a day ago have left, by the list that each of them kept."""
     for left in cache_dir.glob(".new-*"):
         with contextlib.suppress(OSError, ArtifactError, UnicodeDecodeError):
-            ours = _ASIDE.fullmatch(left.name) and not is_link(left)
-            if ours and time.time() - left.stat().st_mtime > 86400:
+            is_ours = _ASIDE.fullmatch(left.name) and not is_link(left)
+            if is_ours and time.time() - left.stat().st_mtime > 86400:
                 with open_regular(left / BUILDING) as file:
                     names = file.read(100_000).decode().splitlines()
                 listed = [name for name in names if _WRITTEN.fullmatch(name)]
-                if listed:  # else it is no list of ours
+                if listed:  # else it is not our list
                     remove_listed(left, [*listed, BUILDING])
 
 
@@ -186,7 +186,7 @@ class _KnownRows:
             item=item,
             pixels=pixels,
             kind=self._kind,
-            clear=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
+            transparent=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
             thumbnail=self.cache.thumbnail(number) if self.cache.about["settings"]["thumbnail_size"] else None,
             **{name: column[number] for name, column in self._columns.items()},
         )
@@ -195,7 +195,7 @@ class _KnownRows:
 def _known_rows(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan, cache_dir: Path) -> _KnownRows:
     """The rows of the earlier cache of the same plan that knows most of the items.
 
-    Only rows that the cache holds as they were decoded count; one that was made gray or 8-bit to fit its set does not.
+    Only rows stored as they were decoded count, not those converted to fit their set.
     """
     best: Cache | None = None
     best_rows: dict[int, list[int]] = {}

@@ -1,13 +1,12 @@
 """A pixel cache as it lies in its folder, opened and checked.
 
 CACHE_DIR/3f2a.../pixels.npy        (N, H, W, C), plain NumPy format
-                  records.parquet   one row an image
-                  thumbnails.bin    files one after the other, where asked for
-                  cache.json        the plan, the spec, what was skipped, and the hashes of the others
+                  records.parquet   one row per image
+                  thumbnails.bin    concatenated files, if requested
+                  cache.json        plan, spec, skipped items, and the hashes of the other files
 
-A cache is read only where every byte of it is as it was written: all of it is hashed when it is opened (0.4 s a
-700 MB, which are then in memory to learn from), and one that does not agree is built anew. Whatever else lies in these
-folders is neither read nor deleted.
+All files are hashed when a cache is opened, and a cache that differs from what was written is built again. Other
+files in these folders are neither read nor deleted.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ FORMAT = 3
 
 DATA = ("pixels.npy", "records.parquet", "thumbnails.bin")
 FILES = (*DATA, "cache.json")
-"""All that a cache consists of, and so all that is deleted with it."""
+"""All files of a cache, and so all that is deleted with it."""
 
 BUILDING = "building.txt"
-"""In the folder of a cache that is being built: the names of what is written there, for who has to clear it away."""
+"""In the folder of a cache that is being built: the names of the files written there, for cleaning up after a crash."""
 
 FIELDS = ("key", "width", "height", "format", "mode", "n_frames", "frame", "sha256", "phash", "notes")
 
@@ -45,14 +44,14 @@ class Cache:
     ----------
     folder : path
     check : bool
-        Whether to compare all of its files with their hashes; not needed for one that this program has just written.
+        Whether to compare all files with their hashes; not needed for a cache that was just written.
     settings : dict, optional
-        Refuse one that was built with others, before much is read.
+        Refuse a cache that was built with other settings.
 
     Raises
     ------
     OSError, ValueError
-        If it is not whole.
+        If it is incomplete or damaged.
     """
 
     def __init__(self, folder: Path, *, check: bool = True, settings: dict[str, Any] | None = None) -> None:
@@ -75,13 +74,13 @@ class Cache:
             raise ValueError("thumbnails do not agree")
 
     def thumbnail(self, row: int) -> bytes:
-        """The file in which a row's thumbnail is encoded."""
+        """The encoded thumbnail of a row."""
         with open(self.folder / "thumbnails.bin", "rb") as file:
             return thumbnail_at(file, self.records["thumbnail_end"], row)
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What `cache.json` says, checked.
+    """The contents of `cache.json`, checked.
 
     Raises
     ------
@@ -105,12 +104,12 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _records(path: Path) -> Records:
-    """The records in a file, if they have the columns of ours."""
+    """The records in a file, if they have the expected columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with open_regular(path) as file:
-        # Threads of Arrow that read through a Python file may outlive it, and abort the process when it ends.
+        # Arrow threads that read through a Python file may outlive it, and abort the process at exit.
         table = pq.read_table(file, use_threads=False, pre_buffer=False)
     types = {field.name: field.type for field in table.schema}
     counts = dict.fromkeys(("item", "size", "time", "thumbnail_end"), pa.int64())
@@ -130,7 +129,7 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplemented
 
 
 def open_cache(folder: Path, **options: Any) -> Cache | None:
-    """The cache in a folder, or None where there is none or it is damaged."""
+    """The cache in a folder, or None if there is none or it is damaged."""
     try:
         return Cache(folder, **options)
     except UNREADABLE:
@@ -138,7 +137,7 @@ def open_cache(folder: Path, **options: Any) -> Cache | None:
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """What rows depend on besides their files, as JSON gives it back."""
+    """All that rows depend on besides their files, as it comes back from JSON."""
     heif = importlib.util.find_spec("pillow_heif") is not None  # with it more files can be read
     return json.loads(json.dumps({"format": FORMAT, **asdict(plan), "heif": heif}))
 

@@ -26,7 +26,7 @@ _NPY = b"\x93NUMPY"
 
 
 class CacheWriter:
-    """Takes rows in order and appends their pixels to one file a kind; most sets have one, which then is the cache."""
+    """Appends the pixels of rows to one file per kind; most sets have one kind, whose file then becomes the cache."""
 
     def __init__(self, folder: Path, plan: Plan, stamps: list[tuple[int, int]] | None) -> None:
         self._folder = folder
@@ -49,11 +49,11 @@ class CacheWriter:
 
     def __exit__(self, *_: object) -> None:
         for file in [*self._files.values(), self._thumbnails, self._list]:
-            with contextlib.suppress(OSError):  # a full disk was told already
+            with contextlib.suppress(OSError):  # a full disk was reported already
                 file.close()
 
     def _will_write(self, *names: str) -> None:
-        """List files before they are made."""
+        """List files before they are created."""
         self._list.write("".join(f"{name}\n" for name in names).encode())
         self._list.flush()
 
@@ -72,13 +72,13 @@ class CacheWriter:
             self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
             self._counts[row.kind] += 1
             self._kinds.append(row.kind)
-            self._any_clear |= row.clear
+            self._any_clear |= row.transparent
             for name, column in self._columns.items():
                 column.append(getattr(row, name))
             self._add_thumbnail(row.thumbnail)
 
     def _add_thumbnail(self, thumbnail: bytes | np.ndarray | None) -> None:
-        if isinstance(thumbnail, np.ndarray):  # its range is known only at the end
+        if isinstance(thumbnail, np.ndarray):  # encoded at the end, when the range of the set is known
             np.save(self._thumbnails, thumbnail, allow_pickle=False)
             self._unfinished_thumbnails = True
         elif thumbnail is not None:
@@ -89,7 +89,7 @@ class CacheWriter:
         return self._folder / f"rows-{kind}.npy"
 
     def finish(self, source: Source) -> None:
-        """Bring all rows to the common kind and write the records."""
+        """Convert all rows to the common kind and write the records."""
         skipped = [*source.skipped, *self._tally.lines()]
         if not self._kinds:
             raise InputError(_nothing(source, skipped))
@@ -130,7 +130,7 @@ class CacheWriter:
         (self._folder / BUILDING).unlink()
 
     def _write_pixels(self, target: Kind, kept: np.ndarray) -> None:
-        """`pixels.npy`: the one file there is, or a merger of several."""
+        """Write `pixels.npy`: the only file of rows, or several merged."""
         path = self._folder / "pixels.npy"
         if list(self._counts) == [target]:
             os.rename(self._path(target), path)
@@ -152,14 +152,14 @@ class CacheWriter:
                 at[kind] += n
         for row, kind in enumerate(self._kinds):
             if kind.dtype != target.dtype and kept[row]:
-                note = f"{kind.dtype} brought to the {target.dtype} of most"
+                note = f"{kind.dtype} converted to {target.dtype}, the dtype of most images"
                 self._columns["notes"][row] = "; ".join(filter(None, (self._columns["notes"][row], note)))
         del parts
         for kind in self._counts:
             self._path(kind).unlink()
 
     def _finish_thumbnails(self, spec: ImageSpec, kept: np.ndarray) -> np.ndarray:
-        """Encode the deep thumbnails through the range of the set, and leave out those of rows that were left out."""
+        """Encode the deep thumbnails with the range of the set, and drop those of unused rows."""
         ends = np.array(self._ends, np.int64)
         path, new = self._folder / "thumbnails.bin", self._folder / "thumbnails.new"
         out_ends = []
@@ -189,7 +189,7 @@ class CacheWriter:
             columns[name] = pa.array(values, types[name])
         items = np.array(self._columns["item"], np.int64)[rows]
         columns["item"] = pa.array(items)
-        # The listing's own key and stamp tell later whether a file is still the same.
+        # Key and stamp of the listing tell later whether a file is unchanged.
         columns["item_key"] = pa.array([_item_key(key, n, f) for key, n, f in self._names(rows)], pa.string())
         stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
         columns["size"], columns["time"] = pa.array(stamps[:, 0]), pa.array(stamps[:, 1])
@@ -208,7 +208,7 @@ def _item_key(key: str, several: int, frame: int) -> str:
 
 
 def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:
-    """NumPy's own header; it is padded so that it is as long for any number of rows."""
+    """NumPy's own header, padded so that its length does not depend on the number of rows."""
     shape = (n, plan.height, plan.width, kind.channels)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind.dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
@@ -224,7 +224,7 @@ def _runs(kinds: Sequence[Kind], most: int = 1024) -> Iterator[tuple[Kind, int]]
 
 
 def _spec_of(pixels: np.ndarray, spec: ImageSpec) -> ImageSpec:
-    """The spec to view one picture by whose depth is not that of its set."""
+    """The spec to display one picture by whose dtype differs from that of its set."""
     low, high = value_range(pixels[None])
     return ImageSpec(spec.height, spec.width, spec.channels, pixels.dtype.name, low, high)  # type: ignore[arg-type]
 
@@ -236,12 +236,12 @@ def _misfit(kind: Kind, target: Kind) -> str:
 
 
 def _named(source: Source) -> str:
-    """A source in a sentence: a path in quotes, words as they are."""
+    """A source in a sentence: a path in quotes, a description as it is."""
     return f"'{source.name}'" if source.root is not None and not source.name.startswith("a list of ") else source.name
 
 
 def _nothing(source: Source, skipped: list[tuple[str, str]]) -> str:
-    """Why there is nothing to learn from."""
+    """Why there is nothing to train on."""
     first = "; ".join(f"{key}: {reason}" for key, reason in skipped[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     return f"None of the {len(source.keys)} items of {_named(source)} can be used as an image ({first}{more})."

@@ -1,4 +1,4 @@
-"""Images: a set of pictures from any source, and the one way in for every model (`load_pixels`)."""
+"""`Images`, a set of pictures from any source, and `load_pixels`, which turns any model input into arrays."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
-from imatlas.images.spec import MOST_SIDE, ImageSpec
+from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
 
 
 class Images:
-    """A set of pictures, whatever they come from; nothing is decoded before it is needed, and then once.
+    """A set of images from any source, decoded once on first use.
 
     Parameters
     ----------
@@ -52,34 +52,34 @@ class Images:
         at most 64 px; else it is 32 where the median shorter side is at most 40 px or there are more than 200,000
         images, and 64 otherwise. (The sizes are those of 200 evenly spread files.)
     fit : {'crop', 'pad', 'stretch'}
-        What to do with odd aspect ratios: keep the middle, add background, or change the ratio.
+        What to do with other aspect ratios: crop the center, pad with the background, or stretch.
     background : (int, int, int)
-        What opacity is composited on, and the color of padding.
+        The background for compositing transparent pixels, and the color of padding.
     frames : {'first', 'all'}
         What to take from animations and stacks; with 'all' the keys are "name#1", "name#2", ...
     cache_dir : path, optional
-        Where the pixel cache is kept. By default it is temporary and goes with the object.
+        Where the pixel cache is kept. By default a temporary folder, deleted with the object.
     workers : int, optional
-        Threads that decode; by default one for each processor.
+        Decoding threads; by default one per processor.
     progress : bool
-        Show how far reading is.
+        Show a progress bar while reading.
     thumbnail_size : int, optional
-        Longer side of `thumbnails` in pixels, made while decoding; for arrays 96 by default.
+        Longer side of `thumbnails` in pixels; 96 by default for arrays.
     field : str or int, optional
-        The column of a table, or the field of a dataset's items, that holds the images, where its name does not say so.
+        The column of a table, or the field of a dataset's items, that holds the images; found by its name by default.
 
     Attributes
     ----------
     keys : list of str
-        One name an image, relative to the source, with forward slashes.
+        One key per image: its path relative to the source, with forward slashes.
     skipped : list of (str, str)
-        Key and reason of everything that was not used; files that are no images at all are one counted line.
+        Key and reason of each item that was not used; files that are not images share one line with their count.
     records : Records
         Key, original size, format, mode, frames, sha256 of the file, perceptual hash and notes of each image.
     pixels : ndarray of shape (N, H, W, C)
-        Memory-mapped, or the array that was given. Not to be written to.
+        Memory-mapped, or the array that was given. Read-only.
     spec : ImageSpec
-        The shape, depth and value range of the set.
+        The shape, dtype and value range of the set.
     thumbnails : sequence of bytes
         JPEG or PNG files.
 
@@ -88,16 +88,16 @@ class Images:
     SourceError
         If the source does not exist or is empty.
     InputError
-        On first use, if not one image can be read.
+        On first use, if none of the images can be read.
 
     Notes
     -----
-    Mixed sets. Channels: gray where all images are gray, else RGB; opacity is kept as a last channel where every image
-    has it (and one uses it), else composited on the background. Depth: that of most images, of equals the deeper;
-    8-bit images among 16-bit ones are multiplied by 257; 16-bit ones among 8-bit ones are divided by 257 where they are
-    pictures with values beyond 12 bits, else read through the 0.1 to 99.9 percentile range of all of them, with a note.
-    Images with many channels: the more frequent sort stays, the other is skipped. 16-bit and float sets keep their
-    values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats that lie within) in `spec`.
+    Mixed sets. Channels: gray if all images are gray, else RGB; an alpha channel is kept if every image has one (and
+    at least one is not opaque), else images are composited on the background. Depth: the most frequent, or deepest;
+    8-bit images among 16-bit ones are multiplied by 257; 16-bit images among 8-bit ones are divided by 257 if they are
+    gray or RGB with values beyond 12 bits, else scaled from their common 0.1 to 99.9 percentile range, with a note.
+    Pictures and multi-channel images: the more frequent kind stays, the other is skipped. 16-bit and float sets keep
+    their values, unclipped, with one range (0.1 to 99.9 percentile; 0 to 1 for floats within it) in `spec`.
     """
 
     @strict_yes
@@ -131,32 +131,32 @@ class Images:
 
     @property
     def _all(self) -> DecodedSet:
-        """The whole set behind this view, decoded now if it was not yet."""
+        """The whole set behind this view, decoded on first use."""
         return self._set.decoded(self)
 
     @property
     def _rows(self) -> np.ndarray:
-        """The rows of the whole set that this view shows."""
+        """The rows of the whole set that belong to this view."""
         return np.arange(len(self._all.pixels)) if self._index is None else self._index
 
     @property
     def source(self) -> str:
-        """What the images come from, in words."""
+        """The source in words."""
         return self._set.source.name
 
     @property
     def has_gaps(self) -> bool:
-        """Whether a mask hides some of the pixels that were given."""
+        """Whether a mask hides some of the given pixels."""
         return bool(getattr(self._set.source, "has_gaps", False))
 
     @property
     def origin(self) -> Origin:
-        """What an atlas remembers of where the images come from."""
+        """The place of the images, as an atlas records it."""
         return self._set.source.origin
 
     @property
     def root(self) -> Path | None:
-        """The folder or file that the keys are relative to, where there is one."""
+        """The folder or file that the keys are relative to, if there is one."""
         return self._set.source.root
 
     def __len__(self) -> int:
@@ -164,34 +164,34 @@ class Images:
 
     @cached_property
     def keys(self) -> list[str]:
-        """One name an image."""
+        """One key per image."""
         keys = self._all.keys
         return list(keys) if self._index is None else [keys[i] for i in self._index]
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Key and reason of everything in the source that was not used."""
+        """Key and reason of each item in the source that was not used."""
         return list(self._all.skipped)
 
     @property
     def n_lost(self) -> int:
-        """How often an original could no longer be read when it was decoded anew, and cached pixels took its place."""
+        """How often an original could no longer be decoded and its cached pixels were used instead."""
         return self._all.n_lost
 
     @property
     def spec(self) -> ImageSpec:
-        """The shape, depth and value range of the set."""
+        """The shape, dtype and value range of the set."""
         return self._all.spec
 
     @cached_property
     def records(self) -> Records:
-        """What is known of each image besides its pixels."""
+        """The metadata of each image."""
         records = self._all.records
         return records if self._index is None else records[self._index]
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """The images (N, H, W, C) at the size of the set; a view of several images in order costs no memory."""
+        """The images (N, H, W, C) at the size of the set; a view of evenly spaced images costs no memory."""
         pixels = self._all.pixels
         if self._index is None:
             return pixels
@@ -200,11 +200,11 @@ class Images:
 
     @property
     def thumbnails(self) -> Sequence[bytes]:
-        """A small picture of each image as the bytes of a JPEG or PNG file."""
+        """A thumbnail of each image as a JPEG or PNG file."""
         return Thumbnails(self._all, self._rows, self.thumbnail_size, self.background)
 
     def __getitem__(self, index: Any) -> Any:
-        """`images[3]` is the picture (H, W, C) at its original size; a slice, index array or mask gives a view."""
+        """`images[3]` is the image (H, W, C) at its original size; a slice, index array or mask gives a view."""
         number = None if isinstance(index, slice) else number_of(index)
         if number is not None:
             decoded = self._set.decoded(self)
@@ -216,7 +216,7 @@ class Images:
             if index.size == 0:
                 index = index.astype(np.int64)
             if index.ndim != 1 or index.dtype.kind not in "iub":
-                raise TypeError(f"Images are chosen by number, slice, array of numbers or mask. Got {index!r}.")
+                raise TypeError(f"Images are indexed by an int, a slice, an array of ints or a mask. Got {index!r}.")
         view = object.__new__(Images)
         view.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
         view._index = whole[index]
@@ -230,18 +230,18 @@ class Images:
         if self._set.is_open or isinstance(source, ArraySource):
             spec, skipped = self.spec, len(self._all.skipped)
             what = f"{len(self)} images of {spec.height} x {spec.width} x {spec.channels} {spec.dtype}"
-            return f"<Images: {what} from {source.name}{f', {skipped} lines of skipped' if skipped else ''}>"
+            return f"<Images: {what} from {source.name}{f', {skipped} skipped' if skipped else ''}>"
         return f"<Images: {len(source.keys)} items from {source.name}, not read yet>"
 
     def split(self, held_out: float = 0.1, random_state: RandomState = 0) -> tuple[Images, Images]:
-        """Two views, the images to learn from and those held out, each in the order of the set.
+        """Two views: the images to train on and the held-out ones, each in the order of the set.
 
         Parameters
         ----------
         held_out : float
-            The share that is held out, within (0, 1); at least one image on either side.
+            The held-out fraction, within (0, 1); each view has at least one image.
         random_state : int, RandomState, Generator or None
-            The seed of the draw, or what it is drawn from; None draws a fresh one.
+            Seed or random generator; None for a fresh seed.
         """
         share = check_number(held_out, "held_out", "split", low=0, high=1, above=True)
         if share == 1:
@@ -253,9 +253,11 @@ class Images:
         return self[np.sort(order[n:])], self[np.sort(order[:n])]
 
     def at_size(self, image_size: Size) -> Images:
-        """The same images at another size, decoded anew from their originals."""
+        """The same images at another size, decoded again from their originals."""
         if image_size is None:
-            raise refused("image_size", "at_size", f"an int in the range [1, {MOST_SIDE}], or a pair of them", None)
+            raise refused(
+                "image_size", "at_size", f"an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them", None
+            )
         height, width = pair(_checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
@@ -264,23 +266,23 @@ class Images:
         other.image_size = (height, width)
         other._set = LazySet(self._set.source)
         if self._index is not None and len(other._all.pixels) != len(self._all.pixels):
-            raise InputError("The originals have changed since these images were first read; make the Images anew.")
+            raise InputError("The originals have changed since these images were first read; create the Images again.")
         return other
 
     def batches(
         self, batch_size: int, image_size: Size | None = None, channels: int | None = None
     ) -> Iterator[np.ndarray]:
-        """The images in order, as arrays (n, H, W, C) with n = `batch_size`, the last one smaller.
+        """Yield the images in order, as arrays (n, H, W, C) with n = `batch_size`, the last one smaller.
 
         Parameters
         ----------
         batch_size : int
         image_size : int or (int, int), optional
-            Another size than the set's: the originals are decoded anew by threads, a few batches ahead, and resized
-            quickly, for eyes. Where an original can no longer be read its cached pixels are scaled, and one warning
-            tells how many.
+            A size other than the set's: the originals are decoded again by threads, a few batches ahead, and resized
+            by a fast filter, good enough for an encoder. Where an original can no longer be read its cached pixels
+            are scaled, and one warning gives the count.
         channels : {3}, optional
-            3 gives RGB uint8 whatever the set is: the view for the eye, opacity on the background, gray repeated.
+            3 gives RGB uint8 for any set: see `rgb_view`.
         """
         batch_size = check_int(batch_size, "batch_size", "batches", low=1)
         if channels not in (None, 3):
@@ -300,7 +302,7 @@ class Images:
     def _decoded(self, opened: DecodedSet, parts: list[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
         workers = intake.n_workers(self.workers)
         lost = 0
-        # A batch is cut into small tasks, so that all threads work on the one that is waited for.
+        # Small tasks, so that all threads work on the batch that is needed next.
         tasks = [part[i : i + intake.CHUNK] for part in parts for i in range(0, len(part), intake.CHUNK)]
         results = intake.in_order(lambda rows: opened.refitted(rows, size, self), tasks, workers)
         for part in parts:
@@ -322,7 +324,7 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash over the content: keys, files, size and fit. Equal for equal images at any place."""
+        """A hash of the content: keys, files, size and fit. Equal for equal images in any location."""
         spec = self.spec
         digest = hashlib.sha256(repr((spec, self.fit, self.background)).encode())
         for key, sha256 in zip(self.keys, self.records["sha256"].tolist(), strict=True):
@@ -334,7 +336,7 @@ class Images:
 
 
 def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:
-    """A masked array as its values and its mask (N, H, W), where it hides anything and no other mask is given."""
+    """The values and the mask (N, H, W) of a masked array that hides anything, unless another mask is given."""
     if not isinstance(images, np.ma.MaskedArray):
         return images, mask
     if mask is None and np.ma.is_masked(images):
@@ -344,31 +346,31 @@ def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndar
 
 
 def pixels_like(images: Any, spec: ImageSpec) -> np.ndarray:
-    """Pixels (N, H, W, C) of `spec`, its depth among that; a masked array where any are missing."""
+    """Pixels (N, H, W, C) of `spec`, including its dtype; a masked array if any are missing."""
     pixels, own = load_pixels(images, spec=spec)
     if own.dtype == spec.dtype:
         return pixels
     missing = np.isnan(pixels)
-    middle = np.where(missing, np.float32((spec.low + spec.high) / 2), pixels)  # what is not known is gray
+    middle = np.where(missing, np.float32((spec.low + spec.high) / 2), pixels)
     return np.ma.MaskedArray(middle.astype(spec.dtype), missing)
 
 
 def images_of(X: Any, **options: Any) -> Images:
-    """What a model was given as `Images` whose rows are those of X: as many, in the same order.
+    """The input of a model as `Images` with one row per item of X, in the same order.
 
-    Of a folder, a pattern or an archive the rows are the images that can be read, by their names, as of `Images`.
+    For a folder, a pattern or an archive the rows are the images that can be read, sorted by name, as in `Images`.
 
     Parameters
     ----------
     X : Images, or any source of them
     **options
-        Of `Images`; `Images` that were given stay as they are.
+        Options of `Images`; `Images` are returned unchanged.
 
     Raises
     ------
     InputError
-        If items of a list or a dataset cannot be used: rows that are missing would shift all others. If a stack of
-        several pictures is named twice.
+        If items of a list or a dataset cannot be used, as missing rows would shift all others; or if a stack of
+        several images is listed twice.
     """
     if isinstance(X, Images):
         return X
@@ -384,15 +386,14 @@ def images_of(X: Any, **options: Any) -> Images:
     if source.explicit and not isinstance(source, ArraySource) and images.skipped:
         lost = [f"'{key}' ({reason})" for key, reason in images.skipped]
         raise InputError(
-            f"{len(lost)} of {len(source.keys):,} items cannot be used, and rows without them would not belong to what "
-            f"was given: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}. Leave them out; or give Images(...), "
-            "whose keys say which rows there are."
+            f"{len(lost)} of {len(source.keys):,} items cannot be used, so the rows would not correspond to the "
+            f"input: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}. Leave them out; or pass Images(...), "
+            "whose keys name its rows."
         )
     if places is not None and len(places) > len(items):
         if isinstance(source, Stacks):
             raise InputError(
-                "A file is named twice in a list with stacks of pictures, which have a row for each picture; name each "
-                "file once."
+                "A file appears twice in a list with stacks, which have one row per image; list each file once."
             )
         return images[places]
     return images
@@ -401,22 +402,22 @@ def images_of(X: Any, **options: Any) -> Images:
 def load_pixels(
     images: Any, *, image_size: Size | None = None, mask: np.ndarray | None = None, spec: ImageSpec | None = None
 ) -> tuple[np.ndarray, ImageSpec]:
-    """The pixels (N, H, W, C) and spec of whatever a model was given; nothing is copied that need not be.
+    """The pixels (N, H, W, C) and spec of any model input, copied only if necessary.
 
     Parameters
     ----------
     images : Images, ndarray, tensor, or any source of `Images`
     image_size : int or (int, int), optional
-        Bring them to this size.
+        Resize to this size.
     mask : ndarray of bool of shape (N, H, W), optional
-        True where a pixel is missing: the result is a float array with NaN there.
+        True where a pixel is missing; the result is then a float array with NaN there.
     spec : ImageSpec, optional
-        Bring them to the size, channels and depth that a model has learned from.
+        Convert to the size, channels and dtype that a model was fitted on.
 
     Raises
     ------
     InputError
-        If the mask has another shape, or the channels cannot be brought to those of `spec`.
+        If the mask has another shape, or the channels cannot be converted to those of `spec`.
     """
     if spec is not None:
         image_size = (spec.height, spec.width)
@@ -445,7 +446,7 @@ def load_pixels(
 
 
 def _as_slice(index: np.ndarray) -> slice | None:
-    """An evenly rising index as a slice, which copies nothing."""
+    """An evenly increasing index as a slice, which copies nothing."""
     if len(index) == 0:
         return slice(0, 0)
     step = int(index[1] - index[0]) if len(index) > 1 else 1
@@ -456,26 +457,26 @@ def _as_slice(index: np.ndarray) -> slice | None:
 
 def _is_side(value: Any) -> bool:
     number = whole(value)
-    return number is not None and 1 <= number <= MOST_SIDE
+    return number is not None and 1 <= number <= MAX_IMAGE_SIDE
 
 
 def _checked_size(image_size: Any) -> Any:
-    """An image size, or None, as it was given.
+    """The image size as it was given, or None.
 
     Raises
     ------
     ParameterError
-        If it is neither an int nor a pair of them, or out of range.
+        If it is neither an int nor a pair of ints, or out of range.
     """
     pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(_is_side(v) for v in image_size)
     if not (image_size is None or _is_side(image_size) or pair):
-        must = f"None, an int in the range [1, {MOST_SIDE}], or a pair of them (height, width)"
+        must = f"None, an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them (height, width)"
         raise refused("image_size", "Images", must, image_size)
     return image_size
 
 
 def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any, thumbnail_size: Any) -> None:
-    """Check the options of `Images`, each with a message that says what it must be."""
+    """Check the options of `Images`."""
 
     def fail(name: str, must: str, value: Any) -> None:
         raise refused(name, "Images", must, value)

@@ -1,7 +1,7 @@
-"""One picture from the bytes of a file, whatever they are: sniffed, bounded, upright, in its own depth.
+"""One picture from the bytes of any file: format detected by content, bounded, upright, in its own dtype.
 
-What a file is, is told by its content, never by its name. Sizes are checked before anything is decoded. Whatever goes
-wrong is a `DecodeError` with a plain reason; no other exception leaves `read_frames`.
+Sizes are checked before anything is decoded. Every failure is a `DecodeError` with a plain reason; no other exception
+leaves `read_frames`.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ def read_frames(
     background: RGB = (255, 255, 255),
     packed: int | None = None,
 ) -> Iterator[Picture]:
-    """The first picture in a file, or all of its frames in order.
+    """Yield the first picture in a file, or all of its frames in order.
 
     Parameters
     ----------
     data : bytes
         The whole file.
     name : str
-        Its name; asked only for formats that have no mark of their own, and for a better reason.
+        Its name, used only for formats without a signature and for error messages.
     frames : {'first', 'all'}
         What to take from animations and stacks.
     aim : Aim, optional
-        Lets a JPEG be decoded at reduced scale.
+        The target size; lets large pictures be decoded at reduced scale.
     background : (int, int, int)
-        What 16-bit pictures with opacity are composited on. 8-bit ones keep their opacity here.
+        What 16-bit pictures with opacity are composited on. 8-bit ones keep their alpha channel here.
     packed : int, optional
-        The bytes that the file takes on the disk, where it was unpacked from an archive: `Source.packed`.
+        The size of the file on disk, if it was unpacked from an archive: `Source.packed`.
 
     Raises
     ------
     DecodeError
-        With the reason, and nothing else, for whatever cannot be read.
+        With the reason, for anything that cannot be read.
     """
     format = "image"
     share = memory_budget.current()
@@ -96,7 +96,7 @@ def read_frames(
                     picture = next(pictures, None)
                     if picture is not None:
                         picture = picture.to_srgb()
-                if picture is None and not n_read:  # a damaged container may say that it holds none
+                if picture is None and not n_read:  # as in a damaged container
                     raise DecodeError(f"a damaged {format} file: there is no picture in it")
                 if picture is None:
                     return
@@ -119,16 +119,16 @@ def read_picture(data: bytes, **options: Any) -> Picture:
     """The first picture in a file; the options and errors of `read_frames`."""
     for picture in read_frames(data, **options):
         return picture
-    raise DecodeError("holds no picture")
+    raise DecodeError("contains no picture")
 
 
 def check_thumbnail(data: bytes) -> bytes:
-    """A file that is meant to be a thumbnail: a small JPEG or PNG, as `encode_thumbnail` writes it.
+    """The data, if it is a small JPEG or PNG as `encode_thumbnail` writes it.
 
     Raises
     ------
     DecodeError
-        If it is of another format, or large: what came with an atlas must not cost more than thumbnails do.
+        If it has another format or is large: a downloaded atlas must not cost more than its thumbnails should.
     """
     if len(data) > limits.SMALL_BYTES:
         raise DecodeError(
@@ -143,12 +143,12 @@ def check_thumbnail(data: bytes) -> bytes:
 
 
 def check_stack(data: bytes) -> bytes:
-    """A TIFF that a thumbnail of measurements holds besides the pixels that are shown: as small as a thumbnail.
+    """The data, if it is the small TIFF that a thumbnail of a multi-channel image contains.
 
     Raises
     ------
     DecodeError
-        If it is another file, or one that costs more than a thumbnail does.
+        If it is another file, or a large one.
     """
     from imatlas.images.formats.tiff import Stack
 
@@ -165,7 +165,7 @@ def check_stack(data: bytes) -> bytes:
 
 
 def resize_pixels(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels (N, H, W, C) stretched to (N, height, width, C), by the filters of `Picture.fitted`."""
+    """Pixels (N, H, W, C) stretched to (N, height, width, C), with the filters of `Picture.fitted`."""
     if pixels.shape[1:3] == (height, width):
         return pixels
     out = np.empty((len(pixels), height, width, pixels.shape[3]), pixels.dtype)
@@ -198,7 +198,7 @@ _SIZES: dict[str, Any] = {
 
 
 def _plain(data: bytes, format: str) -> bytes:
-    """A file with the same pixels whose header decoders understand."""
+    """A file with the same pixels and a header that decoders understand."""
     if format == "PPM" and data[2:3] == b"#":
         return data[:2] + b"\n" + data[2:]
     return with_height(data) if format == "JPEG" else plainly_branded(data, format)

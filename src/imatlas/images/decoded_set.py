@@ -37,7 +37,7 @@ _LARGE = 2**22
 
 @dataclass
 class DecodedSet:
-    """A whole set after it was decoded."""
+    """A whole set after decoding."""
 
     source: Source
     pixels: np.ndarray
@@ -78,14 +78,14 @@ class DecodedSet:
         raise DecodeError(f"has no frame {frame + 1} any more")
 
     def _in_kind(self, pixels: np.ndarray, picture: Picture, images: Images) -> np.ndarray:
-        """Pixels (H, W, C) of one picture in the channels and depth of the set."""
+        """Pixels (H, W, C) of one picture in the channels and dtype of the set."""
         target = kind_of(self.spec) if self.cache is None else Kind(*self.cache.about["kind_values"])
         if picture.kind == target:
             return pixels
         own = (0.0, 1.0)
         if picture.kind.dtype != target.dtype:
             own = own_range(pixels[None], picture.kind)
-        rows = max(1, _LARGE // pixels[0].size)  # by bands, as it takes floats
+        rows = max(1, _LARGE // pixels[0].size)  # in bands, as conversion goes through floats
         first = converted(pixels[None, :rows], picture.kind, target, images.background, own)[0]
         if rows >= len(pixels):
             return first
@@ -95,7 +95,7 @@ class DecodedSet:
         return out
 
     def original(self, row: int, images: Images) -> np.ndarray:
-        """The picture (H, W, C) of a row at its original size, in the channels and depth of the set."""
+        """The image (H, W, C) of a row at its original size, in the channels and dtype of the set."""
         with memory_budget.sharing():
             picture = self._picture(row, None, images)
             return self._in_kind(picture.pixels(), picture, images)
@@ -122,7 +122,7 @@ class LazySet:
 
     def __init__(self, source: Source, folder: Path | None = None) -> None:
         self.source = source
-        self._folder = folder  # of the cache that a copy in another process has built
+        self._folder = folder  # of a cache built before this object was pickled
         self._decoded: DecodedSet | None = None
         self._lock = threading.RLock()
 
@@ -131,7 +131,7 @@ class LazySet:
         return self._decoded is not None
 
     def decoded(self, images: Images) -> DecodedSet:
-        """The set, decoded on the first call with the options of the view that asks."""
+        """The decoded set; the first call decodes it with the options of the view that asks."""
         with self._lock:
             if self._decoded is not None:
                 return self._decoded
@@ -161,7 +161,7 @@ class LazySet:
 
 
 class Thumbnails(Sequence[bytes]):
-    """The thumbnails of some rows of a set as JPEG or PNG files, each read or made when it is asked for."""
+    """The thumbnails of some rows as JPEG or PNG files, each read or made on access."""
 
     def __init__(self, decoded: DecodedSet, rows: np.ndarray, size: int | None, background: RGB) -> None:
         self._decoded, self._rows, self._size, self._background = decoded, rows, size, background
@@ -176,7 +176,7 @@ class Thumbnails(Sequence[bytes]):
         if decoded.cache is not None and self._size:
             return decoded.cache.thumbnail(row)
         view, stack = to_view(decoded.pixels[row], decoded.spec), not kind_of(decoded.spec).is_picture
-        # Four 8-bit channels of a stack are not RGBA: they are shrunk channel by channel, as an array.
+        # Four 8-bit channels of a stack are not RGBA: as an array they are resized channel by channel.
         picture = Picture(view, "array", "") if stack else picture_from(view, self._background)
         return encode_thumbnail(picture.thumbnail(self._size or 96), stack=stack)
 
@@ -190,7 +190,7 @@ def _of_array(source: ArraySource) -> DecodedSet:
 
 
 def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Records:
-    """The records of an array: its own size for all, hashes of its bytes."""
+    """The records of an array: the same size for all, hashes of the pixels."""
     import pyarrow as pa
 
     from imatlas.images.hashing import perceptual_hash
@@ -214,7 +214,7 @@ def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Reco
 
 
 def _automatic_size(source: Source) -> tuple[int, int]:
-    """The size of the pixels where none was given; the rule stands with `Images`."""
+    """The default image size; see `Images` for the rule."""
     n = len(source.keys)
     sizes = []
     for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):

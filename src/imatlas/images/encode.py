@@ -1,4 +1,4 @@
-"""Pictures out: pixels as the bytes of a PNG, JPEG, WebP or TIFF file."""
+"""Encoding of pixels as the bytes of a PNG, JPEG, WebP or TIFF file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SUFFIXES: dict[str, Format] = {
     ".tif": "tiff",
     ".tiff": "tiff",
 }
-"""The format that the ending of a name says."""
+"""Formats by file name suffix."""
 
 _STACK = b"imSk"
-"""A PNG chunk that other programs pass over (ancillary, private, safe to copy), with all channels of a stack."""
+"""A PNG chunk that other programs ignore (ancillary, private, safe to copy), with all channels of an image."""
 
 
 def encode(
@@ -43,14 +43,14 @@ def encode(
     Parameters
     ----------
     pixels : ndarray of shape (H, W, C) or (H, W)
-        uint8 with 1, 3 or 4 channels for any format; uint16 with 1 channel also as PNG; every other depth and number
+        uint8 with 1, 3 or 4 channels for any format; uint16 with 1 channel also as PNG; every other dtype and number
         of channels as TIFF.
     format : {'png', 'jpeg', 'webp', 'tiff'}
-        JPEG knows no opacity: it is laid on white.
+        JPEG has no alpha: the picture is composited on white.
     quality : int
         For JPEG and WebP, 1 to 100.
     text : mapping of str to str, optional
-        Words that travel inside a PNG, such as the recipe of a made image.
+        Text chunks of a PNG, such as the recipe of a generated image.
     chunks : mapping of bytes to bytes, optional
         Further chunks of a PNG, before its pixels.
 
@@ -90,7 +90,7 @@ def encode(
 
 
 def _encode_tiff(pixels: np.ndarray) -> bytes:
-    """Pixels (H, W, C) as a Deflate-compressed TIFF; four 8-bit channels are RGB with opacity."""
+    """Pixels (H, W, C) as a Deflate-compressed TIFF; four 8-bit channels are RGBA."""
     import tifffile
 
     channels = pixels.shape[2]
@@ -109,26 +109,26 @@ def _encode_tiff(pixels: np.ndarray) -> bytes:
 
 
 def write_picture(path: str | Path, pixels: np.ndarray, *, quality: int = 90) -> Path:
-    """Write one picture (H, W, C); the name's ending says the format. Written aside and renamed.
+    """Write one picture (H, W, C) atomically; the suffix of the name selects the format.
 
     Raises
     ------
     InputError
-        If the ending is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
+        If the suffix is not .png, .jpg, .webp or .tif, or the format cannot hold these pixels.
     """
     path = output_path(check_path(path, "path", "write_picture"))
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
-        raise InputError(f"'{path.name}' does not say a picture format; end it in .png, .jpg, .webp or .tif.")
+        raise InputError(f"'{path.name}' has no suffix of a picture format; end it in .png, .jpg, .webp or .tif.")
     write_file(path, encode(pixels, format, quality=quality))
     return path
 
 
 def encode_thumbnail(pixels: np.ndarray, *, stack: bool = False) -> bytes:
-    """A small picture (h, w, C) uint8 as bytes: JPEG for photographs, PNG where it is tiny or has opacity.
+    """A small picture (h, w, C) uint8 as bytes: PNG if it is tiny or has alpha, else JPEG.
 
-    A `stack` of measurements is a PNG that shows the first three channels, or the first of two, and holds all of them
-    in a chunk of its own, which `stack_of` finds.
+    A multi-channel `stack` becomes a PNG that shows the first three channels, or the first of two, and contains all of
+    them in a private chunk; see `stack_of`.
     """
     if stack:
         shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
@@ -139,7 +139,7 @@ def encode_thumbnail(pixels: np.ndarray, *, stack: bool = False) -> bytes:
 
 
 def stack_of(data: bytes) -> bytes | None:
-    """All channels of a stack that a thumbnail holds, as the bytes of a TIFF; None where it holds none."""
+    """All channels of a stack that a thumbnail contains, as the bytes of a TIFF; None if it contains none."""
     if not data.startswith(b"\x89PNG") or _STACK not in data:
         return None
     with Image.open(BytesIO(data), formats=("PNG",)) as image:

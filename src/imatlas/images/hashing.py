@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: how alike two are, told from 64 bits each."""
+"""Perceptual hashes of 64 bits, which measure how similar two pictures are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=512)
 def _waves(length: int) -> np.ndarray:
-    """The eight lowest cosine waves (8, length) over a side, each scaled to give amplitudes."""
+    """The eight lowest cosine waves (8, length) over a side, scaled to give amplitudes."""
     phase = np.pi * (np.arange(length) + 0.5) / length
     return (np.cos(np.arange(8)[:, None] * phase) / length).astype(np.float32)
 
@@ -17,7 +17,7 @@ def _waves(length: int) -> np.ndarray:
 def amplitudes(gray: np.ndarray) -> np.ndarray:
     """The 8 x 8 lowest cosine amplitudes (..., 64) of gray pictures (..., H, W).
 
-    What is not finite is a missing pixel: the mean of its picture stands in for it.
+    Non-finite pixels are missing and replaced by the mean of their picture.
     """
     gray = np.asarray(gray, np.float32)
     known = np.isfinite(gray)
@@ -31,10 +31,10 @@ def amplitudes(gray: np.ndarray) -> np.ndarray:
 
 
 def hash_bits(amplitudes: np.ndarray) -> np.ndarray:
-    """Amplitudes (N, 64) as hashes (N,) uint64: a bit for each that lies above the median.
+    """Hashes (N,) uint64 of amplitudes (N, 64): one bit for each amplitude above the median.
 
-    The constant term is left out. Differences that are as small as rounding, beside the strongest wave or the constant
-    term, count as none, so that flat pictures hash to 0 and not to noise.
+    The constant term is ignored. Differences within rounding error count as none, so that flat pictures hash to 0 and
+    not to noise.
     """
     waves = np.nan_to_num(amplitudes[:, 1:])
     noise = 1e-5 * np.abs(np.nan_to_num(amplitudes)).max(axis=1, keepdims=True)
@@ -47,12 +47,12 @@ def perceptual_hash(gray: np.ndarray) -> np.ndarray:
     """The 64-bit perceptual hash (N,) uint64 of gray pictures (N, H, W) of any size and range.
 
     The DCT hash ("pHash"; Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), with the
-    amplitudes taken straight from the picture, not from a 32 x 32 copy. A few bits differ between a picture and its
-    rescaled, recompressed or slightly retouched copy; unlike ones differ in about half of the bits.
+    amplitudes computed from the picture, not from a 32 x 32 copy. A picture and its rescaled, recompressed or slightly
+    edited copy differ in a few bits, unrelated pictures in about half.
     """
     return hash_bits(amplitudes(gray))
 
 
 def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """In how many bits hashes differ; broadcasts like any NumPy function."""
+    """The number of differing bits; broadcasts like a NumPy function."""
     return np.bitwise_count(np.bitwise_xor(a, b))

@@ -1,4 +1,4 @@
-"""From a source to rows: read, told apart, hashed, decoded once and fitted, by threads, in order, in bounded memory."""
+"""From a source to the rows of a cache: read, hash, decode and fit, by threads, in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from imatlas.system.terminal import console, say, visible
 from imatlas.system.threads import usable_cores
 
 CHUNK = 16
-"""How many images a thread takes at a time."""
+"""Images per task of a thread."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def aim(self) -> Aim:
-        """What decoders need to know of it."""
+        """The part of the plan that decoders use."""
         return Aim(self.height, self.width, self.fit, self.thumbnail_size or 0)
 
 
@@ -56,7 +56,7 @@ class Row:
     key: str
     pixels: np.ndarray
     kind: Kind
-    clear: bool
+    transparent: bool
     width: int
     height: int
     format: str
@@ -71,13 +71,13 @@ class Row:
 
     @property
     def n_bytes(self) -> int:
-        """About what it takes in memory."""
+        """Approximate size in memory."""
         arrays = (a for a in (self.pixels, self.amplitudes, self.thumbnail) if isinstance(a, np.ndarray))
         return 1000 + sum(a.nbytes for a in arrays) + (len(self.thumbnail) if isinstance(self.thumbnail, bytes) else 0)
 
 
 class Skip(NamedTuple):
-    """An item that was not used; without a reason it is no image at all."""
+    """An item that was not used; the reason is None if it is not an image at all."""
 
     item: int
     key: str
@@ -86,13 +86,13 @@ class Skip(NamedTuple):
 
 @dataclass
 class Tally:
-    """The skipped items of a set; those that are no images become one counted line."""
+    """The skipped items of a set; those that are not images share one line with their count."""
 
     skipped: list[tuple[str, str]] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)
 
     def add(self, skip: Skip) -> None:
-        """Take one more."""
+        """Add one item."""
         if skip.reason is not None:
             self.skipped.append((skip.key, skip.reason))
         else:
@@ -100,21 +100,21 @@ class Tally:
             self.others[ending] = self.others.get(ending, 0) + 1
 
     def lines(self) -> list[tuple[str, str]]:
-        """(key, reason) for each, the counted line last."""
+        """(key, reason) of each item, the counted line last."""
         if not self.others:
             return list(self.skipped)
         n = sum(self.others.values())
         kinds = sorted(self.others, key=lambda e: (-self.others[e], e))
         listed = ", ".join(f"{self.others[e]} {e}" for e in kinds[:8]) + (", ..." if len(kinds) > 8 else "")
         if any(ending in TABLES for ending in kinds):
-            listed += "; a table that holds images is read where it is named itself"
+            listed += "; a table of images is read if it is given itself"
         return [*self.skipped, (f"({n} other file{'s' if n > 1 else ''})", f"no images: {listed}")]
 
 
 def _may_be_picture(source: Source, item: int) -> bool:
-    """Whether an item is a picture by what it is named or begins with, or was named as one by the user.
+    """Whether an item is a picture by its name or first bytes, or was listed explicitly by the user.
 
-    Arrays beside pictures hold something about them; a folder of nothing but arrays is a folder of pictures.
+    Arrays next to pictures hold metadata about them; in a folder of nothing but arrays they are the pictures.
     """
     key = source.keys[item]
     if source.explicit or has_image_name(key):
@@ -128,8 +128,8 @@ def _may_be_picture(source: Source, item: int) -> bool:
     return found is not None and not key.rpartition("/")[2].startswith("._")
 
 
-class Seen:
-    """What became of the last files, by their bytes: a set may hold one picture many thousand times."""
+class DecodedFiles:
+    """The rows of the last files, by content: a set may hold the same file many thousand times."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -137,7 +137,7 @@ class Seen:
         self._n_bytes = 0
 
     def find(self, sign: tuple[Any, ...], item: int, key: str) -> list[Row | Skip] | None:
-        """The rows of an item whose file has this sign; None where it was not seen."""
+        """The rows of an item with this signature; None if it is not known."""
         with self._lock:
             found = self._known.get(sign)
             if found is None:
@@ -154,7 +154,7 @@ class Seen:
         return renamed
 
     def keep(self, sign: tuple[Any, ...], key: str, rows: list[Row | Skip]) -> None:
-        """Remember what became of a file, and forget the oldest."""
+        """Remember the rows of a file, and forget the oldest."""
         size = 1000 + sum(row.n_bytes for row in rows if isinstance(row, Row))
         with self._lock:
             if sign not in self._known:
@@ -164,8 +164,8 @@ class Seen:
                 self._n_bytes -= self._known.popitem(last=False)[1][2]
 
 
-def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | Skip]:
-    """The row, or rows, of one item, or why there is none; decoded once where the bytes of a file come again."""
+def read_item(source: Source, item: int, plan: Plan, decoded: DecodedFiles) -> list[Row | Skip]:
+    """The row or rows of one item, or why there is none; files with the same bytes are decoded once."""
     key = source.keys[item]
     try:
         if not _may_be_picture(source, item):
@@ -176,9 +176,9 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | S
                 picture = picture_from(value, plan.background)
                 return [_row(picture, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)]
             digest, packed = hashlib.sha256(value).hexdigest(), source.packed(item)
-            # All that decoding depends on: its ending, where a format has no mark, and the memory that it may take.
+            # All that decoding depends on: the suffix too, for formats without a signature, and the memory limit.
             sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
-            rows = seen.find(sign, item, key)
+            rows = decoded.find(sign, item, key)
             if rows is None:
                 rows = []
                 try:
@@ -189,11 +189,11 @@ def read_item(source: Source, item: int, plan: Plan, seen: Seen) -> list[Row | S
                 except DecodeError as error:
                     later = Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}")
                     rows.append(later if rows else Skip(item, key, str(error)))
-                seen.keep(sign, key, rows)
+                decoded.keep(sign, key, rows)
             return rows
     except DecodeError as error:
         return [Skip(item, key, str(error))]
-    except Exception as error:  # a source of someone else's making may raise anything
+    except Exception as error:  # a user's dataset may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
 
 
@@ -211,7 +211,7 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
         key=f"{key}#{picture.frame + 1}" if plan.frames == "all" and picture.n_frames > 1 else key,
         pixels=pixels,
         kind=picture.kind,
-        clear=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
+        transparent=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
         width=picture.width,
         height=picture.height,
         format=picture.format,
@@ -226,10 +226,10 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
 
 
 class RowReader:
-    """Makes rows of the items of a source, by any number of threads."""
+    """Makes rows of the items of a source; safe to call from several threads."""
 
     def __init__(self, source: Source, plan: Plan) -> None:
-        self._source, self._plan, self._seen = source, plan, Seen()
+        self._source, self._plan, self._seen = source, plan, DecodedFiles()
 
     def read_chunk(self, items: Sequence[int]) -> list[list[Row | Skip]]:
         """The rows of each of some items; their perceptual hashes are computed together."""
@@ -246,7 +246,7 @@ class RowReader:
 
 
 def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Generator[Any, None, None]:
-    """`work` on each task by threads, at most a few ahead of the reader; results in the order of the tasks."""
+    """Yield `work(task)` for each task in order, computed by threads a few tasks ahead."""
     if workers <= 1:
         yield from map(work, tasks)
         return
@@ -264,12 +264,12 @@ def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> 
 
 
 def n_workers(workers: int | None) -> int:
-    """The number of threads: as asked, or one for each usable core, at most 16."""
+    """The number of threads: as asked, or one per usable core, at most 16."""
     return min(16, usable_cores()) if workers is None else max(1, workers)
 
 
 def with_progress(items: Sequence[Any], title: str, show: bool) -> Iterable[Any]:
-    """The items, with a bar on a terminal for those that were worked on; elsewhere a line every ten seconds."""
+    """The items, with a progress bar on a terminal; elsewhere a line every ten seconds."""
     return _with_progress(items, title) if show else items
 
 
@@ -281,16 +281,16 @@ def _with_progress(items: Sequence[Any], title: str) -> Iterator[Any]:
         shown = escape(visible(title))
         yield from track(items, shown, len(items), console=console(error=True), update_period=0.2, transient=True)
         return
-    said = time.monotonic()
+    shown_at = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said > 10.0:
-            said = time.monotonic()
+        if time.monotonic() - shown_at > 10.0:
+            shown_at = time.monotonic()
             say(f"{title}: {done} of {len(items)}", error=True)
 
 
 def peek_size(source: Source, item: int) -> tuple[int, int] | None:
-    """(height, width) of an item's original without decoding its pixels; None where it is no image."""
+    """(height, width) of an item's original without decoding its pixels; None if it is not an image."""
     key = source.keys[item]
     try:
         if not _may_be_picture(source, item):

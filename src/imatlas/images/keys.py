@@ -1,4 +1,8 @@
-r"""Keys and file names: every name that a file can have is one key, and every key names one file.
+r"""Keys and file names: every possible file name has one key, and every key names one file.
+
+A key is what a table, a page and a terminal can show: Unicode without control characters. Everything else in a file
+name becomes a backslash escape: a byte that is not UTF-8 `\xff`, a newline `\x0a`, a bidirectional control `\u202e`.
+A backslash is kept, unless it would begin such an escape: then it becomes `\x5c`.
 
 A key is what a table, a page and a terminal can hold: Unicode without controls. So what a file name may hold besides is
 written as a backslash escape: a byte that is not UTF-8 as `\xff`, a line end as `\x0a`, a mark that turns the direction
@@ -24,8 +28,8 @@ def key_of(name: str) -> str:
     Parameters
     ----------
     name : str
-        As Python gives it: relative to the source, a byte that is not UTF-8 held by `surrogateescape`. On Windows its
-        backslashes are slashes.
+        As Python returns it: relative to the source, bytes that are not UTF-8 as `surrogateescape`. On Windows
+        backslashes are converted to slashes.
 
     Examples
     --------
@@ -39,7 +43,7 @@ def key_of(name: str) -> str:
 
 
 def member_key(name: str) -> str:
-    r"""The key of a file in an archive: whatever its name, a plain one that stays below a folder.
+    r"""The key of a file in an archive: a plain relative name, whatever the name of the member.
 
     Examples
     --------
@@ -54,31 +58,31 @@ def file_name_of(key: str) -> str:
     """The file name that a key stands for, the inverse of `key_of`."""
     name = _ESCAPE.sub(lambda found: _meaning(found) or found[0], key)
     try:
-        return os.fsdecode(os.fsencode(name))  # bytes that are UTF-8 after all are one name with what they spell
+        return os.fsdecode(os.fsencode(name))  # escaped bytes that form valid UTF-8 become characters
     except UnicodeEncodeError:
         return name
 
 
 def file_of(folder: str | Path, key: str, *, link: bool = False) -> Path:
-    """The file below a folder that a key stands for; see `atomic_io.within`, which may raise `UnsafePathError`."""
+    """The file below a folder that a key names; see `atomic_io.within`, which may raise `UnsafePathError`."""
     return within(folder, file_name_of(key), link=link)
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is a key as `key_of` makes it: there is no other way to name its file."""
+    """Whether a text is a key as `key_of` makes it."""
     return key_of(file_name_of(text)) == text
 
 
 def keys_of(text: str) -> list[str]:
-    """The keys that a text of a person or a program may mean: itself, or that of the file name which it is."""
+    """The keys that a text from a person or a program may mean: the text itself, or the key of that file name."""
     meant = [*([] if re.search("[\ud800-\udfff]", text) else [text]), key_of(text)]
-    # "ä" is one character or two (macOS), and looks the same: a name that is typed may be either.
+    # "ä" is one character or two (macOS); a typed name may be either.
     meant += [key_of(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")]
     return list(dict.fromkeys(meant))
 
 
 def _meaning(found: re.Match[str]) -> str | None:
-    """The character that an escape stands for; None where it is no escape that `key_of` makes."""
+    """The character that an escape stands for; None if `key_of` does not make such an escape."""
     byte, short, long = found.groups()
     code = int(byte or short or long, 16)
     if byte:

@@ -1,7 +1,7 @@
 """The memory that decoding may take: one budget of bytes, shared by all threads of the process.
 
-Whoever decodes says first how many bytes it will need at its peak (`need`) and waits until the others leave that much.
-What alone is more than may be had is refused before anything is allocated.
+A decoder first requests its peak memory (`need`) and waits until that much is free. A request beyond the whole budget
+is refused before anything is allocated.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ VARIABLE = "IMATLAS_DECODE_MEMORY"
 """The environment variable that sets the budget ("2G")."""
 
 DEFAULT = 2**29
-"""The budget where nobody set it: 512 MiB, or a quarter of the machine's memory where that is less."""
+"""The default budget: 512 MiB, or a quarter of the machine's memory if that is less."""
 
 RATIO = 32
-"""A picture or an unpacked file may take this many times the bytes of its file, where that is more than the budget."""
+"""A picture or an unpacked file may take this many times the size of its file, if that is more than the budget."""
 
 PATIENCE = 120.0
-"""Seconds to wait for others at most: memory that a forgotten generator holds must not stop a run."""
+"""Maximal wait in seconds: memory held by an abandoned generator must not block a run."""
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
 
 
 def machine_memory() -> int:
-    """The bytes of memory of this machine; 8 GiB where it does not say."""
+    """The memory of this machine in bytes; 8 GiB if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -44,7 +44,7 @@ def budget() -> int:
     Raises
     ------
     ParameterError
-        If the environment variable holds no size.
+        If the environment variable is not a size.
     """
     return _parsed(os.environ.get(VARIABLE, ""))
 
@@ -63,17 +63,17 @@ def _parsed(text: str) -> int:
 
 
 def allowance(packed: int) -> int:
-    """The bytes that may be made of a file of `packed` bytes: the budget, or more where the file itself is large."""
+    """The bytes that a file of `packed` bytes may be decoded to: the budget, or more for a large file."""
     return max(budget(), min(RATIO * packed, machine_memory() // 4))
 
 
 def check(n_bytes: int, packed: int, what: str) -> None:
-    """Refuse what would take more memory than a file of `packed` bytes may.
+    """Refuse a request for more memory than a file of `packed` bytes may take.
 
     Raises
     ------
     DecodeError
-        Naming what it is, what it takes, the limit and how to raise it.
+        With the request, the limit and how to raise it.
     """
     limit = allowance(packed)
     if n_bytes > limit:
@@ -84,7 +84,7 @@ def check(n_bytes: int, packed: int, what: str) -> None:
 
 
 def amount(n_bytes: float) -> str:
-    """Bytes in words."""
+    """A number of bytes in words."""
     for unit in ("bytes", "KB", "MB"):
         if n_bytes < 1000:
             return f"{n_bytes:.0f} {unit}"
@@ -100,39 +100,39 @@ class _Pool:
         self._used = 0
 
     def take(self, n_bytes: int, size: int, wait: bool) -> None:
-        """Take bytes of a pool of `size`; more than all of it is given where nobody holds any."""
+        """Take bytes of a pool of `size`; a larger request is granted while the pool is unused."""
         with self._condition:
             if wait:
                 self._condition.wait_for(lambda: self._used == 0 or self._used + n_bytes <= size, PATIENCE)
             self._used += n_bytes
 
     def give(self, n_bytes: int) -> None:
-        """Give bytes back."""
+        """Return bytes."""
         with self._condition:
             self._used -= n_bytes
             self._condition.notify_all()
 
     @property
     def used(self) -> int:
-        """The bytes that are taken."""
+        """The bytes taken."""
         return self._used
 
 
 POOL = _Pool()
-"""The memory of all pictures that are being decoded."""
+"""The memory of all pictures being decoded."""
 
 _here = threading.local()
 
 
 class Share:
-    """What one piece of work holds of the budget; it belongs to the thread that made it.
+    """The part of the budget that one piece of work holds; it belongs to the thread that created it.
 
     Attributes
     ----------
     held : int
     packed, unpacked : int or None
-        The bytes of the file that the work is about, as it lies on the disk and in memory, where that was told: only
-        the former count where a large file is allowed more, or zeros at the end of a picture would buy memory.
+        Size of the file on disk and in memory, if known. The allowance depends on the former only, so that trailing
+        zeros in a compressed file do not raise it.
     """
 
     def __init__(self) -> None:
@@ -144,8 +144,8 @@ class Share:
     def need(self, n_bytes: int) -> None:
         """Hold at least this many bytes.
 
-        What is held is given back before more is waited for, so that two threads never wait for each other; a thread
-        that holds another share does not wait at all.
+        Held bytes are returned before waiting for more, so that two threads never wait for each other; a thread that
+        holds another share does not wait at all.
         """
         if n_bytes <= self.held:
             return
@@ -157,7 +157,7 @@ class Share:
         _here.held = getattr(_here, "held", 0) + n_bytes
 
     def close(self) -> None:
-        """Give everything back."""
+        """Return everything."""
         if self.held:
             POOL.give(self.held)
             if self._thread == threading.get_ident():
@@ -166,7 +166,7 @@ class Share:
 
 
 CONTENTS = _Pool()
-"""The bytes of large files that are held while they are decoded."""
+"""The bytes of large files held while they are decoded."""
 
 
 @contextmanager
@@ -182,9 +182,9 @@ def reading() -> Iterator[None]:
 
 
 def content(n_bytes: int) -> None:
-    """Wait until a file of so many bytes may be read beside those that other threads hold.
+    """Wait until a file of this size may be read in addition to those that other threads hold.
 
-    Files are waited for before any picture's memory is, so that nobody waits in a circle.
+    Files are requested before the memory of pictures, which rules out deadlocks.
     """
     taken = getattr(_here, "contents", None)
     if taken is None or n_bytes < SMALL_FILE:
@@ -197,7 +197,7 @@ SMALL_FILE = 2**22
 
 
 def current() -> Share | None:
-    """The share of the work that this thread is in."""
+    """The share of this thread's current work."""
     return getattr(_here, "share", None)
 
 
@@ -214,7 +214,7 @@ def using(share: Share) -> Iterator[Share]:
 
 @contextmanager
 def sharing() -> Iterator[Share]:
-    """A share for one piece of work, such as reading a picture and making all that is wanted of it."""
+    """A share for one piece of work, such as reading a picture and everything made of it."""
     share = Share()
     try:
         with using(share):
@@ -224,9 +224,9 @@ def sharing() -> Iterator[Share]:
 
 
 def need(n_bytes: int, packed: int, what: str) -> None:
-    """Wait until this work may take `n_bytes` at its peak; refuse what may not be had at all, as `check` does.
+    """Wait until this work may take `n_bytes` at its peak; refuse impossible requests, as `check` does.
 
-    Where the work's share says that its file was packed, that counts, and what it unpacked to is needed too.
+    If the share belongs to a packed file, its packed size sets the limit, and its unpacked size is added.
     """
     share = current()
     if share is not None and share.packed is not None:

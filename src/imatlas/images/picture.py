@@ -1,4 +1,4 @@
-"""One decoded picture, before it is fitted to a size, and how large one may be."""
+"""One decoded picture before it is fitted to a size, and the limits of its size."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from imatlas.errors import DecodeError
 from imatlas.images import limits
 from imatlas.images.formats import color
 from imatlas.images.formats.headers import jpeg_segments
-from imatlas.images.formats.png import with_clear
+from imatlas.images.formats.png import with_transparency
 from imatlas.images.formats.row_bands import array_of
-from imatlas.images.pixels import LUMA, RGB, Kind, composited, ground_for, padding, upright
+from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright, visible_background
 from imatlas.images.resize import as_array, quickly_resized, reduced_by_blocks, resized
 from imatlas.images.sources.base import reason_of
 
 REDUCE_MARGIN = 1.4
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 where what is left is still this many times the size asked for. Measured on
-photographs at quality 88: a mean of 41 dB to full decoding at 1.47, and 52 dB at 2.9."""
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 if the result is still this many times larger than the target size."""
 
 Fit = Literal["crop", "pad", "stretch"]
 Frames = Literal["first", "all"]
 
 
 class Aim(NamedTuple):
-    """What a picture will be made into, so that a JPEG is decoded no larger than needed."""
+    """The target size of a picture, so that a JPEG is decoded no larger than needed."""
 
     height: int
     width: int
@@ -38,22 +37,22 @@ class Aim(NamedTuple):
 
 
 class Picture:
-    """One decoded picture, before it is fitted to a size.
+    """One decoded picture before it is fitted to a size.
 
     Attributes
     ----------
     width, height : int
-        Of the original, after its orientation was applied.
+        Size of the original, with its orientation applied.
     format, mode : str
-        As Pillow names them; the mode is the file's own ("CMYK", "P", "RGB;16").
+        Pillow's names; the mode is that of the file ("CMYK", "P", "RGB;16").
     kind : Kind
-        Channels, opacity and depth of the pixels.
+        Channels, alpha and dtype of the pixels.
     n_frames, frame : int
-        How many frames the file has, and which of them this is.
+        Number of frames in the file, and index of this one.
     notes : list of str
-        What the user may want to know about how it was read.
+        Remarks for the user on how the file was read.
     profile : bytes
-        The ICC profile of the colors, until `to_srgb` has applied it; b"" where they are sRGB.
+        ICC profile of the colors, until `to_srgb` has applied it; b"" for sRGB.
     """
 
     def __init__(self, stored: Image.Image | np.ndarray, format: str, mode: str, *, alpha: bool = False) -> None:
@@ -75,7 +74,7 @@ class Picture:
             self.kind = Kind(bands, bands in (2, 4), "uint8")
 
     def to_srgb(self) -> Picture:
-        """This picture, its colors brought to sRGB; measurements, and gray of 16 bits, keep their values."""
+        """This picture with its colors converted to sRGB; measurements and 16-bit gray keep their values."""
         if not self.profile:
             return self
         note = None
@@ -103,25 +102,25 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """Of the upright original."""
+        """Width of the upright original."""
         return self.full[self.orientation >= 5]
 
     @property
     def height(self) -> int:
-        """Of the upright original."""
+        """Height of the upright original."""
         return self.full[self.orientation < 5]
 
     def pixels(self) -> np.ndarray:
         """The picture (H, W, C), upright, at the scale it was decoded at."""
         return upright(as_array(self._stored), self.orientation)
 
-    @np.errstate(all="ignore")  # what is not finite stays so, without words
+    @np.errstate(all="ignore")  # non-finite values are kept
     def fitted(self, height: int, width: int, fit: Fit, background: RGB, *, quick: bool = False) -> np.ndarray:
-        """The picture (height, width, C) with its own channels and depth.
+        """The picture (height, width, C) with its own channels and dtype.
 
-        'crop' keeps the middle, 'pad' adds the background (invisible where there is alpha; a deep picture has no
-        absolute white and is padded with its own minimum), 'stretch' changes the aspect ratio. `quick` resizes 8-bit
-        color three times as fast where it can, and agrees within rounding: for a network's eyes.
+        'crop' keeps the center, 'pad' adds the background (transparent if there is alpha; 16-bit and float pictures,
+        which have no absolute white, are padded with their minimum), 'stretch' changes the aspect ratio. `quick`
+        resizes 8-bit color by a faster filter that agrees within rounding.
         """
         if self.orientation >= 5:
             height, width = width, height
@@ -153,7 +152,7 @@ class Picture:
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         return canvas
 
-    @np.errstate(all="ignore")  # what is not finite stays so, without words
+    @np.errstate(all="ignore")  # non-finite values are kept
     def thumbnail(self, size: int) -> np.ndarray:
         """The whole picture (h, w, C), upright, its longer side at most `size`; never enlarged."""
         full_w, full_h = self.full[0] / self.scale, self.full[1] / self.scale
@@ -161,9 +160,9 @@ class Picture:
         inner = (max(1, round(self.full[0] / zoom)), max(1, round(self.full[1] / zoom)))
         return upright(resized(self._stored, inner, (0.0, 0.0, full_w, full_h)), self.orientation)
 
-    @np.errstate(all="ignore")  # what is not finite stays so, without words
+    @np.errstate(all="ignore")  # non-finite values are kept
     def gray(self, side: int = 48) -> np.ndarray:
-        """The whole picture (h, w) in gray, upright, shrunk by a whole number while no side falls below `side`.
+        """The whole picture (h, w) in gray, upright, shrunk by an integer factor to no less than `side` per side.
 
         A side longer than `limits.LONG` is shrunk further.
         """
@@ -175,7 +174,7 @@ class Picture:
         across, down = (max(step, -(-length // limits.LONG)) for length in self._stored.size)
         image = self._stored.reduce((across, down)) if max(across, down) > 1 else self._stored
         if self.kind.alpha:
-            ground = ground_for(np.asarray(image), (255, 255, 255))
+            ground = visible_background(np.asarray(image), (255, 255, 255))
             image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
         gray = np.asarray(image.convert("L"))
         return upright(gray[..., None], self.orientation)[..., 0]
@@ -185,10 +184,10 @@ _NO_SUCH_KIND = "^unsupported|^unimplemented|compression format has not been bui
 
 
 def explained(error: BaseException, format: str) -> str:
-    """What went wrong inside a decoder, in plain words."""
+    """The failure of a decoder in plain words."""
     text = reason_of(error)
     if isinstance(error, NotImplementedError) or re.search(_NO_SUCH_KIND, text, re.I):
-        return f"a {format} file of a kind that is not read ({text}); export it as PNG, JPEG or TIFF"
+        return f"an unsupported kind of {format} file ({text}); export it as PNG, JPEG or TIFF"
     if isinstance(error, UnidentifiedImageError):
         return f"a damaged {format} file: its header cannot be read"
     if "truncated" in text.lower() or isinstance(error, EOFError):
@@ -199,7 +198,7 @@ def explained(error: BaseException, format: str) -> str:
 
 
 def check_pixels(width: int, height: int, samples: int = 1) -> None:
-    """Refuse a picture that has no pixels, or too many for memory."""
+    """Refuse a picture that has no pixels or too many."""
     if width < 1 or height < 1 or samples < 1:
         raise DecodeError(f"has no pixels ({width} x {height})")
     if max(width, height) > limits.MAX_SIDE:
@@ -209,32 +208,32 @@ def check_pixels(width: int, height: int, samples: int = 1) -> None:
 
 
 def room_for(full: tuple[int, int], orientation: int, aim: Aim) -> float:
-    """By how much a picture may be reduced and still have the size that is asked for."""
+    """The factor by which a picture may be reduced and still have the target size."""
     target = (aim.height, aim.width) if orientation >= 5 else (aim.width, aim.height)
     ratios = (full[0] / target[0], full[1] / target[1])
     room = max(ratios) if aim.fit == "pad" else min(ratios)
     if aim.thumbnail:
-        room = min(room, max(full) / aim.thumbnail * REDUCE_MARGIN)  # a thumbnail is content with its own size
+        room = min(room, max(full) / aim.thumbnail * REDUCE_MARGIN)  # a thumbnail needs only its own size
     return room
 
 
 def step_for(full: tuple[int, int], orientation: int, aim: Aim | None, n_bytes: int) -> int:
-    """By what whole number a picture is reduced while it is read: 1 unless it is large and will be made small."""
+    """The integer factor by which a picture is reduced while it is read: 1 unless it is large and its target small."""
     if aim is None or n_bytes <= limits.LARGE:
         return 1
     return max(1, min(int(room_for(full, orientation, aim) / 2), min(full) // 64))
 
 
 def as_stored(array: np.ndarray) -> np.ndarray | Image.Image:
-    """Pixels as a picture keeps them: 8-bit ones as a Pillow image."""
+    """Pixels as a picture stores them: 8-bit ones as a Pillow image."""
     if array.dtype != np.uint8 or array.shape[2] > 4:
         return array
     return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))
 
 
 def on_background(array: np.ndarray, background: RGB) -> np.ndarray:
-    """`composited` by bands of rows, as it makes floats of all it is given, on a ground on which something is seen."""
-    background = ground_for(array, background)
+    """`composited` in bands of rows, as it converts to floats, on a background on which the picture is visible."""
+    background = visible_background(array, background)
     out = np.empty((*array.shape[:2], array.shape[2] - 1), array.dtype)
     rows = max(1, limits.CHEAP // array.shape[1])
     for top in range(0, len(array), rows):
@@ -243,22 +242,22 @@ def on_background(array: np.ndarray, background: RGB) -> np.ndarray:
 
 
 def flattened(
-    array: np.ndarray, background: RGB, profile: bytes, *, seen: bool = False
+    array: np.ndarray, background: RGB, profile: bytes, *, exact: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """16-bit pixels (H, W, C) with opacity last: brought to sRGB, then composited; and what to tell.
+    """16-bit pixels (H, W, C) with alpha last, converted to sRGB and then composited; and notes for the user.
 
-    The background is sRGB already, so the order matters. `seen` takes it as it is, even where it hides the picture.
+    The background is sRGB, so the order matters. With `exact` it is used even if it hides the picture.
     """
     notes = []
     if profile and array.shape[2] == 4:
         colors, note = color.srgb_deep(array[..., :3], profile)
         notes = [note] if note else []
         array = np.concatenate([colors, array[..., 3:]], axis=-1)
-    return composited(array, background) if seen else on_background(array, background), notes
+    return composited(array, background) if exact else on_background(array, background), notes
 
 
 def from_samples(array: np.ndarray, format: str, mode: str, profile: bytes, background: RGB) -> Picture:
-    """A picture of samples (H, W, C), opacity being the last of 2 or 4; deeper than 8 bits it is composited."""
+    """A picture of samples (H, W, C), the last of 2 or 4 being alpha; pictures deeper than 8 bits are composited."""
     notes: list[str] = []
     if array.shape[2] in (2, 4) and array.dtype != np.uint8:
         array, notes = flattened(array, background, profile)
@@ -277,17 +276,17 @@ def note_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> Non
 
 
 def finished(image: Image.Image, format: str, background: RGB) -> Picture:
-    """Decode an opened image and bring it to L, LA, RGB, RGBA, or an array of uint16 or float32."""
+    """Decode an opened image and convert it to L, LA, RGB, RGBA, or an array of uint16 or float32."""
     mode = image.mode
     if mode.startswith("I;16"):
         deep = array_of(image).astype(np.uint16, copy=False)
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            deep = on_background(with_clear(deep, np.array([clear], np.uint16)), background)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            deep = on_background(with_transparency(deep, np.array([transparent], np.uint16)), background)
         return Picture(deep, format, mode)
     if mode in ("I", "F"):
         values = array_of(image)
-        # Pillow once gave 16-bit PNG and PGM as 32-bit whole numbers.
+        # 16-bit PNG and PGM may come as 32-bit integers.
         narrow = mode == "I" and format in ("PNG", "PPM") and values.min() >= 0 and values.max() <= 65535
         return Picture(values.astype(np.uint16 if narrow else np.float32, copy=False), format, mode)
     if image.has_transparency_data:
@@ -307,14 +306,14 @@ def finished(image: Image.Image, format: str, background: RGB) -> Picture:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; a damaged or missing one counts as upright."""
+    """EXIF orientation, 1 to 8; 1 if it is damaged or missing."""
     if not any(name in image.info for name in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")):
         return 1
     return _orientation_in(image.getexif)
 
 
 def exif_orientation(data: bytes) -> int:
-    """The orientation in the EXIF part of a JPEG that Pillow does not open."""
+    """The orientation in the EXIF segment of a JPEG that Pillow does not open."""
     return _orientation_in(lambda: exif_of(data))
 
 
@@ -327,7 +326,7 @@ def _orientation_in(read: Callable[[], Image.Exif]) -> int:
 
 
 def exif_of(data: bytes) -> Image.Exif:
-    """The EXIF part of a JPEG that Pillow does not open, empty where there is none."""
+    """The EXIF segment of a JPEG that Pillow does not open; empty if there is none."""
     exif = Image.Exif()
     exif.load(next((content for content in jpeg_segments(data, 0xE1) if content[:6] == b"Exif\0\0"), b""))
     return exif

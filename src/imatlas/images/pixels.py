@@ -1,4 +1,4 @@
-"""Arithmetic on pixel arrays: turning, compositing, and bringing pictures of several kinds to the spec of their set."""
+"""Arithmetic on pixel arrays: orientation, compositing, and conversion of mixed pictures to the spec of their set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLE = 2**24
 
 
 class Kind(NamedTuple):
-    """What decides how pictures can share an array: channels (opacity counted), whether the last is opacity, depth."""
+    """What decides whether pictures can share an array: channels (alpha included), whether the last is alpha, dtype."""
 
     channels: int
     alpha: bool
@@ -25,12 +25,12 @@ class Kind(NamedTuple):
 
     @property
     def colors(self) -> int:
-        """Channels without opacity."""
+        """Channels without alpha."""
         return self.channels - self.alpha
 
     @property
     def is_picture(self) -> bool:
-        """Gray or RGB, as against a stack of measurements."""
+        """Gray or RGB, as opposed to multi-channel data."""
         return self.colors in (1, 3)
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """A stored picture (H, W, C) turned and mirrored as EXIF's orientation 1 to 8 asks."""
+    """A stored picture (H, W, C) rotated and mirrored by an EXIF orientation of 1 to 8."""
     if orientation == 1:
         return array
     if orientation >= 5:
@@ -51,17 +51,17 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def without_infinity(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (N, ...) with NaN for infinity: neither is a value, and sums would be none either. Copied only then."""
+    """Pixels (N, ...) with infinity replaced by NaN; copied only if there is any."""
     if pixels.dtype != np.float32 or not any(np.isinf(part).any() for part in pixels):
         return pixels
     return np.where(np.isinf(pixels), np.float32(np.nan), pixels)
 
 
-@np.errstate(all="ignore")  # floats of a damaged file may overflow: no words about it
+@np.errstate(all="ignore")  # floats of a damaged file may overflow
 def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
-    """Pixels (..., C) with opacity last, laid on the background; the opacity is gone after.
+    """Pixels (..., C) with alpha last, composited on the background, without alpha.
 
-    The background is given in 0..255 and scaled to the depth of the pixels (a float picture's white is 1).
+    The background is given in 0..255 and scaled to the dtype of the pixels (white is 1 for floats).
     """
     top = _TOP[pixels.dtype.name]
     colors = pixels.shape[-1] - 1
@@ -71,22 +71,22 @@ def composited(pixels: np.ndarray, background: RGB) -> np.ndarray:
     return mixed if pixels.dtype == np.float32 else np.rint(mixed).astype(pixels.dtype)
 
 
-def grounded(pixels: np.ndarray, background: RGB) -> np.ndarray:
-    """Pixels (N, H, W, C) with opacity last, each picture laid on the ground that `ground_for` names."""
-    grounds = [ground_for(picture, background) for picture in pixels]
+def composited_visibly(pixels: np.ndarray, background: RGB) -> np.ndarray:
+    """Pixels (N, H, W, C) with alpha last, each picture composited on its `visible_background`."""
+    grounds = [visible_background(picture, background) for picture in pixels]
     if all(ground == background for ground in grounds):
         return composited(pixels, background)
     return np.stack([composited(picture, ground) for picture, ground in zip(pixels, grounds, strict=True)])
 
 
 HIDDEN = 4.0
-"""The spread of a picture's values, in 255ths of their range, below which nothing of it can be seen."""
+"""The standard deviation of a picture, on a scale of 255, below which nothing in it is visible."""
 
 
-def ground_for(picture: np.ndarray, background: RGB) -> RGB:
-    """What to lay a picture (H, W, C) with opacity last on: the background, or its opposite where it would be hidden.
+def visible_background(picture: np.ndarray, background: RGB) -> RGB:
+    """The background for a picture (H, W, C) with alpha last: the given one, or its complement if that would hide it.
 
-    White shapes on clear ground cannot be seen on white.
+    White shapes on a transparent ground are invisible on white.
     """
     step = max(1, int((picture.shape[0] * picture.shape[1] / 2**14) ** 0.5))
     some = picture[::step, ::step]
@@ -99,7 +99,7 @@ def ground_for(picture: np.ndarray, background: RGB) -> RGB:
 
 
 def padding(colors: int, dtype: np.dtype, background: RGB) -> np.ndarray:
-    """The background (C,) in a depth, as gray where there is one channel."""
+    """The background (C,) in a dtype, as gray for one channel."""
     color = np.asarray(background, np.float32)
     color = np.array([color @ LUMA]) if colors != 3 else color
     color = color * (_TOP[np.dtype(dtype).name] / 255.0)
@@ -107,16 +107,15 @@ def padding(colors: int, dtype: np.dtype, background: RGB) -> np.ndarray:
 
 
 def value_range(pixels: np.ndarray) -> tuple[float, float]:
-    """The values of a set that count as black and white.
+    """The values of a set that are displayed as black and white.
 
-    (0, 255) for uint8; (0, 1) for floats that lie within; else the 0.1 and 99.9 percentiles, so that one hot pixel
-    does not blacken the set. Exact up to 16 million values, from evenly spread ones beyond; NaN is left
-    out.
+    (0, 255) for uint8; (0, 1) for floats within it; else the 0.1 and 99.9 percentiles, which are robust to hot
+    pixels. Exact up to 16 million values, else from an even sample; NaN is ignored.
     """
     if pixels.dtype == np.uint8:
         return 0.0, 255.0
     stride = -(-pixels.size // _SAMPLE)
-    while stride > 1 and math.gcd(stride, pixels[0, 0].size) > 1:  # not always the same column or channel
+    while stride > 1 and math.gcd(stride, pixels[0, 0].size) > 1:  # sample all columns and channels
         stride += 1
     values = pixels.reshape(-1)[::stride]
     if pixels.dtype == np.float32:
@@ -132,14 +131,14 @@ def value_range(pixels: np.ndarray) -> tuple[float, float]:
 
 
 TWELVE_BITS = 4095
-"""The largest whole number of 12 bits: cameras and microscopes write these into 16."""
+"""The largest 12-bit value: cameras and microscopes store 12 bits in 16."""
 
 
 def range_of(kind: Kind, low: float, high: float) -> tuple[float, float]:
-    """Black and white of pictures of a kind where they become 8-bit, from the usual range of their values.
+    """Black and white for the conversion of a kind of pictures to 8 bits, given their value range.
 
-    Gray and RGB of 16 bits, values beyond 12 bits among them, were made at full scale, as by any program for pictures:
-    then the same picture in 8 bits has the same colors. Everything else is seen through its own range.
+    16-bit gray and RGB with values beyond 12 bits are at full scale, as image editors write them, so that the same
+    picture in 8 bits has the same colors. Everything else is scaled from its own range.
     """
     if kind.dtype == "uint16" and kind.is_picture and high > TWELVE_BITS:
         return 0.0, _TOP["uint16"]
@@ -147,7 +146,7 @@ def range_of(kind: Kind, low: float, high: float) -> tuple[float, float]:
 
 
 def _within_unit(pixels: np.ndarray) -> bool:
-    """Whether all values lie in [0, 1]; NaN is left out."""
+    """Whether all values lie in [0, 1]; NaN is ignored."""
     for start in range(0, len(pixels), 256):
         part = pixels[start : start + 256]
         part = part[np.isfinite(part)]
@@ -157,10 +156,9 @@ def _within_unit(pixels: np.ndarray) -> bool:
 
 
 def own_range(pixels: np.ndarray, kind: Kind) -> tuple[float, float]:
-    """Black and white of pictures (N, H, W, C) where they take another depth, from nothing but themselves.
+    """Black and white of pictures (N, H, W, C) for conversion to another dtype, from these pictures alone.
 
-    For rows that are answered one by one this is asked of one at a time: other pictures of the same call must not
-    change what is seen in it.
+    Called with one picture at a time at inference, so that results do not depend on the rest of the batch.
     """
     if kind.dtype == "uint8":
         return 0.0, _TOP["uint8"]
@@ -170,11 +168,11 @@ def own_range(pixels: np.ndarray, kind: Kind) -> tuple[float, float]:
 
 
 OVERSHOOT = 2.0
-"""What floats of 0..1 stay below, where a filter has overshot, too."""
+"""Upper bound of floats in 0..1, including the overshoot of resampling filters."""
 
 
 def _counts_to(pixels: np.ndarray, top: float) -> bool:
-    """Whether pixels (N, H, W, C) are whole numbers from 0 to `top` of another depth, or means of them."""
+    """Whether pixels (N, H, W, C) of another dtype are integers from 0 to `top`, or means of them."""
     if pixels.dtype == np.uint16:
         return bool(pixels.max(initial=0) <= top)
     most = 0.0
@@ -187,9 +185,9 @@ def _counts_to(pixels: np.ndarray, top: float) -> bool:
 
 
 def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float, float, float]:
-    """Two values of a picture (H, W, C), and what they become in a set of another depth."""
+    """Two values of a picture (H, W, C), and what they become in a set of another dtype."""
     as_it_is = (0.0, 1.0, 0.0, 1.0)
-    if to.dtype == "float32":  # measured in units, as whole numbers are
+    if to.dtype == "float32":  # physical units, as for integers
         if to.low < -OVERSHOOT or (to.high > OVERSHOOT and (to.high <= _TOP["uint8"]) == (have.dtype == "uint8")):
             return as_it_is
     elif to.dtype == "uint16" and have.dtype == "float32" and _counts_to(picture[None], _TOP["uint16"]):
@@ -198,17 +196,17 @@ def _scale(picture: np.ndarray, have: Kind, to: ImageSpec) -> tuple[float, float
     return (*own_range(picture[None], have), *into)
 
 
-def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False) -> Kind:
-    """The kind that a set takes, from how many pictures of each kind it has.
+def common_kind(counts: dict[Kind, int], any_transparent: bool, *, gaps: bool = False) -> Kind:
+    """The kind of a mixed set, from the number of pictures of each kind.
 
-    1. Measurements and pictures. Where most have some number of channels that is neither gray nor RGB, the set is of
-       that number and others are left out; else those many-channel files are left out.
-    2. Depth: the most frequent; of equals the deeper. Fewer 16-bit files among 8-bit ones become 8-bit, and so on.
-    3. Color: gray where all are gray, else RGB.
-    4. Opacity: kept where every picture has it, at least one is not opaque all over (`any_clear`), and the set is
-       8-bit; else composited on the background. It is the last of 4 channels, or of 2 where all are gray.
+    1. Measurements and pictures. If most files have some number of channels that is neither gray nor RGB, the set has
+       that number and other files are skipped; else the multi-channel files are skipped.
+    2. Dtype: the most frequent, or the deeper of a tie. A minority of 16-bit files becomes 8-bit, and so on.
+    3. Color: gray if all are gray, else RGB.
+    4. Alpha: kept if every picture has it, at least one is not opaque (`any_transparent`), and the set is 8-bit;
+       else composited on the background. It is the last of 4 channels, or of 2 if all are gray.
 
-    With `gaps`, pixels that a mask hides, the depth is that of floats: no other number says that one is missing.
+    With `gaps` (masked pixels) the dtype is float32, which can represent missing values.
     """
     pictures = {k: n for k, n in counts.items() if k.is_picture}
     stacks: dict[int, int] = {}
@@ -228,13 +226,13 @@ def common_kind(counts: dict[Kind, int], any_clear: bool, *, gaps: bool = False)
     if members is not pictures:
         return Kind(most, False, dtype)
     colors = 1 if all(k.colors == 1 for k in members) else 3
-    if all(k.alpha for k in members) and any_clear and dtype == "uint8":
+    if all(k.alpha for k in members) and any_transparent and dtype == "uint8":
         return Kind(colors + 1, True, dtype)
     return Kind(colors, False, dtype)
 
 
 def fits_in(kind: Kind, target: Kind) -> bool:
-    """Whether pictures of a kind can become the target kind."""
+    """Whether pictures of a kind can be converted to the target kind."""
     return kind.is_picture if target.is_picture else kind.channels == target.channels and not kind.is_picture
 
 
@@ -242,15 +240,15 @@ def fits_in(kind: Kind, target: Kind) -> bool:
 def converted(
     pixels: np.ndarray, kind: Kind, target: Kind, background: RGB, deep_range: tuple[float, float] = (0.0, 1.0)
 ) -> np.ndarray:
-    """Pixels (N, H, W, C) of one kind as another.
+    """Pixels (N, H, W, C) converted from one kind to another.
 
-    To a greater depth, full scale becomes full scale (x 257 from 8 to 16 bits; 0..1 as float). To a smaller one,
-    `deep_range`, the range of all deep pictures, becomes full scale; only this can clip.
+    To a deeper dtype, full scale maps to full scale (x 257 from 8 to 16 bits; 0..1 for floats). To a shallower one,
+    `deep_range`, the range of all deep pictures, maps to full scale; only this can clip.
     """
     if kind == target:
         return pixels
     if kind.alpha and not target.alpha:
-        pixels = grounded(pixels, background)
+        pixels = composited_visibly(pixels, background)
     opacity = None
     if target.alpha:
         opacity = pixels[..., -1:] if kind.alpha else np.full((*pixels.shape[:-1], 1), _TOP[kind.dtype], pixels.dtype)
@@ -268,7 +266,7 @@ def converted(
 
 
 def _in_depth(pixels: np.ndarray, dtype: str, deep_range: tuple[float, float]) -> np.ndarray:
-    """Pixels in another depth, by the rule of `converted`."""
+    """Pixels in another dtype, by the rule of `converted`."""
     have = pixels.dtype.name
     if have == dtype:
         return pixels
@@ -296,42 +294,41 @@ def conformed(
     kind: Kind | None = None,
     missing: bool = False,
 ) -> np.ndarray:
-    """Pixels (N, H, W, C) of one set in the channels and depth of another, whose value range is kept.
+    """Pixels (N, H, W, C) of one set in the channels and dtype of another, whose value range is kept.
 
-    Where the depths agree the values are taken as they are: a 16-bit set is read with the range of the set that a
-    model has learned from. Where they differ, black and white of each picture become black and white of the set; see
-    `own_range`. Floats that are written as 8 or 16 bits would be, and whole numbers beside floats that are measured in
-    units, keep their values.
+    If the dtypes agree, values are kept. If they differ, black and white of each picture map to black and white of the
+    set; see `own_range`. Floats that hold 8- or 16-bit values, and integers compared with floats in physical units,
+    keep their values.
 
     ========  ============  ==================  =========  ==================  =========
     from, to  1             2                   3          4                   n
     ========  ============  ==================  =========  ==================  =========
-    1         as it is      opaque              repeated   repeated, opaque    refused
-    2         composited    as they are         composited repeated            refused
-    3         luma          luma, opaque        as it is   opaque              refused
-    4         composited    luma                composited as they are         refused
-    n         refused       refused             refused    refused             the same n
+    1         unchanged     opaque              repeated   repeated, opaque    refused
+    2         composited    unchanged           composited repeated            refused
+    3         luma          luma, opaque        unchanged  opaque              refused
+    4         composited    luma                composited unchanged           refused
+    n         refused       refused             refused    refused             same n only
     ========  ============  ==================  =========  ==================  =========
 
-    The last of 2 or 4 channels counts as opacity here, unless both sets have as many.
+    The last of 2 or 4 channels is taken as alpha, unless both sets have the same number.
 
     Parameters
     ----------
     pixels, spec
-        The pictures, and their set.
+        The pictures and the spec of their set.
     to : ImageSpec
-        The set whose kind is wanted.
+        The spec to convert to.
     background : (int, int, int)
         What opacity is composited on.
     kind : Kind, optional
-        Of the pixels, where it is known better than from `spec`.
+        The kind of the pixels, if it differs from that of `spec`.
     missing : bool
-        Keep pixels that are missing (NaN): where there are any, the values are floats in the range of `to`.
+        Keep missing pixels (NaN): if there are any, the result is float in the range of `to`.
 
     Raises
     ------
     InputError
-        If the channels cannot be brought together.
+        If the channels cannot be converted.
     """
     have, want = _meeting(kind or kind_of(spec), kind_of(to))
     if have.dtype == want.dtype:
@@ -349,21 +346,21 @@ def conformed(
 
 
 def _meeting(have: Kind, want: Kind) -> tuple[Kind, Kind]:
-    """Two kinds as `conformed` reads them: the same number of channels is the same channels, else both are pictures."""
+    """Two kinds as `conformed` reads them: equal numbers of channels have equal meaning, else both are pictures."""
     if have.channels == want.channels:
         return have._replace(alpha=want.alpha), want
     as_pictures = [kind if kind.is_picture else kind._replace(alpha=kind.channels in (2, 4)) for kind in (have, want)]
     if not all(kind.is_picture for kind in as_pictures):
-        fitting = "gray or color ones, with or without opacity" if want.channels <= 4 else f"some of {want.channels}"
+        fitting = "gray or color images, with or without alpha" if want.channels <= 4 else f"{want.channels} channels"
         raise InputError(
-            f"Pictures of {_counted(have.channels)} cannot become pictures of {_counted(want.channels)}, which this "
-            f"was learned from; give {fitting}."
+            f"Images with {_counted(have.channels)} cannot be converted to {_counted(want.channels)}, as the model or "
+            f"atlas expects; give {fitting}."
         )
     return as_pictures[0], as_pictures[1]
 
 
 def alike(kind: Kind, other: Kind) -> bool:
-    """Whether both are pictures of one depth, or stacks of as many channels: whoever sees RGB sees both alike."""
+    """Whether both kinds are pictures of one dtype, or have the same number of channels: in RGB they look alike."""
     return kind.dtype == other.dtype and fits_in(kind, other)
 
 
@@ -371,11 +368,11 @@ def _counted(channels: int) -> str:
     return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
-def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (..., C) of any set as uint8 that a picture file holds: gray, RGB, or RGBA where the set has opacity.
+def display_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Pixels (..., C) of any set as uint8 for a picture file: gray, RGB, or RGBA if the set has alpha.
 
-    Deep values are seen through the range of the set. Of a stack of measurements the first three channels are shown,
-    of two the first. What is uint8 already counts as seen: images that a model made of a deep set.
+    Deep values are scaled from the range of the set. Of multi-channel images the first three channels are shown, of two
+    the first. uint8 pixels are returned unchanged, such as the images that a model generated for a deep set.
     """
     from imatlas.images.tensors import to_view
 
@@ -383,18 +380,18 @@ def eye_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 
 def shown_channels(view: np.ndarray, kind: Kind) -> np.ndarray:
-    """Of uint8 pixels (..., C) the channels that a picture file shows; see `eye_view`."""
+    """The channels of uint8 pixels (..., C) that a picture file shows; see `display_view`."""
     if kind.is_picture:
         return view
     return view[..., :3] if view.shape[-1] >= 3 else view[..., :1]
 
 
 def rgb_view(pixels: np.ndarray, spec: ImageSpec, background: RGB = (255, 255, 255)) -> np.ndarray:
-    """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8 for the eye, or for a network that knows photographs.
+    """Pixels (N, H, W, C) of any set as RGB (N, H, W, 3) uint8, for display or for a network trained on photographs.
 
-    As `eye_view`, with opacity laid on a ground on which it can be seen, and gray repeated.
+    As `display_view`, with transparent pixels composited on a visible background, and gray repeated.
     """
-    view = eye_view(pixels, spec)
+    view = display_view(pixels, spec)
     if kind_of(spec).alpha:
-        view = grounded(view, background)
+        view = composited_visibly(view, background)
     return np.repeat(view, 3, axis=-1) if view.shape[-1] == 1 else view

@@ -1,4 +1,4 @@
-"""What is known of each image of a set besides its pixels, held in columns."""
+"""The metadata of each image of a set, in columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Record(NamedTuple):
-    """One image: its key, original size after orientation, the file's hash, format, mode and frames, and notes."""
+    """One image: its key, upright original size, format, mode, frames, hashes and notes."""
 
     key: str
     width: int
@@ -29,7 +29,7 @@ class Record(NamedTuple):
 class Records(Sequence[Record]):
     """The records of a set: `records[3].width` for one image, `records["width"]` for a column as an array.
 
-    `records.table` is the same as a pyarrow Table.
+    `records.table` is the underlying pyarrow Table.
     """
 
     def __init__(self, table: pa.Table) -> None:

@@ -1,4 +1,4 @@
-"""Resizing of pictures of every depth: by areas where they become smaller, in parts where they are tall."""
+"""Resizing of pictures of every dtype."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _TALL = 2**25
 def resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[float, ...]) -> np.ndarray:
     """The part of a picture inside `box` (left, top, right, bottom) at `size` (width, height), as an array (h, w, C).
 
-    8-bit pictures shrink by Lanczos and grow by bicubic interpolation. Deeper ones are resized by filters without
-    negative lobes, so that no value arises that lies outside its neighbors.
+    8-bit pictures are reduced by Lanczos and enlarged by bicubic interpolation; deeper ones are resized by filters
+    without negative lobes, so that values stay within the range of their neighbors.
     """
     width, height = stored.size if isinstance(stored, Image.Image) else stored.shape[1::-1]
     box = (max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3]))
@@ -43,7 +43,7 @@ def resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[
             return as_array(stored if whole == (0, 0, width, height) else stored.crop(box))
         return stored[whole[1] : whole[3], whole[0] : whole[2]]
     shrinks = box[2] - box[0] >= size[0] or box[3] - box[1] >= size[1]
-    # Pillow resizes to (new width, old height) first: a very tall picture is reduced before.
+    # Pillow resizes to (new width, old height) first, so very tall pictures are reduced before.
     gap = 3.0 if size[0] * (box[3] - box[1]) > _TALL else None
     if isinstance(stored, Image.Image):
         kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
@@ -65,7 +65,7 @@ def resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[
         missing = ~np.isfinite(values) if values.dtype == np.float32 else None
         if missing is None or not missing.any():
             out[..., channel] = plane(values)
-        else:  # the mean of what is there, where at least half is
+        else:  # mean of the valid pixels if they are at least half
             weight = plane(~missing)
             mean = plane(np.where(missing, 0, values)) / np.maximum(weight, 1e-6)
             out[..., channel] = np.where(weight >= 0.5, mean, np.nan)
@@ -73,11 +73,7 @@ def resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[
 
 
 def quickly_resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box: tuple[float, ...]) -> np.ndarray:
-    """`resized` through PyTorch, where the picture is 8-bit RGB and the box lies on whole pixels.
-
-    The values agree within rounding; PyTorch computes many of them in one instruction, and is three times as fast.
-    (A box of half pixels, rounded, moved features by up to 0.002 in cosine: it is left to Pillow.)
-    """
+    """`resized` through PyTorch, for 8-bit RGB and a box of whole pixels; faster, and equal within rounding."""
     whole = all(edge == int(edge) for edge in box)
     if not isinstance(stored, Image.Image) or stored.mode != "RGB" or not whole or not _torch_shrinks():
         return resized(stored, size, box)
@@ -94,7 +90,7 @@ def quickly_resized(stored: Image.Image | np.ndarray, size: tuple[int, int], box
 
 @functools.cache
 def _torch_shrinks() -> bool:
-    """Whether this PyTorch can resize bytes by Lanczos; older ones cannot."""
+    """Whether the installed PyTorch resizes uint8 by Lanczos."""
     import torch
 
     try:

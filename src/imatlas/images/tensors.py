@@ -1,4 +1,4 @@
-"""The one border between pixel arrays (N, H, W, C) and network tensors (N, C, H, W) in [-1, 1]."""
+"""Conversion between pixel arrays (N, H, W, C) and network tensors (N, C, H, W) in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = "cpu") -> torch.Tensor:
     """Pixels (N, H, W, C) of `spec.dtype` as a float32 tensor (N, C, H, W); `low` becomes -1 and `high` becomes +1.
 
-    NaN (a missing pixel) stays NaN, and infinity becomes it: whoever trains on the tensor masks it out. Integer pixels
-    travel to the device in their own depth and become floats there, so the copy is small.
+    NaN (a missing pixel) stays NaN, and infinity becomes NaN; training masks both. Integer pixels are copied to the
+    device in their own dtype and converted there.
     """
     import torch
 
@@ -27,12 +27,12 @@ def to_tensor(pixels: np.ndarray, spec: ImageSpec, device: str | torch.device = 
     scale = 2.0 / (spec.high - spec.low)
     if pixels.dtype == np.float32:
         tensor = torch.where(tensor.isinf(), torch.nan, tensor)
-    # the first operation makes a new tensor: a float array shares its memory with `tensor`
+    # The first operation must not be in place: a float array shares its memory with `tensor`.
     return tensor.sub(spec.low).mul_(scale).sub_(1.0)
 
 
 def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
-    """A tensor (N, C, H, W) in [-1, 1] as pixels (N, H, W, C) of `spec.dtype`, rounded, kept within the dtype."""
+    """A tensor (N, C, H, W) in [-1, 1] as pixels (N, H, W, C) of `spec.dtype`, rounded and clipped to the dtype."""
     values = tensor.detach().to("cpu").float().permute(0, 2, 3, 1).numpy()
     values = (values + 1.0) * ((spec.high - spec.low) / 2.0) + spec.low
     if spec.dtype == "float32":
@@ -42,7 +42,7 @@ def to_pixels(tensor: torch.Tensor, spec: ImageSpec) -> np.ndarray:
 
 
 def to_view(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (N, H, W, C) or (H, W, C) of any depth as uint8 for the eye: `low` black, `high` white, NaN gray."""
+    """Pixels (N, H, W, C) or (H, W, C) of any dtype as uint8 for display: `low` black, `high` white, NaN gray."""
     if pixels.dtype == np.uint8:
         return pixels
     with np.errstate(all="ignore"):  # a set of floats may span more than a float holds

@@ -1,4 +1,4 @@
-"""The small pictures that an atlas keeps of its images: made smaller still, and turned back into pixels."""
+"""Conversion of the thumbnails that an atlas stores: to smaller ones, and to pixels."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import numpy as np
 from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.picture import Fit
-from imatlas.images.pixels import composited, conformed, ground_for, kind_of, rgb_view, value_range
+from imatlas.images.pixels import composited, conformed, kind_of, rgb_view, value_range, visible_background
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
 
 
 def shrink(data: bytes, size: int) -> bytes:
-    """A thumbnail whose longest side is at most `size` pixels, as the bytes of a file; a smaller one as it is."""
+    """A thumbnail whose longer side is at most `size` pixels, encoded; a smaller one unchanged."""
     picture = read_picture(check_thumbnail(data))
     return data if max(picture.width, picture.height) <= size else encode_thumbnail(picture.thumbnail(size))
 
 
 def shown(data: bytes, size: int) -> bytes:
-    """As `shrink`, for a page that is white: shapes that could not be seen on it are laid on their opposite."""
+    """As `shrink`, for a white page: shapes that would be invisible on it are composited on black."""
     picture = read_picture(check_thumbnail(data))
     if not picture.kind.alpha or picture.kind.dtype != "uint8" or not picture.kind.is_picture:
         return shrink(data, size)
     pixels = picture.thumbnail(size)
-    ground = ground_for(pixels, WHITE)
+    ground = visible_background(pixels, WHITE)
     return shrink(data, size) if ground == WHITE else encode_thumbnail(composited(pixels, ground))
 
 
 def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndarray:
-    """A thumbnail as pixels (H, W, C) of `spec`: near to what the cache holds, and exact for tiny 8-bit pictures.
+    """A thumbnail as pixels (H, W, C) of `spec`: close to the pixels in the cache, and exact for tiny 8-bit pictures.
 
     Raises
     ------
     InputError
-        If `spec` has channels that this thumbnail does not hold.
+        If `spec` has channels that this thumbnail lacks.
     """
     whole = None if kind_of(spec).is_picture else stack_of(data)
     picture = read_picture(data if whole is None else check_stack(whole))
@@ -45,7 +45,7 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
 
 
 def stretched_view(data: bytes, side: int) -> np.ndarray:
-    """A thumbnail as RGB (side, side, 3) uint8, on a ground on which it can be seen; see `rgb_view`."""
+    """A thumbnail as RGB (side, side, 3) uint8, on a background on which it is visible; see `rgb_view`."""
     picture = read_picture(data)
     if not picture.kind.alpha:
         return thumbnail_pixels(data, ImageSpec(side, side, 3), "stretch")

@@ -1,4 +1,4 @@
-"""Frames out: a film as the bytes of a GIF, WebP or MP4 file."""
+"""Encoding of frames as a GIF, WebP or MP4 video."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ SUFFIXES = (".gif", ".webp", ".mp4")
 
 
 def write_video(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text: str = "") -> Path:
-    """Write frames as one film; the name's ending says the format. Written aside and renamed.
+    """Write frames as a video, atomically; the suffix of the name selects the format.
 
     Parameters
     ----------
     path : path
-        .gif (256 colors a film), .webp, or .mp4 (H.264, no opacity: laid on white), which needs `imatlas[video]`.
+        .gif (256 colors), .webp, or .mp4 (H.264, composited on white), which needs `imatlas[video]`.
     frames : array (n, H, W, C) uint8
-        1 to 4 channels; the last of 2 or 4 is opacity.
+        1 to 4 channels; the last of 2 or 4 is alpha.
     fps : float
-        Frames a second.
+        Frames per second.
     text : str
-        Words that travel inside, such as the recipe: the comment of a GIF or an MP4, the EXIF description of a WebP.
+        Embedded text, such as the recipe: the comment of a GIF or MP4, the EXIF description of a WebP.
 
     Raises
     ------
     InputError
-        If the ending is another one, or the frames are not pictures.
+        If the suffix is another one, or the frames have another shape or dtype.
     MissingExtraError
-        If the ending is .mp4 and PyAV is not installed.
+        If the suffix is .mp4 and PyAV is not installed.
     """
     path = output_path(check_path(path, "path", "write_video"))
     check_video_ending(path)
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] not in (1, 2, 3, 4) or not len(frames):
-        raise InputError(f"A film takes uint8 frames (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")
-    if frames.shape[3] == 2:  # no film format has gray with opacity
+        raise InputError(f"Frames must be uint8 of shape (n, H, W, 1 to 4). Got {frames.dtype} {frames.shape}.")
+    if frames.shape[3] == 2:  # no video format has gray with alpha
         frames = frames[..., [0, 0, 0, 1]]
     if path.suffix.lower() == ".mp4":
         write_file(path, _mp4(frames, fps, text))
@@ -59,7 +59,7 @@ def write_video(path: str | Path, frames: np.ndarray, *, fps: float = 20.0, text
 
 
 def check_video_ending(path: str | Path) -> None:
-    """Refuse a name whose ending says no film, or one that cannot be written here.
+    """Refuse a name without the suffix of a video format, or of a format that cannot be written here.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def check_video_ending(path: str | Path) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"'{Path(path).name}' does not say a film format; end it in .gif, .webp or .mp4.")
+        raise InputError(f"'{Path(path).name}' has no suffix of a video format; end it in .gif, .webp or .mp4.")
     if suffix == ".mp4":
         _av()
 
@@ -84,9 +84,9 @@ def _av() -> object:
 
 
 def _mp4(frames: np.ndarray, fps: float, text: str) -> bytes:
-    """H.264 in an MP4, sides made even by repeating the last row and column; small pictures are enlarged 2 to 8 times.
+    """H.264 in an MP4, sides made even by repeating the last row and column; small frames are enlarged 2 to 8 times.
 
-    Players smooth a film of 64 px into a blur, so its pixels are repeated up to about 512.
+    Players blur a video of 64 px, so its pixels are repeated up to about 512.
     """
     from fractions import Fraction
 

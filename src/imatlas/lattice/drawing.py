@@ -1,4 +1,6 @@
-"""The geometry of a map as it is drawn: where cells lie, how they are shaped, and where one cluster ends.
+"""The geometry of a map as it is drawn: cell shapes and positions, and the borders of clusters.
+
+`lattice.geometry` has the positions used in training; here cells have corners and sides.
 
 A position on the map in learning (`lattice.geometry.lattice_positions`) has no size; a cell here has corners and sides.
 """
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PITCH = 100.0
-"""Distance of two neighboring cells."""
+"""Distance between neighboring cells."""
 
 Place = tuple[int, int]
 """Row and column of a cell."""
@@ -22,7 +24,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class DrawnLattice:
-    """Cells of width `PITCH`; on a hexagonal lattice odd rows are shifted right by half a cell."""
+    """Cells of width `PITCH`; odd rows of a hexagonal lattice are shifted right by half a cell."""
 
     topology: Literal["rectangular", "hexagonal"]
     rows: int
@@ -54,7 +56,7 @@ class DrawnLattice:
         return (column + 0.5 + 0.5 * (row % 2)) * PITCH, (1 + 1.5 * row) * radius
 
     def neighbor(self, row: int, column: int, side: int) -> Place:
-        """The place beyond a side, which need not be on the map; side k runs from corner k to corner k + 1."""
+        """The cell beyond a side, possibly outside the map; side k runs from corner k to corner k + 1."""
         if self.topology == "rectangular":
             down, right = ((-1, 0), (0, 1), (1, 0), (0, -1))[side]
             return row + down, column + right
@@ -66,10 +68,10 @@ class DrawnLattice:
 def borders(
     lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset: float = 0.0
 ) -> dict[int, list[tuple[Point, Point]]]:
-    """For each cluster a line along every side where it meets another cluster or the edge of the map.
+    """For each cluster the line segments along its borders with other clusters and the edge of the map.
 
-    The lines run `inset` inside the cells, so that two neighboring clusters lie side by side and both are seen.
-    Empty where there are fewer than two clusters; a cell of no cluster (None) has no lines of its own.
+    The lines run `inset` inside the cells, so that those of neighboring clusters do not overlap. Empty if there are
+    fewer than two clusters; a cell without a cluster (None) has no lines.
     """
     if len(set(clusters.values())) < 2:
         return {}
@@ -83,7 +85,7 @@ def borders(
         x, y = lattice.center(row, column)
         for side in (side for side in range(n) if border[side]):
             (ax, ay), (bx, by) = corners[side], corners[(side + 1) % n]
-            # Where the line goes on in the neighboring cell it must reach that cell, else it turns with this one.
+            # A border that continues in the neighboring cell extends to it; else it turns at the corner.
             inward = -inset / (PITCH / 2) * (ax + bx) / 2, -inset / (PITCH / 2) * (ay + by) / 2
             start = (ax * shrink, ay * shrink) if border[side - 1] else (ax + inward[0], ay + inward[1])
             end = (bx * shrink, by * shrink) if border[(side + 1) % n] else (bx + inward[0], by + inward[1])
@@ -93,21 +95,21 @@ def borders(
 
 
 def label_places(lattice: DrawnLattice, clusters: Mapping[Place, int | None]) -> dict[int, Place]:
-    """For each cluster the cell to write its number on: the most central one of its largest connected part."""
+    """For each cluster the cell for its label: the most central one of its largest connected component."""
     largest: dict[int, list[Place]] = {}
-    seen: set[Place] = set()
+    visited: set[Place] = set()
     for place, cluster in clusters.items():
-        if cluster is None or place in seen:
+        if cluster is None or place in visited:
             continue
         part, queue = [], [place]
-        seen.add(place)
+        visited.add(place)
         while queue:
             here = queue.pop()
             part.append(here)
             for side in range(len(lattice.corners)):
                 there = lattice.neighbor(*here, side)
-                if there not in seen and clusters.get(there) == cluster:
-                    seen.add(there)
+                if there not in visited and clusters.get(there) == cluster:
+                    visited.add(there)
                     queue.append(there)
         if len(part) > len(largest.get(cluster, [])):
             largest[cluster] = part

@@ -1,4 +1,7 @@
-"""The geometry of the lattice of a map: where cells lie, how far apart, and which of them touch.
+"""The geometry of a map's lattice: positions, distances and neighbors of cells.
+
+On a torus (`toroidal=True`) opposite edges of the lattice touch. A hexagonal torus needs an even number of rows, as odd
+rows are shifted and the last row must meet the first one as it meets the row before it.
 
 On a torus (`toroidal=True`) opposite edges of the lattice touch. That asks a hexagonal lattice for an even number of
 rows: odd rows are shifted, and the last row must meet the first one as it meets the row before it.
@@ -14,14 +17,14 @@ from imatlas.errors import ParameterError
 
 Topology = Literal["rectangular", "hexagonal"]
 HEX_ROW = 0.75**0.5
-"""Distance between two rows of a hexagonal lattice whose cells are one unit apart."""
+"""Distance between the rows of a hexagonal lattice whose cells are one unit apart."""
 
 
 def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
-    """Where the cells of a lattice lie, in row-major order.
+    """The positions of the cells of a lattice, in row-major order.
 
-    On a hexagonal lattice odd rows are shifted right by half a cell and rows lie √3/2 apart, so that the six
-    neighbors of a cell are one unit away, as the four next ones are on a rectangular lattice.
+    On a hexagonal lattice odd rows are shifted right by half a cell and rows are √3/2 apart, so that the six neighbors
+    of a cell are one unit away, as are the four nearest ones on a rectangular lattice.
 
     Returns
     -------
@@ -35,7 +38,7 @@ def lattice_positions(rows: int, cols: int, topology: Topology) -> np.ndarray:
 
 
 def lattice_period(rows: int, cols: int, topology: Topology) -> tuple[float, float]:
-    """How far right and down of a cell a torus brings one back to it.
+    """The horizontal and vertical period of a torus.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def lattice_period(rows: int, cols: int, topology: Topology) -> tuple[float, flo
     """
     if topology == "hexagonal" and rows % 2:
         raise ParameterError(
-            f"A hexagonal torus needs an even number of rows, or its first and last row do not fit together. "
+            f"A hexagonal torus needs an even number of rows, so that its first and last row fit together. "
             f"Got {rows}; add one, or use topology='rectangular'."
         )
     return float(cols), rows * (HEX_ROW if topology == "hexagonal" else 1.0)
@@ -53,7 +56,7 @@ def lattice_period(rows: int, cols: int, topology: Topology) -> tuple[float, flo
 def lattice_distances(
     cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
 ) -> np.ndarray:
-    """Euclidean distance of cells on the lattice, pair by pair; on a torus along the shortest way.
+    """Euclidean distances of pairs of cells on the lattice; the shortest ones on a torus.
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def lattice_distances(
 def are_neighbors(
     cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
 ) -> np.ndarray:
-    """Whether cells touch, pair by pair: 8 neighbors on a rectangular lattice, 6 on a hexagonal one.
+    """Whether pairs of cells are neighbors: 8 per cell on a rectangular lattice, 6 on a hexagonal one.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ def are_neighbors(
 def _apart(
     cells: np.ndarray, others: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far cells lie apart along x and along y, at least 0."""
+    """The absolute distances of cells along x and y."""
     positions = lattice_positions(rows, cols, topology)
     apart = np.abs(positions[cells] - positions[others])
     if toroidal:
@@ -111,8 +114,8 @@ def neighbor_table(rows: int, cols: int, topology: Topology, toroidal: bool = Fa
     Returns
     -------
     ndarray (n_cells, 8 or 6) int64
-        -1 where the lattice ends, and on a torus of under three rows or columns where a neighbor would be the cell
-        itself or one that stands there already.
+        -1 beyond the edge of the lattice; and, on a torus of fewer than three rows or columns, for the cell itself
+        and repeated neighbors.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def neighbor_table(rows: int, cols: int, topology: Topology, toroidal: bool = Fa
     """
     offsets = _OFFSETS[topology]
     if toroidal:
-        lattice_period(rows, cols, topology)  # raises where there is no such torus
+        lattice_period(rows, cols, topology)  # raises for an impossible torus
     cell = np.arange(rows * cols)
     row, col = np.divmod(cell, cols)
     table = np.full((rows * cols, len(offsets[0])), -1, dtype=np.int64)

@@ -1,4 +1,8 @@
-"""The lattice of a map as a place to compute on: distances between cells, the neighborhood, the first sheet.
+"""The lattice of a map for computation: distances, the neighborhood function, and initial prototypes.
+
+A Gaussian on a rectangular lattice is the product of one along rows and one along columns, so smoothing over all cells
+takes two small matrix products. A hexagonal lattice is every other point of a rectangular one with half the spacing,
+and a torus is periodic in each axis; both factorize as well.
 
 A Gaussian on a rectangular lattice is the product of one along the rows and one along the columns, so spreading sums
 over all cells takes two small matrix products. A hexagonal lattice is every other point of a rectangular one with half
@@ -13,10 +17,10 @@ from torch import Tensor
 from imatlas.lattice.geometry import HEX_ROW, Topology, lattice_positions
 
 TILE = 5
-"""Side, in cells, of the tiles whose rows are searched together once an epoch moves prototypes little."""
+"""Side, in cells, of the tiles whose samples are searched together once prototypes move little per epoch."""
 
 MARGIN = 5
-"""Cells around a tile that are searched too."""
+"""Number of cells around a tile that are searched too."""
 
 
 class Lattice:
@@ -25,7 +29,7 @@ class Lattice:
     Attributes
     ----------
     positions : Tensor (n_cells, 2) float64
-        x and y of every cell, neighbors one unit apart.
+        x and y of every cell; neighbors are one unit apart.
     """
 
     def __init__(
@@ -44,19 +48,19 @@ class Lattice:
         return self.rows * self.cols
 
     def touch(self, cells: Tensor, others: Tensor) -> Tensor:
-        """Whether pairs of different cells are neighbors (n_pairs,): 8 around a square, 6 around a hexagon."""
+        """Whether pairs of different cells are neighbors (n_pairs,): 8 per square, 6 per hexagon."""
         x, y = self.offsets(cells, others).abs().unbind(-1)
         apart = torch.hypot(x, y) if self.topology == "hexagonal" else torch.maximum(x, y)
         return (apart < 1.01) & (cells != others)
 
     def offsets(self, cells: Tensor, others: Tensor) -> Tensor:
-        """(x, y) from cells to others (…, 2), the short way round on a torus."""
+        """(x, y) from cells to others (…, 2), the shortest ones on a torus."""
         apart = self.positions[others] - self.positions[cells]
         size = apart.new_tensor(self.size)
         return apart - size * (apart / size).round() if self.toroidal else apart
 
     def coarser(self, factor: int) -> Lattice:
-        """The same sheet with a `factor`th of the rows and columns."""
+        """The same sheet with 1 / `factor` of the rows and columns."""
         if factor == 1:
             return self
         rows, cols = round(self.rows / factor), round(self.cols / factor)
@@ -73,18 +77,18 @@ class Lattice:
         return (self._gaussian(self._x, 0, sigma, values) @ grid).view(height * width, n)[self._slot]
 
     def sheet(self, mean: Tensor, axes: Tensor, deviations: Tensor) -> Tensor:
-        """First prototypes (n_cells, n_features): a sheet on the plane of the two leading axes, or a torus in four.
+        """Initial prototypes (n_cells, n_features): a sheet in the plane of the two leading axes, or a torus in four.
 
         Parameters
         ----------
         mean : Tensor (n_features,)
         axes : Tensor (4, n_features)
-            Principal axes, zeros where the data has fewer.
+            Principal axes; zeros if the data have fewer.
         deviations : Tensor (4,)
             Standard deviations along them.
         """
-        long = 0 if self.size[0] >= self.size[1] else 1  # the longer side of the map along the first axis
-        if self.toroidal:  # each side of the map runs around a circle in two of the axes
+        long = 0 if self.size[0] >= self.size[1] else 1  # longer side along the first axis
+        if self.toroidal:  # each side is a circle in two of the axes
             parts = []
             for first, side in ((0, long), (1, 1 - long)):
                 angle = self.positions[:, side] * (2 * torch.pi / self.size[side])
@@ -97,9 +101,9 @@ class Lattice:
         return mean + (place * 1.5 * deviations[:2]) @ axes[:2]
 
     def resampled(self, codebook: Tensor, other: Lattice) -> Tensor:
-        """The prototypes of `other`, a lattice over the same sheet, read off those of this one (n_cells, n_features).
+        """The prototypes of `other`, a lattice of the same sheet, interpolated from those of this one.
 
-        Each is the mean of the prototypes around its place, under a Gaussian of half a cell of this lattice.
+        Each is a mean of nearby prototypes, weighted by a Gaussian of half a cell of this lattice.
         """
         squared = torch.zeros((len(other), len(self)), dtype=torch.float64, device=self.positions.device)
         for axis in (0, 1):
@@ -112,9 +116,9 @@ class Lattice:
         return weights @ codebook
 
     def tiles(self) -> tuple[Tensor, list[Tensor]]:
-        """The tile of each cell (n_cells,), and for each tile the cells to search for its rows: its own and a margin.
+        """The tile of each cell (n_cells,), and for each tile the cells to search: its own and a margin.
 
-        `TILE` and `MARGIN` are 5 cells each: a row would have to move by more than 5 cells to be missed.
+        A sample is missed only if it moves by more than `MARGIN` cells.
         """
         row, col = torch.arange(len(self)) // self.cols, torch.arange(len(self)) % self.cols
         across = -(-self.cols // TILE)

@@ -36,7 +36,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.learned import LONGEST_TEXT, Weights, contradiction
 from imatlas.system import atomic_io
 from imatlas.system.atomic_io import output_path, within, write_folder
-from imatlas.system.inventory import MOST_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
+from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
 
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
@@ -50,7 +50,7 @@ MARKS = (b'"format"', b'"library"', b'"class"')
 FORMAT = 2
 """Version of the folder's layout. A reader refuses every other one."""
 
-MOST_SIDE = 2**20
+MAX_IMAGE_SIDE = 2**20
 """Pixels a side of the images that a model was fitted to; an encoder makes all of them smaller."""
 
 ADVICE = "learn the model again"
@@ -137,7 +137,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     if overwrite and os.path.lexists(folder):
         try:
             with open_regular(within(folder, "model.json")) as file:
-                text = file.read(MOST_JSON)
+                text = file.read(MAX_JSON)
         except (OSError, ArtifactError, UnsafePathError):
             text = b""
         if not all(mark in text for mark in MARKS):
@@ -379,7 +379,7 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
     if kind == "strings":
         return np.array(rest["values"], dtype=object)
     if kind == "image_spec":
-        return ImageSpec.from_json(rest, most_side=MOST_SIDE)
+        return ImageSpec.from_json(rest, most_side=MAX_IMAGE_SIDE)
     if kind == "tuple":
         return tuple(_restore(v, f"{name}.{i}", arrays, classes) for i, v in enumerate(rest["items"]))
     if kind == "dict":

@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from imatlas.arguments import MOST_SEED, check_seed, is_generator, shown, strict_yes
+from imatlas.arguments import MAX_SEED, check_seed, is_generator, shown, strict_yes
 from imatlas.errors import NotLearnedError, ParameterError
 from imatlas.models import artifact
 from imatlas.models.learned import State
@@ -33,7 +33,7 @@ from imatlas.models.learned import State
 T = TypeVar("T")
 
 Seed = Annotated[
-    int | None, Field(ge=0, le=MOST_SEED, description="seed of everything that chance decides; None draws a fresh one")
+    int | None, Field(ge=0, le=MAX_SEED, description="seed of everything that chance decides; None draws a fresh one")
 ]
 """As a parameter may be saved and given on a command line; in memory it may be a generator of NumPy, too."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from imatlas import seeding
-from imatlas.arguments import MOST_SEED, check_seed, is_generator, whole
+from imatlas.arguments import MAX_SEED, check_seed, is_generator, whole
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
@@ -98,7 +98,7 @@ class ImageEstimator(Estimator):
         "interrupted_": Value(bool),
         "fingerprint_": Value(TEXT),
         "n_held_out_": Value(COUNT),
-        "seed_": Value(Annotated[int, Field(ge=0, le=MOST_SEED)]),
+        "seed_": Value(Annotated[int, Field(ge=0, le=MAX_SEED)]),
     }
 
     _max_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most

@@ -1,9 +1,9 @@
-"""The pictures of a self-organizing map, as matplotlib figures that `save` writes as PNG, SVG or PDF at any size.
+"""Figures of a self-organizing map, drawn with matplotlib and saved as PNG, SVG or PDF at any size.
 
-Each function takes a fitted `SOM` first, draws with `matplotlib.figure.Figure` (never pyplot, so no global state is
-touched), and marks clusters where `clusters` gives one number a cell. matplotlib is the extra `imatlas[plots]`.
+Each function takes a fitted `SOM` first, draws on a `matplotlib.figure.Figure` (not pyplot, so no global state
+changes), and marks clusters where `clusters` gives one number per cell. matplotlib is the extra `imatlas[plots]`.
 
-On a toroidal map the lattice is drawn as a sheet: what lies across its edges is not drawn there.
+A toroidal map is drawn as a flat sheet, without the links across its edges.
 """
 
 from imatlas.plots.pictures import image_sheet, picture_map

@@ -1,7 +1,7 @@
-"""One map on paper: its cells, the borders and numbers of its clusters, and a scale below it.
+"""The drawing of one map: its cells, the borders and numbers of its clusters, and a color bar below it.
 
-Everything is drawn in the units of `lattice.drawing` on one pair of axes; line widths and letters follow the width of
-the figure, so that a poster looks like a thumbnail, enlarged.
+Everything is drawn in the units of `lattice.drawing` on one pair of axes; line widths and font sizes scale with the
+figure.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER, INK, SOFT, FAINT = "#fbf9f5", "#1c1a17", "#625c53", "#d8d1c4"
-"""The report's paper, ink, softer ink, and the outline of an empty cell."""
+"""The report's background, text, secondary text, and the outline of an empty cell."""
 
 SHADES = ("#f1ece2", "#bad8cf", "#88c1ba", "#5ba9a4", "#30908e", "#007576", "#005b5e", "#004045", "#06262d")
-"""From little to much: paper to deep teal at equal steps of lightness in the color space Oklab."""
+"""Color map from low to high: background to deep teal at equal steps of lightness in Oklab."""
 
 CLUSTERS = (
     *("#d24d42", "#1a73d5", "#229633", "#a552b7", "#ab7306", "#138585", "#d55078", "#7366d9", "#868600", "#127fa7"),
@@ -36,14 +36,14 @@ CLUSTERS = (
 """The colors of clusters, as in the report."""
 
 SHRUNK = 0.965
-"""Side of a cell with a picture, or an empty one, over the pitch."""
+"""Side of a cell with a picture, and of an empty one, over the pitch."""
 
 LETTERS = 0.019
-"""Height of the letters of a scale over the width of the map."""
+"""Font size of a color bar over the width of the map."""
 
 
 def need_matplotlib() -> None:
-    """Stop with the pip command where matplotlib is missing.
+    """Check that matplotlib is installed.
 
     Raises
     ------
@@ -53,32 +53,32 @@ def need_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"Pictures of maps need matplotlib ({error}); run: pip install 'imatlas[plots]'"
+            f"Figures of maps need matplotlib ({error}); run: pip install 'imatlas[plots]'"
         ) from None
 
 
 def lattice_of(som: Any) -> DrawnLattice:
     """The lattice of a fitted map."""
-    som.positions_  # noqa: B018 - a map that is not fitted says so here
+    som.positions_  # noqa: B018 - raises NotFittedError
     return DrawnLattice(som.topology, som.rows_, som.cols_)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A lattice on axes whose units are those of `imatlas.lattice.drawing`, y downwards."""
+    """A lattice on axes in the units of `imatlas.lattice.drawing`, y downward."""
 
     figure: Figure
     axes: Axes
     lattice: DrawnLattice
     points: float
-    """Points (1/72 inch) to a unit of the lattice."""
+    """Points (1/72 inch) per unit of the lattice."""
     letters: float = LETTERS
     trim: Point = (0.0, 0.0)
-    """What is cut off at the left and right, and at the top and bottom, where nothing is drawn."""
+    """Margins cut off at the left and right, and at the top and bottom."""
 
     @property
     def n_cells(self) -> int:
-        """Cells of the lattice."""
+        """Number of cells of the lattice."""
         return self.lattice.rows * self.lattice.columns
 
     @cached_property
@@ -87,13 +87,13 @@ class Canvas:
         return np.array([self.lattice.center(*divmod(k, self.lattice.columns)) for k in range(self.n_cells)])
 
     def polygons(self, scale: float | np.ndarray = 1.0, cells: np.ndarray | None = None) -> np.ndarray:
-        """The corners of cells (n, 4 or 6, 2), drawn in by `scale`, one number or one a cell."""
+        """The corners of cells (n, 4 or 6, 2), shrunk by `scale`, one number or one per cell."""
         centers = self.centers if cells is None else self.centers[cells]
         scales = np.broadcast_to(np.asarray(scale, dtype=float), (len(centers),))
         return centers[:, None] + np.array(self.lattice.corners) * scales[:, None, None]
 
     def fill(self, polygons: np.ndarray, colors: Any) -> None:
-        """Fill polygons (n, k, 2), one color each. A hair of the same color hides the seams between them."""
+        """Fill polygons (n, k, 2), one color each. Edges of the same color hide the seams between them."""
         from matplotlib.collections import PolyCollection
 
         self.axes.add_collection(
@@ -102,7 +102,7 @@ class Canvas:
         )
 
     def outline(self, polygons: np.ndarray) -> None:
-        """A faint line around polygons (n, k, 2) that stay empty."""
+        """Draw a faint line around empty polygons (n, k, 2)."""
         from matplotlib.collections import PolyCollection
 
         if len(polygons):
@@ -112,15 +112,15 @@ class Canvas:
             )
 
     def write(self, x: float, y: float, text: str, size: float, **options: Any) -> None:
-        """Write at a place, letters `size` units high; a text is no formula, whatever dollar signs it holds."""
+        """Write text at a point, `size` units high; dollar signs do not start a formula."""
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK, "family": "DejaVu Sans"}
         self.axes.text(x, y, visible(text), parse_math=False, **(style | options | {"fontsize": size * self.points}))
 
     def mark_clusters(self, clusters: np.ndarray | None, *, inside: bool = True, raised: bool = False) -> None:
-        """Draw borders between clusters and write each one's number in its middle; a negative number is no cluster.
+        """Draw borders between clusters and write each one's number at its center; a negative number means no cluster.
 
-        With `inside` the lines run inside the cells of each cluster in its color, around the map too; else one dark
-        line runs on the sides where two clusters meet. With `raised` the numbers leave the middle of their cells free.
+        With `inside` the lines run inside the cells of each cluster in its color, also around the map; else one dark
+        line runs where two clusters meet. With `raised` the numbers are placed above the centers of their cells.
         """
         if clusters is None:
             return
@@ -128,7 +128,7 @@ class Canvas:
         if len(set(known.values())) < 2:
             return
         size = max(self.lattice.columns, self.lattice.rows)
-        stroke = min(max(3.4, 0.27 * size), 7.0)  # as in the report: a fixed width would be lost on a large map
+        stroke = min(max(3.4, 0.27 * size), 7.0)  # as in the report: a fixed width would be too thin on a large map
         if inside:
             for cluster, sides in borders(self.lattice, known, stroke / 2 + 0.2).items():
                 self._lines(sides, _color(cluster), stroke, f"cluster-{cluster}")
@@ -141,9 +141,9 @@ class Canvas:
             self._badge(cluster, (x, y - (0.34 * PITCH if raised else 0.0)), badge)
 
     def _inner_borders(self, known: dict[Place, int | None]) -> list[tuple[Point, Point]]:
-        """The sides between two cells of unlike clusters, each once."""
+        """The sides between two cells of different clusters, each once."""
         lines = borders(self.lattice, {place: -1 if cluster is None else cluster for place, cluster in known.items()})
-        met = Counter(_same_either_way(side) for sides in lines.values() for side in sides)
+        met = Counter(_undirected(side) for sides in lines.values() for side in sides)
         return [side for side, n in met.items() if n > 1]
 
     def _lines(self, sides: list[tuple[Point, Point]], color: str, width: float, name: str) -> None:
@@ -168,15 +168,15 @@ class Canvas:
 
     @property
     def _below(self) -> float:
-        """Where the middle of the line below the map lies."""
+        """The y coordinate of the line of text below the map."""
         return self.lattice.size[1] - self.trim[1] + 6.0 + 0.8 * self.letters * self.lattice.size[0]
 
     def caption(self, text: str) -> None:
-        """Write a few words below the map."""
+        """Write a caption below the map."""
         self.write(self.trim[0], self._below, text, self.letters * self.lattice.size[0], ha="left", color=SOFT)
 
     def scale(self, label: str, least: float, most: float) -> None:
-        """Say below the map what the shades mean: a label, shortened where there is no room, and a bar of numbers."""
+        """Draw a color bar below the map: a label, shortened to fit, and the range of values."""
         from matplotlib.image import AxesImage
 
         width = self.lattice.size[0]
@@ -198,7 +198,7 @@ class Canvas:
 
 
 def blank(som: Any, width: float, *, scale: bool = False, trim: Point = (0.0, 0.0)) -> Canvas:
-    """A figure with one empty map on it, `width` inches wide, with room below for a scale where asked.
+    """A figure with one empty map, `width` inches wide, with room below for a color bar if `scale`.
 
     `trim` is cut off at the left and right, and at the top and bottom.
 
@@ -219,7 +219,7 @@ def blank(som: Any, width: float, *, scale: bool = False, trim: Point = (0.0, 0.
 
 
 def paper_size(lattice: DrawnLattice, letters: float, trim: Point = (0.0, 0.0)) -> tuple[float, float]:
-    """Width and height of a map with its margin, and below it the room for a scale with `letters`; 0 for none."""
+    """Width and height of a map with its margin and the color bar below it; `letters` 0 for none."""
     width, height = lattice.size
     across, down = _margin(lattice) - trim[0], _margin(lattice) - trim[1]
     return width + 2 * across, height + 2 * down + 2.0 * letters * width
@@ -232,7 +232,7 @@ def on_axes(
     letters: float,
     trim: Point = (0.0, 0.0),
 ) -> Canvas:
-    """An empty map at a place of a figure: left, bottom, width and height in shares of it."""
+    """An empty map within a figure: left, bottom, width and height as fractions of it."""
     axes = figure.add_axes(place)
     axes.set_axis_off()
     wide, high = paper_size(lattice, letters, trim)
@@ -244,20 +244,20 @@ def on_axes(
 
 
 def shades() -> Colormap:
-    """The color map of all numbers, from little (light) to much (dark)."""
+    """The color map of all values, from low (light) to high (dark)."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("imatlas", SHADES)
 
 
 def shaded(values: np.ndarray) -> np.ndarray:
-    """The colors (n, 4) of numbers (n,) from the least to the greatest; the lightest where they are all the same."""
+    """The colors (n, 4) of values (n,) from the lowest to the highest; the lightest where all are equal."""
     low, high = float(values.min()), float(values.max())
     return shades()((values - low) / (high - low) if high > low else np.zeros(len(values)))
 
 
 def checked_clusters(clusters: Any, n_cells: int) -> np.ndarray | None:
-    """One cluster number a cell (n_cells,) int64, or None.
+    """One cluster number per cell (n_cells,) int64, or None.
 
     Raises
     ------
@@ -268,14 +268,14 @@ def checked_clusters(clusters: Any, n_cells: int) -> np.ndarray | None:
     array = np.asarray(clusters)
     if array.shape != (n_cells,) or array.dtype.kind not in "iu":
         raise InputError(
-            f"'clusters' must hold one whole number a cell, shape ({n_cells},). Got {array.dtype} of shape "
+            f"'clusters' must hold one integer per cell, shape ({n_cells},). Got {array.dtype} of shape "
             f"{array.shape}; give, for example, kmeans.predict(som.codebook_)."
         )
     return array.astype(np.int64)
 
 
 def cells_of(som: Any, X: Any) -> np.ndarray:
-    """The flat cell of each row (n_samples,), from rows (n_samples, n_features) or from cells that are known already.
+    """The flat cell of each row (n_samples,), from rows (n_samples, n_features) or from known cells.
 
     Raises
     ------
@@ -288,27 +288,27 @@ def cells_of(som: Any, X: Any) -> np.ndarray:
     n_cells = len(som.codebook_)
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n_cells):
         raise InputError(
-            f"Cells must be whole numbers from 0 to {n_cells - 1}, as SOM.predict gives them. Got {array.dtype} from "
+            f"Cells must be integers from 0 to {n_cells - 1}, as SOM.predict gives them. Got {array.dtype} from "
             f"{array.min()} to {array.max()}."
         )
     return array.astype(np.int64)
 
 
 def numbers(least: float, most: float) -> tuple[str, str]:
-    """Two numbers in figures, as exact as tells them apart to a hundredth of what lies between."""
+    """Two numbers as text, with decimals to about a hundredth of their difference."""
     decimals = max(0, 2 - math.floor(math.log10(most - least))) if most > least else 3
     if decimals > 6:
         return f"{least:.3g}", f"{most:.3g}"
 
-    def told(value: float) -> str:
+    def text_of(value: float) -> str:
         text = f"{value:,.{decimals}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
         return "0" if text == "-0" else text
 
-    return told(least), told(most)
+    return text_of(least), text_of(most)
 
 
-def _same_either_way(side: tuple[Point, Point]) -> tuple[Point, Point]:
+def _undirected(side: tuple[Point, Point]) -> tuple[Point, Point]:
     (ax, ay), (bx, by) = side
     start, end = sorted([(round(ax, 6), round(ay, 6)), (round(bx, 6), round(by, 6))])
     return start, end

@@ -12,7 +12,7 @@ from imatlas.arguments import strict_yes
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.decode import read_picture
 from imatlas.images.formats.pillow import picture_from
-from imatlas.images.pixels import eye_view
+from imatlas.images.pixels import display_view
 from imatlas.lattice.drawing import PITCH
 from imatlas.plots.canvas import SHRUNK, Canvas, blank, cells_of, checked_clusters
 from imatlas.result import Picture
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHUNK = 256
-"""Images, or rows, that are held at a time while means and distances are taken."""
+"""Images or rows processed together for means and distances."""
 
 SHOWS = ("exemplar", "mean", "prototype")
 
@@ -39,19 +39,19 @@ def image_sheet(
     width: float = 8.0,
     picture_size: int = 256,
 ) -> Figure:
-    """Draw a picture in each cell. A cell that no image fell on stays empty.
+    """Draw a picture in each cell; cells without images stay empty.
 
     Parameters
     ----------
     som : SOM
         A fitted map.
     images : Images, ndarray (n_samples, H, W[, C]), or sequence of pictures
-        uint8, uint16 or float in [0, 1]; in a sequence also the bytes of image files. Not needed for prototypes.
+        uint8, uint16 or float in [0, 1]; a sequence may also hold the bytes of image files. Not needed for prototypes.
     X : array-like (n_samples, n_features), or (n_samples,) of int
-        The rows that stand for these images; for means also their cells as `som.predict` gave them.
+        The rows of these images; for means also their cells from `som.predict`.
     show : {'exemplar', 'mean', 'prototype'}
-        The image nearest to the prototype, the mean of all images of the cell, or `decode` of the prototype itself,
-        which fills every cell.
+        The image nearest to the prototype, the mean of all images of the cell, or the decoded prototype, which fills
+        every cell.
     decode : callable
         From prototypes (n_cells, n_features) to images (n_cells, H, W[, C]), such as `autoencoder.inverse_transform`,
         or ``lambda codes: codes.reshape(-1, 28, 28)`` where the rows are pixels.
@@ -85,7 +85,7 @@ def image_sheet(
             )
         n_rows = np.shape(X)[0]
         if len(images) != n_rows:
-            raise InputError(f"Each image needs its row of X. Got {len(images):,} images and {n_rows:,} rows.")
+            raise InputError(f"Each image needs one row of X. Got {len(images):,} images and {n_rows:,} rows.")
         pictures = _nearest(som, images, X) if show == "exemplar" else _means(som, images, cells_of(som, X))
     return picture_map(som, pictures, crop=crop, clusters=clusters, width=width, picture_size=picture_size)
 
@@ -100,7 +100,7 @@ def picture_map(
     width: float = 8.0,
     picture_size: int = 256,
 ) -> Figure:
-    """Draw one given picture in each cell, or none.
+    """Draw a given picture in each cell, or none.
 
     Parameters
     ----------
@@ -109,13 +109,13 @@ def picture_map(
     pictures : sequence (n_cells,)
         For each cell pixels (H, W[, C]), the bytes of an image file, or None for an empty cell.
     crop : bool
-        True: a picture fills its cell, and what stands over is cut off. False: the whole picture stands within it.
+        True: a picture fills its cell and is cropped. False: the whole picture fits into it.
     clusters : array-like (n_cells,) of int, optional
-        The cluster of each cell, to be outlined and numbered; a negative number is none.
+        The cluster of each cell, to be outlined and numbered; negative for none.
     width : float
-        Of the figure in inches; everything scales with it.
+        Width of the figure in inches; everything scales with it.
     picture_size : int
-        Longest side in pixels of the pictures in the figure; larger ones are shrunk.
+        Longest side in pixels of the pictures; larger ones are downscaled.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def picture_map(
     canvas = blank(som, width)
     if len(pictures) != canvas.n_cells:
         raise InputError(
-            f"The map has {canvas.n_cells:,} cells. Got {len(pictures):,} pictures; give None where empty."
+            f"The map has {canvas.n_cells:,} cells. Got {len(pictures):,} pictures; give None for empty cells."
         )
     marked = checked_clusters(clusters, canvas.n_cells)
     empty = np.array([k for k, picture in enumerate(pictures) if picture is None], dtype=np.int64)
@@ -148,7 +148,7 @@ def _place(canvas: Canvas, cell: int, pixels: np.ndarray, shape: np.ndarray, cro
 
     (x, y), (height, width) = canvas.centers[cell], pixels.shape[:2]
     hexagonal = canvas.lattice.topology == "hexagonal"
-    # Half the side of a square around the cell, or of the largest square within it.
+    # Half the side of the square around the cell, or of the largest square inside it.
     half = SHRUNK * PITCH / 2
     if hexagonal:
         half *= 2 / 3**0.5 if crop else 2 / (1 + 3**0.5)
@@ -169,26 +169,26 @@ def _nearest(som: Any, images: Any, X: Any) -> list[Picture | None]:
     rows = np.asarray(X)
     if rows.ndim != 2:
         raise InputError(
-            "show='exemplar' needs the rows X (n_samples, n_features), to find the nearest ones. Got cells alone; "
-            "give X, or show='mean'."
+            "show='exemplar' needs the rows X (n_samples, n_features) to find the nearest ones. Got only cells; "
+            "give X, or use show='mean'."
         )
     chosen = exemplars(som, rows)
     spec, images = getattr(images, "spec", None), getattr(images, "thumbnails", images)
-    seen: list[Picture | None] = [None if k < 0 else images[int(k)] for k in chosen]
+    pictures: list[Picture | None] = [None if k < 0 else images[int(k)] for k in chosen]
     if spec is None:
-        return seen
-    return [picture if picture is None or isinstance(picture, bytes) else eye_view(picture, spec) for picture in seen]
+        return pictures
+    return [p if p is None or isinstance(p, bytes) else display_view(p, spec) for p in pictures]
 
 
 def exemplars(som: Any, X: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
-    """For each cell the number of the row nearest to its prototype, among those that fell on it; -1 where empty.
+    """For each cell the index of its row nearest to the prototype; -1 for empty cells.
 
     Parameters
     ----------
     som : SOM
     X : ndarray (n_samples, n_features)
     cells : ndarray (n_samples,) of int, optional
-        The cells of the rows, where they are known.
+        The cells of the rows, if known.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def exemplars(som: Any, X: np.ndarray, cells: np.ndarray | None = None) -> np.nd
 
 
 def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
-    """For each cell the mean of its images (H, W, C) uint8; color counts as much as it is opaque."""
+    """For each cell the mean of its images (H, W, C) uint8, with colors weighted by alpha."""
     spec, pixels = getattr(images, "spec", None), getattr(images, "pixels", images)
     order = np.argsort(cells, kind="stable")
     starts = np.searchsorted(cells[order], np.arange(len(som.codebook_) + 1))
@@ -217,13 +217,11 @@ def _means(som: Any, images: Any, cells: np.ndarray) -> list[Picture | None]:
         for at in range(start, stop, CHUNK):
             members = order[at : min(at + CHUNK, stop)]
             taken = [pixels[int(k)] for k in members]
-            views = [_pixels(one if spec is None else eye_view(one, spec)) for one in taken]
+            views = [_pixels(one if spec is None else display_view(one, spec)) for one in taken]
             if len({view.shape for view in views} | ({total.shape} if total is not None else set())) > 1:
-                raise InputError(
-                    "show='mean' needs images of one size; bring them there with Images(..., image_size=64)."
-                )
+                raise InputError("show='mean' needs images of one size; resize them with Images(..., image_size=64).")
             values = np.stack(views).astype(np.float64)
-            if values.shape[-1] in (2, 4):  # opacity
+            if values.shape[-1] in (2, 4):  # alpha
                 values[..., :-1] *= values[..., -1:] / 255
             total = values.sum(axis=0) + (0 if total is None else total)
         means.append(None if total is None else _mean(total, stop - start))
@@ -241,7 +239,7 @@ def _decoded(images: Any, n_cells: int) -> Any:
     array = np.asarray(images)
     if array.ndim not in (3, 4) or len(array) != n_cells:
         raise InputError(
-            f"'decode' must return images ({n_cells}, H, W[, C]), one a prototype. Got shape {array.shape}."
+            f"'decode' must return images ({n_cells}, H, W[, C]), one per prototype. Got shape {array.shape}."
         )
     return array
 
@@ -258,7 +256,7 @@ def _pixels(picture: Any) -> np.ndarray:
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels / 257).astype(np.uint8)
     elif pixels.dtype.kind == "f":
-        if np.nanmin(pixels) < -1 or np.nanmax(pixels) > 2:  # a decoder may run over a little
+        if np.nanmin(pixels) < -1 or np.nanmax(pixels) > 2:  # decoders may overshoot a little
             raise InputError(
                 f"Float pixels must lie in [0, 1]. Got {np.nanmin(pixels):.3g} to {np.nanmax(pixels):.3g}; scale them."
             )

@@ -1,4 +1,4 @@
-"""A figure as a file: pixels or vectors, at any size, whole or not at all, and the same bytes each time."""
+"""Figures as files: raster or vector graphics of any size, written atomically and reproducibly."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
-"""Pixels an inch where nobody says more."""
+"""Default pixels per inch."""
 
 CSS_INCH = 96
-"""Pixels of an SVG or a PDF to the inch, as browsers count them."""
+"""Pixels per inch of an SVG or PDF, as in browsers."""
 
 VECTORS = (".svg", ".pdf")
 
 MOST_PIXELS = 65_000
-"""Longest side of a file of pixels: the limit of the program that draws them."""
+"""Longest side of a raster file: the limit of matplotlib's Agg backend."""
 
 
 def save(
     figure: Figure, path: str | Path, *, width_px: int | None = None, dpi: float | None = None, quality: int = 90
 ) -> Path:
-    """Write a figure; the ending of the name says how.
+    """Write a figure; the file extension selects the format.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def save(
 
 
 def check_ending(path: str | Path) -> str:
-    """The ending of a file that `save` can write, such as ".svg".
+    """The file extension of a file that `save` can write, such as ".svg".
 
     Raises
     ------
@@ -94,11 +94,11 @@ def _raster(figure: Figure, width_px: int | None, dpi: float | None) -> np.ndarr
 
     inches = figure.get_size_inches()
     dpi = (dpi or DPI) if width_px is None else width_px / inches[0]
-    # The drawing program cuts fractions of a pixel off: a hair more keeps 2400 from becoming 2399.
+    # Agg truncates fractions of a pixel: a little more keeps 2400 from becoming 2399.
     dpi *= 1 + 1e-9
     if max(inches) * dpi > MOST_PIXELS:
         raise ParameterError(
-            f"A file of pixels can be at most {MOST_PIXELS:,} on a side. Got {max(inches) * dpi:,.0f}; write "
+            f"A raster file can be at most {MOST_PIXELS:,} on a side. Got {max(inches) * dpi:,.0f}; write "
             "an .svg or .pdf."
         )
     before, canvas = figure.dpi, figure.canvas
@@ -116,7 +116,7 @@ def _raster(figure: Figure, width_px: int | None, dpi: float | None) -> np.ndarr
 
 
 def _vectors(figure: Figure, kind: str, width_px: int | None) -> bytes:
-    """The figure as an SVG or a PDF, without dates and with names that are the same each time."""
+    """The figure as an SVG or PDF, without dates and with reproducible ids."""
     import matplotlib
 
     out = BytesIO()
@@ -130,7 +130,7 @@ def _vectors(figure: Figure, kind: str, width_px: int | None) -> bytes:
 
 @contextmanager
 def _scaled(figure: Figure, factor: float) -> Iterator[None]:
-    """Enlarge a figure with its lines and letters, and let images keep their own pixels, within the block."""
+    """Scale a figure with its lines and text, and keep images at their own resolution, within the block."""
     from matplotlib.collections import Collection
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D

@@ -1,4 +1,4 @@
-"""Numbers on the map: how far its prototypes lie apart, how many rows fell on each, and what each feature does."""
+"""Values on the map: the U-matrix, the number of rows per cell, and component planes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PLANES = 16
-"""Component planes that are drawn where nobody says which."""
+"""Component planes drawn by default."""
 
 PLANE_LETTERS = 0.052
-"""Height of the letters under a component plane over its width."""
+"""Font size below a component plane over its width."""
 
 SMALLEST = 5.0
-"""Points below which a number in a cell would not be read."""
+"""Smallest legible font size in points for the number in a cell."""
 
 
 @strict_yes
 def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: float = 8.0) -> Figure:
-    """Draw how far prototypes lie from those around them: dark walls part light valleys of like prototypes.
+    """Draw the U-matrix, the distances between neighboring prototypes: dark ridges separate light valleys.
 
     Ultsch & Siemon (1990), "Kohonen's self organizing feature maps for exploratory data analysis".
 
@@ -53,13 +53,13 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
     som : SOM
         A fitted map.
     between : bool
-        False: each cell shows the mean distance of its prototype to those of the cells around it. True: the lattice
-        has half the spacing, and each small cell between two cells shows the distance of their two prototypes; where
-        four cells of a rectangular lattice meet, the mean of the two diagonals, each over √2.
+        False: each cell shows the mean distance of its prototype to those of its neighbors. True: the lattice has half
+        the spacing, and each small cell between two cells shows the distance of their prototypes; where four cells of a
+        rectangular lattice meet, the mean of the two diagonals, each over √2.
     clusters : array-like (n_cells,) of int, optional
-        The cluster of each cell, to be outlined and numbered; a negative number is none.
+        The cluster of each cell, to be outlined and numbered; negative for none.
     width : float
-        Of the figure in inches; everything scales with it.
+        Width of the figure in inches; everything scales with it.
 
     Returns
     -------
@@ -78,10 +78,10 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
     canvas = blank(som, width, scale=True, trim=(float(corner[0]), float(corner[1])))
     marked = checked_clusters(clusters, canvas.n_cells)
     heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
-    polygons, label = canvas.polygons(), "mean distance to the cells around"
+    polygons, label = canvas.polygons(), "mean distance to neighboring cells"
     if between:
-        places, gaps = gaps_between(som)
-        centers = np.concatenate([canvas.centers, canvas.centers[0] + places * PITCH])
+        positions, gaps = gaps_between(som)
+        centers = np.concatenate([canvas.centers, canvas.centers[0] + positions * PITCH])
         heights, label = np.concatenate([heights, gaps]), "distance between neighboring cells"
         polygons = centers[:, None] + np.array(canvas.lattice.corners) / 2
     canvas.fill(polygons, shaded(heights))
@@ -91,7 +91,7 @@ def u_matrix(som: Any, *, between: bool = False, clusters: Any = None, width: fl
 
 
 def gaps_between(som: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The small cells between cells: places (n, 2) in units of `som.positions_`, and distances of prototypes (n,)."""
+    """The small cells between cells: positions (n, 2) in units of `som.positions_`, and prototype distances (n,)."""
     positions, codes = lattice_positions(som.rows_, som.cols_, som.topology), np.asarray(som.codebook_, np.float64)
     cells = np.arange(len(codes)).reshape(som.rows_, som.cols_)
 
@@ -101,7 +101,7 @@ def gaps_between(som: Any) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(cells[:, :-1], cells[:, 1:])]
     if som.topology == "rectangular":
         pairs.append((cells[:-1], cells[1:]))
-    else:  # an odd row lies half a cell to the right: its two neighbors above and below begin at its own column
+    else:  # odd rows are shifted right by half a cell: their neighbors above and below begin at the same column
         for row in range(som.rows_ - 1):
             here, below = cells[row], cells[row + 1]
             pairs.append((here, below))
@@ -118,23 +118,23 @@ def gaps_between(som: Any) -> tuple[np.ndarray, np.ndarray]:
 def hit_map(
     som: Any, X: Any, *, by: Literal["color", "size"] = "color", clusters: Any = None, width: float = 8.0
 ) -> Figure:
-    """Draw how many rows fell on each cell. An empty cell is only a faint outline.
+    """Draw the number of rows in each cell; empty cells are only outlined.
 
     Parameters
     ----------
     som : SOM
         A fitted map.
     X : array-like (n_samples, n_features), or (n_samples,) of int
-        Rows, or their cells as `som.predict` gave them.
+        Rows, or their cells from `som.predict`.
     by : {'color', 'size'}
-        Show the number as the shade of a cell, or as the area of a smaller cell within it.
+        Show the number as the color of a cell, or as the area of a smaller cell inside it.
     clusters, width
         As in `u_matrix`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With the number written in each cell where there is room.
+        With the numbers written in the cells where they are legible.
 
     Raises
     ------
@@ -156,14 +156,14 @@ def hit_map(
     else:
         colors = shaded(np.concatenate([[0], counts[filled], [most]]))[1:-1]
         canvas.fill(canvas.polygons(SHRUNK, filled), colors)
-        canvas.scale("images in a cell", 0, most)
+        canvas.scale("images per cell", 0, most)
         written = _write_counts(canvas, counts, filled, colors)
     canvas.mark_clusters(marked, raised=written)
     return canvas.figure
 
 
 def _write_counts(canvas: Canvas, counts: np.ndarray, filled: np.ndarray, colors: np.ndarray) -> bool:
-    """Write the number of each cell into it, where letters would be large enough to read. Returns whether."""
+    """Write the number of each cell into it if the font would be large enough; return whether it was."""
     letters = min(0.3, 1.1 / max(2, len(str(counts.max())))) * PITCH
     if letters * canvas.points < SMALLEST:
         return False
@@ -182,26 +182,26 @@ def component_planes(
     clusters: Any = None,
     width: float = 8.0,
 ) -> Figure:
-    """Draw features one by one as small maps: the value that each prototype has, light for low and dark for high.
+    """Draw one small map per feature: the value of each prototype, light for low and dark for high.
 
-    Two features whose planes look alike go together over the whole map.
+    Features with similar planes are correlated over the map.
 
     Parameters
     ----------
     som : SOM
         A fitted map.
     features : sequence of int, optional
-        The features to draw. By default all where they are at most 16, else the 16 in which the prototypes differ
-        most, in their own order.
+        The features to draw; by default all, or the 16 of the largest standard deviation over the prototypes, in their
+        own order.
     names : sequence of str (n_features,), optional
-        The names of all features. By default those that the map was fitted with, or numbers.
+        The names of all features; by default those that the map was fitted with, or numbers.
     clusters, width
         As in `u_matrix`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One axes a plane, each with a scale of its own.
+        One axes per plane, each with its own color bar.
 
     Raises
     ------
@@ -229,14 +229,14 @@ def component_planes(
 
 
 def planes_across(n: int, lattice: DrawnLattice) -> int:
-    """How many of `n` planes stand side by side: a page somewhat wider than high, with few places left empty."""
+    """The number of columns for `n` planes: a page somewhat wider than high, with few gaps."""
     wide, high = paper_size(lattice, PLANE_LETTERS)
 
-    def unfit(across: int) -> float:
+    def cost(across: int) -> float:
         down = math.ceil(n / across)
         return abs(math.log(across * wide / (down * high) / 1.4)) + (across * down - n) / n
 
-    return min(range(1, n + 1), key=unfit)
+    return min(range(1, n + 1), key=cost)
 
 
 def _features(som: Any, features: Sequence[int] | None) -> list[int]:
@@ -246,7 +246,7 @@ def _features(som: Any, features: Sequence[int] | None) -> list[int]:
         return sorted(np.argsort(-spread, kind="stable")[:MOST_PLANES].tolist())
     chosen = np.asarray(features)
     if chosen.ndim != 1 or not len(chosen) or chosen.dtype.kind not in "iu" or chosen.min() < 0:
-        raise InputError(f"'features' must be a list of feature numbers, at least one. Got {features!r}.")
+        raise InputError(f"'features' must be a non-empty list of feature numbers. Got {features!r}.")
     if chosen.max() >= n_features:
         raise InputError(f"The map has features 0 to {n_features - 1}. Got {int(chosen.max())} in 'features'.")
     return chosen.tolist()

@@ -1,4 +1,4 @@
-"""The report: one self-contained, offline HTML file made from Results."""
+"""The report: one self-contained, offline HTML file of Results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The map of a report as SVG: the paths of its cells and clusters, and how far its cells draw back."""
+"""SVG paths for the map of a report: cells, cluster outlines, and the gaps between cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imatlas.result import MapPanel
 
 
 def rounded(corners: Sequence[Point], scale: float, radius: float) -> str:
-    """A closed SVG path through the scaled corners, each rounded off."""
+    """A closed SVG path through the scaled corners, rounded."""
     points = [(x * scale, y * scale) for x, y in corners]
     parts = []
     for k, here in enumerate(points):
@@ -21,7 +21,7 @@ def rounded(corners: Sequence[Point], scale: float, radius: float) -> str:
 
 
 def outlines(lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset: float) -> dict[int, str]:
-    """For each cluster one SVG path along its borders; see `imatlas.lattice.drawing.borders`."""
+    """One SVG path along the borders of each cluster; see `imatlas.lattice.drawing.borders`."""
     lines = borders(lattice, clusters, inset)
     return {
         cluster: "".join(f"M{_pair(start)}L{_pair(end)}" for start, end in sides) for cluster, sides in lines.items()
@@ -29,7 +29,7 @@ def outlines(lattice: DrawnLattice, clusters: Mapping[Place, int | None], inset:
 
 
 def gaps(panel: MapPanel) -> list[float]:
-    """How far each cell draws back from its neighbors, 0 to 1, by its U-height; all 0 where the heights are equal."""
+    """How much each cell is shrunk, 0 to 1, by its U-height; all 0 where the heights are equal."""
     heights = [cell.u_height if math.isfinite(cell.u_height) else 0.0 for cell in panel.cells]
     low, high = (min(heights), max(heights)) if heights else (0.0, 0.0)
     return [(height - low) / (high - low) if high > low else 0.0 for height in heights]

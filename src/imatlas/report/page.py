@@ -1,4 +1,4 @@
-"""Results to one HTML page: each panel becomes plain values for the templates, which hold all markup."""
+"""Results as one HTML page: panels become plain values for the templates, which hold all markup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_TABLE_ROWS = 1000
 MAX_FILES = 2000
 MAX_MEMBERS = 24
 FOLD_FILES, FOLD_IMAGES = 20, 60
-"""Longer lists start folded after so many."""
+"""Longer lists are folded after this many items."""
 _MEMBER_SIZE, _CELL_SIZE, _THUMBNAIL_SIZE = 96, 120, 44
 
 
@@ -49,20 +49,20 @@ def render(
     facts: Mapping[str, str] | None = None,
     path: str | Path,
 ) -> Path:
-    """Write Results as one HTML file that needs nothing else: no network, no other file, no script to be read.
+    """Write Results as one self-contained HTML file that works offline and without scripts.
 
-    The first result that holds a `MapPanel` opens the page; the others follow in their order. Identical pictures are
-    stored once. Members of map cells, which a click brings up, are left out evenly where the file would grow too large.
+    The first result with a `MapPanel` opens the page; the others follow in order. Identical pictures are stored once.
+    Members of map cells, shown on a click, are left out evenly where the file would grow too large.
 
     Parameters
     ----------
     results : sequence of Result
     title, subtitle : str
-        Heading of the page and the sentence under it.
+        Heading of the page, and the sentence below it.
     facts : mapping of str to str, optional
-        A few headline numbers: {"images": "1,053", "clusters": "12"}.
+        Headline numbers: {"images": "1,053", "clusters": "12"}.
     path : path
-        The file to write; one that is there is replaced whole or not at all.
+        The file to write; an existing one is replaced atomically.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def render(
     Raises
     ------
     InputTypeError
-        If a panel is of a kind that `imatlas.result` does not define.
+        If a panel is not of a kind defined in `imatlas.result`.
     InputError
         If a picture is neither pixels (H, W, C) uint8 nor a PNG, JPEG, WebP or GIF file.
     DecodeError
@@ -108,7 +108,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # markup is no plain str
+        finalize=lambda value: visible(value) if type(value) is str else value,  # markup is not a plain str
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -120,7 +120,7 @@ def _environment() -> Any:
 
 
 class _Page:
-    """What all panels of one page share: its pictures, its ids, and the data that clicks need."""
+    """State of one page: its pictures, its ids, and the data shown on clicks."""
 
     def __init__(self) -> None:
         self.pictures = Pictures()
@@ -138,7 +138,7 @@ class _Page:
         }
 
     def section(self, result: Result) -> dict[str, Any]:
-        """One result as the templates want it."""
+        """One result as values for the templates."""
         anchor = self._id(result.name or result.title)
         return {
             "id": anchor,
@@ -151,7 +151,7 @@ class _Page:
         }
 
     def add_members(self) -> None:
-        """Store the members of all cells, one of each cell at a time, until the page is large enough."""
+        """Store the members of all cells, one per cell at a time, up to the size limit of the page."""
         shown: dict[tuple[str, int], list[tuple[str, str]]] = {}
         everything = [(name, k, cell) for name, panel in self._maps for k, cell in enumerate(panel.cells)]
         for rank in range(MAX_MEMBERS):
@@ -178,7 +178,7 @@ class _Page:
             ]
 
     def _id(self, name: str) -> str:
-        """An id that nothing else on the page has."""
+        """An id that is unique on the page."""
         base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "section"
         base = f"section-{base}" if base.startswith("pic-") or base[0].isdigit() else base
         free, number = base, 2
@@ -229,7 +229,7 @@ class _Page:
         for cell in panel.cells:
             if cell.cluster is not None:
                 sizes[cell.cluster] += cell.count
-        # On a large map lines and numbers of a fixed size would be too small to see.
+        # Lines and numbers grow with the map to stay visible.
         badge = min(max(15.0, 1.35 * max(panel.columns, panel.rows)), 40.0)
         stroke = min(max(3.4, 0.27 * max(panel.columns, panel.rows)), 7.0)
         clusters = {(cell.row, cell.column): cell.cluster for cell in panel.cells}
@@ -258,7 +258,7 @@ class _Page:
 
     def _cell(self, lattice: DrawnLattice, cell: Cell, gap: float) -> dict[str, Any]:
         x, y = lattice.center(cell.row, cell.column)
-        told = images(cell.count) if cell.count else "empty"
+        count = images(cell.count) if cell.count else "empty"
         cluster = "" if cell.cluster is None else f", {cluster_name(cell.cluster)}"
         return {
             "row": cell.row,
@@ -269,7 +269,7 @@ class _Page:
             "empty": cell.image is None,
             "picture": None if cell.image is None else self.pictures.show(cell.image, _CELL_SIZE),
             "cluster": cell.cluster,
-            "label": f"Row {cell.row}, column {cell.column}: {told}{cluster}",
+            "label": f"Row {cell.row}, column {cell.column}: {count}{cluster}",
         }
 
     def _scatter(self, panel: Scatter, name: str) -> dict[str, Any]:
@@ -314,5 +314,5 @@ class _Page:
 
 
 def _aligned(items: Sequence[Any], captions: Sequence[str]) -> list[tuple[Any, str]]:
-    """Every item with its caption; captions may be fewer."""
+    """Each item with its caption, "" where captions are missing."""
     return list(zip_longest(items, list(captions)[: len(items)], fillvalue=""))

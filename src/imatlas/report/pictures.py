@@ -1,4 +1,4 @@
-"""The pictures of one page: each is encoded once, stored once, and knows how often it is shown."""
+"""The pictures of one page, each encoded and stored once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from imatlas.images.formats.sniff import sniff
 from imatlas.result import Picture
 
 MAX_BYTES = 10_000_000
-"""All pictures of a page together, before base64 adds a third. Pictures behind a click are left out beyond it."""
+"""Size limit of all pictures of a page, before base64. Pictures shown on a click are left out beyond it."""
 
 TINY = 40
-"""Pictures up to this many pixels wide are shown with hard pixels."""
+"""Pictures up to this width in pixels are enlarged without smoothing."""
 
 _HEAVY, _QUALITY = 48_000, 84
 _MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -33,47 +33,47 @@ class Stored:
     mime: str
     content: bytes
     shown: int = 0
-    """How many places of the page show it at once."""
+    """Number of places that show it."""
     behind: int = 0
-    """How many places show it after a click."""
+    """Number of places that show it on a click."""
 
     @property
     def uri(self) -> str:
-        """The picture as a `data:` address."""
+        """The picture as a `data:` URI."""
         return f"data:{self.mime};base64,{base64.b64encode(self.content).decode('ascii')}"
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as a browser shows it."""
+        """Width and height in pixels, as browsers show it."""
         picture = read_picture(self.content)
         return picture.width, picture.height
 
     @property
     def tiny(self) -> bool:
-        """Whether it is so small that smoothing would blur it."""
+        """Whether it is enlarged without smoothing."""
         return self.size[0] <= TINY
 
     @property
     def shared(self) -> bool:
-        """Whether more than one place needs it, at least one of them without a click."""
+        """Whether it is used more than once, at least once without a click."""
         return self.shown > 0 and self.shown + self.behind > 1
 
 
 class Pictures:
-    """All pictures of one page by content, in the order they came."""
+    """All pictures of one page by content, in order of first use."""
 
     def __init__(self) -> None:
         self._by_hash: dict[bytes, Stored] = {}
         self.total = 0
 
     def show(self, picture: Picture, size: int) -> Stored:
-        """Store a picture that the page shows at `size` CSS pixels."""
+        """Store a picture that is shown at `size` CSS pixels."""
         stored = self._store(picture, size)
         stored.shown += 1
         return stored
 
     def show_later(self, pictures: list[Picture], size: int) -> list[Stored] | None:
-        """Store pictures that a click brings up; None, and nothing stored, where they do not fit in `MAX_BYTES`."""
+        """Store pictures that are shown on a click; None, and nothing stored, if they exceed `MAX_BYTES`."""
         before = dict(self._by_hash), self.total
         stored = [self._store(picture, size) for picture in pictures]
         if self.total > MAX_BYTES:
@@ -84,11 +84,11 @@ class Pictures:
         return stored
 
     def shared(self) -> list[Stored]:
-        """Pictures that several places show: the page holds them once and refers to them."""
+        """Pictures that are used several times: the page holds them once."""
         return [stored for stored in self._by_hash.values() if stored.shared]
 
     def behind(self) -> dict[str, str]:
-        """Pictures that only a click shows: id -> `data:` address."""
+        """Pictures that are only shown on a click: id -> `data:` URI."""
         return {stored.id: stored.uri for stored in self._by_hash.values() if not stored.shown}
 
     def _store(self, picture: Picture, size: int) -> Stored:
@@ -111,7 +111,7 @@ def _mime(content: bytes) -> str:
 
 
 def _slim(content: bytes, size: int) -> bytes:
-    """The file as it is, unless it is heavy and far larger than it is shown."""
+    """The file itself, or a smaller one if it is heavy and much larger than shown."""
     if len(content) < _HEAVY:
         return content
     picture = read_picture(content)
@@ -125,6 +125,6 @@ def _encode(pixels: np.ndarray) -> bytes:
         raise InputError(
             f"The pixels of a report must be uint8; got {pixels.dtype}: use imatlas.images.tensors.to_view."
         )
-    if max(pixels.shape[:2]) <= TINY:  # shown enlarged, where lossy coding would be seen
+    if max(pixels.shape[:2]) <= TINY:  # enlarged, so lossy compression would show
         return encode(pixels, "png")
     return encode(pixels, "webp", quality=_QUALITY)

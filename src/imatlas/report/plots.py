@@ -1,4 +1,4 @@
-"""Curves and scatters as SVG geometry: ticks, paths and points. Colors and type are left to the style sheet."""
+"""SVG geometry of line charts and scatter plots: ticks, paths and points. Colors and fonts are in the style sheet."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from imatlas.result import Curve, Scatter
 WIDTH, HEIGHT = 560.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 12.0, 46.0
 MAX_POINTS = 500
-"""A line is thinned to this many points, as many as there are pixels to tell them apart."""
+"""Lines are thinned to this many points."""
 MAX_DOTS = 20_000
 MAX_THUMBNAILS = 140
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values, straight or logarithmic, and the ticks along it."""
+    """A range of values, linear or logarithmic, with its ticks."""
 
     low: float
     high: float
     step: float
-    """Distance of two ticks; a logarithmic axis has its own."""
+    """Distance between ticks of a linear axis."""
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Where a value lies along the axis, 0 to 1."""
+        """The position of a value along the axis, 0 to 1."""
         low, high = self.low, self.high
         if self.log:
             value, low, high = math.log10(value), math.log10(low), math.log10(high)
         return (value - low) / (high - low)
 
     def widened(self) -> Axis:
-        """The axis from one round value to another, so that the data end within it; a logarithmic one stays."""
+        """The axis extended to round values at both ends; a logarithmic one is unchanged."""
         if self.log:
             return self
         first, last = math.floor(self.low / self.step + 1e-9), math.ceil(self.high / self.step - 1e-9)
@@ -55,7 +55,7 @@ class Axis:
 
 
 def axis(values: np.ndarray, log: bool = False) -> Axis:
-    """An axis that holds all finite values, widened to something when they are all the same."""
+    """An axis that covers all values, with a margin where all are equal."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
     if high <= low:
         margin = abs(low) * 0.1 or 1.0
@@ -67,7 +67,7 @@ def axis(values: np.ndarray, log: bool = False) -> Axis:
 
 
 def curve_view(panel: Curve) -> dict[str, Any]:
-    """The lines of a `Curve` as paths within `WIDTH` x `HEIGHT`, with ticks and a legend."""
+    """The lines of a `Curve` as paths in `WIDTH` x `HEIGHT`, with ticks and a legend."""
     lines = {name: _points(x, y, panel.log_y) for name, (x, y) in panel.series.items()}
     everything = np.concatenate([np.empty((0, 2)), *lines.values()])
     across, up = axis(everything[:, 0]), axis(everything[:, 1], panel.log_y).widened()
@@ -101,7 +101,7 @@ def curve_view(panel: Curve) -> dict[str, Any]:
 
 
 def scatter_view(panel: Scatter) -> dict[str, Any]:
-    """The points of a `Scatter` as one path of dots a group, group labels at their medians, and pictures with room."""
+    """The points of a `Scatter`: one path of dots per group, labels at group medians, and non-overlapping pictures."""
     x, y = np.asarray(panel.x, dtype=float), np.asarray(panel.y, dtype=float)
     groups = np.asarray(panel.groups) if panel.groups is not None else np.zeros(len(x), dtype=int)
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
@@ -130,7 +130,7 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
 
 
 def _points(x: Sequence[float], y: Sequence[float], log_y: bool) -> np.ndarray:
-    """The finite points (n, 2) of one line; a logarithmic axis also has no place for values up to 0."""
+    """The finite points (n, 2) of one line; on a logarithmic axis only the positive ones."""
     points = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)], axis=1)
     keep = np.isfinite(points).all(axis=1)
     if log_y:
@@ -139,7 +139,7 @@ def _points(x: Sequence[float], y: Sequence[float], log_y: bool) -> np.ndarray:
 
 
 def _thin(points: np.ndarray) -> np.ndarray:
-    """At most `MAX_POINTS` points: from each stretch the lowest and the highest, so that no spike is lost."""
+    """At most `MAX_POINTS` points: the lowest and the highest of each interval, so no spike is lost."""
     if len(points) <= MAX_POINTS:
         return points
     keep = {0, len(points) - 1}
@@ -149,12 +149,12 @@ def _thin(points: np.ndarray) -> np.ndarray:
 
 
 def _in_words(panel: Curve, lines: dict[str, np.ndarray]) -> str:
-    said = [
+    lines_in_words = [
         f"{name} goes from {plain(float(p[0, 1]))} to {plain(float(p[-1, 1]))}" if len(p) else f"{name} has no values"
         for name, p in lines.items()
     ]
     what = " over ".join(label for label in (panel.y_label, panel.x_label) if label)
-    return f"Line chart{' of ' + what if what else ''}: {'; '.join(said)}."
+    return f"Line chart{' of ' + what if what else ''}: {'; '.join(lines_in_words)}."
 
 
 def _tick(value: float) -> str:
@@ -164,7 +164,7 @@ def _tick(value: float) -> str:
 
 
 def _isotropic(x: np.ndarray, y: np.ndarray, x_shown: np.ndarray, y_shown: np.ndarray) -> tuple[np.ndarray, float]:
-    """Places in a drawing 1000 wide; one scale for both axes unless that would make it a strip."""
+    """Positions in a drawing 1000 wide, and its height; both axes share a scale unless one is much longer."""
     if not len(x):
         return np.empty((0, 2)), 400.0
     pad = 30.0
@@ -179,7 +179,7 @@ def _isotropic(x: np.ndarray, y: np.ndarray, x_shown: np.ndarray, y_shown: np.nd
 
 
 def _with_room(places: np.ndarray, distance: float) -> list[int]:
-    """Points, in order, that lie at least `distance` from every one taken before."""
+    """Points, in order, at least `distance` from all those chosen before."""
     taken: list[int] = []
     for k, place in enumerate(places):
         if not taken or (np.abs(places[taken] - place).max(axis=1) >= distance).all():

@@ -1,4 +1,4 @@
-"""Values as short text for people."""
+"""Values as short text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def plain(value: Any) -> str:
-    """A number, flag, text or list as a person would write it: 60000 -> "60,000", 0.03125 -> "0.0312", None -> "–"."""
+    """A number, flag, text or list as readable text: 60000 -> "60,000", 0.03125 -> "0.0312", None -> "–"."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
@@ -33,12 +33,12 @@ def words(name: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a table shows the value at the right edge of its column."""
+    """Whether a table aligns the value to the right."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def shortened(text: str, length: int = 44) -> str:
-    """A long name with its middle left out: its start says where it is from, its end which one it is."""
+    """A long name with an ellipsis in the middle."""
     return text if len(text) <= length else f"{text[: length // 2 - 4]}…{text[-length // 2 - 3 :]}"
 
 
@@ -48,8 +48,8 @@ def images(count: int) -> str:
 
 
 def cluster_name(cluster: int) -> str:
-    """How a cluster is called in a sentence; -1 is what density clustering leaves over."""
-    return f"cluster {cluster}" if cluster >= 0 else "in no cluster"
+    """The name of a cluster; negative numbers are images without one."""
+    return f"cluster {cluster}" if cluster >= 0 else "no cluster"
 
 
 def _float(value: float) -> str:

@@ -1,4 +1,8 @@
-"""Files and folders: names that stay in their folder, writes that are whole or not there, deletions by list.
+"""File operations: names confined to their folder, atomic writes, deletion by list.
+
+Names that come from a file (a table, a plan, a manifest, an archive) are untrusted; `within` is the one function that
+joins them to a folder. New files are created under random names and never through a link. Only listed files are
+deleted; everything else in a folder stays.
 
 A name that comes from a file (a table, a plan, a manifest, an archive) is a stranger's word. `within` is the one place
 where such a name is joined to a folder. New files are made under random names and never through a link. What is
@@ -23,54 +27,53 @@ from imatlas.errors import ArtifactError, UnsafePathError
 
 
 def output_path(path: str | Path) -> Path:
-    """The one name of what is to be written: the path itself, without "..", and with the user's home for "~".
+    """The path of an output, without ".." and with "~" expanded.
 
-    Where `x` does not exist, nothing is found at `x/../NAME`, so that NAME seems to be free; but once `x` is made, for
-    it is above the output, that is NAME itself. So each function that looks whether an output is there, or writes it,
-    begins with this one. A ".." after a link leads where the system goes: up from what the link leads to.
+    If `x` does not exist, `x/../NAME` seems to be free, but once `x` is created it is NAME itself. So every function
+    that checks or writes an output starts with this one. A ".." after a link is resolved as the system does.
     """
     path = Path(os.path.expanduser(path))
     if ".." not in path.parts:
         return path
     if path.name == "..":
         return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent)) / path.name  # what stands there may itself be a link, and is told so
+    return Path(os.path.realpath(path.parent)) / path.name  # the name itself may be a link, which is reported
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, where they are missing.
+    """Create a folder and its missing parents.
 
     Raises
     ------
     ArtifactError
-        If something that is no folder has one of these names.
+        If one of these names is not a folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         for path in (*reversed(folder.parents), folder):
             if os.path.lexists(path) and not path.is_dir():
-                told = f"'{path}' is not a folder, so nothing can be written there; choose another name."
-                raise ArtifactError(told) from None
+                message = f"'{path}' is not a folder, so nothing can be written there; choose another name."
+                raise ArtifactError(message) from None
         raise error
 
 
 def within(folder: str | Path, name: str, *, link: bool = False) -> Path:
-    """The path of `name` below `folder`, where no link is on the way.
+    """The path of `name` below `folder`, without links on the way.
 
     Parameters
     ----------
     folder : path
-        Trusted: its own name may hold links.
+        Trusted; its own path may contain links.
     name : str
         Untrusted, relative, with forward slashes. It need not exist.
     link : bool
-        Whether the name itself may be a link (to be deleted or told apart, not to be opened); never a folder above it.
+        Whether the name itself may be a link (to delete or inspect it, not to open it); never a folder above it.
 
     Raises
     ------
     UnsafePathError
-        If it is empty, absolute, leads out of the folder, or leads through or to a link.
+        If it is empty or absolute, leads out of the folder, or leads through or to a link.
     """
     path = folder = Path(folder)
     parts = relative(name, f"'{folder}'").parts
@@ -78,15 +81,15 @@ def within(folder: str | Path, name: str, *, link: bool = False) -> Path:
         path = path / part
         try:
             linked = is_link(path)
-        except OSError as error:  # a name that is too long, a folder that may not be read
-            raise UnsafePathError(f"'{path}' cannot be looked at ({error.strerror}).") from None
+        except OSError as error:  # a name that is too long, an unreadable folder
+            raise UnsafePathError(f"'{path}' cannot be accessed ({error.strerror}).") from None
         if linked and not (link and depth == len(parts)):
-            raise UnsafePathError(f"'{path}' is a link; a link is not followed here, name the file itself.")
+            raise UnsafePathError(f"'{path}' is a link, which is not followed here; name the file itself.")
     return path
 
 
 def relative(name: str, folder: str = "its folder") -> PurePath:
-    """A name that stays below whatever folder it is joined to; links are not looked at, see `within`.
+    """A name that stays below any folder it is joined to; links are not checked, see `within`.
 
     Raises
     ------
@@ -97,21 +100,21 @@ def relative(name: str, folder: str = "its folder") -> PurePath:
     pure = PureWindowsPath(name) if windows else PurePosixPath(name)
     try:
         os.fsencode(name)
-        named = "\0" not in name and not (windows and ":" in name)  # "a.png:b" is a second content of a.png there
+        named = "\0" not in name and not (windows and ":" in name)  # "a.png:b" is an alternate data stream
     except UnicodeEncodeError:
         named = False
     if not named or not pure.parts or pure.is_absolute() or pure.drive or pure.root or ".." in pure.parts:
-        raise UnsafePathError(f"The name {name!r} does not lie in {folder}; only files in that folder are used.")
+        raise UnsafePathError(f"The name {name!r} leads out of {folder}; only files in that folder are used.")
     return pure
 
 
 def is_link(path: Path) -> bool:
-    """Whether a name is a symbolic link, or a junction of Windows, wherever it leads; False where there is nothing.
+    """Whether a path is a symbolic link or a Windows junction, whatever its target; False if there is nothing.
 
     Raises
     ------
     OSError
-        Where that cannot be told.
+        If that cannot be determined.
     """
     try:
         status = os.lstat(path)
@@ -122,21 +125,21 @@ def is_link(path: Path) -> bool:
 
 
 def refuse_links(folder: str | Path, names: Iterable[str]) -> None:
-    """Refuse names that something is to be written under, and that are not plain files and folders; none need exist.
+    """Refuse output names that are not plain files and folders; none need exist.
 
     Parameters
     ----------
     folder : path
-        Trusted: its own name may hold links.
+        Trusted; its own path may contain links.
     names : iterable of str
-        Of files; of folders where they end in "/": these are looked through to the bottom.
+        Names of files; of folders, checked recursively, if they end in "/".
 
     Raises
     ------
     UnsafePathError
         If one is a link, or lies behind one.
     ArtifactError
-        If one is neither a file nor a folder, or the one in place of the other.
+        If one is neither a file nor a folder, or a folder instead of a file or the reverse.
     """
     for name in names:
         path = within(folder, name)
@@ -149,13 +152,13 @@ def refuse_links(folder: str | Path, names: Iterable[str]) -> None:
             raise ArtifactError(f"'{path}' is not a folder, so nothing is written there; move it away.")
         for below in _tree(path):
             if is_link(below):
-                raise UnsafePathError(f"'{below}' is a link; a link is not followed here, move it away.")
+                raise UnsafePathError(f"'{below}' is a link, which is not followed here; move it away.")
             if not below.is_dir():
                 _refuse_no_file(below)
 
 
 def _refuse_no_file(path: Path) -> None:
-    """Refuse a folder, a pipe, a device, where a file is to be written; a link is not looked behind."""
+    """Refuse a folder, a pipe or a device where a file is to be written; the target of a link is not checked."""
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode) and not is_link(path):
@@ -164,7 +167,7 @@ def _refuse_no_file(path: Path) -> None:
 
 
 def _tree(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, sorted within each folder; no link is entered. Raises OSError."""
+    """Everything below a folder, sorted within each folder; links are not entered. Raises OSError."""
     waiting = [folder]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -181,7 +184,7 @@ def open_new(path: Path, mode: str = "wb") -> IO[bytes]:
     Raises
     ------
     FileExistsError
-        If anything, a broken link too, has that name.
+        If anything has that name, including a broken link.
     """
 
     def opener(name: str, flags: int) -> int:
@@ -191,15 +194,15 @@ def open_new(path: Path, mode: str = "wb") -> IO[bytes]:
 
 
 def open_append(path: Path) -> IO[bytes]:
-    """Open a file to write at its end, made where it is missing; never through a link, and only a file of one name.
+    """Open a file for appending, created if missing; never through a link, and without changing its other hard links.
 
     Raises
     ------
     UnsafePathError, ArtifactError
-        If it is a link, or no file.
+        If it is a link, or not a file.
     """
     refuse_links(path.parent, [path.name])
-    if path.exists() and path.lstat().st_nlink > 1:  # what other names hold, in a copy or a backup, stays as it is
+    if path.exists() and path.lstat().st_nlink > 1:  # other hard links keep their content
         write_file(path, path.read_bytes())
 
     def opener(name: str, flags: int) -> int:
@@ -210,27 +213,27 @@ def open_append(path: Path) -> IO[bytes]:
 
 
 def aside_of(path: Path) -> Path:
-    """A random hidden name beside `path`, which nobody can have guessed."""
+    """A random hidden name next to `path`."""
     return path.with_name(f".{_start_of(path.name)}.{secrets.token_hex(8)}.new")
 
 
 def _start_of(name: str) -> str:
-    """So much of a name that others can be made from it: file systems allow 255 bytes."""
+    """The start of a name, to derive others from it: file systems allow 255 bytes."""
     return name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new empty file beside `path` to write to; it takes the place of `path` where the block ends well.
+    """A new empty file next to `path` to write to; it replaces `path` when the block succeeds.
 
-    A link at `path` is itself replaced; what it points to stays as it is. Folders above it are made.
+    A link at `path` is itself replaced, not its target. Missing parents are created.
 
     Raises
     ------
     ArtifactError
         If `path` is a folder, a pipe or a device.
     OSError
-        Where it cannot be written; what stood at `path` then stays.
+        If it cannot be written; `path` is then unchanged.
     """
     path = output_path(path)
     _refuse_no_file(path)
@@ -249,7 +252,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _keep_mode(path: Path, aside: Path) -> None:
-    """Give what takes the place of a file or folder its permissions: who hid a page wants the next one hidden."""
+    """Give a replacement the permissions of the file or folder it replaces."""
     with suppress(OSError):
         if not is_link(path):
             aside.chmod(path.lstat().st_mode & 0o777)
@@ -262,21 +265,21 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None], *, replaces: Collection[str] | None = None) -> None:
-    """Call `write(aside)` on a new folder beside `folder`, and rename it into place.
+    """Call `write(aside)` on a new folder next to `folder`, and rename it into place.
 
     Parameters
     ----------
     folder : path
     write : callable
-        Fills the folder that it is given.
+        Fills the given folder.
     replaces : collection of str, optional
-        Overwrite: the names of the files, relative with forward slashes, that may stand in `folder` and go. Where None,
-        nothing may stand there.
+        Overwrite: the files in `folder` that may be deleted, relative with forward slashes. None: `folder` must not
+        exist.
 
     Raises
     ------
     ArtifactError
-        Where `folder` exists and may not be overwritten, or holds anything that `replaces` does not name.
+        If `folder` exists and must not be overwritten, or contains anything that `replaces` does not name.
     """
     folder = Path(os.path.abspath(output_path(folder)))  # "." has no name
     check_free(folder, replaces)
@@ -286,26 +289,26 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, replaces: Colle
     try:
         write(aside)
         flush_tree(aside)
-        check_free(folder, replaces)  # that can be an hour later
+        check_free(folder, replaces)  # again, as writing may take an hour
         if not os.path.lexists(folder):
             os.rename(aside, folder)
             flush(folder.parent)
             return
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # made above under a random name: ours
+        shutil.rmtree(aside, ignore_errors=True)  # created above under a random name
         raise
     _keep_mode(folder, aside)
     old = _change_places(aside, folder)
     flush(folder.parent)
     remove_listed(old, replaces or ())
-    if os.path.lexists(old):  # someone put a file there in this very moment
+    if os.path.lexists(old):  # files that others created meanwhile
         kept = _before(folder)
         os.rename(old, kept)
-        warnings.warn(f"What others put into '{folder}' while it was replaced is in '{kept}' now.", stacklevel=2)
+        warnings.warn(f"Files that others wrote to '{folder}' while it was replaced are in '{kept}' now.", stacklevel=2)
 
 
 def check_free(folder: Path, replaces: Collection[str] | None) -> None:
-    """Refuse a folder that `write_folder` would not write, for who has long work to do before.
+    """Refuse a folder that `write_folder` would refuse; for checking before long work.
 
     Raises
     ------
@@ -317,16 +320,18 @@ def check_free(folder: Path, replaces: Collection[str] | None) -> None:
     if replaces is None:
         raise ArtifactError(f"'{folder}' already exists; choose another name or pass overwrite=True (--overwrite).")
     refuse_others(folder, replaces)
-    with suppress(FileNotFoundError):  # the folder that one is in may have been deleted
+    with suppress(FileNotFoundError):  # the current folder may have been deleted
         if folder.samefile(os.curdir):
-            raise ArtifactError(f"'{folder}' is the folder that you are in, so it is not replaced; run it from above.")
+            raise ArtifactError(
+                f"'{folder}' is the current folder, so it is not replaced; run the command from its parent."
+            )
 
 
 def _change_places(aside: Path, folder: Path) -> Path:
-    """Put a new folder in the place of an old one; the name of the old one now.
+    """Put a new folder in the place of an old one; returns the present path of the old one.
 
-    In one step where the file system can: then there is no moment without a folder. Else the old one is moved first,
-    to a name that a person finds if the program is killed between.
+    Atomically if the file system can. Else the old one is first moved to a recognizable name, for recovery if the
+    program is killed in between.
     """
     if _exchange(aside, folder):
         return aside
@@ -337,7 +342,7 @@ def _change_places(aside: Path, folder: Path) -> Path:
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(folder):
             os.rename(old, folder)
-        shutil.rmtree(aside, ignore_errors=True)  # the new one, which has not moved
+        shutil.rmtree(aside, ignore_errors=True)  # the new one, not yet moved
         raise
     return old
 
@@ -347,7 +352,7 @@ def _before(folder: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step; False where the system or the file system knows no such step."""
+    """Exchange two names atomically; False if the system or the file system cannot."""
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux":
         call, arguments = "renameat2", (-100, names[0], -100, names[1], 2)  # AT_FDCWD, RENAME_EXCHANGE
@@ -362,12 +367,12 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def refuse_others(folder: Path, names: Collection[str]) -> None:
-    """Refuse a folder that is a link or no folder, or that holds anything besides these files.
+    """Refuse a folder that is a link or not a folder, or that contains anything except these files.
 
     Raises
     ------
     ArtifactError
-        That names the first such thing. Nothing was changed.
+        Naming the first such file. Nothing is changed.
     """
     if is_link(folder) or not folder.is_dir():
         raise ArtifactError(f"'{folder}' is not a folder that imatlas wrote; choose another name.")
@@ -379,16 +384,16 @@ def refuse_others(folder: Path, names: Collection[str]) -> None:
         special = not inner and not is_link(path) and not stat.S_ISREG(path.lstat().st_mode)
         if special or name not in (parents if inner else named):
             raise ArtifactError(
-                f"'{folder}' holds '{name}', which imatlas did not write there, so it is not overwritten; move that "
+                f"'{folder}' contains '{name}', which imatlas did not write, so it is not overwritten; move that file "
                 "away or choose another name."
             )
 
 
 def remove_listed(folder: Path, names: Iterable[str]) -> None:
-    """Delete these files of a folder, and the folders that become empty by it, the folder itself among them.
+    """Delete these files of a folder, and the folders that become empty by it, including the folder itself.
 
-    A link that is named goes itself, never what it leads to. What is reached through a link, or is neither a file nor a
-    link, stays; nothing else in the folder is touched, and nothing at all where the folder itself is a link.
+    A listed link is deleted itself, never its target. Names behind a link, or of anything but a file or link, are
+    ignored; so is the whole call if the folder itself is a link.
     """
     if is_link(folder):
         return
@@ -406,19 +411,19 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Ask the operating system to put a folder and everything in it on the disk now; what links lead to is left out."""
+    """Flush a folder and everything in it to disk, except the targets of links."""
     for path in (*_tree(folder), folder):
         if not is_link(path):
             flush(path)
 
 
 def flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk now.
+    """Flush a file or folder to disk.
 
     Raises
     ------
     OSError
-        Where a file cannot be put there, as on a full disk.
+        If a file cannot be written, as on a full disk.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -429,6 +434,6 @@ def flush(path: Path) -> None:
     except OSError:
         if path.is_file():
             raise
-        # some network file systems refuse to sync folders
+        # some network file systems cannot sync folders
     finally:
         os.close(descriptor)

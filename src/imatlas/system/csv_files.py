@@ -1,9 +1,8 @@
-"""CSV files: written so that no spreadsheet runs a cell, read as people's programs write them.
+"""CSV files: written without formulas for spreadsheets, read in the variants that other programs write.
 
-A cell that a spreadsheet would take for a formula gets an apostrophe before it, and so does what comes after a
-semicolon or bar in it, where some begin another cell; what is read loses it again, so our own files say the same after
-a round trip. Read are UTF-8, UTF-16 and UTF-32 with a byte order mark, and Windows-1252; with
-commas, semicolons, tabs or bars; with the line ends of Windows, Unix or old Macs.
+A cell that a spreadsheet would take for a formula is prefixed by an apostrophe, and so is text after a semicolon or bar
+within a cell, where some programs begin another cell; reading removes them again. Supported are UTF-8, UTF-16 and
+UTF-32 with a byte order mark, and Windows-1252; commas, semicolons, tabs and bars; Windows, Unix and old Mac newlines.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ from imatlas.errors import InputError, Notice, SourceError
 from imatlas.system.atomic_io import write_file
 from imatlas.system.terminal import visible
 
-MOST_BYTES = 2**28
-"""The largest file that is read: 256 MiB."""
+MAX_BYTES = 2**28
+"""Maximal size of a file: 256 MiB."""
 
 DELIMITERS = ",;\t|"
 
 _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _LATER_FORMULA = r"(?=[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
 _AFTER_DELIMITER = re.compile(rf"(?<=[;\t|]){_LATER_FORMULA}")
-"""Where a spreadsheet that separates cells otherwise than by commas, quoted or not, would begin one with a formula."""
+"""Where a spreadsheet that splits at other delimiters than commas would begin a cell with a formula."""
 _GUARD_AFTER_DELIMITER = re.compile(rf"(?<=[;\t|])'{_LATER_FORMULA}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, which begins alike
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, which has the same prefix
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
 _NO_TEXT = (
-    (b"PK\x03\x04", "a workbook of Excel, or another ZIP file"),
-    (b"\xd0\xcf\x11\xe0", "a workbook of an older Excel"),
+    (b"PK\x03\x04", "an Excel workbook, or another ZIP file"),
+    (b"\xd0\xcf\x11\xe0", "an Excel 97-2003 workbook"),
     (b"PAR1", "a Parquet file"),
     (b"ARROW1", "an Arrow file"),
     (b"%PDF", "a PDF"),
@@ -55,7 +54,7 @@ _NO_TEXT = (
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row: the number of its last line in the file, and its cells by the names of the columns, in small letters."""
+    """One row: the number of its last line in the file, and its cells by column names in lower case."""
 
     line: int
     cells: dict[str, str]
@@ -65,7 +64,7 @@ class CsvRow:
 
 
 def cell(value: Any) -> Any:
-    """A value as a cell: text without controls that no spreadsheet takes for a formula; numbers stay numbers."""
+    """A value as a cell: text that no spreadsheet takes for a formula; numbers unchanged."""
     if not isinstance(value, str):
         return value
     text = _AFTER_DELIMITER.sub("'", visible(value))
@@ -73,7 +72,7 @@ def cell(value: Any) -> Any:
 
 
 def text_of(cell: str) -> str:
-    """The text that a cell stands for, the inverse of `cell`."""
+    """The text of a cell, the inverse of `cell`."""
     text = cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
     return _GUARD_AFTER_DELIMITER.sub("", text)
 
@@ -93,28 +92,28 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_csv(path: str | Path, required: Sequence[str], *, what: str) -> Iterator[CsvRow]:
-    """The rows of a CSV file that have anything in them.
+    """Yield the non-empty rows of a CSV file.
 
-    Comments before the header, which begin with "#", and empty rows are passed over. Cells that a row lacks are "".
+    Comments before the header, which begin with "#", and empty rows are skipped. Missing cells are "".
 
     Parameters
     ----------
     path : path
         A regular file.
     required : sequence of str
-        The columns that it must have, in any order and case, beside any others.
+        The columns that it must have, in any order and case; others are allowed.
     what : str
         What the file should be, for messages: "a plan", "a file of labels".
 
     Raises
     ------
     SourceError, InputError
-        If there is no such file, it is too large, no text or no CSV, or lacks a column; told with the line.
+        If the file is missing, too large, not CSV text, or lacks a column; with the line number.
 
     Warns
     -----
     UserWarning
-        If it is not in Unicode and so is read as Windows-1252.
+        If it is not Unicode and is therefore read as Windows-1252.
     """
     path = Path(path)
     text = _text(_content(path, what), path)
@@ -137,7 +136,7 @@ def read_csv(path: str | Path, required: Sequence[str], *, what: str) -> Iterato
 
 
 def _parsed(reader: Any, before: int, path: Path) -> Iterator[list[str]]:
-    """The rows of a parser, its errors told with the line."""
+    """The rows of a parser, with line numbers in its errors."""
     while True:
         began = before + reader.line_num + 1
         try:
@@ -146,13 +145,12 @@ def _parsed(reader: Any, before: int, path: Path) -> Iterator[list[str]]:
             return
         except csv.Error as error:
             raise InputError(
-                f"The row that begins in line {began} of '{path}' cannot be read ({error}); is a double quote in it "
-                "left open?"
+                f"The row that begins in line {began} of '{path}' cannot be read ({error}); is a double quote unclosed?"
             ) from None
 
 
 def _content(path: Path, what: str) -> bytes:
-    """The bytes of a regular file of bounded size; a pipe is not waited for."""
+    """The bytes of a regular file of bounded size; a pipe does not block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
@@ -163,11 +161,9 @@ def _content(path: Path, what: str) -> bytes:
         os.close(descriptor)
         raise SourceError(f"'{path}' is not a regular file; give {what}.")
     with open(descriptor, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise InputError(
-            f"'{path}' is larger than {MOST_BYTES // 2**20} MiB, too large for {what}; give a smaller one."
-        )
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"'{path}' is larger than {MAX_BYTES // 2**20} MiB, too large for {what}; give a smaller one.")
     return content
 
 
@@ -175,12 +171,12 @@ def _text(content: bytes, path: Path) -> str:
     """Bytes as text: by their byte order mark, as UTF-8, or as Windows-1252."""
     for mark, kind in _NO_TEXT:
         if content.startswith(mark):
-            raise InputError(f"'{path}' is {kind}, and no text; save it as CSV.")
+            raise InputError(f"'{path}' is {kind}, not a text file; save it as CSV.")
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _decoded(content[len(mark) :], encoding, path)
     head = content[:4096]
-    if b"\0" in head:  # UTF-16 without a mark: every other byte of plain letters is 0
+    if b"\0" in head:  # UTF-16 without a mark: every other byte of ASCII is 0
         even, odd = head[0::2].count(0), head[1::2].count(0)
         if max(even, odd) > 0.4 * len(head) / 2 and min(even, odd) == 0:
             return _decoded(content, "utf-16-be" if even else "utf-16-le", path)
@@ -188,7 +184,7 @@ def _text(content: bytes, path: Path) -> str:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        # Windows-1252 leaves five bytes open; as Latin-1 they are controls
+        # Windows-1252 leaves five bytes undefined, which are controls in Latin-1.
         text = content.decode("cp1252", "latin_1_where_open")
         warnings.warn(
             f"'{path}' is not UTF-8 (line {line}) and was read as Windows-1252; if names look wrong, save it as UTF-8.",
@@ -203,14 +199,16 @@ def _decoded(content: bytes, encoding: str, path: Path) -> str:
         return _without_nul(content.decode(encoding), path)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"'{path}' is damaged: it is no valid {encoding.upper()} ({error.reason}); save it anew."
+            f"'{path}' is damaged: it is not valid {encoding.upper()} ({error.reason}); save it again."
         ) from None
 
 
 def _without_nul(text: str, path: Path) -> str:
     if "\0" in text:
         line = _n_lines(text[: text.index("\0")]) + 1
-        raise InputError(f"Line {line} of '{path}' holds a zero byte, so it is no text file; save it as CSV in UTF-8.")
+        raise InputError(
+            f"Line {line} of '{path}' contains a null byte, so it is not a text file; save it as CSV in UTF-8."
+        )
     return text
 
 
@@ -223,11 +221,11 @@ codecs.register_error("latin_1_where_open", _open_byte)
 
 
 def _header(text: str, required: Sequence[str], path: Path, what: str) -> tuple[int, str, list[str]]:
-    """Where the header begins, the delimiter, and the names of the columns in small letters."""
+    """The offset of the header, the delimiter, and the column names in lower case."""
     best: list[str] = []
     for start, line in _lines(text):
         plain = line.strip().lstrip("\ufeff")
-        named = re.fullmatch(r'"?sep=(.)"?', plain, re.IGNORECASE)  # how Excel is told the delimiter
+        named = re.fullmatch(r'"?sep=(.)"?', plain, re.IGNORECASE)  # Excel's declaration of the delimiter
         if not plain or named:
             continue
         comment = plain.startswith("#")
@@ -240,7 +238,7 @@ def _header(text: str, required: Sequence[str], path: Path, what: str) -> tuple[
         if not comment:
             break
     if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
-        raise InputError(f"'{path}' looks like JSON, and no CSV; {what} must have the columns {', '.join(required)}.")
+        raise InputError(f"'{path}' looks like JSON, not CSV; {what} must have the columns {', '.join(required)}.")
     best = [name if len(name) <= 40 else f"{name[:40]}…" for name in best[:10]]
     columns = f"{', '.join(required[:-1])} and {required[-1]}"
     raise InputError(
@@ -258,7 +256,7 @@ def _names(line: str, delimiter: str) -> list[str]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line with the place where it begins."""
+    """Each line with its offset."""
     start = 0
     for found in re.finditer(r"\r\n|\r|\n", text):
         yield start, text[start : found.start()]
@@ -267,5 +265,5 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _n_lines(text: str) -> int:
-    """The number of line ends."""
+    """The number of newlines."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")

@@ -1,14 +1,14 @@
-"""The first module that runs: a Ctrl-C while the program is still being imported ends it in one line."""
+"""The first module that runs: Ctrl-C during imports ends the program with one line."""
 
 import os
 import sys
 
 TYPE_CHECKING = False
-"""As `typing` has it, which takes longer to import than the command line."""
+"""As in `typing`, which is slow to import."""
 
 
 struck: "list[int]" = []
-"""Holds something once a Ctrl-C came: a library that it strikes while it loads may make another error of it."""
+"""Not empty after a Ctrl-C: a library interrupted while loading may raise another error instead."""
 
 
 def _strike(number, frame):
@@ -16,7 +16,7 @@ def _strike(number, frame):
     raise KeyboardInterrupt
 
 
-def _stopped(kind, error, place):  # its types would have to be imported
+def _stopped(kind, error, place):  # untyped, as types would have to be imported
     if issubclass(kind, KeyboardInterrupt):
         print("Stopped.", file=sys.stderr, flush=True)
         os._exit(1)
@@ -24,7 +24,7 @@ def _stopped(kind, error, place):  # its types would have to be imported
 
 
 def interrupt_again(failure):
-    """Raise a Ctrl-C that fell into code which cannot raise (a finalizer, a callback) once more, where it can."""
+    """Raise a Ctrl-C again that occurred in code which cannot raise (a finalizer, a callback)."""
     if issubclass(failure.exc_type, KeyboardInterrupt):
         import _thread
 
@@ -34,7 +34,9 @@ def interrupt_again(failure):
 
 
 _PROGRAM = os.path.basename((sys.argv or [""])[0])
-if _PROGRAM in ("imatlas", "imatlas.exe") or (_PROGRAM == "-m" and "imatlas" in sys.orig_argv):  # else a library
+if _PROGRAM in ("imatlas", "imatlas.exe") or (
+    _PROGRAM == "-m" and "imatlas" in sys.orig_argv
+):  # else imported as a library
     import _signal  # `signal` itself imports more
 
     _signal.signal(_signal.SIGINT, _strike)

@@ -1,9 +1,8 @@
-"""The inventory of a folder: the names, sizes and hashes of its files, and what is read from them only if they agree.
+"""The inventory of a folder: names, sizes and hashes of its files, which are read only if they agree.
 
-A checksum answers for damage (a disk, a transfer, a stray editor), not for an enemy, who can compute a new one: what
-an enemy may write is bounded by schemas and limits where it is parsed. Files are hashed whole with SHA-256, before
-anything parses them: 1.7 GB/s on a core with instructions for it, several files at once. A file is hashed once per
-process, again only where its size or time has changed; who reads only some files checks only these.
+A checksum detects damage (by a disk, a transfer, an editor), not an attacker, who can compute a new one; attacks are
+bounded by schemas and limits where files are parsed. Files are hashed whole with SHA-256 before they are parsed, in
+threads, and once per process unless their size or time changes. Reading some files checks only these.
 """
 
 from __future__ import annotations
@@ -25,36 +24,36 @@ from typing import Any, NamedTuple
 from imatlas.errors import ArtifactError, UnsafePathError
 from imatlas.system.atomic_io import is_link, within
 
-MOST_JSON = 64 * 2**20
-"""Bytes of JSON that are read at most."""
+MAX_JSON = 64 * 2**20
+"""Maximal size of a JSON file in bytes."""
 
-MOST_DEPTH = 40
-"""How deep lists and mappings in JSON may lie in each other."""
+MAX_DEPTH = 40
+"""Maximal nesting depth of JSON."""
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Entry(NamedTuple):
-    """What an inventory knows of one file: its bytes and their SHA-256 as hex."""
+    """Size and SHA-256 (hex) of a file."""
 
     size: int
     sha256: str
 
 
 def is_atlas(folder: str | Path) -> bool:
-    """Whether a folder is an atlas, or one whose `atlas.json` is gone: not a model, nor a folder of images."""
+    """Whether a folder is an atlas, possibly without its `atlas.json`; not a model, nor a folder of images."""
     return os.path.lexists(Path(folder) / "atlas.json") or any(Path(folder).glob("images*.lance/_versions"))
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read, if it is one: a pipe would wait for ever, a link may lead anywhere.
+    """Open a regular file for reading; never a pipe, which would block, nor a link.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing.
+        If there is no file.
     ArtifactError
-        If there is something else.
+        If it is something else.
     """
     if is_link(path):
         raise ArtifactError(f"'{path}' is a link where a file should be.")
@@ -62,7 +61,7 @@ def open_regular(path: Path) -> BufferedReader:
         descriptor = os.open(path, _FLAGS)
     except (IsADirectoryError, NotADirectoryError):
         raise ArtifactError(f"'{path}' is not a file.") from None
-    except OSError as error:  # a socket, a link that came this moment
+    except OSError as error:  # a socket, or a link created meanwhile
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise ArtifactError(f"'{path}' cannot be read ({error.strerror}).") from error
@@ -72,15 +71,15 @@ def open_regular(path: Path) -> BufferedReader:
     return open(descriptor, "rb")
 
 
-def read_json(path: Path, *, most_bytes: int = MOST_JSON) -> Any:
+def read_json(path: Path, *, most_bytes: int = MAX_JSON) -> Any:
     """The values of a JSON file, with finite numbers and bounded size and depth.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing.
+        If there is no file.
     ArtifactError
-        If it is no such file.
+        If it is not such a file.
     """
     with open_regular(path) as file:
         content = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
@@ -93,17 +92,17 @@ def read_json(path: Path, *, most_bytes: int = MOST_JSON) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """The values of JSON text, with finite numbers, bounded depth, and no key twice.
+    """The values of JSON text, with finite numbers, bounded depth, and unique keys.
 
     Raises
     ------
     ValueError
-        Otherwise, with the plain reason.
+        Otherwise, with the reason.
     """
     try:
         values = json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except RecursionError:
-        raise ValueError(f"more than {MOST_DEPTH} levels deep") from None
+        raise ValueError(f"more than {MAX_DEPTH} levels deep") from None
     except UnicodeDecodeError:
         raise ValueError("not UTF-8 text") from None
     stack = [(values, 0)]
@@ -112,8 +111,8 @@ def parse_json(content: bytes) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number that is not finite")
         if isinstance(value, dict | list):
-            if depth >= MOST_DEPTH:
-                raise ValueError(f"more than {MOST_DEPTH} levels deep")
+            if depth >= MAX_DEPTH:
+                raise ValueError(f"more than {MAX_DEPTH} levels deep")
             stack += [(v, depth + 1) for v in (value.values() if isinstance(value, dict) else value)]
     return values
 
@@ -121,16 +120,16 @@ def parse_json(content: bytes) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key that comes twice")
+        raise ValueError("a repeated key")
     return values
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def seal(values: Mapping[str, Any]) -> str:
-    """The hash over JSON values, whatever their order and layout: written beside them, it covers every number."""
+    """A hash of JSON values, independent of their order and layout, stored with them."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -141,7 +140,7 @@ def entry_of(path: Path) -> Entry:
     Raises
     ------
     FileNotFoundError, ArtifactError
-        As of `open_regular`.
+        As in `open_regular`.
     """
     with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -149,24 +148,23 @@ def entry_of(path: Path) -> Entry:
 
 
 OWN_HASH = b"imatlas-sha256"
-"""The name of what a file holds of itself, see `with_own_hash`."""
+"""The key of the hash that a file contains of itself; see `with_own_hash`."""
 
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def with_own_hash(name: str, content: bytes) -> bytes:
-    """A .png, .onnx or .npy file that ends in a hash of its name and of all before: so it is known again as written.
+    """A .png, .onnx or .npy file that ends in a hash of its name and content, so that changes can be detected.
 
-    It is for files whose names a user has not chosen, and which only then may be overwritten: what he has renamed,
-    copied, retouched or put there himself has no such end. Whoever reads such a file finds a text (PNG), an entry of
-    the metadata (ONNX), or passes over it (NumPy).
+    For files under generated names, which may be overwritten only if unchanged: files that a user has renamed, copied
+    or edited do not match. Readers find a text chunk (PNG), a metadata entry (ONNX), or ignore it (NumPy).
     """
     content = content.removesuffix(_PNG_END) if name.endswith(".png") else content
     return content + _own_end(name, hashlib.sha256(os.fsencode(name) + b"\0" + content).hexdigest())
 
 
 def is_as_written(path: Path) -> bool:
-    """Whether a file is one of `with_own_hash`, with the name and the content that it was written with."""
+    """Whether a file of `with_own_hash` has the name and content that it was written with."""
     length = len(_own_end(path.name, "0" * 64))
     try:
         with open_regular(path) as file:
@@ -177,19 +175,19 @@ def is_as_written(path: Path) -> bool:
 
 
 def _own_end(name: str, digest: str) -> bytes:
-    """What `with_own_hash` adds, of one length for each kind of file."""
-    told = digest.encode()
+    """What `with_own_hash` appends, of fixed length for each format."""
+    text = digest.encode()
     if name.endswith(".png"):  # a chunk tEXt before the last one
-        chunk = b"tEXt" + OWN_HASH + b"\0" + told
+        chunk = b"tEXt" + OWN_HASH + b"\0" + text
         return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + _PNG_END
-    if name.endswith(".onnx"):  # one more of ModelProto.metadata_props, field 14: a key, field 1, and a value, field 2
-        entry = b"\x0a" + bytes([len(OWN_HASH)]) + OWN_HASH + b"\x12" + bytes([len(told)]) + told
+    if name.endswith(".onnx"):  # an entry of ModelProto.metadata_props, field 14: key, field 1, and value, field 2
+        entry = b"\x0a" + bytes([len(OWN_HASH)]) + OWN_HASH + b"\x12" + bytes([len(text)]) + text
         return b"\x72" + bytes([len(entry)]) + entry
-    return OWN_HASH + b" " + told + b"\n"  # after the last number of an array nothing is read
+    return OWN_HASH + b" " + text + b"\n"  # data after the array are ignored
 
 
 class Old(NamedTuple):
-    """A file that counted once, as it was when it counted last: what may be deleted where it still is that."""
+    """A file that was in the inventory, as it was last recorded; it may be deleted if it is unchanged."""
 
     name: str
     size: int
@@ -197,17 +195,17 @@ class Old(NamedTuple):
 
 
 class Inventory:
-    """The files of a folder that count.
+    """The recorded files of a folder.
 
     Parameters
     ----------
     folder : path
     files : mapping of str to Entry, optional
-        Name, relative with forward slashes -> what it must be. This very mapping grows and shrinks.
+        Name, relative with forward slashes -> expected size and hash. Modified in place.
     old : list of Old, optional
-        Files that counted once and may still be there: what may be deleted. Grows too.
+        Former files that may still exist and may be deleted. Modified in place.
     advice : str
-        What a user does about damage, to end the message with.
+        What to do about damage, for error messages.
     """
 
     def __init__(
@@ -216,22 +214,22 @@ class Inventory:
         files: dict[str, Entry] | None = None,
         *,
         old: list[Old] | None = None,
-        advice: str = "make it anew",
+        advice: str = "create it again",
     ) -> None:
         self.folder = Path(folder)
         self.files = {} if files is None else files
         self.old = [] if old is None else old
         self.advice = advice
-        self._checked: dict[str, tuple[int, ...]] = {}  # name -> what the file was when its hash agreed
+        self._checked: dict[str, tuple[int, ...]] = {}  # name -> stamp of the file when its hash agreed
 
     def record(self, names: Iterable[str]) -> None:
-        """Take files as they are now into the inventory; for who has just written them."""
+        """Record files as they are now, after writing them."""
         names = list(names)
         for name, entry in zip(names, _several(self._entry, names), strict=True):
             self.files[name] = entry
 
     def drop(self, names: Iterable[str], *, damaged: bool = False) -> None:
-        """These files count no more; where `damaged`, what may be deleted is what they are now."""
+        """Remove files from the record; if `damaged`, their present content may be deleted later."""
         for name in names:
             entry = self.files.pop(name, None)
             if entry is None:
@@ -243,7 +241,7 @@ class Inventory:
                 self.old.append(Old(name, *entry))
 
     def unchanged(self, old: Iterable[Old]) -> list[str]:
-        """The names of those of these files that are as they were when they counted."""
+        """The names of those former files that are unchanged."""
         once = Inventory(self.folder)
         found = []
         for name, size, sha256 in old:
@@ -262,13 +260,13 @@ class Inventory:
         Raises
         ------
         ArtifactError
-            That names the first file which is not what the inventory says, or which it does not name.
+            Naming the first file that differs from the inventory or is not in it.
         """
         for name, reason in self.damaged(names).items():
             raise ArtifactError(f"'{self.folder / name}' is damaged ({reason}); {self.advice}.")
 
     def damaged(self, names: Iterable[str] | None = None) -> dict[str, str]:
-        """The files, of these or of all, that are not what the inventory says -> in which way."""
+        """The files, of these or of all, that differ from the inventory -> the reason."""
         names = list(self.files if names is None else names)
         reasons = zip(names, _several(self._reason, names), strict=True)
         return {name: reason for name, reason in reasons if reason}
@@ -309,7 +307,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _several(do: Any, names: list[str]) -> list[Any]:
-    """`do` of each name; several at once, as hashing needs no lock of the interpreter."""
+    """`do` of each name; in threads, as hashing releases the interpreter's lock."""
     if len(names) < 2:
         return [do(name) for name in names]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

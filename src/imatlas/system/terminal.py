@@ -1,8 +1,8 @@
-r"""Text for a terminal: whatever a file name, a label or an error holds, it shows as text and commands nothing.
+r"""Safe text for a terminal: file names, labels and errors are displayed as text, never as control sequences.
 
-A name may hold escape sequences, line ends, marks that turn the direction of writing, or bytes that are not UTF-8.
-Every line that imatlas prints goes through `visible`, which shows these as backslash escapes (`\x1b`), and every
-command that it proposes through `shell`, which quotes them.
+A name may contain escape sequences, newlines, bidirectional controls, or bytes that are not UTF-8. Every line that
+imatlas prints goes through `visible`, which shows these as backslash escapes (`\x1b`), and every command that it
+proposes through `shell`, which quotes them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ UNSAFE = re.compile(
     "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible
     "\ud800-\udfff]"  # halves of characters, and bytes that are not UTF-8
 )
-"""Characters that a terminal obeys or hides, or that cannot be written. Joiners stay: emoji and Persian need them."""
+"""Control, invisible and unencodable characters. Joiners are kept, as emoji and Persian need them."""
 
 
 def escape(character: str) -> str:
     r"""One character as a backslash escape: "\x1b", "\u202e"; a byte that is not UTF-8 as "\xff"."""
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds such a byte
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape
         return f"\\x{code - 0xDC00:02x}"
     if code < 0x80:
         return f"\\x{code:02x}"
@@ -34,25 +34,25 @@ def escape(character: str) -> str:
 
 
 def visible(text: object) -> str:
-    """A text as one line in which nothing acts: what `UNSAFE` names is escaped."""
+    """A text as one line in which the characters of `UNSAFE` are escaped."""
     return UNSAFE.sub(lambda found: escape(found[0]), str(text))
 
 
 def say(line: object = "", *, error: bool = False, stream: TextIO | None = None) -> None:
-    """Print one line, on the standard error where it is one; never fails for want of a letter in the locale."""
+    """Print one line to standard output or standard error, escaping characters that the encoding lacks."""
     stream = stream or (sys.stderr if error else sys.stdout)
-    if stream is not None:  # a program without a window has none
+    if stream is not None:  # None in a program without a console
         print(writable(visible(line), stream), file=stream, flush=True)
 
 
 def writable(text: str, stream: TextIO) -> str:
-    """A text as a stream can take it: letters that its encoding lacks are escaped."""
+    """A text for a stream: characters that its encoding lacks are escaped."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def shell(*words: object) -> str:
-    """A command as it can be pasted into a shell: each word is quoted where it needs to be.
+    """A command that can be pasted into a shell: words are quoted if necessary.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def shell(*words: object) -> str:
 
 
 def file_word(path: object) -> str:
-    """A path as a word of a command, where a leading "-" would make it an option, and "~" the user's home."""
+    """A path as a word of a command, protected if it begins with "-" (an option) or "~"."""
     text = str(path)
     return f"./{text}" if text.startswith(("-", "~")) else text
 
@@ -82,16 +82,16 @@ def _quoted(word: str) -> str:
 
 
 def json_text(value: Any, stream: TextIO | None = None) -> str:
-    """A value as JSON that a terminal may show: what `UNSAFE` names is escaped, a number that is not finite is null.
+    """A value as JSON for a terminal: `UNSAFE` characters are escaped, non-finite numbers are null.
 
     Parameters
     ----------
     value : JSON values
     stream : text stream, optional
-        Where it goes; letters that its encoding lacks are escaped too.
+        The destination; characters that its encoding lacks are escaped too.
     """
     text = json.dumps(finite(value), indent=1, ensure_ascii=False)
-    # json.dumps breaks lines itself; within its strings they are escaped already
+    # Newlines are those of json.dumps; within strings they are escaped already.
     text = re.sub(f"(?!\n){UNSAFE.pattern}", lambda found: json.dumps(found[0])[1:-1], text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
@@ -102,7 +102,7 @@ def json_text(value: Any, stream: TextIO | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """JSON values in which a number that is not finite, which JSON does not have, is null."""
+    """JSON values with null for non-finite numbers, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -113,7 +113,7 @@ def finite(value: Any) -> Any:
 
 
 def console(*, error: bool = False, file: TextIO | None = None) -> Any:
-    """A Rich console in which no text is markup, an emoji code or a number to be colored."""
+    """A Rich console without markup, emoji codes and highlighting."""
     from rich.console import Console
 
     class Raising(Console):
@@ -124,14 +124,14 @@ def console(*, error: bool = False, file: TextIO | None = None) -> Any:
 
 
 def forgiving(*streams: TextIO | None) -> None:
-    """Let streams escape what their encoding lacks, in place of failing: for `LC_ALL=C` and the like."""
+    """Let streams escape characters that their encoding lacks instead of failing, as under `LC_ALL=C`."""
     for stream in streams:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def is_open(stream: TextIO | None) -> bool:
-    """Whether a stream is still there to be written to; where its reader left, it is turned to nowhere."""
+    """Whether a stream can still be written to; if its reader has gone, it is redirected to the null device."""
     if stream is None:
         return False
     try:

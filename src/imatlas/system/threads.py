@@ -1,13 +1,13 @@
-"""Threads on a machine that other programs use too: how they wait, how many there are, how many cores they get.
+"""Threads on a machine shared with other programs: how they wait, how many there are, and which cores are free.
 
-A loop of OpenMP ends when its last thread is done. Threads that spin until then keep the core that the last one needs,
-once another program wants a core too: a loop of a millisecond takes ten. So
+An OpenMP loop ends with its last thread. Threads that spin until then occupy the core that the last one needs once
+another program wants a core too, and a loop takes ten times as long. Therefore
 
-- threads wait asleep: `wait_passively` says so in the environment before the first OpenMP library is loaded, and where
-  one was loaded before imatlas, `sharing_cores` does what is left to do;
+- threads wait passively: `wait_passively` sets this in the environment before the first OpenMP library is loaded;
+  `sharing_cores` does the rest if one was loaded before imatlas;
 - linear algebra of small matrices (OpenBLAS, whose threads always spin) gets one thread, which is as fast there;
-- what spins whatever it is told (oneDNN, in the backward pass of convolutions) is given the cores that are free:
-  `free_threads` measures them.
+- libraries that always spin (oneDNN, in the backward pass of convolutions) get only the free cores, which
+  `free_threads` measures.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from pathlib import Path
 from typing import Any
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-"""What the OpenMP libraries of GNU, Intel and LLVM read when they are loaded. Sleeping costs nothing measurable."""
+"""Settings that the OpenMP libraries of GNU, Intel and LLVM read when they are loaded."""
 
-SPEAK_OF_WAITING = (*PASSIVE, "GOMP_SPINCOUNT")
-"""Where the user has set one of these, that holds."""
+WAIT_SETTINGS = (*PASSIVE, "GOMP_SPINCOUNT")
+"""Settings of the user that are left alone."""
 
 MEASURED_SECONDS = 0.05
-"""How long the cores are watched: several turns of the scheduler, which are 3 to 10 ms."""
+"""Duration of a measurement: several time slices of the scheduler, of 3 to 10 ms."""
 
 STEADY = 0.05
-"""Cores lost to what every machine does now and then, as a share of those asked for."""
+"""Tolerated loss of cores to background activity, as a fraction of those requested."""
 
 NOTICED = 1.3
-"""How many times as long things take before that changes what is done: a quiet machine always does the same."""
+"""The slowdown below which nothing is changed, for reproducible results on a quiet machine."""
 
 _lock = threading.Lock()
 _entered = 0
-_late = False  # an OpenMP library was loaded before it could be told how to wait
+_late = False  # an OpenMP library was loaded before `wait_passively`
 
 
 def wait_passively() -> None:
-    """Tell OpenMP libraries that are loaded from now on, here and in processes started from here, to wait asleep."""
+    """Let OpenMP libraries that are loaded from now on, here and in child processes, wait passively."""
     global _late
-    if any(name in os.environ for name in SPEAK_OF_WAITING):
+    if any(name in os.environ for name in WAIT_SETTINGS):
         return
     os.environ.update(PASSIVE)
     _late = "torch" in sys.modules or "sklearn" in sys.modules
 
 
 def usable_cores() -> int:
-    """The processors that this process may use: by its affinity, and by the quota of its container."""
+    """The processors that this process may use, by its affinity and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cpu_quota())))
 
 
 def cpu_quota(proc: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> float:
-    """The processors' worth of time that Linux gives the control groups of this process; infinite without a limit."""
+    """The CPU quota of this process's Linux control groups in processors; infinite without a limit."""
     try:
         lines = proc.read_text().splitlines()
     except OSError:
@@ -94,11 +94,10 @@ def _quota_v1(group: Path) -> float:
 
 
 def cores_obtained(n_threads: int, seconds: float = MEASURED_SECONDS) -> float:
-    """How many cores `n_threads` busy threads of this process get at this moment, by hashing for `seconds`.
+    """The number of cores that `n_threads` busy threads of this process get, measured by hashing for `seconds`.
 
-    This is the time on processors over the time that passed: it sees other programs, other machines on the same
-    hardware and quotas alike, and needs no right to look at them. The threads do not wait for each other: those of a
-    parallel loop, which do, seem to get less than a quiet machine gives.
+    CPU time over wall time, which accounts for other programs, other virtual machines and quotas. The threads do not
+    synchronize, unlike those of a parallel loop.
     """
     content, used = bytes(2**20), []
     began = time.perf_counter()
@@ -118,10 +117,9 @@ def cores_obtained(n_threads: int, seconds: float = MEASURED_SECONDS) -> float:
 
 
 def threads_for(obtained: float, n_threads: int) -> int:
-    """The threads that meet no other program, where `n_threads` of them obtained so many cores.
+    """The number of threads without competition, given the cores that `n_threads` obtained.
 
-    A core that is shared with one other program gives half of itself, so that `n_threads` - h / 2 are obtained with h
-    others.
+    A core shared with one other program gives half of its time: with h others, `n_threads` - h / 2 are obtained.
     """
     if obtained >= (1 - STEADY) * n_threads:
         return n_threads
@@ -129,29 +127,29 @@ def threads_for(obtained: float, n_threads: int) -> int:
 
 
 def free_threads(n_threads: int, now: int | None = None) -> int:
-    """How many of `n_threads` have a core to themselves; another number than `now`, or than all, where seen twice."""
+    """How many of `n_threads` have a core to themselves; changes from `now` (or all) only if measured twice."""
     if n_threads <= 1:
         return 1
     now = n_threads if now is None else now
-    seen = threads_for(cores_obtained(n_threads), n_threads)
-    if seen == now:
-        return seen
+    found = threads_for(cores_obtained(n_threads), n_threads)
+    if found == now:
+        return found
     again = threads_for(cores_obtained(n_threads), n_threads)
-    return max(seen, again) if seen < now else min(seen, again)
+    return max(found, again) if found < now else min(found, again)
 
 
 def slowdown() -> float:
-    """How many times as long one thread takes now as on a core of its own; 1 where that is less than `NOTICED`."""
+    """How many times longer one thread takes now than on a core of its own; 1 if less than `NOTICED`."""
     times = 1 / max(0.05, cores_obtained(1))
     return times if times > NOTICED else 1.0
 
 
 @contextlib.contextmanager
 def sharing_cores() -> Iterator[None]:
-    """While this is open, threads share the cores well with other programs; also a decorator.
+    """Context (or decorator) in which threads share the cores well with other programs.
 
-    No more threads than there are usable cores, one for linear algebra, and none that spins. All is as before once
-    the last such block of the process has closed.
+    At most one thread per usable core, one for linear algebra, and no spinning. Settings are restored when the last
+    such block of the process closes.
     """
     global _entered
     with _lock:
@@ -173,7 +171,7 @@ _undo: list[contextlib.ExitStack] = []
 
 
 def _share() -> contextlib.ExitStack:
-    """Set all up; what closes it again."""
+    """Apply all settings; closing the result restores them."""
     import torch
 
     undo = contextlib.ExitStack()
@@ -191,8 +189,8 @@ def _share() -> contextlib.ExitStack:
 
 @functools.cache
 def _pools() -> Any:
-    """The thread pools of the libraries that are loaded."""
-    import sklearn.utils  # noqa: F401  # what it loads must be there to be found
+    """The thread pools of the loaded libraries."""
+    import sklearn.utils  # noqa: F401  # its libraries must be loaded to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -207,14 +205,14 @@ def _limited_blas() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sleeping_threads(library: str, n_threads: int) -> Iterator[None]:
-    """Keep threads asleep in a GNU OpenMP library, so that it has more of them than there are cores.
+    """Keep threads asleep in a GNU OpenMP library, so that it has more threads than cores.
 
-    The others then look for work 100 times before they sleep, instead of 300,000 (the manual of libgomp under
-    GOMP_SPINCOUNT). They belong to the thread that enters this, and end with it.
+    The others then spin 100 times before they sleep, instead of 300,000 (libgomp manual, GOMP_SPINCOUNT). They belong
+    to the thread that enters this, and end with it.
     """
     with contextlib.suppress(OSError, AttributeError):
         openmp = ctypes.CDLL(library)
-        nothing = ctypes.cast(openmp.omp_get_num_threads, ctypes.c_void_p)  # a function without an effect
+        nothing = ctypes.cast(openmp.omp_get_num_threads, ctypes.c_void_p)  # a function without effect
         openmp.GOMP_parallel(nothing, None, ctypes.c_uint(n_threads), ctypes.c_uint(0))
     yield
 
@@ -223,8 +221,8 @@ def _sleeping_threads(library: str, n_threads: int) -> Iterator[None]:
 def _in_own_thread(held: contextlib.AbstractContextManager[None]) -> Iterator[None]:
     """Enter and leave `held` in one thread that lives in between.
 
-    Whoever opens the first block need not be who closes the last, and threadpoolctl (3.8) lets the thread alone that
-    set the threads of OpenBLAS set them back.
+    The first and last block may be in different threads, and only the thread that set the number of OpenBLAS threads
+    can restore it (threadpoolctl 3.8).
     """
     ready, done = threading.Event(), threading.Event()
 

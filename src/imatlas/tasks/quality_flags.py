@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from imatlas.images.decode import read_picture
 from imatlas.images.intake import n_workers
-from imatlas.images.pixels import composited, ground_for
+from imatlas.images.pixels import composited, visible_background
 from imatlas.images.thumbnails import WHITE
 
 THUMBNAIL = 128
@@ -126,7 +126,7 @@ def _measured(data: bytes) -> tuple[float, ...]:
     picture = read_picture(data)
     pixels: np.ndarray = picture.thumbnail(THUMBNAIL)
     if pixels.shape[2] in (2, 4):  # opacity: on the ground that it is seen on
-        pixels = composited(pixels, ground_for(pixels, WHITE))
+        pixels = composited(pixels, visible_background(pixels, WHITE))
     pixels = pixels.astype(np.float32)
     gray = pixels.mean(axis=2)
     step = max(1, min(gray.shape) // 48)  # so many pixels say as much about percentiles

@@ -85,7 +85,7 @@ def test_8_bit_colors_become_srgb_in_every_format(space: str, rng: np.random.Gen
         assert picture.notes == [], name
 
 
-def test_opacity_palettes_and_pictures_in_memory_are_brought_to_srgb_too(rng: np.random.Generator) -> None:
+def test_alpha_palettes_and_pictures_in_memory_are_converted_to_srgb(rng: np.random.Generator) -> None:
     pixels = colors(rng)
     right = expected(pixels, "p3") * 255
     clear = np.dstack([pixels, rng.integers(1, 256, pixels.shape[:2])]).astype(np.uint8)
@@ -141,7 +141,7 @@ def test_gray_of_16_bits_keeps_its_values() -> None:
     np.testing.assert_array_equal(read_picture(out.getvalue()).pixels()[..., 0], ramp)
 
 
-def test_inks_are_mixed_by_their_profile(rng: np.random.Generator) -> None:
+def test_cmyk_is_converted_by_its_profile(rng: np.random.Generator) -> None:
     """Corners of the cube of inks have the colors that the profile's table says."""
     bits = (np.arange(16)[:, None] >> np.arange(3, -1, -1)) & 1  # cyan varies slowest
     lab = np.column_stack([rng.uniform(20, 80, 16), rng.uniform(-20, 20, (16, 2))]).round()
@@ -158,7 +158,7 @@ def test_inks_are_mixed_by_their_profile(rng: np.random.Generator) -> None:
     assert np.median(np.abs(read_picture(jpeg).pixels() - right)) <= 4
 
 
-def test_a_table_of_colors_is_applied_to_16_bits_by_their_upper_half_and_says_so(rng: np.random.Generator) -> None:
+def test_a_lookup_table_profile_is_applied_to_the_upper_8_bits_with_a_note(rng: np.random.Generator) -> None:
     lab = np.column_stack([rng.uniform(20, 80, 8), rng.uniform(-20, 20, (8, 2))]).round()
     lab[0], lab[7] = (0, 0, 0), (100, 0, 0)  # black and white, between which LittleCMS stretches whatever there is
     bits = (np.arange(8)[:, None] >> np.arange(2, -1, -1)) & 1
@@ -190,7 +190,7 @@ def test_a_large_picture_is_converted_by_bands(rng: np.random.Generator) -> None
         (PROFILES["p3"] + bytes(2**22), "bytes"),
     ],
 )
-def test_a_profile_that_cannot_be_applied_is_left_alone_and_told(profile: bytes, words: str) -> None:
+def test_an_unusable_profile_is_ignored_with_a_note(profile: bytes, words: str) -> None:
     pixels = np.full((8, 8, 3), (250, 40, 10), np.uint8)
     picture = read_picture(saved(Image.fromarray(pixels), "TIFF", icc_profile=profile))
     np.testing.assert_array_equal(picture.pixels(), pixels)

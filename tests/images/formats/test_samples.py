@@ -43,13 +43,13 @@ def test_bmp_of_any_masks(bits: int, masks: tuple[int, ...], rng: np.random.Gene
         picture = read_picture(data)
         np.testing.assert_array_equal(picture.pixels(), right)
         assert picture.kind == (len(masks), len(masks) == 4, "uint16" if deep else "uint8")
-        assert picture.notes == (["10 bits a sample, scaled to 16"] if deep else [])
+        assert picture.notes == (["10 bits per sample, scaled to 16"] if deep else [])
         assert size_of(data) == (H, W)
         with pytest.raises(DecodeError, match="truncated"):
             read_picture(data[:-40])
 
 
-def test_bmp_packed_by_runs_may_leave_out_its_last_rows() -> None:
+def test_run_length_encoded_bmp_may_omit_its_last_rows() -> None:
     palette = b"".join(bytes([i, 255 - i, i // 2, 0]) for i in range(256))
     runs = b"\x02\x05\x00\x02\x03\x01\x04\x07\x00\x01"  # two of color 5; three right, one up; four of color 7; end
     index = np.zeros((H, W), int)
@@ -69,7 +69,7 @@ def test_bmp_of_old_and_rare_kinds_is_read_or_named(rng: np.random.Generator) ->
     assert size_of(short) == (H, W)
     row = [bytes(W * 8)] * H
     for data, words in (
-        (bmp(row, 64), r"depth \(64\)"), (bmp(row, 2), r"depth \(2\)"), (bmp(row, 0, 4), "holds a JPEG"),
+        (bmp(row, 64), r"depth \(64\)"), (bmp(row, 2), r"depth \(2\)"), (bmp(row, 0, 4), "contains a JPEG"),
         (bmp(row, 0, 5), "holds a PNG"), (bmp(row, 24, 4, header=64), r"compression \(4\)"),
         (bmp(row, 16, 3, struct.pack("<3I", 0x5000, 0xF0, 0xF)), "masks 5000, f0, f"),
     ):  # fmt: skip
@@ -79,7 +79,7 @@ def test_bmp_of_old_and_rare_kinds_is_read_or_named(rng: np.random.Generator) ->
         assert "export it" in str(caught.value)
 
 
-def test_opacity_of_a_tga_is_what_its_attribute_bits_say(rng: np.random.Generator) -> None:
+def test_alpha_of_a_tga_depends_on_its_attribute_bits(rng: np.random.Generator) -> None:
     rgb = samples(rng, 3).astype(np.uint8)
     for fourth in (0, 77):
         bgra = np.dstack([rgb[..., ::-1], np.full((H, W), fourth, np.uint8)])
@@ -99,7 +99,7 @@ def test_opacity_of_a_tga_is_what_its_attribute_bits_say(rng: np.random.Generato
     assert np.abs(read[..., :3] - right).max() < 8
 
 
-def test_a_tga_is_known_by_its_last_bytes(rng: np.random.Generator) -> None:
+def test_a_tga_is_detected_by_its_footer(rng: np.random.Generator) -> None:
     rgb = samples(rng, 3).astype(np.uint8)
     data = tga(rgb[..., ::-1], 24, 0) + bytes(8) + b"TRUEVISION-XFILE.\0"
     np.testing.assert_array_equal(read_picture(data, name="a.png").pixels(), rgb)
@@ -125,7 +125,7 @@ def test_sgi_keeps_its_depth(n_bytes: int, channels: int, rng: np.random.Generat
         read_picture(data[:-9])
 
 
-def test_packed_sgi_of_16_bits_keeps_its_depth_or_says_that_it_does_not(rng: np.random.Generator) -> None:
+def test_run_length_encoded_16_bit_sgi_keeps_its_depth_or_has_a_note(rng: np.random.Generator) -> None:
     for channels in (1, 3):
         values = samples(rng, channels, 65535)
         rows = [
@@ -217,10 +217,10 @@ def test_pfm_of_gray_and_color(channels: int, order: str, rng: np.random.Generat
     assert read_picture(remark).kind == (1, False, "uint8")
 
 
-def test_what_pillow_does_not_read_is_not_called_damaged() -> None:
+def test_unsupported_files_are_not_called_damaged() -> None:
     out = BytesIO()
     Image.new("RGB", (8, 8)).save(out, "DDS")
     data = bytearray(out.getvalue())
     data[80:88] = struct.pack("<I4s", 4, b"\x74\0\0\0")  # four floats a pixel
-    with pytest.raises(DecodeError, match=r"a DDS file of a kind that is not read.*export it"):
+    with pytest.raises(DecodeError, match=r"an unsupported kind of DDS file.*export it"):
         read_picture(bytes(data))

@@ -43,7 +43,7 @@ def encoded(linear: np.ndarray) -> np.ndarray:
         ({"gAMA": struct.pack(">I", 0), "cHRM": bytes(32)}, None),
     ],
 )
-def test_a_png_states_its_colors_in_an_order(
+def test_the_precedence_of_color_chunks_in_png(
     chunks: dict[str, bytes], space: str | None, dtype: type, rng: np.random.Generator
 ) -> None:
     pixels = colors(rng, dtype)
@@ -69,7 +69,7 @@ def test_linear_light_of_a_png_is_encoded() -> None:
 
 
 @pytest.mark.parametrize(("transfer", "white"), [(16, 0.5806), (18, 0.7498)])
-def test_high_dynamic_range_has_white_paper_white_and_says_what_was_cut(transfer: int, white: float) -> None:
+def test_hdr_maps_diffuse_white_to_white_with_a_note(transfer: int, white: float) -> None:
     """White paper is 203 candela a square meter: 58% of PQ, 75% of HLG (ITU-R BT.2408, table 1)."""
     steps = np.round(np.array([0.0, white * 0.6, white, 1.0]) * 65535).astype(np.uint16)
     pixels = steps[None, :, None].repeat(3, 2).repeat(4, 0)
@@ -83,7 +83,7 @@ def test_high_dynamic_range_has_white_paper_white_and_says_what_was_cut(transfer
 
 
 @pytest.mark.parametrize("codec", ["AVIF", "HEIC"])
-def test_primaries_of_avif_and_heic_are_followed(codec: str, rng: np.random.Generator) -> None:
+def test_primaries_of_avif_and_heic_are_applied(codec: str, rng: np.random.Generator) -> None:
     pixels = colors(rng)
     if codec == "AVIF":
         data = bytearray(saved(Image.fromarray(pixels), "AVIF", quality=98, subsampling="4:4:4"))
@@ -112,7 +112,7 @@ def exif_of_a_camera(space: int, name: str = "R03") -> bytes:
     return exif.tobytes()
 
 
-def test_adobe_rgb_of_a_camera_is_known_by_its_exif(rng: np.random.Generator) -> None:
+def test_adobe_rgb_is_detected_in_exif(rng: np.random.Generator) -> None:
     pixels = colors(rng)
     for space, name, right in (
         (65535, "R03", expected(pixels, "adobe")), (65535, "R98", pixels / 255), (1, "R03", pixels / 255),
@@ -122,7 +122,7 @@ def test_adobe_rgb_of_a_camera_is_known_by_its_exif(rng: np.random.Generator) ->
         assert np.median(np.abs(read_picture(data).pixels() - right * 255)) <= 1.6
 
 
-def test_a_picture_in_memory_keeps_what_its_file_stated(rng: np.random.Generator) -> None:
+def test_a_picture_in_memory_keeps_its_color_space(rng: np.random.Generator) -> None:
     pixels = colors(rng)
     png = with_chunks(saved(Image.fromarray(pixels), "PNG"), gAMA=struct.pack(">I", 100000), cHRM=P3_CHROMATICITIES)
     held = Image.open(BytesIO(png))
@@ -133,7 +133,7 @@ def test_a_picture_in_memory_keeps_what_its_file_stated(rng: np.random.Generator
     np.testing.assert_array_equal(picture_from(Image.open(BytesIO(jpeg))).pixels(), read_picture(jpeg).pixels())
 
 
-def test_opacity_of_16_bits_is_composited_on_a_background_that_is_srgb(rng: np.random.Generator) -> None:
+def test_16_bit_alpha_is_composited_on_an_srgb_background(rng: np.random.Generator) -> None:
     pixels = np.dstack([colors(rng, np.uint16), np.zeros((96, 128), np.uint16)])
     pixels[:48, :, 3] = 65535
     data = with_chunks(png16(pixels), iCCP=icc("p3"))
@@ -189,7 +189,7 @@ def test_light_of_a_space_is_that_of_its_codes() -> None:
     assert np.abs(light[0][(values * 65535).astype(int)] - light_of(values, "p3")).max() < 1e-4
 
 
-def test_deep_bmp_with_opacity_is_converted_before_it_is_composited(rng: np.random.Generator) -> None:
+def test_deep_bmp_with_alpha_is_converted_before_compositing(rng: np.random.Generator) -> None:
     tops = np.array([1023, 1023, 1023, 3])
     values = np.dstack([rng.integers(0, 1024, (96, 128, 3)), np.zeros((96, 128), np.int64)]).astype(np.uint32)
     values[:48, :, 3] = 3
@@ -204,4 +204,4 @@ def test_deep_bmp_with_opacity_is_converted_before_it_is_composited(rng: np.rand
     np.testing.assert_array_equal(read[-1, -1], np.array([0, 200, 60]) * 257)
     opaque = np.rint(values[:48, :, :3] * (65535 / tops[:3])).astype(np.uint16)
     assert np.abs(read[:48] / 65535 - expected(opaque, "p3")).max() < 0.005
-    assert picture.notes[0] == "10 bits a sample, scaled to 16"
+    assert picture.notes[0] == "10 bits per sample, scaled to 16"

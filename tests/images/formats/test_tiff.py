@@ -33,7 +33,7 @@ def test_pixels_are_those_that_were_written() -> None:
     assert wrong == []
 
 
-def test_codecs_of_the_extra_are_named_where_it_is_missing() -> None:
+def test_codecs_of_a_missing_extra_are_named() -> None:
     """In a process that cannot import it."""
     script = """
 import sys
@@ -88,7 +88,7 @@ def test_jpeg_of_12_bits_or_without_loss_is_read_through_the_extra(rng: np.rando
     smooth = (np.add.outer(np.arange(40), np.arange(56)) * 40).astype(np.uint16)
     picture = read_picture(_deep_jpeg(smooth, level=98))
     assert picture.kind.dtype == "uint16"
-    assert picture.notes == ["12 bits a sample, scaled to 16"]
+    assert picture.notes == ["12 bits per sample, scaled to 16"]
     assert np.abs(picture.pixels()[..., 0] - smooth * (65535 / 4095)).max() < 256
     exact = _deep_jpeg(rng.integers(0, 4096, (40, 56, 3)), lossless=True)
     assert size_of(exact) == (40, 56)
@@ -110,7 +110,7 @@ def pages(*given: tuple[np.ndarray, dict[str, object]]) -> bytes:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_smaller_copies_and_masks_are_no_pictures(dtype: type, rng: np.random.Generator) -> None:
+def test_reduced_copies_and_masks_are_not_pictures(dtype: type, rng: np.random.Generator) -> None:
     whole = rng.integers(0, 255, (60, 80, 3)).astype(dtype)
     second = whole[::-1].copy()
     small, mask = whole[::8, ::8].copy(), np.ones((60, 80), bool)
@@ -129,7 +129,7 @@ def test_smaller_copies_and_masks_are_no_pictures(dtype: type, rng: np.random.Ge
 
 
 @pytest.mark.parametrize("packing", [None, "lzw", "zlib"])
-def test_a_fourth_sample_without_a_meaning_is_opacity_where_it_looks_like_it(
+def test_an_undeclared_fourth_sample_is_alpha_if_it_looks_like_it(
     packing: str | None, rng: np.random.Generator
 ) -> None:
     colors = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -137,7 +137,7 @@ def test_a_fourth_sample_without_a_meaning_is_opacity_where_it_looks_like_it(
     options = {"photometric": "rgb", "extrasamples": ["unspecified"], "compression": packing}
     opaque = read_picture(tiff(np.dstack([colors, shape]), **options))
     assert opaque.kind.alpha
-    assert "opacity" in opaque.notes[0]
+    assert "alpha" in opaque.notes[0]
     empty = read_picture(tiff(np.dstack([colors, 0 * shape]), **options))  # it would hide all
     np.testing.assert_array_equal(empty.pixels(), colors)
     infrared = read_picture(tiff(np.dstack([colors, colors[..., 1]]), **options))
@@ -174,7 +174,7 @@ def test_palettes_are_not_averaged(rng: np.random.Generator) -> None:
         ),
     ],
 )
-def test_what_is_not_read_names_its_option(options: dict[str, object], words: str) -> None:
+def test_unsupported_options_are_named(options: dict[str, object], words: str) -> None:
     with pytest.raises(DecodeError, match=words):
         read_picture(tiff(np.zeros((8, 8), np.uint16), **options))
 
@@ -188,7 +188,7 @@ def test_a_case_can_fail() -> None:
     assert difference(Case(case.name, case.data, other, case.alpha, case.tolerance, case.packing))
 
 
-def test_bits_below_a_byte_in_one_channel_are_white_at_255() -> None:
+def test_bit_depths_below_8_are_scaled_to_255() -> None:
     for n_bits in (1, 2, 4):
         values = np.arange(2**n_bits, dtype=np.uint8)[None].repeat(4, 0)
         data = tiff(
@@ -201,7 +201,7 @@ def test_bits_below_a_byte_in_one_channel_are_white_at_255() -> None:
     assert read_picture(saved(Image.new("1", (4, 4), 1), "TIFF")).pixels().min() == 255
 
 
-def test_a_damaged_png_inside_a_tiff_is_told_and_nothing_is_printed(rng, capfd):
+def test_a_damaged_png_inside_a_tiff_is_reported_without_output(rng, capfd):
     """libpng writes what it finds wrong on the screen; so it is found out before."""
     out = BytesIO()
     tifffile.imwrite(out, rng.integers(0, 256, (40, 30, 3), np.uint8), photometric="rgb", compression="png")

@@ -41,7 +41,7 @@ def plain(values: np.ndarray, photometric: int, bits: int = 8, body: bytes | Non
 
 @pytest.mark.parametrize(("photometric", "samples"), [(1, 1), (0, 1), (2, 3)])
 @pytest.mark.parametrize("bits", range(1, 16))
-def test_white_is_white_at_any_number_of_bits(bits: int, photometric: int, samples: int, rng) -> None:
+def test_every_bit_depth_is_scaled_to_white(bits: int, photometric: int, samples: int, rng) -> None:
     values = rng.integers(0, 2**bits, (HEIGHT, WIDTH, samples))
     values[0, 0] = 2**bits - 1
     picture = read_picture(plain(values, photometric, bits, packed(values, bits)))
@@ -50,11 +50,11 @@ def test_white_is_white_at_any_number_of_bits(bits: int, photometric: int, sampl
     expected = full - expected if photometric == 0 else expected
     assert np.abs(picture.pixels() - expected).max() == 0
     assert picture.pixels().dtype == (np.uint8 if bits <= 8 else np.uint16)
-    assert picture.notes == ([f"{bits} bits a sample, scaled to 16"] if bits > 8 else [])
+    assert picture.notes == ([f"{bits} bits per sample, scaled to 16"] if bits > 8 else [])
 
 
 @pytest.mark.parametrize("bits", [17, 20, 24, 31])
-def test_wide_numbers_without_a_gap_keep_their_values(bits: int, rng) -> None:
+def test_bit_packed_integers_keep_their_values(bits: int, rng) -> None:
     values = rng.integers(0, 2**bits, (HEIGHT, WIDTH, 1))
     picture = read_picture(plain(values, 1, bits, packed(values, bits)))
     np.testing.assert_array_equal(picture.pixels(), values.astype(np.float32))
@@ -86,7 +86,7 @@ def _ycbcr(rgb: np.ndarray, low: float = 0, high: float = 255, half: float = 127
 @pytest.mark.parametrize("packing", [1, 8, 32773])
 @pytest.mark.parametrize("unit", [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 4)])
 @pytest.mark.parametrize("size", [(16, 20), (13, 19)])
-def test_ycbcr_whose_pixels_share_their_colors(unit: tuple[int, int], packing: int, size: tuple[int, int]) -> None:
+def test_subsampled_ycbcr(unit: tuple[int, int], packing: int, size: tuple[int, int]) -> None:
     across, down = unit
     samples = _ycbcr(RGB8)[: size[0], : size[1]]
     full = np.pad(samples, ((0, -size[0] % down), (0, -size[1] % across), (0, 0)), mode="edge").astype(int)
@@ -111,7 +111,7 @@ def _packbits(line: bytes) -> bytes:
     return b"".join(bytes([len(part) - 1]) + part for part in (line[i : i + 128] for i in range(0, len(line), 128)))
 
 
-def test_ycbcr_of_the_range_of_films() -> None:
+def test_ycbcr_of_video_range() -> None:
     samples = _ycbcr(RGB8, 16, 235, 112)
     ranges = [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1]
     got = read_picture(plain(samples, 6, t530=[1, 1], t532=ranges)).pixels()
@@ -142,7 +142,7 @@ def test_palettes_of_any_depth_and_of_old_writers(bits: int, old: bool, fill: in
     np.testing.assert_array_equal(picture.pixels(), table[:, index[..., 0]].transpose(1, 2, 0))
 
 
-def test_a_predictor_that_is_left_over_is_not_applied() -> None:
+def test_a_leftover_predictor_is_not_applied() -> None:
     deep = RGB8.astype("<u2") * 257
     rows = b"".join(_packbits(row.tobytes()) for row in deep)
     for body, packing in ((deep.tobytes(), 1), (rows, 32773)):
@@ -151,7 +151,7 @@ def test_a_predictor_that_is_left_over_is_not_applied() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2"])
-def test_byte_counts_that_are_missing_or_too_large(dtype: str) -> None:
+def test_missing_or_too_large_byte_counts(dtype: str) -> None:
     samples = RGB8.astype(dtype) * (257 if dtype == "<u2" else 1)
     bits = 8 * samples.itemsize
     files = [plain(samples, 2, bits, t279=[0])]
@@ -163,7 +163,7 @@ def test_byte_counts_that_are_missing_or_too_large(dtype: str) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_a_missing_photometric_tag_is_what_the_samples_look_like(samples: int, bits: int) -> None:
+def test_a_missing_photometric_tag_is_inferred(samples: int, bits: int) -> None:
     values = RGB8[..., :samples].astype(f"<u{bits // 8}")
     data = plain(values, 0, bits)
     place = data.index((262).to_bytes(2, "little") + b"\3\0")
@@ -171,13 +171,13 @@ def test_a_missing_photometric_tag_is_what_the_samples_look_like(samples: int, b
     np.testing.assert_array_equal(read_picture(data).pixels(), values)
 
 
-def test_samples_of_an_undefined_kind_are_numbers() -> None:
+def test_samples_of_undefined_format_are_unsigned() -> None:
     np.testing.assert_array_equal(read_picture(plain(RGB8, 2, t339=[4, 4, 4])).pixels(), RGB8)
 
 
 @pytest.mark.parametrize(("bits", "photometric"), [(8, 1), (16, 1), (8, 2), (16, 2), (8, 0), (16, 0)])
 @pytest.mark.parametrize("named", [False, True])
-def test_a_last_sample_without_a_meaning_does_not_leave_a_photograph_out(
+def test_an_undeclared_last_sample_does_not_skip_a_photograph(
     bits: int, photometric: int, named: bool, tmp_path: Path
 ) -> None:
     colors = RGB8 if photometric == 2 else GRAY8
@@ -192,7 +192,7 @@ def test_a_last_sample_without_a_meaning_does_not_leave_a_photograph_out(
     assert np.abs(images.pixels[0].astype(int) - expected.astype(int) * 257).max() == 0
 
 
-def test_a_second_channel_that_is_mostly_nothing_is_no_opacity(rng) -> None:
+def test_a_second_channel_of_mostly_zeros_is_not_alpha(rng) -> None:
     second = np.where(rng.random((HEIGHT, WIDTH, 1)) > 0.9, rng.integers(0, 255, (HEIGHT, WIDTH, 1)), 0)
     picture = read_picture(plain(np.dstack([GRAY8, second.astype(np.uint8)]), 1))
     assert (picture.kind.channels, picture.kind.alpha) == (2, False)
@@ -202,7 +202,7 @@ def test_a_second_channel_that_is_mostly_nothing_is_no_opacity(rng) -> None:
     ("inks", "tags"), [(1, {}), (3, {}), (4, {"t332": [2]}), (4, {"t332": [2], "t333": b"Gold\0Silver\0A\0B\0"})]
 )
 def test_inks_of_other_colors_are_named(inks: int, tags: dict) -> None:
-    with pytest.raises(DecodeError, match="not cyan, magenta, yellow and black"):
+    with pytest.raises(DecodeError, match="other than cyan, magenta, yellow and black"):
         read_picture(plain(np.repeat(GRAY8, inks, axis=2), 5, **tags))
 
 
@@ -247,7 +247,7 @@ def test_a_profile_of_floats_beyond_one_is_left_alone_with_a_note() -> None:
 
 @pytest.mark.parametrize("packing", [None, "lzw", "zlib", "lerc"])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
-def test_what_gdal_marks_as_missing_is_not_a_number(dtype: type, packing: str | None) -> None:
+def test_nodata_values_of_gdal_become_nan(dtype: type, packing: str | None) -> None:
     heights = (GRAY8[..., 0] * 10.0).astype(dtype)
     heights[3, 4:9] = -9999
     data = tiff(heights, compression=packing, extratags=[(42113, 2, 0, "-9999", True)])

@@ -91,9 +91,7 @@ def _chain(order: str, tag: int, kind: int, values: tuple[int, int]) -> bytes:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(("tag", "kind", "values"), [(254, 4, (1, 0)), (254, 3, (1, 0)), (255, 3, (2, 1))])
-def test_a_smaller_copy_is_known_by_either_tag_of_any_width(
-    order: str, tag: int, kind: int, values: tuple[int, int]
-) -> None:
+def test_reduced_copies_are_detected_by_either_tag(order: str, tag: int, kind: int, values: tuple[int, int]) -> None:
     data = _chain(order, tag, kind, values)
     np.testing.assert_array_equal(read_picture(data).pixels(), BIG)
     assert size_of(data) == BIG.shape[:2]
@@ -111,7 +109,7 @@ def _below(image: np.ndarray, big: bool = False, order: str = "<", **options: An
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_whole_picture_below_its_smaller_copy_is_the_picture(deep: bool, big: bool, order: str) -> None:
+def test_a_full_size_picture_in_a_subdirectory_is_used(deep: bool, big: bool, order: str) -> None:
     image = BIG.astype(np.uint16) * 257 if deep else BIG
     data = _below(image, big, order, photometric="rgb")
     np.testing.assert_array_equal(read_picture(data).pixels(), image)
@@ -119,7 +117,7 @@ def test_a_whole_picture_below_its_smaller_copy_is_the_picture(deep: bool, big: 
 
 
 @pytest.mark.parametrize("name", ["a.dng", "b.tif", ""])
-def test_what_a_dng_holds_decides_and_not_its_name(name: str) -> None:
+def test_the_content_of_a_dng_overrides_its_name(name: str) -> None:
     pattern = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True)]
     raw = _below(BIG[..., 0].astype(np.uint16), photometric="cfa", extratags=pattern)
     with pytest.raises(DecodeError, match="raw"):
@@ -129,7 +127,7 @@ def test_what_a_dng_holds_decides_and_not_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("packing", [None, "lzw", "zlib", "jpeg"])
 @pytest.mark.parametrize("kind", ["1 bit", "gray", "rgb", "inks", "opacity", "palette"])
-def test_the_big_tiff_of_big_endian_is_read_as_the_other(kind: str, packing: str | None) -> None:
+def test_big_endian_bigtiff(kind: str, packing: str | None) -> None:
     gray = RGB8[..., 0]
     samples: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "1 bit": (gray > 100, {}),
@@ -162,7 +160,7 @@ STACK = np.arange(3 * 8 * 12, dtype=np.uint16).reshape(3, 8, 12)
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "TYX", "CYX"])
-def test_imagej_may_tell_of_all_frames_in_one_directory(axes: str) -> None:
+def test_imagej_stacks_with_one_directory(axes: str) -> None:
     data = _one_directory(tiff(STACK, imagej=True, metadata={"axes": axes}))
     got = frames_of(data)
     expected = [np.moveaxis(STACK, 0, 2)] if axes == "CYX" else list(STACK[..., None])
@@ -171,14 +169,14 @@ def test_imagej_may_tell_of_all_frames_in_one_directory(axes: str) -> None:
     assert note == ([] if axes == "CYX" else ["first of 3 frames"])
 
 
-def test_tifffile_may_tell_of_all_frames_in_one_directory() -> None:
+def test_tifffile_stacks_with_one_directory() -> None:
     data = tiff(STACK, truncate=True, photometric="minisblack")
     np.testing.assert_array_equal(np.stack(frames_of(data))[..., 0], STACK)
     lie = data.replace(b'"shape": [3, ', b'"shape": [9, ')
     np.testing.assert_array_equal(frames_of(lie)[0][..., 0], STACK[0])  # not there: what is, is read
 
 
-def test_a_second_series_of_ome_is_told() -> None:
+def test_a_second_ome_series_is_noted() -> None:
     out = BytesIO()
     with tifffile.TiffWriter(out, ome=True) as writer:
         for part in (STACK, STACK[:, :4]):
@@ -189,14 +187,14 @@ def test_a_second_series_of_ome_is_told() -> None:
 
 
 @pytest.mark.parametrize(("bits", "dtype", "full"), [(4, np.uint8, 255), (12, np.uint16, 65535)])
-def test_channels_that_are_pages_have_their_full_scale(bits: int, dtype: type, full: int) -> None:
+def test_channels_stored_as_pages_are_scaled(bits: int, dtype: type, full: int) -> None:
     values = (STACK % 2**bits).astype(dtype)
     data = tiff(values, ome=True, metadata={"axes": "CYX"}, photometric="minisblack", bitspersample=bits)
     expected = np.rint(np.moveaxis(values, 0, 2) * (full / (2**bits - 1)))
     np.testing.assert_array_equal(read_picture(data).pixels(), expected)
 
 
-def test_channels_that_are_pages_may_be_inverted() -> None:
+def test_channels_stored_as_pages_may_be_inverted() -> None:
     data = tiff(STACK, ome=True, metadata={"axes": "CYX"}, photometric="miniswhite")
     np.testing.assert_array_equal(read_picture(data).pixels(), 65535 - np.moveaxis(STACK, 0, 2))
 
@@ -229,7 +227,7 @@ for path in sys.argv[1:]:
     said = dict(zip(files, done.stdout.splitlines(), strict=True))
     assert said["20 bits"] == "read [(8, 12, 1)]"
     assert said["ome"] == "read [(8, 12, 3)]"
-    assert "24 bits a sample needs an extra part: pip install 'imatlas[codecs]'" in said["float"]
+    assert "24 bits per sample needs an optional dependency: pip install 'imatlas[codecs]'" in said["float"]
     assert said["webp"].startswith("page 2: a TIFF in WEBP")
 
 

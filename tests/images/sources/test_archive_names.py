@@ -51,7 +51,7 @@ def write(path: Path, names: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar"])
-def test_every_member_is_read_and_no_key_leads_out(tmp_path, ending) -> None:
+def test_every_member_is_read_under_a_safe_key(tmp_path, ending) -> None:
     images = Images(write(tmp_path / f"set{ending}", NAMES), progress=False)
     assert not images.skipped
     assert len(set(images.keys)) == len(images) == len(NAMES)
@@ -68,7 +68,7 @@ def test_every_member_is_read_and_no_key_leads_out(tmp_path, ending) -> None:
     assert {shades[key] for key in ("a.png", "a.png (2)")} == {0, 1}
 
 
-def test_links_in_a_tar_are_read_or_told(tmp_path) -> None:
+def test_links_in_a_tar_are_read_or_skipped(tmp_path) -> None:
     path = write(tmp_path / "set.tar", ["dir/a.png", "b.png"])
     with tarfile.open(path, "a") as archive:
         for name, kind, target in (
@@ -90,11 +90,11 @@ def test_links_in_a_tar_are_read_or_told(tmp_path) -> None:
         "lost.png": "a hard link to a file that is not in the archive",
         "soft.png": "a link in an archive, which is not followed",
         "out.png": "a link in an archive, which is not followed",
-        "pipe.png": "no file, but a pipe or a device",
+        "pipe.png": "a pipe or a device, not a file",
     }
 
 
-def test_links_in_a_zip_are_told(tmp_path) -> None:
+def test_links_in_a_zip_are_skipped(tmp_path) -> None:
     path = write(tmp_path / "set.zip", ["a.png"])
     with zipfile.ZipFile(path, "a") as archive:
         link = zipfile.ZipInfo("link.png")

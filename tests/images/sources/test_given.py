@@ -79,7 +79,7 @@ def test_every_kind_of_list_keeps_its_order(give: Any, files: list[str]) -> None
     assert levels(give(files)) == EXPECTED
 
 
-def test_a_file_that_is_named_twice_has_two_rows(files: list[str], tmp_path: Path) -> None:
+def test_a_file_listed_twice_has_two_rows(files: list[str], tmp_path: Path) -> None:
     places = [3, 3, 0, 7, 3, 11]
     given = [files[i] for i in places]
     given[1] = str(tmp_path / "sub" / ".." / Path(given[1]).name)
@@ -88,7 +88,7 @@ def test_a_file_that_is_named_twice_has_two_rows(files: list[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize("bad", ["missing", "text", "folder", "zip"])
-def test_a_row_that_is_missing_is_an_error_that_names_it(bad: str, files: list[str], tmp_path: Path) -> None:
+def test_a_missing_row_is_an_error_with_its_name(bad: str, files: list[str], tmp_path: Path) -> None:
     path = tmp_path / "wrong.png"
     if bad == "text":
         path.write_text("no picture")
@@ -103,7 +103,7 @@ def test_a_row_that_is_missing_is_an_error_that_names_it(bad: str, files: list[s
 
 
 @pytest.mark.parametrize("bad", [b"junk", None, 7, "nowhere.png"])
-def test_a_damaged_item_of_a_dataset_is_no_row_less(bad: Any) -> None:
+def test_a_damaged_item_of_a_dataset_is_an_error(bad: Any) -> None:
     class Dataset:
         def __len__(self) -> int:
             return 3
@@ -133,7 +133,7 @@ def test_a_pipeline_scores_paths_as_it_scores_arrays(tmp_path: Path, rng: np.ran
     assert scores[0] == scores[1] == 1.0
 
 
-def test_one_picture_is_no_set_of_lines(tmp_path: Path) -> None:
+def test_one_picture_is_not_a_set_of_rows(tmp_path: Path) -> None:
     one = np.zeros((64, 96, 3), np.uint8)
     np.save(tmp_path / "one.npy", one)
     np.savez(tmp_path / "one.npz", images=one)
@@ -163,13 +163,13 @@ def test_an_open_file_stays_open_where_it_was(files: list[str]) -> None:
 
 
 @pytest.mark.parametrize("given", [pd.DataFrame({"a": [1], "b": [2]}), pa.table({"a": [1], "b": [2]})])
-def test_a_whole_table_asks_for_a_column(given: Any) -> None:
+def test_a_table_without_an_image_column_is_an_error(given: Any) -> None:
     with pytest.raises(InputTypeError, match="columns a, b; give one of them"):
         Images(given)
 
 
 @pytest.mark.parametrize("given", [{"a": 1}, {"x.png"}, 5, None, (x for x in "ab")])
-def test_what_has_no_rows_is_refused(given: Any) -> None:
+def test_objects_without_rows_are_refused(given: Any) -> None:
     with pytest.raises(InputTypeError, match="Images cannot be read from a"):
         Images(given)
 
@@ -192,7 +192,7 @@ def test_a_masked_array_keeps_its_mask(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     "model", [ia.SOM(rows=3, cols=3), ia.KMeans(n_clusters=2), ia.OutlierDetector(), ia.ImageClusterer()]
 )
-def test_rows_under_a_mask_are_not_learned(model: Any, rng: np.random.Generator) -> None:
+def test_masked_images_are_not_fitted(model: Any, rng: np.random.Generator) -> None:
     values = rng.normal(size=(40, 5)).astype(np.float32)
     values[4, 2] = -1e6
     masked = np.ma.masked_less(values, -1e5)
@@ -204,7 +204,7 @@ def test_rows_under_a_mask_are_not_learned(model: Any, rng: np.random.Generator)
     model.fit(np.ma.MaskedArray(np.delete(values, 4, axis=0)))  # a mask that hides nothing
 
 
-def test_what_imatlas_wrote_is_no_source(tmp_path: Path, files: list[str], rng: np.random.Generator) -> None:
+def test_output_folders_of_imatlas_are_not_a_source(tmp_path: Path, files: list[str], rng: np.random.Generator) -> None:
     """Atlases, models, caches and trash below the folder, however it is given."""
     inside = tmp_path / "deep" / "renamed"
     inside.mkdir(parents=True)
@@ -242,7 +242,7 @@ def test_what_imatlas_wrote_is_no_source(tmp_path: Path, files: list[str], rng: 
         assert Images(archive).keys == names
 
 
-def test_containers_are_known_by_what_they_hold(tmp_path: Path, files: list[str]) -> None:
+def test_containers_are_detected_by_content(tmp_path: Path, files: list[str]) -> None:
     tmp_path = tmp_path / "held"
     tmp_path.mkdir()
     for name in ("a.zip", "b.npy", "c.parquet", "d.tar.gz", "e.svg", "f.dng", "g"):
@@ -306,8 +306,8 @@ def test_frames_of_an_array_and_arrays_beside_pictures(tmp_path: Path, files: li
     np.save(stack / "labels.npy", np.arange(5))
     np.save(stack / "objects.npy", np.array([{}, 1], object), allow_pickle=True)
     told = dict(Images(stack).skipped)
-    assert "no picture" in told["labels.npy"]
-    assert "no picture" in told["objects.npy"]
+    assert "not an image" in told["labels.npy"]
+    assert "not an image" in told["objects.npy"]
 
 
 def test_a_field_may_have_any_name(tmp_path: Path, files: list[str]) -> None:
@@ -322,20 +322,20 @@ def test_a_field_may_have_any_name(tmp_path: Path, files: list[str]) -> None:
     assert levels(Images(pd.DataFrame({"raw": other, "foto": contents}), field="foto")) == EXPECTED
     rows = [{"label": 1, "foto": content} for content in contents]
     assert levels(Images(rows, field="foto")) == EXPECTED
-    with pytest.raises(InputError, match="which one it is in by 'field'"):
+    with pytest.raises(InputError, match="name the field by 'field'"):
         len(Images(rows))
-    with pytest.raises(SourceError, match="those that do: raw, foto"):
+    with pytest.raises(SourceError, match="columns that do: raw, foto"):
         Images(tmp_path / "a.parquet", field="bild")
     assert levels(Images(table["foto"])) == EXPECTED
     assert levels(Images(pa.table({"label": list(range(12)), "image": contents}))) == EXPECTED
     assert levels(Images(pd.DataFrame({"label": 1, "path": files}))) == EXPECTED
 
 
-def test_parquet_of_paths_says_so(tmp_path: Path, files: list[str]) -> None:
+def test_parquet_of_paths_is_an_error(tmp_path: Path, files: list[str]) -> None:
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     structs = pa.array([{"bytes": None, "path": file} for file in files], kind)
     pq.write_table(pa.table({"image": structs}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="at most the path of one; give the files"):
+    with pytest.raises(InputError, match="possibly a path; give the files"):
         len(Images(tmp_path / "a.parquet"))
     pq.write_table(pa.table({"image": files}), tmp_path / "b.parquet")
     with pytest.raises(SourceError, match="give those files"):
@@ -384,7 +384,7 @@ def test_arrow_files(kind: str, stream: bool, tmp_path: Path, files: list[str]) 
         options = pa.ipc.IpcWriteOptions(compression=codec)
         with opener(str(path), table.schema, options=options) as writer:
             writer.write_table(table)
-        with pytest.raises(SourceError, match="packed buffers"):
+        with pytest.raises(SourceError, match="compressed buffers"):
             Images(path)
 
 

@@ -35,7 +35,7 @@ def files(pixels: np.ndarray, tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("tops", [(200, 1000, 250), (90, 200, 250), (200, 70000, 250)])
 @pytest.mark.parametrize("low", [0, -1000])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_whole_numbers_keep_their_values_in_every_set(
+def test_integers_keep_their_values_in_every_set(
     tops: tuple[int, ...], low: int, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     """Each picture alone would be of another type; a list of them is as the array of them."""
@@ -85,7 +85,7 @@ def test_a_mask_hides_the_same_in_every_container(pixels: np.ndarray, tmp_path: 
     np.testing.assert_allclose(load_pixels(Images(deep), spec=spec)[0], want, atol=1e-4)
 
 
-def test_verbs_of_an_atlas_see_masks_and_rows(pixels: np.ndarray, files: list[Path], tmp_path: Path) -> None:
+def test_methods_of_an_atlas_use_masks_and_rows(pixels: np.ndarray, files: list[Path], tmp_path: Path) -> None:
     hidden = np.zeros(pixels.shape, bool)
     hidden[:, :10] = True
     masked = np.ma.MaskedArray(pixels, hidden)
@@ -113,7 +113,7 @@ def test_verbs_of_an_atlas_see_masks_and_rows(pixels: np.ndarray, files: list[Pa
     assert not np.array_equal(encoder.transform(masked), encoder.transform(pixels))
 
 
-def test_a_stack_in_a_file_has_a_row_for_each_picture(pixels: np.ndarray, tmp_path: Path) -> None:
+def test_a_stack_in_a_file_has_one_row_per_picture(pixels: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pixels[:4])
     np.save(tmp_path / "b.npy", pixels[4])
     np.save(tmp_path / "c.npy", pixels[5].transpose(2, 0, 1))
@@ -124,7 +124,7 @@ def test_a_stack_in_a_file_has_a_row_for_each_picture(pixels: np.ndarray, tmp_pa
         np.testing.assert_array_equal(load_pixels(given)[0], pixels)
         np.testing.assert_array_equal(images[2], pixels[2])
     np.testing.assert_array_equal(load_pixels([tmp_path / "a.npy"])[0], load_pixels(tmp_path / "a.npy")[0])
-    with pytest.raises(InputError, match="name each file once"):
+    with pytest.raises(InputError, match="list each file once"):
         load_pixels([tmp_path / "a.npy"] * 2)
     atlas = ia.learn(tmp_path, tmp_path / "x.atlas", encoder="own", budget=0.5, progress=False)
     assert sorted(atlas.store.rows["key"]) == keys
@@ -133,7 +133,7 @@ def test_a_stack_in_a_file_has_a_row_for_each_picture(pixels: np.ndarray, tmp_pa
 
 
 @pytest.mark.parametrize("shape", [(64, 96, 13), (64, 96, 5), (48, 48, 200)])
-def test_one_picture_of_many_channels_is_no_set(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_one_picture_of_many_channels_is_not_a_set(shape: tuple[int, ...], tmp_path: Path) -> None:
     one = np.zeros(shape, np.uint8)
     np.save(tmp_path / "one.npy", one)
     for given in (one, torch.from_numpy(one), tmp_path / "one.npy"):
@@ -180,9 +180,9 @@ def test_polars_tables(files: list[Path], pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(load_pixels(table)[0], pixels)
 
 
-def test_a_list_in_a_list_loses_no_picture(files: list[Path], pixels: np.ndarray) -> None:
+def test_nested_lists_lose_no_picture(files: list[Path], pixels: np.ndarray) -> None:
     for nested in ([files], [files[:3], files[3:]], [[pixels[0], pixels[1]], [pixels[2], pixels[3]]]):
-        with pytest.raises(InputError, match="pictures is no picture; give one list"):
+        with pytest.raises(InputError, match="images instead of one; give one list"):
             images_of(nested)
     names = [str(file) for file in files]
     for given in (list(zip(files, range(6), strict=True)), list(zip(names, "abcdef", strict=True))):
@@ -207,16 +207,16 @@ def test_parts_that_are_streams(pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(load_pixels(parts)[0], pixels)
 
 
-def test_tensors_that_numpy_does_not_have(pixels: np.ndarray) -> None:
+def test_tensor_dtypes_that_numpy_lacks(pixels: np.ndarray) -> None:
     tensor = torch.from_numpy(pixels)
     for given in (tensor.to_sparse(), tensor.to(torch.bfloat16).to_sparse(), [t.to_sparse() for t in tensor]):
         np.testing.assert_allclose(load_pixels(given)[0], pixels, atol=1.0)
 
 
 @pytest.mark.parametrize("text", ["", "a\0b", "https://example.org/a.png"])
-def test_what_is_no_path_is_refused(text: str, files: list[Path]) -> None:
+def test_invalid_paths_are_refused(text: str, files: list[Path]) -> None:
     for given in (text, [text], [files[0], text]):
-        with pytest.raises(InputError, match=r"must be a path|is an address"):
+        with pytest.raises(InputError, match=r"must be a path|is a URL"):
             Images(given)
 
 

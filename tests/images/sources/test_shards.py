@@ -64,12 +64,12 @@ def test_the_shards_of_a_folder_are_one_source_in_the_order_of_their_names(tmp_p
     assert len(ia.learn("set", "a.atlas", budget=0.4, progress=False)) == 11
 
 
-def test_tables_beside_pictures_are_told(tmp_path) -> None:
+def test_tables_next_to_pictures_are_reported(tmp_path) -> None:
     write(tmp_path / "a.parquet", {"image": structs(range(3))})
     (tmp_path / "b.png").write_bytes(pictures(range(1))[0])
     images = ia.Images(tmp_path)
     assert len(images) == 1
-    assert "1 .parquet; a table that holds images is read where it is named itself" in images.skipped[0][1]
+    assert "1 .parquet; a table of images is read if it is given itself" in images.skipped[0][1]
     np.save(tmp_path / "c.npy", np.zeros((4, 8, 8), np.uint8))
     with pytest.raises(InputError, match=r"a\.parquet' is an archive, a table"):
         one_source([str(tmp_path / "b.png"), str(tmp_path / "a.parquet")])
@@ -79,18 +79,18 @@ def test_tables_beside_pictures_are_told(tmp_path) -> None:
         one_source([str(tmp_path / "a.parquet"), str(tmp_path / "." / "a.parquet")])
 
 
-def test_a_folder_of_tables_without_images_says_why(tmp_path) -> None:
+def test_a_folder_of_tables_without_images_gives_the_reason(tmp_path) -> None:
     write(tmp_path / "a.parquet", {"label": [1, 2]})
-    with pytest.raises(SourceError, match=r"No column of .* holds the bytes of images"):
+    with pytest.raises(SourceError, match=r"No column of .* contains image bytes"):
         ia.Images(tmp_path)
     np.save(tmp_path / "c.npy", np.zeros((8, 8, 3), np.uint8))
     assert len(ia.Images(tmp_path)) == 1  # the table is about the arrays
 
 
-def test_the_column_that_is_taken_is_told_where_there_are_two(tmp_path) -> None:
+def test_the_choice_between_two_columns_is_reported(tmp_path) -> None:
     for ending in ("parquet", "arrow"):
         path = write(tmp_path / f"a.{ending}", {"thumbnail": structs(range(3)), "image": structs(range(3, 6))})
-        with pytest.warns(Notice, match="from the column 'image'; bytes are in 'thumbnail' too"):
+        with pytest.warns(Notice, match="from the column 'image'; 'thumbnail' contain bytes too"):
             assert levels_of(path) == [3, 4, 5]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -111,13 +111,13 @@ def test_a_column_within_a_struct_is_named_by_its_path(tmp_path) -> None:
             ia.Images(path, field="m.none")
 
 
-def test_a_field_of_what_has_no_columns_is_refused(tmp_path, capsys) -> None:
+def test_a_field_without_columns_is_refused(tmp_path, capsys) -> None:
     for i, content in enumerate(pictures(range(3))):
         (tmp_path / f"{i}.png").write_bytes(content)
     files = sorted(str(path) for path in tmp_path.glob("*.png"))
     for source in ([str(tmp_path)], files):
         assert main(["check", *source, "--field", "x"]) == 1
-        assert "has no columns; leave out 'field' (--field)" in capsys.readouterr().err
+        assert "omit 'field' (--field)" in capsys.readouterr().err
 
 
 def test_a_field_names_an_array_of_a_file_of_arrays(tmp_path) -> None:

@@ -51,7 +51,7 @@ def check_same(images: Images, pictures: dict[str, np.ndarray]) -> None:
 NOT_IMAGES = [("(3 other files)", "no images: 1 .csv, 1 .ds_store, 1 .txt")]
 
 
-def test_a_folder_with_odd_names_and_other_files(folder: Path, pictures: dict[str, np.ndarray]) -> None:
+def test_a_folder_with_unusual_names_and_other_files(folder: Path, pictures: dict[str, np.ndarray]) -> None:
     images = Images(folder)
     check_same(images, pictures)
     assert images.skipped == NOT_IMAGES
@@ -73,12 +73,12 @@ def test_a_pattern_a_list_and_one_file(folder: Path, pictures: dict[str, np.ndar
     np.testing.assert_array_equal(single[0], pictures["a.png"])
 
 
-def test_a_file_that_was_named_has_its_own_line_whatever_it_is(folder: Path) -> None:
+def test_every_listed_file_has_its_own_line(folder: Path) -> None:
     images = Images([folder / "a.png", folder / "README.txt", folder / "gone.png", folder / "a.png"])
     assert images.keys == ["a.png"]
     assert images.skipped == [
-        ("a.png", "named twice; used once"),
-        ("README.txt", "not a picture in any format that is read"),
+        ("a.png", "listed twice; used once"),
+        ("README.txt", "not a picture in a supported format"),
         ("gone.png", "no such file"),
     ]
 
@@ -104,7 +104,7 @@ def test_archives(kind: str, folder: Path, pictures: dict[str, np.ndarray], tmp_
     np.testing.assert_array_equal(copy[0], images[1])
 
 
-def test_an_archive_under_a_false_name_is_known_by_its_content(folder: Path, tmp_path: Path) -> None:
+def test_an_archive_with_a_wrong_suffix_is_detected_by_content(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "download"
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(folder / "a.png", "a.png")
@@ -123,7 +123,7 @@ def test_bombs_in_archives_are_refused_with_a_reason(folder: Path, tmp_path: Pat
     assert "more than the limit" in images.skipped[0][1]
 
 
-def test_a_damaged_member_and_a_cut_archive(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_member_and_a_truncated_archive(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(folder / "a.png", "a.png")
@@ -141,7 +141,7 @@ def test_a_damaged_member_and_a_cut_archive(folder: Path, tmp_path: Path) -> Non
         Images(path)
 
 
-def test_a_cut_tar_gives_what_is_whole(folder: Path, tmp_path: Path) -> None:
+def test_a_truncated_tar_gives_its_complete_members(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(folder / "a.png", "a.png")
@@ -167,9 +167,7 @@ def test_parquet_with_bytes_or_the_struct_of_hugging_face(
     images = Images(tmp_path / "set.parquet")
     assert images.keys == ["000000", "000001", "000002", "000003"]
     np.testing.assert_array_equal(images.pixels, np.stack(list(pictures.values())))
-    assert images.skipped == [
-        ("000004", "the row holds no image" + ", at most the path of one; give the files" * struct)
-    ]
+    assert images.skipped == [("000004", "the row contains no image" + ", possibly a path; give the files" * struct)]
     assert pickle.loads(pickle.dumps(images)).keys == images.keys
     pq.write_table(pa.table({"a": [1]}), tmp_path / "bare.parquet")
     with pytest.raises(SourceError, match="No column"):
@@ -189,7 +187,7 @@ def test_numpy_files_are_read_without_pickle(rng: np.random.Generator, tmp_path:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, np.int64, bool])
-def test_arrays_and_tensors_are_taken_as_they_are(dtype: type, rng: np.random.Generator) -> None:
+def test_arrays_and_tensors_are_not_copied(dtype: type, rng: np.random.Generator) -> None:
     array = rng.integers(0, 2, (6, 10, 12)).astype(dtype)
     expected = array * np.uint8(255) if dtype is bool else array
     for source in (array, array[..., None], torch.from_numpy(array)):
@@ -229,15 +227,15 @@ def test_datasets_of_torch_and_of_hugging_faces_kind(rng: np.random.Generator) -
     array = rng.integers(0, 256, (4, 12, 14, 3), np.uint8)
     images = Images(_Torch(array))
     np.testing.assert_array_equal(images.pixels, array[[0, 1, 3]])
-    assert images.skipped == [("000002", "the dataset failed to give it (RuntimeError: broken worker)")]
+    assert images.skipped == [("000002", "the dataset raised an error (RuntimeError: broken worker)")]
     items = [{"image": Image.fromarray(array[0]), "label": 3}, {"image": {"bytes": encode(array[1], "png")}}]
     items += [{"img": array[2]}, {"label": 3}]
     images = Images(items)
     np.testing.assert_array_equal(images.pixels, array[:3])
-    assert images.skipped == [("000003", "no image among the fields label; say which one it is in by 'field'")]
+    assert images.skipped == [("000003", "no image among the fields label; name the field by 'field'")]
 
 
-def test_links_that_run_in_circles_are_entered_once(folder: Path, pictures: dict[str, np.ndarray]) -> None:
+def test_circular_links_are_entered_once(folder: Path, pictures: dict[str, np.ndarray]) -> None:
     try:
         (folder / "b ü" / "loop").symlink_to(folder, target_is_directory=True)
         (folder / "again").symlink_to(folder / "b ü", target_is_directory=True)
@@ -247,7 +245,7 @@ def test_links_that_run_in_circles_are_entered_once(folder: Path, pictures: dict
     images = Images(folder)
     check_same(images, pictures)
     assert ("dead.png", "a broken link") in images.skipped
-    told = [key for key, reason in images.skipped if "is read already" in reason]
+    told = [key for key, reason in images.skipped if "is included already" in reason]
     assert told == ["again/", "b ü/loop/"]
 
 
@@ -258,7 +256,7 @@ def test_a_named_pipe_does_not_hang(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may read everything")
-def test_unreadable_files_and_folders_are_told(folder: Path) -> None:
+def test_unreadable_files_and_folders_are_reported(folder: Path) -> None:
     (folder / "a.png").chmod(0)
     (folder / "b ü" / "c").chmod(0)
     try:
@@ -270,7 +268,7 @@ def test_unreadable_files_and_folders_are_told(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are Unicode here")
-def test_a_name_that_is_no_unicode_is_escaped(folder: Path) -> None:
+def test_a_name_that_is_not_unicode_is_escaped(folder: Path) -> None:
     odd = os.fsencode(folder) + b"/z\xff.png"
     try:
         os.rename(folder / "a.png", odd)
@@ -282,7 +280,7 @@ def test_a_name_that_is_no_unicode_is_escaped(folder: Path) -> None:
     "".join(images.keys).encode("utf-8")
 
 
-def test_what_is_not_there_or_empty_is_a_source_error(tmp_path: Path, folder: Path) -> None:
+def test_missing_or_empty_sources_are_a_source_error(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(SourceError, match="no file or folder") as caught:
         Images(tmp_path / "nowhere")
     assert isinstance(caught.value, FileNotFoundError)
@@ -305,7 +303,7 @@ def test_a_set_of_nothing_but_bad_files_lists_the_first_reasons(tmp_path: Path) 
         len(images)
 
 
-def test_load_pixels_takes_whatever_images_takes(folder: Path, pictures: dict[str, np.ndarray]) -> None:
+def test_load_pixels_accepts_every_source(folder: Path, pictures: dict[str, np.ndarray]) -> None:
     pixels, spec = load_pixels(folder)
     np.testing.assert_array_equal(pixels, np.stack(list(pictures.values())))
     again, _ = load_pixels(Images(folder), image_size=10)
@@ -315,7 +313,7 @@ def test_load_pixels_takes_whatever_images_takes(folder: Path, pictures: dict[st
     assert gray_spec == spec
 
 
-def test_sources_say_what_they_are(folder: Path) -> None:
+def test_names_of_sources(folder: Path) -> None:
     assert open_source(str(folder)).name == str(folder)
     assert "not read yet" in repr(Images(folder))
     images = Images(folder)
@@ -323,7 +321,7 @@ def test_sources_say_what_they_are(folder: Path) -> None:
     assert repr(images).startswith("<Images: 4 images of 20 x 20 x 3 uint8 from ")
 
 
-def test_the_work_for_several_sources_grows_with_their_number_alone(tmp_path, monkeypatch):
+def test_the_work_for_several_sources_is_linear(tmp_path, monkeypatch):
     """A shell makes thousands of sources of one pattern: each path is looked at as often among many as among few."""
     looked_at = []
 

@@ -1,4 +1,4 @@
-"""BMP: the samples that masks describe are taken apart here; all else through Pillow."""
+"""BMP: samples described by bit masks are extracted here; everything else is read through Pillow."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _INSIDE = {4: "a JPEG", 5: "a PNG"}
 
 
 class Bmp:
-    """The header of a BMP (Microsoft's BITMAPINFOHEADER and its later kinds, OS/2's).
+    """The header of a BMP (Microsoft's BITMAPINFOHEADER and later versions, OS/2's).
 
     Attributes
     ----------
     width, height : int
-        `height` is positive; `upward` says whether the lowest row comes first.
+        `height` is positive; `upward` says whether the bottom row comes first.
     bits, packing : int
-        Of a pixel; packing is 0 for none, 3 and 6 for masks.
+        Bits per pixel; packing is 0 for none, 3 and 6 for masks.
     masks : list of int
-        Of red, green, blue and opacity, 0 for none.
+        Masks of red, green, blue and alpha, 0 for none.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -57,14 +57,14 @@ def bmp_size(data: bytes) -> tuple[int, int]:
 
 
 def read_bmp(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A BMP of any kind but those that only printers and films had."""
+    """Read a BMP of any kind except those for printers and video."""
     header = Bmp(data)
     check_pixels(header.width, header.height)
     if header.packing in _MASKS and header.bits in (16, 32) and any(header.masks[:3]):
         yield _by_masks(data, header, background)
         return
     if header.bits == 0 and header.packing in _INSIDE:
-        raise not_read(f"a BMP that holds {_INSIDE[header.packing]}, as printers take it,")
+        raise not_read(f"a BMP that contains {_INSIDE[header.packing]}, for printers,")
     if header.header == 16:
         data = _with_longer_header(data, header)
     if header.packing in _RLE:
@@ -73,7 +73,7 @@ def read_bmp(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
 
 
 def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
-    """A BMP whose samples lie where masks say: 565, 1555, 4444, 10 bits a color, in any order."""
+    """A BMP whose samples are given by masks: 565, 1555, 4444, 10 bits per color, in any order."""
     each = header.bits // 8
     row = -(-header.width * each // 4) * 4
     if len(data) < header.start + row * header.height:
@@ -82,7 +82,7 @@ def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
     shifts = [(mask & -mask).bit_length() - 1 for mask in masks]
     tops = [mask >> max(0, shift) for mask, shift in zip(masks, shifts, strict=True)]
     if any(mask == 0 or top & (top + 1) or top > 65535 for mask, top in zip(masks, tops, strict=True)):
-        raise not_read(f"a BMP of the masks {', '.join(f'{mask:x}' for mask in masks)}")
+        raise not_read(f"a BMP with the masks {', '.join(f'{mask:x}' for mask in masks)}")
     bits = max(top.bit_length() for top in tops[:3])
     dtype = np.dtype(np.uint16 if bits > 8 else np.uint8)
     full = 65535 if bits > 8 else 255
@@ -109,16 +109,16 @@ def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
 
 
 def _with_longer_header(data: bytes, header: Bmp) -> bytes:
-    """A BMP with the short header of OS/2 2.0, given the usual one, as only this is known to Pillow."""
+    """A BMP with the short header of OS/2 2.0, rewritten with the common one that Pillow reads."""
     size = struct.pack("<IiiHHI", 40, header.width, header.height, 1, header.bits, 0).ljust(40, b"\0")
     return data[:10] + struct.pack("<I", header.start + 24) + size + data[30:]
 
 
 def _with_all_rows(data: bytes, header: Bmp) -> bytes:
-    """A packed BMP that ends before its last row, which is allowed, with the missing pixels as the first color."""
+    """A run-length encoded BMP that ends before its last row, which is allowed, padded with the first color."""
     end = data.rstrip(b"\0")
     if end[-2:] != b"\0\1":
         return data
     row = b"\xff\0" * -(-header.width // 255) + b"\0\0"
-    # Pillow stops as soon as it has all pixels, so what is too much here does no harm.
+    # Pillow stops once it has all pixels, so extra data does no harm.
     return end[:-2] + b"\0\0" + row * header.height + b"\0\1"

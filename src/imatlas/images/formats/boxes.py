@@ -1,4 +1,4 @@
-"""Boxes of ISO's files (JPEG 2000, AVIF, HEIF): what they say of colors and depth that decoders keep for themselves."""
+"""Boxes of ISO files (JPEG 2000, AVIF, HEIF): color and bit depth, which decoders do not report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST = 4096
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the content of each box between two places; ends where they make no sense."""
+    """(kind, start, end) of the content of each box between two offsets; stops at the first invalid one."""
     end = len(data) if end is None else end
     for _ in range(_MOST):
         if start + 8 > end:
@@ -27,7 +27,7 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple
 
 
 def inside(data: bytes, *path: bytes) -> tuple[int, int]:
-    """Where the content of the first box of a path ("meta", "iprp") begins and ends; (0, 0) where there is none."""
+    """Start and end of the content of the first box on a path ("meta", "iprp"); (0, 0) if there is none."""
     start, end = 0, len(data)
     for name in path:
         found = next(((a, b) for kind, a, b in boxes(data, start, end) if kind == name), None)
@@ -39,7 +39,7 @@ def inside(data: bytes, *path: bytes) -> tuple[int, int]:
 
 
 def properties(data: bytes) -> list[tuple[bytes, bytes]]:
-    """(kind, content) of each property of the main picture of an AVIF or HEIF (ISO/IEC 23008-12, 9.3)."""
+    """(kind, content) of each property of the primary picture of an AVIF or HEIF (ISO/IEC 23008-12, 9.3)."""
     start, end = inside(data, b"meta", b"iprp", b"ipco")
     all_of_them = [(kind, data[a:b]) for kind, a, b in boxes(data, start, end)]
     try:
@@ -53,7 +53,7 @@ def properties(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _associated(box: bytes, main: int) -> list[int]:
-    """The numbers of the properties that belong to an item, by the box 'ipma'."""
+    """The numbers of the properties of an item, from the box 'ipma'."""
     (flags, n_items) = struct.unpack_from(">II", box)
     long_names, long_numbers = flags >> 24 > 0, flags & 1
     place = 8
@@ -71,7 +71,7 @@ def _associated(box: bytes, main: int) -> list[int]:
 
 
 def heif_bits(data: bytes) -> int:
-    """Bits a sample of the main picture of an AVIF or HEIF, where it says so; else 8."""
+    """Bits per sample of the primary picture of an AVIF or HEIF; 8 by default."""
     for kind, content in properties(data):
         if kind == b"pixi" and len(content) > 5:
             return max(content[5 : 5 + content[4]], default=8)

@@ -1,4 +1,9 @@
-"""Colors that are not sRGB, made sRGB: those of an ICC profile, of primaries and a curve, of CIE Lab and of inks.
+"""Conversion to sRGB from ICC profiles, primaries and a transfer curve, CIE Lab, and CMYK.
+
+Profiles of 8-bit pictures are applied by LittleCMS, through Pillow. Pillow does not apply profiles to 16 bits: here a
+profile of three curves and a matrix, as cameras and screens have, is applied by the formulas of ICC.1:2022, F.3, and a
+profile with lookup tables to the upper 8 bits. Colors outside sRGB are clipped per channel, as in LittleCMS. Colors
+given by primaries and a curve (cICP, nclx, gAMA and cHRM, Adobe RGB in EXIF) get a profile made here.
 
 Profiles of 8-bit pictures are applied by LittleCMS, which Pillow holds. It does not reach 16 bits through Pillow: there
 a profile of three curves and a matrix, as those of cameras and screens are, is applied here, by the formulas of
@@ -19,12 +24,12 @@ import numpy as np
 from PIL import Image, ImageCms
 
 MAX_PROFILE = 2**22
-"""The largest profile that is read, in bytes; those of printing presses have half a million."""
+"""Maximal size of a profile in bytes; those of printing presses have half a million."""
 
-BY_TABLE = "colors of 8 bits, because its profile is a table"
+BY_TABLE = "colors reduced to 8 bits, because its profile is a lookup table"
 DAMAGED = "its color profile is damaged: read as sRGB"
 
-# sRGB's primaries as XYZ under D50, the light of profiles, by rows X, Y, Z (IEC 61966-2-1, adapted by Bradford).
+# sRGB's primaries as XYZ under D50, the white of ICC profiles, by rows X, Y, Z (IEC 61966-2-1, Bradford-adapted).
 _XYZ_OF_SRGB = np.array([
     [0.4360657, 0.3851471, 0.1430664],
     [0.2224884, 0.7168732, 0.0606079],
@@ -40,7 +45,7 @@ Convert8 = Callable[[Image.Image], Image.Image]
 SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 ADOBE_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_GAMMA = 563 / 256
-# White, red, green and blue as x, y, by the numbers of ITU-T H.273, table 2; where it has others, sRGB's are taken.
+# White, red, green and blue as x, y, by the codes of ITU-T H.273, table 2; sRGB's for other codes.
 _PRIMARIES = {
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (0.3127, 0.3290, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
@@ -53,18 +58,18 @@ _PRIMARIES = {
     22: (0.3127, 0.3290, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_WHITE_OF_HDR = 203.0  # candela a square meter: what paper is in pictures of high dynamic range (ITU-R BT.2408)
+_WHITE_OF_HDR = 203.0  # cd/m²: diffuse white in HDR (ITU-R BT.2408)
 
 
 def profile_of(primaries: Sequence[float], curve: float | np.ndarray | None = None) -> bytes:
-    """An ICC profile of a matrix and one curve; b"" where the primaries are no triangle.
+    """An ICC profile of a matrix and one curve; b"" if the primaries are not a triangle.
 
     Parameters
     ----------
     primaries : sequence of 8 floats
         x and y of white, red, green and blue (CIE 1931).
     curve : float or ndarray, optional
-        From values to light: an exponent, or light in 0..1 for evenly spaced values; sRGB's by default.
+        From values to linear light: an exponent, or light in 0..1 for evenly spaced values; sRGB's by default.
     """
     x, y = np.asarray(primaries, float).reshape(4, 2).T
     if not (y > 0).all() or abs(np.linalg.det(np.stack([x[1:], y[1:], np.ones(3)]))) < 1e-4:
@@ -86,7 +91,7 @@ def profile_of(primaries: Sequence[float], curve: float | np.ndarray | None = No
 
 
 def _packed(tags: list[tuple[bytes, bytes]], curve: bytes) -> bytes:
-    """The bytes of a profile of some tags and a curve that its three channels share (ICC.1:2022, 7)."""
+    """The bytes of a profile with some tags and one curve for its three channels (ICC.1:2022, 7)."""
     place = 132 + 12 * (len(tags) + 3)
     table, body = b"", curve + bytes(-len(curve) % 4)
     for name in (b"rTRC", b"gTRC", b"bTRC"):
@@ -102,22 +107,22 @@ def _packed(tags: list[tuple[bytes, bytes]], curve: bytes) -> bytes:
 
 
 def profile_of_codes(primaries: int, transfer: int, full_range: bool = True) -> tuple[bytes, str | None]:
-    """The profile for the numbers of ITU-T H.273 that a file gives (cICP, nclx), b"" for sRGB, and what to tell.
+    """The profile for the ITU-T H.273 codes that a file gives (cICP, nclx), b"" for sRGB, and a note.
 
     Parameters
     ----------
     primaries, transfer : int
-        ColorPrimaries and TransferCharacteristics. Those of television at standard range (BT.709 and its kin) are
-        read as sRGB's, as browsers do.
+        ColorPrimaries and TransferCharacteristics. Standard-range television curves (BT.709 and similar) are read
+        as sRGB's, as browsers do.
     full_range : bool
-        Whether black is 0 and white the largest value, not 16 and 235 of 255.
+        Whether black is 0 and white the maximum, rather than 16 and 235 of 255.
     """
     curve: float | np.ndarray | None = {4: 2.2, 5: 2.8, 8: 1.0}.get(transfer)
     note = None
     if transfer in (16, 18):
         curve = _light_of_hdr(np.linspace(0, 1, 4096), transfer)
         kind = "PQ" if transfer == 16 else "HLG"
-        note = f"high dynamic range ({kind}): light beyond that of white paper is cut off"
+        note = f"high dynamic range ({kind}): light above diffuse white is clipped"
     if not full_range:
         x = np.clip((np.linspace(0, 1, 4096) * 255 - 16) / 219, 0, 1)
         inner = _light_of_srgb(x) if curve is None else x**curve if isinstance(curve, float) else None
@@ -132,23 +137,23 @@ def _light_of_srgb(x: np.ndarray) -> np.ndarray:
 
 
 def _light_of_hdr(x: np.ndarray, transfer: int) -> np.ndarray:
-    """Light by PQ (SMPTE ST 2084) or HLG (ITU-R BT.2100, a screen of 1000 candela), that of white paper being 1."""
+    """Linear light by PQ (SMPTE ST 2084) or HLG (ITU-R BT.2100, a 1000 cd/m² display), diffuse white being 1."""
     if transfer == 16:
         root = np.maximum(x, 0) ** (1 / 78.84375)
         light = 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
     else:
         scene = np.where(x <= 0.5, x**2 / 3, (np.exp((x - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-        light = 1000 * scene**1.2  # each channel by itself; the standard takes the brightness of all three
+        light = 1000 * scene**1.2  # per channel; the standard uses the luminance
     return np.clip(light / _WHITE_OF_HDR, 0, 1)
 
 
 def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
-    """A decoded 8-bit picture in sRGB, and what to tell about its colors.
+    """A decoded 8-bit picture in sRGB, and a note about its colors.
 
     Parameters
     ----------
     image : Image
-        Of mode L, LA, RGB, RGBA or CMYK; another one comes back as it is. CMYK becomes RGB, opacity stays.
+        Mode L, LA, RGB, RGBA or CMYK; others are returned unchanged. CMYK becomes RGB, alpha is kept.
     profile : bytes
         The ICC profile of the file; b"" for none.
     """
@@ -166,7 +171,7 @@ def srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
 
 
 def srgb_deep(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """Colors (H, W, 3) of 16 bits, or floats in 0..1, in sRGB, and what to tell about them."""
+    """16-bit colors (H, W, 3), or floats in 0..1, in sRGB, and a note about them."""
     if not profile:
         return pixels, None
     curves = _curves(profile)
@@ -189,9 +194,9 @@ def of_lab(lab: np.ndarray) -> np.ndarray:
 
 
 def of_inks(inks: np.ndarray) -> np.ndarray:
-    """Cyan, magenta, yellow and black (..., 4) as RGB (..., 3), each ink taking its part of the light.
+    """CMYK (..., 4) without a profile as RGB (..., 3), each ink absorbing its part of the light.
 
-    What Pillow does with 8 bits; for inks that have no profile. Floats count as 0..1.
+    The formula of Pillow. Floats are in 0..1.
     """
     if inks.dtype == np.float32:
         return (1 - inks[..., :3]) * (1 - inks[..., 3:])
@@ -201,7 +206,7 @@ def of_inks(inks: np.ndarray) -> np.ndarray:
 
 
 def inks_in_srgb(inks: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """Inks (H, W, 4) of 8 or 16 bits, or in 0..1, as RGB, by their profile where there is one, and what to tell."""
+    """CMYK (H, W, 4) of 8 or 16 bits, or in 0..1, as RGB, by its profile if there is one, and a note."""
     if not profile:
         return of_inks(inks), None
     image, note = srgb(Image.fromarray(in_8_bits(inks), "CMYK"), profile)
@@ -212,7 +217,7 @@ def inks_in_srgb(inks: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | No
 
 @functools.lru_cache(maxsize=16)
 def _convert8(profile: bytes, mode: str) -> Convert8 | str | None:
-    """What brings a picture of a mode to sRGB; None where it is there already, a reason where nothing can."""
+    """The conversion of a picture of a mode to sRGB; None if it is sRGB already, a reason if it is impossible."""
     if len(profile) > MAX_PROFILE:
         return f"its color profile has {len(profile):,} bytes: read as sRGB"
     try:
@@ -231,7 +236,7 @@ def _convert8(profile: bytes, mode: str) -> Convert8 | str | None:
 
 
 def _convert_gray(source: ImageCms.ImageCmsProfile, target: Any, inward: str) -> Convert8 | None:
-    """What brings gray to sRGB's: a table, as LittleCMS's own short way is up to 10 of 255 off where it is dark."""
+    """The conversion of gray to sRGB's by a table, as LittleCMS's fast path is up to 10 of 255 off in dark tones."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     exact = ImageCms.buildTransform(source, target, inward, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
     table = list(exact.apply(ramp.convert(inward)).getchannel(0).tobytes())
@@ -246,7 +251,7 @@ def _convert_gray(source: ImageCms.ImageCmsProfile, target: Any, inward: str) ->
 
 
 def _probe(mode: str) -> Image.Image:
-    """A picture with colors from all of the cube."""
+    """A picture with colors from the whole RGB cube."""
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
     return Image.fromarray(cube).convert(mode)
@@ -258,7 +263,7 @@ def _is_srgb(profile: bytes) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _curves(profile: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """The light (3, 65536) for each value of each channel, and the matrix from light to sRGB's; None for tables."""
+    """Linear light (3, 65536) for each value of each channel, and the matrix to linear sRGB; None for lookup tables."""
     try:
         if profile[16:24] != b"RGB XYZ ":
             return None
@@ -276,7 +281,7 @@ def _curves(profile: bytes) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _curve(tag: bytes) -> np.ndarray:
-    """Light (65536,) for the values 0 to 65535 of a channel, by a tag 'curv' or 'para' (ICC.1:2022, 10.6 and 10.18)."""
+    """Linear light (65536,) for the values 0 to 65535, from a tag 'curv' or 'para' (ICC.1:2022, 10.6 and 10.18)."""
     x = np.arange(65536) / 65535
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
@@ -293,7 +298,7 @@ def _curve(tag: bytes) -> np.ndarray:
     n_given = (1, 3, 4, 5, 7)[kind]
     numbers[:n_given] = np.frombuffer(tag, ">i4", n_given, 12) / 65536
     gamma, a, b, c, d, e, f = numbers.tolist()
-    if kind == 1:  # nothing below -b/a
+    if kind == 1:  # zero below -b/a
         d = -b / a
     elif kind == 2:
         d, e, f, c = -b / a, c, c, 0.0
@@ -301,7 +306,7 @@ def _curve(tag: bytes) -> np.ndarray:
 
 
 def _by_curves(pixels: np.ndarray, light: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Colors of 16 bits or in 0..1 through curves and a matrix, by bands of rows; what is not a number stays so."""
+    """16-bit colors, or floats in 0..1, through curves and a matrix, in bands of rows; NaN is kept."""
     out = np.empty_like(pixels)
     rows = max(1, _BAND // pixels.shape[1])
     steps = np.linspace(0, 1, light.shape[1])
@@ -321,7 +326,7 @@ def _beyond_unit(pixels: np.ndarray) -> bool:
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
-    """Light in 0..1 as sRGB's values in 0..1 (IEC 61966-2-1)."""
+    """Linear light in 0..1 as sRGB values in 0..1 (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -334,7 +339,7 @@ def in_8_bits(array: np.ndarray) -> np.ndarray:
 
 
 def _in_depth(image: Image.Image, dtype: np.dtype) -> np.ndarray:
-    """A picture of 8 bits at the full scale of a depth: what `in_8_bits` has left of one."""
+    """An 8-bit picture at the full scale of a dtype, the inverse of `in_8_bits`."""
     array = np.asarray(image)
     if dtype == np.float32:
         return array / np.float32(255)
@@ -342,9 +347,9 @@ def _in_depth(image: Image.Image, dtype: np.dtype) -> np.ndarray:
 
 
 def full_scale(array: np.ndarray, bits: int) -> np.ndarray:
-    """Whole numbers of `bits` bits in uint8 or uint16 such that the largest becomes white: 255 or 65535.
+    """Integers of `bits` bits in uint8 or uint16, scaled so that the largest becomes 255 or 65535.
 
-    A file that states its depth states its white too: the same picture has the same values in each depth.
+    The same picture then has the same values at every bit depth.
     """
     if array.dtype.kind != "u" or bits >= 8 * array.dtype.itemsize:
         return array
@@ -353,5 +358,5 @@ def full_scale(array: np.ndarray, bits: int) -> np.ndarray:
 
 
 def scaled_note(bits: int) -> str:
-    """What to tell of a picture that `full_scale` has brought to 16 bits; "" of all others."""
-    return f"{bits} bits a sample, scaled to 16" if 8 < bits < 16 else ""
+    """The note for a picture that `full_scale` has scaled to 16 bits; "" for others."""
+    return f"{bits} bits per sample, scaled to 16" if 8 < bits < 16 else ""

@@ -1,4 +1,4 @@
-"""What decoding would cost, told by the first bytes of a file before a decoder sees it."""
+"""The cost of decoding, from the headers of a file, before a decoder sees it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import NamedTuple
 from imatlas.errors import DecodeError
 
 MAX_SCANS = 64
-"""Scans of a JPEG that are read whatever its size; encoders make up to about 20."""
+"""Scans of a JPEG that are read at any size; encoders write up to about 20."""
 
 SCAN_PIXELS = 2**30
-"""Pixels times scans of a JPEG beyond which its scans are too much work: tricks to hang a decoder have hundreds."""
+"""Limit of pixels times scans of a JPEG: attacks on decoders use hundreds of scans."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_LS = 0xF7
-"""The marker that the frame header of a JPEG-LS has (ITU-T T.87)."""
+"""Marker of the frame header of a JPEG-LS (ITU-T T.87)."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 class Jpeg(NamedTuple):
-    """The frame header of a JPEG: samples for each pixel at full scale, and whether decoding holds all of them.
+    """The frame header of a JPEG: samples per pixel at full scale, and whether decoding holds all of them.
 
-    Sizes, depth and place are 0 where no frame header is in sight; `lossless` is the kind of 1992 (SOF3) and JPEG-LS.
+    Sizes, depth and place are 0 if there is no frame header; `lossless` means SOF3 and its variants, and JPEG-LS.
     """
 
     samples: float
@@ -41,7 +41,7 @@ _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def jpeg_frame(data: bytes) -> Jpeg:
-    """What the frame header of a JPEG says; (3, True), the most common dear kind, where it has none in sight."""
+    """The frame header of a JPEG; the defaults (3, True), an upper bound for common files, if there is none."""
     for marker, place in _markers(data):
         if marker in _SOF or marker == JPEG_LS:
             return _frame(data, place, marker)
@@ -49,7 +49,7 @@ def jpeg_frame(data: bytes) -> Jpeg:
 
 
 def jpeg_segments(data: bytes, marker: int) -> Iterator[bytes]:
-    """The contents of the segments of a kind (0xE1: APP1) that stand before the pixels of a JPEG."""
+    """The contents of the segments with a marker (0xE1: APP1) before the pixels of a JPEG."""
     for found, place in _markers(data):
         if found == 0xDA:
             return
@@ -87,9 +87,9 @@ def _frame(data: bytes, place: int, marker: int) -> Jpeg:
 
 
 def lerc_size(data: bytes) -> tuple[int, int]:
-    """(width times depth, height) in the header of a LERC file of the second format (Esri's specification, 2.0).
+    """(width times depth, height) in the header of a LERC 2 file (Esri's specification, 2.0).
 
-    (0, 0) where it is none.
+    (0, 0) for other files.
     """
     if data[:6] != b"Lerc2 " or len(data) < 22:
         return (0, 0)
@@ -100,12 +100,12 @@ def lerc_size(data: bytes) -> tuple[int, int]:
 
 
 def zstd_size(data: bytes) -> int:
-    """What a Zstandard frame says it unpacks to (RFC 8878, 3.1.1).
+    """The unpacked size that a Zstandard frame declares (RFC 8878, 3.1.1).
 
     Raises
     ------
     DecodeError
-        If it does not say so, or other frames follow.
+        If it declares none, or other frames follow.
     """
     try:
         about = data[4]
@@ -118,19 +118,19 @@ def zstd_size(data: bytes) -> int:
         while not last:
             block = int.from_bytes(data[place : place + 3], "little")
             last = block & 1
-            place += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # one byte that repeats, or all
+            place += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # one repeated byte, or all bytes
             last |= place > len(data)
     except IndexError:
-        raise DecodeError("a part in Zstandard that is damaged") from None
+        raise DecodeError("a damaged strip or tile in Zstandard") from None
     if place + 4 * (about >> 2 & 1) != len(data):
-        raise DecodeError("a part in Zstandard that does not say what it unpacks to")
+        raise DecodeError("a strip or tile in Zstandard without its unpacked size")
     return size
 
 
 def check_scans(data: bytes, width: int, height: int) -> int:
-    """The number of scans of a JPEG; refuses one that would take a decoder minutes.
+    """The number of scans of a JPEG; refuses one that would take minutes to decode.
 
-    Every scan is a pass over all pixels, however few bytes it has.
+    Every scan is a pass over all pixels, however few bytes it takes.
     """
     scans = data.count(b"\xff\xda")
     if scans > MAX_SCANS and scans * width * height > SCAN_PIXELS // 8:
@@ -149,7 +149,7 @@ class Png(NamedTuple):
 
 
 def png_header(data: bytes, start: int = 0) -> Png | None:
-    """The header of the PNG that begins at `start`, or None where there is none."""
+    """The header of the PNG that begins at `start`; None if there is none."""
     if data[start : start + 8] != PNG or data[start + 12 : start + 16] != b"IHDR" or len(data) < start + 29:
         return None
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, start + 16)
@@ -157,7 +157,7 @@ def png_header(data: bytes, start: int = 0) -> Png | None:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the content of each chunk of a PNG, up to its end; the last may be cut off."""
+    """(kind, start, end) of the content of each chunk of a PNG, up to its end; the last may be truncated."""
     place = 8
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -168,12 +168,12 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_sound_chunk(data: bytes, start: int, end: int) -> bool:
-    """Whether the checksum behind the content of a chunk is that of its kind and content."""
+    """Whether the checksum of a chunk is right."""
     return zlib.crc32(data[start - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
 def inner_sizes(data: bytes) -> list[tuple[int, int]]:
-    """(width, height) of the PNG, JPEG 2000 and DIB pictures inside an icon: what its directory says may be a lie."""
+    """(width, height) of the PNG, JPEG 2000 and DIB pictures inside an icon, whose directory may be wrong."""
     sizes = []
     place = data.find(PNG)
     while place >= 0:
@@ -199,9 +199,9 @@ def inner_sizes(data: bytes) -> list[tuple[int, int]]:
 
 
 class Jpeg2000(NamedTuple):
-    """Bytes that decoding a JPEG 2000 takes: samples at full size, and records of its blocks, whatever the size.
+    """Memory in bytes for decoding a JPEG 2000: samples at full size, and records of its code blocks at any size.
 
-    `levels` is how often its size may be halved; `bits` are those of the first channel.
+    `levels` is how often its size can be halved; `bits` are those of the first channel.
     """
 
     samples: int
@@ -214,15 +214,15 @@ class Jpeg2000(NamedTuple):
 
 
 def jpeg2000(data: bytes) -> Jpeg2000:
-    """What decoding a JPEG 2000 takes, by its SIZ and COD segments.
+    """The cost of decoding a JPEG 2000, from its SIZ and COD segments.
 
-    The decoder holds whole tiles as 32-bit numbers, and a record for each code block and precinct: a header of a few
-    bytes can ask for millions of them.
+    The decoder holds whole tiles as 32-bit numbers, and a record per code block and precinct; a header of a few bytes
+    can request millions of them.
 
     Raises
     ------
     DecodeError
-        If the segments are not there.
+        If the segments are missing.
     """
     start = data.find(_CODESTREAM)
     try:

@@ -1,4 +1,4 @@
-"""JPEG files: at reduced scale where the picture will be small, and the kinds that Pillow does not decode."""
+"""JPEG: decoding at reduced scale for small targets, and the kinds that Pillow does not decode."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from imatlas.images.pixels import RGB
 
 
 def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A JPEG, reduced where the aim allows; further pictures inside (depth, gain maps) are left alone."""
+    """Read a JPEG, reduced if the target allows; further pictures inside (depth, gain maps) are ignored."""
     header = jpeg_frame(data)
     if is_deep(header):
         yield _deep_jpeg(data, header)
@@ -67,7 +67,7 @@ def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
 
 
 def _opened(data: bytes) -> Image.Image:
-    """A JPEG, its inks taken for inverted only where it says that Adobe's programs wrote it; Pillow inverts always."""
+    """A JPEG whose inks count as inverted only if Adobe's marker says so; Pillow always inverts."""
     image = Image.open(BytesIO(data), formats=("JPEG",))
     if image.mode == "CMYK" and "adobe" not in image.info:
         image.tile = [tile._replace(args=("CMYK", "")) for tile in image.tile]
@@ -75,9 +75,9 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _without_end(data: bytes, scale: int, full: tuple[int, int]) -> Image.Image:
-    """A JPEG that lacks its last two bytes, decoded; refuses one that lacks pixels too.
+    """Decode a JPEG that lacks only its last two bytes; refuses one that lacks pixels too.
 
-    Where all pixels are there, what follows them is not looked at: whatever stands there, the picture is the same.
+    If all pixels are there, the picture does not depend on the bytes that follow.
     """
     noise = np.random.default_rng(0).integers(0, 255, 4096).astype(np.uint8).tobytes()
     if full[0] * full[1] > limits.CHEAP:
@@ -95,13 +95,13 @@ def _without_end(data: bytes, scale: int, full: tuple[int, int]) -> Image.Image:
 
 
 def with_height(data: bytes) -> bytes:
-    """A JPEG whose height stands behind its pixels (a segment DNL), with the height where decoders look for it."""
+    """A JPEG whose height follows its pixels (a DNL segment), with the height in the frame header."""
     header = jpeg_frame(data)
     if header.place and not header.height:
         found = data.find(b"\xff\xdc\x00\x04", header.place)
         if found >= 0:
             return data[: header.place + 5] + data[found + 4 : found + 6] + data[header.place + 7 :]
-        raise DecodeError("a JPEG file that does not say its height")
+        raise DecodeError("a JPEG file without a height")
     return data
 
 
@@ -111,7 +111,7 @@ def is_deep(header: Jpeg) -> bool:
 
 
 def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
-    """A JPEG of more than 8 bits or without loss, through the extra: hospitals and cameras write such."""
+    """A JPEG of more than 8 bits or a lossless one, as in medicine and cameras; needs the extra `codecs`."""
     is_ls = data[header.place + 1] == JPEG_LS
     what = f"a {'JPEG-LS' if is_ls else 'lossless JPEG' if header.lossless else 'JPEG'} of {header.bits} bits"
     if header.components not in (1, 3, 4):
@@ -134,7 +134,7 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
         inverted = any(part[:5] == b"Adobe" for part in jpeg_segments(data, 0xEE))
         array, note = inks_in_srgb(~array if inverted else array, profile)
         profile, notes = b"", notes + ([note] if note else [])
-    stored = array if array.shape[2] == 2 else as_stored(array)  # what two components mean, a JPEG does not say
+    stored = array if array.shape[2] == 2 else as_stored(array)  # a JPEG does not define two components
     picture = Picture(stored, "JPEG", f"{header.components} x {header.bits} bits")
     picture.notes, picture.profile = notes, profile
     picture.orientation = exif_orientation(data)
@@ -142,6 +142,6 @@ def _deep_jpeg(data: bytes, header: Jpeg) -> Picture:
 
 
 def _jpeg_scale(full: tuple[int, int], orientation: int, aim: Aim) -> int:
-    """The largest of 8, 4, 2, 1 to divide the size by that leaves enough for the aim."""
+    """The largest of 8, 4, 2, 1 that leaves enough pixels for the target."""
     room = room_for(full, orientation, aim)
     return next((s for s in (8, 4, 2) if room >= s * REDUCE_MARGIN and min(full) >= 2 * s), 1)

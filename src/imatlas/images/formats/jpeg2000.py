@@ -1,4 +1,4 @@
-"""JPEG 2000: through Pillow, and through the extra where Pillow rounds deep colors to 8 bits."""
+"""JPEG 2000 through Pillow, and through the extra `codecs` where Pillow rounds deep colors to 8 bits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KNOWN_SPACES = (0, 12, 16, 17, _YCC, _LAB)  # none given, inks, sRGB, gray
 
 
 def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A JPEG 2000 of any depth up to 16 bits."""
+    """Read a JPEG 2000 of any depth up to 16 bits."""
     cost = jpeg2000(data)
     check_pixels(*cost.size, cost.channels)
     if cost.channels > 4:
@@ -58,13 +58,13 @@ def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, bac
         halvings = _halvings(image, cost, aim)
         _need(cost, len(data), 2**halvings)
         if halvings:
-            image.reduce = halvings  # sets how it is decoded
+            image.reduce = halvings  # sets the decoding scale
         picture = _as_pillow_reads(image, data, cost, space, background)
         if halvings:
-            image.reduce = 0  # gives Pillow's method of this name back
+            image.reduce = 0  # restores Pillow's method of this name
             picture.full, picture.scale = cost.size, 2**halvings
     if cost.signed and picture.kind.dtype != "float32":
-        notes.append("signed samples, zero read as the middle of the range")
+        notes.append("signed samples, read with zero as the middle of the range")
     if cost.bits > 16:
         notes.append(f"{cost.bits}-bit, read as 16-bit")
     picture.mode, picture.orientation = mode, orientation_of(image)
@@ -73,7 +73,7 @@ def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, bac
 
 
 def _as_pillow_reads(image: Any, data: bytes, cost: Jpeg2000, space: int, background: RGB) -> Picture:
-    """What Pillow reads rightly, but for depths that are not its own: it shifts samples up to the next."""
+    """What Pillow reads, with unusual depths corrected, as it shifts samples up to the next one."""
     bits, profile = cost.bits, image.info["icc_profile"]
     image.load()
     if image.mode.startswith("I;16"):
@@ -93,7 +93,7 @@ def _as_pillow_reads(image: Any, data: bytes, cost: Jpeg2000, space: int, backgr
 
 
 def _deep_colors(image: Any, data: bytes, cost: Jpeg2000, space: int, background: RGB) -> Picture:
-    """Colors of more than 8 bits, through the extra: Pillow rounds them to 8, and white to black."""
+    """Colors of more than 8 bits, through the extra: Pillow rounds them to 8 bits, and white to black."""
     what = f"a JPEG 2000 of {cost.bits} bits in color"
     _need(cost, len(data), 1)
     array = _decoded(data, what, space)
@@ -105,7 +105,7 @@ def _deep_colors(image: Any, data: bytes, cost: Jpeg2000, space: int, background
 
 
 def _decoded(data: bytes, what: str, space: int) -> np.ndarray:
-    """All samples (H, W, C), through the extra, which makes RGB of YCC; it would apply a profile too, a second time."""
+    """All samples (H, W, C), through the extra, which converts YCC to RGB; it would apply a profile a second time."""
     try:
         from imagecodecs import jpeg2k_decode
     except ImportError:
@@ -115,14 +115,14 @@ def _decoded(data: bytes, what: str, space: int) -> np.ndarray:
 
 
 def _wide(array: np.ndarray, bits: int) -> np.ndarray:
-    """Samples of 9 bits and more in all of 16."""
+    """Samples of 9 and more bits scaled to 16 bits."""
     if bits <= 16:
         return full_scale(array.astype(np.uint16), bits)
     return np.rint(array * (65535 / (2.0**bits - 1))).astype(np.uint16)
 
 
 def _of_lab(array: np.ndarray, data: bytes, bits: int, top: int) -> np.ndarray:
-    """CIE L*a*b* as sRGB, its ranges and offsets those of the file or the usual ones (ISO/IEC 15444-2, M.11.7.4)."""
+    """CIE L*a*b* as sRGB, with ranges and offsets from the file or the default ones (ISO/IEC 15444-2, M.11.7.4)."""
     given = jpeg2000_color(data)[1]
     if len(given) >= 24:
         numbers = struct.unpack_from(">6I", given)
@@ -138,10 +138,10 @@ def _of_lab(array: np.ndarray, data: bytes, bits: int, top: int) -> np.ndarray:
 
 
 def _halvings(image: Any, cost: Jpeg2000, aim: Aim | None) -> int:
-    """How often the size of a large one is halved while it is decoded."""
+    """How often the size of a large picture is halved while it is decoded."""
     halvings = 0
     if aim is not None and cost.samples > limits.LARGE:
-        room = room_for(image.size, 1, aim)  # four times over: the small one lies up to half of its pixels aside
+        room = room_for(image.size, 1, aim)  # a margin of four: reduction shifts pixels by up to half
         while halvings < min(cost.levels, 5) and room >= 2 ** (halvings + 3):
             halvings += 1
     return halvings

@@ -1,4 +1,4 @@
-"""Netpbm files: text ones (P1 to P3), which Pillow reads number by number, odd largest values, PAM (P7) and PFM."""
+"""Netpbm: text files (P1 to P3), which Pillow reads number by number, unusual maxima, PAM (P7) and PFM."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _CHUNK = 2**20
 _DIGITS = 9
 _LONGEST_WORD = 64
 _LONGEST_HEADER = 2**20
-# Neither can begin where the other does, and no part of them repeats a part that repeats: they take linear time.
+# Both take linear time: neither can begin where the other does, and no repetition is nested.
 _BLANKS = re.compile(rb"\s+")
 _COMMENT = re.compile(rb"#[^\n\r]*")
 _NO_HEADER = "a damaged PPM file: its header cannot be read"
 
 
 def after_blanks(data: bytes, place: int) -> int:
-    """Where the next word of a header begins, after blanks and comments.
+    """The start of the next word of a header, after blanks and comments.
 
     Raises
     ------
     DecodeError
-        If there is none within a megabyte: a reader in Python would take minutes over blanks.
+        If there is none within a megabyte, which would take Python minutes to skip.
     """
     last = min(len(data), _LONGEST_HEADER)
     while place < last:
@@ -38,7 +38,7 @@ def after_blanks(data: bytes, place: int) -> int:
 
 
 def check_header(data: bytes) -> None:
-    """Refuse a file of any kind whose three words (size and scale; size alone of kind 4) do not follow soon."""
+    """Refuse a file whose three words (size and scale; size alone for kind 4) do not follow soon."""
     place = 2
     for _ in range(2 if data[1:2] in b"14" else 3):
         place = after_blanks(data, place)
@@ -54,9 +54,9 @@ class Netpbm:
     kind : bytes
         b"1" to b"7", b"F" and b"f" (PFM of colors and gray).
     width, height, top : int
-        Size and largest value.
+        Size and maximal value.
     start : int
-        Where the samples begin.
+        Offset of the samples.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -66,7 +66,7 @@ class Netpbm:
         else:
             self._read_header(data)
         if not 0 < self.top < 65536:
-            raise DecodeError(f"a damaged PPM file: its largest value is {self.top}")
+            raise DecodeError(f"a damaged PPM file: its maximal value is {self.top}")
 
     def _read_header(self, data: bytes) -> None:
         numbers = []
@@ -89,40 +89,40 @@ class Netpbm:
             self.little, self.start = scale[1].startswith(b"-"), scale.end()
 
     def _read_pam(self, data: bytes) -> None:
-        """The lines of a PAM: a name and a value each (netpbm's manual, "pam")."""
+        """Read the lines of a PAM: a name and a value each (netpbm's manual, "pam")."""
         end = data.find(b"ENDHDR", 0, _LONGEST_HEADER)
         self.start = data.find(b"\n", end) + 1
-        said = dict(re.findall(rb"^[ \t]*([A-Z]+)[ \t]+(\S+)", data[3 : max(3, end)], re.MULTILINE))
+        fields = dict(re.findall(rb"^[ \t]*([A-Z]+)[ \t]+(\S+)", data[3 : max(3, end)], re.MULTILINE))
         try:
             self.width, self.height, self.channels, self.top = (
-                int(said[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
+                int(fields[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
             )
         except (KeyError, ValueError):
             raise DecodeError(_NO_HEADER) from None
-        kind = said.get(b"TUPLTYPE", b"")
+        kind = fields.get(b"TUPLTYPE", b"")
         self.alpha = kind.endswith(b"_ALPHA") and self.channels in (2, 4)
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is better read here."""
+        """Whether it is read here rather than by Pillow."""
         return self.kind in b"1237Ff" or (self.kind in b"56" and self.top != 255)
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the pixels that come out."""
+        """Dtype of the resulting pixels."""
         if self.kind in b"Ff":
             return np.dtype(np.float32)
         return np.dtype(np.uint8 if self.top <= 255 else np.uint16)
 
     @property
     def mode(self) -> str:
-        """As Pillow names it."""
+        """Pillow's name of the mode."""
         if self.kind in b"7Ff":
             return f"{self.channels} x {self.dtype}"
         return "1" if self.kind in b"14" else "RGB" if self.channels == 3 else "L" if self.top <= 255 else "I"
 
     def pixels(self, data: bytes) -> np.ndarray:
-        """The picture (H, W, C), its largest value scaled to the full depth."""
+        """The picture (H, W, C), its maximal value scaled to the full depth."""
         shape = (self.height, self.width, self.channels)
         n = self.width * self.height * self.channels
         if self.kind in b"567Ff":
@@ -131,7 +131,7 @@ class Netpbm:
                 stored = np.dtype("<f4" if self.little else ">f4")
             if len(data) - self.start < n * stored.itemsize:
                 raise DecodeError("a truncated PPM file: it ends before the picture does")
-            if self.kind in b"Ff":  # from the lowest row up
+            if self.kind in b"Ff":  # bottom row first
                 return np.frombuffer(data, stored, n, self.start).reshape(shape)[::-1].astype(np.float32)
             return self._scaled(np.frombuffer(data, stored, n, self.start)).reshape(shape)
         out = np.empty(n, self.dtype)
@@ -149,7 +149,7 @@ class Netpbm:
         if self.kind == b"1":
             return np.where(values == 0, 255, 0).astype(np.uint8)
         if values.size and values.max() > self.top:
-            raise DecodeError(f"a damaged PPM file: a value above its largest, {self.top}")
+            raise DecodeError(f"a damaged PPM file: a value above its maximum, {self.top}")
         full = 255 if self.top <= 255 else 65535
         return np.rint(values * (full / self.top)).astype(self.dtype)
 
@@ -174,11 +174,11 @@ def _pieces(data: bytes, start: int) -> Iterator[bytes]:
 
 
 def _symbols(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of a text, and which of them are digits; what is neither digit nor blank is damage."""
+    """The bytes of a text, and which of them are digits; anything but digits and blanks is damage."""
     symbols = np.frombuffer(text, np.uint8)
     digits = (symbols >= 48) & (symbols <= 57)
     if not np.isin(symbols[~digits], np.frombuffer(_BLANK, np.uint8)).all():
-        raise DecodeError("a damaged PPM file: something among its numbers is no number")
+        raise DecodeError("a damaged PPM file: it contains something other than numbers")
     return symbols, digits
 
 
@@ -196,7 +196,7 @@ def _numbers(text: bytes) -> np.ndarray:
     starts, ends = edges[::2], edges[1::2]
     lengths = ends - starts
     if lengths.size and lengths.max() > _DIGITS:
-        raise DecodeError("a damaged PPM file: a number of too many digits")
+        raise DecodeError("a damaged PPM file: a number with too many digits")
     values = np.zeros(len(starts), np.int64)
     for k in range(int(lengths.max(initial=0))):
         has = lengths > k

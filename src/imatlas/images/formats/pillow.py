@@ -1,4 +1,4 @@
-"""Whatever Pillow reads, with what it needs for that told beforehand, and the low bits that it would drop."""
+"""Reading through Pillow, with the memory it needs requested first, and the low bits that it drops restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from imatlas.errors import DecodeError
 from imatlas.images import limits, memory_budget
 from imatlas.images.formats.headers import inner_sizes
-from imatlas.images.formats.png import scale_clear, with_clear
+from imatlas.images.formats.png import scale_transparency, with_transparency
 from imatlas.images.formats.sniff import bits_of
 from imatlas.images.formats.stated_color import state_profile, stated_profile
 from imatlas.images.formats.tiff_segments import check_shared, packed_bytes
@@ -29,7 +29,7 @@ from imatlas.images.picture import (
 )
 from imatlas.images.pixels import RGB
 
-# 16-bit samples of several channels, which Pillow keeps only the upper half of: the layout with the lower half instead.
+# Pillow keeps only the upper byte of 16-bit samples in several channels: the layouts that give the lower byte instead.
 _LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGB;16L": "RGB;16B", "RGBA;16L": "RGBA;16B"}
 
 _PROFILE = 34675  # the tag of a TIFF
@@ -61,7 +61,7 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
 def read_plain(
     data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB, pages: list[int] | None = None
 ) -> Iterator[Picture]:
-    """Any format, through Pillow; `pages` are those that count as frames, by their numbers."""
+    """Read any format through Pillow; `pages` are the numbers of the pages that count as frames."""
     image = Image.open(BytesIO(data), formats=(format,))
     if pages and pages[0]:
         image.seek(pages[0])
@@ -78,10 +78,10 @@ def read_plain(
         if n_frames > 1:
             image.seek(pages[frame] if pages else frame)
             if format == "TIFF" and _PROFILE not in image.tag_v2:  # type: ignore[attr-defined]
-                image.info.pop("icc_profile", None)  # Pillow keeps that of another page
+                image.info.pop("icc_profile", None)  # Pillow keeps the profile of another page
             check_pixels(*image.size)
         work.frame(image)
-        # The frames of an animation are drawn over each other as 8 bits.
+        # Frames of an animation are drawn over each other in 8 bits.
         deep = n_frames == 1 and bits > 8 and _raw_layout(image) in (*_LOWER_HALF, "LA;16B")
         notes = state_profile(image, data, format)
         if image.size[0] * image.size[1] > limits.CHEAP:
@@ -89,14 +89,14 @@ def read_plain(
             need_memory(image, format, len(data), aim=aim is not None, copied=wanted > 1, besides=besides)
         mode = image.mode
         if format == "PNG":
-            scale_clear(image, bits)
+            scale_transparency(image, bits)
         if deep:
             wide = _sixteen_bit(data, format, image.size, _raw_layout(image))
             if "transparency" in image.info and wide.shape[2] == 3:
-                wide = with_clear(wide, np.array(image.info["transparency"], np.uint16))
+                wide = with_transparency(wide, np.array(image.info["transparency"], np.uint16))
             mode = f"{('', 'L', 'LA', 'RGB', 'RGBA')[wide.shape[2]]};16"
             picture = from_samples(wide, format, mode, image.info["icc_profile"], background)
-            image.load()  # what follows the pixels may hold the orientation
+            image.load()  # chunks after the pixels may contain the orientation
         else:
             picture = finished(image.copy() if wanted > 1 else image, format, background)
             picture.mode = mode
@@ -109,7 +109,7 @@ def read_plain(
 
 
 class Work:
-    """The pixels of all frames of a file, and for a TIFF the bytes of all their strips: no more than it may have."""
+    """Bounds the pixels of all frames of a file, and for a TIFF the bytes of all its strips."""
 
     def __init__(self, wanted: int, data: bytes) -> None:
         self._wanted = wanted
@@ -118,7 +118,7 @@ class Work:
         self._packed = 0
 
     def expect(self, n_frames: int, width: int, height: int, samples: int = 1) -> None:
-        """Refuse so many more frames, where they are too many."""
+        """Refuse this many more frames if they are too many."""
         work = self._pixels + width * height * n_frames * max(1, samples // 4)
         if self._wanted > 1 and work > limits.MAX_PIXELS + 200 * self._n_bytes:
             raise DecodeError(
@@ -143,7 +143,7 @@ class Work:
             check_shared(self._packed, self._n_bytes)
 
 
-# Bytes of a pixel that a decoder holds besides the picture itself: canvases, planes, copies.
+# Bytes per pixel that a decoder holds in addition to the picture: canvases, planes, copies.
 BESIDES = {"WEBP": 17, "AVIF": 16, "HEIF": 20, "GIF": 2, "QOI": 8, "BMP": 6, "DDS": 6, "PSD": 4, "ICO": 8, "ICNS": 8}
 
 
@@ -157,7 +157,7 @@ def need_memory(
     besides: int | None = None,
     full: tuple[int, int] | None = None,
 ) -> None:
-    """Wait for the memory that decoding an opened image takes at its peak."""
+    """Wait for the peak memory of decoding an opened image."""
     one = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
     pixels = image.size[0] * image.size[1]
     each = one * (2 if copied else 1)
@@ -175,7 +175,7 @@ def need_memory(
 
 
 def _strip_bytes(image: Image.Image) -> int:
-    """What libtiff holds of a TIFF besides the picture: a strip or tile, as its tags say."""
+    """What libtiff holds of a TIFF in addition to the picture: one strip or tile."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return 0
@@ -194,11 +194,11 @@ def _check_inside(data: bytes, format: str) -> None:
     if format in ("ICO", "ICNS"):
         for width, height in inner_sizes(data):
             if width * height > 4096 * 4096:
-                raise DecodeError(f"holds a picture of {width} x {height} pixels, more than an icon has")
+                raise DecodeError(f"contains a picture of {width} x {height} pixels, too large for an icon")
 
 
 def _raw_layout(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file, in Pillow's words ("RGB;16B"), or "" where it does not say."""
+    """Pillow's name of the sample layout in the file ("RGB;16B"), or "" if there is none."""
     if len(image.tile) != 1:
         return ""
     args = image.tile[0].args
@@ -207,7 +207,7 @@ def _raw_layout(image: ImageFile.ImageFile) -> str:
 
 
 def _sixteen_bit(data: bytes, format: str, size: tuple[int, int], layout: str) -> np.ndarray:
-    """All 16 bits (H, W, C) of a file that Pillow reads as 8-bit, from two readings: upper bytes and lower bytes."""
+    """All 16 bits (H, W, C) of a file that Pillow reads as 8-bit, from two passes: upper bytes and lower bytes."""
 
     def reading(raw: str) -> np.ndarray:
         image = Image.open(BytesIO(data), formats=(format,))
@@ -217,7 +217,7 @@ def _sixteen_bit(data: bytes, format: str, size: tuple[int, int], layout: str) -
         return np.asarray(image)
 
     check_pixels(*size, samples=8)
-    if layout == "LA;16B":  # its four bytes a pixel as they are
+    if layout == "LA;16B":  # its four bytes per pixel unchanged
         four = reading("RGBA").astype(np.uint16)
         return four[..., 0::2] << 8 | four[..., 1::2]
     return reading(layout).astype(np.uint16) << 8 | reading(_LOWER_HALF[layout])

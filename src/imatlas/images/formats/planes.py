@@ -1,4 +1,4 @@
-"""SGI and PSD, which hold their channels one after the other: those of 16 and 32 bits are beyond Pillow."""
+"""SGI and PSD, which store channels one after the other; Pillow does not read those of 16 and 32 bits."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def sgi_size(data: bytes) -> tuple[int, int]:
 
 
 def read_sgi(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """An SGI file: here where it is not packed, else through Pillow."""
+    """Read an SGI file: here if it is uncompressed, else through Pillow."""
     packed, n_bytes, dimensions, width, height, channels = struct.unpack_from(">BBHHHH", data, 2)
     channels = channels if dimensions > 2 else 1
     if packed or n_bytes not in (1, 2):
         if channels not in (1, 3, 4):
-            raise not_read(f"an SGI file of {channels} channels packed by run lengths")
+            raise not_read(f"a run-length encoded SGI file of {channels} channels")
         yield from read_plain(data, format, frames, aim, background)
         return
     _check(width, height if dimensions > 1 else 1, channels, n_bytes, len(data))
@@ -53,10 +53,10 @@ def psd_size(data: bytes) -> tuple[int, int]:
 
 
 def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """The picture that Photoshop's layers make together, of any depth and mode that has colors."""
+    """Read the merged picture of a PSD, of any depth and color mode."""
     channels, height, width, bits, mode = struct.unpack_from(">HIIHH", data, 12)
     if mode == _MULTICHANNEL or mode not in _COLORS:
-        raise not_read(f"a PSD of inks without a color (mode {mode}, Multichannel)")
+        raise not_read(f"a PSD without color mode (mode {mode}, Multichannel)")
     if bits not in (1, 8, 16, 32) or (bits == 1) != (mode == _BITMAP):
         raise not_read(f"a PSD of {bits} bits in mode {mode}")
     colors = _COLORS[mode]
@@ -127,7 +127,7 @@ def _psd_profile(resources: bytes) -> bytes:
 
 
 def _psd_colors(array: np.ndarray, mode: int, profile: bytes) -> tuple[np.ndarray, bytes, list[str]]:
-    """Samples (H, W, C) as gray or RGB, the profile that is still to be applied, and what to tell."""
+    """Samples (H, W, C) as gray or RGB, the profile that is still to be applied, and notes for the user."""
     if mode in (_CMYK, _LAB) and array.dtype.kind == "f":
         raise not_read("a PSD of 32 bits in inks or Lab")
     if mode == _CMYK:

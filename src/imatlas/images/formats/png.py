@@ -1,4 +1,7 @@
-"""PNG files by bands of rows: those too large to be decoded in one piece, and 16-bit ones of several channels.
+"""PNG by bands of rows: for files too large to decode in one piece, and for 16 bits in several channels.
+
+Pillow decodes a PNG as a whole, and of 16-bit color keeps one half of each sample. Here the rows are inflated a few at
+a time, and each band is given to Pillow's decoder as a small PNG of its own that begins with the row before it.
 
 Pillow decodes a PNG as a whole, and of 16-bit color keeps one half of each sample. Here the rows are inflated a few at
 a time, and each band is given to Pillow's decoder as a small PNG of its own that begins with the row before it.
@@ -19,19 +22,19 @@ from imatlas.images.formats.headers import PNG, Png, is_sound_chunk, png_chunks,
 
 _BAND = 2**21
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# A file of other samples with the same filters: 8-bit layouts (color type, bytes of a pixel) by bytes of a pixel.
+# Color types of 8-bit files with the same filters, by bytes per pixel.
 _DISGUISE = {1: 0, 2: 4, 3: 2, 4: 6}
 _TRUNCATED = "a truncated PNG file: it ends before the picture does"
 
 
 class PngBands:
-    """A PNG that is not interlaced, read by bands.
+    """A non-interlaced PNG, read by bands.
 
     Attributes
     ----------
     header : Png
     channels, dtype, alpha
-        Of the pixels that come out: a palette and low depths are resolved.
+        Of the resulting pixels: palettes and low depths are expanded.
     """
 
     def __init__(self, data: bytes, header: Png) -> None:
@@ -43,30 +46,30 @@ class PngBands:
         self._row = -(-header.width * bits // 8)
         self._direct = header.depth == 16 or (header.depth == 8 and header.color != 3 and not self._kept)
         self.dtype = np.dtype(np.uint16 if header.depth == 16 else np.uint8)
-        clear = b"tRNS" in self._kept
+        transparent = b"tRNS" in self._kept
         self._key = self._clear_value() if header.depth == 16 and header.color in (0, 2) else None
         if self._direct:
             self.alpha = header.color in (4, 6) or self._key is not None
             self.channels = _CHANNELS[header.color] + (self._key is not None)
         else:
             colors = 1 if header.color in (0, 4) else 3
-            self.alpha = clear or header.color in (4, 6)
+            self.alpha = transparent or header.color in (4, 6)
             self.channels = colors + self.alpha
 
     def _clear_value(self) -> np.ndarray | None:
-        """The 16-bit value (C,) that stands for clear, where there is one."""
+        """The 16-bit value (C,) that stands for transparent, if there is one."""
         for kind, chunk in self._chunks():
             if kind == b"tRNS" and len(chunk) == 12 + 2 * _CHANNELS[self.header.color]:
                 return np.frombuffer(chunk[8:-4], ">u2").astype(np.uint16)
         return None
 
     def about(self) -> bytes:
-        """A PNG of one pixel with all that this one says besides its pixels (EXIF, XMP), wherever it says it."""
+        """A PNG of one pixel with all metadata of this one (EXIF, XMP), wherever it stands."""
         words = b"".join(chunk for kind, chunk in self._chunks() if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"))
         return _png(1, 1, 8, 0, b"\x00\x00", words)
 
     def _chunks(self) -> Iterator[tuple[bytes, bytes]]:
-        """(kind, whole chunk) of everything before the pixels end."""
+        """(kind, whole chunk) of everything before the end of the pixels."""
         for kind, start, end in png_chunks(self._data):
             if kind == b"IEND":
                 return
@@ -110,7 +113,7 @@ class PngBands:
             top += len(raw)
 
     def _unfiltered(self, before: bytes, filtered: bytes) -> np.ndarray:
-        """The bytes (h, row) of some rows, by Pillow's decoder."""
+        """The bytes (h, row) of some rows, unfiltered by Pillow's decoder."""
         rows = len(filtered) // (self._row + 1)
         content = b"\x00" + before + filtered
         if self._pixel in _DISGUISE:
@@ -134,27 +137,27 @@ class PngBands:
         if self._direct:
             stored = np.dtype(">u2" if header.depth == 16 else "u1")
             pixels = raw.reshape(-1).view(stored).reshape(len(raw), header.width, -1)
-            return pixels if self._key is None else with_clear(pixels.astype(np.uint16), self._key)
+            return pixels if self._key is None else with_transparency(pixels.astype(np.uint16), self._key)
         content = np.zeros((len(raw), self._row + 1), np.uint8)
         content[:, 1:] = raw
         small = _png(header.width, len(raw), header.depth, header.color, content.tobytes(), self._kept)
         mode = ("L", "LA", "RGB", "RGBA")[self.channels - 1]
         image = Image.open(BytesIO(small), formats=("PNG",))
-        scale_clear(image, header.depth)
+        scale_transparency(image, header.depth)
         return np.asarray(image.convert(mode)).reshape(len(raw), header.width, self.channels)
 
 
 def sound_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG that lies in another file, and is handed to a decoder which prints what it finds wrong.
+    """Width and height of a PNG embedded in another file, checked because its decoder prints errors to the terminal.
 
     Raises
     ------
     DecodeError
-        Where a checksum is wrong, or the pixels end too early or go on.
+        If a checksum is wrong, or the pixel data have another length.
     """
     header = png_header(data)
     if header is None or header.color not in _CHANNELS:
-        raise DecodeError("a part that is no PNG")
+        raise DecodeError("an embedded PNG without a valid header")
     inflater, n_bytes = zlib.decompressobj(), 0
     most = 2 * (header.height + 8) * (header.width * _CHANNELS[header.color] * header.depth // 8 + 2)  # interlaced, too
     kind = b""
@@ -162,26 +165,26 @@ def sound_size(data: bytes) -> tuple[int, int]:
         if end + 4 > len(data):
             break
         if not is_sound_chunk(data, start, end):
-            raise DecodeError("a damaged part in PNG (broken checksum)")
+            raise DecodeError("a damaged embedded PNG (wrong checksum)")
         waiting = data[start:end] if kind == b"IDAT" else b""
         while waiting and n_bytes <= most:
             n_bytes += len(inflater.decompress(waiting, 2**16))
             waiting = inflater.unconsumed_tail
     if kind != b"IEND":
-        raise DecodeError("a truncated part in PNG")
+        raise DecodeError("a truncated embedded PNG")
     if not inflater.eof or inflater.unused_data or n_bytes > most:
-        raise DecodeError("a damaged part in PNG (its pixels end too early)")
+        raise DecodeError("a damaged embedded PNG (its pixel data have the wrong length)")
     return header.width, header.height
 
 
-def with_clear(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """16-bit pixels (h, W, C) with opacity as one more channel: none where they have the value (C,) for clear."""
+def with_transparency(pixels: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """16-bit pixels (h, W, C) with an alpha channel: 0 for pixels of the given value (C,)."""
     opacity = np.where((pixels == value).all(axis=-1, keepdims=True), np.uint16(0), np.uint16(65535))
     return np.concatenate([pixels, opacity], axis=-1)
 
 
-def scale_clear(image: Image.Image, depth: int) -> None:
-    """Bring the gray that stands for clear to 8 bits, as Pillow brings the pixels of 2 and 4 bits, but not this."""
+def scale_transparency(image: Image.Image, depth: int) -> None:
+    """Scale the transparent gray value to 8 bits, as Pillow scales the pixels of 2 and 4 bits, but not this value."""
     value = image.info.get("transparency")
     if depth in (2, 4) and image.mode == "L" and isinstance(value, int):
         image.info["transparency"] = min(255, value * (255 // (2**depth - 1)))

@@ -37,7 +37,7 @@ from imatlas.images.pixels import RGB
 
 
 def is_plain_png(data: bytes, frames: Frames) -> bool:
-    """Whether Pillow reads a PNG as it should: not a large one, and not 16 bits in several channels."""
+    """Whether Pillow alone can read a PNG: not a large one, and not 16 bits in several channels."""
     header = png_header(data)
     if header is None or header.interlaced or header.color not in (0, 2, 3, 4, 6):
         return True
@@ -53,7 +53,7 @@ def _is_deep(data: bytes, header: Png) -> bool:
 
 
 def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A PNG that is large, or has 16 bits in several channels, by bands of rows; `is_plain_png` tells the others."""
+    """Read a PNG by bands of rows: one that is large, or has 16 bits in several channels; see `is_plain_png`."""
     header = png_header(data)
     assert header is not None
     deep = _is_deep(data, header)
@@ -72,10 +72,10 @@ def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
 def _png_by_bands(
     bands: PngBands, packed: int, aim: Aim | None, background: RGB, orientation: int, profile: bytes
 ) -> Picture:
-    """A PNG that is not interlaced, reduced while it is read where it will be made small."""
+    """A non-interlaced PNG, reduced while it is read if its target is small."""
     header = bands.header
     full = (header.width, header.height)
-    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit opacity is composited: the mean of what lies there
+    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit alpha is composited
     each = max(4, bands.channels * bands.dtype.itemsize)
     step = step_for(full, orientation, aim, header.width * header.height * each)
     channels = bands.channels - (flat and step == 1)
@@ -87,11 +87,11 @@ def _png_by_bands(
     notes: list[str] = []
     for top, rows in bands.bands():
         if flat and step == 1:
-            rows, notes = flattened(rows.astype(np.uint16), background, profile, seen=True)
+            rows, notes = flattened(rows.astype(np.uint16), background, profile, exact=True)
         sink.put(top, 0, rows)
     array = sink.result()
     if flat and step > 1:
-        array, notes = flattened(array, background, profile, seen=True)
+        array, notes = flattened(array, background, profile, exact=True)
     picture = Picture(as_stored(array) if step > 1 or held <= limits.LARGE else array, "PNG", "", alpha=alpha)
     picture.full, picture.scale, picture.orientation = full, step, orientation
     picture.notes, picture.profile = notes, b"" if flat else profile
@@ -99,7 +99,7 @@ def _png_by_bands(
 
 
 def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A Netpbm file; text and odd depths are read here, as Pillow takes a microsecond for each number."""
+    """Read a Netpbm file; text and unusual depths are parsed here, as Pillow takes a microsecond per number."""
     if data[1:2] in b"123567Ff":
         file = Netpbm(data)
         if file.is_slow:
@@ -129,7 +129,7 @@ def netpbm_size(data: bytes) -> tuple[int, int]:
 
 
 def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A TIFF: through tifffile where it is deep or has many channels, else through Pillow, which knows more codecs."""
+    """Read a TIFF: through tifffile if it is deep or has many channels, else through Pillow, which has more codecs."""
     from imatlas.images.formats.tiff import Stack
     from imatlas.images.formats.tiff_pages import from_page
 
@@ -167,8 +167,8 @@ def _of_stack(stack: Any, number: int, format: str, aim: Aim | None, background:
     array, alpha, profile, notes = frame.array, frame.alpha, frame.profile, list(frame.notes)
     if alpha and array.dtype != np.uint8:
         if array.dtype == np.uint16:
-            array, said = flattened(array, background, profile)
-            profile, notes = b"", notes + said
+            array, color_notes = flattened(array, background, profile)
+            profile, notes = b"", notes + color_notes
         else:
             array = on_background(array, background)
         alpha = False
@@ -196,7 +196,7 @@ def heif_size(data: bytes) -> tuple[int, int]:
 
 
 def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """HEIC and HEIF, through the extra."""
+    """Read HEIC and HEIF, which need the extra `heif`."""
     opened = _opened_heif(data)
     wanted = min(len(opened), limits.MAX_FRAMES) if frames == "all" else 1
     work = Work(wanted, data)
@@ -219,16 +219,16 @@ def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
 
 
 def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """One array in a file: a picture (H, W), (H, W, C) or (C, H, W), or a stack (N, H, W) or (N, H, W, C)."""
+    """Read an array: a picture (H, W), (H, W, C) or (C, H, W), or a stack (N, H, W) or (N, H, W, C)."""
     from imatlas.images.sources.arrays import as_pixels, is_wide
     from imatlas.images.sources.given import channels_last, is_one
 
     array = _npy_array(data)
     stack = channels_last(array)[None] if is_one(array.shape) else array
     if frames != "all" and len(stack) > 1:
-        raise DecodeError(f"a stack of {len(stack)} pictures, where one is wanted; give the file itself")
+        raise DecodeError(f"a stack of {len(stack)} images instead of one; give the file itself")
     wanted = min(len(stack), limits.MAX_FRAMES) if frames == "all" else 1
-    whole = np.float32 if is_wide(array.dtype) else None  # not by its values: other files of the set hold others
+    whole = np.float32 if is_wide(array.dtype) else None  # the dtype must not depend on the values of one file
     check_pixels(stack.shape[2], stack.shape[1], stack.shape[3] if stack.ndim == 4 else 1)
     for frame in range(wanted):
         picture = picture_from(as_pixels(stack[frame][None], whole)[0])
@@ -238,7 +238,7 @@ def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
 
 
 def _npy_array(data: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file, not copied; pickled objects are refused."""
+    """The array in the bytes of a .npy file, without a copy; pickled objects are refused."""
     size = 2 if data[6] == 1 else 4
     length = int.from_bytes(data[8 : 8 + size], "little")
     if length > 2**16:
@@ -248,7 +248,7 @@ def _npy_array(data: bytes) -> np.ndarray:
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
     if dtype.hasobject or dtype.kind not in "buif" or len(shape) not in (2, 3, 4) or 0 in shape:
-        raise DecodeError(f"an array of {dtype} of shape {shape}, which is no picture (H, W) or (H, W, C)")
+        raise DecodeError(f"an array of {dtype} of shape {shape}, not an image (H, W) or (H, W, C)")
     flat = np.frombuffer(data, dtype, offset=stream.tell())
     n = math.prod(shape)
     if len(flat) < n:

@@ -1,4 +1,4 @@
-"""Pictures taken in by bands of rows, in full or reduced by a whole number, so that they are never held twice."""
+"""Assembling a picture from bands of rows, at full size or reduced by an integer factor, without a second copy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _CHUNK = 2**20
 
 
 class Sink:
-    """Takes the parts of a picture in any order; holds it in full (step 1) or as means of blocks of step x step.
+    """Collects the parts of a picture in any order; at full size (step 1) or as means of step x step blocks.
 
     Parameters
     ----------
     height, width, channels : int
-        Of the whole picture.
+        Size of the whole picture.
     dtype : dtype
     step : int
-        By what to reduce.
+        Reduction factor.
     alpha : bool
-        Whether the last channel is opacity: what is clear does not color the mean then.
+        Whether the last channel is alpha, which then weights the means.
     """
 
     def __init__(self, height: int, width: int, channels: int, dtype: np.dtype, step: int, alpha: bool = False) -> None:
@@ -35,13 +35,13 @@ class Sink:
 
     @staticmethod
     def n_bytes(height: int, width: int, channels: int, dtype: np.dtype, step: int) -> int:
-        """What a sink holds."""
+        """The memory of a sink."""
         if step == 1:
             return height * width * channels * np.dtype(dtype).itemsize
         return -(-height // step) * -(-width // step) * channels * 12 + 16 * _CHUNK
 
     def put(self, top: int, left: int, part: np.ndarray, channel: int = 0) -> None:
-        """Take in a part (h, w, C); what hangs over the edges is cut."""
+        """Add a part (h, w, C); what lies outside the picture is cropped."""
         height, width = self._size
         part = part[: max(0, height - top), : max(0, width - left)]
         if part.size == 0:
@@ -70,7 +70,7 @@ class Sink:
         self._out[there] += self._blocks(values, top, left)
 
     def _blocks(self, values: np.ndarray, top: int, left: int) -> np.ndarray:
-        """Sums over the blocks that lie in a part."""
+        """Sums over the blocks of a part."""
         for axis, start in ((0, top), (1, left)):
             first = -start % self.step
             cuts = np.arange(first, values.shape[axis], self.step)
@@ -79,12 +79,12 @@ class Sink:
         return values
 
     def result(self) -> np.ndarray:
-        """The picture (h, w, C) in its own depth."""
+        """The picture (h, w, C) in its own dtype."""
         if self.step == 1:
             return self._out
         area = self._areas()
         out = self._out
-        if self._counts is not None:  # the mean of what is there, where at least half is
+        if self._counts is not None:  # mean of the valid pixels if they are at least half
             out = np.where(self._counts * 2 >= area, out / np.maximum(self._counts, 1), np.nan)
             return out.astype(self.dtype)
         if self.alpha:
@@ -96,7 +96,7 @@ class Sink:
         return np.rint(out).astype(self.dtype)
 
     def _areas(self) -> np.ndarray:
-        """How many pixels each block has (h, w, 1)."""
+        """The number of pixels of each block (h, w, 1)."""
         sides = []
         for side, blocks in zip(self._size, self._out.shape, strict=False):
             lengths = np.full(blocks, self.step, np.float32)
@@ -106,7 +106,7 @@ class Sink:
 
 
 def array_of(image: Image.Image) -> np.ndarray:
-    """The pixels (H, W, C) of a Pillow image; a large one is copied by bands, as Pillow would copy it twice at once."""
+    """The pixels (H, W, C) of a Pillow image; a large one is copied in bands to avoid a second copy."""
     width, height = image.size
     if width * height <= _CHUNK:
         array = np.asarray(image)
@@ -124,7 +124,7 @@ def array_of(image: Image.Image) -> np.ndarray:
 
 
 def block_means(array: np.ndarray, step: int, alpha: bool = False) -> np.ndarray:
-    """A picture (H, W, C) reduced by a whole number, in its own depth."""
+    """A picture (H, W, C) reduced by an integer factor, in its own dtype."""
     height, width, channels = array.shape
     sink = Sink(height, width, channels, array.dtype, step, alpha)
     sink.put(0, 0, array)

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes; the name decides only where a format has no mark of its own."""
+"""Detection of file formats by their first bytes; names decide only for formats without a signature."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _MAGIC = [
     (rb"\x93NUMPY[\x01-\x03]\x00", "NPY"),
     (rb"\x01\xda[\x00\x01][\x01\x02]\x00", "SGI"),
 ]
-_KNOWN = [  # what is no picture that is read, whatever its name
+_KNOWN = [  # recognized but not read, whatever the name
     (rb"version https://(?:git-lfs|hawser)\.github\.com/spec/",
      "a pointer of Git LFS, not the picture itself; run 'git lfs pull'"),
     (rb"(?:\.\./)*\.git/annex/objects/|/annex/objects/", "a pointer of git-annex; run 'git annex get'"),
@@ -96,7 +96,7 @@ _KNOWN = [  # what is no picture that is read, whatever its name
     (rb"BA.{12}(?:BM|CI|CP|IC|PT)", "an array of bitmaps of OS/2 is not read"),
     (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1|3g|dash|mmp4)|\x1aE\xdf\xa3|RIFF....AVI |FLV\x01"
      rb"|....(?:moov|mdat|wide)",
-     "a film, not a picture"),
+     "a video, not a picture"),
     (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
      "an archive, not a picture"),
 ]  # fmt: skip
@@ -107,7 +107,7 @@ _BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
 
 
 def sniff(head: bytes) -> str | None:
-    """The format that the first bytes of a file announce ("JPEG"), or None where they are no picture's."""
+    """The format that the first bytes of a file indicate ("JPEG"), or None if they are not those of a picture."""
     if head[4:8] == b"ftyp":
         return _by_brands(head)
     for pattern, name in _SNIFF:
@@ -117,9 +117,9 @@ def sniff(head: bytes) -> str | None:
 
 
 def _by_brands(head: bytes) -> str | None:
-    """AVIF or HEIF, by the first brand of an ISO file that is of one of them, the main one or a compatible one.
+    """AVIF or HEIF, by the first brand of an ISO file, main or compatible, that names one of them.
 
-    Others (mif1, miaf, MA1B) are general: HEIF where nothing else is said.
+    Others (mif1, miaf, MA1B) are generic and mean HEIF by default.
     """
     end = min(len(head), int.from_bytes(head[:4], "big"))
     brands = [head[8:12], *(head[place : place + 4] for place in range(16, end, 4))]
@@ -132,7 +132,7 @@ def _by_brands(head: bytes) -> str | None:
 
 
 def _is_svg(head: bytes) -> bool:
-    """Whether a text is a drawing: <svg> behind any declarations and comments."""
+    """Whether a text is SVG: <svg> after any declarations and comments."""
     wide = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2])
     text = (head[2:] if wide else head.removeprefix(b"\xef\xbb\xbf")).decode(wide or "latin-1", "ignore").lstrip()
     for _ in range(100):
@@ -148,8 +148,8 @@ def _is_svg(head: bytes) -> bool:
 
 
 def recognized(head: bytes) -> str:
-    """What the first bytes of a file are that is known, but no picture that is read, and what to do; else ""."""
-    if head[:2] == b"\x1f\x8b":  # one packed file may be a drawing or a volume (.svgz, .nii.gz)
+    """What a file is that is recognized but not read, and what to do; else ""."""
+    if head[:2] == b"\x1f\x8b":  # a compressed drawing or volume (.svgz, .nii.gz)
         with contextlib.suppress(zlib.error):
             inner = recognized(zlib.decompressobj(31).decompress(head, _HEAD))
             if "not read" in inner:
@@ -163,13 +163,13 @@ def recognized(head: bytes) -> str:
 
 
 def suffix_of(key: str) -> str:
-    """The ending of a file's name, in small letters with its dot, or ""."""
+    """The suffix of a file name in lower case with its dot, or ""."""
     name = key.rpartition("/")[2].lower()
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 
 def has_image_name(key: str) -> bool:
-    """Whether a file's name says that it is a picture; the "._" files that macOS leaves in archives are none."""
+    """Whether a file name is that of a picture; the "._" files that macOS leaves in archives are not."""
     suffix = suffix_of(key)
     return not key.rpartition("/")[2].startswith("._") and (suffix in IMAGE_SUFFIXES or suffix in _NOT_READ)
 
@@ -180,7 +180,7 @@ def format_of(data: bytes, key: str) -> str:
     Raises
     ------
     DecodeError
-        Where it is no picture that is read, saying what it is instead.
+        If it is not a supported picture, saying what it is instead.
     """
     suffix = suffix_of(key)
     if not data:
@@ -190,7 +190,7 @@ def format_of(data: bytes, key: str) -> str:
     if known:
         raise DecodeError(known)
     found = sniff(head)
-    if found == "TIFF" and suffix in _RAW and suffix != ".dng":  # most are TIFF by their first bytes; a DNG says more
+    if found == "TIFF" and suffix in _RAW and suffix != ".dng":  # most begin like a TIFF; a DNG can be read as one
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
     if found is not None:
         return found
@@ -201,38 +201,38 @@ def format_of(data: bytes, key: str) -> str:
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     if not data.strip(b"\x00"):
-        raise DecodeError("holds only zeros")
+        raise DecodeError("contains only zeros")
     if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DecodeError("a web page or XML text, not a picture")
-    raise DecodeError("not a picture in any format that is read")
+    raise DecodeError("not a picture in a supported format")
 
 
 def needs_extra(what: str, extra: str) -> DecodeError:
-    """The reason why a file is not read where an extra of imatlas is not installed."""
-    return DecodeError(f"{what} needs an extra part: pip install 'imatlas[{extra}]'")
+    """The error for a file whose decoder is in an extra that is not installed."""
+    return DecodeError(f"{what} needs an optional dependency: pip install 'imatlas[{extra}]'")
 
 
 def not_read(what: str) -> DecodeError:
-    """The reason why a file of a kind that is known, but not read, is left out."""
+    """The error for a file of a known but unsupported kind."""
     return DecodeError(f"{what} is not read; export it as PNG, JPEG or TIFF")
 
 
 def plainly_branded(data: bytes, found: str) -> bytes:
-    """A file whose main brand Pillow knows: it looks at no other."""
+    """A file with a main brand that Pillow knows, as it ignores compatible brands."""
     if found == "AVIF" and data[8:12] not in (b"avif", b"avis", b"mif1", b"msf1"):
         return data[:8] + b"avif" + data[12:]
     return data
 
 
 def bits_of(data: bytes, found: str) -> int:
-    """Bits a sample, where the header says so at a fixed place; else 8."""
+    """Bits per sample if the header gives them at a fixed place; else 8."""
     if found == "PNG" and len(data) > 24:
         return data[24]
     if found == "AVIF":
         return heif_bits(data)
     if found == "SGI":
         return 8 * max(1, data[3])
-    if found == "DDS" and len(data) > 108 and data[80] & 0x40:  # colors by masks
+    if found == "DDS" and len(data) > 108 and data[80] & 0x40:  # colors given by masks
         return max(int.from_bytes(data[place : place + 4], "little").bit_count() for place in (92, 96, 100))
     if found == "PPM" and data[1:2] in b"2356":
         numbers = re.findall(rb"\d+", re.sub(rb"#[^\n]*", b"", data[2:256]))

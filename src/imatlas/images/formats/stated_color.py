@@ -1,4 +1,4 @@
-"""What a file says of its colors besides an ICC profile that its decoder hands out: as such a profile."""
+"""Color information of files outside ICC profiles, converted to such profiles."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ from imatlas.images.formats.headers import is_sound_chunk, png_chunks
 
 
 def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:
-    """Give an opened picture the profile (`info["icc_profile"]`) that its file states in any way.
-
-    Returns what to tell of it.
-    """
+    """Set the profile (`info["icc_profile"]`) that the file of an opened picture states; return notes for the user."""
     image.info["icc_profile"], note = stated_profile(image, data, format)
     return [note] if note else []
 
 
 def stated_profile(image: Image.Image, data: bytes, format: str) -> tuple[bytes, str | None]:
-    """The profile that a file, or a picture in memory (no data), states in any way, and what to tell of it."""
+    """The profile that a file, or a picture in memory (no data), states in any form, and a note."""
     profile = image.info.get("icc_profile") or b""
     note = None
     if format == "PNG" and data:
@@ -51,7 +48,7 @@ def stated_profile(image: Image.Image, data: bytes, format: str) -> tuple[bytes,
 
 
 def is_adobe_rgb(exif: Image.Exif) -> bool:
-    """Whether a camera wrote colors in Adobe RGB, which it says by a name for other programs (DCF 2.0, "R03")."""
+    """Whether a camera marked its colors as Adobe RGB, by the interoperability index "R03" (DCF 2.0)."""
     try:
         name = exif.get_ifd(ExifTags.IFD.Interop).get(1, "")
         space = exif.get_ifd(ExifTags.IFD.Exif).get(0xA001, 65535)
@@ -61,25 +58,25 @@ def is_adobe_rgb(exif: Image.Exif) -> bool:
 
 
 def _of_png(data: bytes, profile: bytes) -> tuple[bytes, str | None]:
-    """The first of cICP, iCCP, sRGB, and gAMA with cHRM that a PNG has (third edition, 4.3)."""
-    said: dict[bytes, bytes] = {}
+    """The first of cICP, iCCP, sRGB, and gAMA with cHRM in a PNG (third edition, 4.3)."""
+    stated: dict[bytes, bytes] = {}
     for kind, start, end in png_chunks(data):
         if kind in (b"IDAT", b"IEND"):
             break
         if kind in (b"cICP", b"sRGB", b"gAMA", b"cHRM") and is_sound_chunk(data, start, end):
-            said.setdefault(kind, data[start:end])
-    codes = said.get(b"cICP", b"")
+            stated.setdefault(kind, data[start:end])
+    codes = stated.get(b"cICP", b"")
     if len(codes) == 4 and codes[2] == 0:
         return profile_of_codes(codes[0], codes[1], bool(codes[3]))
-    if profile or b"sRGB" in said:
+    if profile or b"sRGB" in stated:
         return profile, None
-    gamma = int.from_bytes(said.get(b"gAMA", b"")[:4], "big") / 100000
-    points = said.get(b"cHRM", b"")
+    gamma = int.from_bytes(stated.get(b"gAMA", b"")[:4], "big") / 100000
+    points = stated.get(b"cHRM", b"")
     return _of_gamma(gamma, [x / 100000 for x in struct.unpack(">8I", points)] if len(points) == 32 else ()), None
 
 
 def _of_gamma(gamma: float, points: Sequence[float]) -> bytes:
-    """A profile for an exponent of encoding (0: none) and primaries; b"" for what is written where sRGB is meant."""
+    """A profile for an encoding exponent (0: none) and primaries; b"" for values that mean sRGB."""
     exponent = 1 / gamma if 0.1 < gamma < 10 else 2.2
     is_srgb = abs(exponent - 2.2) < 0.05
     primaries = points if len(points) == 8 else SRGB_PRIMARIES
@@ -95,15 +92,15 @@ def _of_avif(data: bytes) -> tuple[bytes, str | None]:
             return content[4:], None
     for content in colors:
         if content[:4] == b"nclx" and len(content) >= 11:
-            # How brightness and color were mixed, and the range, the decoder has taken into account.
+            # The decoder has applied the matrix coefficients and the range.
             return profile_of_codes(*struct.unpack_from(">HH", content, 4))
     return b"", None
 
 
 def jpeg2000_color(data: bytes) -> tuple[int, bytes]:
-    """(number of its color space or 0, ICC profile or what else is said of it) of a JPEG 2000.
+    """(enumerated color space or 0, ICC profile or further parameters) of a JPEG 2000.
 
-    By the box 'colr' (ISO/IEC 15444-1, I.5.3.3).
+    From the box 'colr' (ISO/IEC 15444-1, I.5.3.3).
     """
     start, end = inside(data, b"jp2h")
     for kind, a, b in boxes(data, start, end):
@@ -121,7 +118,7 @@ def _of_jpeg2000(data: bytes) -> bytes:
 
 
 def profile_of_bmp(data: bytes) -> bytes:
-    """The profile inside a BMP with a header of the fifth version, or of its primaries and exponents."""
+    """The profile embedded in a BMP with a version 5 header, or one of its primaries and exponents."""
     size = int.from_bytes(data[14:18], "little")
     if size < 108 or len(data) < 14 + size:
         return b""

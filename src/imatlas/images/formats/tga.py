@@ -1,4 +1,4 @@
-"""TGA: through Pillow, which overlooks what the header says of opacity."""
+"""TGA through Pillow, which ignores what the header says about alpha."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def tga_size(data: bytes) -> tuple[int, int]:
 
 
 def read_tga(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
-    """A TGA, its opacity by the number of attribute bits (Truevision's specification 2.0, field 5.6).
+    """Read a TGA; its alpha depends on the number of attribute bits (Truevision's specification 2.0, field 5.6).
 
-    Where there are none, the fourth byte, or sixteenth bit, has no meaning: most programs leave it 0.
+    Without attribute bits, the fourth byte or sixteenth bit is meaningless; most programs leave it 0.
     """
     height, width = tga_size(data)
     check_pixels(width, height)
@@ -42,7 +42,7 @@ def read_tga(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
     if image.mode == "RGBA":
         if opaque:
             image = image.convert("RGB")
-        elif data[16] == 16 or deep_palette:  # Pillow takes the bit for transparency
+        elif data[16] == 16 or deep_palette:  # Pillow reads the bit as transparency
             image.putalpha(ImageOps.invert(image.getchannel("A")))
     picture = finished(image, format, background)
     picture.mode = mode

@@ -1,4 +1,4 @@
-"""TIFF files that hold more than a plain 8-bit picture: 16-bit, float, bands, Lab, stacks. tifffile lives here."""
+"""TIFF files beyond plain 8-bit pictures: 16-bit, float, multi-channel, Lab, stacks. The only user of tifffile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from imatlas.images.formats.tiff_colors import (
     inverted,
     meaning,
     mended,
-    seen,
+    page_pixels,
     space_of,
 )
 from imatlas.images.formats.tiff_pages import is_series, whole_pages
@@ -47,7 +47,7 @@ from imatlas.images.formats.tiff_segments import (
 
 CheckPixels = Callable[[int, int, int], None]
 StepOf = Callable[[tuple[int, int], int, int], int]
-# What Pillow unpacks as well as anybody: nothing, fax, LZW, JPEG, deflate, PackBits, ThunderScan, Zstandard.
+# Compressions that Pillow supports: none, fax, LZW, JPEG, Deflate, PackBits, ThunderScan, Zstandard.
 _PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000)
 _FAX, _JPEG, _DEFLATE = (2, 3, 4), (6, 7), (8, 32946)
 _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT, _PROFILE = 262, 274, 339, 34675
@@ -55,9 +55,9 @@ _LERC, _LERC_PARAMETERS = 34887, 50674
 
 
 class Frame(NamedTuple):
-    """One frame (H, W, C), whether its last channel is opacity, by what it was reduced, and what its tags say of it.
+    """One frame (H, W, C): whether its last channel is alpha, its reduction factor, and what its tags say.
 
-    `size` is that of the whole frame, as stored; `profile` is empty where the pixels are sRGB already.
+    `size` is that of the whole frame, as stored; `profile` is empty if the pixels are sRGB already.
     """
 
     array: np.ndarray
@@ -71,26 +71,26 @@ class Frame(NamedTuple):
 
 
 class Stack:
-    """The frames of a file: each an array (H, W, C) of uint8, uint16 or float32, decoded when it is asked for.
+    """The frames of a file: each an array (H, W, C) of uint8, uint16 or float32, decoded on request.
 
-    Axes that are named as channels or samples are channels; all others (depth, time, pages) are frames. Smaller copies
-    of a picture and masks are none.
+    Axes named channels or samples are channels; all others (depth, time, pages) are frames. Reduced copies of a
+    picture and masks are not frames.
 
     Attributes
     ----------
     data : bytes
-        The file, which begins with the directory of its first whole picture.
+        The file, starting with the directory of its first full-size picture.
     pages : list of int
-        The numbers of the pages that are pictures.
+        Numbers of the pages that are pictures.
     size : (int, int)
         Width and height of the first frame, as stored.
     channels, orientation : int
-        Of the first frame.
+        Those of the first frame.
 
     Raises
     ------
     DecodeError
-        If the file is damaged, too large, or of a codec that nobody here knows.
+        If the file is damaged, too large, or compressed by an unsupported codec.
     """
 
     def __init__(self, data: bytes, check_pixels: CheckPixels) -> None:
@@ -107,7 +107,7 @@ class Stack:
             self._file = tifffile.TiffFile(BytesIO(self.data))
             page = self._page(0)
         except Exception:
-            self._file = None  # Pillow may know better, or else gives the reason
+            self._file = None  # Pillow may read it, or give the reason
             return
         _check(page, check_pixels)
         self.size, self.channels, self.orientation = (
@@ -133,7 +133,7 @@ class Stack:
         return mended(self._file.pages[self.pages[index]].aspage())
 
     def is_plain(self, index: int) -> bool:
-        """Whether a frame is a plain 8-bit picture, which Pillow reads better."""
+        """Whether a frame is a plain 8-bit picture, to be read by Pillow."""
         if self._is_hyperstack:
             return False
         if self._file is None:
@@ -151,9 +151,9 @@ class Stack:
         return (page.imagewidth, page.imagelength, page.samplesperpixel)
 
     def frame(self, index: int, step_of: StepOf = lambda size, orientation, n_bytes: 1) -> Frame:
-        """A frame, reduced by the whole number that `step_of` says.
+        """A frame, reduced by the integer factor that `step_of` returns.
 
-        It is given the size, the orientation and the bytes that the frame would take in full.
+        `step_of` receives the size, the orientation and the bytes of the full frame.
         """
         if self._is_hyperstack:
             return self._hyperframe(index)
@@ -180,7 +180,7 @@ class Stack:
         )
         sink = Sink(*shape, dtype, step, about.opacity == "own" and about.where == shape[2] - 1)
         segments.read(self.data, sink)
-        pixels = seen(sink.result(), page, _profile(page))
+        pixels = page_pixels(sink.result(), page, _profile(page))
         notes = _depth_notes(page) + pixels.notes
         mode = f"{page.samplesperpixel} x {page.dtype}"
         return Frame(pixels.array, pixels.alpha, step, size, orientation, pixels.profile, notes, mode)
@@ -197,7 +197,7 @@ class Stack:
         return Frame(array, False, 1, self.size, self.orientation, b"", notes, mode)
 
     def _take(self, page: Any, like: Any) -> None:
-        """Count the bytes of a page's strips, of which all pages together may have only so many."""
+        """Add the bytes of a page's strips to the total of the file, which is limited."""
         most = Segments(like).n_stored
         self._packed += packed_bytes(page.dataoffsets, page.databytecounts, len(self.data), most)
         check_shared(self._packed, len(self.data))
@@ -218,7 +218,7 @@ class Stack:
         first_page: Any = series.pages[0]
         if first_page.compression == 1 and first_page.bitspersample == 8 * first_page.dtype.itemsize:
             array = series.asarray(maxworkers=1)
-        else:  # page by page: for LZW and for packed bits tifffile needs a further library
+        else:  # page by page: tifffile needs another library for LZW and packed bits
             array = np.stack([self._page_of(page, first_page) for page in series.pages]).reshape(series.shape)
         last = [axes.index(name) for name in "YXCS" if name in axes]
         first = [i for i in range(len(axes)) if i not in last]
@@ -227,7 +227,7 @@ class Stack:
         return array.reshape(n_frames, *array.shape[len(first) : len(first) + 2], -1)
 
     def _page_of(self, page: Any, like: Any) -> np.ndarray:
-        """The samples of one page of a series; zeros where it is missing."""
+        """The samples of one page of a series; zeros if it is missing."""
         sink = Sink(
             like.imagelength, like.imagewidth, like.samplesperpixel, own_depth(np.zeros(1, like.dtype)).dtype, 1
         )
@@ -243,13 +243,13 @@ def _orientation(page: Any) -> int:
 
 
 def _profile(page: Any) -> bytes:
-    """The ICC profile of the colors of a page; CIE Lab needs none."""
+    """The ICC profile of a page; CIE Lab needs none."""
     value = page.tags.valueof(_PROFILE)
     return bytes(value) if isinstance(value, bytes) and space_of(page) not in LABS else b""
 
 
 def _depth_notes(page: Any) -> list[str]:
-    """What to tell of a depth that is not kept."""
+    """Notes on a bit depth that is not kept."""
     read_as = own_depth(np.zeros(1, page.dtype)).dtype
     if read_as != page.dtype and page.dtype.kind != "b":
         return [f"{page.dtype} read as {read_as}"]
@@ -258,30 +258,28 @@ def _depth_notes(page: Any) -> list[str]:
 
 
 def _check_readable(page: Any, data: bytes) -> None:
-    """Refuse a page that nobody here can read, with the option of the file that is the reason."""
+    """Refuse a page that cannot be read, naming the reason."""
     if not isinstance(page.bitspersample, int):
-        raise DecodeError("channels that differ in depth are not read")
+        raise DecodeError("channels of different bit depths are not supported")
     if page.dtype is None or page.dtype.kind == "c":
         what = f"samples of {page.bitspersample} bits" if page.dtype is None else "complex pixels"
-        raise DecodeError(f"{what} are not read; save the TIFF with 8, 16 or 32 bits")
+        raise DecodeError(f"{what} are not supported; save the TIFF with 8, 16 or 32 bits")
     check_colors(page)
     segments = Segments(page)
     if segments.is_simple:
         return
     if segments.is_subsampled:
-        raise DecodeError(
-            f"YCbCr of {page.bitspersample} bits whose pixels share their colors is not read; save the TIFF as RGB"
-        )
+        raise DecodeError(f"subsampled YCbCr of {page.bitspersample} bits is not supported; save the TIFF as RGB")
     _check_codec(page, data)
 
 
 def _check_codec(page: Any, data: bytes) -> None:
-    """Refuse a codec that is not there, by its name, and segments that would unpack to more than their pixels."""
+    """Refuse a missing codec by name, and segments that would unpack to more than their pixels."""
     name = getattr(page.compression, "name", str(page.compression)).replace("_", " ")
     packing = "an uncompressed TIFF" if page.compression == 1 else f"a TIFF in {name}"
-    what = f"{packing} with {page.bitspersample} bits a sample"
+    what = f"{packing} with {page.bitspersample} bits per sample"
     if page.compression not in (*_PILLOW, *_WITH_EXTRA):
-        raise DecodeError(f"{what} is not read; save the TIFF with LZW or Deflate")
+        raise DecodeError(f"{what} is not supported; save the TIFF with LZW or Deflate")
     if not _has_codec(page):
         raise needs_extra(what, "codecs")
     segments = Segments(page)
@@ -297,12 +295,12 @@ def _check_codec(page: Any, data: bytes) -> None:
 
 
 def _unpacked_lerc(data: bytes, method: int, most: int) -> bytes:
-    """The beginning of a part in LERC that is packed once more, by deflate (1) or Zstandard.
+    """The beginning of a LERC segment that is compressed again by Deflate (1) or Zstandard.
 
     Raises
     ------
     DecodeError
-        If it unpacks to more than `most` bytes: tifffile has no limit.
+        If it unpacks to more than `most` bytes; tifffile has no limit.
     """
     too_large = DecodeError("a strip or tile that unpacks to more than its pixels")
     if method == 1:
@@ -323,12 +321,12 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    return sound_size(data) if data else (0, 0)  # libpng prints what it finds wrong
+    return sound_size(data) if data else (0, 0)  # libpng prints errors
 
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int]:
     cost = jpeg2000(data)
-    memory_budget.need(cost.samples + cost.records, len(data), "a part of a TIFF in JPEG 2000")
+    memory_budget.need(cost.samples + cost.records, len(data), "a TIFF segment in JPEG 2000")
     return inner_sizes(data)[0]
 
 
@@ -337,7 +335,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     return (frame.width, frame.height)
 
 
-# How large a part says that it is, for the codecs of the extra `codecs`.
+# The declared size of a segment, for the codecs of the extra `codecs`.
 _WITH_EXTRA: dict[int, Callable[[bytes], tuple[int, int]]] = {
     7: _jpeg_size, 33003: _jpeg2000_size, 33004: _jpeg2000_size, 33005: _jpeg2000_size, 34712: _jpeg2000_size,
     34887: lerc_size, 34933: _png_size, 50001: _webp_size,
@@ -345,9 +343,9 @@ _WITH_EXTRA: dict[int, Callable[[bytes], tuple[int, int]]] = {
 
 
 def _is_plain(page: Any, data: bytes) -> bool:
-    """Whether Pillow reads a page as it is meant: gray, RGB, palette or CMYK with at most 8 bits, tags and all."""
+    """Whether Pillow reads a page correctly: gray, RGB, palette or CMYK with at most 8 bits."""
     codec, samples, extra = page.compression, page.samplesperpixel, tuple(page.extrasamples)
-    layouts = {  # what is neither a color nor opacity Pillow drops, and opacity that no tag explains it believes
+    layouts = {  # Pillow drops samples that are neither color nor alpha, and trusts undeclared alpha
         INVERTED: samples == 1,
         GRAY: samples == 1 or (samples == 2 and extra in ((1,), (2,))),
         RGB: samples == 3 or (samples == 4 and (extra in ((1,), (2,)) or (extra == () and codec in _JPEG))),
@@ -356,7 +354,7 @@ def _is_plain(page: Any, data: bytes) -> bool:
         YCBCR: samples == 3 and codec in _JPEG,
     }
     return (
-        data[:4] != b"MM\0+"  # the one kind of header that Pillow does not know
+        data[:4] != b"MM\0+"  # the one header that Pillow does not support
         and (page.bitspersample == 8 or (page.bitspersample in (1, 2, 4) and samples == 1))
         and codec in _PILLOW
         and page.sampleformat == 1
@@ -394,7 +392,7 @@ def _has_codec(page: tifffile.TiffPage) -> bool:
 
 
 def _check(page: tifffile.TiffPage, check_pixels: CheckPixels) -> None:
-    """Refuse absurd sizes before memory is asked for."""
+    """Refuse absurd sizes before memory is requested."""
     samples = max(1, page.samplesperpixel) * max(1, page.imagedepth)
     check_pixels(page.imagewidth, page.imagelength, samples)
     if page.is_tiled:

@@ -1,4 +1,4 @@
-"""What the samples of a TIFF page mean: which are colors and which opacity, and how they become gray or sRGB."""
+"""The meaning of the samples of a TIFF page: colors and alpha, and their conversion to gray or sRGB."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _LOG_LIGHT = (32844, 32845)
 _N_COLORS = {RGB: 3, YCBCR: 3, INKS: 4, PALETTE: 1, LAB: 3, ICC_LAB: 3, ITU_LAB: 3}
 _FAX = (2, 3, 4)
 JPEGS = (6, 7, 34892, 33007)
-"""Codecs that give RGB where the page says YCbCr, unless each plane is packed by itself."""
+"""Codecs that return RGB for YCbCr pages, unless planes are compressed separately."""
 _PREDICTED = (5, 8, 32946, 50013, 34925, 34926, 50000)
-"""LZW, deflate, LZMA and Zstandard: with other codecs the tag Predictor is left over from another file."""
+"""LZW, Deflate, LZMA and Zstandard: with other codecs the tag Predictor is a leftover."""
 _PHOTOMETRIC, _INK_SET, _INK_NAMES, _COEFFICIENTS, _REFERENCES = 262, 332, 333, 529, 532
 _CMYK = ["cyan", "magenta", "yellow", "black"]
-UNEXPLAINED = "its {} sample, which the file does not explain, is read as opacity"
+UNEXPLAINED = "its {} sample, which the file does not declare, is read as alpha"
 _CONVERT = "save it as RGB"
 
 
 def mended(page: Any) -> Any:
-    """A page, where its tags are missing or left over with what other readers take them for."""
+    """A page whose missing or leftover tags are replaced by what other readers assume."""
     if page.predictor != 1 and page.compression not in _PREDICTED:
         page.predictor = 1
     if _PHOTOMETRIC not in page.tags:
         colors = page.samplesperpixel - len(page.extrasamples)
         page.photometric = RGB if colors >= 3 else INVERTED if page.compression in _FAX else GRAY
     if page.photometric == YCBCR and page.compression not in (1, 32773, *_PREDICTED, *JPEGS):
-        page.subsampling = (1, 1)  # whatever it says: such codecs give all samples
+        page.subsampling = (1, 1)  # such codecs store all samples, whatever the tag says
     if page.sampleformat == 4:  # undefined
         page.sampleformat = 1
         if page.dtype is None and page.bitspersample in (8, 16, 32):
@@ -46,14 +46,14 @@ def mended(page: Any) -> Any:
 
 
 def space_of(page: Any) -> int:
-    """The photometric interpretation of the samples that come out of the codec of a page."""
+    """The photometric interpretation of the samples that the codec of a page returns."""
     if page.photometric == YCBCR and page.compression in JPEGS and page.planarconfig == 1:
         return RGB
     return int(page.photometric)
 
 
 class Meaning(NamedTuple):
-    """How many samples are colors, what opacity there is ('own', 'multiplied', 'unexplained', ""), and in which."""
+    """The number of color samples, the kind of alpha ('own', 'multiplied', 'unexplained', ""), and its index."""
 
     colors: int
     opacity: str
@@ -61,7 +61,7 @@ class Meaning(NamedTuple):
 
 
 def meaning(page: Any) -> Meaning:
-    """What the samples of a page are, by its tags."""
+    """The meaning of the samples of a page, by its tags."""
     space, n = space_of(page), page.samplesperpixel
     extra = [int(kind) for kind in page.extrasamples]
     colors = _N_COLORS.get(space, 1)
@@ -73,7 +73,7 @@ def meaning(page: Any) -> Meaning:
     kind = page.dtype.kind if page.dtype is not None else ""
     if kind not in "ufb" and space not in LABS:
         return Meaning(colors, "", n)
-    if space not in TRANSLATED and len(extra) != 1:  # measurements, of which none is left out
+    if space not in TRANSLATED and len(extra) != 1:  # measurements are all kept
         return Meaning(colors, "", n)
     if opacity is not None:
         return Meaning(colors, {1: "multiplied", 2: "own"}[extra[opacity]], colors + opacity)
@@ -82,41 +82,41 @@ def meaning(page: Any) -> Meaning:
 
 
 def check_colors(page: Any) -> None:
-    """Refuse colors that nobody here can make RGB.
+    """Refuse colors that cannot be converted to RGB.
 
     Raises
     ------
     DecodeError
-        Which names them.
+        With the color space.
     """
     space = space_of(page)
     if space in _MOSAIC:
-        raise DecodeError("a camera's raw picture; export it as PNG, JPEG or TIFF")
+        raise DecodeError("camera raw data; export it as PNG, JPEG or TIFF")
     if space in _LOG_LIGHT:
-        raise DecodeError(f"colors in SGI's LogLuv are not read; {_CONVERT}")
+        raise DecodeError(f"colors in SGI's LogLuv are not supported; {_CONVERT}")
     if page.dtype is None or space not in TRANSLATED:
         return
     kind, bits = page.dtype.kind, page.bitspersample
     if space in LABS and not (kind == "f" or (kind in "ui" and bits in (8, 16))):
-        raise DecodeError(f"CIE Lab in {page.dtype} of {bits} bits is not read; {_CONVERT}")
+        raise DecodeError(f"CIE Lab in {page.dtype} of {bits} bits is not supported; {_CONVERT}")
     if space == YCBCR and not (kind == "u" and bits <= 16):
-        raise DecodeError(f"YCbCr in {page.dtype} of {bits} bits is not read; {_CONVERT}")
+        raise DecodeError(f"YCbCr in {page.dtype} of {bits} bits is not supported; {_CONVERT}")
     if space == INKS and (kind not in "ufb" or page.samplesperpixel < 4 or not _is_cmyk(page)):
-        raise DecodeError("colors of inks that are not cyan, magenta, yellow and black are not read; save it as RGB")
+        raise DecodeError("inks other than cyan, magenta, yellow and black are not supported; save it as RGB")
     if space not in LABS and meaning(page).colors < _N_COLORS[space]:
         raise DecodeError(f"a damaged TIFF file: {page.samplesperpixel} samples, too few for its colors")
 
 
 def _is_cmyk(page: Any) -> bool:
-    """Whether the first four inks are those of printing; other inks are named."""
+    """Whether the first four inks are CMYK; other inks are named."""
     if page.tags.valueof(_INK_SET, 1) == 1:
         return True
     names = page.tags.valueof(_INK_NAMES, "")
     return isinstance(names, str) and [name.strip().lower() for name in names.split("\0")[:4]] == _CMYK
 
 
-class Seen(NamedTuple):
-    """Pixels (H, W, C) as gray, RGB or bands, whether the last is opacity, the profile that is left, what to tell."""
+class PagePixels(NamedTuple):
+    """Pixels (H, W, C) as gray, RGB or measurements, whether the last is alpha, the remaining profile, and notes."""
 
     array: np.ndarray
     alpha: bool
@@ -124,18 +124,18 @@ class Seen(NamedTuple):
     notes: list[str]
 
 
-def seen(array: np.ndarray, page: Any, profile: bytes) -> Seen:
-    """The samples (H, W, S) of a page, whole numbers of 16 bits or less at their full scale, as pixels."""
+def page_pixels(array: np.ndarray, page: Any, profile: bytes) -> PagePixels:
+    """The samples (H, W, S) of a page, integers of up to 16 bits at their full scale, as pixels."""
     space, about = space_of(page), meaning(page)
-    if space in LABS and page.dtype.kind == "i":  # signed or not, the bits are the same
+    if space in LABS and page.dtype.kind == "i":  # the bits are the same
         array = array.astype(f"i{page.dtype.itemsize}").view(f"u{page.dtype.itemsize}")
     notes: list[str] = []
     opacity = about.opacity
     empty = False
     if opacity == "unexplained":
         sample = array[..., about.where]
-        is_opacity = _looks_like_opacity(sample, space)
-        empty = is_opacity and not sample.any()  # what is written there has no meaning: nothing would be left
+        is_opacity = _looks_like_alpha(sample, space)
+        empty = is_opacity and not sample.any()  # an alpha of 0 everywhere is meaningless
         opacity = "own" if is_opacity and not empty else ""
         if opacity:
             ordinal = {2: "second", 4: "fourth"}.get(array.shape[2], "last")
@@ -144,16 +144,16 @@ def seen(array: np.ndarray, page: Any, profile: bytes) -> Seen:
     n_colors = array.shape[2] if bands else about.colors
     left_out = array.shape[2] - n_colors - bool(opacity) - empty
     if left_out:
-        notes.append(f"{left_out} of its {array.shape[2]} samples left out: neither a color nor opacity")
+        notes.append(f"{left_out} of its {array.shape[2]} samples ignored: neither color nor alpha")
     if space == INKS and profile:
-        profile, told = _ink_profile(profile, array.dtype)
-        notes += told
+        profile, ink_notes = _ink_profile(profile, array.dtype)
+        notes += ink_notes
     unit = _whole_of(page, array.dtype) if opacity or space == INKS else np.float32(1)
     convert = _conversion(page, space, unit, profile)
     if space in (INKS, *LABS):
         profile = b""
     if convert is None and not opacity and n_colors == array.shape[2]:
-        return Seen(array, False, profile, notes)
+        return PagePixels(array, False, profile, notes)
 
     def pixels(rows: np.ndarray) -> np.ndarray:
         colors = rows[..., :n_colors]
@@ -171,11 +171,11 @@ def seen(array: np.ndarray, page: Any, profile: bytes) -> Seen:
             colors = _divided(colors, clear)
         return np.concatenate([colors, clear], axis=-1)
 
-    return Seen(_by_rows(pixels, array), bool(opacity), profile, notes)
+    return PagePixels(_by_rows(pixels, array), bool(opacity), profile, notes)
 
 
 def inverted(array: np.ndarray, page: Any) -> np.ndarray:
-    """Samples of which white is the least, turned round: whole numbers within their range, floats about one half."""
+    """Samples with white as their minimum, inverted: integers within their range, floats about one half."""
     if array.dtype != np.float32:
         return np.iinfo(array.dtype).max - array
     if page.dtype.kind == "u":
@@ -184,13 +184,13 @@ def inverted(array: np.ndarray, page: Any) -> np.ndarray:
 
 
 def _whole_of(page: Any, dtype: np.dtype) -> np.float32:
-    """What wide whole numbers with opacity are divided by, to lie in 0..1; 1 for all other samples."""
+    """The divisor of wide integers with alpha, to lie in 0..1; 1 for all other samples."""
     wide = dtype == np.float32 and page.dtype.kind == "u"
     return np.float32(2**page.bitspersample - 1 if wide else 1)
 
 
 def _as_depth(clear: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Opacity in the depth of its colors, which are of the same, or of 8 bits by a palette."""
+    """Alpha in the dtype of its colors, which may be 8-bit from a palette."""
     if clear.dtype == dtype:
         return clear
     if clear.dtype == np.uint16 and dtype == np.uint8:
@@ -199,10 +199,10 @@ def _as_depth(clear: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return (clear * top).astype(dtype)
 
 
-def _looks_like_opacity(sample: np.ndarray, space: int) -> bool:
-    """Whether a sample has mostly one of the two values of an opacity that is there or not; a band of light has not.
+def _looks_like_alpha(sample: np.ndarray, space: int) -> bool:
+    """Whether a sample has mostly one of the two values of a binary alpha, unlike a measurement.
 
-    Beside a single channel, most of it must be opaque: a second channel of a microscope is mostly nothing.
+    For a single color channel most of it must be opaque, as a second channel of a microscope is mostly 0.
     """
     top = 1.0 if sample.dtype == np.float32 else np.iinfo(sample.dtype).max
     opaque = sample == top
@@ -210,7 +210,7 @@ def _looks_like_opacity(sample: np.ndarray, space: int) -> bool:
 
 
 def _divided(colors: np.ndarray, clear: Any) -> np.ndarray:
-    """Colors that are multiplied by their opacity, divided by it."""
+    """Premultiplied colors, divided by their alpha."""
     top = np.float32(np.iinfo(colors.dtype).max if colors.dtype != np.float32 else 1)
     opacity = clear.astype(np.float32)
     quotient = colors * (top / np.where(opacity > 0, opacity, top))
@@ -218,18 +218,18 @@ def _divided(colors: np.ndarray, clear: Any) -> np.ndarray:
 
 
 def _by_rows(convert: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """What a conversion makes of a picture, without floats of all of it at once."""
+    """Convert a picture in bands of rows, without floats of all of it at once."""
     rows = max(1, 2**20 // max(1, array[0].size))
     return np.concatenate([convert(array[top : top + rows]) for top in range(0, len(array), rows)])
 
 
 def _conversion(page: Any, space: int, unit: np.float32, profile: bytes) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What makes the color samples of rows (h, W, S), divided by `unit`, gray or sRGB; None where they are."""
+    """The conversion of color samples (h, W, S), divided by `unit`, to gray or sRGB; None if there is none."""
     if space == INVERTED:
         return (lambda rows: 1 - rows) if unit != 1 else functools.partial(inverted, page=page)
     if space == PALETTE and page.colormap is not None:
         table = page.colormap.astype(np.uint16)
-        if table.max() >= 256:  # else of 8 bits, as old writers have it
+        if table.max() >= 256:  # else 8-bit, from old writers
             table = table >> 8
         return functools.partial(_of_palette, table.astype(np.uint8).T)
     if space == INKS:
@@ -242,11 +242,11 @@ def _conversion(page: Any, space: int, unit: np.float32, profile: bytes) -> Call
 
 
 def _of_palette(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(table.take(rows[..., 0], axis=0, mode="clip"))  # of one bit, the second number is 255
+    return np.asarray(table.take(rows[..., 0], axis=0, mode="clip"))  # 1-bit samples are 0 and 255
 
 
 def _ink_profile(profile: bytes, dtype: np.dtype) -> tuple[bytes, list[str]]:
-    """The profile of inks where it can be applied, and what to tell."""
+    """The profile of inks if it can be applied, and notes for the user."""
     _, note = color.srgb(Image.new("CMYK", (1, 1)), profile)
     if note is not None:
         return b"", [note]
@@ -254,17 +254,17 @@ def _ink_profile(profile: bytes, dtype: np.dtype) -> tuple[bytes, list[str]]:
 
 
 def _of_inks(profile: bytes, rows: np.ndarray) -> np.ndarray:
-    """Cyan, magenta, yellow and black as RGB, by the file's profile where it has one."""
+    """CMYK as RGB, by the file's profile if there is one."""
     return color.inks_in_srgb(rows, profile)[0]
 
 
 def _of_ycbcr(page: Any, rows: np.ndarray) -> np.ndarray:
-    """Light and two differences of color as RGB (TIFF 6.0, section 21), by the coefficients and the range it names."""
+    """YCbCr as RGB (TIFF 6.0, section 21), by the coefficients and the range of the page."""
     top = float(np.iinfo(rows.dtype).max)
     red, green, blue = _ratios(page, _COEFFICIENTS, 3) or (0.299, 0.587, 0.114)
     middle = (top + 1) / 2
     given = _ratios(page, _REFERENCES, 6)
-    in_8_bits = max(given, default=0) <= 255  # in some files of 16 bits, too
+    in_8_bits = max(given, default=0) <= 255  # in some 16-bit files, too
     scale = (top + 1) / (256 if in_8_bits else 2**page.bitspersample)
     low, high = ([scale * value for value in given[start::2]] for start in (0, 1))
     if not given or given == [0, 255, 128, 255, 128, 255] or any(h <= b for b, h in zip(low, high, strict=True)):
@@ -278,7 +278,7 @@ def _of_ycbcr(page: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def _ratios(page: Any, tag: int, count: int) -> list[float]:
-    """The numbers of a tag that are written as pairs; none where they are not as many as they should be."""
+    """The numbers of a tag of rationals; empty unless there are `count` of them."""
     value = page.tags.valueof(tag)
     if not isinstance(value, tuple) or len(value) not in (count, 2 * count):
         return []
@@ -291,9 +291,9 @@ def _ratios(page: Any, tag: int, count: int) -> list[float]:
 
 
 def _of_lab(page: Any, space: int, rows: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (TIFF 6.0, section 23; ICC's by Technical Note 4; fax's by RFC 2301) as RGB in the same depth.
+    """CIE L*a*b* (TIFF 6.0, section 23; ICC's by Technical Note 4; fax's by RFC 2301) as RGB in the same dtype.
 
-    Lightness alone becomes gray.
+    Lightness without a and b becomes gray.
     """
     floats = page.dtype.kind == "f"
     lab = np.zeros((*rows.shape[:2], 3), np.float32)
@@ -307,7 +307,7 @@ def _of_lab(page: Any, space: int, rows: np.ndarray) -> np.ndarray:
 
 
 def _lab_numbers(space: int, rows: np.ndarray) -> np.ndarray:
-    """Whole numbers of 8 or 16 bits as L in 0..100, a and b."""
+    """Integers of 8 or 16 bits as L in 0..100, a and b."""
     top = np.iinfo(rows.dtype).max
     unit = np.float32((top + 1) // 256)
     lab = rows.astype(np.float32)

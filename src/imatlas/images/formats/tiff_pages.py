@@ -1,4 +1,4 @@
-"""Which directories of a TIFF file are pictures, and what ImageJ, OME and tifffile say that their pages are."""
+"""The directories of a TIFF that are pictures, and what ImageJ, OME and tifffile say about its pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from imatlas.errors import DecodeError
 
 _MAX_PAGES = 2**16
 _MAX_BELOW = 16
-"""Directories below one that are looked at."""
-# Tags: kinds of subfile in their new and old form, width, height, the directories below.
+"""Maximal number of subdirectories that are read."""
+# Tags: new and old subfile type, width, height, subdirectories.
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BELOW = 254, 255, 256, 257, 330
 _SMALLER, _MASK, _OLD_SMALLER = 1, 4, 2
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-# What OME, ImageJ and tifffile claim in words: numbers of planes, and where they begin.
+# What OME, ImageJ and tifffile state in text: numbers of planes, and where they begin.
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^<>]*>")
 _SIZES = re.compile(r"""Size[CZT]\s*=\s*["'](\d{1,18})""")
 _PLACES = re.compile(r"<(?:\w+:)?TiffData\b[^<>]*>")
@@ -30,7 +30,7 @@ _SHAPE = re.compile(r'^\s*\{.{0,64}?"shape": \[((?:\d{1,18}, ){1,15}\d{1,18})\]'
 
 
 class _Directory(NamedTuple):
-    """What one directory says of itself, and where the next one lies."""
+    """The contents of one directory, and the offset of the next one."""
 
     next: int
     n_bytes: int
@@ -41,7 +41,7 @@ class _Directory(NamedTuple):
 
 
 class _Reader:
-    """Reads directories of a classic or a big TIFF."""
+    """Reads directories of a classic TIFF or BigTIFF."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -56,17 +56,17 @@ class _Reader:
         return int(struct.unpack_from(self.pointer, self._data, self.header)[0])
 
     def starting_at(self, place: int) -> bytes:
-        """The file with the directory at a place as its first."""
+        """The file with the directory at an offset as its first."""
         start = struct.pack(self.pointer, place)
         return self._data[: self.header] + start + self._data[self.header + len(start) :]
 
     def at(self, place: int) -> _Directory:
-        """The directory at a place.
+        """The directory at an offset.
 
         Raises
         ------
         struct.error
-            If it is not there.
+            If there is none.
         """
         (entries,) = struct.unpack_from(self._counter, self._data, place)
         start = place + struct.calcsize(self._counter)
@@ -83,7 +83,7 @@ class _Reader:
         return _Directory(following, entries * self._entry, whole, width, height, values.get(_BELOW, []))
 
     def _values(self, entry: int) -> list[int]:
-        """The whole numbers of an entry, of whatever width: some writers save two bytes where others have four."""
+        """The integers of an entry, of any width: some writers use two bytes instead of four."""
         (kind,) = struct.unpack_from(self._order + "H", self._data, entry + 2)
         (count,) = struct.unpack_from(self.pointer, self._data, entry + 4)
         code = _CODES.get(kind)
@@ -100,10 +100,10 @@ class _Reader:
 
 
 def whole_pages(data: bytes) -> tuple[bytes, list[int]]:
-    """A file, and the pages of it that are pictures: neither smaller copies nor masks, unless there is nothing else.
+    """A file, and its pages that are pictures: neither reduced copies nor masks, unless there is nothing else.
 
-    Where all pages are smaller copies and a whole picture lies in a directory below one, as cameras and some scanners
-    write it, the file comes back with that directory as its first.
+    If all pages are reduced copies and a full-size picture lies in a subdirectory, as cameras and some scanners write
+    it, the file is returned with that directory as its first.
     """
     reader = _Reader(data)
     pages, below = _chain(data)
@@ -124,7 +124,7 @@ def whole_pages(data: bytes) -> tuple[bytes, list[int]]:
 
 
 def from_page(data: bytes, number: int) -> bytes:
-    """A file without the pages before one: Pillow opens none whose first page it cannot read."""
+    """A file without the pages before one, as Pillow opens no file whose first page it cannot read."""
     reader = _Reader(data)
     place = reader.first()
     for _ in range(number):
@@ -133,38 +133,38 @@ def from_page(data: bytes, number: int) -> bytes:
 
 
 def _chain(data: bytes) -> tuple[list[int], list[int]]:
-    """The whole pages in the chain of directories, which in a damaged file may run in a circle, and what lies below."""
-    seen: set[int] = set()
+    """The full-size pages in the chain of directories, which may be circular in a damaged file, and subdirectories."""
+    visited: set[int] = set()
     whole: list[int] = []
     below: list[int] = []
     total = 0
     reader = _Reader(data)
     try:
         place = reader.first()
-        while place and len(seen) < _MAX_PAGES:
-            if place in seen:
-                raise DecodeError("a damaged TIFF file: its list of pages runs in a circle")
+        while place and len(visited) < _MAX_PAGES:
+            if place in visited:
+                raise DecodeError("a damaged TIFF file: its list of pages is circular")
             directory = reader.at(place)
             if directory.whole:
-                whole.append(len(seen))
+                whole.append(len(visited))
             elif len(below) < _MAX_BELOW:
                 below += directory.below
-            seen.add(place)
+            visited.add(place)
             total += directory.n_bytes
-            if total > 2 * len(data) + 2**16:  # each reader parses all of them
+            if total > 2 * len(data) + 2**16:  # every reader parses all of them
                 raise DecodeError("a damaged TIFF file: its lists of tags overlap")
             place = directory.next
     except (struct.error, OverflowError):
-        if not seen:
+        if not visited:
             raise DecodeError("a truncated TIFF file: it ends before the picture does") from None
     return whole, below
 
 
 def is_series(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bool:
-    """Whether the pages of a file are no frames by themselves, and the file can hold what it says.
+    """Whether the pages of a file are not frames by themselves, and the file can hold what it declares.
 
-    Either ImageJ or OME say that they are channels; or there is one, and the pixels of further frames follow those that
-    it tells of, as ImageJ and tifffile write large stacks.
+    Either ImageJ or OME metadata declare the pages to be channels; or there is one page, followed by the pixels of
+    further frames, as ImageJ and tifffile write large stacks.
     """
     text = str(file.pages.first.description)[: 2**24]
     if n_pages < 2:
@@ -174,7 +174,7 @@ def is_series(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bool:
         return False
     most = 4 * n_pages + 64
     if file.is_ome:
-        # Beyond what the pages can hold it is one file of many, or a lie: its pages are frames then.
+        # A declaration beyond the pages is one file of many, or wrong: pages are frames then.
         sizes = [_planes(pixels, most) for pixels in _PIXELS.findall(text)]
         if max(sizes, default=0) > most or _placed(text, max(sizes, default=1)) > 4 * most:
             return False
@@ -189,7 +189,7 @@ def is_series(file: tifffile.TiffFile, n_pages: int, data: bytes) -> bool:
 
 
 def _frames_behind(page: tifffile.TiffPage, text: str) -> int:
-    """How many frames the only page of a file stands for, in its own words."""
+    """The number of frames that the only page of a file declares."""
     if page.compression != 1 or page.dtype is None:
         return 1
     if page.is_imagej:
@@ -204,7 +204,7 @@ def _frames_behind(page: tifffile.TiffPage, text: str) -> int:
 
 
 def _holds(file: tifffile.TiffFile, n_frames: int) -> bool:
-    """Whether so many frames lie behind each other, from the first byte of the only page on."""
+    """Whether this many frames follow each other from the first byte of the only page."""
     page = file.pages.first
     one = page.imagewidth * page.imagelength * max(1, page.samplesperpixel) * page.bitspersample // 8
     if page.bitspersample % 8 or not page.dataoffsets:
@@ -216,16 +216,16 @@ def _holds(file: tifffile.TiffFile, n_frames: int) -> bool:
 
 
 def _placed(text: str, all_planes: int) -> int:
-    """How many planes the TiffData elements of OME name in sum: a reader goes through them one by one."""
+    """The total number of planes in the TiffData elements of OME, which a reader goes through one by one."""
     total = 0
     for element in _PLACES.findall(text):
         count = _PLANES.search(element)
-        total += int(count[1]) if count else 1 if "IFD" in element else all_planes  # as the OME schema has it
+        total += int(count[1]) if count else 1 if "IFD" in element else all_planes  # the default of the OME schema
     return total
 
 
 def _planes(pixels: str, most: int) -> int:
-    """The product of the sizes that a Pixels element of OME names; no more than `most` + 1, however many they are."""
+    """The product of the sizes in a Pixels element of OME, capped at `most` + 1."""
     product = 1
     for size in _SIZES.finditer(pixels):
         product = min(product * int(size[1]), most + 1)

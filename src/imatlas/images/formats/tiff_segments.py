@@ -1,4 +1,4 @@
-"""The strips and tiles of a TIFF page, unpacked a few rows at a time and never further than the pixels need."""
+"""The strips and tiles of a TIFF page, unpacked a few rows at a time and no further than the pixels need."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _UNPACKERS: dict[int, Callable[[], Any]] = {
     34925: lambda: lzma.LZMADecompressor(memlimit=2**28),
 }
 _THROUGH_LIBTIFF = (5, 32773, 50000)
-"""LZW, PackBits and Zstandard, which the libtiff inside Pillow unpacks."""
+"""LZW, PackBits and Zstandard, unpacked by Pillow's libtiff."""
 _TOGETHER = 512
-"""Strips that libtiff is given at once: to open a file takes longer than a short strip."""
+"""Strips given to libtiff at once, as opening a file takes longer than a short strip."""
 _SHARED = 4
-"""All strips of a file may have this many times its bytes: some writers let blank tiles share theirs."""
+"""All strips of a file may have this many times its size: some writers let blank tiles share their bytes."""
 _NODATA = 42113
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def unpacked(data: bytes, unpacker: Any, sizes: Iterator[int]) -> Iterator[bytes]:
-    """Parts of given sizes of what `data` unpacks to; the last may be shorter.
+    """Parts of given sizes of the unpacked `data`; the last may be shorter.
 
-    `unpacker` is an object of zlib, lzma or bz2; it never gives more than it is asked for.
+    `unpacker` is a decompressor of zlib, lzma or bz2, whose output is bounded per call.
     """
     waiting = data
     for size in sizes:
@@ -53,27 +53,27 @@ def unpacked(data: bytes, unpacker: Any, sizes: Iterator[int]) -> Iterator[bytes
 
 
 def unpacks_further(unpacker: Any) -> bool:
-    """Whether more is to come than was asked for."""
+    """Whether more output is to come."""
     tail = getattr(unpacker, "unconsumed_tail", b"")
     return not unpacker.eof and bool(unpacker.decompress(tail, 1))
 
 
 def packed_bytes(offsets: Sequence[int], counts: Sequence[int], size: int, most: int = 2**62) -> int:
-    """What the strips or tiles of a page have in a file of `size` bytes, in sum; no more than `most` each."""
+    """Total bytes of the strips or tiles of a page in a file of `size` bytes; at most `most` each."""
     n = min(len(offsets), len(counts))
-    starts, lengths = (np.asarray(v[:n], dtype=np.float64) for v in (offsets, counts))  # what no int64 holds, too
+    starts, lengths = (np.asarray(v[:n], dtype=np.float64) for v in (offsets, counts))  # may exceed int64
     return int(np.clip(np.minimum(lengths, size - starts), 0, most).sum())
 
 
 def check_shared(packed: int, size: int) -> None:
-    """Refuse strips or tiles that have far more bytes in sum than their file: each costs as if it had its own."""
+    """Refuse strips or tiles with far more bytes in total than their file."""
     if packed > _SHARED * size + 2**16:
         raise DecodeError("a damaged TIFF file: its strips or tiles share their bytes, as in a decompression bomb")
 
 
 def _through_libtiff(strips: list[bytes], row: int, rows: int, height: int, compression: int) -> bytes:
-    """The bytes of strips of `height` rows, of which Pillow is told that they are a picture of bytes."""
-    samples = 4 if row % 4 == 0 else 1  # inks rather than gray: fewer pixels, of which Pillow bears only so many
+    """Unpack strips of `height` rows by Pillow, presented as a picture of bytes."""
+    samples = 4 if row % 4 == 0 else 1  # CMYK rather than gray: fewer pixels, which Pillow limits
     starts = np.cumsum([8, *map(len, strips)])
     body = b"".join(strips) + b"\0" * (int(starts[-1]) % 2)
     values = {256: [row // samples], 257: [rows], 258: [8] * samples, 259: [compression]}
@@ -83,7 +83,7 @@ def _through_libtiff(strips: list[bytes], row: int, rows: int, height: int, comp
     for name, numbers in values.items():
         kind, code = (3, "H") if name == 258 else (4, "I")
         content = struct.pack(f"<{len(numbers)}{code}", *numbers)
-        if len(content) > 4:  # lies behind the data
+        if len(content) > 4:  # stored after the data
             place = struct.pack("<I", 8 + len(body))
             body += content + b"\0" * (len(content) % 2)
         else:
@@ -94,18 +94,18 @@ def _through_libtiff(strips: list[bytes], row: int, rows: int, height: int, comp
 
 
 class Segments:
-    """How the pixels of one page lie in its file.
+    """The layout of the pixels of one page in its file.
 
     Attributes
     ----------
     is_simple : bool
-        Whether they can be read here by rows; others are decoded by tifffile as a whole.
+        Whether they are read here by rows; others are decoded by tifffile as a whole.
     is_subsampled : bool
-        Whether several pixels share their colors, outside JPEG.
+        Whether chroma is subsampled, outside JPEG.
     n_bytes : int
-        What reading takes besides the pixels that come out.
+        Memory for reading, in addition to the resulting pixels.
     n_stored : int
-        How many bytes of a strip or tile are looked at: those of its pixels where they are not compressed, or all.
+        Number of bytes of a strip or tile that are read: those of its pixels if it is not compressed, or all.
     """
 
     def __init__(self, page: Any) -> None:
@@ -133,7 +133,7 @@ class Segments:
             and (self._unit == (1, 1) or (bits == 8 and page.planarconfig == 1 and page.predictor == 1))
             and self.across > 0
         )
-        # Bytes of one row of a segment, or of as many rows as share their colors.
+        # Bytes of one row of a segment, or of a block row of subsampled chroma.
         across, down = self._unit
         self._row = -(-self.width * self.samples * bits // 8)
         if self._unit != (1, 1):
@@ -148,13 +148,13 @@ class Segments:
             self.n_bytes += 3 * max(_ROWS, self._row * self.height)
 
     def read(self, data: bytes, sink: Sink, channel: int = 0) -> None:
-        """Give the pixels of the page to a sink, as channels from `channel` on."""
+        """Write the pixels of the page to a sink, as channels from `channel` on."""
         page = self._page
         if not self.is_simple:
             self.check_unpacked(data, page)
             array = page.asarray(maxworkers=1)
             if page.axes not in ("YX", "YXS", "SYX"):
-                raise DecodeError(f"the axes {page.axes} of its pixels are not read")
+                raise DecodeError(f"the axes {page.axes} of its pixels are not supported")
             array = array[..., None] if page.axes == "YX" else np.moveaxis(array, page.axes.index("S"), 2)
             sink.put(0, 0, self._at_full_scale(array))
             return
@@ -166,20 +166,20 @@ class Segments:
                 sink.put(top + start * self._unit[1], left, part, channel + plane * self.samples)
 
     def _at_full_scale(self, part: np.ndarray) -> np.ndarray:
-        """Samples in their own depth, white at the end of it; what the file marks as missing is not a number."""
+        """Samples in their own dtype, white at its maximum; values marked as missing become NaN."""
         part = own_depth(part)
         if part.dtype == np.float32 and self._nodata is not None:
             part = np.where(part == self._nodata, np.float32(np.nan), part)
         return part if self._page.photometric == PALETTE else color.full_scale(part, self._page.bitspersample)
 
     def _packed_rows(self, rows: int) -> int:
-        """How many rows of bytes so many rows of pixels are."""
+        """The number of stored rows of this many pixel rows."""
         return -(-rows // self._unit[1])
 
     def _strips(self, data: bytes) -> Iterator[tuple[int, int, int, int, list[bytes]]]:
-        """(plane, top, left, rows, packed bytes) of each strip or tile; of several strips where libtiff unpacks them.
+        """(plane, top, left, rows, packed bytes) of each strip or tile; of several strips if libtiff unpacks them.
 
-        What is not there is a hole: zeros.
+        Missing ones are left as zeros.
         """
         page = self._page
         together = 1
@@ -209,7 +209,7 @@ class Segments:
             yield *first, height, waiting
 
     def _missing_count(self, data: bytes, offset: int, rows: int) -> int:
-        """The bytes of a strip or tile that lies somewhere, and of which the file says that it has none."""
+        """The bytes of a strip or tile with an offset and a byte count of 0."""
         if self._page.compression == 1:
             return self._row * self._packed_rows(self.height if self._page.is_tiled else rows)
         return len(data) - offset if self.across * self.down * self.planes == 1 else 0
@@ -222,7 +222,7 @@ class Segments:
             return self._bits_of(raw).astype(page.dtype).reshape(shape)
         if self._unit != (1, 1):
             return self._spread(np.frombuffer(raw, np.uint8))
-        if page.predictor == 3:  # differences of the bytes, highest bytes of a row first (Adobe TIFF Technical Note 3)
+        if page.predictor == 3:  # byte differences, high bytes of a row first (Adobe TIFF Technical Note 3)
             size = page.dtype.itemsize
             differences = np.frombuffer(raw, np.uint8).reshape(-1, self.width * size, self.samples)
             planes = np.cumsum(differences, axis=1, dtype=np.uint8).reshape(len(differences), size, -1)
@@ -235,7 +235,7 @@ class Segments:
         return part.view(page.dtype)
 
     def _bits_of(self, raw: bytes) -> np.ndarray:
-        """Whole numbers that are packed without a gap, each row from a whole byte on."""
+        """Bit-packed integers, each row starting at a whole byte."""
         ones = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, self._row), axis=1)
         ones = ones[:, : self.width * self.samples * self._bits].reshape(-1, self._bits)
         if self._bits > 16:
@@ -249,7 +249,7 @@ class Segments:
         return np.asarray(values)
 
     def _spread(self, raw: np.ndarray) -> np.ndarray:
-        """Light and colors (rows, width, 3) of blocks of pixels that share their colors (TIFF 6.0, section 21)."""
+        """Luma and chroma (rows, width, 3) of subsampled blocks (TIFF 6.0, section 21)."""
         across, down = self._unit
         blocks = raw.reshape(-1, self._row // (across * down + 2), across * down + 2)
         squares = blocks[..., :-2].reshape(*blocks.shape[:2], down, across)
@@ -282,7 +282,7 @@ class Segments:
             if len(raw) < min(most, rows - start) * self._row:
                 raise DecodeError(_TRUNCATED)
             yield start, raw
-        slack = (height - rows) * self._row  # a last strip may be written in full
+        slack = (height - rows) * self._row  # the last strip may be padded
         if slack:
             next(unpacked(b"", unpacker, iter([slack])))
         if unpacks_further(unpacker):
@@ -291,7 +291,7 @@ class Segments:
     def check_unpacked(self, data: bytes, frame: Any) -> None:
         """Refuse a segment that would unpack to far more than its pixels, before tifffile unpacks it as a whole.
 
-        `frame` is the page, or another one of the same kind, whose segments are looked at.
+        `frame` is the page whose segments are checked: this one, or another of the same layout.
         """
         page = self._page
         if page.compression not in _UNPACKERS:
@@ -301,7 +301,7 @@ class Segments:
         sizes = [2**20] * (2 * expected // 2**20) + [2 * expected % 2**20]
         n = self.across * self.down * self.planes
         for offset, count in zip(frame.dataoffsets[:n], frame.databytecounts[:n], strict=False):
-            if count * 1032 <= 2 * expected and page.compression != 34925:  # deflate cannot do more
+            if count * 1032 <= 2 * expected and page.compression != 34925:  # the maximal ratio of Deflate
                 continue
             packed = data[offset : offset + count]
             if page.fillorder == 2:
@@ -315,7 +315,7 @@ class Segments:
 
 
 def _unit_of(page: Any) -> tuple[int, int]:
-    """Pixels across and down that share their colors in the bytes of a page, where no JPEG keeps them its own way."""
+    """Pixels across and down that share chroma in the bytes of a page, outside JPEG."""
     if page.photometric != YCBCR or page.compression in JPEGS or page.samplesperpixel != 3:
         return (1, 1)
     across, down = page.subsampling or ((2, 2) if page.planarconfig == 1 else (1, 1))
@@ -323,7 +323,7 @@ def _unit_of(page: Any) -> tuple[int, int]:
 
 
 def _nodata_of(page: Any) -> np.float32 | None:
-    """The number that GDAL's tag names for what is missing."""
+    """The value for missing pixels in GDAL's tag."""
     text = page.tags.valueof(_NODATA)
     try:
         with np.errstate(all="ignore"):
@@ -333,7 +333,7 @@ def _nodata_of(page: Any) -> np.float32 | None:
 
 
 def own_depth(array: np.ndarray) -> np.ndarray:
-    """Samples of any number type as uint8, uint16 or float32."""
+    """Samples of any numeric dtype as uint8, uint16 or float32."""
     if array.dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:

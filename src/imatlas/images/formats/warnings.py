@@ -1,4 +1,4 @@
-"""Keeps the decoders' warnings from the user's screen: what matters is told in a picture's notes or skip reason."""
+"""Suppression of decoder warnings; what matters is in a picture's notes or skip reason."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ for _name in ("tifffile", "PIL.TiffImagePlugin"):
 def quiet() -> Iterator[None]:
     """Ignore the warnings of Pillow and tifffile inside the block.
 
-    `warnings.catch_warnings` is not safe among threads, so one filter is shared: the first block to open puts it in
-    and the last to close takes it out again.
+    `warnings.catch_warnings` is not thread-safe, so one filter is shared: the first block to open installs it, and the
+    last to close removes it.
     """
     global _inside, _entry
     _here.depth = getattr(_here, "depth", 0) + 1
     with _lock:
         _inside += 1
-        # Looked for each time: whoever catches warnings elsewhere may have replaced the list meanwhile.
+        # Checked each time: code that catches warnings elsewhere may have replaced the list.
         if _entry is None or _entry not in warnings.filters:
             warnings.filterwarnings("ignore", module=_DECODERS)
             _entry = warnings.filters[0]
@@ -55,7 +55,7 @@ def quiet() -> Iterator[None]:
 
 @functools.cache
 def silence_libtiff() -> None:
-    """Keep the libtiff inside Pillow's wheels from writing to the terminal past Python; others cannot be reached."""
+    """Keep the libtiff in Pillow's wheels from writing to the terminal; other builds cannot be reached."""
     import PIL
 
     package = Path(PIL.__file__).parent

@@ -43,16 +43,16 @@ LINK = "a link in an archive, which is not followed"
 
 
 Place = tuple[int, int, int, bool]
-"""Where a file in a TAR lies: offset, size, time, and whether it has holes."""
+"""A file in a TAR: offset, size, time, and whether it is sparse."""
 
 
 def _plain(name: str) -> str:
-    """The name of a member of a TAR as one may write it in several ways."""
+    """The normalized name of a TAR member."""
     return str(PurePosixPath(name)).lstrip("/")
 
 
 class Archive:
-    """What the archives share: files inside one file, read by position under a lock."""
+    """Base of the archives: files inside one file, read by position under a lock."""
 
     explicit = False
 
@@ -89,7 +89,7 @@ class Archive:
     def _unique(self, name: str, taken: dict[str, int]) -> str:
         """A member's name as a key; the second of two equal names gets a number.
 
-        `taken` holds the last number that each name was given, so that a million equal names take no longer.
+        `taken` maps each name to its last number, so that many equal names take linear time.
         """
         key = base = member_key(name)
         while key in taken:
@@ -99,7 +99,7 @@ class Archive:
         return key
 
     def _without_ours(self, members: list[_Keyed]) -> list[_Keyed]:
-        """The members, each with its key first, that do not lie in a folder of what imatlas wrote."""
+        """The members, each starting with its key, outside output folders of imatlas."""
         ours = own_folders(member[0] for member in members)
         self.skipped += [(f"{folder}/", NOT_A_SOURCE.format(what)) for folder, what in ours.items()]
         if not ours:
@@ -134,7 +134,7 @@ class ZipSource(Archive):
             raise SourceError(f"There are no files in '{self.root}'; give an archive with images.")
 
     def _is_link(self, member: zipfile.ZipInfo) -> bool:
-        """Whether a member is a link, which holds a name in place of a picture; told as skipped."""
+        """Whether a member is a symbolic link; links are recorded as skipped."""
         linked = member.create_system == 3 and stat.S_ISLNK(member.external_attr >> 16)  # 3: Unix
         if linked:
             self.skipped.append((member_key(member.filename), LINK))
@@ -152,7 +152,7 @@ class ZipSource(Archive):
         member = self._members[index]
         assert self.root is not None
         if index in self._overlapping:
-            raise DecodeError("shares its bytes with another member of the archive, as in a decompression bomb")
+            raise DecodeError("overlaps another member of the archive, as in a decompression bomb")
         if size is None:
             check_size(member.file_size)
             check_unpacked(member.file_size, self.packed(index))
@@ -171,7 +171,7 @@ class ZipSource(Archive):
 
 
 def _totals(places: list[int], sizes: list[int]) -> np.ndarray:
-    """What all members up to each one unpack to, in the order of their places; what is never read does not count."""
+    """The unpacked size of all members up to each one, by offset; members too large to read count 0."""
     total = np.zeros(len(places), np.int64)
     order = sorted(range(len(places)), key=places.__getitem__)
     total[order] = np.cumsum([sizes[i] if sizes[i] <= MAX_BYTES else 0 for i in order])
@@ -179,7 +179,7 @@ def _totals(places: list[int], sizes: list[int]) -> np.ndarray:
 
 
 def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
-    """Which members begin inside the data of another one."""
+    """The members that begin inside the data of another one."""
     found: set[int] = set()
     end = 0
     for index in sorted(range(len(members)), key=lambda i: members[i].header_offset):
@@ -191,9 +191,9 @@ def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
 
 
 class _Headers:
-    """A TAR file as tarfile sees it while it lists members: no member may have more than 1 MiB of headers.
+    """A TAR file as tarfile reads it while listing members: at most 1 MiB of headers per member.
 
-    What they have beyond the block of each, the words of PAX, is bounded for all members: it is parsed in Python.
+    PAX headers, which are parsed in Python, are also bounded in total.
     """
 
     MOST = 2**20
@@ -218,7 +218,7 @@ class _Headers:
 
 
 class TarSource(Archive):
-    """The files in a TAR archive; a compressed one is unpacked once, as a whole, to a nameless temporary file."""
+    """The files in a TAR archive; a compressed one is unpacked once, as a whole, to an unnamed temporary file."""
 
     def _connect(self) -> None:
         assert self.root is not None
@@ -248,7 +248,7 @@ class TarSource(Archive):
                     if place is not None:
                         members.append((self._unique(member.name, taken), *place))
                     n += 1
-                    if n % 1000 == 0:  # folders and links too: each takes its time
+                    if n % 1000 == 0:  # folders and links count too
                         check_members(n, os.path.getsize(self.root), str(self.root))
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
@@ -265,10 +265,10 @@ class TarSource(Archive):
     def _place(
         self, member: tarfile.TarInfo, known: dict[str, Place], later: dict[str, str]
     ) -> tuple[int, int, int, bool] | None:
-        """Where the data of a member lie: offset, size, time, and whether it has holes; None where it is no file.
+        """Offset, size, time, and sparseness of the data of a member; None if it is not a file.
 
-        A hard link has the data of another file, and is one as much as that. `known` are these by name, and grows, as
-        do the links whose file comes `later`.
+        A hard link has the data of another file. Adds to `known`, the places by name, and to `later`, the links whose
+        file follows them.
         """
         name = _plain(member.name)
         if member.isfile():
@@ -282,17 +282,17 @@ class TarSource(Archive):
         elif member.islnk():
             later[member.name] = member.linkname
         elif not member.isdir():
-            self.skipped.append((member_key(member.name), "no file, but a pipe or a device"))
+            self.skipped.append((member_key(member.name), "a pipe or a device, not a file"))
         return None
 
     def _linked(self, later: dict[str, str], known: dict[str, Place]) -> Iterator[tuple[str, Place]]:
         """Hard links to files that come after them in the archive, with the data of these."""
         follows = {_plain(name): _plain(target) for name, target in later.items()}
         for name in later:
-            seen = {_plain(name)}
+            visited = {_plain(name)}
             target = follows[_plain(name)]
-            while target in follows and target not in seen:
-                seen.add(target)
+            while target in follows and target not in visited:
+                visited.add(target)
                 target = follows[target]
             if target in known:
                 yield name, known[target]
@@ -300,7 +300,7 @@ class TarSource(Archive):
                 self.skipped.append((member_key(name), "a hard link to a file that is not in the archive"))
 
     def _unpack(self, packed: IO[bytes]) -> None:
-        """Copy the whole compressed stream to the temporary file; refuse a bomb."""
+        """Copy the whole decompressed stream to the temporary file; refuse a decompression bomb."""
         assert self.root is not None
         packed.seek(0)
         opener: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(packed.read(2), lzma.open)
@@ -328,7 +328,7 @@ class TarSource(Archive):
         self._marks = np.array(marks, np.int64)
 
     def packed(self, index: int) -> int:
-        """The bytes of the archive that a member was unpacked from, as near as the marks of `_unpack` tell."""
+        """The bytes of the archive that a member was unpacked from, estimated from the marks of `_unpack`."""
         offset, size, _ = self._places[index]
         if self._marks is None:
             return size
@@ -336,7 +336,7 @@ class TarSource(Archive):
         return min(size, int(last - first) + 2**12)
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Size of each member, and a checksum over its time of change and its place."""
+        """Size of each member, and a checksum of its modification time and offset."""
         return [(size, zlib.crc32(f"{mtime} {offset}".encode())) for offset, size, mtime in self._places]
 
     def _read(self, index: int, size: int | None) -> bytes:

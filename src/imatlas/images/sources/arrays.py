@@ -51,15 +51,15 @@ class ArraySource:
         return Origin(in_memory("array", self.array.shape[1:]) if self.root is None else located(self.root))
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """None: an array has no cheap sign of its content."""
+        """None: changes of an array cannot be detected cheaply."""
         return None
 
     def head(self, index: int) -> bytes:
-        """Nothing: an array is no file."""
+        """Empty: an array is not a file."""
         return b""
 
     def packed(self, index: int) -> None:
-        """None: an array is no file."""
+        """None: an array is not a file."""
 
     def read(self, index: int) -> np.ndarray:
         """One image (H, W, C)."""
@@ -67,10 +67,7 @@ class ArraySource:
 
 
 def without_masked(array: np.ndarray) -> np.ndarray:
-    """An array with NaN for what a mask hides; as floats where anything is, 8 and 16 bits as 0 to 1.
-
-    So nothing of what is shown changes: full scale is full scale, as where 8-bit pictures are among floats.
-    """
+    """An array with NaN for masked values; float32 if any are masked, with 8 and 16 bits scaled to 0..1."""
     if not isinstance(array, np.ma.MaskedArray):
         return array
     if not np.ma.is_masked(array):
@@ -79,26 +76,26 @@ def without_masked(array: np.ndarray) -> np.ndarray:
 
 
 def as_floats(array: np.ndarray) -> np.ndarray:
-    """Pixels as float32: full scale of 8 and 16 bits is 1, all else keeps its values."""
+    """Pixels as float32: full scale of 8 and 16 bits is 1, other dtypes keep their values."""
     values = array.astype(np.float32)
     return values / np.float32(np.iinfo(array.dtype).max) if array.dtype in (np.uint8, np.uint16) else values
 
 
 def is_wide(dtype: np.dtype) -> bool:
-    """Whether whole numbers of a type are no pixels yet: signed, or of 32 bits and more."""
+    """Whether integers of a dtype are not pixels yet: signed, or of 32 bits and more."""
     return np.issubdtype(dtype, np.integer) and dtype not in (np.uint8, np.uint16)
 
 
 def narrowest(low: int, high: int) -> type:
-    """The type of pixels that holds whole numbers from `low` to `high`."""
+    """The pixel dtype for integers from `low` to `high`."""
     return np.uint8 if low >= 0 and high <= 255 else np.uint16 if low >= 0 and high <= 65535 else np.float32
 
 
 def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
-    """An array of images as (N, H, W, C) in uint8, uint16 or float32, copied only where the type must change.
+    """An array of images as (N, H, W, C) in uint8, uint16 or float32, copied only if the dtype must change.
 
-    Whole numbers of other types become uint8 or uint16 where all values fit, else float32. Where the array is one part
-    of a set, `whole` is what those of the set become.
+    Integers of other dtypes become uint8 or uint16 if all values fit, else float32. `whole` sets their dtype if the
+    array is part of a set.
     """
     if array.ndim == 3:
         array = array[..., None]
@@ -122,7 +119,7 @@ def as_pixels(array: np.ndarray, whole: type | None = None) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         return array.astype(narrowest(int(array.min()), int(array.max())))
     if np.issubdtype(array.dtype, np.floating):
-        with np.errstate(over="ignore"):  # what float32 does not hold is not known, as infinity is not
+        with np.errstate(over="ignore"):  # overflow becomes NaN, as infinity does
             return without_infinity(array.astype(np.float32, copy=False))
     raise InputTypeError(f"An array of images must hold numbers. Got dtype {array.dtype} instead.")
 
@@ -134,7 +131,7 @@ def open_numpy(path: Path, field: str | None = None) -> ArraySource:
         file.seek(0)
         about = array_header(file, str(path)) if single else None
     if about is not None and about.dtype.hasobject:
-        raise SourceError(f"'{path}' cannot be opened (it holds Python objects); save an array of numbers.")
+        raise SourceError(f"'{path}' cannot be opened (it contains Python objects); save an array of numbers.")
     if about is not None and about.n_bytes > os.path.getsize(path):
         raise SourceError(f"'{path}' cannot be opened (it ends before its {memory_budget.amount(about.n_bytes)}).")
     if single:
@@ -153,7 +150,7 @@ def open_numpy(path: Path, field: str | None = None) -> ArraySource:
 
 
 class _ArrayHeader(NamedTuple):
-    """What a .npy file says of its array."""
+    """The header of a .npy file."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -161,12 +158,12 @@ class _ArrayHeader(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """What the array takes."""
+        """The size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def n_bytes_as_pixels(self) -> int:
-        """What it takes while its type is changed, by `as_pixels`, besides."""
+        """Further bytes for changing its dtype in `as_pixels`."""
         if self.dtype in (np.uint8, np.uint16, np.float32):
             return 0
         return math.prod(self.shape) * (1 if self.dtype == bool else 4)
@@ -176,12 +173,12 @@ _LONGEST_HEADER = 10_000  # as numpy has it
 
 
 def array_header(stream: Any, name: str) -> _ArrayHeader | None:
-    """The header of the .npy file in a stream, which is then at the first value; None where it is no such file.
+    """The header of the .npy file in a stream, which is then at the first value; None for other data.
 
     Raises
     ------
     SourceError
-        If it is longer than that of any array, or damaged.
+        If it is too long or damaged.
     """
     if stream.read(6) != b"\x93NUMPY":
         return None
@@ -194,21 +191,21 @@ def array_header(stream: Any, name: str) -> _ArrayHeader | None:
     if length > _LONGEST_HEADER:
         raise SourceError(
             f"The array '{name}' has a header of {memory_budget.amount(length)}, more than the limit of "
-            f"{memory_budget.amount(_LONGEST_HEADER)}; no array of images needs that: save it anew."
+            f"{memory_budget.amount(_LONGEST_HEADER)}; no array of images needs that: save it again."
         )
     try:
         about = _ArrayHeader(*readers[version](BytesIO(size + stream.read(length))))
         if not all(type(n) is int and 0 <= n < 2**60 for n in about.shape):
             raise ValueError("its shape is none")
         return about
-    except Exception as error:  # what its words look like to a parser of Python may raise anything
-        raise SourceError(f"The array '{name}' has a damaged header ({reason_of(error)}); save it anew.") from None
+    except Exception as error:  # the header is parsed as Python, which may raise anything
+        raise SourceError(f"The array '{name}' has a damaged header ({reason_of(error)}); save it again.") from None
 
 
 def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray | None:
-    """An array (N, H, W) or (N, H, W, C) of a .npz file, memory-mapped from a nameless temporary file; else None.
+    """An array (N, H, W) or (N, H, W, C) of a .npz file, memory-mapped from an unnamed temporary file; else None.
 
-    Its header is looked at before it is unpacked, and no more is unpacked than the header says.
+    Its header is checked before it is unpacked, and no more is unpacked than it declares.
     """
     packed = packed_size(member, os.path.getsize(path))
     with Member(path, member) as stream:
@@ -221,7 +218,7 @@ def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarra
             raise SourceError(
                 f"The array '{name}' in '{path}' unpacks from {memory_budget.amount(packed)} to "
                 f"{memory_budget.amount(needed)}"
-                f"{' with its change of type' if about.n_bytes_as_pixels else ''}, more than the limit of "
+                f"{' with its change of dtype' if about.n_bytes_as_pixels else ''}, more than the limit of "
                 f"{memory_budget.amount(limit)}; save it as a .npy file, or set {memory_budget.VARIABLE} to allow more."
             )
         if about.n_bytes <= 2**26 or member.compress_type == zipfile.ZIP_STORED:
@@ -236,7 +233,7 @@ def _unpacked_array(member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarra
 
 
 def _in_file(stream: Member, n_bytes: int, dtype: np.dtype) -> np.ndarray | None:
-    """The values of a stream, mapped from a temporary file that goes with the array; None where there are fewer."""
+    """The values of a stream, mapped from a temporary file that goes with the array; None if there are too few."""
     with tempfile.TemporaryFile(prefix="imatlas-") as file:
         left = n_bytes
         while left and (block := stream.read(min(left, 2**20))):

@@ -1,4 +1,4 @@
-"""Columns of Arrow: files of the IPC format, as Hugging Face keeps its datasets, and tables in memory."""
+"""Image columns of Arrow IPC files, as Hugging Face stores datasets, and of tables in memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class ArrowColumn:
     Parameters
     ----------
     path : Path
-        A file in the file or the stream format of Arrow IPC; it is memory-mapped.
+        An Arrow IPC file or stream; it is memory-mapped.
     field : str, optional
-        The column; by default one of bytes, named as images are.
+        The column; by default one with bytes or a usual name.
 
     Raises
     ------
     SourceError
-        If the file is no such, or has no such column.
+        If it is not an Arrow file, or has no such column.
     """
 
     def __init__(self, path: Path, field: str | None = None) -> None:
@@ -34,7 +34,9 @@ class ArrowColumn:
         source = pa.memory_map(str(path))
         try:
             if _is_packed(source):
-                raise SourceError(f"'{path}' has packed buffers, which are not read; write it without compression.")
+                raise SourceError(
+                    f"'{path}' has compressed buffers, which are not supported; write it without compression."
+                )
             source.seek(0)
             try:
                 table = pa.ipc.open_file(source).read_all()
@@ -45,7 +47,7 @@ class ArrowColumn:
             if isinstance(error, SourceError):
                 raise
             words = " ".join(str(error).split())[:200]
-            raise SourceError(f"'{path}' is not a readable Arrow file ({words}); is it whole?") from error
+            raise SourceError(f"'{path}' is not a readable Arrow file ({words}); is it complete?") from error
         self._column = column_at(table, image_column(table, field, str(path)))
 
     def __len__(self) -> int:
@@ -59,10 +61,10 @@ class ArrowColumn:
 
 
 def _is_packed(source: Any) -> bool:
-    """Whether any batch is compressed: nobody knows before what it unpacks to, and hardly anybody does it."""
+    """Whether any batch is compressed; its unpacked size would be unknown."""
     import pyarrow as pa
 
-    source.seek(8 if source.read(6) == b"ARROW1" else 0)  # after its mark a file is a stream
+    source.seek(8 if source.read(6) == b"ARROW1" else 0)  # after its signature a file is a stream
     for message in pa.ipc.MessageReader.open_stream(source):
         about = memoryview(message.metadata)
         header = _field(about, int.from_bytes(about[:4], "little"), 2)
@@ -78,7 +80,7 @@ def _is_packed(source: Any) -> bool:
 
 
 def _field(about: memoryview, table: int, number: int) -> int | None:
-    """Where a table in a flatbuffer has a table as its field of some number; None where it has not."""
+    """The offset of a table that is a field of a flatbuffer table; None if it is missing."""
     (back,) = struct.unpack_from("<i", about, table)
     place = table - back
     (size,) = struct.unpack_from("<H", about, place)
@@ -89,7 +91,7 @@ def _field(about: memoryview, table: int, number: int) -> int | None:
 
 
 def holds_files(kind: Any) -> bool:
-    """Whether a type of Arrow holds the bytes of files: binary, or a struct with a field 'bytes' (Hugging Face)."""
+    """Whether an Arrow type holds the bytes of files: binary, or a struct with a field 'bytes' (Hugging Face)."""
     import pyarrow.types as t
 
     if t.is_struct(kind):
@@ -98,7 +100,7 @@ def holds_files(kind: Any) -> bool:
 
 
 def columns_of_files(schema: Any) -> list[str]:
-    """The columns that hold the bytes of files; of those in a struct the path, as "photo.front"."""
+    """The columns that hold the bytes of files; a field of a struct as a path, such as "photo.front"."""
     import pyarrow.types as t
 
     found = []
@@ -112,7 +114,7 @@ def columns_of_files(schema: Any) -> list[str]:
 
 
 def type_at(schema: Any, column: str) -> Any:
-    """The type of a column, or of a field within one by its path."""
+    """The type of a column, or of a nested field by its path."""
     if column in schema.names:
         return schema.field(column).type
     first, *rest = column.split(".")
@@ -123,7 +125,7 @@ def type_at(schema: Any, column: str) -> Any:
 
 
 def column_at(table: Any, column: str) -> Any:
-    """A column of a table, or a field within one by its path."""
+    """A column of a table, or a nested field by its path."""
     import pyarrow.compute as pc
 
     if column in table.column_names:
@@ -132,13 +134,13 @@ def column_at(table: Any, column: str) -> Any:
     return pc.struct_field(table[first], rest)
 
 
-def tell_choice(found: list[str], chosen: str, name: str) -> None:
-    """Say which of several columns of images was taken."""
+def warn_of_choice(found: list[str], chosen: str, name: str) -> None:
+    """Warn which of several image columns was chosen."""
     others = [f"'{column}'" for column in found if column != chosen]
     if others:
         warnings.warn(
-            f"The images of '{name}' are taken from the column '{chosen}'; bytes are in {', '.join(others)} too: name "
-            "the one that is meant by 'field' (--field).",
+            f"The images of '{name}' are read from the column '{chosen}'; {', '.join(others)} contain bytes too; "
+            "choose a column by 'field' (--field).",
             Notice,
             stacklevel=2,
         )
@@ -150,7 +152,7 @@ def image_column(table: Any, field: str | None, name: str) -> str:
     Raises
     ------
     SourceError
-        If it is not there, or several may be meant.
+        If there is none, or it is ambiguous.
     """
     if field is not None:
         if field not in table.column_names and field not in columns_of_files(table.schema):
@@ -161,9 +163,9 @@ def image_column(table: Any, field: str | None, name: str) -> str:
     named = [column for column in IMAGE_COLUMNS if column in (found or table.column_names)]
     if named or len(found) == 1:
         chosen = named[0] if named else found[0]
-        tell_choice(found, chosen, name)
+        warn_of_choice(found, chosen, name)
         return chosen
     raise SourceError(
-        f"Which column of '{name}' holds the images cannot be told (columns: {', '.join(table.column_names)}); name it "
-        "as 'field'."
+        f"The image column of '{name}' is ambiguous (columns: {', '.join(table.column_names)}); name it by 'field' "
+        "(--field)."
     )

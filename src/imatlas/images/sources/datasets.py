@@ -1,4 +1,4 @@
-"""Dataset objects as a source: whatever has a length and gives items by number."""
+"""Dataset objects as a source: anything with a length and integer indexing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from imatlas.images.sources.origin import Origin, in_memory, located
 
 
 class DatasetSource:
-    """A Hugging Face or torch dataset, or any sequence of pictures: whatever has a length and gives items by number.
+    """A Hugging Face or torch dataset, or any sequence of pictures: anything with a length and integer indexing.
 
-    An item is a picture, or a dict or tuple that holds one: a Pillow image, an array (H, W[, C]), a tensor (C, H, W) or
-    (H, W[, C]), the bytes of an image file, a path, or {"bytes", "path"}. `field` names where a dict has it.
+    An item is a picture, or a dict or tuple that contains one: a Pillow image, an array (H, W[, C]), a tensor (C, H, W)
+    or (H, W[, C]), the bytes of an image file, a path, or {"bytes", "path"}. `field` names the field of a dict.
     """
 
     explicit = True
@@ -37,7 +37,7 @@ class DatasetSource:
         self._items = items
         n = len(items)
         if n == 0:
-            raise SourceError(f"The {type(items).__name__} holds no items; give one with images.")
+            raise SourceError(f"The {type(items).__name__} is empty; give one with images.")
         self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
         self._lock = threading.RLock()
         self._whole: type | None = None
@@ -55,24 +55,24 @@ class DatasetSource:
 
     @property
     def origin(self) -> Origin:
-        """The file; or the kind of the object."""
+        """The file; or the type of the object."""
         return Origin(in_memory(type(self._items).__name__) if self.root is None else located(self.root))
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """None: the content of an object has no cheap sign."""
+        """None: changes of an object cannot be detected cheaply."""
         return None
 
     def head(self, index: int) -> bytes:
-        """Nothing: an item is no file."""
+        """Empty: an item is not a file."""
         return b""
 
     def packed(self, index: int) -> None:
-        """None: an item is no file."""
+        """None: an item is not a file."""
 
     def read(self, index: int) -> Any:
         """The picture of an item: bytes, an array (H, W, C), or a Pillow image."""
         try:
-            with self._lock:  # few datasets promise to be safe among threads
+            with self._lock:  # few datasets are thread-safe
                 value = self._value(index)
                 if isinstance(value, np.ndarray) and self._whole is None and is_wide(value.dtype):
                     self._whole = self._type_of_whole()
@@ -82,7 +82,7 @@ class DatasetSource:
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(f"the dataset failed to give it ({type(error).__name__}: {reason_of(error)})") from None
+            raise DecodeError(f"the dataset raised an error ({type(error).__name__}: {reason_of(error)})") from None
 
     def _value(self, index: int) -> Any:
         """The picture of an item as `_picture_in` finds it."""
@@ -94,12 +94,12 @@ class DatasetSource:
         return _picture_in(value)
 
     def _type_of_whole(self) -> type:
-        """What whole numbers become where some are of a wide type: one type for all that holds the values of all."""
+        """One dtype for the integers of all items, if some are of a wide dtype."""
         low, high = 0, 0
         for index in range(len(self.keys)):
             try:
                 value = self._value(index)
-            except Exception:  # told where it is read
+            except Exception:  # reported when it is read
                 continue
             if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer) and value.size:
                 low, high = min(low, int(value.min())), max(high, int(value.max()))
@@ -107,21 +107,20 @@ class DatasetSource:
 
 
 def _picture_in(value: Any) -> Any:
-    """The picture that an item of a dataset is or holds: bytes, a Pillow image, or an array (H, W[, C]) of any type."""
+    """The picture that an item is or contains: bytes, a Pillow image, or an array (H, W[, C]) of any dtype."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes | bytearray | memoryview):
             return bytes(value["bytes"])
         for name in IMAGE_COLUMNS:
             if value.get(name) is not None:
                 return _picture_in(value[name])
-        raise DecodeError(f"no image among the fields {', '.join(map(str, value))}; say which one it is in by 'field'")
+        raise DecodeError(f"no image among the fields {', '.join(map(str, value))}; name the field by 'field'")
     if isinstance(value, list) and _holds_numbers(value):
         value = np.asarray(value)
     if isinstance(value, tuple | list) and value and not isinstance(value[0], numbers.Number):
         if isinstance(value, list) and sum(map(_may_be_picture, value)) > 1:
             raise DecodeError(
-                f"a list of {len(value)} pictures is no picture; give one list of all of them, or of tuples (picture, "
-                "label)"
+                f"a list of {len(value)} images instead of one; give one list of all, or of tuples (image, label)"
             )
         return _picture_in(value[0])
     if isinstance(value, bytes | bytearray | memoryview):
@@ -137,11 +136,11 @@ def _picture_in(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim in (2, 3):
         return channels_last(value)
     shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
-    raise DecodeError(f"{article(type(value).__name__)}{shape} is no picture")
+    raise DecodeError(f"{article(type(value).__name__)}{shape} is not an image")
 
 
 def _holds_numbers(value: Any) -> bool:
-    """Whether a list is an array (H, W[, C]) of numbers, as Hugging Face gives an Array3D."""
+    """Whether a list is an array (H, W[, C]) of numbers, as Hugging Face's Array3D."""
     depth = 0
     while isinstance(value, list) and value:
         value, depth = value[0], depth + 1
@@ -149,7 +148,7 @@ def _holds_numbers(value: Any) -> bool:
 
 
 def _may_be_picture(value: Any) -> bool:
-    """Whether a value beside a picture is another picture, and no label."""
+    """Whether a value next to a picture is another picture rather than a label."""
     if isinstance(value, str):
         return has_image_name(value)
     shaped = isinstance(value, np.ndarray) or is_tensor(value)

@@ -1,4 +1,4 @@
-"""Files on the disk as a source: of a folder, a pattern, or a list."""
+"""Files on disk as a source: from a folder, a pattern, or a list."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from imatlas.images.sources.base import HEAD, check_size, check_unpacked, reason
 from imatlas.images.sources.origin import Origin, fixed_part, located
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_around, own_export, own_folder
 
-# Without O_NONBLOCK a named pipe among the files would wait for a writer for ever.
+# Without O_NONBLOCK a named pipe among the files would block.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def _unreadable(root: Path) -> list[tuple[str, str]]:
-    """The folders directly below `root`, and `root`, that may not be listed: a pattern passes over them in silence."""
+    """The folders directly below `root`, and `root`, that cannot be listed: `glob` ignores them silently."""
     found = []
     for folder in (root, *(p for p in _folders_of(root))):
         try:
@@ -42,7 +42,7 @@ def _folders_of(root: Path) -> list[Path]:
 
 
 def _without_links(root: Path, paths: list[str], linked: Iterable[str], skipped: list[tuple[str, str]]) -> list[str]:
-    """The paths but for those links among them that lead to another of them, which are told as skipped."""
+    """The paths except for links to others among them, which are recorded as skipped."""
     gone, real, listed = set(), os.path.realpath(root), set[str]()
     for link in linked:
         listed = listed or {os.path.normpath(os.path.relpath(path, root)) for path in paths}
@@ -50,13 +50,13 @@ def _without_links(root: Path, paths: list[str], linked: Iterable[str], skipped:
         if target in listed and target != os.path.normpath(os.path.relpath(link, root)):
             gone.add(link)
             skipped.append(
-                (key_of(os.path.relpath(link, root)), f"a link to '{key_of(target)}', which is read already")
+                (key_of(os.path.relpath(link, root)), f"a link to '{key_of(target)}', which is included already")
             )
     return [path for path in paths if path not in gone] if gone else paths
 
 
 class FileSource:
-    """Files on the disk: of a folder and all folders below, of a pattern, or of a list."""
+    """Files on disk: of a folder and all folders below, of a pattern, or of a list."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class FileSource:
         for path in paths:
             key = key_of(os.path.relpath(path, base))
             if key in found:
-                self.skipped.append((key, "named twice; used once"))
+                self.skipped.append((key, "listed twice; used once"))
             found[key] = path
         self.keys = list(found) if explicit or ordered else sorted(found)
         self.holds_arrays = not any(has_image_name(key) for key in self.keys)
@@ -86,14 +86,14 @@ class FileSource:
 
     @property
     def origin(self) -> Origin:
-        """The folder that the keys are relative to; where one file was named alone, that."""
+        """The folder that the keys are relative to; for a single listed file, the file."""
         if self.explicit and len(self._paths) == 1:
             return Origin(located(self._paths[0]))
         return Origin(located(self.root or ""), self._files)
 
     @classmethod
     def from_folder(cls, root: Path) -> FileSource:
-        """All files below `root`; links are followed, each folder is entered once."""
+        """All files below `root`; links are followed, and each folder is entered once."""
         paths: list[str] = []
         skipped: list[tuple[str, str]] = []
         entered: dict[tuple[int, int], str] = {}
@@ -105,9 +105,9 @@ class FileSource:
                 status = os.stat(folder)
                 first = entered.setdefault((status.st_dev, status.st_ino), key)
                 if first != key:
-                    skipped.append((key, f"a link to a folder that is read already as '{first}'"))
+                    skipped.append((key, f"a link to a folder that is included already as '{first}'"))
                     continue
-                # Real folders first: what a link points to then keeps its own name.
+                # Real folders first, so that the target of a link keeps its own name.
                 with os.scandir(folder) as entries:
                     links: list[str] = []
                     for entry in sorted(entries, key=lambda e: e.name, reverse=True):
@@ -135,14 +135,14 @@ class FileSource:
 
     @classmethod
     def from_pattern(cls, pattern: str) -> FileSource:
-        """All files that match a glob pattern; `**` goes into folders."""
+        """All files that match a glob pattern; `**` descends into folders."""
         root = fixed_part(pattern)
         found = glob.glob(pattern, recursive=True)
         known: dict[str, tuple[str, str]] = {}
         around = {p: own_around(p if os.path.isdir(p) else os.path.dirname(p), str(root), known) for p in found}
         paths = [p for p in found if not os.path.isdir(p) and not around[p][1]]
         if not os.path.lexists(root):
-            raise SourceError(f"There is no folder '{root}', where '{pattern}' looks; check the pattern.")
+            raise SourceError(f"There is no folder '{root}' for the pattern '{pattern}'; check the pattern.")
         skipped = _unreadable(root)
         for folder, what in sorted({ours for ours in around.values() if ours[1]}):
             skipped.append((key_of(os.path.relpath(folder or ".", root)) + "/", NOT_A_SOURCE.format(what)))
@@ -150,12 +150,12 @@ class FileSource:
         if not paths:
             if skipped:
                 raise SourceError(f"No file matches '{pattern}', and {skipped[0][0]} {skipped[0][1]}.")
-            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to go into folders.")
+            raise SourceError(f"No file matches '{pattern}'; check the pattern, and use ** to descend into folders.")
         return cls(root, paths, pattern, skipped, files=os.path.relpath(pattern, root))
 
     @classmethod
     def from_list(cls, paths: list[Path]) -> FileSource:
-        """These files; the keys are relative to the folder that holds them all."""
+        """These files; the keys are relative to their common folder."""
         absolute = [os.path.abspath(p) for p in paths]
         try:
             root = os.path.commonpath([os.path.dirname(p) for p in absolute])
@@ -166,11 +166,11 @@ class FileSource:
 
     @classmethod
     def from_several(cls, sources: Sequence[FileSource], skipped: list[tuple[str, str]]) -> FileSource:
-        """The files of several sources in the order of these; the keys are relative to the folder that holds all."""
+        """The files of several sources, in order; the keys are relative to their common folder."""
         root = Path(os.path.commonpath([located(source.root or "") for source in sources]))
         paths, linked = list[str](), list[str]()
         for source in sources:
-            own = list(dict.fromkeys(os.path.abspath(path) for path in source._paths))  # a stack has many rows
+            own = list(dict.fromkeys(os.path.abspath(path) for path in source._paths))  # a stack has several rows
             paths += own
             linked += [] if source.explicit else filter(os.path.islink, own)
             base = key_of(os.path.relpath(located(source.root or ""), root))
@@ -181,7 +181,7 @@ class FileSource:
         return cls(root, paths, name, skipped, explicit, files=f"of {len(sources)} sources", ordered=True)
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Size and time of change of each file; (-1, -1) where that cannot be told."""
+        """Size and modification time of each file; (-1, -1) if unknown."""
         return [self._stamp(path) for path in self._paths]
 
     @staticmethod
@@ -193,7 +193,7 @@ class FileSource:
         return (status.st_size, status.st_mtime_ns)
 
     def path(self, index: int) -> Path:
-        """Where an item lies on the disk."""
+        """The path of an item."""
         return Path(self._paths[index])
 
     def head(self, index: int) -> bytes:
@@ -201,7 +201,7 @@ class FileSource:
         return self._read(index, HEAD)
 
     def packed(self, index: int) -> int | None:
-        """The bytes that a file takes on the disk."""
+        """The bytes that a file takes on disk."""
         try:
             return _on_disk(os.stat(self._paths[index]))
         except OSError:
@@ -231,6 +231,6 @@ class FileSource:
 
 
 def _on_disk(status: os.stat_result) -> int:
-    """The bytes that a file takes on the disk: a file may have holes, which are zeros that take nothing."""
-    blocks = getattr(status, "st_blocks", 0)  # 0 also where a file system does not say
+    """The bytes that a file takes on disk, which is less than its size if it is sparse."""
+    blocks = getattr(status, "st_blocks", 0)  # 0 also if the file system does not report it
     return min(status.st_size, 512 * blocks) if blocks else status.st_size

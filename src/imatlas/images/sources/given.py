@@ -1,4 +1,4 @@
-"""What a user gives as images, as plain lists in its own order: columns of other libraries, files that are open."""
+"""User input as plain lists in its own order: columns of other libraries, open files, single images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from imatlas.images.sources.base import part_of
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor; an open file can be detached, too."""
+    """Whether a value is a tensor."""
     return hasattr(value, "detach") and hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def is_open_file(value: Any) -> bool:
-    """Whether a value is a file that is open to read, or one in memory."""
+    """Whether a value is a file that is open for reading, or one in memory."""
     return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
 def numpy_of(tensor: Any) -> np.ndarray:
-    """The values of a tensor; sparse ones with their zeros, and types that NumPy does not have as float32."""
+    """The values of a tensor; sparse ones with their zeros, and dtypes that NumPy lacks as float32."""
     tensor = tensor.detach().cpu()
     if "strided" not in str(tensor.layout):
         tensor = tensor.to_dense()
@@ -43,16 +43,16 @@ IMAGE_COLUMNS = (
 def as_items(source: Any, field: str | int | None = None) -> Any:
     """A list, by position, of a column of pandas, Arrow or polars, of an array of paths, or of a single picture.
 
-    Whatever else comes back as it is. `field` is the column of a table.
+    Anything else is returned unchanged. `field` is the column of a table.
 
     Raises
     ------
     InputTypeError
-        For a whole table, of which one column must be named, and for what images cannot be read from.
+        For a table whose image column is not clear, and for objects that images cannot be read from.
     """
     if _is_table(source):
         return as_items(_column_of(source, field))
-    if hasattr(source, "iloc"):  # by position, whatever the labels of its rows are
+    if hasattr(source, "iloc"):  # by position, whatever the index
         return list(source.array)
     if isinstance(source, np.ndarray) and source.dtype.kind in "USO" and source.ndim > 1 == source[0].size:
         source = source.reshape(-1)  # one column of a table, as an array
@@ -77,7 +77,7 @@ def as_items(source: Any, field: str | int | None = None) -> Any:
 
 
 def _column_of(table: Any, field: str | int | None) -> Any:
-    """The column of a table that holds images: the one that is named, or is named as images are, or is the only one."""
+    """The column of a table that holds images: the one that is named, has a usual name, or is the only one."""
     names = _names_of(table)
     kind = article("table" if isinstance(table, dict) else type(table).__name__)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -112,7 +112,7 @@ def _names_of(table: Any) -> list[str]:
 
 
 def _is_dataset(part: Any) -> bool:
-    """Whether a value is a dataset, or a list of its items; no column of a table."""
+    """Whether a value is a dataset, or a list of its items, rather than a column of a table."""
     if is_stream(part):
         return True
     if _is_array(part) or _is_column(part) or isinstance(part, str | bytes | dict):
@@ -121,12 +121,12 @@ def _is_dataset(part: Any) -> bool:
 
 
 def is_stream(source: Any) -> bool:
-    """Whether a value is a dataset without places, as those of torch and Hugging Face are."""
+    """Whether a value is an iterable dataset of torch or Hugging Face, without random access."""
     return any(base.__name__ == "IterableDataset" for base in type(source).__mro__)
 
 
 class Parts:
-    """The items of several datasets, one after the other, as a DatasetDict has them."""
+    """The items of several datasets, one after the other, as in a DatasetDict."""
 
     def __init__(self, parts: dict[Any, Any]) -> None:
         self._parts = [list(part) if is_stream(part) else part for part in parts.values()]
@@ -141,18 +141,18 @@ class Parts:
 
 
 def as_one(image: Any, name: str = "image") -> Any:
-    """One image as a set of one that `Images` takes.
+    """One image as a source of one for `Images`.
 
     Parameters
     ----------
-    image : path, bytes of a file, file that is open, Pillow image, or array or tensor (H, W[, C])
+    image : path, bytes of a file, open file, Pillow image, or array or tensor (H, W[, C])
     name : str
-        What to call it in messages.
+        Its name in messages.
 
     Raises
     ------
     InputTypeError
-        For every other kind of thing, a list of images among them.
+        For any other kind of object, including a list of images.
     InputError
         For an array of another shape.
     """
@@ -164,31 +164,31 @@ def as_one(image: Any, name: str = "image") -> Any:
         return [image]
     if not _is_array(image):
         raise InputTypeError(
-            f"The '{name}' must be one image: a key of the atlas, a path, the bytes of a file, a file that is open, a "
+            f"The '{name}' must be one image: a key of the atlas, a path, the bytes of a file, an open file, a "
             f"Pillow image, or an array (H, W[, C]). Got {article(type(image).__name__)} instead."
         )
-    array = image if is_tensor(image) else np.asanyarray(image)  # a masked one stays so
+    array = image if is_tensor(image) else np.asanyarray(image)  # keeps a mask
     if array.ndim not in (2, 3):
         shape = tuple(array.shape)
         raise InputError(f"The '{name}' must be one image, an array (H, W) or (H, W, C). Got the shape {shape}.")
     if isinstance(array, np.ma.MaskedArray) and array.size and np.ma.getmaskarray(array).all():
-        raise InputError(f"The mask of the '{name}' hides all of its pixels; give one that shows some.")
+        raise InputError(f"The mask of the '{name}' hides all of its pixels; give one that leaves some visible.")
     return array[None]
 
 
 def as_several(images: Any, name: str = "images") -> list[Any]:
-    """Several images as a list of what `as_one` takes; one that stands alone is a list of one.
+    """Several images as a list of inputs of `as_one`; a single one is a list of one.
 
     Parameters
     ----------
     images : sequence, column or array (N, H, W, C) of images, or one image, which an array (H, W[, C]) is
     name : str
-        What to call it in messages.
+        Its name in messages.
 
     Raises
     ------
     InputTypeError
-        If it holds no images.
+        If it contains no images.
     """
     if isinstance(images, str | os.PathLike):
         return [images]
@@ -201,7 +201,7 @@ def as_several(images: Any, name: str = "images") -> list[Any]:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether a value is an array of numbers, of NumPy or what can be made one, and no column or list."""
+    """Whether a value is a numeric array, of NumPy or convertible to it, and not a column or list."""
     if isinstance(value, np.generic | list | tuple) or hasattr(value, "iloc") or _is_table(value) or _is_column(value):
         return False
     if is_tensor(value):
@@ -211,7 +211,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_table(source: Any) -> bool:
-    """Whether a value has columns: of pandas, Arrow or polars, or a dict of columns as long as each other."""
+    """Whether a value has columns: of pandas, Arrow or polars, or a dict of columns of equal length."""
     if isinstance(source, dict):
         columns = list(source.values())
         if any(isinstance(column, str | bytes | dict) or not hasattr(column, "__len__") for column in columns):
@@ -227,52 +227,50 @@ def _is_table(source: Any) -> bool:
 
 
 def _holds_dicts(column: Any) -> bool:
-    """Whether a list holds items of a dataset."""
+    """Whether a list holds dicts, the items of a dataset."""
     return isinstance(column, list | tuple) and all(isinstance(item, dict) for item in column)
 
 
 def _is_column(source: Any) -> bool:
-    """Whether a value is a column or index of another library, or an array of words or objects."""
+    """Whether a value is a column or index of another library, or an array of strings or objects."""
     if isinstance(source, np.ndarray):
         return source.ndim == 1 and source.dtype.kind in "USO"
     return type(source).__module__.partition(".")[0] in ("pandas", "pyarrow", "polars")
 
 
 def content_of(file: Any) -> Any:
-    """The bytes of an open file from its start; it stays open, at the place where it was."""
+    """The bytes of an open file from its start; its position is restored."""
     try:
         place = file.tell()
         file.seek(0)
         content = file.read()
         file.seek(place)
     except (OSError, ValueError) as error:
-        raise InputTypeError(
-            f"A file that was given as an image cannot be read ({error}); open it with 'rb'."
-        ) from error
+        raise InputTypeError(f"An open file given as an image cannot be read ({error}); open it with 'rb'.") from error
     return content
 
 
-MOST_BANDS = 16
-"""Channels from which on an array (a, b, c) is no picture (H, W, C) but `a` pictures, unless it is square."""
+MAX_BANDS = 16
+"""Number of channels from which an array (a, b, c) is not a picture (H, W, C) but `a` pictures, unless it is square."""
 
 
-LEAST_SIDE = 8
-"""Height and width from which on an array (a, a, c) may well be a square picture."""
+MIN_SIDE = 8
+"""Side from which an array (a, a, c) may be a square picture."""
 
 
 def looks_like_one(shape: tuple[int, ...], channels_first: bool) -> str:
-    """What to write for an array (a, b, c) that may be one picture as well as `a` of them; "" where it is plain.
+    """What to write for an array (a, b, c) that may be one picture or `a` pictures; "" if it is clear.
 
-    Channels may come first in tensors, and in files, which may hold what was one.
+    Channels may come first in tensors, and in files that were saved from tensors.
     """
     if len(shape) != 3:
         return ""
     first, middle, last = shape
     few = last <= 4 < min(first, middle)
-    bands = 4 < last < MOST_BANDS and 2 * last <= min(first, middle)
-    if few or bands or (first == middle != last and first >= LEAST_SIDE):
+    bands = 4 < last < MAX_BANDS and 2 * last <= min(first, middle)
+    if few or bands or (first == middle != last and first >= MIN_SIDE):
         return f"one picture with {last} channels: give x[None] for it, or x[..., None] for {first} pictures"
-    if channels_first and first in (3, 4) and min(middle, last) >= MOST_BANDS:
+    if channels_first and first in (3, 4) and min(middle, last) >= MAX_BANDS:
         return (
             f"one picture with {first} channels: give np.moveaxis(x, 0, -1)[None] for it (of a tensor "
             f"x.permute(1, 2, 0)[None]), or x[..., None] for {first}"
@@ -281,11 +279,11 @@ def looks_like_one(shape: tuple[int, ...], channels_first: bool) -> str:
 
 
 def is_one(shape: tuple[int, ...]) -> bool:
-    """Whether an array in a file of its own is one picture, (H, W), (H, W, C) or (C, H, W), and no stack of them."""
+    """Whether an array in a file of its own is one picture, (H, W), (H, W, C) or (C, H, W), rather than a stack."""
     return len(shape) == 2 or (len(shape) == 3 and (shape[0] == 1 or bool(looks_like_one(shape, True))))
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:
-    """One picture with its channels last, where (C, H, W) is plain."""
+    """One picture with its channels last, if it is clearly (C, H, W)."""
     first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4
     return array.transpose(1, 2, 0) if first else array

@@ -1,4 +1,7 @@
-"""Where images come from: a folder, a pattern, files, an archive, a Parquet file, arrays, or a dataset object.
+"""Opening a source: a folder, a pattern, files, an archive, a table, arrays, or a dataset object.
+
+Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes with
+its content, and a way to read it. Nothing is decoded here, and archive members are never unpacked to their own names.
 
 Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes when
 the content does, and a way to read one. Nothing is decoded here and archives are never unpacked by their own names.
@@ -36,19 +39,19 @@ _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", 
 
 
 def open_source(source: Any, field: str | int | None = None) -> Source:
-    """The source behind whatever the user gave; `field` is where images are in a table or in items of a dataset.
+    """The source for any user input; `field` names the column of a table or the field of a dataset's items.
 
     Raises
     ------
     SourceError
-        Where a path does not exist or holds no files.
+        If a path does not exist or contains no files.
     InputTypeError
-        Where the object is nothing that images can be read from.
+        If images cannot be read from the object.
     """
     if isinstance(source, FileSource | ShardSource):
         return source
     name = None if field is None else str(field)
-    memory_budget.budget()  # a wrong setting is told before anything is read
+    memory_budget.budget()  # raises for a wrong setting before anything is read
     if isinstance(source, str | os.PathLike):
         opened = _open_path(os.fsdecode(source), name)
         if name is not None and not is_table(opened) and not _holds_named(opened):
@@ -62,7 +65,7 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return DatasetSource(source, name)
     if is_stream(source):
-        return DatasetSource(list(source), name)  # it has no places: all of it has to be at hand
+        return DatasetSource(list(source), name)  # no random access, so it is held in memory
     if hasattr(source, "__iter__"):
         raise InputTypeError(
             f"Images cannot be read from {article(type(source).__name__)}, which has no length; give its items as a "
@@ -75,24 +78,24 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
 
 
 def open_several(sources: Sequence[str], field: str | None = None) -> Source:
-    """The files of several folders, patterns and files, in this order; folders of ours among them are passed over.
+    """The files of several folders, patterns and files, in this order; output folders of imatlas are skipped.
 
     Raises
     ------
     SourceError
-        Where one of them does not exist or holds no files, or all are folders of ours.
+        If one of them does not exist or contains no files, or all are output folders of imatlas.
     InputError
-        Where one holds its images in itself, as an archive does.
+        If an archive, a table or an array is among other sources, or a table is repeated.
     """
     found: list[FileSource] = []
     tables: list[tuple[Path, Source]] = []
     skipped: list[tuple[str, str]] = []
     paths = [path_of(text) for text in sources]
     beside = Counter(path.parent for path in paths)
-    seen: set[str] = set()
+    known: set[str] = set()
     for place, (text, path) in enumerate(zip(sources, paths, strict=True)):
         what = ""
-        if os.path.isdir(path):  # a shell that makes sources of a pattern names what lies beside the images, too
+        if os.path.isdir(path):  # a shell's pattern also matches folders next to the images
             what = own_folder(path) or (own_export(path) if beside[path.parent] > 1 else "")
         if what:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
@@ -100,9 +103,9 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
         source = _open_path(text, field)
         if is_table(source) and len(tables) + len(skipped) == place:
             real = os.path.realpath(path)
-            if real in seen:
+            if real in known:
                 raise InputError(f"The table '{text}' is given more than once; give each table once.")
-            seen.add(real)
+            known.add(real)
             tables.append((path, source))
             continue
         if tables or not isinstance(source, FileSource):
@@ -122,7 +125,7 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
 
 
 def _as_they_are(found: FileSource, field: str | None) -> Source:
-    """Files, or where they are tables or stacks of images the rows of these."""
+    """The files, or the rows of those that are tables or stacks of images."""
     source = tables_of(found, lambda path: _open_path(str(path), field))
     return with_stacks(found) if source is found else source
 
@@ -133,7 +136,7 @@ def _holds_named(source: Source) -> bool:
 
 
 def _no_columns(name: str, field: str) -> InputError:
-    return InputError(f"A column '{field}' was named, and '{name}' has no columns; leave out 'field' (--field).")
+    return InputError(f"'{name}' has no columns, so 'field' cannot be '{field}'; omit 'field' (--field).")
 
 
 def _open_path(text: str, field: str | None = None) -> Source:
@@ -142,11 +145,11 @@ def _open_path(text: str, field: str | None = None) -> Source:
         is_folder = path.is_dir()
         exists = is_folder or path.exists()
     except OSError as error:
-        raise SourceError(f"'{text}' cannot be looked at ({reason_of(error)}); check its permissions.") from error
+        raise SourceError(f"'{text}' cannot be accessed ({reason_of(error)}); check its permissions.") from error
     if is_folder:
         what = own_folder(str(path))
         if what:
-            raise SourceError(f"'{text}' is {what}, and no folder of images; give the folder that holds the images.")
+            raise SourceError(f"'{text}' is {what}, not a folder of images; give the folder that contains the images.")
         return _as_they_are(FileSource.from_folder(path), field)
     if not exists:
         if glob.has_magic(text):
@@ -159,11 +162,11 @@ def _open_path(text: str, field: str | None = None) -> Source:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         if isinstance(error, SourceError | InputError):
             raise
-        raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file whole?") from error
+        raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file complete?") from error
 
 
 def _open_file(path: Path, head: bytes, field: str | None) -> Source:
-    """A file by its first bytes; by its name only where these say nothing."""
+    """A file by its first bytes; by its name only if these are inconclusive."""
     from imatlas.images.sources.archives import TarSource, ZipSource
     from imatlas.images.sources.parquet import ParquetSource
 
@@ -183,7 +186,7 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
         column.name, column.root = str(path), path
         return column
     if head.startswith(b"\x28\xb5\x2f\xfd"):
-        raise SourceError(f"'{path}' is packed with Zstandard, which is not read; unpack it first (zstd -d).")
+        raise SourceError(f"'{path}' is compressed with Zstandard, which is not supported; unpack it first (zstd -d).")
     what = recognized(head)
     if sniff(head) is not None or (what and what.startswith("a pointer")):
         return FileSource.from_list([path])

@@ -1,4 +1,7 @@
-"""Where images came from, as an atlas remembers it: one place, whichever way its files were named.
+"""The place of images, as an atlas records it: one place for a folder, however its files were listed.
+
+A folder, a pattern, the files that a shell expands it to, and several of these are all files of one folder. The list of
+files may change between runs; the place stays the same.
 
 A folder, a pattern, the files that a shell made of one, and several of them are all files of one folder: which of them,
 and how many, may change from run to run, and what was learned belongs to the folder all the same.
@@ -14,15 +17,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Origin:
-    """Where images came from.
+    """The place of images.
 
     Attributes
     ----------
     place : str
-        The folder that the keys are relative to, or the file that holds the images, absolute; of what is in memory,
-        what it is, in words.
+        The folder that the keys are relative to, or the file that contains the images, absolute; for images in
+        memory, a description.
     files : str
-        Which files of the folder, in words or as a pattern; "" for all of them.
+        Which files of the folder, in words or as a pattern; "" for all.
     """
 
     place: str
@@ -30,29 +33,29 @@ class Origin:
 
 
 def located(path: str | os.PathLike[str]) -> str:
-    """A path as one would find it from anywhere: absolute, '~' the user's home, without '.' and '..'.
+    """A path as an absolute one, '~' expanded, without '.' and '..'.
 
-    Links keep their names, but for those before a '..', which leads out of what they point to.
+    Links keep their names, except those before a '..', which leads out of their target.
     """
     text = os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path)))
     return os.path.realpath(text) if ".." in Path(text).parts else os.path.normpath(text)
 
 
 def fixed_part(pattern: str) -> Path:
-    """The folder that the keys of a pattern's files are relative to: what stands before its first sign."""
+    """The folder that the keys of a pattern's files are relative to: the part before its first wildcard."""
     parts = Path(pattern).parts[:-1]
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return Path(*parts[:fixed])
 
 
 def place_of(text: str | os.PathLike[str]) -> str:
-    """The place of a folder, a file or a pattern that a user named."""
+    """The place of a folder, a file or a pattern given by the user."""
     path = os.path.expanduser(os.fspath(text))
     return located(fixed_part(path) if glob.has_magic(path) and not os.path.lexists(path) else path)
 
 
 def in_memory(kind: str, shape: tuple[int, ...] = ()) -> str:
-    """The place of images that are in memory: what they are, without how many."""
+    """The place of images in memory: a description without their number."""
     of_shape = f" of {' x '.join(map(str, shape))}" if shape else ""
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}{of_shape}"
 

@@ -1,4 +1,4 @@
-"""Folders that imatlas wrote itself: atlases, models, pixel caches and trashes are never a source of images."""
+"""Output folders of imatlas: atlases, models, pixel caches and trashes are never a source of images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-NOT_A_SOURCE = "{}, whose files are no images to learn from"
+NOT_A_SOURCE = "{}, whose files are not input images"
 
 
 def own_folder(folder: str | Path) -> str:
-    """What of ours a folder is, whose files are no images to learn from: an atlas, a model, a cache, a trash; or ""."""
+    """The kind of an output folder that is never a source: an atlas, a model, a cache, a trash; else ""."""
     from imatlas.system.inventory import is_atlas
 
     if is_atlas(folder):
@@ -20,7 +20,7 @@ def own_folder(folder: str | Path) -> str:
 
 
 def _ours(folder: str, names: set[str]) -> str:
-    """What of ours a folder is by the marks among the names in it; or ""."""
+    """The kind of an output folder by the names of its files; else ""."""
     if "atlas.json" in names:
         return "an atlas"
     if "undo.json" in names and os.path.dirname(folder).endswith("-trash"):
@@ -29,7 +29,7 @@ def _ours(folder: str, names: set[str]) -> str:
 
 
 def own_export(folder: str | Path) -> str:
-    """What an export or a sample of ours a folder is: such pictures may be learned from, where it is named itself."""
+    """The kind of an export or a sample, which may be a source if it is given itself; else ""."""
     try:
         names = os.listdir(folder)
         if "clusters.csv" in names and any(_CLUSTER.fullmatch(name) for name in names):
@@ -54,7 +54,7 @@ _MARKS = {"atlas.json", "undo.json"}.union(*_OURS.values())
 
 
 def own_folders(keys: Iterable[str]) -> dict[str, str]:
-    """The folders of ours in an archive, and what they are, by the keys of its members."""
+    """The output folders in an archive and their kinds, from the keys of its members."""
     named: dict[str, set[str]] = {}
     for key in keys:
         folder, _, name = key.rpartition("/")
@@ -65,7 +65,7 @@ def own_folders(keys: Iterable[str]) -> dict[str, str]:
 
 
 def own_around(folder: str, root: str, known: dict[str, tuple[str, str]]) -> tuple[str, str]:
-    """The folder of ours that a folder is or lies in, looked for up to `root`, and what it is; ("", "") where none."""
+    """The output folder that a folder is or lies in, up to `root`, and its kind; ("", "") if there is none."""
     if folder not in known:
         above = os.path.dirname(folder)
         inside = len(folder) > len(root) and above != folder

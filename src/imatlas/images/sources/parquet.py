@@ -12,7 +12,7 @@ import numpy as np
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.sources.archives import Archive
-from imatlas.images.sources.arrow import columns_of_files, tell_choice, type_at
+from imatlas.images.sources.arrow import columns_of_files, type_at, warn_of_choice
 from imatlas.images.sources.base import check_members, check_total, check_unpacked, reason_of
 from imatlas.images.sources.given import IMAGE_COLUMNS
 from imatlas.images.sources.parquet_pages import pages
@@ -57,9 +57,9 @@ class ParquetSource(Archive):
         self._bytes = np.memmap(self.root, np.uint8, "r")
         groups = range(self._file.num_row_groups)
         if sum(about.total_compressed_size for g in groups for about in self._chunks(g)) > len(self._bytes):
-            raise SourceError(f"'{self.root}' says that its columns have more bytes than the file; it is damaged.")
+            raise SourceError(f"'{self.root}' declares columns larger than the file; it is damaged.")
         self._lengths: dict[int, int] = {}
-        self._ratio = 1.0  # of packed to unpacked bytes, in the group that is open
+        self._ratio = 1.0  # of packed to unpacked bytes in the open row group
         self._rows: dict[int, bytes | None] = {}
         self._next = self._total = self._packed = 0
         self._batches: Any = None
@@ -70,21 +70,21 @@ class ParquetSource(Archive):
         if self._field is not None:
             if self._field not in found:
                 raise SourceError(
-                    f"The column '{self._field}' of '{self.root}' holds no bytes of images; those that do: "
+                    f"The column '{self._field}' of '{self.root}' contains no image bytes; columns that do: "
                     f"{', '.join(found) or 'none'}."
                 )
             return self._field
         if not found:
             raise SourceError(
-                f"No column of '{self.root}' holds the bytes of images (columns: {', '.join(schema.names)}); one must "
-                "be binary, or a struct with a field 'bytes'. Where a column names files, give those files."
+                f"No column of '{self.root}' contains image bytes (columns: {', '.join(schema.names)}); one must be "
+                "binary, or a struct with a field 'bytes'. If a column contains paths, give those files."
             )
         chosen = next((name for name in IMAGE_COLUMNS if name in found), found[0])
-        tell_choice(found, chosen, str(self.root))
+        warn_of_choice(found, chosen, str(self.root))
         return chosen
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Size and time of change of the whole file, with the row."""
+        """Size and modification time of the whole file."""
         assert self.root is not None
         status = os.stat(self.root)
         return [(status.st_size, status.st_mtime_ns)] * len(self.keys)
@@ -98,19 +98,19 @@ class ParquetSource(Archive):
         except Exception as error:
             raise DecodeError(f"damaged in the Parquet file ({reason_of(error)})") from None
         if value is None:
-            paths = "." in self._leaf  # the struct of Hugging Face, which may name a file in place of its bytes
-            raise DecodeError("the row holds no image" + ", at most the path of one; give the files" * paths)
+            paths = "." in self._leaf  # a Hugging Face struct may contain a path instead of bytes
+            raise DecodeError("the row contains no image" + ", possibly a path; give the files" * paths)
         return value[:size]
 
     def packed(self, index: int) -> int | None:
-        """The bytes that a row takes in the file, about, after it was read."""
+        """The approximate bytes of a row in the file, known after it was read."""
         length = self._lengths.get(index)
         return None if length is None else min(length, int(self._ratio * length) + 2**12)
 
     def _value(self, index: int) -> bytes | None:
-        """The value of a row, read in order, a few rows at a time; the last rows stay at hand for other threads.
+        """The value of a row, read in order in small batches; the last rows are kept for other threads.
 
-        A row group is not read as a whole: a few bytes of a file may stand for gigabytes of equal values.
+        A row group is not read as a whole: a few bytes may encode gigabytes of equal values.
         """
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         if index in self._rows:
@@ -138,15 +138,15 @@ class ParquetSource(Archive):
         return self._rows[index]
 
     def _chunks(self, group: int) -> list[Any]:
-        """What the footer says of the column in a row group."""
+        """The metadata of the column in a row group."""
         about = self._file.metadata.row_group(group)
         columns = [about.column(i) for i in range(about.num_columns)]
         return [column for column in columns if column.path_in_schema == self._leaf]
 
     def _opened_group(self, group: int) -> Any:
-        """The batches of a row group, so small that they stay within the budget whatever the values are.
+        """The batches of a row group, small enough to stay within the budget for any values.
 
-        Its pages say themselves what they unpack to; no value is larger than all of them.
+        The headers of its pages give their unpacked size; no value is larger than their sum.
         """
         size = packed = 0
         for about in self._chunks(group):

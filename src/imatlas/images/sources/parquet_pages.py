@@ -1,4 +1,4 @@
-"""The pages of a Parquet column, told by their own headers: what the footer says of their size may be a lie.
+"""The pages of a Parquet column, from their own headers, as the sizes in the footer may be wrong.
 
 A page header is a struct of Thrift's compact protocol (Apache Parquet format, `PageHeader`): the reader allocates what
 the page's own header says, and nothing else.
@@ -14,11 +14,11 @@ import numpy as np
 _I32, _BINARY, _LIST, _SET, _MAP, _STRUCT = 5, 8, 9, 10, 11, 12
 _WORDS = (3, 4, 5, 6)  # numbers of any width; a byte is one too, but takes one byte always
 _DEEPEST = 8
-_MOST_HEADER = 2**20
+_MAX_HEADER = 2**20
 
 
 class Page(NamedTuple):
-    """The bytes of one page, unpacked and packed, and those of its header."""
+    """Unpacked and packed bytes of one page, and the size of its header."""
 
     unpacked: int
     packed: int
@@ -26,7 +26,7 @@ class Page(NamedTuple):
 
 
 class _Cursor:
-    """A place in bytes of Thrift's compact protocol."""
+    """A position in data of Thrift's compact protocol."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -37,7 +37,7 @@ class _Cursor:
         return self._data[self.place - 1]
 
     def word(self) -> int:
-        """An unsigned number in groups of seven bits."""
+        """Read an unsigned varint."""
         value = shift = 0
         while shift < 70:
             byte = self.byte()
@@ -48,24 +48,24 @@ class _Cursor:
         raise ValueError("a number without an end")
 
     def number(self) -> int:
-        """A signed one (zigzag)."""
+        """Read a signed varint (zigzag)."""
         value = self.word()
         return value >> 1 ^ -(value & 1)
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """(number, type) of each field of a struct; whoever asks reads the value before the next one."""
+        """(number, type) of each field of a struct; the caller reads the value before the next one."""
         name = 0
         while head := self.byte():
             name = name + (head >> 4) if head >> 4 else self.number()
             yield name, head & 15
 
     def skip(self, kind: int, depth: int = 0) -> None:
-        """Pass over a value."""
+        """Skip a value."""
         if depth > _DEEPEST:
             raise ValueError("structs that are nested too deeply")
         if self.place > len(self._data):
             raise IndexError
-        if kind in (1, 2):  # true and false are types of their own
+        if kind in (1, 2):  # booleans are encoded in the type
             return
         if kind == 3:
             self.place += 1
@@ -99,7 +99,7 @@ def page(data: bytes) -> Page:
     Raises
     ------
     ValueError
-        If it is none; IndexError where the data end within it.
+        If it is not a page; IndexError if the data end within its header.
     """
     cursor = _Cursor(data)
     sizes = {}
@@ -114,18 +114,18 @@ def page(data: bytes) -> Page:
 
 
 def pages(data: np.ndarray, start: int, size: int) -> Iterator[Page]:
-    """The pages in `size` bytes of a file (bytes, mapped), from `start` on, as a reader goes through them.
+    """The pages in `size` bytes of a file (memory-mapped bytes) from `start` on, in the order of a reader.
 
     Raises
     ------
     ValueError
-        If there is something else among them.
+        If there is anything else among them.
     """
     end = min(start + size, len(data))
     if not 0 <= start <= end:
         raise ValueError("a column outside of the file")
     while start < end:
-        for most in (2**8, _MOST_HEADER):  # statistics in a header may be long, but seldom are
+        for most in (2**8, _MAX_HEADER):  # statistics in a header are rarely long
             try:
                 found = page(data[start : min(end, start + most)].tobytes())
                 break

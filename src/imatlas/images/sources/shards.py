@@ -1,4 +1,4 @@
-"""Tables of images in several files, as large datasets are cut ("train-00000-of-00002.parquet"), as one source."""
+"""Tables in several files, such as "train-00000-of-00002.parquet", as one source."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.origin import Origin, located
 
 TABLES = (".parquet", ".pq", ".arrow", ".ipc", ".feather")
-"""Endings of files that may be tables of images."""
+"""Suffixes of files that may be tables of images."""
 
 Opener = Callable[[Path], Source]
 
 
 class ShardSource:
-    """The rows of several tables, one table after the other; the keys are "name of the file/row".
+    """The rows of several tables, one table after the other; the keys are "file name/row".
 
     Parameters
     ----------
     root : Path
-        The folder that the names of the files are relative to.
+        The folder that the file names are relative to.
     parts : list of (Path, Source)
         At least one.
     name : str
-        What to call them in messages.
+        Their name in messages.
     """
 
     explicit = True
-    root: Path | None = None  # the keys are no files of a folder
+    root: Path | None = None  # the keys are not files of a folder
 
     def __init__(self, root: Path, parts: list[tuple[Path, Source]], name: str) -> None:
         self.name, self._root = name, root
@@ -59,7 +59,7 @@ class ShardSource:
         return self._parts[number], place
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Those of the tables; None where one of them has none."""
+        """Those of the tables; None if one of them has none."""
         found: list[tuple[int, int]] = []
         for part in self._parts:
             stamps = part.stamps()
@@ -85,7 +85,7 @@ class ShardSource:
 
 
 def is_table(source: Source) -> bool:
-    """Whether a source is a table in a file, or several."""
+    """Whether a source is one or several tables."""
     from imatlas.images.sources.datasets import DatasetSource
     from imatlas.images.sources.parquet import ParquetSource
 
@@ -95,12 +95,12 @@ def is_table(source: Source) -> bool:
 
 
 def tables_of(found: FileSource, open_table: Opener) -> Source:
-    """Files as they are; or, where there are no pictures but tables among them, these as one source.
+    """The files; or, if there are tables and no pictures among them, the tables as one source.
 
     Raises
     ------
     SourceError
-        Where there are only tables and none of them holds images: why the first does not.
+        If there are only tables and none of them contains images, with the reason for the first.
     """
     if any(has_image_name(key) for key in found.keys):
         return found
@@ -126,18 +126,18 @@ def tables_of(found: FileSource, open_table: Opener) -> Source:
 
 
 def several_tables(parts: Sequence[tuple[Path, Source]]) -> ShardSource:
-    """Tables that were named one by one, in this order."""
+    """Tables given one by one, in this order."""
     root = Path(os.path.commonpath([os.path.dirname(located(path)) for path, _ in parts]))
     return ShardSource(root, [(Path(located(path)), part) for path, part in parts], f"{len(parts)} tables in '{root}'")
 
 
 def table_of(folder: Path, key: str) -> Path | None:
-    """The file of the table that a key of a `ShardSource` names."""
+    """The table that a key of a `ShardSource` refers to."""
     stem = folder / os.path.dirname(key)
     return next((path for end in ("", *TABLES) if (path := Path(f"{stem}{end}")).is_file()), None)
 
 
 def _is_named_so(key: str) -> bool:
-    """Whether a file has the name of a table, and not that of what `datasets` keeps beside its own."""
+    """Whether a file has the suffix of a table, and is not a cache file of `datasets`."""
     name = os.path.basename(key)
     return name.lower().endswith(TABLES) and not name.startswith((".", "cache-"))

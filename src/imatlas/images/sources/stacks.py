@@ -1,4 +1,4 @@
-"""Files of arrays that hold several pictures each, among others of a folder or a list: a row for each picture."""
+"""Array files that contain several pictures each, among other files: one row per picture."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from imatlas.images.sources.given import channels_last, is_one
 
 
 def with_stacks(files: FileSource) -> FileSource:
-    """The same files, with a row for each picture of those that are stacks (N, H, W) or (N, H, W, C).
+    """The same files, with one row per picture of those that are stacks (N, H, W) or (N, H, W, C).
 
-    A stack is no animation, of which one frame may stand for all. Where pictures lie beside them in a folder, arrays
-    hold something about these.
+    Arrays next to pictures in a folder are metadata and stay unread.
     """
     if not files.explicit and not files.holds_arrays:
         return files
@@ -30,7 +29,7 @@ def with_stacks(files: FileSource) -> FileSource:
 
 
 def _n_pictures(files: FileSource, item: int) -> int:
-    """How many pictures a file of one array holds; 0 where it is none, or what is wrong is told when it is read."""
+    """The number of pictures in an array file; 0 if it is not one, or is damaged, which is reported on reading."""
     try:
         if not files.head(item).startswith(b"\x93NUMPY"):
             return 0
@@ -44,13 +43,13 @@ def _n_pictures(files: FileSource, item: int) -> int:
 
 
 class Stacks(FileSource):
-    """Files of which some are stacks: these have a row for each picture, with the keys "name.npy#1", "name.npy#2", ...
+    """Files of which some are stacks: these have one row per picture, with the keys "name.npy#1", "name.npy#2", ...
 
     Parameters
     ----------
     files : FileSource
     n_rows : dict of int to int
-        The pictures in those files that are stacks.
+        The number of pictures in each stack, by item.
     """
 
     def __init__(self, files: FileSource, n_rows: dict[int, int]) -> None:

@@ -1,4 +1,6 @@
-"""The members of a ZIP file (and so of a .npz file), unpacked no further than is asked for, whatever their method.
+"""Members of ZIP (and .npz) files, unpacked no further than requested, with any compression method.
+
+Python's zipfile unpacks bzip2 and LZMA without a bound: a kilobyte becomes gigabytes in one call.
 
 The zipfile of Python unpacks bzip2 and LZMA without any bound: a kilobyte becomes gigabytes in one call.
 """
@@ -21,7 +23,7 @@ _CHUNK = 2**16
 
 
 class Member:
-    """What is inside one member, read from its beginning; use it as a context.
+    """The content of one member, read from its beginning; use it as a context manager.
 
     Parameters
     ----------
@@ -33,22 +35,22 @@ class Member:
     Raises
     ------
     DecodeError
-        If it is encrypted, or packed by a method that is not read.
+        If it is encrypted, or compressed by an unsupported method.
     zipfile.BadZipFile
-        If the archive is damaged there.
+        If the archive is damaged at this member.
     """
 
     def __init__(self, path: Path, about: zipfile.ZipInfo) -> None:
         if about.flag_bits & 1:
             raise DecodeError("encrypted; unpack the archive with its password first")
         if about.compress_type not in _UNPACKERS:
-            raise DecodeError(f"packed by method {about.compress_type} of ZIP, which is not read; pack it with deflate")
-        self._file = open(path, "rb")  # noqa: SIM115 - closed as this is
+            raise DecodeError(f"compressed by ZIP method {about.compress_type}, which is not supported; use Deflate")
+        self._file = open(path, "rb")  # noqa: SIM115 - closed on exit
         try:
             self._file.seek(about.header_offset)
             header = self._file.read(30)
             if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                raise zipfile.BadZipFile("there is no member where the archive says")
+                raise zipfile.BadZipFile("there is no member at the offset in its directory")
             self._file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
             self._left = about.compress_size
             self._unpacker = _UNPACKERS[about.compress_type](self._packed)
@@ -69,10 +71,10 @@ class Member:
         return part
 
     def read(self, size: int) -> bytes:
-        """The next unpacked bytes: `size` of them, fewer at the end."""
+        """The next `size` unpacked bytes, fewer at the end."""
         if self._unpacker is None:
             return self._packed(size)
-        out = BytesIO()  # gives what it holds without a copy
+        out = BytesIO()  # getvalue() does not copy
         while (wanted := size - out.tell()) > 0 and not self._unpacker.eof:
             packed = getattr(self._unpacker, "unconsumed_tail", b"")
             if not packed and getattr(self._unpacker, "needs_input", True):
@@ -85,12 +87,12 @@ class Member:
 
 
 def packed_size(about: zipfile.ZipInfo, archive_size: int) -> int:
-    """The bytes that a member has in an archive of so many: no more than these, whatever it says."""
+    """The packed bytes of a member in an archive of a given size, whatever it declares."""
     return max(0, min(about.compress_size, archive_size - about.header_offset))
 
 
 def _lzma(packed: Callable[[int], bytes]) -> lzma.LZMADecompressor:
-    """The unpacker of an LZMA member, whose properties stand before its data."""
+    """The decompressor of an LZMA member, whose properties precede its data."""
     head = packed(4)
     size = int.from_bytes(head[2:4], "little")
     properties = packed(size)
