@@ -246,7 +246,7 @@ def test_too_high_a_rate_rings_the_alarm(monkeypatch):
     """The real networks, driven into a collapse."""
     monkeypatch.setattr(gan, "MIN_STEPS", 60)
     pixels, _ = two_kinds()
-    with pytest.warns(ConvergenceWarning, match="collapsed"):
+    with pytest.warns(ConvergenceWarning, match="Mode collapse"):
         tiny(max_steps=60, learning_rate=0.3).fit(pixels)
 
 

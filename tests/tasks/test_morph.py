@@ -53,5 +53,5 @@ def test_invalid_videos_are_refused(tmp_path):
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     with pytest.raises(InputError, match=r"end it in \.gif, \.webp or \.mp4"):
         write_video(tmp_path / "video.avi", frames)
-    with pytest.raises(InputError, match="uint8 frames"):
+    with pytest.raises(InputError, match="must be uint8"):
         write_video(tmp_path / "video.gif", frames.astype(float))
