@@ -300,7 +300,7 @@ def encoder(job: Job) -> dict[str, Any]:
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
-        options = {"cache": job.feature_cache} if isinstance(model, PretrainedEncoder) else {}
+        options = {"cache": job.feature_cache} if model.pretrained else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
     elif job.kind == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
@@ -527,7 +527,7 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """The autoencoder that images are made with, told the cell of each; learned here where it is not the encoder."""
     encoder, told = job.model("encoder"), job.map_conditions.prototypes[job.map_conditions.cells]
-    if isinstance(encoder, Autoencoder):
+    if hasattr(encoder, "fit_prior"):
         return encoder.fit_prior(job.images[job.train], told[job.train])
     return _learn_autoencoder(job, seconds, "checkpoint-generator", told)
 
