@@ -86,6 +86,6 @@ def _run(source: Path, folder: Path, budget: int) -> tuple[Run, dict[str, float]
     command = [sys.executable, "-m", "imatlas", "learn", str(source), "-o", str(folder), "--budget", f"{budget}s"]
     run = run_measured(command)
     print(run.output)
-    stages = ia.load(folder).manifest.stages
+    stages = ia.load(folder).store.manifest.stages
     shares = SHARES[stages["intake"]["encoder"]]
     return run, {stage: stages[stage]["seconds"] for stage in shares}, shares

@@ -61,9 +61,9 @@ def main(argv: list[str]) -> None:
 def _places(atlas: Path) -> dict[str, np.ndarray]:
     """The map position, layout position and cluster of each image of an atlas, sorted by key."""
     opened = ia.load(atlas)
-    order = np.argsort(opened.rows["key"])
-    columns = {name: np.asarray(opened.rows[name])[order] for name in ("key", "x", "y", "cluster")}
-    columns["layout"] = np.asarray(opened.layout)[order]
+    order = np.argsort(opened.store.rows["key"])
+    columns = {name: np.asarray(opened.store.rows[name])[order] for name in ("key", "x", "y", "cluster")}
+    columns["layout"] = np.asarray(opened.store.layout)[order]
     return columns
 
 

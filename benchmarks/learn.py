@@ -68,8 +68,8 @@ def _row(name: str, scratch: Path, budget: str, keep: Path | None) -> list[objec
     print(run.output)
     atlas = ia.load(folder)
     if name == "grocery_photos":
-        labels = folder_labels(atlas.rows["key"].tolist())
-    numbers = {**atlas.manifest.metrics["map"]["metrics"], **atlas.manifest.metrics["quality"]["metrics"]}
+        labels = folder_labels(atlas.store.rows["key"].tolist())
+    numbers = {**atlas.store.manifest.metrics["map"]["metrics"], **atlas.store.manifest.metrics["quality"]["metrics"]}
     return [
         SETS[name],
         len(atlas),
@@ -81,6 +81,6 @@ def _row(name: str, scratch: Path, budget: str, keep: Path | None) -> list[objec
         numbers["mse_ratio_to_pca"],
         f"{numbers['kernel_distance']:.3g} ({numbers['kernel_floor']:.3g})",
         numbers["near_copies"],
-        len(np.unique(atlas.rows["cluster"])),
-        normalized_mutual_info_score(labels, atlas.rows["cluster"]),
+        len(np.unique(atlas.store.rows["cluster"])),
+        normalized_mutual_info_score(labels, atlas.store.rows["cluster"]),
     ]

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     rows = [_row(name, arguments, RUNS, 0.5) for name, arguments in CASES.items()]
     if atlas is not None:
         opened = ia.load(atlas)
-        size = f"{len(opened):,} images, {opened.spec.width} px"
+        size = f"{len(opened):,} images, {opened.store.spec.width} px"
         with tempfile.TemporaryDirectory() as scratch:
             new = ["-n", "64", "-o", f"{scratch}/new.png", "--overwrite"]
             rows.append(_row(f"imatlas sample ATLAS -n 64 ({size})", ["sample", str(atlas), *new], 5, 8.0))
