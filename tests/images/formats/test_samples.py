@@ -35,10 +35,10 @@ def test_bmp_of_any_masks(bits: int, masks: tuple[int, ...], rng: np.random.Gene
     words = sum(values[..., i] << shift for i, shift in enumerate(shifts)).astype(f"<u{bits // 8}")
     deep = max(tops[:3]) > 255
     right = np.rint(values * ((65535 if deep else 255) / np.array(tops)))
-    told = struct.pack(f"<{len(masks)}I", *masks)
+    packed_masks = struct.pack(f"<{len(masks)}I", *masks)
     up = [row.tobytes() for row in words[::-1]]
-    files = [bmp(up, bits, 3, told, 108), bmp(up[::-1], bits, 3, told, 124, -H)]
-    files.append(bmp(up, bits, 6 if len(masks) == 4 else 3, told))
+    files = [bmp(up, bits, 3, packed_masks, 108), bmp(up[::-1], bits, 3, packed_masks, 124, -H)]
+    files.append(bmp(up, bits, 6 if len(masks) == 4 else 3, packed_masks))
     for data in files:
         picture = read_picture(data)
         np.testing.assert_array_equal(picture.pixels(), right)
