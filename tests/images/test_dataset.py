@@ -94,7 +94,7 @@ def test_the_most_frequent_dtype_wins_with_notes_on_others(rng, tmp_path: Path) 
     low, high = np.percentile(deep[0], (0.1, 99.9))
     expected = np.rint(np.clip((deep[0] - low) / (high - low), 0, 1) * 255)
     assert np.abs(images.pixels[2] - expected).max() <= 1
-    assert "uint16 brought" in images.records[2].notes
+    assert "uint16 converted" in images.records[2].notes
 
 
 def test_float_sets_keep_values_and_missing_pixels(rng, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_views_follow_indexing(rng) -> None:
     assert np.shares_memory(view.pixels, array)
     with pytest.raises(IndexError):
         images[10]
-    with pytest.raises(TypeError, match="chosen by"):
+    with pytest.raises(TypeError, match="indexed by"):
         images["a.png"]
     assert len(list(images)) == 10
 

@@ -70,7 +70,7 @@ def test_bmp_of_old_and_rare_kinds_is_read_or_named(rng: np.random.Generator) ->
     row = [bytes(W * 8)] * H
     for data, words in (
         (bmp(row, 64), r"depth \(64\)"), (bmp(row, 2), r"depth \(2\)"), (bmp(row, 0, 4), "contains a JPEG"),
-        (bmp(row, 0, 5), "holds a PNG"), (bmp(row, 24, 4, header=64), r"compression \(4\)"),
+        (bmp(row, 0, 5), "contains a PNG"), (bmp(row, 24, 4, header=64), r"compression \(4\)"),
         (bmp(row, 16, 3, struct.pack("<3I", 0x5000, 0xF0, 0xF)), "masks 5000, f0, f"),
     ):  # fmt: skip
         with pytest.raises(DecodeError, match=words) as caught:
