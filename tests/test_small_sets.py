@@ -91,8 +91,8 @@ def test_identical_images_are_one_cluster_in_one_cell_and_none_is_an_outlier(tmp
     assert set(rows["cell"]) == {0}
     assert len(atlas.model("map").codebook_) == 1
     np.testing.assert_allclose(rows["outlier"], 1, atol=0.1)
-    assert "All images are alike" in " ".join(atlas.manifest.metrics["clusters"]["sentences"])
-    assert "mse_ratio_to_pca" not in atlas.manifest.metrics["quality"]["metrics"]
+    assert "All images are equal" in " ".join(atlas.store.manifest.metrics["clusters"]["sentences"])
+    assert "mse_ratio_to_pca" not in atlas.store.manifest.metrics["quality"]["metrics"]
 
 
 def test_one_image_is_refused_in_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""Few labels over all rows: scikit-learn's contract, a slow reference, what is chosen, and confidence that holds."""
+"""Few-label classifier: scikit-learn's contract, a slow reference, method selection, calibration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXPECTED = {
-    "check_classifiers_classes": "it fits classes -1 and 1, and here -1 marks a row without a label, as in "
+    "check_classifiers_classes": "it fits classes -1 and 1, and here -1 marks an unlabeled row, as in "
     "scikit-learn's own LabelSpreading",
 }
 
@@ -32,11 +32,11 @@ def some_of(y: np.ndarray, each: int, seed: int = 0) -> np.ndarray:
     return some
 
 
-def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
+def test_two_moons_and_new_points_follow_the_graph(tmp_path) -> None:
     X, y = make_moons(600, noise=0.06, random_state=0)
     X = X.astype(np.float32)
-    few = FewLabelsClassifier().fit(X[:180], some_of(y[:180], 30))  # too few rows a class for a student
-    assert few.method_ == "neighbors"
+    few = FewLabelsClassifier().fit(X[:180], some_of(y[:180], 30))  # too few rows per class for a student
+    assert few.method_ == "propagation"
     assert few.feature_space_ == "features"
     model = FewLabelsClassifier().fit(X[:500], some_of(y[:500], 30))
     assert model.feature_space_ == "student"
@@ -51,22 +51,22 @@ def test_two_moons_follow_the_graph_and_new_points_too(tmp_path) -> None:
     assert np.array_equal(again.next_to_label(5), model.next_to_label(5))
 
 
-def test_a_line_is_taken_where_neighbors_say_nothing() -> None:
-    """One feature of a hundred tells the classes: neighbors lie anywhere, a line finds it."""
+def test_logistic_regression_is_used_where_neighbors_are_uninformative() -> None:
+    """One feature of a hundred separates the classes."""
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
     X = rng.normal(size=(400, 100)).astype(np.float32)
     X[:, 3] = 6 * y - 3 + rng.normal(0, 0.5, 400)
     model = FewLabelsClassifier().fit(X, some_of(y, 60))
-    assert model.method_ != "neighbors"
+    assert model.method_ != "propagation"
     assert (model.transduction_ == y).mean() > 0.95
 
 
 def test_fields_are_the_series(rng) -> None:
     X, y = make_blobs(60, 3, centers=3, random_state=1)
     X = X.astype(np.float32)
-    links = few_labels._links(X, 4)
-    S = links.toarray().astype(np.float64)
+    graph = few_labels._graph(X, 4)
+    S = graph.toarray().astype(np.float64)
     d = np.sqrt(((X[:, None].astype(np.float64) - X) ** 2).sum(2))
     order = np.argsort(d + np.diag(np.full(60, np.inf)), axis=1)[:, :4]
     width = d[np.arange(60), order[:, -1]]
@@ -77,7 +77,7 @@ def test_fields_are_the_series(rng) -> None:
     root = 1 / np.sqrt(W.sum(1))
     np.testing.assert_allclose(S, root[:, None] * W * root, atol=1e-5)
     rows, codes = np.flatnonzero(some_of(y, 2) >= 0), some_of(y, 2)[some_of(y, 2) >= 0]
-    fields = few_labels._fields(links, rows, codes, 3)
+    fields = few_labels._fields(graph, rows, codes, 3)
     for alpha in ALPHAS:
         Y = np.zeros((60, 3))
         Y[rows, codes] = 1
@@ -101,7 +101,7 @@ def test_accuracy_and_confidence_hold_on_rows_without_labels() -> None:
     assert abs(np.mean(sure) - np.mean(right)) < 0.06
 
 
-def test_what_is_to_be_labeled_next_is_unsure_and_apart() -> None:
+def test_rows_to_label_next_are_uncertain_and_not_neighbors() -> None:
     X, y = make_blobs([300, 300], centers=[[0, 0], [4, 0]], cluster_std=1.0, random_state=0)
     X = X.astype(np.float32)
     model = FewLabelsClassifier().fit(X, some_of(y, 4))
@@ -113,7 +113,7 @@ def test_what_is_to_be_labeled_next_is_unsure_and_apart() -> None:
     assert not any(other in near[i] for i in range(6) for other in asked[i + 1 :])
 
 
-def test_one_label_a_class_text_and_no_label() -> None:
+def test_one_label_per_class_text_labels_and_no_label() -> None:
     X, y = make_blobs(90, 2, centers=3, cluster_std=0.3, random_state=0)
     words = np.full(90, None, dtype=object)
     for c, word in enumerate(("apple", "pear", "plum")):

@@ -1,4 +1,4 @@
-"""ImageClusterer: scikit-learn's contract, known groups, what decides between groupings, and how sure it is."""
+"""ImageClusterer: scikit-learn's contract, known clusters, selection of starts, confidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from imatlas.errors import InputError
 from imatlas.models import artifact, image_clusterer
-from imatlas.models.image_clusterer import FEWEST_TO_LAY_OUT, ImageClusterer, propose_n_clusters
+from imatlas.models.image_clusterer import MIN_LAYOUT_ROWS, ImageClusterer, propose_n_clusters
 from imatlas.models.kmeans import KMeans
 from imatlas.models.parts import discriminant_axes
 from tests.sklearn_checks import run_checks
@@ -28,7 +28,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return X.astype(np.float32), y
 
 
-def test_finds_the_groups_their_number_and_their_order_by_size(blobs) -> None:
+def test_finds_clusters_and_their_number_ordered_by_size(blobs) -> None:
     X, y = blobs
     model = ImageClusterer().fit(X)
     assert model.n_clusters_ == 4
@@ -40,7 +40,7 @@ def test_finds_the_groups_their_number_and_their_order_by_size(blobs) -> None:
         np.testing.assert_allclose(model.cluster_centers_[k], X[model.labels_ == k].mean(0), atol=1e-4)
 
 
-def test_new_rows_fall_on_the_old_clusters(blobs, tmp_path) -> None:
+def test_new_rows_are_assigned_to_existing_clusters(blobs, tmp_path) -> None:
     X, _ = blobs
     model = ImageClusterer(n_clusters=4).fit(X[::2])
     assert np.array_equal(model.predict(X[::2]), model.labels_)
@@ -52,8 +52,8 @@ def test_new_rows_fall_on_the_old_clusters(blobs, tmp_path) -> None:
     assert np.array_equal(again.coarse(2), model.coarse(2))
 
 
-def test_groups_that_differ_along_an_axis_of_little_spread_are_found() -> None:
-    """k-means cuts the long axis; the discriminant axes of a first guess, however bad, lead to the short one."""
+def test_clusters_along_an_axis_of_little_variance_are_found() -> None:
+    """k-means splits the long axis; discriminant axes lead to the short one."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 200)
     X = np.c_[rng.normal(0, 3.0, (600, 1)), rng.normal(0, 0.5, (600, 2)) + np.array([[-3, 0], [3, 0], [0, 3]])[y]]
@@ -73,19 +73,19 @@ def test_the_axes_are_those_of_fisher(blobs) -> None:
     np.testing.assert_allclose((within**2).mean(0), 1, rtol=0.1)
 
 
-def test_the_graph_decides_and_compactness_where_the_graph_does_not(monkeypatch) -> None:
-    """Two long chains side by side: cut across they are more compact, and few neighbors are cut apart."""
+def test_modularity_decides_then_inertia(monkeypatch) -> None:
+    """Two long chains side by side: split across, the inertia is lower and the modularity hardly so."""
     t = np.linspace(0, 10, 150)
     X = np.concatenate([np.c_[t, np.zeros(150)], np.c_[t, np.full(150, 2.0)]]).astype(np.float32)
     y = np.repeat([0, 1], 150)
     monkeypatch.setattr(image_clusterer, "layout", lambda X, seed: np.c_[3 * X[:, 1], 0.1 * X[:, 0]].astype(np.float32))
     assert adjusted_rand_score(y, KMeans(n_clusters=2, n_init=10).fit(X).labels_) < 0.1
     across = ImageClusterer(n_clusters=2).fit(X)
-    assert across.started_from_ == "random"
+    assert across.start_ == "random"
     assert adjusted_rand_score(y, across.labels_) < 0.1
-    monkeypatch.setattr(image_clusterer, "SLACK", 0.0)
+    monkeypatch.setattr(image_clusterer, "TOLERANCE", 0.0)
     along = ImageClusterer(n_clusters=2).fit(X)
-    assert along.started_from_ == "neighbors"
+    assert along.start_ == "layout"
     assert adjusted_rand_score(y, along.labels_) == 1
 
 
@@ -96,7 +96,7 @@ def test_confidence_is_the_share_of_neighbors_in_the_same_cluster() -> None:
     for i in (0, 50, 199):
         others = np.argsort(((X - X[i]) ** 2).sum(1), kind="stable")[1:16]
         assert model.confidence_[i] == pytest.approx((model.labels_[others] == model.labels_[i]).mean())
-    assert np.array_equal(model.confidence(X), model.confidence_)  # no row votes for itself
+    assert np.array_equal(model.confidence(X), model.confidence_)  # no row counts itself
     between = model.cluster_centers_.mean(0, keepdims=True)
     far = np.array([[-3.0, 0.0], [6.0, 0.0]], np.float32)
     assert model.confidence(between)[0] < 0.8
@@ -104,33 +104,33 @@ def test_confidence_is_the_share_of_neighbors_in_the_same_cluster() -> None:
 
 
 def test_clusters_merge_into_groups_of_groups() -> None:
-    places = np.array([[0, 0], [1, 0], [10, 0], [11, 0], [30, 0]])
-    X = (np.repeat(places, 40, axis=0) + np.random.default_rng(0).normal(0, 0.05, (200, 2))).astype(np.float32)
+    centers = np.array([[0, 0], [1, 0], [10, 0], [11, 0], [30, 0]])
+    X = (np.repeat(centers, 40, axis=0) + np.random.default_rng(0).normal(0, 0.05, (200, 2))).astype(np.float32)
     model = ImageClusterer(n_clusters=5).fit(X)
-    of_place = model.coarse(3)[model.labels_].reshape(5, 40)
-    assert (of_place == of_place[:, :1]).all()
-    groups = of_place[:, 0]
+    of_center = model.coarse(3)[model.labels_].reshape(5, 40)
+    assert (of_center == of_center[:, :1]).all()
+    groups = of_center[:, 0]
     assert groups[0] == groups[1]
     assert groups[2] == groups[3]
     assert len(set(groups.tolist())) == 3
-    for n in range(1, 6):  # a hierarchy: each division is a union of the next
+    for n in range(1, 6):  # nested: each group is a union of groups of the next level
         assert len(np.unique(model.coarse(n))) == n
         assert len(np.unique(np.stack([model.coarse(n), model.coarse(5)]), axis=1).T) == 5
     with pytest.raises(InputError, match=r"There are 5 clusters to merge\. Got n_groups=6"):
         model.coarse(6)
 
 
-def test_one_seed_one_grouping(blobs) -> None:
+def test_the_seed_decides_the_result(blobs) -> None:
     X, _ = blobs
-    assert len(X) >= FEWEST_TO_LAY_OUT
+    assert len(X) >= MIN_LAYOUT_ROWS
     first, again = (ImageClusterer(n_clusters=7, random_state=5).fit(X) for _ in range(2))
     assert np.array_equal(first.labels_, again.labels_)
     assert np.array_equal(first.axes_, again.axes_)
 
 
-def test_the_sample_that_starts_are_tried_on_stands_for_all(blobs, monkeypatch) -> None:
+def test_starts_from_a_sample_cluster_all_rows(blobs, monkeypatch) -> None:
     X, y = blobs
-    monkeypatch.setattr(image_clusterer, "TRIED_ROWS", 150)
+    monkeypatch.setattr(image_clusterer, "MAX_ROWS", 150)
     assert adjusted_rand_score(y, ImageClusterer(n_clusters=4).fit(X).labels_) > 0.97
 
 

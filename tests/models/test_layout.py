@@ -8,7 +8,7 @@ from sklearn.datasets import make_blobs
 
 from imatlas.errors import InputError, ParameterError
 from imatlas.models import artifact, layout
-from imatlas.models.layout import FEWEST_ROWS, Layout, position_by_vote
+from imatlas.models.layout import MIN_ROWS, Layout, position_by_vote
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +48,7 @@ def test_new_rows_lie_with_their_own_kind_and_old_ones_stay(blobs, laid_out, tmp
 
 
 def test_only_a_sample_of_many_rows_is_laid_out(blobs, monkeypatch) -> None:
-    monkeypatch.setattr(layout, "MOST_ROWS", 100)
+    monkeypatch.setattr(layout, "MAX_ROWS", 100)
     X, y = blobs
     model = Layout().fit(X)
     assert len(model.references_) == 100
@@ -56,7 +56,7 @@ def test_only_a_sample_of_many_rows_is_laid_out(blobs, monkeypatch) -> None:
 
 
 def test_few_rows_lie_along_their_principal_components() -> None:
-    X = np.random.default_rng(0).normal(size=(FEWEST_ROWS - 1, 4)).astype(np.float32) * [9, 3, 1, 1]
+    X = np.random.default_rng(0).normal(size=(MIN_ROWS - 1, 4)).astype(np.float32) * [9, 3, 1, 1]
     centered = X - X.mean(axis=0)
     u, s, _ = np.linalg.svd(centered, full_matrices=False)
     expected = u[:, :2] * s[:2] * 10 / (u[:, 0] * s[0]).std()

@@ -18,7 +18,7 @@ from imatlas.lattice.geometry import are_neighbors
 from imatlas.models.kmeans import KMeans
 from imatlas.models.parts.labels import folds_of
 from imatlas.models.som import SOM
-from imatlas.models.som_classifier import ALPHAS, NEAREST, TOUCH, SOMClassifier
+from imatlas.models.som_classifier import ADJACENCY, ALPHAS, N_CELLS, SOMClassifier
 from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,18 +56,18 @@ def test_probabilities_are_the_equations(rng, alpha):
     Z = np.zeros((80, 20))
     for i, x in enumerate(X):
         squared = ((som.codebook_ - x) ** 2).sum(1)
-        near = np.argsort(squared)[:NEAREST]
+        near = np.argsort(squared)[:N_CELLS]
         gaps = squared[near] - squared[near[0]]
         Z[i, near] = np.exp(-2 * gaps / gaps[1:].mean())
         Z[i] /= Z[i].sum()
     cells = np.arange(20)
-    W = Z.T @ Z + TOUCH * are_neighbors(cells[:, None], cells, 4, 5, "hexagonal")
+    W = Z.T @ Z + ADJACENCY * are_neighbors(cells[:, None], cells, 4, 5, "hexagonal")
     D = np.diag(W.sum(1) ** -0.5)
     F = np.linalg.inv(np.eye(20) - alpha * D @ W @ D) @ Z[:30].T @ np.eye(3)[y[:30]]
     reached = F.sum(1) > 1e-6
     expected = F[reached] / F[reached].sum(1, keepdims=True)
     np.testing.assert_allclose(model.cell_probabilities_[reached], expected, atol=1e-3)
-    inside = reached[np.argsort(-Z, axis=1)[:, :NEAREST]].all(1)
+    inside = reached[np.argsort(-Z, axis=1)[:, :N_CELLS]].all(1)
     np.testing.assert_allclose(model.predict_proba(X[inside]), (Z @ model.cell_probabilities_)[inside], atol=1e-3)
     assert alpha == 0 or reached.all()
 

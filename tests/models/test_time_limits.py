@@ -1,4 +1,4 @@
-"""Models that are given little time leave parts out, say which, and do all where there is enough."""
+"""Time limits of models: what is skipped is reported, and enough time skips nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from imatlas.models import image_clusterer
-from imatlas.models.image_clusterer import FEWEST_STARTS, ImageClusterer, propose_n_clusters
-from imatlas.models.layout import FEWEST_ROWS, Layout, principal_plane
+from imatlas.models.image_clusterer import MIN_STARTS, ImageClusterer, propose_n_clusters
+from imatlas.models.layout import MIN_ROWS, Layout, principal_plane
 from imatlas.models.parts import umap_graph
 from imatlas.tasks.cluster import cluster
 
@@ -21,21 +21,21 @@ def groups(rng) -> np.ndarray:
     return (np.repeat(rng.normal(size=(6, 12)) * 4, 25, axis=0) + rng.normal(size=(150, 12))).astype(np.float32)
 
 
-def test_without_time_the_clusterer_tries_few_starts_and_says_which_it_left_out(groups, monkeypatch):
+def test_without_time_the_clusterer_tries_few_starts_and_names_the_others(groups, monkeypatch):
     monkeypatch.setattr(image_clusterer, "layout", lambda X, seed: pytest.fail("there was no time for UMAP"))
     hurried = ImageClusterer(n_clusters=6).fit(groups, seconds=0.0)
-    n_left = 30 - FEWEST_STARTS
-    assert hurried.left_out_ == f"the start from a layout of neighbors and {n_left} of 30 random starts"
-    assert hurried.started_from_ == "random"
+    n_left = 30 - MIN_STARTS
+    assert hurried.skipped_ == f"the start from a UMAP layout and {n_left} of 30 random starts"
+    assert hurried.start_ == "random"
     assert len(np.unique(hurried.labels_)) == 6
-    told = cluster(groups, n_clusters=6, seconds=0.0).result.sentences
-    assert f"There was no time for {hurried.left_out_} (--budget gives more)." in told
+    sentences = cluster(groups, n_clusters=6, seconds=0.0).result.sentences
+    assert f"There was no time for {hurried.skipped_} (--budget gives more)." in sentences
 
 
-def test_with_time_the_clusterer_does_as_without_a_limit(groups, monkeypatch):
+def test_with_enough_time_the_clusterer_skips_nothing(groups, monkeypatch):
     monkeypatch.setattr(image_clusterer, "layout", lambda X, seed: X[:, :2].copy())
     free, limited = ImageClusterer().fit(groups), ImageClusterer().fit(groups, seconds=1e6)
-    assert limited.left_out_ == free.left_out_ == ""
+    assert limited.skipped_ == free.skipped_ == ""
     np.testing.assert_array_equal(limited.labels_, free.labels_)
 
 
@@ -53,17 +53,17 @@ def test_without_time_the_layout_is_that_of_principal_components(groups):
 def test_with_some_time_umap_lays_out_a_sample(groups, monkeypatch):
     monkeypatch.setattr(umap_graph, "_compiled", True)
     monkeypatch.setattr(umap_graph, "slowdown", lambda: 2.0)
-    seconds = 2 * umap_graph.SECONDS_A_ROW * (FEWEST_ROWS + 20.5)
-    assert umap_graph.umap_rows(seconds) == FEWEST_ROWS + 20
-    assert umap_graph.umap_seconds(80) == pytest.approx(160 * umap_graph.SECONDS_A_ROW)
+    seconds = 2 * umap_graph.SECONDS_PER_ROW * (MIN_ROWS + 20.5)
+    assert umap_graph.umap_rows(seconds) == MIN_ROWS + 20
+    assert umap_graph.umap_seconds(80) == pytest.approx(160 * umap_graph.SECONDS_PER_ROW)
     model = Layout().fit(groups, seconds=seconds)
     assert model.by_umap_
-    assert len(model.references_) == FEWEST_ROWS + 20
+    assert len(model.references_) == MIN_ROWS + 20
     assert model.transform(groups).shape == (150, 2)
 
 
-def test_neighbors_that_are_given_to_umap_are_those_that_it_finds_itself(groups):
-    """Its own search, which takes 7 s to compile, is exact for so few rows: the graph is the same."""
+def test_neighbors_given_to_umap_are_exact(groups):
+    """UMAP's own search is exact for so few rows, so the graph is the same."""
     from sklearn.neighbors import NearestNeighbors
 
     rows = torch.from_numpy(groups)
@@ -71,8 +71,8 @@ def test_neighbors_that_are_given_to_umap_are_those_that_it_finds_itself(groups)
     distances, indices = NearestNeighbors(n_neighbors=10).fit(groups).kneighbors(groups)
     np.testing.assert_array_equal(others.numpy(), indices[:, 1:])
     np.testing.assert_allclose(squared.sqrt().numpy(), distances[:, 1:], rtol=1e-4)
-    places = umap_graph.umap_layout(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
+    positions = umap_graph.umap_layout(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
     again = umap_graph.umap_layout(groups, n_neighbors=10, n_components=2, min_dist=0.0, seed=3)
-    np.testing.assert_array_equal(places, again)
-    near = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(places)[1][:, 1]
+    np.testing.assert_array_equal(positions, again)
+    near = NearestNeighbors(n_neighbors=2).fit(positions).kneighbors(positions)[1][:, 1]
     assert (near // 25 == np.arange(150) // 25).mean() > 0.95

@@ -1,4 +1,4 @@
-"""Maps as figures: the right picture in the right cell, empty cells empty, borders where clusters meet, whole files."""
+"""Figures of maps: the right picture in each cell, empty cells empty, borders between clusters, complete files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def painted(figure, tmp_path: Path, width: int = 800) -> np.ndarray:
 
 
 def at(figure, pixels: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The pixel at a place of the map, in the units of its lattice."""
+    """The pixel at a point of the map, in the units of its lattice."""
     right, up = figure.axes[0].transData.transform((x, y)) / figure.bbox.size
     height, width = pixels.shape[:2]
     return pixels[int((1 - up) * height), int(right * width)].astype(int)
@@ -99,7 +99,7 @@ def test_hexagons_are_cut_out_of_pictures(crop, tmp_path) -> None:
         )
 
 
-def test_odd_shapes_are_cut_to_the_cell_or_kept_whole(tmp_path) -> None:
+def test_wide_and_tall_pictures_are_cropped_or_fitted(tmp_path) -> None:
     som = toy_map("rectangular", 1, 1)
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = (200, 30, 40)
@@ -113,7 +113,7 @@ def test_odd_shapes_are_cut_to_the_cell_or_kept_whole(tmp_path) -> None:
         np.testing.assert_allclose(at(whole, pixels, x, y), wanted, atol=2)
 
 
-def test_every_kind_of_pixels_is_seen_alike(tmp_path) -> None:
+def test_every_kind_of_pixels_gives_the_same_picture(tmp_path) -> None:
     gray = np.full((6, 6), 51, np.uint8)
     kinds = [
         gray,
@@ -216,7 +216,7 @@ def test_gaps_lie_between_the_cells_that_touch(topology, rng) -> None:
 
 
 @pytest.mark.parametrize("topology", SHAPES)
-def test_a_gap_between_unlike_cells_is_a_dark_wall(topology, tmp_path) -> None:
+def test_a_gap_between_different_cells_is_dark(topology, tmp_path) -> None:
     som = toy_map(topology)
     som.codebook_ = np.tile(np.array([[0.0], [0], [9], [9]], np.float32), (3, 1))
     figure = plots.u_matrix(som, between=True)
@@ -226,7 +226,7 @@ def test_a_gap_between_unlike_cells_is_a_dark_wall(topology, tmp_path) -> None:
     assert wall < 0.3 * valley
 
 
-def test_hits_are_shades_areas_and_numbers(tmp_path) -> None:
+def test_hits_are_colors_areas_and_numbers(tmp_path) -> None:
     som = toy_map("rectangular", 1, 3)
     cells = [0] * 4 + [2]
     figure = plots.hit_map(som, cells)
@@ -325,7 +325,7 @@ def test_the_same_call_gives_the_same_bytes(ending, colors, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("width", [200, 333, 2400])
-def test_files_are_as_wide_as_asked_and_look_alike(width, tmp_path) -> None:
+def test_files_have_the_requested_width_and_look_the_same(width, tmp_path) -> None:
     som = toy_map("rectangular", 3, 4)
     figure = plots.u_matrix(som)
     image = Image.open(plots.save(figure, tmp_path / "a.png", width_px=width))
@@ -337,7 +337,7 @@ def test_files_are_as_wide_as_asked_and_look_alike(width, tmp_path) -> None:
     assert np.abs(small - plain).mean() < 4
 
 
-def test_numbers_are_short_and_told_apart() -> None:
+def test_numbers_are_short_and_distinct() -> None:
     assert numbers(1e-9, 0.9189) == ("0", "0.919")
     assert numbers(0, 1234) == ("0", "1,234")
     assert numbers(-0.0001, 5) == ("0", "5")
@@ -345,7 +345,7 @@ def test_numbers_are_short_and_told_apart() -> None:
     assert numbers(1e-9, 3e-9) == ("1e-09", "3e-09")
 
 
-def test_wrong_arguments_are_told_in_one_sentence(colors, tmp_path) -> None:
+def test_wrong_arguments_are_refused_in_one_sentence(colors, tmp_path) -> None:
     som, X = toy_map("rectangular"), np.zeros((3, 2), np.float32)
     images = two_tone(colors[:3])
     with pytest.raises(InputError, match=r"one integer per cell, shape \(12,\)"):
@@ -404,7 +404,7 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_clothes_lie_with_their_like(fashion, tmp_path) -> None:
+def test_means_resemble_the_exemplars_of_their_cells(fashion, tmp_path) -> None:
     """On real pictures: the mean of a cell is nearer to its exemplar than to the exemplar across the map."""
     pixels = fashion[0][:600]
     X = (pixels.reshape(600, -1) / 255).astype(np.float32)

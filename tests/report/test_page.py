@@ -1,4 +1,4 @@
-"""The report: whole, offline, safe against hostile names, the same each time, and readable without a script."""
+"""The report is complete, offline, safe against hostile names, reproducible, and readable without scripts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """A page as read: every element with its attributes, the headings, and any tag that was not closed in order."""
+    """A parsed page: every element with its attributes, the headings, and tags that were not closed in order."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(convert_charrefs=True)
@@ -118,7 +118,7 @@ def every_kind() -> list[Result]:
         Result(
             "files",
             "What is there",
-            ["The first sentence.", f"Names like {HOSTILE} are told."],
+            ["The first sentence.", f"Names like {HOSTILE} are escaped."],
             {"n_images": 60000, "share": 0.03125, "ok": True, "missing": None, "not_a_number": float("nan")},
             [
                 DataTable(title="Formats", columns=["format", HOSTILE], rows=[["JPEG", 12], [HOSTILE, None]]),
@@ -126,12 +126,14 @@ def every_kind() -> list[Result]:
             ],
             protocol="n=60,000, seed 0",
         ),
-        Result("map", "The map", ["Neighbors are alike."], {"topographic_error": 0.04}, [map_panel()]),
+        Result("map", "The map", ["Neighbors are similar."], {"topographic_error": 0.04}, [map_panel()]),
         Result(
             "pictures",
             "Pictures",
             panels=[
-                ImageGrid(title="Grid", images=[picture(1), png(2), png(0)], captions=[HOSTILE, "two"], alt="odd ones"),
+                ImageGrid(
+                    title="Grid", images=[picture(1), png(2), png(0)], captions=[HOSTILE, "two"], alt="some pictures"
+                ),
                 ImagePairs(title="Pairs", names=["original", "new"], rows=[[png(3), png(4)]], captions=[HOSTILE]),
             ],
         ),
@@ -169,7 +171,7 @@ def test_is_well_formed(page: Page) -> None:
         assert reference in ids
 
 
-def test_loads_nothing_from_outside(page: Page) -> None:
+def test_is_self_contained(page: Page) -> None:
     for tag, attrs in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
             if name in attrs and not (tag == "a" and name == "href"):
@@ -210,7 +212,7 @@ def test_hostile_names_stay_text(page: Page) -> None:
         assert any(HOSTILE in text for text in page.texts[tag]), tag
 
 
-def test_hostile_names_stay_text_behind_a_click(tmp_path: Path) -> None:
+def test_hostile_names_of_members_stay_text(tmp_path: Path) -> None:
     cell = Cell(row=0, column=0, count=1, image=png(0), members=[(HOSTILE, png(0))])
     panel = MapPanel(rows=1, columns=1, topology="rectangular", cells=[cell])
     page = Page(render([Result("map", "Map", panels=[panel])], title="T", path=tmp_path / "a.html"))
@@ -262,7 +264,7 @@ def test_identical_pictures_are_stored_once(tmp_path: Path) -> None:
         assert page.source.count(base64.b64encode(content).decode()) == 1
 
 
-def test_is_deterministic_and_replaces_whole(tmp_path: Path) -> None:
+def test_is_deterministic_and_replaced_atomically(tmp_path: Path) -> None:
     first = render(every_kind(), title="T", path=tmp_path / "a.html").read_bytes()
     assert render(every_kind(), title="T", path=tmp_path / "new folder" / "b.html").read_bytes() == first
     with pytest.raises(InputError, match="PNG"):
@@ -290,7 +292,7 @@ def test_a_large_map_stays_small(tmp_path: Path) -> None:
     assert min(shown) == max(shown) == 2  # every cell gives up as many
 
 
-def test_heavy_pictures_are_made_smaller(tmp_path: Path) -> None:
+def test_heavy_pictures_are_downscaled(tmp_path: Path) -> None:
     large = picture(0, 700)
     buffer = io.BytesIO()
     Image.fromarray(large).save(buffer, "PNG")
@@ -302,7 +304,7 @@ def test_heavy_pictures_are_made_smaller(tmp_path: Path) -> None:
     assert len(page.source) < 150_000
 
 
-def test_lists_fold_and_say_what_they_leave_out(tmp_path: Path) -> None:
+def test_long_lists_are_folded_and_truncated(tmp_path: Path) -> None:
     none, many = FileList(files=[]), FileList(files=[(f"{k}.jpg", "empty file") for k in range(2500)])
     table = DataTable(columns=["n"], rows=[[k] for k in range(1200)])
     page = Page(render([Result("x", "X", panels=[none, many, table])], title="T", path=tmp_path / "a.html"))
@@ -317,7 +319,7 @@ def test_lists_fold_and_say_what_they_leave_out(tmp_path: Path) -> None:
     assert len(page.all("img")) == 70
 
 
-def test_reads_well_with_nothing_in_it(tmp_path: Path) -> None:
+def test_empty_results_render(tmp_path: Path) -> None:
     empty: list[Panel] = [
         ImageGrid(images=[]),
         ImagePairs(names=["a", "b"], rows=[]),
@@ -335,7 +337,7 @@ def test_reads_well_with_nothing_in_it(tmp_path: Path) -> None:
     assert not page.all("dialog")
 
 
-def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
+def test_unknown_panels_and_pictures_are_refused(tmp_path: Path) -> None:
     class Hologram(Panel):
         pass
 
@@ -366,7 +368,7 @@ def test_outlines_run_where_clusters_meet() -> None:
     assert outlines(alone, clusters, inset=2.0)[1].count("M") == 6
 
 
-def test_curves_keep_spikes_and_drop_what_has_no_place() -> None:
+def test_curves_keep_spikes_and_drop_undefined_points() -> None:
     y = np.ones(100_000)
     y[61_234], y[7], y[9] = 50.0, np.nan, -3.0
     view = curve_view(Curve(series={"loss": (np.arange(100_000), y)}, log_y=True))
@@ -393,7 +395,7 @@ def test_ticks_are_round_and_within_the_axis(values: tuple[float, float]) -> Non
     assert f"{steps[0]:.6e}"[0] in "125"
 
 
-def test_scatter_thins_dots_and_gives_pictures_room() -> None:
+def test_scatter_thins_dots_and_separates_pictures() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 50_000))
     view = scatter_view(
@@ -426,7 +428,7 @@ def test_scatter_thins_dots_and_gives_pictures_room() -> None:
         ({"mean_error": 0.5}, "mean error 0.5"),
     ],
 )
-def test_numbers_read_well(value: object, text: str) -> None:
+def test_numbers_are_readable(value: object, text: str) -> None:
     assert plain(value) == text
 
 

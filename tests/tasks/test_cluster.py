@@ -1,4 +1,4 @@
-"""Map, clusters, outliers and search on embeddings, with answers that are known."""
+"""Map, clusters, outlier scores and search on embeddings with known answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_sample_of_a_large_set_gives_the_same_number():
     assert proposal.candidates[np.argmax(proposal.modularities)] == 9
 
 
-def test_a_forced_number_is_kept_and_labels_come_with_confidence_and_medoids(rng):
+def test_a_given_number_of_clusters_with_confidence_and_medoids(rng):
     X = rng.normal(size=(200, 5)).astype(np.float32)
     found = cluster(X, n_clusters=4)
     assert set(found.labels) == {0, 1, 2, 3}
@@ -53,7 +53,7 @@ def test_few_images(rng, n):
     assert cluster(X, n_clusters=50).model.n_clusters == n
     assert np.isfinite(outlier_scores(X)).all()
     fitted = fit_map(X)
-    assert "that the map learned from" in fitted.result.protocol
+    assert f"{n:,} training image" in fitted.result.protocol
     assert len(search(X, X[:1], k=9).indices[0]) == min(n, 9)
 
 
@@ -64,7 +64,7 @@ def test_all_images_equal():
     assert fit_map(X, held_out=X[:3]).result.metrics["quantization_error"] == 0
 
 
-def test_an_image_far_from_all_is_the_oddest(rng):
+def test_an_image_far_from_all_has_the_highest_outlier_score(rng):
     X = rng.normal(size=(300, 6)).astype(np.float32)
     X[17] += 9
     scores = outlier_scores(X)
@@ -81,7 +81,7 @@ def test_large_sets_are_scored_against_a_sample(rng):
     assert scores.min() > 0
 
 
-def test_search_finds_and_says_how_near(rng):
+def test_search_ranks_by_distance(rng):
     X = rng.normal(size=(500, 8)).astype(np.float32)
     found = search(X, X[[3, 9]] + 1e-3, k=5)
     assert found.indices[:, 0].tolist() == [3, 9]
@@ -95,20 +95,20 @@ def test_search_errors_name_the_fix(rng):
     X = rng.normal(size=(5, 2)).astype(np.float32)
     with pytest.raises(InputError, match="'k' must be at least 1"):
         search(X, X, k=0)
-    with pytest.raises(InputError, match="embed both alike"):
+    with pytest.raises(InputError, match="same encoder for both"):
         search(X, np.zeros((1, 3), np.float32))
     with pytest.raises(InputError, match="no image to search"):
         search(X[:0], X)
 
 
-def test_the_map_is_measured_on_held_out_rows_beside_kmeans(rng):
+def test_the_map_is_measured_on_held_out_rows_and_compared_with_kmeans(rng):
     X = rng.normal(size=(1000, 5)).astype(np.float32)
     fitted = fit_map(X[:900], held_out=X[900:])
     metrics = fitted.result.metrics
     assert fitted.som.topology == "rectangular"
     assert 0.8 < metrics["kmeans_ratio"] < 1.2
     assert 0 < metrics["hit_entropy"] <= 1
-    assert "100 images that the map did not learn from" in fitted.result.protocol
+    assert "100 held-out images" in fitted.result.protocol
     kept = fit_map(X[:900], held_out=X[900:], som=fitted.som)
     assert kept.som is fitted.som
     assert kept.result.metrics["quantization_error"] == metrics["quantization_error"]

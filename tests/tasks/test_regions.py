@@ -1,4 +1,4 @@
-"""Regions of a map: Ward's merges against scikit-learn and by hand, their number, tori, empty cells, hard inputs."""
+"""Regions of a map: Ward's merges against scikit-learn, their number, tori, empty cells, degenerate data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imatlas.tasks.regions import cut, regions, ward_merges
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def hangs_together(cells: np.ndarray, table: np.ndarray) -> bool:
+def is_connected(cells: np.ndarray, table: np.ndarray) -> bool:
     reached, front = set(), {int(cells[0])}
     while front:
         reached |= front
@@ -29,17 +29,17 @@ def test_with_equal_hits_the_merges_are_those_of_scikit_learn(rng, topology, tor
     codebook = rng.normal(size=(6 * 7, 4))
     table = neighbor_table(6, 7, topology, toroidal)
     cells, others = np.repeat(np.arange(42), table.shape[1]), table.ravel()
-    touch = coo_matrix((np.ones((others >= 0).sum()), (cells[others >= 0], others[others >= 0])), shape=(42, 42))
-    expected = np.sort(ward_tree(codebook, connectivity=touch.tocsr())[0], axis=1)
+    adjacency = coo_matrix((np.ones((others >= 0).sum()), (cells[others >= 0], others[others >= 0])), shape=(42, 42))
+    expected = np.sort(ward_tree(codebook, connectivity=adjacency.tocsr())[0], axis=1)
     assert np.array_equal(np.sort(ward_merges(codebook, np.full(42, 3), table), axis=1), expected)
 
 
-def test_every_merge_adds_least_to_the_squared_distances_of_the_rows(rng):
+def test_every_merge_adds_least_to_the_squared_distances(rng):
     codebook, hits = rng.normal(size=(12, 3)), rng.integers(1, 30, 12)
     table = neighbor_table(3, 4, "rectangular")
 
     def squared(groups):
-        """Of all rows to the mean of their group, each row at the prototype of its cell."""
+        """Sum over all rows to the mean of their group, each row at the prototype of its cell."""
         rows = np.repeat(codebook, hits, axis=0)
         of = np.repeat(groups, hits)
         return sum(((rows[of == g] - rows[of == g].mean(0)) ** 2).sum() for g in set(of))
@@ -51,7 +51,7 @@ def test_every_merge_adds_least_to_the_squared_distances_of_the_rows(rng):
         for a in range(n):
             for b in range(a + 1, n):
                 union = np.flatnonzero((groups == a) | (groups == b))
-                if hangs_together(union, table):
+                if is_connected(union, table):
                     options.append(squared(np.where(groups == b, a, groups)))
         assert squared(merged) == pytest.approx(min(options))
 
@@ -72,7 +72,7 @@ def test_on_a_torus_a_region_may_reach_over_the_edge():
 
 
 @pytest.mark.parametrize("n_groups", [3, 7])
-def test_the_number_of_blobs_is_found_and_the_regions_hang_together(n_groups):
+def test_the_number_of_blobs_is_found_and_regions_are_connected(n_groups):
     X, y = make_blobs(1500, 16, centers=n_groups, cluster_std=2.5, random_state=1)
     X = X.astype(np.float32)
     som = SOM().fit(X)
@@ -82,8 +82,8 @@ def test_the_number_of_blobs_is_found_and_the_regions_hang_together(n_groups):
     assert adjusted_rand_score(y, of_rows) > 0.98
     assert found.confidence > 0.97
     table = neighbor_table(som.rows_, som.cols_, som.topology)
-    assert all(hangs_together(np.flatnonzero(found.labels == k), table) for k in range(n_groups))
-    assert found.labels[0] == 0  # numbered as the map is read
+    assert all(is_connected(np.flatnonzero(found.labels == k), table) for k in range(n_groups))
+    assert found.labels[0] == 0  # numbered by the first cell
     for k, medoid in enumerate(found.medoids):
         members = np.flatnonzero(of_rows == k)
         assert medoid == members[((X[members] - X[members].mean(0)) ** 2).sum(1).argmin()]
@@ -100,7 +100,7 @@ def test_confidence_is_low_where_there_is_nothing_to_find(rng):
     assert "sharp" in sure.result.sentences[1]
 
 
-def test_regions_of_clothes_agree_with_labels_never_seen(fashion):
+def test_regions_of_fashion_mnist_agree_with_its_labels(fashion):
     X = fashion[0][:4000].reshape(-1, 784).astype(np.float32) / 255
     X, _, axes = (lambda c: (c, *np.linalg.svd(c[:800], full_matrices=False)[1:]))(X - X.mean(0))
     som = SOM().fit(X @ axes[:32].T)
@@ -109,7 +109,7 @@ def test_regions_of_clothes_agree_with_labels_never_seen(fashion):
     assert normalized_mutual_info_score(fashion[1][:4000], found.labels[som.predict(X @ axes[:32].T)]) > 0.45
 
 
-def test_one_seed_one_answer(rng):
+def test_the_seed_decides_the_confidence(rng):
     X = rng.normal(size=(300, 4)).astype(np.float32)
     som = SOM().fit(X)
     first, again, other = (regions(som, X, n_regions=5, random_state=seed) for seed in (3, 3, 4))
@@ -118,7 +118,7 @@ def test_one_seed_one_answer(rng):
 
 
 @pytest.mark.parametrize("X", [np.zeros((20, 3)), np.ones((1, 4)), np.arange(6.0)[:, None], np.eye(50, 5)])
-def test_poor_data(X):
+def test_degenerate_data(X):
     X = X.astype(np.float32)
     som = SOM().fit(X)
     for wanted in (None, 1, 100):

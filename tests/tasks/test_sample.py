@@ -1,4 +1,4 @@
-"""Files of new images: the right pixels in the right places, and refused where the name is wrong."""
+"""Files of generated images: pixels in the right places; wrong names are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_sheet_holds_every_image_once(rng, shape):
         np.testing.assert_array_equal(sheet[top : top + height, left : left + width], images[i])
 
 
-def test_recipes_travel_in_the_files(rng, tmp_path):
+def test_files_contain_their_recipes(rng, tmp_path):
     images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     paths = write_samples(images, tmp_path / "new", recipe={"seed": 5})
     assert [json.loads(Image.open(p).text["imatlas"]) for p in paths] == [{"seed": 5, "image": i} for i in range(3)]
@@ -47,7 +47,7 @@ def test_only_files_with_our_recipe_are_overwritten(rng, tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 3
 
 
-def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
+def test_files_that_a_user_changed_are_not_replaced(rng, tmp_path):
     images = rng.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     folder = tmp_path / "new"
     write_samples(images, folder, recipe={"seed": 5})
@@ -70,7 +70,7 @@ def test_what_a_user_made_of_new_images_is_his(rng, tmp_path):
     assert len(list(folder.iterdir())) == 3
 
 
-def test_no_new_image_goes_where_dots_hide_a_folder_of_the_user(rng, tmp_path):
+def test_dots_in_the_output_do_not_reach_a_folder_of_the_user(rng, tmp_path):
     images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
     write_samples(images, tmp_path / "new", recipe={})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}

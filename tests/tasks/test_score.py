@@ -168,7 +168,7 @@ def test_blurred_copies_are_found_by_their_codes():
 
 
 def rough(images):
-    """Features in which every image that was not made by a network looks alike."""
+    """Features in which every image that was not made by a network looks the same."""
     sharp = np.abs(np.diff(images.astype(float), axis=1)).mean((1, 2, 3))
     return np.stack([sharp, images.mean((1, 2, 3))], axis=1)
 

@@ -1,4 +1,4 @@
-"""Search: several examples, distances with a meaning, and an index that finds what a full search finds."""
+"""Search: several examples, distances relative to the set, and an index against a full search."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return X.astype(np.float32), y
 
 
-def test_distances_are_told_in_the_sets_own_measures() -> None:
+def test_distances_are_compared_with_those_of_the_set() -> None:
     measures = Spread(pairs=np.array([2.0, 4, 6, 8]), neighbors=np.array([1.0, 2]))
     asked = np.array([0.0, 1.0, 1.5, 4.0, 9.0])
     assert measures.closer_than_pairs(asked).tolist() == [1, 1, 1, 0.75, 0]
     assert measures.closer_than_neighbors(asked).tolist() == [1, 1, 0.5, 0, 0]
 
 
-def test_a_usual_neighbor_is_nearer_than_half_of_the_neighbors_and_a_usual_pair_than_half_of_the_pairs(blobs) -> None:
+def test_a_typical_neighbor_and_a_typical_pair_are_at_one_half(blobs) -> None:
     X, _ = blobs
     measures = spread(InMemory(X))
     nearest = without_self(*InMemory(X).nearest(X, 2))[1]
@@ -45,7 +45,7 @@ def test_a_usual_neighbor_is_nearer_than_half_of_the_neighbors_and_a_usual_pair_
     assert (twins.neighbors == 0).all()
 
 
-def test_several_examples_count_by_the_harmonic_mean_of_their_distances(blobs) -> None:
+def test_several_examples_rank_by_the_harmonic_mean_of_distances(blobs) -> None:
     X, y = blobs
     examples = np.stack([X[y == 3].mean(axis=0), X[y == 8].mean(axis=0)])
     found = search_like(X, examples, examples[:0], k=60)
@@ -60,7 +60,7 @@ def test_several_examples_count_by_the_harmonic_mean_of_their_distances(blobs) -
     np.testing.assert_array_equal(one.indices, search(X, examples[:1], k=7).indices)
 
 
-def test_counter_examples_push_their_kind_back() -> None:
+def test_counter_examples_lower_the_rank_of_their_kind() -> None:
     X, y = make_blobs(900, 6, centers=[[0.0] * 6, [2.0] + [0.0] * 5], cluster_std=1.0, random_state=1)
     X = X.astype(np.float32)
     between = np.array([[1.0, 0, 0, 0, 0, 0]], np.float32)
@@ -69,7 +69,7 @@ def test_counter_examples_push_their_kind_back() -> None:
     assert (y[away.indices[0]] == 0).mean() > (y[plain.indices[0]] == 0).mean() + 0.1
 
 
-def test_no_row_is_its_own_neighbor_even_among_equal_ones() -> None:
+def test_no_row_is_its_own_neighbor_even_among_duplicates() -> None:
     X = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     indices, distances = without_self(*InMemory(X).nearest(X, 3))
     assert indices.shape == (12, 2)
@@ -83,7 +83,7 @@ def test_the_index_finds_what_a_full_search_finds(blobs, tmp_path) -> None:
     assert not table.has_index("embedding")
     table = table.index("embedding", index_centers(X))
     assert table.has_index("embedding")
-    table = table.set(cell=np.arange(len(X), dtype=np.int32))  # other columns do not cost the index
+    table = table.set(cell=np.arange(len(X), dtype=np.int32))  # other columns keep the index
     table.clean(files_on_disk(table.path))
     assert ImagesTable(table.path, table.version).has_index("embedding")
     queries = X[:100] + np.float32(0.3)
@@ -111,7 +111,7 @@ def test_rows_in_several_files_keep_their_numbers(blobs, tmp_path) -> None:
         assert (found.tolist(), distances.tolist()) == ([row], [0.0])
 
 
-def test_a_sheet_shows_what_was_asked_for_in_a_frame(tmp_path) -> None:
+def test_a_contact_sheet_frames_the_queries(tmp_path) -> None:
     gray = encode(np.full((40, 40, 1), 200, np.uint8), "png")
     clear = encode(np.zeros((30, 60, 4), np.uint8), "png")
     path = write_sheet([gray], [gray, clear, gray], tmp_path / "found.png")
@@ -119,4 +119,4 @@ def test_a_sheet_shows_what_was_asked_for_in_a_frame(tmp_path) -> None:
         assert sheet.size == (2 * 130 + 2, 2 * 130 + 2)
         assert sheet.getpixel((3, 3)) == (0, 0, 0)  # the frame
         assert sheet.getpixel((60, 60)) == (200, 200, 200)
-        assert sheet.getpixel((60, 190)) == (255, 255, 255)  # opacity lies on white
+        assert sheet.getpixel((60, 190)) == (255, 255, 255)  # transparency is composited on white

@@ -27,7 +27,7 @@ from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.image_clusterer import ImageClusterer
-from imatlas.models.layout import FEWEST_ROWS, MOST_ROWS, Layout
+from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
@@ -37,7 +37,7 @@ from imatlas.system.csv_files import write_csv
 from imatlas.system.inventory import Inventory
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
-from imatlas.tasks.cluster import cluster, counted, limits
+from imatlas.tasks.cluster import cluster, limits, sizes_in_words
 from imatlas.tasks.conditions import MapConditions, sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
@@ -363,7 +363,7 @@ def clusters(job: Job) -> dict[str, Any]:
         job.save_model("clusters", model)
     labels, sure = model.predict(embedding), model.confidence(embedding)
     sizes = np.bincount(labels, minlength=model.n_clusters_)  # with those that were held out, or came later
-    said["sentences"][0] = f"{counted(model.n_clusters_, sizes)}."
+    said["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
     said["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
     job.manifest.metrics["clusters"] = said
     scores = outlier_scores(embedding, random_state=seed)
@@ -391,8 +391,7 @@ def layout(job: Job) -> dict[str, Any]:
         else "two principal components"
     )
     if not known and (
-        n < min(len(job.train), MOST_ROWS)
-        or (n >= FEWEST_ROWS and not model.by_umap_ and not all_alike(model.references_))
+        n < min(len(job.train), MAX_ROWS) or (n >= MIN_ROWS and not model.by_umap_ and not all_alike(model.references_))
     ):
         said += ", because there is no time for more (--budget gives more)"
     others = f"; all others are placed by their neighbors among {n:,}" if n < len(embedding) else ""

@@ -1,23 +1,23 @@
-"""A few labels, stretched over all rows: along the graph of neighbors, by lines between the classes, or by both.
+"""Label propagation from few labels: over the neighbor graph, by logistic regression, or by both.
 
-Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over the graph of neighbors.
-With W the likeness of neighbors, D its row sums and Y (n_samples, n_classes) the labels that are known ::
+Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over the neighbor graph. With
+the affinity W of neighbors, its row sums D and the one-hot labels Y (n_samples, n_classes), 0 where unknown ::
 
     S = D^(-1/2) W D^(-1/2),    F = sum over t of alpha^t S^t Y
 
 Zelnik-Manor, L. and Perona, P. (2004), "Self-tuning spectral clustering", NIPS: W_ij = exp(-d_ij² / (s_i s_j)), s_i the
-distance of row i to its seventh neighbor, so that there is no width to choose.
+distance of row i to its seventh neighbor, so that there is no kernel width to choose.
 Zhu, X., Ghahramani, Z. and Lafferty, J. (2003), "Semi-supervised learning using Gaussian fields and harmonic
-functions", ICML, section 4: each class is scaled to the same mass, so that one amid many rows does not run over others.
+functions", ICML, section 4: class mass normalization, so that large classes do not absorb small ones.
 
-The lines are those of logistic regression on the labeled rows alone. What both say together, the geometric mean of
-their probabilities, gives every row a class, and these the axes that tell the classes apart (Fisher 1936). Along those
-rows of one class lie nearer together, and the labels are stretched again: three times. Where there are many rows a
-class, a student learns what was said of them (`models.parts.student`), labels are stretched among the rows as its
-hidden layer sees them, what both say is taught to the next student, and so on.
+Logistic regression is fitted to the labeled rows only. The geometric mean of both probabilities labels every row;
+Fisher's discriminant axes of these labels (Fisher 1936) bring rows of one class closer together, and labels are
+propagated again along them: three times. With many rows per class, self-training follows: a student network learns the
+probabilities (`models.parts.student`), labels are propagated in the space of its hidden layer, both together teach the
+next student, and so on.
 
-Where cross-validation finds another way better than the usual one, that is taken; it also finds the temperature that
-makes confidence match accuracy: Guo et al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
+Cross-validation replaces the default method where another is clearly better, and sets the temperature that calibrates
+the probabilities: Guo et al. (2017), "On calibration of modern neural networks", ICML, section 4.2.
 """
 
 from __future__ import annotations
@@ -40,54 +40,57 @@ from imatlas.arguments import check_int
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.parts.discriminant_axes import discriminant_axes
-from imatlas.models.parts.labels import folds_of, many_classes, share_and_error, some_labels
+from imatlas.models.parts.labels import accuracy_and_error, folds_of, many_classes, some_labels
 from imatlas.models.parts.rows import checked_rows
-from imatlas.models.parts.student import hidden, taught
+from imatlas.models.parts.student import hidden, train_student
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.system.threads import sharing_cores
 
 ALPHAS = (0.8, 0.9, 0.95, 0.99)
-"""How far labels spread, to choose from."""
+"""Candidates for alpha: how far labels spread."""
 
 STRENGTHS = (0.1, 1.0, 10.0)
-"""C of the logistic regression, to choose from."""
+"""Candidates for C of the logistic regression."""
 
-MOST_ROWS, MOST_TRIED = 24_576, 8192
-"""Rows that labels are stretched over, with all that are labeled: in the end, and in cross-validation, which stretches
-them again and again. All others take from these as new rows do."""
+MAX_ROWS, MAX_VALIDATION_ROWS = 24_576, 8192
+"""Maximum number of rows in the graph, labeled ones included: of the final model, and in cross-validation. All other
+rows are classified as new ones are."""
 
 ROUNDS = 3
-"""How often the axes are drawn anew, and the labels stretched along them."""
+"""Rounds of discriminant axes and label propagation along them."""
 
 STUDENTS = 3
-"""Students, each taught by the one before."""
+"""Number of students, each taught by the previous one."""
 
-ENOUGH_ROWS = 100
-"""Rows a class below which a student learns its teacher's mistakes with the rest, and there is none."""
+MIN_ROWS_PER_CLASS = 100
+"""Rows per class below which there is no self-training: a student would learn its teacher's mistakes."""
 
 Choice = tuple[str, str, float, float]
-"""By what rows are seen, method, alpha and C."""
+"""Feature space, method, alpha and C."""
 
-USUAL = ("both", 0.9, 1.0)
+DEFAULT = ("both", 0.9, 1.0)
+"""Method, alpha and C that are used unless others are clearly better."""
 
 PRIOR = 0.3
-"""Standard deviation of the logarithm of the temperature, as far as is known before a label is seen."""
+"""Prior standard deviation of the logarithm of the temperature."""
 
 STEPS = 60
-"""Steps along the graph: 0.99^60 = 0.55 of the farthest reach is still there, and no label travels farther here."""
+"""Terms of the series; no label travels farther over the graph."""
 
-NEIGHBOR_OF_WIDTH = 7
+WIDTH_NEIGHBOR = 7
+"""Neighbor whose distance is the kernel width."""
+
 TEMPERATURES = np.geomspace(0.1, 10.0, 41)
 FLOOR = 1e-6
-"""Least probability of a class, so that no row is out of reach."""
+"""Smallest probability of a class."""
 
 
 @estimator
 class FewLabelsClassifier(ClassifierMixin, Estimator):
-    """Stretch the labels of a few rows over all rows, and over new ones, with a confidence that means what it says.
+    """Semi-supervised classifier with calibrated probabilities that needs a few labels.
 
     A row of `y` is unlabeled where it is -1, NaN or None. So -1 cannot be a class; the text "-1" can. Labels are
-    stretched over the labeled rows and others, 24,576 in all, drawn at random; time grows linearly beyond.
+    propagated over at most 24,576 rows: the labeled ones and a random sample of the others. Time grows linearly beyond.
 
     Attributes
     ----------
@@ -97,18 +100,18 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     transduction_ : ndarray (n_samples,)
         The class of each row of `fit`.
     feature_space_ : {'student', 'axes', 'features'}
-        Rows are seen by a student's hidden layer, along the axes that tell the classes apart, or as they were.
-    method_ : {'neighbors', 'line', 'both'}
-        What speaks for a class.
+        Where labels are propagated: a student's hidden layer, discriminant axes, or the features themselves.
+    method_ : {'propagation', 'logistic', 'both'}
+        What the probabilities come from.
     alpha_, strength_ : float
-        How far labels spread, and C of the logistic regression, as chosen; of use where `method_` takes them.
+        Chosen alpha and C of the logistic regression; each has an effect only if `method_` uses it.
     temperature_ : float
-        What the logarithms of the probabilities were divided by; 1 where there was nothing to test with.
+        Divides the logarithms of the probabilities; 1 if there was nothing to validate on.
     accuracy_ : float
-        Share of labeled rows that are right while they, with the rest of their fold, count as unlabeled; the method
-        is chosen for each fold by the others. NaN where no class has two labeled rows.
+        Cross-validated accuracy on the labeled rows, the method being chosen on the other folds. NaN if no class has
+        two labeled rows.
     accuracy_error_ : float
-        Standard error of that share for so many rows.
+        Standard error of `accuracy_`.
     n_labeled_ : int
 
     Examples
@@ -121,8 +124,8 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
     [0, 1]
     """
 
-    n_neighbors: Annotated[int, Field(ge=1, description="neighbors that each row is linked to")] = 15
-    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labeled rows")] = 5
+    n_neighbors: Annotated[int, Field(ge=1, description="neighbors of each row in the graph")] = 15
+    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation on the labeled rows")] = 5
     random_state: Seed = 0
     labels = "required"
 
@@ -136,11 +139,11 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         "axes_": Array("float", "n_features_in_", "n_axes"),
         "offset_": Array("float", "n_axes", optional=True),
         "references_": Array("float32", "n_references", "n_axes"),
-        "spread_": Array("float32", "n_references", "n_classes", low=0, high=1.001),
+        "propagated_": Array("float32", "n_references", "n_classes", low=0, high=1.001),
         "coef_": Array("float", "n_classes", "n_axes"),
         "intercept_": Array("float", "n_classes"),
         "feature_space_": Value(TEXT),
-        "method_": Value(Literal["both", "neighbors", "line"]),
+        "method_": Value(Literal["both", "propagation", "logistic"]),
         "alpha_": Value(FINITE),
         "strength_": Value(FINITE),
         "temperature_": Value(Annotated[float, Field(gt=0, allow_inf_nan=False)]),
@@ -150,18 +153,18 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
 
     @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> FewLabelsClassifier:
-        """Link the rows to their neighbors, and stretch the labels.
+        """Build the neighbor graph and propagate the labels.
 
         Parameters
         ----------
         X : array-like (n_samples, n_features)
         y : array-like (n_samples,)
-            The class of each row; -1, NaN or None where it is not known.
+            The class of each row; -1, NaN or None if unknown.
 
         Raises
         ------
         ParameterError, InputError, ValueError
-            If a parameter is wrong, `X` is not finite, or `y` holds no label, or numbers that are no classes.
+            If a parameter is invalid, `X` is not finite, or `y` holds no label, or numbers that are not classes.
         """
         self._check_parameters()
         X = checked_rows(self, X)
@@ -169,49 +172,49 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.n_labeled_ = len(codes)
         seed, k = self._seed(), len(self.classes_)
-        others = np.random.default_rng(seed).permutation(np.flatnonzero(~known))[: max(0, MOST_ROWS - len(codes))]
+        others = np.random.default_rng(seed).permutation(np.flatnonzero(~known))[: max(0, MAX_ROWS - len(codes))]
         self.reference_rows_ = np.sort(np.concatenate([np.flatnonzero(known), others]))
-        few, rows = X[self.reference_rows_], np.flatnonzero(known[self.reference_rows_])
-        links = _links(few, self.n_neighbors)
+        graph_rows, labeled = X[self.reference_rows_], np.flatnonzero(known[self.reference_rows_])
+        graph = _graph(graph_rows, self.n_neighbors)
         folds = folds_of(codes, self.n_folds, seed)
         stages = partial(_stages, k=k, n_neighbors=self.n_neighbors, seed=seed)
-        found = stages(few, links, rows, codes)
-        usual: Choice = (list(found)[-1], *USUAL)
-        if len(few) > MOST_TRIED:
-            kept = np.sort(
-                np.concatenate([rows, np.searchsorted(self.reference_rows_, others[: MOST_TRIED - len(rows)])])
-            )
-            few, rows = few[kept], np.searchsorted(kept, rows)
-            links = _links(few, self.n_neighbors)
-        tried = _tried(partial(stages, few, links), rows, codes, folds, k)
-        self.feature_space_, self.method_, self.alpha_, self.strength_ = self._choose(tried, usual, codes, folds)
-        last = found[self.feature_space_]
-        self.axes_, self.offset_, self.references_ = last.axes, last.offset, last.rows
-        self.coef_, self.intercept_ = last.lines[self.strength_]
-        self.spread_ = last.spreads[self.alpha_].astype(np.float32)
-        self.label_distributions_ = self._all_shares(X)
+        fitted = stages(graph_rows, graph, labeled, codes)
+        default: Choice = (list(fitted)[-1], *DEFAULT)
+        if len(graph_rows) > MAX_VALIDATION_ROWS:
+            n_others = MAX_VALIDATION_ROWS - len(labeled)
+            kept = np.sort(np.concatenate([labeled, np.searchsorted(self.reference_rows_, others[:n_others])]))
+            graph_rows, labeled = graph_rows[kept], np.searchsorted(kept, labeled)
+            graph = _graph(graph_rows, self.n_neighbors)
+        validated = _cross_validated(partial(stages, graph_rows, graph), labeled, codes, folds, k)
+        chosen = self._choose(validated, default, codes, folds)
+        self.feature_space_, self.method_, self.alpha_, self.strength_ = chosen
+        stage = fitted[self.feature_space_]
+        self.axes_, self.offset_, self.references_ = stage.axes, stage.offset, stage.rows
+        self.coef_, self.intercept_ = stage.linear[self.strength_]
+        self.propagated_ = stage.propagated[self.alpha_].astype(np.float32)
+        self.label_distributions_ = self._training_probabilities(X)
         self.transduction_ = self.classes_[self.label_distributions_.argmax(axis=1)]
         return self
 
-    def _all_shares(self, X: np.ndarray) -> np.ndarray:
+    def _training_probabilities(self, X: np.ndarray) -> np.ndarray:
         """Class probabilities of each row of `fit` (n_samples, n_classes) float32."""
-        shares = np.empty((len(X), len(self.classes_)), np.float32)
-        shares[self.reference_rows_] = self._mixed(self.spread_, self._by_line(self.references_))
+        proba = np.empty((len(X), len(self.classes_)), np.float32)
+        proba[self.reference_rows_] = self._combined(self.propagated_, self._logistic(self.references_))
         rest = np.setdiff1d(np.arange(len(X)), self.reference_rows_)
         if len(rest):
-            shares[rest] = self.predict_proba(X[rest])
-        return shares
+            proba[rest] = self.predict_proba(X[rest])
+        return proba
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each row (n_samples, n_classes), in the order of `classes_`.
 
-        A row that was not given to `fit` takes what labels spread to its neighbors, by how like them it is.
+        Label propagation gives a new row the mean of its neighbors, weighted by affinity.
         """
         self._check_fitted()
         X = checked_rows(self, X, reset=False)
-        Z = _thrown(X, self.axes_, self.offset_)
+        Z = _projected(X, self.axes_, self.offset_)
         near, squared = _nearest(self.references_, Z, self.n_neighbors, own=None)
-        return self._mixed(_weighed(near, squared, self.spread_), self._by_line(Z))
+        return self._combined(_neighbor_mean(near, squared, self.propagated_), self._logistic(Z))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each row (n_samples,)."""
@@ -219,147 +222,155 @@ class FewLabelsClassifier(ClassifierMixin, Estimator):
         return self.classes_[best]
 
     def next_to_label(self, n: int = 10) -> np.ndarray:
-        """The rows of `fit` whose labels would help most (n,) int64, the most unsure of each neighborhood first.
-
-        A row is left out while a neighbor of it was taken; the least sure are taken first.
-        """
+        """The rows of `fit` whose labels would help most (n,) int64: the least certain ones that are not neighbors."""
         self._check_fitted()
         n = check_int(n, "n", type(self).__name__, low=0)
-        sure = self.label_distributions_[self.reference_rows_].max(axis=1)
-        order = np.argsort(sure, kind="stable")[: 50 * n]
+        confidence = self.label_distributions_[self.reference_rows_].max(axis=1)
+        order = np.argsort(confidence, kind="stable")[: 50 * n]
         near, _ = _nearest(self.references_, self.references_[order], self.n_neighbors, own=order)
-        taken: list[int] = []
-        barred: set[int] = set()
+        chosen: list[int] = []
+        excluded: set[int] = set()
         for row, neighbors in zip(order.tolist(), near.tolist(), strict=True):
-            if len(taken) < n and row not in barred:
-                taken.append(row)
-                barred.update(neighbors)
-        return self.reference_rows_[np.array(taken, np.int64)]
+            if len(chosen) < n and row not in excluded:
+                chosen.append(row)
+                excluded.update(neighbors)
+        return self.reference_rows_[np.array(chosen, np.int64)]
 
     def _choose(
-        self, tried: dict[Choice, np.ndarray], usual_one: Choice, codes: np.ndarray, folds: np.ndarray
+        self, validated: dict[Choice, np.ndarray], default: Choice, codes: np.ndarray, folds: np.ndarray
     ) -> Choice:
-        """The best candidate; sets the temperature, and the accuracy by folds.
+        """The best candidate; also sets the temperature and the cross-validated accuracy.
 
-        That is the usual one, unless another is right more often by more than three standard errors of the difference:
-        with a few labels the best of many is mostly the luckiest.
+        The default is replaced only if another is better by more than three standard errors of the difference.
         """
-        names, tested = list(tried), np.flatnonzero(folds >= 0)
+        candidates, tested = list(validated), np.flatnonzero(folds >= 0)
         self.temperature_, self.accuracy_, self.accuracy_error_ = 1.0, math.nan, math.nan
         if not len(tested):
-            return usual_one
-        right = np.array([tried[name][tested].argmax(axis=1) == codes[tested] for name in names])
-        usual = names.index(usual_one)
-        told = np.array([np.log(tried[name][tested, codes[tested]]).mean() for name in names])
+            return default
+        correct = np.array([validated[name][tested].argmax(axis=1) == codes[tested] for name in candidates])
+        log_likelihood = np.array([np.log(validated[name][tested, codes[tested]]).mean() for name in candidates])
+        fallback = candidates.index(default)
 
-        def best(where: np.ndarray) -> int:  # the most right; among equals the one that gives the truth more credit
-            first = max(range(len(names)), key=lambda i: (right[i, where].sum(), told[i]))
-            gain = right[first, where].astype(int) - right[usual, where]
-            return first if gain.sum() > 3 * math.sqrt(np.abs(gain).sum()) else usual
+        def best(where: np.ndarray) -> int:  # highest accuracy, then likelihood
+            first = max(range(len(candidates)), key=lambda i: (correct[i, where].sum(), log_likelihood[i]))
+            gain = correct[first, where].astype(int) - correct[fallback, where]
+            return first if gain.sum() > 3 * math.sqrt(np.abs(gain).sum()) else fallback
 
-        n_right = sum(
-            right[best(folds[tested] != fold), folds[tested] == fold].sum() for fold in range(int(folds.max()) + 1)
+        n_correct = sum(
+            correct[best(folds[tested] != fold), folds[tested] == fold].sum() for fold in range(int(folds.max()) + 1)
         )
-        self.accuracy_, self.accuracy_error_ = share_and_error(n_right, len(tested))
-        name = names[best(np.ones(len(tested), bool))]
-        shares, own = tried[name][tested], (np.arange(len(tested)), codes[tested])
-        credit = [np.log(_warmed(shares, t)[own]).sum() for t in TEMPERATURES]
-        self.temperature_ = float(TEMPERATURES[int(np.argmax(credit - (np.log(TEMPERATURES) / PRIOR) ** 2 / 2))])
+        self.accuracy_, self.accuracy_error_ = accuracy_and_error(n_correct, len(tested))
+        name = candidates[best(np.ones(len(tested), bool))]
+        proba, own = validated[name][tested], (np.arange(len(tested)), codes[tested])
+        likelihoods = [np.log(_tempered(proba, t)[own]).sum() for t in TEMPERATURES]
+        log_prior = -((np.log(TEMPERATURES) / PRIOR) ** 2) / 2
+        self.temperature_ = float(TEMPERATURES[int(np.argmax(likelihoods + log_prior))])
         return name
 
-    def _mixed(self, spread: np.ndarray, line: np.ndarray) -> np.ndarray:
-        """Probabilities (n, n_classes) by the method and temperature that were chosen."""
-        return _warmed(_joined(self.method_, spread, line), self.temperature_)
+    def _combined(self, propagated: np.ndarray, logistic: np.ndarray) -> np.ndarray:
+        """Probabilities (n, n_classes) by the chosen method and temperature."""
+        return _tempered(_combined(self.method_, propagated, logistic), self.temperature_)
 
-    def _by_line(self, X: np.ndarray) -> np.ndarray:
-        return _softmax(_scores(X, (self.coef_, self.intercept_)))
+    def _logistic(self, X: np.ndarray) -> np.ndarray:
+        return _softmax(_logits(X, (self.coef_, self.intercept_)))
+
+
+Linear = tuple[np.ndarray, np.ndarray]
+"""Weights (n_classes, n_axes) and intercepts (n_classes,)."""
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """Labels stretched among rows that are seen in one way (see `_thrown`), and by alpha or C what they say."""
+    """Labels propagated in one feature space (see `_projected`).
+
+    `propagated` maps alpha to probabilities (n_samples, n_classes), `linear` C to a linear classifier.
+    """
 
     axes: np.ndarray
     offset: np.ndarray | None
     rows: np.ndarray
-    spreads: dict[float, np.ndarray]
-    lines: dict[float, tuple[np.ndarray, np.ndarray]]
+    propagated: dict[float, np.ndarray]
+    linear: dict[float, Linear]
 
     @property
-    def usual(self) -> np.ndarray:
-        """What the usual choice says of each row (n_samples, n_classes)."""
-        _, alpha, strength = USUAL
-        return _joined("both", self.spreads[alpha], _softmax(_scores(self.rows, self.lines[strength])))
+    def proba(self) -> np.ndarray:
+        """Probabilities (n_samples, n_classes) by the default method."""
+        _, alpha, strength = DEFAULT
+        return _combined("both", self.propagated[alpha], _softmax(_logits(self.rows, self.linear[strength])))
 
 
-def _thrown(X: np.ndarray, axes: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-    """Rows (n, n_features) along axes (n_features, n_axes); with an offset, what a hidden layer makes of them."""
+def _projected(X: np.ndarray, axes: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    """Rows (n, n_features) along axes (n_features, n_axes), or with an offset in a student's hidden layer."""
     return X @ axes if offset is None else hidden(X, axes, offset)
 
 
 def _stages(
-    X: np.ndarray, links: csr_array, rows: np.ndarray, codes: np.ndarray, *, k: int, n_neighbors: int, seed: int
+    X: np.ndarray, graph: csr_array, labeled: np.ndarray, codes: np.ndarray, *, k: int, n_neighbors: int, seed: int
 ) -> dict[str, _Stage]:
-    """Labels `codes` of `rows` stretched over X by its features, by axes, and by students where rows are many."""
+    """The labels `codes` of the rows `labeled`, propagated over X in each feature space."""
 
-    def stretched(links: csr_array) -> dict[float, np.ndarray]:
-        return {alpha: _shares(field) for alpha, field in _fields(links, rows, codes, k).items()}
+    def propagated(graph: csr_array) -> dict[float, np.ndarray]:
+        return {alpha: _normalized(field) for alpha, field in _fields(graph, labeled, codes, k).items()}
 
-    def along(axes: np.ndarray, thrown: np.ndarray, links: csr_array) -> _Stage:
-        lines = {strength: _line(thrown[rows], codes, strength, k) for strength in STRENGTHS}
-        return _Stage(axes, None, thrown, stretched(links), lines)
+    def stage_along(axes: np.ndarray, rows: np.ndarray, graph: csr_array) -> _Stage:
+        linear = {strength: _linear_fit(rows[labeled], codes, strength, k) for strength in STRENGTHS}
+        return _Stage(axes, None, rows, propagated(graph), linear)
 
-    plain = last = along(np.eye(X.shape[1], dtype=np.float32), X, links)
+    plain = stage = stage_along(np.eye(X.shape[1], dtype=np.float32), X, graph)
     for _ in range(ROUNDS if k > 1 else 0):
-        labels = last.usual.argmax(axis=1)
-        labels[rows] = codes
+        labels = stage.proba.argmax(axis=1)
+        labels[labeled] = codes
         axes = discriminant_axes(X, labels, k)
         if axes is None:
             break
-        thrown = X @ axes
-        last = along(axes, thrown, _links(thrown, n_neighbors))
-    stages = {"features": plain, "axes": last}
-    if 1 < k <= len(X) // ENOUGH_ROWS:
+        rows = X @ axes
+        stage = stage_along(axes, rows, _graph(rows, n_neighbors))
+    stages = {"features": plain, "axes": stage}
+    if 1 < k <= len(X) // MIN_ROWS_PER_CLASS:
         for number in range(STUDENTS):
-            shares = last.usual
-            shares = shares / shares.mean(axis=0)  # each class as many rows, as in `_shares`
-            shares /= shares.sum(axis=1, keepdims=True)
-            shares[rows] = np.eye(k)[codes]
-            student = taught(X, shares, rows, seeding.seed_of(seed, "student", number))
-            thrown = hidden(X, student.axes, student.offset)
-            lines = dict.fromkeys(STRENGTHS, (student.coef, student.intercept))
-            last = _Stage(student.axes, student.offset, thrown, stretched(_links(thrown, n_neighbors)), lines)
-        stages["student"] = last
+            proba = stage.proba
+            proba = proba / proba.mean(axis=0)  # equal class masses, as in `_normalized`
+            proba /= proba.sum(axis=1, keepdims=True)
+            proba[labeled] = np.eye(k)[codes]
+            student = train_student(X, proba, labeled, seeding.seed_of(seed, "student", number))
+            rows = hidden(X, student.axes, student.offset)
+            linear = dict.fromkeys(STRENGTHS, (student.coef, student.intercept))
+            stage = _Stage(student.axes, student.offset, rows, propagated(_graph(rows, n_neighbors)), linear)
+        stages["student"] = stage
     return stages
 
 
-def _tried(
+def _cross_validated(
     stages: Callable[[np.ndarray, np.ndarray], dict[str, _Stage]],
-    rows: np.ndarray,
+    labeled: np.ndarray,
     codes: np.ndarray,
     folds: np.ndarray,
     k: int,
 ) -> dict[Choice, np.ndarray]:
-    """By candidate, what each labeled row (n_labeled, n_classes) is said to be without its own fold."""
-    tried: dict[Choice, np.ndarray] = {}
+    """For each candidate the probabilities (n_labeled, n_classes) of each labeled row without its own fold."""
+    validated: dict[Choice, np.ndarray] = {}
     for fold in range(int(folds.max()) + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        for seen_by, stage in stages(rows[rest], codes[rest]).items():
-            spreads = {alpha: spread[rows[out]] for alpha, spread in stage.spreads.items()}
-            lines = {c: _softmax(_scores(stage.rows[rows[out]], line)) for c, line in stage.lines.items()}
-            found = {("neighbors", alpha, 1.0): spread for alpha, spread in spreads.items()}
-            found |= {("line", 0.9, c): line for c, line in lines.items()}
-            found |= {("both", a, c): _joined("both", s, p) for a, s in spreads.items() for c, p in lines.items()}
-            for name, shares in found.items():
-                every = tried.setdefault((seen_by, *name), np.full((len(rows), k), 1 / k))
-                every[out] = _warmed(shares, 1.0)
-    return tried
+        test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        for space, stage in stages(labeled[train], codes[train]).items():
+            propagated = {alpha: proba[labeled[test]] for alpha, proba in stage.propagated.items()}
+            logistic = {c: _softmax(_logits(stage.rows[labeled[test]], fit)) for c, fit in stage.linear.items()}
+            found = {("propagation", alpha, 1.0): proba for alpha, proba in propagated.items()}
+            found |= {("logistic", 0.9, c): proba for c, proba in logistic.items()}
+            found |= {
+                ("both", alpha, c): _combined("both", first, second)
+                for alpha, first in propagated.items()
+                for c, second in logistic.items()
+            }
+            for name, proba in found.items():
+                every = validated.setdefault((space, *name), np.full((len(labeled), k), 1 / k))
+                every[test] = _tempered(proba, 1.0)
+    return validated
 
 
 def _nearest(
     references: np.ndarray, X: np.ndarray, n_neighbors: int, own: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbors (n, k) of X among references, and squared distances; `own` are the references that X is itself."""
+    """Neighbors (n, k) of X among references, and squared distances; `own` is the index of each row among them."""
     k = min(n_neighbors, len(references) - (own is not None))
     exclude = None if own is None else torch.from_numpy(own)
     if k < 1:
@@ -368,82 +379,81 @@ def _nearest(
     return near.numpy(), squared.numpy()
 
 
-def _links(X: np.ndarray, n_neighbors: int) -> csr_array:
-    """The normalized links S (n_samples, n_samples) of rows, as the top of this file defines them."""
+def _graph(X: np.ndarray, n_neighbors: int) -> csr_array:
+    """The normalized affinity S (n_samples, n_samples) of the equation at the top."""
     n = len(X)
     near, squared = _nearest(X, X, n_neighbors, own=np.arange(n))
-    width = np.sqrt(squared[:, min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]) + 1e-12
-    likeness = np.exp(-squared / (width[:, None] * width[near])).astype(np.float32)
+    width = np.sqrt(squared[:, min(WIDTH_NEIGHBOR, squared.shape[1]) - 1]) + 1e-12
+    affinity = np.exp(-squared / (width[:, None] * width[near])).astype(np.float32)
     k = near.shape[1]
-    links = csr_array((likeness.ravel(), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-    links = links.maximum(links.T)
-    root = diags_array(1 / np.sqrt(np.maximum(links.sum(axis=1), 1e-12)).astype(np.float32))
-    return (root @ links @ root).tocsr()
+    graph = csr_array((affinity.ravel(), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    graph = graph.maximum(graph.T)
+    root = diags_array(1 / np.sqrt(np.maximum(graph.sum(axis=1), 1e-12)).astype(np.float32))
+    return (root @ graph @ root).tocsr()
 
 
-def _fields(links: csr_array, rows: np.ndarray, codes: np.ndarray, n_classes: int) -> dict[float, np.ndarray]:
-    """By alpha, what labels lend to each row (n_samples, n_classes): F as the top of this file defines it."""
-    step = np.zeros((links.shape[0], n_classes), np.float32)
-    step[rows, codes] = 1
+def _fields(graph: csr_array, labeled: np.ndarray, codes: np.ndarray, n_classes: int) -> dict[float, np.ndarray]:
+    """For each alpha the field F (n_samples, n_classes) of the equation at the top."""
+    step = np.zeros((graph.shape[0], n_classes), np.float32)
+    step[labeled, codes] = 1
     fields = {alpha: step.copy() for alpha in ALPHAS}
     for t in range(1, STEPS + 1):
-        step = links @ step
+        step = graph @ step
         for alpha, field in fields.items():
             field += np.float32(alpha**t) * step
     return fields
 
 
-def _line(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_classes, n_features) and intercepts of logistic regression; a class without a row is out of reach."""
+def _linear_fit(X: np.ndarray, codes: np.ndarray, strength: float, n_classes: int) -> Linear:
+    """Logistic regression; classes without a row get a very low intercept."""
     coef, intercept = np.zeros((n_classes, X.shape[1])), np.full(n_classes, -50.0)
-    there = np.unique(codes)
+    present = np.unique(codes)
     scale = max(float(X.std()), 1e-12)
-    if len(there) == 1:
-        intercept[there] = 0.0
+    if len(present) == 1:
+        intercept[present] = 0.0
         return coef, intercept
     with many_classes():
         model = LogisticRegression(C=strength, max_iter=1000).fit(X / scale, codes)
-    if len(there) == 2:
-        coef[there[1]], intercept[there] = model.coef_[0] / scale, [0.0, model.intercept_[0]]
+    if len(present) == 2:
+        coef[present[1]], intercept[present] = model.coef_[0] / scale, [0.0, model.intercept_[0]]
     else:
-        coef[there], intercept[there] = model.coef_ / scale, model.intercept_
+        coef[present], intercept[present] = model.coef_ / scale, model.intercept_
     return coef, intercept
 
 
-def _scores(X: np.ndarray, line: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """What lines say of rows, (n_samples, n_classes), before it is brought to probabilities."""
-    return X @ line[0].T + line[1]
+def _logits(X: np.ndarray, linear: Linear) -> np.ndarray:
+    return X @ linear[0].T + linear[1]
 
 
-def _shares(field: np.ndarray) -> np.ndarray:
-    """A field (n_samples, n_classes) as probabilities, classes of the same mass; all alike where no label reaches."""
+def _normalized(field: np.ndarray) -> np.ndarray:
+    """A field (n_samples, n_classes) as probabilities with equal class masses; uniform where no label reaches."""
     mass = field.sum(axis=0, dtype=np.float64)
     scaled = np.maximum(field / np.maximum(mass, 1e-30), 0.0)
     scaled += FLOOR * max(scaled.mean(), 1e-30)
     return scaled / scaled.sum(axis=1, keepdims=True)
 
 
-def _weighed(near: np.ndarray, squared: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The shares (n_samples, n_classes) of neighbors (n, k), weighed by how near they are."""
-    width = np.maximum(squared[:, [min(NEIGHBOR_OF_WIDTH, squared.shape[1]) - 1]], 1e-12)
+def _neighbor_mean(near: np.ndarray, squared: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """Mean probabilities (n_samples, n_classes) of neighbors (n, k), weighted by affinity."""
+    width = np.maximum(squared[:, [min(WIDTH_NEIGHBOR, squared.shape[1]) - 1]], 1e-12)
     weight = np.exp(-squared / width)
     weight /= weight.sum(axis=1, keepdims=True)
-    return np.einsum("nk,nkc->nc", weight, shares[near].astype(np.float64))
+    return np.einsum("nk,nkc->nc", weight, proba[near].astype(np.float64))
 
 
-def _joined(method: str, spread: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """The probabilities of one method, or the geometric mean of both, each row of sum 1 and none below the floor."""
-    joined = {"neighbors": spread, "line": line}.get(method)
-    joined = np.sqrt(np.maximum(spread, FLOOR) * np.maximum(line, FLOOR)) if joined is None else joined
-    joined = np.maximum(joined, FLOOR)
-    return joined / joined.sum(axis=1, keepdims=True)
+def _combined(method: str, propagated: np.ndarray, logistic: np.ndarray) -> np.ndarray:
+    """The probabilities of one method, or the normalized geometric mean of both, at least `FLOOR`."""
+    proba = {"propagation": propagated, "logistic": logistic}.get(method)
+    proba = np.sqrt(np.maximum(propagated, FLOOR) * np.maximum(logistic, FLOOR)) if proba is None else proba
+    proba = np.maximum(proba, FLOOR)
+    return proba / proba.sum(axis=1, keepdims=True)
 
 
-def _warmed(shares: np.ndarray, temperature: float) -> np.ndarray:
+def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities whose logarithms are divided by a temperature."""
-    return _softmax(np.log(np.maximum(shares, FLOOR)) / temperature)
+    return _softmax(np.log(np.maximum(proba, FLOOR)) / temperature)
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp / exp.sum(axis=1, keepdims=True)

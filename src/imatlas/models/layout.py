@@ -1,13 +1,12 @@
-"""A picture of an embedding in the plane that old rows never leave: UMAP of some, a vote of neighbors for the others.
+"""Two-dimensional layout of an embedding with stable positions: UMAP of a sample, a vote of neighbors for other rows.
 
 McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". It starts from
-the two leading principal components, which keep the large picture and need no eigensolver (Kobak, D. and Linderman, G.
-(2021), "Initialization is critical for preserving global data structure in both t-SNE and UMAP", Nature Biotechnology).
+the two leading principal components (Kobak, D. and Linderman, G. (2021), "Initialization is critical for preserving
+global data structure in both t-SNE and UMAP", Nature Biotechnology).
 
-A row that UMAP has not seen is placed where its nearest neighbors lie: of their places, the one to which the others
-are nearest (their weighted medoid), averaged with those of the neighbors that lie around it. A plain mean would put a
-row that is between two islands into the empty sea. Places are a function of the saved rows alone, so a row has the same
-place however many are added.
+A row that UMAP did not lay out is placed by its nearest neighbors: at the weighted medoid of their positions, averaged
+with those of the neighbors around it. A plain mean would put a row between two islands into empty space. Positions are
+a function of the stored rows only, so adding rows moves none.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ from imatlas.models.parts.umap_graph import umap_layout, umap_rows
 from imatlas.neighbors import all_alike, as_tensor, k_nearest
 from imatlas.system.threads import sharing_cores
 
-MOST_ROWS = 10_000
-"""Rows that UMAP lays out, a random sample where there are more: its cost is bounded."""
+MAX_ROWS = 10_000
+"""Maximum number of rows that UMAP lays out, which bounds its cost."""
 
-FEWEST_ROWS = 60
-"""Rows below which neighborhoods of 15 say nothing; these are laid out along their two principal components."""
+MIN_ROWS = 60
+"""Fewest rows for UMAP; fewer are laid out along their two principal components."""
 
 N_VOTES = 10
-"""Neighbors that place a row."""
+"""Neighbors that decide the position of a row."""
 
 
 @estimator
 class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Lay the rows of an embedding out in two dimensions so that neighbors stay together.
+    """Two-dimensional layout of an embedding in which neighbors stay together.
 
-    One seed gives one layout on one machine. UMAP sees at most 10,000 rows; the others, and new ones, are placed by
-    their nearest neighbors among these. Distances within an island mean more than those between islands.
+    UMAP lays out at most 10,000 rows; the others, and new ones, are placed by their nearest neighbors among these. The
+    same seed gives the same layout on one machine. Distances within an island mean more than those between islands.
 
     Attributes
     ----------
     references_ : ndarray (n_references, n_features) float32
         The rows that were laid out.
     positions_ : ndarray (n_references, 2) float32
-        Where they lie.
+        Their positions.
     by_umap_ : bool
-        Whether UMAP laid them out, rather than their two principal components.
+        Whether UMAP laid them out, rather than principal components.
 
     Examples
     --------
@@ -72,30 +71,29 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     @sharing_cores()
     def fit(self, X: Any, y: Any = None, *, seconds: float | None = None) -> Layout:
-        """Lay rows out.
+        """Lay out the rows.
 
         Parameters
         ----------
         X : array-like (n_samples, n_features)
-            An embedding in which near means alike.
+            An embedding in which similar items lie close together.
         y : ignored
         seconds : float, optional
-            Lay out no more rows than are taken to fit in so much time on one core; two principal components where not
-            even few do.
+            Time limit on one core: fewer rows are laid out by UMAP, or none.
 
         Raises
         ------
         ParameterError, InputError
-            If a parameter is wrong; for NaN and infinite values.
+            If a parameter is invalid, or values are not finite.
         """
         self._check_parameters()
         X = checked_rows(self, X)
         if len(X) < 2:
-            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}.")
+            raise InputError(f"A layout needs at least 2 rows. Got n_samples={len(X)}; add more.")
         seed = self._seed()
-        most = MOST_ROWS if seconds is None else min(MOST_ROWS, umap_rows(seconds))
-        self.by_umap_ = by_umap = min(len(X), most) >= FEWEST_ROWS and not all_alike(X)
-        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[: most if by_umap else MOST_ROWS])
+        n_max = MAX_ROWS if seconds is None else min(MAX_ROWS, umap_rows(seconds))
+        self.by_umap_ = by_umap = min(len(X), n_max) >= MIN_ROWS and not all_alike(X)
+        rows = np.sort(np.random.default_rng(seed).permutation(len(X))[: n_max if by_umap else MAX_ROWS])
         self.references_ = X[rows]
         self.positions_ = principal_plane(self.references_)
         if by_umap:
@@ -110,7 +108,7 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the place of each row (n_samples, 2) float32; one that was laid out keeps the place that it got."""
+        """Return the position of each row (n_samples, 2) float32; rows that were laid out keep theirs."""
         self._check_fitted()
         X = checked_rows(self, X, reset=False)
         k = min(N_VOTES, len(self.references_))
@@ -127,36 +125,38 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return tags
 
 
-def position_by_vote(places: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """The place that neighbors vote for.
+def position_by_vote(positions: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """The position that neighbors vote for.
 
     Parameters
     ----------
-    places : ndarray (n_rows, k, 2)
-        Where the neighbors of each row lie.
+    positions : ndarray (n_rows, k, 2)
+        Positions of the neighbors of each row.
     distances : ndarray (n_rows, k)
-        How far they are in the embedding, ascending. One at distance 0 is the row itself, and decides alone.
+        Their distances in the embedding, ascending. A neighbor at distance 0 is the row itself, and decides alone.
 
     Returns
     -------
     ndarray (n_rows, 2) float32
     """
-    nearest, usual = distances[:, :1], distances.mean(axis=1, keepdims=True)
-    weights = np.exp(-(distances - nearest) / np.maximum(usual - nearest, 1e-12))
+    nearest, mean = distances[:, :1], distances.mean(axis=1, keepdims=True)
+    weights = np.exp(-(distances - nearest) / np.maximum(mean - nearest, 1e-12))
     same = distances == 0
     weights = np.where(same.any(axis=1, keepdims=True), same, weights)
-    apart = np.linalg.norm(places[:, :, None] - places[:, None], axis=3)
-    medoid = (apart * weights[:, None]).sum(axis=2) + np.where(weights > 0, 0.0, np.inf)
-    chosen = medoid.argmin(axis=1)[:, None, None]
-    from_chosen = np.take_along_axis(apart, chosen, axis=1)[:, 0]
-    around = from_chosen <= np.median(from_chosen, axis=1, keepdims=True)
-    kept = weights * around
-    return ((places * kept[:, :, None]).sum(axis=1) / kept.sum(axis=1, keepdims=True)).astype(np.float32)
+    between = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=3)
+    cost = (between * weights[:, None]).sum(axis=2) + np.where(weights > 0, 0.0, np.inf)
+    medoid = cost.argmin(axis=1)[:, None, None]
+    from_medoid = np.take_along_axis(between, medoid, axis=1)[:, 0]
+    weights = weights * (from_medoid <= np.median(from_medoid, axis=1, keepdims=True))
+    return ((positions * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def principal_plane(X: np.ndarray) -> np.ndarray:
-    """Rows along their two leading principal components, the first of a deviation of 10 (n_rows, 2) float32."""
-    if all_alike(X):  # what tells them apart is rounding
+    """Coordinates (n_rows, 2) float32 on the two leading principal axes, scaled to standard deviation 10 on the first.
+
+    Rows that are equal up to rounding all lie at 0.
+    """
+    if all_alike(X):
         return np.zeros((len(X), 2), np.float32)
     centered = X - X.mean(axis=0)
     covariance = (centered.T @ centered).astype(np.float64)

@@ -1,18 +1,15 @@
-"""A map as a classifier: a few labels, stretched over all rows along the paths that the unlabeled rows show.
+"""Classifier on a self-organizing map: a few labels are propagated over the cells.
 
-Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: labels spread over a graph.
+Zhou, D. et al. (2003), "Learning with local and global consistency", NIPS: label propagation over a graph.
 Liu, W., He, J. and Chang, S.-F. (2010), "Large graph construction for scalable semi-supervised learning", ICML: the
-graph joins few anchors instead of all rows, and rows share the labels of the anchors around them. Here the anchors are
-the cells of a self-organizing map. With Z (n_samples, n_cells) how much each row belongs to the cells nearest to it and
-Y (n_samples, n_classes) the labels that are known ::
+nodes of the graph are a few anchors, and rows take the labels of the anchors around them. Here the anchors are the
+cells of a self-organizing map. With memberships Z (n_samples, n_cells) of the rows in their nearest cells and the
+one-hot labels Y (n_samples, n_classes), 0 where unknown ::
 
     W = ZᵀZ + 0.01 A,    S = D^(-1/2) W D^(-1/2),    F = (I - alpha S)^(-1) ZᵀY
 
-so that two cells are joined by as many rows as lie between them; A, the cells that touch on the lattice, joins those
-between which no row lies. A row's class probabilities are Z times the rows of F, each of sum 1. With 200 labels of
-Fashion-MNIST's 60,000 rows this was right for 0.73 of the test rows at the best alpha and for 0.72 at the one that it
-chose itself; a Gaussian in place of F for 0.69 at its best radius on the distance of cells on the lattice, and for 0.71
-on that of their prototypes.
+so that two cells are linked by the rows between them; A, the adjacency of cells on the lattice, links those without
+rows between them. A row's class probabilities are Z times the rows of F, scaled to sum 1.
 """
 
 from __future__ import annotations
@@ -33,59 +30,57 @@ from imatlas.errors import ParameterError
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
-from imatlas.models.parts.labels import folds_of, share_and_error, some_labels, split_labels
+from imatlas.models.parts.labels import accuracy_and_error, folds_of, some_labels, split_labels
 from imatlas.models.parts.rows import checked_rows
 from imatlas.system.threads import sharing_cores
 
 ALPHAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""What alpha is chosen from."""
+"""Candidates for alpha."""
 
-USUAL = 0.95
-"""Alpha where there are too few labels to choose by, and what breaks ties."""
+DEFAULT_ALPHA = 0.95
+"""Alpha without cross-validation; the candidate nearest to it wins a tie."""
 
-NEAREST = 5
-"""Cells that a row belongs to. 3 to 8 gave the same accuracy to 0.01."""
+N_CELLS = 5
+"""Nearest cells that a row is a member of."""
 
-TOUCH = 0.01
-"""Rows that the border of two cells counts for: it joins cells between which no row lies, and changes little else."""
+ADJACENCY = 0.01
+"""Affinity of adjacent cells, which links cells without rows between them."""
 
 CHUNK = 4096
-"""Rows whose distances to all cells are held at a time."""
+"""Rows per distance matrix."""
 
 
 @estimator
 class SOMClassifier(ClassifierMixin, Estimator):
-    """Stretch the labels of a few rows over all rows by a self-organizing map.
+    """Semi-supervised classifier that propagates a few labels over the cells of a self-organizing map.
 
-    The map is learned from all rows and never sees a label. A row of `y` is unlabeled where it is -1, NaN or None. So
+    The map is learned from all rows, without labels. A row of `y` is unlabeled where it is -1, NaN or None. So
     -1 cannot be a class; the text "-1" can.
 
     Attributes
     ----------
     som_ : SOM
-        The map: `som` itself where that is fitted, else a copy of it that `fit` fitted.
+        The map: `som` itself if it is fitted, else a fitted copy.
     classes_ : ndarray (n_classes,)
     cell_probabilities_ : ndarray (n_cells, n_classes) float64
-        Class probabilities of each cell, to paint the map with.
+        Class probabilities of each cell.
     alpha_ : float
-        How far labels were spread, as given or chosen.
+        How far labels spread, as given or chosen.
     accuracy_ : float
-        Share of labeled rows that are right while they, with the rest of their fold, count as unlabeled. Alpha is
-        chosen anew for each fold, without its labels. NaN where no class has two labeled rows. Rows that are the only
-        ones of their class stay in training and are not counted.
+        Cross-validated accuracy on the labeled rows, alpha being chosen on the other folds. NaN if no class has two
+        labeled rows. The only row of a class stays in training and is not counted.
     accuracy_error_ : float
-        Standard error of that share for so many rows: sqrt(p (1 - p) / n), p = (right + 1) / (n + 2). Over 25 draws of
-        20 to 100 labels of clothes, `accuracy_` missed the truth by 1.0 to 1.3 such errors (root mean square).
+        Standard error of `accuracy_`: sqrt(p (1 - p) / n), p = (n_correct + 1) / (n + 2).
     n_folds_ : int
-        Folds behind `accuracy_`; 0 where there are none.
+        Folds behind `accuracy_`; 0 without cross-validation.
     n_labeled_ : int
 
     Notes
     -----
-    Where `alpha` is None it is the one of `ALPHAS` that is right for most labeled rows in cross-validation; 0.95 where
-    no class has two of them. Time and memory besides the map's grow with n_samples and with n_cells².
+    Where `alpha` is None it is the one of `ALPHAS` with the highest cross-validated accuracy; 0.95 if no class has two
+    labeled rows. Time and memory besides the map's grow with n_samples and with n_cells².
 
-    A copy that `sklearn.base.clone` makes, as in cross-validation, forgets that its map was fitted and fits it again.
+    `sklearn.base.clone`, as in cross-validation, drops the fit of the map, which is then fitted again.
 
     Examples
     --------
@@ -101,7 +96,7 @@ class SOMClassifier(ClassifierMixin, Estimator):
     alpha: Annotated[
         float | None, Field(ge=0, lt=1, description="how far labels spread, 0 to 1; None: cross-validated")
     ] = None
-    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation over labeled rows")] = 5
+    n_folds: Annotated[int, Field(ge=2, description="folds of the cross-validation on the labeled rows")] = 5
     random_state: Seed = 0
     labels = "required"
 
@@ -119,36 +114,36 @@ class SOMClassifier(ClassifierMixin, Estimator):
 
     @sharing_cores()
     def fit(self, X: Any, y: Any = None) -> SOMClassifier:
-        """Learn the map of all rows, and stretch the labels over it.
+        """Learn the map from all rows and propagate the labels over it.
 
         Parameters
         ----------
         X : array-like (n_samples, n_features)
         y : array-like (n_samples,)
-            The class of each row; -1, NaN or None where it is not known.
+            The class of each row; -1, NaN or None if unknown.
 
         Raises
         ------
         ParameterError, InputError, ValueError
-            If a parameter is wrong, `X` is not finite, or `y` holds no label, or numbers that are no classes.
+            If a parameter is invalid, `X` is not finite, or `y` holds no label, or numbers that are not classes.
         """
         self._check_parameters()
         X = checked_rows(self, X)
         known, labels = some_labels(X, y, type(self).__name__)
         self.som_ = self._fitted_map(X)
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        member = _memberships(self.som_, X)
-        links = _links(member, self.som_)
-        labeled = member[np.flatnonzero(known)]
+        memberships = _memberships(self.som_, X)
+        graph = _graph(memberships, self.som_)
+        labeled = memberships[np.flatnonzero(known)]
         folds = folds_of(codes, self.n_folds, self._seed())
         self.n_labeled_, self.n_folds_ = len(codes), int(folds.max()) + 1
         alphas = ALPHAS if self.alpha is None else (float(self.alpha),)
-        fields = [_spread(links, alpha, labeled, codes, folds) for alpha in alphas]
-        right = np.array([_right(labeled, codes, folds, field) for field in fields])
-        chosen = _best(alphas, np.einsum("aff->a", right))
+        fields = [_fields(graph, alpha, labeled, codes, folds) for alpha in alphas]
+        n_correct = np.array([_n_correct(labeled, codes, folds, field) for field in fields])
+        chosen = _best(alphas, np.einsum("aff->a", n_correct))
         self.alpha_ = alphas[chosen]
-        self.cell_probabilities_ = _shares(fields[chosen].sum(axis=1))
-        self.accuracy_, self.accuracy_error_ = _accuracy(alphas, right, int((folds >= 0).sum()))
+        self.cell_probabilities_ = _normalized(fields[chosen].sum(axis=1))
+        self.accuracy_, self.accuracy_error_ = _accuracy(alphas, n_correct, int((folds >= 0).sum()))
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -163,18 +158,18 @@ class SOMClassifier(ClassifierMixin, Estimator):
         return self.classes_[best]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of rows that are right; rows without a label do not count, and NaN where all are such."""
+        """Return the accuracy on the labeled rows; NaN if there are none."""
         known, labels = split_labels(y, type(self).__name__)
-        right = self.predict(X)[known] == labels
+        correct = self.predict(X)[known] == labels
         weights = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(np.average(right, weights=weights)) if len(right) else math.nan
+        return float(np.average(correct, weights=weights)) if len(correct) else math.nan
 
     def _contradiction(self) -> str:
         n_features = self.som_.n_features_in_
-        return "" if n_features == self.n_features_in_ else f"'som_' is of vectors of {n_features} numbers"
+        return "" if n_features == self.n_features_in_ else f"'som_' was fitted to {n_features} features"
 
     def _fitted_map(self, X: np.ndarray) -> Any:
-        """The map that was given where it is fitted; else a copy of it, or a new one, that is fitted to `X`."""
+        """The given map if it is fitted; else a copy of it, or a new one, fitted to `X`."""
         som = models.model_class("som")(random_state=self._seed()) if self.som is None else self.som
         if not hasattr(som, "topology"):
             raise ParameterError(
@@ -184,16 +179,16 @@ class SOMClassifier(ClassifierMixin, Estimator):
 
 
 def _memberships(som: Any, X: np.ndarray) -> csr_array:
-    """How much each row belongs to the cells nearest to it (n_samples, n_cells), each row of sum 1.
+    """Memberships of each row in its nearest cells (n_samples, n_cells), each row of sum 1.
 
-    A cell's share falls with how much farther than the best cell it is: exp(-2 gap / mean gap of the others), gaps of
-    squared distances. This is the weight by which `SOM.project` places a row, and has no scale to be chosen.
+    The weight of a cell is exp(-2 gap / mean gap), the gap being the difference of its squared distance from that of
+    the best matching unit, as in `SOM.project`.
     """
     n_cells = len(som.codebook_)
-    k = min(NEAREST, n_cells)
+    k = min(N_CELLS, n_cells)
     shares, cells = np.ones((len(X), k)), np.zeros((len(X), k), dtype=np.int64)
     for start in range(0, len(X), CHUNK):
-        with warnings.catch_warnings():  # the map may know the names of the columns, which were checked by now
+        with warnings.catch_warnings():  # the map may have feature names, which were checked before
             warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
             distances = torch.from_numpy(som.transform(X[start : start + CHUNK]))
         found = torch.topk(distances, k, dim=1, largest=False)
@@ -207,62 +202,62 @@ def _memberships(som: Any, X: np.ndarray) -> csr_array:
     return csr_array((shares.ravel(), cells.ravel(), np.arange(0, cells.size + 1, k)), shape=(len(X), n_cells))
 
 
-def _links(member: csr_array, som: Any) -> np.ndarray:
-    """The normalized links S (n_cells, n_cells) of the cells, as the top of this file defines them."""
-    links = (member.T @ member).toarray()
-    table = neighbor_table(som.rows_, som.cols_, som.topology, getattr(som, "toroidal", False))
+def _graph(memberships: csr_array, som: Any) -> np.ndarray:
+    """The normalized affinity S (n_cells, n_cells) of the equation at the top."""
+    affinity = (memberships.T @ memberships).toarray()
+    table = neighbor_table(som.rows_, som.cols_, som.topology, som.toroidal)
     cell, slot = np.nonzero(table >= 0)
-    links[cell, table[cell, slot]] += TOUCH
-    root = np.sqrt(np.maximum(links.sum(axis=1), 1e-30))
-    return links / root[:, None] / root
+    affinity[cell, table[cell, slot]] += ADJACENCY
+    root = np.sqrt(np.maximum(affinity.sum(axis=1), 1e-30))
+    return affinity / root[:, None] / root
 
 
-def _spread(links: np.ndarray, alpha: float, labeled: csr_array, codes: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """What the labels of each fold lend to each cell (n_cells, n_folds + 1, n_classes); the last are those of fold -1.
+def _fields(graph: np.ndarray, alpha: float, labeled: csr_array, codes: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """The field F (n_cells, n_folds + 1, n_classes) of the labels of each fold; the last one is that of fold -1.
 
-    The field of several folds is the sum of theirs, so leaving folds out costs nothing more.
+    Fields add up, so leaving folds out needs no new solution.
     """
     n_folds, n_classes = int(folds.max()) + 1, int(codes.max()) + 1
     column = np.where(folds < 0, n_folds, folds) * n_classes + codes
-    hot = csr_array(
+    one_hot = csr_array(
         (np.ones(len(codes)), (np.arange(len(codes)), column)), shape=(len(codes), (n_folds + 1) * n_classes)
     )
-    sources = (labeled.T @ hot).toarray()
-    field = solve(np.eye(len(links)) - alpha * links, sources, assume_a="pos") if alpha else sources
-    return field.reshape(len(links), n_folds + 1, n_classes)
+    sources = (labeled.T @ one_hot).toarray()
+    field = solve(np.eye(len(graph)) - alpha * graph, sources, assume_a="pos") if alpha else sources
+    return field.reshape(len(graph), n_folds + 1, n_classes)
 
 
-def _shares(field: np.ndarray) -> np.ndarray:
-    """A field (n_cells, n_classes) as probabilities; all alike for a cell that no label reaches."""
+def _normalized(field: np.ndarray) -> np.ndarray:
+    """A field (n_cells, n_classes) as probabilities; uniform for a cell that no label reaches."""
     field = np.maximum(field, 0) + (1e-12 * field.max() or 1.0)
     return field / field.sum(axis=1, keepdims=True)
 
 
-def _right(labeled: csr_array, codes: np.ndarray, folds: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """How many rows of fold g are right where the labels of folds f and g are not known (n_folds, n_folds)."""
+def _n_correct(labeled: csr_array, codes: np.ndarray, folds: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Number of correct rows of fold g without the labels of folds f and g: (n_folds, n_folds), indexed [f, g]."""
     n_folds = field.shape[1] - 1
     total = field.sum(axis=1)
-    right = np.zeros((n_folds, n_folds))
+    n_correct = np.zeros((n_folds, n_folds))
     for g in range(n_folds):
         rows = np.flatnonzero(folds == g)
-        mine = labeled[rows]
+        held_out = labeled[rows]
         for f in range(n_folds):
-            left = total - field[:, g] - (field[:, f] if f != g else 0)
-            right[f, g] = ((mine @ _shares(left)).argmax(axis=1) == codes[rows]).sum()
-    return right
+            others = total - field[:, g] - (field[:, f] if f != g else 0)
+            n_correct[f, g] = ((held_out @ _normalized(others)).argmax(axis=1) == codes[rows]).sum()
+    return n_correct
 
 
-def _best(alphas: tuple[float, ...], right: np.ndarray) -> int:
-    """The place of the alpha with most rows right; the one nearest to the usual one among equals."""
-    return min(range(len(alphas)), key=lambda i: (-right[i], abs(alphas[i] - USUAL)))
+def _best(alphas: tuple[float, ...], n_correct: np.ndarray) -> int:
+    """The index of the alpha with the most correct rows; of equals, the one nearest to the default."""
+    return min(range(len(alphas)), key=lambda i: (-n_correct[i], abs(alphas[i] - DEFAULT_ALPHA)))
 
 
-def _accuracy(alphas: tuple[float, ...], right: np.ndarray, n_tested: int) -> tuple[float, float]:
-    """Share of right rows, alpha chosen for each fold without it, and its standard error; NaN where none was tested."""
+def _accuracy(alphas: tuple[float, ...], n_correct: np.ndarray, n_tested: int) -> tuple[float, float]:
+    """Accuracy, alpha being chosen on the other folds, and its standard error; NaN if no row was tested."""
     if not n_tested:
         return math.nan, math.nan
-    n_right = 0.0
-    for f in range(right.shape[1]):
-        others = right[:, f].sum(axis=1) - right[:, f, f]
-        n_right += right[_best(alphas, others), f, f]
-    return share_and_error(n_right, n_tested)
+    total = 0.0
+    for f in range(n_correct.shape[1]):
+        others = n_correct[:, f].sum(axis=1) - n_correct[:, f, f]
+        total += n_correct[_best(alphas, others), f, f]
+    return accuracy_and_error(total, n_tested)

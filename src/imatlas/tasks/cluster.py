@@ -1,4 +1,4 @@
-"""Group images: an `ImageClusterer` on the embedding, and what is to be said about the groups."""
+"""Cluster images: an `ImageClusterer` on the embedding, and a summary of the clusters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imatlas.models.image_clusterer import (
-    FEWEST_TO_GROUP,
+    MIN_ROWS,
     N_VOTES,
     ImageClusterer,
     Proposal,
@@ -20,23 +20,24 @@ from imatlas.result import Curve, DataTable, Result
 __all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]
 
 UNSURE = 0.5
-"""Confidence below which an image is called unsure: most images near it are in other clusters."""
+"""Confidence below which an image is unsure: most of its neighbors are in other clusters."""
+
+PROTOCOL = f"confidence: share of an image's {N_VOTES} nearest images that are in its cluster"
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """A grouping and what is to be said about it.
+    """A clustering and its summary.
 
     Attributes
     ----------
     model : ImageClusterer
-        Its `predict` gives the cluster of any row, its `confidence` how sure that is.
     labels : ndarray (n_samples,) int64
         0 is the largest cluster.
     confidence : ndarray (n_samples,) float32
-        The share of the nearest images that are in the same cluster.
+        Share of the nearest images that are in the same cluster.
     medoids : ndarray (n_clusters,) int64
-        The row that is most typical of each cluster.
+        The most typical row of each cluster.
     result : Result
     """
 
@@ -50,32 +51,32 @@ class Clusters:
 def cluster(
     embedding: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0, seconds: float | None = None
 ) -> Clusters:
-    """Group the rows of an embedding.
+    """Cluster the rows of an embedding.
 
     Parameters
     ----------
     embedding : ndarray (n_samples, n_features)
     n_clusters : int, optional
-        By default the number that `propose_n_clusters` finds; at most n_samples.
+        By default chosen by `propose_n_clusters`; at most n_samples.
     random_state : int
     seconds : float, optional
-        Leave out of the search what does not fit in so much time, and say what.
+        Time limit; the result says what was skipped.
 
     Returns
     -------
     Clusters
-        With a result whose metrics are `n_clusters`, `smallest`, `largest`, the mean `confidence` and how many images
-        are `unsure`.
+        The metrics of the result are `n_clusters`, `smallest`, `largest`, the mean `confidence` and the number of
+        `unsure` images.
     """
     k = None if n_clusters is None else min(n_clusters, len(embedding))
     model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds)
     sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
     unsure = int((model.confidence_ < UNSURE).sum())
-    sentences = [f"{counted(model.n_clusters_, sizes)}."]
+    sentences = [f"{sizes_in_words(model.n_clusters_, sizes)}."]
     if unsure:
         sentences.append(
-            f"{unsure:,} images ({unsure / len(embedding):.0%}) are unsure: most of the {N_VOTES} images nearest to "
-            "them are in other clusters."
+            f"{unsure:,} images ({unsure / len(embedding):.0%}) are unsure: most of their {N_VOTES} nearest images are "
+            "in other clusters."
         )
     result = Result(
         "clusters",
@@ -88,23 +89,22 @@ def cluster(
             "confidence": float(model.confidence_.mean()),
             "unsure": unsure,
         },
-        protocol=f"{len(embedding):,} images, seed {random_state}; confidence is the share of an image's {N_VOTES} "
-        "nearest ones that are in its cluster",
+        protocol=f"{len(embedding):,} images, seed {random_state}; {PROTOCOL}",
     )
-    if model.left_out_:
-        result.sentences.append(f"There was no time for {model.left_out_} (--budget gives more).")
+    if model.skipped_:
+        result.sentences.append(f"There was no time for {model.skipped_} (--budget gives more).")
     if model.n_clusters_ < (n_clusters or 2):
         result.sentences.append(_why_fewer(embedding, n_clusters))
     if model.proposal_:
-        tried, found = model.proposal_["candidates"], model.proposal_["modularities"]
-        _tell_number(result, Proposal(model.n_clusters_, tried, found))
+        candidates, modularities = model.proposal_["candidates"], model.proposal_["modularities"]
+        _explain_number(result, Proposal(model.n_clusters_, candidates, modularities))
     return Clusters(model, model.labels_, model.confidence_, model.medoids_, result)
 
 
 def describe(
     model: ImageClusterer, embedding: np.ndarray, keys: Sequence[str], *, n_groups: int | None = None
 ) -> Clusters:
-    """Which cluster each row of an embedding is in, and what is in each cluster.
+    """Assign the rows of an embedding to fitted clusters, and summarize each cluster.
 
     Parameters
     ----------
@@ -114,35 +114,41 @@ def describe(
     keys : sequence of str
         The name of each row.
     n_groups : int, optional
-        Tell, too, which of so many groups of clusters each is in; see `ImageClusterer.coarse`.
+        Also merge the clusters into this many groups; see `ImageClusterer.coarse`.
 
     Returns
     -------
     Clusters
-        With a table of one row a cluster, the largest first, in its result.
+        The result has a table with one row per cluster, the largest first.
     """
-    labels, sure = model.predict(embedding), model.confidence(embedding)
+    labels, confidence = model.predict(embedding), model.confidence(embedding)
     k = model.n_clusters_
-    along, centers = model.transform(embedding), model.transform(model.cluster_centers_)
-    medoids = nearest_index(as_tensor(centers), as_tensor(along)).numpy()
+    projected, centers = model.transform(embedding), model.transform(model.cluster_centers_)
+    medoids = nearest_index(as_tensor(centers), as_tensor(projected)).numpy()
     sizes = np.bincount(labels, minlength=k)
-    mean_sure = np.bincount(labels, weights=sure, minlength=k) / np.maximum(sizes, 1)
+    mean_confidence = np.bincount(labels, weights=confidence, minlength=k) / np.maximum(sizes, 1)
     coarse = model.coarse(n_groups) if n_groups else None
     rows = [
-        (i, *([int(coarse[i])] if coarse is not None else []), int(sizes[i]), float(mean_sure[i]), keys[medoids[i]])
+        (
+            i,
+            *([int(coarse[i])] if coarse is not None else []),
+            int(sizes[i]),
+            float(mean_confidence[i]),
+            keys[medoids[i]],
+        )
         for i in np.argsort(-sizes, kind="stable").tolist()
     ]
-    unsure = int((sure < UNSURE).sum())
+    unsure = int((confidence < UNSURE).sum())
     result = Result(
         "clusters",
         "Clusters",
         [
-            f"{len(labels):,} images: {counted(k, sizes, '')}.",
-            f"{unsure or 'None'} are unsure: most of the {N_VOTES} images nearest to them are in other clusters."
+            f"{len(labels):,} images: {sizes_in_words(k, sizes, '')}.",
+            f"{unsure or 'None'} are unsure: most of their {N_VOTES} nearest images are in other clusters."
             if k > 1
-            else "All are together, so none is unsure.",
+            else "With a single cluster no image is unsure.",
         ],
-        {"n_clusters": k, "confidence": float(sure.mean()), "unsure": unsure},
+        {"n_clusters": k, "confidence": float(confidence.mean()), "unsure": unsure},
         [
             DataTable(
                 title="Clusters",
@@ -151,13 +157,13 @@ def describe(
             )
         ],
         data={"clusters": [list(row) for row in rows]},
-        protocol=f"confidence: share of an image's {N_VOTES} nearest ones that are in its cluster",
+        protocol=PROTOCOL,
     )
-    return Clusters(model, labels, sure, medoids, result)
+    return Clusters(model, labels, confidence, medoids, result)
 
 
-def counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
-    """How many clusters there are, and how large."""
+def sizes_in_words(k: int, sizes: np.ndarray, what: str = " images") -> str:
+    """The number of clusters and their sizes."""
     low, high = int(sizes.min()), int(sizes.max())
     if k == 1:
         return f"1 cluster of {high:,}{what.removesuffix('s') if high == 1 else what}"
@@ -166,41 +172,41 @@ def counted(k: int, sizes: np.ndarray, what: str = " images") -> str:
     return f"{k} clusters of {low:,} to {high:,}{what}"
 
 
-_LIMITS = ("There was no time", "All images are alike", "There are no more than", "Fewer than")
+_LIMITS = ("There was no time", "All images are equal", "There are only", "Fewer than")
 
 
 def limits(sentences: Sequence[str]) -> list[str]:
-    """Those of the sentences on a grouping that say why it is not what was asked for."""
+    """Those of the sentences on a clustering that say why it is not what was asked for."""
     return [sentence for sentence in sentences if sentence.startswith(_LIMITS)]
 
 
 def _why_fewer(embedding: np.ndarray, asked: int | None) -> str:
-    """Why there are fewer clusters than were asked for, or one only."""
+    """Why there are fewer clusters than asked for, or a single one."""
     n_distinct = len(np.unique(embedding, axis=0))
     if n_distinct == 1 or all_alike(embedding):
-        return "All images are alike, so they are one cluster."
+        return "All images are equal, so they form one cluster."
     if asked is not None:
-        return f"There are no more than {n_distinct:,} different images, so there are no {asked:,} clusters."
-    return f"Fewer than {FEWEST_TO_GROUP} images are not divided unless a number of clusters is asked for."
+        return f"There are only {n_distinct:,} distinct images, so there cannot be {asked:,} clusters."
+    return f"Fewer than {MIN_ROWS} images form one cluster unless a number of clusters is given."
 
 
-def _tell_number(result: Result, proposal: Proposal) -> None:
-    """Add to a result why there are so many clusters."""
+def _explain_number(result: Result, proposal: Proposal) -> None:
+    """Add the reason for the number of clusters to a result."""
     k, (low, high) = proposal.n_clusters, proposal.plausible
     if len(proposal.candidates) < 2:
         return
-    near = "" if low == high else f" From {low} to {high} some would do as well, within 2 %."
+    near = "" if low == high else f" Numbers between {low} and {high} come within 2 %."
     result.sentences.append(
-        f"Tried from {proposal.candidates[0]} to {proposal.candidates[-1]}: with {k} clusters the fewest images are "
-        f"cut off from their nearest neighbors, against what chance would cut (modularity).{near}"
+        f"Of {proposal.candidates[0]} to {proposal.candidates[-1]} clusters, {k} divide the neighbor graph best "
+        f"(highest modularity).{near}"
     )
-    result.metrics |= {"modularity": max(proposal.modularities), "plausible from": low, "plausible to": high}
+    result.metrics |= {"modularity": max(proposal.modularities), "plausible_from": low, "plausible_to": high}
     result.panels.append(
         Curve(
-            title="How many clusters",
+            title="Number of clusters",
             series={"modularity": (proposal.candidates, proposal.modularities)},
             x_label="number of clusters",
             y_label="modularity",
-            alt=f"Modularity over the number of clusters; the highest is at {k}.",
+            alt=f"Modularity over the number of clusters; the maximum is at {k}.",
         )
     )

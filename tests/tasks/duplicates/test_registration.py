@@ -43,11 +43,11 @@ def test_a_crop_is_aligned_with_where_it_was_cut(photos: torch.Tensor, orientati
     whole, crop = resized(photos), resized(reorient(photos, orientation), (0, 116, 8, 124))
     truth = Alignment(torch.full((2, 2), 116 / 128), torch.tensor([[2 / 64, -6 / 64]] * 2))
     windows = torch.zeros(2, dtype=torch.int64)
-    laid = registration.align(
+    found = registration.align(
         reorient(whole, orientation), crop, registration.window_alignment(windows, windows), n_steps=12
     )
-    torch.testing.assert_close(laid.scale, truth.scale, atol=0.01, rtol=0)
-    torch.testing.assert_close(laid.shift, truth.shift, atol=0.01, rtol=0)
+    torch.testing.assert_close(found.scale, truth.scale, atol=0.01, rtol=0)
+    torch.testing.assert_close(found.shift, truth.shift, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("orientation", range(N_ORIENTATIONS))
@@ -85,6 +85,6 @@ def test_a_flat_picture_stays_at_the_start() -> None:
         1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
     )
     start = registration.window_alignment(torch.tensor([2]), torch.tensor([0]))
-    laid = registration.align(flat, flat.flip(-1), start)
-    assert float((laid.scale - start.scale).abs().max()) < 0.02
-    assert float((laid.shift - start.shift).abs().max()) < 0.02
+    found = registration.align(flat, flat.flip(-1), start)
+    assert float((found.scale - start.scale).abs().max()) < 0.02
+    assert float((found.shift - start.shift).abs().max()) < 0.02

@@ -1,4 +1,4 @@
-"""Labels of some rows: which rows have one, and folds of those to test with."""
+"""Partially labeled targets: which rows have a label, and folds of those for cross-validation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from imatlas.errors import InputError
 
 @contextmanager
 def many_classes() -> Iterator[None]:
-    """Inside, scikit-learn does not warn of nearly as many classes as labels: a few labels may well be so."""
+    """Silence scikit-learn's warning of nearly as many classes as labels, which is normal with few labels."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
         yield
 
 
 def some_labels(X: Any, y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`split_labels` of as many rows as X has, of which at least one has a label."""
+    """`split_labels` for the rows of X, at least one of which must have a label."""
     known, labels = split_labels(y, name)
     check_consistent_length(X, known)
     if not len(labels):
@@ -33,18 +33,17 @@ def some_labels(X: Any, y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     return known, labels
 
 
-def share_and_error(n_right: float, n_tested: int) -> tuple[float, float]:
-    """The share that is right of those tested, and its standard error, which is above 0 even where all are right."""
-    likely = (n_right + 1) / (n_tested + 2)
-    return float(n_right / n_tested), math.sqrt(likely * (1 - likely) / n_tested)
+def accuracy_and_error(n_correct: float, n_tested: int) -> tuple[float, float]:
+    """Accuracy and its standard error, which is above 0 even if all are correct."""
+    smoothed = (n_correct + 1) / (n_tested + 2)
+    return float(n_correct / n_tested), math.sqrt(smoothed * (1 - smoothed) / n_tested)
 
 
 def split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows have a label (n_samples,) bool, and the labels of those, of the narrowest dtype that holds them."""
+    """Which rows have a label (n_samples,) bool, and those labels in the narrowest dtype that holds them."""
     if y is None:
         raise InputError(
-            f"{name} requires y to be passed, but the target y is None: give each row its class, or -1 where it is "
-            "not known."
+            f"{name} requires y to be passed, but the target y is None: give each row its class, or -1 if unknown."
         )
     y = column_or_1d(y, dtype=None if hasattr(y, "dtype") else _dtype_of(y), warn=True)
     if y.dtype.kind == "f":
@@ -67,9 +66,9 @@ def split_labels(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _dtype_of(y: Any) -> type | None:
-    """`object` for a sequence that mixes kinds, where NumPy would turn numbers and None into text; else None."""
-    kinds = {type(value) for value in y} if hasattr(y, "__iter__") else set()
-    return object if len(kinds) > 1 and (str in kinds or type(None) in kinds) else None
+    """`object` for a sequence of mixed types, in which NumPy would turn numbers and None into text; else None."""
+    types = {type(value) for value in y} if hasattr(y, "__iter__") else set()
+    return object if len(types) > 1 and (str in types or type(None) in types) else None
 
 
 def _is_minus_one(value: Any) -> bool:
@@ -77,13 +76,13 @@ def _is_minus_one(value: Any) -> bool:
 
 
 def folds_of(codes: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each labeled row (n_labeled,), stratified; -1 for rows that are the only ones of their class."""
+    """The stratified fold of each labeled row (n_labeled,); -1 for the only row of a class."""
     folds = np.full(len(codes), -1)
     counts = np.bincount(codes)
     tested = np.flatnonzero(counts[codes] > 1)
     if len(tested):
         splitter = StratifiedKFold(min(n_folds, int(counts.max())), shuffle=True, random_state=seed)
-        with warnings.catch_warnings():  # classes with fewer rows than folds are missing from some: meant so
+        with warnings.catch_warnings():  # classes with fewer rows than folds are absent from some
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             for fold, (_, rows) in enumerate(splitter.split(tested, codes[tested])):
                 folds[tested[rows]] = fold

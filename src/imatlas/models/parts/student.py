@@ -1,9 +1,7 @@
-"""A small network that learns from what others say of many rows, and is less often wrong than they are.
+"""Student network of self-training: one hidden layer that learns a teacher's probabilities under noise.
 
 Xie, Q., Luong, M.-T., Hovy, E. and Le, Q. (2020), "Self-training with Noisy Student improves ImageNet classification",
-CVPR: a student learns the probabilities that a teacher gives to rows without labels, while it is disturbed. What
-neighboring rows have in common it can learn, the teacher's single mistakes it cannot; so it becomes the next teacher.
-Disturbed it is by dropout, and by mixed rows: Zhang, H. et al. (2018), "mixup: beyond empirical risk minimization".
+CVPR. The noise is dropout and mixup: Zhang, H. et al. (2018), "mixup: beyond empirical risk minimization".
 """
 
 from __future__ import annotations
@@ -18,20 +16,20 @@ from torch.nn import functional as F
 from imatlas import seeding
 
 N_HIDDEN = 512
-PASSES, FEWEST_STEPS, MOST_STEPS = 16, 50, 300
-"""How often all rows are seen, within limits to the steps of learning."""
+N_EPOCHS, MIN_STEPS, MAX_STEPS = 16, 50, 300
+"""Passes over all rows, within limits on the number of training steps."""
 
-BATCH, GIVEN = 256, 16
-"""Rows of a step, and how many of them are rows whose label was given."""
+BATCH, LABELED_BATCH = 256, 16
+"""Rows per step, and how many of them are labeled ones."""
 
-LEARNING_RATE, DECAY = 3e-3, 1e-2
-DROPPED_IN, DROPPED, MIXED = 0.2, 0.5, 0.4
-"""Shares of the features and of the hidden units that are dropped, and the shape of the Beta distribution of mixing."""
+LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-2
+INPUT_DROPOUT, DROPOUT, MIXUP = 0.2, 0.5, 0.4
+"""Dropout of features and of hidden units, and the parameter of the Beta distribution of mixup."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """One hidden layer: `axes` (n_features, n_hidden), `offset` (n_hidden,), and from it one line for each class."""
+    """Hidden layer `axes` (n_features, n_hidden), `offset` (n_hidden,), and a linear classifier on its output."""
 
     axes: np.ndarray
     offset: np.ndarray
@@ -40,45 +38,46 @@ class Student:
 
 
 def hidden(X: np.ndarray, axes: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """What rows (n, n_features) are in a student's hidden layer (n, n_hidden) float32, at least 0."""
+    """Activations (n, n_hidden) float32, at least 0, of a student's hidden layer for rows (n, n_features)."""
     return np.maximum(X @ axes + offset, 0.0)
 
 
-def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> Student:
+def train_student(X: np.ndarray, proba: np.ndarray, labeled: np.ndarray, seed: int) -> Student:
     """Learn class probabilities.
 
     Parameters
     ----------
     X : ndarray (n_samples, n_features) float32
-    shares : ndarray (n_samples, n_classes)
-        What a teacher says of each row; of the given rows what is known.
-    given : ndarray (n_given,) int64
-        Rows that are seen far more often than the others.
+    proba : ndarray (n_samples, n_classes)
+        The teacher's probabilities; one-hot for labeled rows.
+    labeled : ndarray (n_labeled,) int64
+        Rows that are drawn far more often than the others.
+    seed : int
     """
     center, scale = X.mean(axis=0), max(float(X.std()), 1e-12)
-    rows, said = torch.from_numpy((X - center) / scale), torch.from_numpy(shares.astype(np.float32))
+    rows, targets = torch.from_numpy((X - center) / scale), torch.from_numpy(proba.astype(np.float32))
     with seeding.seeded_init(seed):
         first, norm, last = (
             nn.Linear(X.shape[1], N_HIDDEN),
             nn.BatchNorm1d(N_HIDDEN),
-            nn.Linear(N_HIDDEN, said.shape[1]),
+            nn.Linear(N_HIDDEN, targets.shape[1]),
         )
     parameters = [*first.parameters(), *norm.parameters(), *last.parameters()]
-    adam = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=DECAY)
-    n_steps = int(np.clip(PASSES * len(X) // BATCH, FEWEST_STEPS, MOST_STEPS))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, LEARNING_RATE, total_steps=n_steps)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    n_steps = int(np.clip(N_EPOCHS * len(X) // BATCH, MIN_STEPS, MAX_STEPS))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=n_steps)
     rng, generator = seeding.rng(seed, "batches"), seeding.generator(seed, "dropout")
     for _ in range(n_steps):
-        chosen = np.concatenate([rng.integers(len(X), size=BATCH - GIVEN), rng.choice(given, GIVEN)])
-        other, share = chosen[rng.permutation(BATCH)], float(rng.beta(MIXED, MIXED))
-        x, truth = (share * values[chosen] + (1 - share) * values[other] for values in (rows, said))
-        seen = _dropped(F.relu(norm(first(_dropped(x, DROPPED_IN, generator)))), DROPPED, generator)
-        loss = F.cross_entropy(last(seen), truth)
-        adam.zero_grad()
+        chosen = np.concatenate([rng.integers(len(X), size=BATCH - LABELED_BATCH), rng.choice(labeled, LABELED_BATCH)])
+        other, share = chosen[rng.permutation(BATCH)], float(rng.beta(MIXUP, MIXUP))
+        x, y = (share * values[chosen] + (1 - share) * values[other] for values in (rows, targets))
+        h = _dropout(F.relu(norm(first(_dropout(x, INPUT_DROPOUT, generator)))), DROPOUT, generator)
+        loss = F.cross_entropy(last(h), y)
+        optimizer.zero_grad()
         loss.backward()
-        adam.step()
+        optimizer.step()
         schedule.step()
-    with torch.no_grad():  # the normalization, and that of the rows, go into the first layer
+    with torch.no_grad():  # fold batch normalization and input scaling into the first layer
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -87,6 +86,6 @@ def taught(X: np.ndarray, shares: np.ndarray, given: np.ndarray, seed: int) -> S
     return Student(weight.T, offset, last.weight.detach().numpy(), last.bias.detach().numpy())
 
 
-def _dropped(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Some values set to 0, the others longer by as much."""
+def _dropout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Dropout with an explicit generator."""
     return x * (torch.rand(x.shape, generator=generator) >= share) / (1 - share)

@@ -1,8 +1,7 @@
-"""UMAP as its parts are used here: exact neighbors found by our own search, what it compiles kept for the next time.
+"""UMAP with our own exact neighbor search, and with its compiled functions cached between runs.
 
 McInnes, L., Healy, J. and Melville, J. (2018), "UMAP: uniform manifold approximation and projection". umap-learn
-compiles its functions when they are first called, which took 15 s on one core, most of them for a search of neighbors
-that `imatlas.neighbors` does too. Without it 7 s are left, and 1 s where a run before has put them in numba's cache.
+compiles its functions at their first call, most of them for a neighbor search that `imatlas.neighbors` replaces.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.system.threads import slowdown
 
 COMPILE_SECONDS, LOAD_SECONDS = 9.0, 3.5
-"""What the first call in a process is taken to cost: with nothing compiled before, and with all of it in the cache."""
+"""Stated cost of the first call in a process: with nothing compiled, and with everything in the cache."""
 
-SECONDS_A_ROW = 0.0015
-"""What each row is taken to cost: 500 epochs of its neighbors, in up to 10 dimensions."""
+SECONDS_PER_ROW = 0.0015
+"""Stated cost of a row: 500 epochs in up to 10 dimensions."""
 
 _compiled = False
 
@@ -32,13 +31,13 @@ _compiled = False
 def umap_layout(
     X: np.ndarray, *, n_neighbors: int, n_components: int, min_dist: float, seed: int, init: Any = "spectral"
 ) -> np.ndarray:
-    """Rows laid out so that neighbors stay together (n_samples, n_components) float32; one seed, one layout.
+    """UMAP layout of rows (n_samples, n_components) float32; the same seed gives the same layout.
 
     Parameters
     ----------
     X : ndarray (n_samples, n_features) float32
     n_neighbors : int
-        With the row itself; less than n_samples.
+        Including the row itself; less than n_samples.
     n_components : int
     min_dist : float
     seed : int
@@ -47,9 +46,9 @@ def umap_layout(
     global _compiled
     rows = as_tensor(X)
     others, squared = k_nearest(rows, rows, n_neighbors - 1, exclude_self=torch.arange(len(rows)))
-    near = np.c_[np.arange(len(X)), others.numpy()]
-    apart = np.c_[np.zeros(len(X), np.float32), squared.sqrt().numpy()]
-    with warnings.catch_warnings():  # it tells that a seed costs it its threads, and what its parts deprecate
+    neighbors = np.c_[np.arange(len(X)), others.numpy()]
+    distances = np.c_[np.zeros(len(X), np.float32), squared.sqrt().numpy()]
+    with warnings.catch_warnings():  # that a seed disables its threads, and deprecations of its dependencies
         warnings.simplefilter("ignore")
         model = _umap()(
             n_neighbors=n_neighbors,
@@ -57,37 +56,37 @@ def umap_layout(
             min_dist=min_dist,
             init=init,
             random_state=seed % 2**32,
-            precomputed_knn=(near, apart),
+            precomputed_knn=(neighbors, distances),
             n_jobs=1,
         )
-        places = np.asarray(model.fit_transform(X), dtype=np.float32)
+        positions = np.asarray(model.fit_transform(X), dtype=np.float32)
     _compiled = True
-    return places
+    return positions
 
 
 def umap_seconds(n_rows: int) -> float:
-    """What a layout of so many rows is taken to cost now: a stated cost, and how busy the machine is."""
-    return (SECONDS_A_ROW * n_rows + _once()) * slowdown()
+    """Expected duration of a layout: its stated cost times the present slowdown of the machine."""
+    return (SECONDS_PER_ROW * n_rows + _fixed_seconds()) * slowdown()
 
 
 def umap_rows(seconds: float) -> int:
-    """How many rows are taken to be laid out in so much time now."""
-    return max(0, int((seconds / slowdown() - _once()) / SECONDS_A_ROW))
+    """Number of rows that can be laid out in `seconds` at the present slowdown of the machine."""
+    return max(0, int((seconds / slowdown() - _fixed_seconds()) / SECONDS_PER_ROW))
 
 
-def _once() -> float:
-    """What the next call costs before it looks at a row."""
+def _fixed_seconds() -> float:
+    """Fixed cost of the next call."""
     if _compiled:
         return 0.0
     spec = find_spec("umap")
     folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
-    kept = any((folder / "__pycache__").glob("umap_.smooth_knn_dist*.nbi"))
-    return LOAD_SECONDS if kept else COMPILE_SECONDS
+    is_cached = any((folder / "__pycache__").glob("umap_.smooth_knn_dist*.nbi"))
+    return LOAD_SECONDS if is_cached else COMPILE_SECONDS
 
 
 @functools.cache
 def _umap() -> Any:
-    """umap-learn's class, once its slowest parts are told to keep what they compile, as pynndescent's do."""
+    """umap-learn's class, with caching enabled for the functions that compile slowest."""
     from umap import UMAP, layouts, umap_
 
     for module, name in (
@@ -95,6 +94,6 @@ def _umap() -> Any:
         (umap_, "compute_membership_strengths"),
         (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
     ):
-        with contextlib.suppress(AttributeError, RuntimeError):  # another version of it, or no folder to write to
+        with contextlib.suppress(AttributeError, RuntimeError):  # another version, or no writable folder
             getattr(module, name).enable_caching()
     return UMAP
