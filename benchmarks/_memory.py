@@ -1,4 +1,4 @@
-"""Run a command and watch the memory of all its processes."""
+"""Run a command and measure the memory of its process tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Run:
-    """How a command went: wall seconds, peak of the summed PSS of all its processes in MB, and what it printed."""
+    """Wall seconds, peak of the summed PSS of all processes in MB, and the output of a command."""
 
     seconds: float
     peak_mb: float
@@ -20,12 +20,12 @@ class Run:
 
 
 def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path | None = None) -> Run:
-    """Run `command` to its end, reading the proportional set size of its process tree every `every` seconds.
+    """Run `command`, sampling the proportional set size (PSS) of its process tree every `every` seconds.
 
     Raises
     ------
     RuntimeError
-        If the command fails, with what it printed.
+        If the command fails; the message holds its output.
     """
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
@@ -44,14 +44,14 @@ def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path 
 
 def _tree(pid: int) -> list[int]:
     """A process and all its descendants."""
-    found = [pid]
-    for parent in found:
+    pids = [pid]
+    for parent in pids:
         try:
             for task in Path(f"/proc/{parent}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
+                pids += [int(child) for child in (task / "children").read_text().split()]
         except OSError:
             continue
-    return found
+    return pids
 
 
 def _pss_mb(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""The trade-off of a map's two errors, ours and each peer's: a table and docs/pictures/som-tradeoff.svg."""
+"""Trade-off between quantization and topographic error: a table and docs/pictures/som-tradeoff.svg."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks._table import save_table
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "som-tradeoff.svg"
 N_EPOCHS = 10
 Curve = list[dict[str, Any]]
-"""Points with radius, te, qe, te_std, qe_std, seconds; in the order of te."""
+"""Points with radius, te, qe, te_std, qe_std, seconds, sorted by te."""
 
 
 def curves(
@@ -28,7 +28,7 @@ def curves(
     seeds: int,
     prefix: list[str],
 ) -> None:
-    """Sweep the last radius of ours and of each peer over some seeds; save the table and draw it."""
+    """Sweep the last radius of imatlas and of each peer; save the table and the figure."""
     rows, drawn = [], {}
     for data in names:
         for side in sizes:
@@ -38,16 +38,15 @@ def curves(
             rows += _rows(data, side, found)
     save_table(
         "som_tradeoff",
-        "The two errors of a map, as the last radius is swept",
-        ["data", "map", "library", "last radius", "TE", "QE", "seconds", "of ours: above a curve by more than spread"],
+        "Quantization against topographic error over the last radius",
+        ["data", "map", "library", "last radius", "TE", "QE", "seconds", "ours above a peer's curve"],
         rows,
         [
-            f"Ours: mean ± standard deviation over {seeds} seeds, its default number of epochs and first radius. "
-            f"Peers: {N_EPOCHS} epochs, PCA start, first radius a fifth of the side; after it they draw nothing from "
-            "their seed, so they have one run and no spread. On the 10,000 test rows.",
-            "Above: the peer's curve, straight between its points, holds at our TE less the spread a QE below ours "
-            "less the spread; the spread is the root of the sum of both variances. '-': no peer's curve reaches that "
-            "far.",
+            f"imatlas: mean ± standard deviation over {seeds} seeds, default number of epochs and first radius. "
+            f"Peers: {N_EPOCHS} epochs, PCA start, first radius a fifth of the side; deterministic, so one run. On the "
+            "10,000 test rows.",
+            "Above: at our TE minus the spread, the linearly interpolated curve of the peer has a QE below ours minus "
+            "the spread; the spread is the root of the sum of both variances. '-': no peer's curve reaches that TE.",
         ],
     )
     _draw(drawn)
@@ -58,8 +57,8 @@ def _curve(peer: str, data: str, side: int, radii: Sequence[float | None], seeds
     for radius in radii:
         runs = []
         for seed in range(seeds if peer == "imatlas" else 1):
-            mine = ours_of(side, radius, seed)
-            chosen = mine if peer == "imatlas" else settings_of(side, N_EPOCHS, radius, seed)
+            ours = ours_of(side, radius, seed)
+            chosen = ours if peer == "imatlas" else settings_of(side, N_EPOCHS, radius, seed)
             run = measured(peer, data, chosen, prefix=prefix)
             runs += [] if "failed" in run else [run]
         if runs:
@@ -75,7 +74,7 @@ def _rows(data: str, side: int, found: dict[str, Curve]) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for peer, curve in found.items():
         for point in curve:
-            told = _above(point, {name: other for name, other in found.items() if name != peer})
+            comparison = _above(point, {name: other for name, other in found.items() if name != peer})
             rows.append(
                 [
                     data,
@@ -85,32 +84,32 @@ def _rows(data: str, side: int, found: dict[str, Curve]) -> list[list[Any]]:
                     f"{point['te']:.4f} ± {point['te_std']:.4f}",
                     f"{point['qe']:.3f} ± {point['qe_std']:.3f}",
                     point["seconds"],
-                    told if peer == "imatlas" else None,
+                    comparison if peer == "imatlas" else None,
                 ]
             )
     return rows
 
 
 def _above(point: dict[str, Any], others: dict[str, Curve]) -> str:
-    """The peers whose curve runs below a point of ours by more than the spread; "no", or "-" where none compares."""
-    compared, worse = 0, []
+    """The peers whose curve is below a point of ours by more than the spread; "no", or "-" if none is comparable."""
+    n_compared, better = 0, []
     for peer, curve in others.items():
         if not curve:
             continue
         te, qe = (np.array([p[name] for p in curve]) for name in ("te", "qe"))
         nearest = curve[int(np.abs(te - point["te"]).argmin())]
-        at = point["te"] - np.hypot(point["te_std"], nearest["te_std"])
-        if not te[0] <= at <= te[-1]:
+        te_compared = point["te"] - np.hypot(point["te_std"], nearest["te_std"])
+        if not te[0] <= te_compared <= te[-1]:
             continue
-        compared += 1
-        gap = point["qe"] - float(np.interp(at, te, qe))
+        n_compared += 1
+        gap = point["qe"] - float(np.interp(te_compared, te, qe))
         if gap > np.hypot(point["qe_std"], nearest["qe_std"]):
-            worse.append(f"{peer} (+{gap:.3f})")
-    return ", ".join(worse) or ("no" if compared else "-")
+            better.append(f"{peer} (+{gap:.3f})")
+    return ", ".join(better) or ("no" if n_compared else "-")
 
 
 def _draw(drawn: dict[tuple[str, int], dict[str, Curve]]) -> None:
-    """One panel a set and size; ours in bold, with its default ringed."""
+    """One panel per data set and map size; imatlas in bold, its default ringed."""
     names, sizes = (list(dict.fromkeys(key[i] for key in drawn)) for i in (0, 1))
     figure = Figure(figsize=(4.6 * len(sizes), 3.6 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(sizes), squeeze=False)

@@ -1,7 +1,6 @@
-"""Budgets: `python -m benchmarks budget [--only photos clothes]`.
+"""Time that `learn` spends of its budget, by stage: `python -m benchmarks budget [--only grocery_photos]`.
 
-`imatlas learn` in a process of its own, on sets of several sizes with budgets from hurried to comfortable, one run at a
-time: what all of learning took, and each stage beside its part of the budget.
+`imatlas learn` in a process of its own, on sets of several sizes with tight to comfortable budgets.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 import imatlas as ia
-from benchmarks._data import fashion_mnist, grocery_photos
+from benchmarks._data import SETS, fashion_mnist, grocery_photos
 from benchmarks._memory import Run, run_measured
 from benchmarks._table import save_table
 from imatlas.atlas.stages import SHARES
 
-TITLE = "What a budget is spent on"
+TITLE = "Budget of learn: time spent by stage"
 
 RUNS = {"grocery_photos": [(24, 10), (261, 20), (261, 60), (1000, 40)], "fashion_mnist": [(2000, 30), (10_000, 120)]}
-"""Images and seconds."""
+"""(images, budget in seconds) of each run."""
 
 REPEATS, SHORT = 3, 40
-"""Runs of which the median counts, and the budget, in seconds, up to which there are several."""
+"""Repeats of a run, and the budget in seconds up to which runs are repeated."""
 
 
 def main(argv: list[str]) -> None:
@@ -45,22 +44,23 @@ def main(argv: list[str]) -> None:
     save_table(
         "budget",
         TITLE,
-        ["set", "images", "budget s", "learning s", "share of the budget", "whole command s", *stages],
+        ["set", "images", "budget s", "learning s", "learning / budget", "whole command s", *stages],
         rows,
         [
-            "photos: shop photographs drawn at random, with the pretrained encoder; clothes: Fashion-MNIST, with an "
-            "autoencoder of their own.",
-            "Learning is all that the budget is for: everything after the pixel cache exists. The whole command also "
-            "starts the interpreter and decodes the images.",
-            "Each stage: the seconds that it took, and its part of the budget in brackets. What a stage leaves goes to "
-            "the later ones; the report gets more than its part where a short budget would be too short for it.",
-            f"The run of median learning time of {REPEATS} up to a budget of {SHORT} s, single runs above. Seed 0.",
+            "Grocery photos: drawn at random, with the pretrained encoder; Fashion-MNIST: with an autoencoder trained "
+            "on the set.",
+            "Learning: everything after the pixel cache exists, which is what the budget covers. The whole command "
+            "includes interpreter start and decoding.",
+            "Stages: seconds spent, and in brackets the share of the budget. Unspent time goes to later stages; a "
+            "minimum is reserved for the report.",
+            f"The run with the median learning time of {REPEATS} up to a budget of {SHORT} s, single runs above. Seed "
+            "0.",
         ],
     )  # fmt: skip
 
 
 def _some(name: str, n: int, path: Path) -> Path:
-    """A source of `n` of the images."""
+    """A source of `n` images of a set."""
     if name == "fashion_mnist":
         path = path.with_suffix(".npy")
         np.save(path, fashion_mnist()[0][:n])
@@ -77,15 +77,15 @@ def _row(name: str, n: int, budget: int, source: Path, folder: Path) -> list[obj
     middle = statistics.median_low([sum(seconds.values()) for _, seconds, _ in runs])
     run, seconds, shares = next(run for run in runs if sum(run[1].values()) == middle)
     parts = [f"{seconds[stage]:.1f} ({share * budget:.1f})" for stage, share in shares.items()]
-    return [name, n, budget, round(middle, 1), round(middle / budget, 2), round(run.seconds, 1), *parts]
+    return [SETS[name], n, budget, round(middle, 1), round(middle / budget, 2), round(run.seconds, 1), *parts]
 
 
 def _run(source: Path, folder: Path, budget: int) -> tuple[Run, dict[str, float], dict[str, float]]:
-    """How the command went, the seconds of each stage, and the share of the budget that was meant for it."""
+    """The measured command, the seconds of each stage, and its share of the budget."""
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "imatlas", "learn", str(source), "-o", str(folder), "--budget", f"{budget}s"]
     run = run_measured(command)
     print(run.output)
-    stages = ia.load(folder).manifest.stages
+    stages = ia.load(folder).store.manifest.stages
     shares = SHARES[stages["intake"]["encoder"]]
     return run, {stage: stages[stage]["seconds"] for stage in shares}, shares

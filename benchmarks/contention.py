@@ -1,6 +1,6 @@
-"""A busy machine: `python -m benchmarks contention [--only som|kmeans|late|learn] [--quick] [--anyway]`.
+"""Slowdown under CPU contention: `python -m benchmarks contention [--only som|kmeans|late|learn] [--quick]`.
 
-Each workload runs in a process of its own, by turns on the quiet machine and beside one other process for each core.
+Each workload runs in a process of its own, alternating between the idle machine and one competing process per core.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 from benchmarks._data import fashion_mnist, grocery_photos
 from benchmarks._table import save_table, saved_table
 
-TITLE = "Work beside one other process on each core"
+TITLE = "Slowdown with one competing process per core"
 RUNS, QUICK_RUNS = 3, 1
 N_PHOTOS, BUDGET = 1000, 40.0
-ASKED = 2.5
-QUIET = 0.93
-"""Share of the cores that a quiet machine gives."""
+TARGET = 2.5
+IDLE = 0.93
+"""Share of the cores that this process gets on an idle machine, at least."""
 
 WORKLOADS = {
     "som": "SOM 20 x 20, 60,000 x 784",
@@ -41,85 +41,85 @@ WORKLOADS = {
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks contention")
     parser.add_argument("--only", choices=tuple(WORKLOADS))
-    parser.add_argument("--quick", action="store_true", help="one run each, few rows and photographs; saves no table")
-    parser.add_argument("--anyway", action="store_true", help="measure although the machine is not quiet, and say so")
+    parser.add_argument("--quick", action="store_true", help="one run each with little data; saves no table")
+    parser.add_argument("--anyway", action="store_true", help="measure even if the machine is not idle")
     parser.add_argument("--one", choices=tuple(WORKLOADS), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
         print(json.dumps(_work(options.one, options.quick)))
         return
-    share = _quiet_share()
-    if share < QUIET and not options.anyway:
+    share = _idle_share()
+    if share < IDLE and not options.anyway:
         sys.exit(
-            f"The machine is not quiet: {share:.0%} of its cores were to be had. Stop other programs, or --anyway."
+            f"The machine is not idle: {share:.0%} of its cores are available. Stop other programs, or use --anyway."
         )
-    before = {row[0]: row for row in saved_table("contention", TITLE)["rows"]}
+    saved = {row[0]: row for row in saved_table("contention", TITLE)["rows"]}
     rows = []
-    for name, told in WORKLOADS.items():
+    for name, label in WORKLOADS.items():
         if options.only in (None, name):
-            rows.append(_row(name, told, options.quick))
+            rows.append(_row(name, label, options.quick))
             print(rows[-1], flush=True)
-        elif told in before:
-            rows.append(before[told])  # as an earlier run left it
+        elif label in saved:
+            rows.append(saved[label])
     if options.quick:
         return
     save_table(
         "contention",
         TITLE,
         [
-            "workload", "quiet s", "busy s", "ratio", "quiet CPU s", "busy CPU s", "runs", f"at most {ASKED:g} times",
-            "beside",
+            "workload", "idle s", "contended s", "ratio", "idle CPU s", "contended CPU s", "runs",
+            f"at most {TARGET:g} times", "generator steps",
         ],
         rows,
         [
-            f"Medians of runs by turns, each a fresh process with the default number of threads; busy: {_n_cores()} "
-            "endless loops of Python, one for each core. Timed is the call alone, without imports and reading; CPU s "
-            "is the time on all cores, which grows where threads spin.",
-            "A fair share of each core alone gives a ratio of 2.0. 'learn' keeps to its budget by doing less: "
-            "'beside' tells the steps of the generator, quiet and busy.",
-            f"{share:.0%} of the cores were to be had at the start.",
+            "Medians of alternating runs, each a new process with the default number of threads; contended: "
+            f"{_n_cores()} endless Python loops, one per core. Time of the call alone, without imports and reading; "
+            "CPU time is summed over all cores and grows if threads spin.",
+            "A fair share of each core gives a ratio of 2.0. 'learn' keeps to its budget by doing less: generator "
+            "steps, idle and contended.",
+            f"{share:.0%} of the cores were available at the start.",
         ],
     )  # fmt: skip
 
 
-def _row(name: str, told: str, quick: bool) -> list[object]:
-    quiet: list[dict[str, float]] = []
-    busy: list[dict[str, float]] = []
+def _row(name: str, label: str, quick: bool) -> list[object]:
+    idle: list[dict[str, float]] = []
+    contended: list[dict[str, float]] = []
     for _ in range(QUICK_RUNS if quick else RUNS):
-        quiet.append(_fresh(name, quick))
+        idle.append(_fresh(name, quick))
         with _other_programs():
-            busy.append(_fresh(name, quick))
+            contended.append(_fresh(name, quick))
     middle = {
         side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        for side, runs in (("quiet", quiet), ("busy", busy))
+        for side, runs in (("idle", idle), ("contended", contended))
     }
-    ratio = middle["busy"]["seconds"] / middle["quiet"]["seconds"]
-    seconds = [round(middle[side][key], 2) for key in ("seconds", "cpu") for side in ("quiet", "busy")]
+    ratio = middle["contended"]["seconds"] / middle["idle"]["seconds"]
+    seconds = [round(middle[side][key], 2) for key in ("seconds", "cpu") for side in ("idle", "contended")]
     steps = [f"{middle[side]['steps']:.0f}" for side in middle if "steps" in middle[side]]
-    held = "yes" if ratio <= ASKED else "no"
-    return [told, *seconds[:2], round(ratio, 2), *seconds[2:], len(quiet), held, " and ".join(steps)]
+    on_target = "yes" if ratio <= TARGET else "no"
+    return [label, *seconds[:2], round(ratio, 2), *seconds[2:], len(idle), on_target, " and ".join(steps)]
 
 
 def _fresh(name: str, quick: bool) -> dict[str, float]:
-    """One run in a process of its own, with nothing said about threads."""
-    told = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS"}
+    """One run in a process of its own, without environment variables about threads."""
+    variables = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS"}
     command = [sys.executable, *(["-c", LATE] if name == "late" else ["-m", "benchmarks"]), "contention", "--one", name]
     done = subprocess.run(
         [*command, *(["--quick"] if quick else [])],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={key: value for key, value in os.environ.items() if key not in told},
+        env={key: value for key, value in os.environ.items() if key not in variables},
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 LATE = "import sys, torch, sklearn.cluster; sys.argv[0] = 'benchmarks'; from benchmarks.__main__ import main; main()"
-"""As a library's user does who imports torch before imatlas."""
+"""For the case that torch is imported before imatlas."""
 
 
 def _work(name: str, quick: bool) -> dict[str, float]:
-    """Do one workload here: the seconds it took, those of all cores, and what else it tells."""
+    """Run one workload: wall seconds, CPU seconds of all cores, and generator steps if any."""
     import imatlas as ia
 
     if name == "learn":
@@ -143,7 +143,7 @@ def _learn(quick: bool) -> dict[str, float]:
         began, used = time.perf_counter(), time.process_time()
         atlas = ia.learn(chosen, folder / "photos.atlas", budget=budget, progress=False)
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
-        for stage, decided in atlas.manifest.stages.items():
+        for stage, decided in atlas.store.manifest.stages.items():
             print(f"{stage:<10} {decided['seconds']:6.1f} s  {decided['said']}", file=sys.stderr, flush=True)
         return {"seconds": seconds, "cpu": cpu, "steps": float(atlas.model("generator").n_steps_)}
     finally:
@@ -152,10 +152,10 @@ def _learn(quick: bool) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _other_programs() -> Iterator[None]:
-    """One endless loop for each core while this is open."""
+    """Context with one endless loop per core running."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(_n_cores())]
     try:
-        time.sleep(0.5)  # until they have begun
+        time.sleep(0.5)  # Until they have started.
         yield
     finally:
         for other in others:
@@ -169,8 +169,8 @@ def _n_cores() -> int:
     return usable_cores()
 
 
-def _quiet_share() -> float:
-    """The share of the cores that this process gets."""
+def _idle_share() -> float:
+    """Share of the cores that this process gets."""
     from imatlas.system.threads import cores_obtained
 
     return min(1.0, cores_obtained(_n_cores(), seconds=1.0) / _n_cores())

@@ -1,8 +1,7 @@
-"""Edited copies found again: `python -m benchmarks duplicates copies|speed|scale [--sets photos] [--seeds 3]`.
+"""Near-duplicate detection: `python -m benchmarks duplicates recall|speed|scale [--sets eurosat] [--seeds 3]`.
 
-`copies`: recall and precision for each kind of edit, planted on images that have no copies; `speed`: hashes a second;
-`scale`: time and memory for up to 100,000 images. imagehash has an environment of its own, .envs/imagehash:
-`python -m venv X && X/bin/pip install -r benchmarks/peers/imagehash.txt`.
+`recall`: recall and precision per kind of edit, for edited copies planted in sets without duplicates; `speed`: hashes
+per second; `scale`: time and memory for up to 100,000 images. Peer environment: imagehash (see `benchmarks._peers`).
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos, noto_emoji
-from benchmarks._edits import KINDS, planted
+from benchmarks._data import FOLDERS, SCRATCH, SETS, fashion_mnist
+from benchmarks._edits import EDITS, edited_copy
 from benchmarks._memory import run_measured
+from benchmarks._peers import PEERS, last_json, python_of
 from benchmarks._table import save_table, saved_table
 from imatlas import Images
 from imatlas.images import decode, hashing
@@ -35,27 +35,28 @@ from imatlas.tasks.duplicates.features import Features
 from imatlas.tasks.duplicates.gallery import Gallery
 from imatlas.tasks.duplicates.groups import find_duplicates
 
-SETS = ("grocery_photos", "eurosat", "noto_emoji", "fashion_mnist")
+ORDER = ("grocery_photos", "eurosat", "noto_emoji", "fashion_mnist")
 HASHES = ("phash", "dhash", "whash")
-USUAL = 10
-"""Bits of 64 that imagededup allows by default, with the hash that imagehash calls phash."""
+DEFAULT_BITS = 10
+"""Default threshold of imagededup: differing bits of 64, for the hash that imagehash calls phash."""
 
-TURNS = ("rotated", "mirrored")
-PYTHON = Path(__file__).parent / ".envs" / "imagehash" / "bin" / "python"
-PEER = Path(__file__).parent / "peers" / "hash_files.py"
+ROTATIONS = ("rotated", "mirrored")
+"""Edits that are searched with `rotated=True`."""
+
+PYTHON = python_of("imagehash")
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks duplicates")
-    parser.add_argument("part", choices=["copies", "speed", "scale", "one"])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("part", choices=["recall", "speed", "scale", "one"])
+    parser.add_argument("--sets", nargs="+", choices=ORDER, default=list(ORDER))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--planted", type=int, default=200, help="copies of each kind")
+    parser.add_argument("--planted", type=int, default=200, help="copies per kind of edit")
     parser.add_argument("--images", type=int, nargs="+", default=[25_000, 50_000, 100_000])
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    if options.part == "copies":
-        copies(options.sets, options.seeds, options.planted)
+    if options.part == "recall":
+        recall(options.sets, options.seeds, options.planted)
     elif options.part == "speed":
         speed()
     elif options.part == "scale":
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def files(name: str) -> list[Path]:
-    """The picture files of a set; of clothes the first 5,000 test pictures."""
+    """The image files of a set; of Fashion-MNIST the first 5,000 test images."""
     if name == "fashion_mnist":
         folder = SCRATCH / "duplicates" / "fashion_mnist"
         if not folder.exists():
@@ -73,12 +74,12 @@ def files(name: str) -> list[Path]:
             for i, pixels in enumerate(fashion_mnist("t10k")[0][:5000]):
                 Image.fromarray(pixels).save(folder / f"{i:05d}.png")
         return sorted(folder.glob("*.png"))
-    folder = {"grocery_photos": grocery_photos, "eurosat": eurosat, "noto_emoji": noto_emoji}[name]()
+    folder = FOLDERS[name]()
     return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
 
 
 def on_white(path: Path) -> Image.Image:
-    """A picture without opacity."""
+    """An image composited on white."""
     with Image.open(path) as image:
         if image.mode in ("RGBA", "LA", "P"):
             image = image.convert("RGBA")
@@ -86,18 +87,18 @@ def on_white(path: Path) -> Image.Image:
         return image.convert("L" if image.mode == "L" else "RGB")
 
 
-def cleared(paths: list[Path]) -> tuple[list[Path], int]:
-    """The pictures in which nothing is found any more, rotated or not, and how many pairs were found at first."""
+def without_duplicates(paths: list[Path]) -> tuple[list[Path], int]:
+    """The images left once no duplicates are found, rotated or not, and the number found at first."""
     gallery = Gallery.of(paths)
     keys, first = np.arange(len(paths)), None
     while True:
         part = _part(gallery, keys)
         found = [find_duplicates(part, rotated=rotated) for rotated in (False, True)]
         first = first if first is not None else found[0].result.metrics["n_duplicates"]
-        alone = np.all([each.group < 0 for each in found], axis=0)
-        if alone.all():
+        single = np.all([each.group < 0 for each in found], axis=0)
+        if single.all():
             return [paths[i] for i in keys], first
-        keys = keys[alone]
+        keys = keys[single]
 
 
 def _part(gallery: Gallery, rows: np.ndarray) -> Gallery:
@@ -111,19 +112,20 @@ def _part(gallery: Gallery, rows: np.ndarray) -> Gallery:
     )
 
 
-def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
-    """One row a set and kind of edit: ours, and each hash at its best threshold."""
-    title = "Edited copies found again, beside perceptual hashes"
+def recall(names: list[str], n_seeds: int, n_planted: int) -> None:
+    """One row per set and kind of edit: imatlas, and each hash at its best threshold."""
+    title = "Edited copies found, against perceptual hashes"
     notes: list[str] = []
     new: dict[str, list[list[Any]]] = {}
     for name in names:
         began = time.process_time()
-        paths, n_first = cleared(files(name))
+        paths, n_first = without_duplicates(files(name))
         notes.append(
-            f"{name}: {len(files(name)):,} pictures, {n_first} called copies at first, {len(paths):,} cleared."
+            f"{SETS[name]}: {len(files(name)):,} images, {n_first} reported as duplicates before any were removed, "
+            f"{len(paths):,} after."
         )
         print(notes[-1], flush=True)
-        runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in EDITS}
         with tempfile.TemporaryDirectory() as folder:
             hashes = _hashed(paths, Path(folder))
             gallery = Gallery.of(paths)
@@ -131,39 +133,40 @@ def copies(names: list[str], n_seeds: int, n_planted: int) -> None:
                 for kind, true, added in _planted(paths, n_planted, seed, Path(folder)):
                     runs[kind].append(_scored(gallery, paths, hashes, kind, true, added, Path(folder)))
                     print(name, kind, seed, runs[kind][-1], flush=True)
-        new[name] = [_row(name, kind, found) for kind, found in runs.items()]
-        print(f"{time.process_time() - began:.0f} s of one core", flush=True)
-    kept = [row for row in saved_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
-    rows = [row for name in SETS for row in new.get(name, [row for row in kept if row[0] == name])]
-    columns = ["set", "edit", "ours: recall", "precision", f"phash ≤ {USUAL}: recall", "precision"]
+        new[name] = [_row(SETS[name], kind, found) for kind, found in runs.items()]
+        print(f"{time.process_time() - began:.0f} s of CPU time", flush=True)
+    saved = [row for row in saved_table("duplicates", title)["rows"] if len(row) == 6 + len(HASHES)]
+    rows = [row for name in ORDER for row in new.get(name, [row for row in saved if row[0] == SETS[name]])]
+    columns = ["set", "edit", "imatlas: recall", "precision", f"phash ≤ {DEFAULT_BITS}: recall", "precision"]
     columns += [f"{kind}: recall, precision (bits)" for kind in HASHES]
     save_table("duplicates", title, columns, rows, [*notes, *NOTES])
 
 
 NOTES = (
-    "Copies planted one to an image on images drawn at random; each kind of edit on its own, among all images of the "
-    "cleared set. A pair counts as found where both are in one group; mean over the seeds.",
-    "Cleared: pictures are taken out until ours finds no copies among the rest, rotated or not. So precision is about "
-    "taking a copy for one of another picture, or other pictures for copies once copies are there; how many are called "
-    "copies in the sets as they come is told above.",
-    "Recompressed: JPEG quality 40 to 75. Resized: half to twice; cropped: a tenth of width and of height; brightness: "
-    "it and contrast each by up to a quarter; watermark: half-clear words over 60 % of the width; all saved as JPEG of "
-    "quality 90 then. Rotated by 90, 180 or 270 degrees and mirrored: ours with rotated=True; hashes have none.",
-    "Hashes of imagehash, each given the number of bits that does best on this very kind and set: the highest recall "
-    "among those of precision 0.99, else the highest product of both.",
-    "imagededup could not be run: it asks for a torchvision built for the very torch, and for weights to download.",
+    "One copy each of randomly drawn images; each kind of edit separately, among all images of the set without "
+    "duplicates. A pair is found if both images are in one group; mean over seeds.",
+    "Sets without duplicates: images are removed until imatlas finds no duplicates among the rest, rotated or not. "
+    "Precision therefore counts wrong matches that appear once copies are present; the number of duplicates reported "
+    "in the original sets is given above.",
+    "Recompressed: JPEG quality 40 to 75. Resized: half to twice; cropped: a tenth of width and height; brightness: "
+    "brightness and contrast by up to a quarter each; watermark: semi-transparent text over 60 % of the width; all "
+    "saved as JPEG of quality 90. Rotated by 90, 180 or 270 degrees and mirrored: imatlas with rotated=True; the "
+    "hashes have no such option.",
+    "Hashes of imagehash, each with the threshold in bits that is best for this kind and set: the highest recall among "
+    "those with precision 0.99, else the highest product of both.",
+    "imagededup could not be run: it needs torchvision and downloads weights.",
 )
 
 
 def _planted(paths: list[Path], n: int, seed: int, folder: Path) -> Iterator[tuple[str, np.ndarray, list[Path]]]:
-    """(kind, rows of the originals, files of the copies) for each kind of edit."""
+    """(kind, rows of the originals, files of the copies) per kind of edit."""
     rng = np.random.default_rng(seed)
-    for kind in KINDS:
+    for kind in EDITS:
         true = rng.permutation(len(paths))[:n]
         new = []
         for i, row in enumerate(true.tolist()):
             new.append(folder / f"{kind}-{seed}-{i:04d}.jpg")
-            new[-1].write_bytes(planted(on_white(paths[row]), kind, rng))
+            new[-1].write_bytes(edited_copy(on_white(paths[row]), kind, rng))
         yield kind, true, new
 
 
@@ -179,26 +182,26 @@ def _scored(
     n = len(paths)
     planted_pairs = {(int(row), n + i) for i, row in enumerate(true)}
     both = gallery.with_others(Gallery.of(new))
-    found = find_duplicates(both, rotated=kind in TURNS)
+    found = find_duplicates(both, rotated=kind in ROTATIONS)
     members: dict[int, list[int]] = {}
     for row, group in enumerate(found.group.tolist()):
         if group >= 0:
             members.setdefault(group, []).append(row)
     pairs = {pair for rows in members.values() for pair in combinations(rows, 2)}
-    told: dict[str, Any] = {"ours": _quality(pairs, planted_pairs)}
-    if kind not in TURNS:
+    quality: dict[str, Any] = {"ours": _quality(pairs, planted_pairs)}
+    if kind not in ROTATIONS:
         for name, values in _hashed(new, folder).items():
-            told[name] = _by_bits(np.concatenate([hashes[name], values]), planted_pairs)
-    return told
+            quality[name] = _by_bits(np.concatenate([hashes[name], values]), planted_pairs)
+    return quality
 
 
 def _quality(pairs: set[tuple[int, int]], true: set[tuple[int, int]]) -> tuple[float, float]:
-    right = len(pairs & true)
-    return right / len(true), right / max(1, len(pairs))
+    n_correct = len(pairs & true)
+    return n_correct / len(true), n_correct / max(1, len(pairs))
 
 
 def _by_bits(hashes: np.ndarray, true: set[tuple[int, int]]) -> list[tuple[float, float]]:
-    """Recall and precision at 0, 1, ... 20 bits."""
+    """Recall and precision at thresholds of 0 to 20 bits."""
     a, b = np.array(sorted(true)).T
     right = hamming(hashes[a], hashes[b])
     counts = np.zeros(21, np.int64)
@@ -210,12 +213,14 @@ def _by_bits(hashes: np.ndarray, true: set[tuple[int, int]]) -> list[tuple[float
 
 
 def _hashed(paths: list[Path], folder: Path) -> dict[str, np.ndarray]:
-    """The hashes of imagehash, nothing where it is not installed."""
+    """Hashes of imagehash; empty if it is not installed."""
     if not PYTHON.exists():
         return {}
     listed, out = folder / "list.txt", folder / "hashes.npz"
     listed.write_text("\n".join(map(str, paths)))
-    subprocess.run([str(PYTHON), str(PEER), str(listed), str(out), *HASHES], check=True, capture_output=True)
+    subprocess.run(
+        [str(PYTHON), str(PEERS / "hash_files.py"), str(listed), str(out), *HASHES], check=True, capture_output=True
+    )
     with np.load(out) as found:
         return {kind: found[kind] for kind in HASHES}
 
@@ -223,8 +228,8 @@ def _hashed(paths: list[Path], folder: Path) -> dict[str, np.ndarray]:
 def _row(name: str, kind: str, runs: list[dict[str, Any]]) -> list[Any]:
     recall, precision = np.mean([run["ours"] for run in runs], axis=0)
     row: list[Any] = [name, kind, f"{recall:.3f}", f"{precision:.3f}"]
-    usual = np.mean([run["phash"][USUAL] for run in runs], axis=0) if "phash" in runs[0] else None
-    row += [None, None] if usual is None else [f"{value:.3f}" for value in usual]
+    at_default = np.mean([run["phash"][DEFAULT_BITS] for run in runs], axis=0) if "phash" in runs[0] else None
+    row += [None, None] if at_default is None else [f"{value:.3f}" for value in at_default]
     for peer in HASHES:
         if peer not in runs[0]:
             row.append(None)
@@ -237,14 +242,14 @@ def _row(name: str, kind: str, runs: list[dict[str, Any]]) -> list[Any]:
 
 
 def speed() -> None:
-    """Hashes a second, one core, from files and from decoded pixels."""
+    """Hashes per second on one core, from files and from decoded pixels."""
     paths = files("grocery_photos")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "list.txt").write_text("\n".join(map(str, paths)))
-        arguments = [str(PYTHON), str(PEER), f"{folder}/list.txt", f"{folder}/out.npz", *HASHES]
+        arguments = [str(PYTHON), str(PEERS / "hash_files.py"), f"{folder}/list.txt", f"{folder}/out.npz", *HASHES]
         for _ in range(3):
-            told = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+            peer = last_json(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
             began = time.perf_counter()
             assert len(Images(paths, image_size=64, fit="stretch", workers=1).records) == len(paths)
             read = time.perf_counter() - began
@@ -257,45 +262,53 @@ def speed() -> None:
             Features.of(gallery.pixels_of, len(gallery))
             features = time.perf_counter() - began
             rows.append(
-                [read, own, features, *(told[kind][way] for kind in HASHES for way in ("from_files", "decoded"))]
+                [read, own, features, *(peer[kind][way] for kind in HASHES for way in ("from_files", "decoded"))]
             )
     rate = len(paths) / np.median(rows, axis=0)
-    table = [["imatlas, hash", rate[0], rate[1], None], ["imatlas, features of 64 px", None, rate[2], None]]
+    table = [["imatlas, hash", rate[0], rate[1], None], ["imatlas, features at 64 px", None, rate[2], None]]
     for i, kind in enumerate(HASHES):
         table.append(
-            [f"imagehash {told[kind]['version']}, {kind}", *rate[3 + 2 * i : 5 + 2 * i], rate[1] / rate[4 + 2 * i]]
+            [f"imagehash {peer[kind]['version']}, {kind}", *rate[3 + 2 * i : 5 + 2 * i], rate[1] / rate[4 + 2 * i]]
         )
     save_table(
         "duplicates_speed",
-        f"Hashes a second: {len(paths):,} photographs of 348 px, one core",
-        ["what", "from files", "from decoded pictures", "ours over it, decoded"],
+        f"Hashes per second: {len(paths):,} images of Grocery photos, 348 px, one core",
+        ["method", "from files", "from decoded images", "imatlas / method, decoded"],
         table,
-        ["Medians of 3 runs in turns. From files ours also makes the SHA-256, the pixels of 64 px and the cache."],
+        ["Medians of 3 interleaved runs. From files, imatlas also makes the SHA-256, pixels of 64 px and the cache."],
     )
 
 
 def scale(sizes: list[int]) -> None:
-    """Time and memory of finding edited copies, one process a size."""
+    """Time and memory of near-duplicate detection, one process per size."""
     rows = []
     for n in sizes:
         run = run_measured([sys.executable, "-m", "benchmarks", "duplicates", "one", "--images", str(n)])
-        told = json.loads(run.output.strip().splitlines()[-1])
+        facts = last_json(run.output)
         rows.append(
-            [n, told["seconds"], 1e3 * told["seconds"] / n, run.peak_mb, told["recall"], told["extra"], told["hash"]]
+            [
+                n,
+                facts["seconds"],
+                1e3 * facts["seconds"] / n,
+                run.peak_mb,
+                facts["recall"],
+                facts["extra"],
+                facts["hash"],
+            ]
         )
         print(rows[-1], flush=True)
-    columns = ["images", "seconds", "ms an image", "peak PSS MB", "planted copies found", "other copies called"]
+    columns = ["images", "seconds", "ms per image", "peak PSS MB", "recall of planted copies", "other duplicates"]
     save_table(
         "duplicates_scale",
-        "Copies among many similar pictures: Fashion-MNIST and recompressed copies, one core",
-        [*columns, "s of the strict search by hash"],
+        "Near-duplicates among many similar images: Fashion-MNIST with recompressed copies, one core",
+        [*columns, "hash search s"],
         rows,
-        ["Of n images 3 % are recompressed copies of others; beyond 70,000 of the set more are: 30,000 of 100,000."],
+        ["3 % of the n images are recompressed copies; more beyond the 70,000 of the set: 30,000 of 100,000."],
     )
 
 
 def one(n: int) -> None:
-    """One size, in a process of its own; a line of JSON."""
+    """One size; prints a line of JSON."""
     pixels = np.concatenate([fashion_mnist(part)[0] for part in ("train", "t10k")])
     originals = min(len(pixels), round(0.97 * n))
     rng = np.random.default_rng(0)
@@ -303,7 +316,7 @@ def one(n: int) -> None:
     images = np.empty((n, 28, 28), np.uint8)
     images[:originals] = pixels[:originals]
     for row, source in zip(range(originals, n), true.tolist()):
-        images[row] = np.asarray(Image.open(BytesIO(planted(Image.fromarray(pixels[source]), "recompressed", rng))))
+        images[row] = np.asarray(Image.open(BytesIO(edited_copy(Image.fromarray(pixels[source]), "recompressed", rng))))
     del pixels
     opened = Images(images)
     began = time.perf_counter()
@@ -315,7 +328,3 @@ def one(n: int) -> None:
     right = float((found.group[originals:] == found.group[true])[found.group[true] >= 0].sum() / max(1, len(true)))
     extra = int(found.result.metrics["n_duplicates"] - right * len(true))
     print(json.dumps({"seconds": seconds, "recall": right, "extra": extra, "hash": hashed}), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,7 +1,6 @@
-"""How fast the pretrained eyes are, from JPEG files, on one core: `python -m benchmarks encoders`.
+"""Throughput of the pretrained encoder from JPEG files on one core: `python -m benchmarks encoders`.
 
-About two minutes on an idle machine. ONNX Runtime needs an environment of its own: `python -m venv
-benchmarks/.envs/encoders_ort && benchmarks/.envs/encoders_ort/bin/pip install -r benchmarks/peers/encoders_ort.txt`.
+About two minutes on an idle machine. Peer environment: encoders_ort, ONNX Runtime (see `benchmarks._peers`).
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from PIL import Image
 from sklearn.cluster import KMeans
 
 from benchmarks._data import grocery_photos
-from benchmarks._table import save_table
+from benchmarks._peers import PEERS, python_of
+from benchmarks._table import mean_std, save_table
 from imatlas import Images, PretrainedEncoder
 from imatlas.images.decode import read_picture
 from imatlas.images.picture import Aim
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.onnx import export_onnx
 
-HERE = Path(__file__).parent
 SIDE, BATCH = 224, 8
 Run = Callable[[list[Path]], tuple[np.ndarray, float]]
-"""Files -> features of length 1 (n, 1280), and the seconds of one core that they took."""
+"""Files -> unit-length features (n, 1280), and CPU seconds."""
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         methods = _methods(Path(folder))
         runs: dict[str, list[tuple[np.ndarray, float]]] = {name: [] for name in methods}
-        for number in range(options.runs):  # in turn, so that a slow minute hits all of them
+        for number in range(options.runs):  # Interleaved, so that a slow period affects all.
             for name, run in methods.items():
                 runs[name].append(run(files))
                 print(number, name, f"{len(files) / runs[name][-1][1]:.1f} images a second", flush=True)
@@ -59,31 +58,22 @@ def main(argv: list[str]) -> None:
         rates = [len(files) / seconds for _, seconds in found]
         ratio = statistics.median(own[1] for own in loop) / statistics.median(seconds for _, seconds in found)
         cosine = float((found[0][0] * loop[0][0]).sum(1).min())
-        scores = [_nmi(found[0][0], labels, seed) for seed in range(3)]
-        nmi = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
+        nmi = mean_std([_nmi(found[0][0], labels, seed) for seed in range(3)])
         spread = f"{min(rates):.1f} to {max(rates):.1f}"
-        rows.append(
-            [
-                name,
-                statistics.median(rates),
-                spread,
-                ratio,
-                f"{cosine:.5f}",
-                nmi,
-            ]
-        )
+        rows.append([name, statistics.median(rates), spread, ratio, f"{cosine:.5f}", nmi])
     save_table(
         "encoders",
         f"EfficientNet-Lite0 at {SIDE} px from JPEG files, one core",
-        ["engine", "images/s a core", "range", "times the loop", "least cosine to the loop", "k-means, NMI"],
+        ["engine", "images/s per core", "range", "speed / loop", "min cosine to the loop", "k-means NMI"],
         rows,
         [
-            f"{len(files)} photographs of about 348 x 348 px, decoding included; medians of {options.runs} runs, the "
-            "engines taking turns; seconds of processor time on one core with one thread.",
-            f"k-means: scikit-learn, {len(set(labels))} groups as there are folders, mean ± deviation over 3 seeds.",
-            _parts(files),
-            "The loop: Pillow's Lanczos, batches of 8, contiguous fp32. imatlas: PyTorch's Lanczos, "
-            "batches of 4, channels last, weights packed once, ReLU6 within the convolutions.",
+            f"{len(files)} images of Grocery photos, about 348 x 348 px, decoding included; medians of "
+            f"{options.runs} interleaved runs; CPU time on one core with one thread.",
+            f"k-means: scikit-learn, {len(set(labels))} clusters as there are folders, mean ± standard deviation over "
+            "3 seeds.",
+            _cost_breakdown(files),
+            "Loop: Pillow's Lanczos, batches of 8, contiguous fp32. imatlas: PyTorch's Lanczos, batches of 4, channels "
+            "last, prepacked weights, ReLU6 fused into the convolutions.",
         ],
     )
 
@@ -93,7 +83,7 @@ def _methods(folder: Path) -> dict[str, Run]:
 
     def ours(files: list[Path]) -> tuple[np.ndarray, float]:
         images = Images([str(path) for path in files], workers=1)
-        encoder.transform(images[:BATCH])  # the pixel cache, and what is made once
+        encoder.transform(images[:BATCH])  # Warm up: pixel cache and one-time setup.
         began = time.process_time()
         return encoder.transform(images), time.process_time() - began
 
@@ -105,24 +95,24 @@ def _methods(folder: Path) -> dict[str, Run]:
         began = time.process_time()
         with torch.inference_mode():
             for start in range(0, len(files), BATCH):
-                batch = np.stack([_opened(path) for path in files[start : start + BATCH]])
+                batch = np.stack([_center_crop(path) for path in files[start : start + BATCH]])
                 parts.append(module(torch.from_numpy(batch)).numpy())
         seconds = time.process_time() - began
         features = np.concatenate(parts)
         return features / np.linalg.norm(features, axis=1, keepdims=True), seconds
 
     methods: dict[str, Run] = {"imatlas": ours, "PyTorch fp32 loop, Pillow": loop}
-    python = HERE / ".envs" / "encoders_ort" / "bin" / "python"
+    python = python_of("encoders_ort")
     if not python.exists():
-        print(f"ONNX Runtime is left out: there is no {python}; see the head of this file.")
+        print(f"ONNX Runtime is skipped: {python} does not exist; see benchmarks/_peers.py.")
         return methods
-    model = folder / "eyes.onnx"
+    model = folder / "encoder.onnx"
     export_onnx(encoder, model)
 
     def onnx(files: list[Path]) -> tuple[np.ndarray, float]:
         listed, out = folder / "files.txt", folder / "out.npz"
         listed.write_text("\n".join(map(str, files)), encoding="utf-8")
-        command: list[Any] = [python, HERE / "peers" / "encoders_ort.py", model, listed, out]
+        command: list[Any] = [python, PEERS / "encoders_ort.py", model, listed, out]
         subprocess.run([str(part) for part in command], check=True)
         with np.load(out) as found:
             return found["features"], float(found["seconds"])
@@ -130,8 +120,8 @@ def _methods(folder: Path) -> dict[str, Run]:
     return {**methods, "ONNX Runtime fp32, Pillow": onnx}
 
 
-def _opened(path: Path) -> np.ndarray:
-    """The middle of a picture, (3, SIDE, SIDE) float32 in [-1, 1]."""
+def _center_crop(path: Path) -> np.ndarray:
+    """Center crop of an image, (3, SIDE, SIDE) float32 in [-1, 1]."""
     image = Image.open(path).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -144,8 +134,8 @@ def _nmi(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
     return float(clustering_scores(labels, groups)["nmi"])
 
 
-def _parts(files: list[Path]) -> str:
-    """What decoding and resizing cost of imatlas's time, in words, and what cannot be beaten."""
+def _cost_breakdown(files: list[Path]) -> str:
+    """Time of decoding and resizing in words, and an upper bound on the throughput."""
     read = [path.read_bytes() for path in files]
     aim = Aim(SIDE, SIDE, "crop")
     began = time.process_time()
@@ -162,11 +152,11 @@ def _parts(files: list[Path]) -> str:
         rate = 2**30 / (time.process_time() - began)
     floor = decoding + resizing + MULTIPLICATIONS / rate
     return (
-        f"Of imatlas's time an image decoding takes {decoding * 1e3:.1f} ms, resizing {resizing * 1e3:.1f} ms. With "
-        f"the {MULTIPLICATIONS / 1e6:.0f} million multiplications of the network at the rate of a large matrix product "
-        f"on this core, {rate / 1e9:.0f} thousand million a second, {1 / floor:.0f} images a second are the floor."
+        f"Of imatlas' time per image, decoding takes {decoding * 1e3:.1f} ms and resizing {resizing * 1e3:.1f} ms. "
+        f"With the network's {MULTIPLICATIONS / 1e6:.0f} million multiplications at the rate of a large matrix product "
+        f"on this core ({rate / 1e9:.0f} billion per second), the upper bound is {1 / floor:.0f} images per second."
     )
 
 
 MULTIPLICATIONS = 383.9e6
-"""Of one image of 224 px: the sum over all convolutions."""
+"""Per image of 224 px, summed over all convolutions."""

@@ -1,7 +1,4 @@
-"""Intake: the whole way from JPEG files to the pixel cache, beside a bare loop that only makes thumbnails.
-
-python -m benchmarks intake [--files 1500] [--rounds 5]
-"""
+"""Intake of JPEG files into the pixel cache, against a bare thumbnail loop: `python -m benchmarks intake`."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ WIDTH, HEIGHT, QUALITY, SIZE = 500, 375, 88, 64
 
 
 def main(argv: list[str]) -> None:
-    """Make the files, time both ways in turns, measure the quality, save the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks intake")
     parser.add_argument("--files", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=5)
@@ -42,9 +38,9 @@ def main(argv: list[str]) -> None:
             "one": lambda: intake(folder, workers=1),
             "two": lambda: intake(folder, workers=2),
         }
-        for way in ways.values():  # files into the page cache, modules loaded, processes started
+        for way in ways.values():  # Warm up: page cache, imports, processes.
             way()
-        # In turns, so that whatever else the machine does falls on all of them alike.
+        # Interleaved, so that a slow period affects all.
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, way in ways.items():
@@ -59,7 +55,7 @@ def main(argv: list[str]) -> None:
 
 
 def make_files(folder: Path, n: int) -> list[Path]:
-    """Crops of the BSDS and Kodak photographs, enlarged or not, as 500 x 375 JPEGs at quality 88."""
+    """Crops of BSDS500 and Kodak photographs, resized to 500 x 375, as JPEG files of quality 88."""
     rng = np.random.default_rng(0)
     pictures = [Image.open(path).convert("RGB") for path in sorted((ROOT / "kodak").glob("*.png"))]
     with tarfile.open(ROOT / "bsds500" / "images_train_val.tar") as archive:
@@ -81,19 +77,19 @@ def make_files(folder: Path, n: int) -> list[Path]:
 
 
 def bare_loop(files: list[Path]) -> None:
-    """What one would write in three lines; nothing is kept."""
+    """The three-line loop; results are discarded."""
     for path in files:
         with Image.open(path) as image:
             image.thumbnail((SIZE, SIZE))
 
 
 def intake(folder: Path, workers: int) -> int:
-    """List, read, sniff, hash, orient, decode, fit, hash for likeness, write the cache and map it."""
+    """List, read, sniff, hash, orient, decode, crop, perceptual hash, write and map the cache."""
     return len(Images(folder, image_size=SIZE, workers=workers).pixels)
 
 
 def psnr_to_full_decoding(folder: Path, files: list[Path]) -> np.ndarray:
-    """PSNR in dB of each cached image to the same crop, decoded in full and shrunk by Lanczos in one step."""
+    """PSNR in dB of each cached image to the same crop, fully decoded and downscaled by Lanczos in one step."""
     pixels = Images(folder, image_size=SIZE).pixels
     left = (WIDTH - HEIGHT) / 2
     values = []
@@ -106,7 +102,7 @@ def psnr_to_full_decoding(folder: Path, files: list[Path]) -> np.ndarray:
 
 
 def report(times: dict[str, list[float]], quality: np.ndarray, n: int, size: float) -> None:
-    """The table: medians over the rounds, ratios within a round."""
+    """Save the table: medians over rounds, ratios within a round."""
     bare = np.array(times["bare"])
 
     def row(name: str, key: str, psnr: float | str) -> list[object]:
@@ -120,22 +116,22 @@ def report(times: dict[str, list[float]], quality: np.ndarray, n: int, size: flo
             psnr,
         ]
 
-    mean = f"{quality.mean():.1f} (least {quality.min():.1f})"
+    mean = f"{quality.mean():.1f} (min {quality.min():.1f})"
     save_table(
         "intake",
         f"Intake of {n} JPEG files of {WIDTH} x {HEIGHT} to {SIZE} px",
-        ["way", "ms an image, median", "speed, bare loop = 1", "over the rounds", "PSNR to full decoding, dB, mean"],
+        ["method", "ms per image, median", "speed / bare loop", "range", "PSNR to full decoding, dB, mean"],
         [
-            [f"Pillow {version('pillow')}: open, thumbnail; nothing kept; 1 thread", *row("", "bare", "")[1:]],
-            row("the same loop over two processes: what the second core gives at best", "bare two", ""),
-            row("imatlas, whole way into the cache; workers=1", "one", mean),
-            row("imatlas, whole way into the cache; workers=2", "two", mean),
+            [f"bare loop: Pillow {version('pillow')} open and thumbnail, 1 thread", *row("", "bare", "")[1:]],
+            row("bare loop in two processes", "bare two", ""),
+            row("imatlas, into the cache, workers=1", "one", mean),
+            row("imatlas, into the cache, workers=2", "two", mean),
         ],
         [
-            f"Crops of BSDS500 (train, val) and Kodak photographs, quality {QUALITY}, {size / 1024:.0f} KiB a file.",
+            f"Crops of BSDS500 (train, val) and Kodak photographs, quality {QUALITY}, {size / 1024:.0f} KiB per file.",
             "imatlas: list the folder, read, sniff, SHA-256, EXIF, decode, crop to a square, perceptual hash, write "
-            "the cache and its records, map it.",
-            f"{len(times['bare'])} rounds, the ways in turns, files in the page cache.",
-            "PSNR: the same crop, decoded in full and shrunk by Lanczos in one step.",
+            "and map the cache and its records.",
+            f"{len(times['bare'])} interleaved rounds, files in the page cache.",
+            "PSNR to the same crop, fully decoded and downscaled by Lanczos in one step.",
         ],
     )

@@ -1,7 +1,8 @@
-"""New images in an old layout: `python -m benchmarks layout [--seeds 3]`, about a minute a seed and set on one core.
+"""Placement of new images in an existing layout: `python -m benchmarks layout [--seeds 3]`.
 
-UMAP lays out one half of a set; the other half is placed by a vote of neighbors (ours), by their weighted mean, or by
-UMAP's own `transform`. Judged by whether the ten nearest in the plane are of the class, and are near in the embedding.
+UMAP lays out one half of a set; the other half is placed by a vote of neighbors (imatlas), by their weighted mean, or
+by UMAP's `transform`. Scored by whether the ten nearest in the plane are of the same class, and near in the embedding.
+About a minute per seed and set on one core.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import warnings
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks._table import save_table
-from benchmarks.search_several import labeled_features
+from benchmarks._table import mean_std, save_table
+from benchmarks._vectors import labeled_embedding
 from imatlas.models.layout import N_VOTES, Layout, principal_plane
 
 K = 10
@@ -26,32 +27,32 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     warnings.filterwarnings("ignore", module="umap")
     rows = []
-    for name, (X, y) in labeled_features().items():
+    for name, (X, y) in labeled_embedding().items():
         found: dict[str, list[list[float]]] = {}
         for seed in range(options.seeds):
             for way, scores in _compared(X, y, seed).items():
                 found.setdefault(way, []).append(scores)
         for way, scores_of_seeds in found.items():
-            mean, spread = np.mean(scores_of_seeds, axis=0), np.std(scores_of_seeds, axis=0)
-            rows.append([name, way, *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:2], spread[:2])), f"{mean[2]:.2f}"])
+            same_class, near, seconds = zip(*scores_of_seeds, strict=True)
+            rows.append([name, way, mean_std(same_class), mean_std(near), f"{np.mean(seconds):.2f}"])
             print(rows[-1], flush=True)
     save_table(
         "layout",
-        "New images in an old layout: half of each set laid out, the other half placed",
-        ["set", "placed by", "of the class", "near in the embedding", "s"],
+        "New images in an existing layout: half of each set laid out, the other half placed",
+        ["set", "placed by", "same class", "near in the embedding", "seconds"],
         rows,
         [
-            f"Of the class: share of the {K} old images nearest in the plane that are of the new one's class. Near in "
-            f"the embedding: share of them that are among its {5 * K} nearest old ones there. Mean ± standard "
+            f"Same class: share of the {K} existing images nearest in the plane with the class of the new image. Near "
+            f"in the embedding: share of them among its {5 * K} nearest existing images there. Mean ± standard "
             f"deviation over {options.seeds} seeds.",
-            "The eyes' 256 half-whitened principal components (see `_million.py`). UMAP: 15 neighbors, min_dist "
-            "0.1, from principal components, for all alike. Seconds to place the second half, the first call.",
+            "256 half-whitened principal components of the pretrained encoder's features (see `_vectors.py`). UMAP: 15 "
+            "neighbors, min_dist 0.1, PCA start, in all rows. Seconds to place the second half, first call.",
         ],
     )
 
 
 def _compared(X: np.ndarray, y: np.ndarray, seed: int) -> dict[str, list[float]]:
-    """For each way: share of the class, share near in the embedding, seconds."""
+    """For each way: share of the same class, share near in the embedding, seconds."""
     from umap import UMAP
 
     order = np.random.default_rng(seed).permutation(len(X))
@@ -62,8 +63,8 @@ def _compared(X: np.ndarray, y: np.ndarray, seed: int) -> dict[str, list[float]]
     near, far = _nearest(X[old], X[new], N_VOTES)
     weights = np.exp(-(far - far[:, :1]) / np.maximum(far.mean(axis=1, keepdims=True) - far[:, :1], 1e-12))
     ways = {
-        "imatlas, a vote": lambda: (ours.transform(X[new]), ours.positions_),
-        "their weighted mean": lambda: (
+        "imatlas: vote of neighbors": lambda: (ours.transform(X[new]), ours.positions_),
+        "weighted mean of neighbors": lambda: (
             (ours.positions_[near] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True),
             ours.positions_,
         ),

@@ -1,31 +1,29 @@
-"""Search by several examples: `python -m benchmarks search_several [--seeds 3]`, about two minutes after the eyes.
+"""Search by several examples and counter-examples: `python -m benchmarks search_several [--seeds 3]`.
 
-For each of many draws: an image, some others of its class, and as counter-examples the images of another class that lie
-nearest to their mean. Rules are judged by how many of the ten images they find are of the class.
+Each draw takes an image, further images of its class as examples, and as counter-examples the images of other classes
+nearest to the mean of the examples. The score of a rule is the share of its ten results that are of the class. About
+two minutes once the features are computed.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._data import eurosat, fashion_mnist, grocery_photos, noto_emoji
-from benchmarks._million import N_CLOTHES, parts
-from benchmarks._table import save_table
-from imatlas.images.sources.opening import open_source
+from benchmarks._table import mean_std, save_table
+from benchmarks._vectors import labeled_embedding
 from imatlas.tasks.search import InMemory, Spread, search_like
 
 N_DRAWS, K = 100, 10
-MOST = 2000
-"""Images of a set that are searched among, drawn at random."""
+MAX_IMAGES = 2000
+"""Images per set that are searched, drawn at random."""
 
 MEASURES = Spread(np.zeros(1), np.zeros(1))
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Rows, examples, counter-examples -> rows from the best to the worst, at least 10 that are none of the examples."""
+"""Rows, examples, counter-examples -> rows from best to worst, at least 10 besides the examples."""
 
 
 def main(argv: list[str]) -> None:
@@ -33,45 +31,35 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(argv)
     rows = []
-    for name, (X, y) in labeled_features().items():
+    for name, (X, y) in labeled_embedding().items():
         for n_like, n_unlike in ((3, 0), (1, 1), (2, 1), (3, 2)):
             found: dict[str, list[float]] = {rule: [] for rule in RULES}
             for seed in range(options.seeds):
-                for rule, share in _judged(X, y, n_like, n_unlike, seed).items():
+                for rule, share in _scores(X, y, n_like, n_unlike, seed).items():
                     found[rule].append(share)
-            cells = [f"{np.mean(shares):.3f} ± {np.std(shares):.3f}" for shares in found.values()]
+            cells = [mean_std(shares) for shares in found.values()]
             rows.append([name, n_like, n_unlike, *cells])
             print(rows[-1], flush=True)
     save_table(
         "search_several",
-        "Search by several examples: share of the ten images found that are of the class meant",
+        "Search by several examples: share of the ten results of the right class",
         ["set", "examples", "counter-examples", *RULES],
         rows,
         [
-            f"Mean ± standard deviation over {options.seeds} seeds of {N_DRAWS} draws each, from at most {MOST:,} "
-            "images a set; the eyes' 256 half-whitened principal components (see `_million.py`). Labels judge only.",
-            "Rocchio: the mean of the examples, moved by half (a quarter) of the way from the mean of the "
-            "counter-examples. Mean, nearest: the mean (least) distance to the examples less a quarter of the least to "
-            "the counter-examples.",
+            f"Mean ± standard deviation over {options.seeds} seeds of {N_DRAWS} draws each, among at most "
+            f"{MAX_IMAGES:,} images per set; 256 half-whitened principal components of the pretrained encoder's "
+            "features (see `_vectors.py`). Labels are used for scoring only.",
+            "Rocchio: the mean of the examples, moved away from the mean of the counter-examples by half (a quarter) "
+            "of their difference. Mean, nearest: the mean (minimum) distance to the examples minus a quarter of the "
+            "minimum distance to the counter-examples.",
         ],
     )
 
 
-def labeled_features() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What the eyes see in each set (n, 256), and the class of each image."""
-    seen = parts()
-    folders = {"eurosat": eurosat(), "noto_emoji": noto_emoji(), "grocery_photos": grocery_photos()}
-    kinds = {"fashion_mnist": fashion_mnist("t10k")[1][:N_CLOTHES]}
-    for name, folder in folders.items():
-        pictures = [k for k in open_source(str(folder)).keys if k.lower().endswith((".jpg", ".jpeg", ".png"))]
-        kinds[name] = np.array([Path(key).parts[-2] for key in pictures])
-    return {name: (seen[name], kinds[name]) for name in kinds}
-
-
-def _judged(X: np.ndarray, y: np.ndarray, n_like: int, n_unlike: int, seed: int) -> dict[str, float]:
-    """The mean share of the right class in what each rule finds."""
+def _scores(X: np.ndarray, y: np.ndarray, n_like: int, n_unlike: int, seed: int) -> dict[str, float]:
+    """The mean share of the right class in the results of each rule."""
     rng = np.random.default_rng(seed)
-    some = rng.permutation(len(X))[:MOST]
+    some = rng.permutation(len(X))[:MAX_IMAGES]
     X, y = X[some], y[some]
     shares: dict[str, list[float]] = {rule: [] for rule in RULES}
     for _ in range(N_DRAWS):

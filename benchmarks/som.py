@@ -1,4 +1,4 @@
-"""The map beside k-means with as many centers, on held-out images: `python -m benchmarks som [--seeds 3]`."""
+"""Self-organizing maps against k-means with as many centers, on held-out images: `python -m benchmarks som`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def main(argv: list[str]) -> None:
     rows = [row for name, split, sides in _sets() for row in _compare(name, split, sides, options.seeds)]
     save_table(
         "som",
-        "Maps beside k-means with as many centers, on images that neither learned from",
-        ["set", "model", "cells", "QE", "QE / k-means QE", "topographic error", "last radius", "seconds to fit"],
+        "Self-organizing maps against k-means with as many centers, on held-out images",
+        ["set", "model", "cells", "QE", "QE / k-means QE", "topographic error", "last radius", "fit s"],
         rows,
         [
-            "QE: mean Euclidean distance to the nearest prototype. Topographic error: share of images whose two "
-            "best cells do not touch; 8 cells touch on squares, 6 on hexagons. One function measures every model.",
-            f"Mean ± standard deviation over {options.seeds} seeds, which also split the photographs anew.",
-            f"k-means: k-means++, one start, {ITERATIONS} iterations at most; ratios are to imatlas' own, by seed.",
-            "Seconds are of single runs, other work on the machine not kept away: orders of magnitude only.",
-            "clothes: Fashion-MNIST, 60,000 to learn from and the 10,000 test images; PCA-64 learned from the former. "
-            "photos: 1,053 shop photographs, 10 % held out, features of EfficientNet-Lite0, which learned with "
-            "ImageNet's labels, of length 1; PCA-128 learned from the 90 %.",
-            "Sides of a map are chosen by its rule unless given. Target: topographic error < 0.1 and ratio <= 1.10.",
+            "QE: quantization error, the mean Euclidean distance to the nearest prototype. Topographic error: share of "
+            "images whose two best cells are not adjacent (8 neighbors on squares, 6 on hexagons). One function "
+            "measures every model.",
+            f"Mean ± standard deviation over {options.seeds} seeds, which also split Grocery photos.",
+            f"k-means: k-means++, one start, at most {ITERATIONS} iterations; ratios to imatlas' KMeans, by seed.",
+            "Fit times of single runs on a machine with other work: orders of magnitude only.",
+            "Fashion-MNIST: 60,000 training and 10,000 test images; PCA-64 fitted to the former. Grocery photos: 1,053 "
+            "images, 10 % held out, unit-length features of EfficientNet-Lite0 (trained with ImageNet labels); PCA-128 "
+            "fitted to the other 90 %.",
+            "Sides of a map by its default rule unless given. Target: topographic error < 0.1 and ratio <= 1.10.",
         ],
     )
 
@@ -48,13 +49,13 @@ def _sets() -> Iterator[tuple[str, Split, int | None]]:
     train, test = (fashion_mnist(part)[0].reshape(-1, 784) / np.float32(255) for part in ("train", "t10k"))
     pca = PCA(64, random_state=0).fit(train)
     codes = tuple(np.ascontiguousarray(pca.transform(x), dtype=np.float32) for x in (train, test))
-    yield "clothes, PCA-64", lambda seed: codes, 20
-    yield "clothes, PCA-64", lambda seed: codes, None
-    yield "clothes, 784 pixels", lambda seed: (train, test), 20
+    yield "Fashion-MNIST, PCA-64", lambda seed: codes, 20
+    yield "Fashion-MNIST, PCA-64", lambda seed: codes, None
+    yield "Fashion-MNIST, 784 pixels", lambda seed: (train, test), 20
     images = ia.Images(grocery_photos())
     features = ia.PretrainedEncoder().fit(images).transform(images)
-    yield "photos, 1280 features", lambda seed: _held_out(features, seed), None
-    yield "photos, PCA-128", lambda seed: _reduced(*_held_out(features, seed)), None
+    yield "Grocery photos, 1280 features", lambda seed: _held_out(features, seed), None
+    yield "Grocery photos, PCA-128", lambda seed: _reduced(*_held_out(features, seed)), None
 
 
 def _held_out(features: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +70,7 @@ def _reduced(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _compare(name: str, split: Split, side: int | None, seeds: int) -> Iterator[list[Any]]:
-    """One row a model: both topologies, k-means of both sizes, scikit-learn's k-means of the first."""
+    """One row per model: both topologies, imatlas' k-means, scikit-learn's k-means."""
     found: dict[str, list[list[float]]] = {}
     cells: dict[str, Any] = {}
     for seed in range(seeds):
@@ -80,10 +81,10 @@ def _compare(name: str, split: Split, side: int | None, seeds: int) -> Iterator[
             ours, ours_seconds = _timed(ia.KMeans(n_clusters=n_cells, max_iter=ITERATIONS, random_state=seed), train)
             base = quantization_error(test, ours.cluster_centers_)
             error = quantization_error(test, som.codebook_)
-            torn = topographic_error(test, som.codebook_, som.rows_, som.cols_, topology)
+            topographic = topographic_error(test, som.codebook_, som.rows_, som.cols_, topology)
             key = f"SOM, {topology}"
             cells[key] = f"{som.rows_} x {som.cols_}"
-            found.setdefault(key, []).append([error, error / base, torn, som.schedule_[-1][0], seconds])
+            found.setdefault(key, []).append([error, error / base, topographic, som.schedule_[-1][0], seconds])
             if topology == "rectangular":
                 peer, peer_seconds = _timed(
                     sklearn.cluster.KMeans(n_cells, max_iter=ITERATIONS, random_state=seed), train
@@ -96,7 +97,7 @@ def _compare(name: str, split: Split, side: int | None, seeds: int) -> Iterator[
                 )
     for key, values in found.items():
         mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
-        yield [name, key, cells[key], *[_told(m, s) for m, s in zip(mean, spread, strict=True)]]
+        yield [name, key, cells[key], *[_cell(m, s) for m, s in zip(mean, spread, strict=True)]]
 
 
 def _timed(model: Any, train: np.ndarray) -> tuple[Any, float]:
@@ -104,5 +105,5 @@ def _timed(model: Any, train: np.ndarray) -> tuple[Any, float]:
     return model.fit(train), time.perf_counter() - began
 
 
-def _told(mean: float, spread: float) -> str | None:
+def _cell(mean: float, spread: float) -> str | None:
     return None if np.isnan(mean) else f"{mean:.3g} ± {spread:.2g}" if mean >= 10 else f"{mean:.3f} ± {spread:.3f}"

@@ -1,9 +1,9 @@
-"""Self-organizing maps side by side: `python -m benchmarks som_peers [--sizes 20,50] [--seeds 3] [--only table,curve]`.
+"""Self-organizing map libraries compared: `python -m benchmarks som_peers [--sizes 20,50] [--only table,curve]`.
 
-imatlas beside XPySom, IntraSOM, torchsom, MiniSom, Somoclu and ten lines of NumPy, all on one core, each swept over
-epochs and last radii; peers that are not installed are left out and named. Each peer needs an environment of its own:
-`python -m venv benchmarks/.envs/X && benchmarks/.envs/X/bin/pip install -r benchmarks/peers/som_X.txt`.
-Runs are kept (see `_som_runs.py`); those of imatlas are run anew when its code changes.
+imatlas against XPySom, IntraSOM, torchsom, MiniSom, Somoclu and ten lines of NumPy on one core, each swept over epochs
+and last radii. Peers that are not installed are skipped and named; the environment of peer X is installed from
+benchmarks/peers/som_X.txt (see `benchmarks._peers`). Runs are cached (see `_som_runs.py`); those of imatlas are
+repeated when its code changes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import _som_checks, _som_curve
-from benchmarks._som_runs import default_prefix, installed, measured, ours_of, sets, settings_of, split_prefix
+from benchmarks._peers import add_prefix_option
+from benchmarks._som_runs import installed, measured, ours_of, sets, settings_of
 from benchmarks._table import save_table
 
 PEERS = ("numpy", "xpysom", "intrasom", "torchsom", "somoclu", "minisom")
 BATCH = ("numpy", "xpysom", "intrasom")
-"""Fast enough to be swept in full."""
+"""Fast enough for the full sweep."""
 
 EPOCHS = (3, 5, 10, 20)
 RADII = (2.0, 1.5, 1.0, 0.7, 0.5)
 OURS: tuple[float | None, ...] = (None, 1.5, 1.0, 0.85, 0.7, 0.6, 0.5)
 DECISIVE: tuple[float | None, ...] = (None, 1.0)
-"""Our last radii that the table of speed compares at; None is the default."""
+"""Our last radii at which speeds are compared; None is the default."""
 
-TURNS = 3
+REPEATS = 3
 LONG = 20.0
-"""Seconds above which a run is timed once: its ratio to ours is then far from any bound."""
+"""Seconds above which a run is timed once: its ratio to ours is then far from any target."""
 
 PARTS = ("sweep", "table", "curve", "hexagons", "scaling", "missing", "twice")
 Run = dict[str, Any]
@@ -42,11 +43,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", default=",".join(sets()))
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--only", default=",".join(PARTS), help="a part of: " + ",".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="few settings and one seed: does everything run?")
-    parser.add_argument("--prefix", default=default_prefix(), help="a command that each run goes through")
+    parser.add_argument("--only", default=",".join(PARTS), help="some of: " + ",".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="few settings, one seed: a smoke test")
+    add_prefix_option(parser)
     options = parser.parse_args(argv)
-    prefix, parts = split_prefix(options.prefix), options.only.split(",")
+    prefix, parts = options.prefix, options.only.split(",")
     sizes, names = [int(side) for side in options.sizes.split(",")], options.data.split(",")
     peers = [peer for peer in options.peers.split(",") if installed(peer)]
     seeds = 1 if options.quick else options.seeds
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 
 def sweep(peer: str, side: int, quick: bool) -> Iterator[Run]:
-    """The settings that a peer is tried at. Slow ones get the few told in the notes."""
+    """The settings that a peer is swept over; slow peers get the few named in the notes."""
     if quick:
         yield settings_of(side, 3, 0.7)
     elif peer in BATCH and side > 30 and peer != "numpy":
@@ -97,14 +98,14 @@ def _swept(peer: str, data: str, side: int, prefix: list[str], quick: bool) -> l
     for chosen in sweep(peer, side, quick):
         run = measured(peer, data, chosen, prefix=prefix)
         if "failed" in run:
-            print(f"{peer}, {data}, {_told(chosen)}: {run['failed']}", flush=True)
+            print(f"{peer}, {data}, {_in_words(chosen)}: {run['failed']}", flush=True)
         else:
             runs.append(run)
     return runs
 
 
 def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: bool) -> Iterator[list[Any]]:
-    """One row for each of our decisive settings and each peer."""
+    """One row per decisive setting of ours and peer."""
     swept = {peer: _swept(peer, data, side, prefix, quick) for peer in peers}
     for radius in DECISIVE[:1] if quick else DECISIVE:
         ours = measured("imatlas", data, ours_of(side, radius), prefix=prefix)
@@ -112,13 +113,13 @@ def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: b
             yield [data, side, radius or "default", None, None, None, "imatlas failed: " + ours["failed"]]
             continue
         found = {peer: fastest(swept[peer], ours) for peer in peers}
-        readings = given_ours(side, ours).items()
+        readings = with_our_schedule(side, ours).items()
         equal = [(peer, name, chosen) for peer in peers if peer in BATCH for name, chosen in readings if not radius]
         timed = [("imatlas", ours["settings"])]
         timed += [(peer, run["settings"]) for peer, run in found.items() if run]
         timed += [(peer, chosen) for peer, _, chosen in equal]
         runs: list[list[Run]] = [[] for _ in timed]
-        for turn in range(1, 2 if quick else TURNS + 1):  # apart from the sweep, and in turns: a slow minute hits all
+        for turn in range(1, 2 if quick else REPEATS + 1):  # Interleaved, so that a slow period affects all.
             for (peer, chosen), own in zip(timed, runs, strict=True):
                 if turn == 1 or own[0]["seconds"] < LONG:
                     own.append(measured(peer, data, chosen, prefix=prefix, turn=turn))
@@ -127,23 +128,23 @@ def _compare(data: str, side: int, peers: list[str], prefix: list[str], quick: b
 
 
 def fastest(runs: list[Run], ours: Run) -> Run | None:
-    """The fastest run that reaches our quantization error within 1 % at no worse topographic error."""
+    """The fastest run within 1 % of our quantization error at no higher topographic error."""
     reached = [run for run in runs if run["qe"] <= 1.01 * ours["qe"] and run["te"] <= ours["te"]]
     return min(reached, key=lambda run: run["seconds"], default=None)
 
 
-def given_ours(side: int, ours: Run) -> dict[str, Run]:
-    """The settings of a peer with our number of epochs and radii, for two readings of our number of rows.
+def with_our_schedule(side: int, ours: Run) -> dict[str, Run]:
+    """Settings of a peer with our number of epochs and radii, and with two choices of the number of rows.
 
-    Ours sees more rows from epoch to epoch, a peer the same in each: those of our first epoch, or as many as make the
-    visits of all epochs equal.
+    imatlas uses more rows from epoch to epoch, a peer the same in each: those of our first epoch, or the mean over our
+    epochs, which makes the number of row visits equal.
     """
     schedule = ours["schedule"]
-    seen = [n_rows for _, n_rows in schedule]
-    readings = {"first": seen[0], "mean": round(statistics.fmean(seen))}
+    n_rows_used = [n_rows for _, n_rows in schedule]
+    choices = {"first": n_rows_used[0], "mean": round(statistics.fmean(n_rows_used))}
     (first, _), (last, _) = schedule[0], schedule[-1]
     return {
-        name: settings_of(side, len(schedule), last, sigma=first, n_rows=n_rows) for name, n_rows in readings.items()
+        name: settings_of(side, len(schedule), last, sigma=first, n_rows=n_rows) for name, n_rows in choices.items()
     }
 
 
@@ -170,17 +171,17 @@ def _rows(
     reached = [peer for peer, run in found.items() if run]
     for peer, run in zip(reached, others, strict=False):
         ratio = run["seconds"] / ours["seconds"]
-        yield [data, name, used, peer, _told(run["settings"]), *_numbers(run), ratio]
+        yield [data, name, used, peer, _in_words(run["settings"]), *_numbers(run), ratio]
     for peer in (peer for peer, run in found.items() if not run):
-        yield [data, name, used, peer, "none of its runs reaches it", None, None, None, None, None]
+        yield [data, name, used, peer, "no run reaches our errors", None, None, None, None, None]
     for (peer, reading), run in zip(equal, others[len(reached) :], strict=True):
         ratio = run["seconds"] / ours["seconds"]
         yield [
             data,
             name,
             used,
-            f"{peer}, our epochs and {reading} rows",
-            _told(run["settings"]),
+            f"{peer}, our epochs, {reading} rows",
+            _in_words(run["settings"]),
             *_numbers(run),
             ratio,
         ]
@@ -190,7 +191,7 @@ def _numbers(run: Run) -> list[float]:
     return [run["seconds"], run["qe"], run["te"], run["peak_mb"]]
 
 
-def _told(settings: Run) -> str:
+def _in_words(settings: Run) -> str:
     rows = f", {settings['n_rows']} rows" if settings.get("n_rows") else ""
     radii = f"radius {settings['sigma']:.3g} to {settings['final_sigma']:.3g}"
     return f"{settings['n_epochs']} epochs, {radii}, {settings['init']} start{rows}"
@@ -199,25 +200,24 @@ def _told(settings: Run) -> str:
 def _table(rows: list[list[Any]], absent: list[str]) -> None:
     save_table(
         "som_peers",
-        "Self-organizing maps side by side: the fastest run of each library that reaches our errors (one core)",
-        ["data", "map", "our last radius", "library", "settings", "seconds", "QE", "TE", "peak PSS MB", "times ours"],
+        "Self-organizing maps: the fastest run of each library that reaches our errors (one core)",
+        ["data", "map", "our last radius", "library", "settings", "seconds", "QE", "TE", "peak PSS MB", "time / ours"],
         [[*row, *[None] * (10 - len(row))] for row in rows],
         [
-            "60,000 training rows; QE (mean distance to the best cell) and TE (share of rows whose two best cells do "
-            "not touch, of 8) on the 10,000 test rows, by one function for all. pixels784: Fashion-MNIST, 0 to 1; "
-            "pca64: its 64 leading principal components.",
-            "A peer's row is the fastest of its swept runs whose QE is within 1 % of ours at no worse TE. Swept: "
+            "60,000 training rows; QE (quantization error) and TE (topographic error, 8 neighbors) on the 10,000 test "
+            "rows, by one function for all. pixels784: Fashion-MNIST in [0, 1]; pca64: its 64 leading principal "
+            "components.",
+            "A peer's row is its fastest run with a QE within 1 % of ours at no higher TE. Swept: "
             f"{', '.join(map(str, EPOCHS))} epochs, last radius {', '.join(map(str, RADII))}, first radius a fifth of "
-            "the side (3 and 5 epochs: also a tenth) from a PCA start; for XPySom and IntraSOM also half of the side "
-            "from a random start (5 and 10 epochs). At 50 x 50 NumPy not 20 epochs, XPySom and IntraSOM 5, 10 and 20 "
-            "epochs, last radius 1 and below, PCA start alone. Slow ones got fewer, at 20 x 20 alone: torchsom five "
-            "runs, Somoclu one of 3 epochs, MiniSom one epoch.",
-            "Our epochs and rows: the peer learns as many epochs as ours with our first and last radius, on one subset "
-            "throughout, where ours sees more rows from epoch to epoch: as many as our first epoch, or as the mean of "
-            "ours (equal visits). Both are shown, with the errors they reach.",
-            f"Seconds from the rows in memory to the codebook: medians of {TURNS} runs in turns (one run where it "
-            f"takes over {LONG:.0f} s), one thread on one core each; imports and a first tiny fit are not "
-            "counted. Peak: whole process with its input.",
+            "the side (3 and 5 epochs: also a tenth) from a PCA start; for XPySom and IntraSOM also half the side "
+            "from a random start (5 and 10 epochs). At 50 x 50: NumPy without 20 epochs; XPySom and IntraSOM 5, 10 and "
+            "20 epochs, last radius at most 1, PCA start only. Slow peers at 20 x 20 only: torchsom five runs, Somoclu "
+            "one run of 3 epochs, MiniSom one epoch.",
+            "Our epochs and rows: the peer gets our number of epochs and our first and last radius, on one subset of "
+            "rows: as many as in our first epoch, or the mean over our epochs (equal row visits).",
+            f"Time from rows in memory to the codebook: medians of {REPEATS} interleaved runs (one run above "
+            f"{LONG:.0f} s), one thread on one core; without imports and a small warm-up fit. Peak: the whole process "
+            "with its input.",
             *([f"Not installed here: {', '.join(absent)}."] if absent else []),
             "Targets: at least 15 times the fastest peer, 4 times the same peer with our rows and epochs, and 4 times "
             "NumPy.",

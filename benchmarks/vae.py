@@ -1,13 +1,11 @@
-"""What the loop costs, and a VAE beside pythae's: `python -m benchmarks vae [--threads 2] [--blocks 12] [--epochs 5]`.
+"""Overhead of the training loop, and a VAE against pythae's: `python -m benchmarks vae [--blocks 12] [--epochs 5]`.
 
-pythae needs an environment of its own:
-`python -m venv benchmarks/.envs/pythae && benchmarks/.envs/pythae/bin/pip install -r benchmarks/peers/pythae.txt`.
+Peer environment: pythae (see `benchmarks._peers`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks._data import fashion_mnist
+from benchmarks._peers import PEERS, env_command, last_json, python_of
 from benchmarks._table import save_table
 from imatlas import VAE, seeding
 from imatlas.images.spec import ImageSpec
@@ -29,10 +28,9 @@ from imatlas.training import loop
 from imatlas.training.batches import Batch, Data
 
 BLOCK = 100
-"""Steps between two changes of loop: as many as from one snapshot to the next, so that each block holds one."""
+"""Steps per block: the snapshot interval, so that each block contains one snapshot."""
 
 LATENT_DIM = 32
-PEER = Path(__file__).parent / "peers" / "pythae_vae.py"
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +38,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--python", default=str(Path(__file__).parent / ".envs" / "pythae" / "bin" / "python"))
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     train, test = fashion_mnist("train")[0], fashion_mnist("t10k")[0]
@@ -50,11 +47,11 @@ def main(argv: list[str]) -> None:
         "imatlas": library_loop(train),
     }
     loop_table(loops, options.blocks, options.threads)
-    peer_table(train, test, options.python, options.epochs, options.threads)
+    peer_table(train, test, options.epochs, options.threads)
 
 
 class PlainLoop:
-    """What one writes by hand: the same network and loss, images in memory, fp32, nothing else."""
+    """A hand-written loop: the same network and loss, images in memory, fp32, nothing else."""
 
     def __init__(self, pixels: np.ndarray, *, fast: bool) -> None:
         self.model = VAE(latent_dim=LATENT_DIM)
@@ -86,7 +83,7 @@ class PlainLoop:
 
 @estimator
 class Watched(VAE):
-    """A VAE that tells the loss of each step."""
+    """A VAE that stores the loss of each step in `last`."""
 
     def _losses(self, module: Any, batch: Batch, generator: torch.Generator) -> Iterator[Any]:
         for name, loss, logs in super()._losses(module, batch, generator):
@@ -95,7 +92,7 @@ class Watched(VAE):
 
 
 def library_loop(pixels: np.ndarray) -> Callable[[], float]:
-    """The loop of `imatlas.training.loop`, one step at a time, without images kept aside."""
+    """The loop of `imatlas.training.loop`, one step at a time, without held-out images."""
     model = Watched(latent_dim=LATENT_DIM, max_steps=10**6, precision="fp32", progress=False)
     spec = ImageSpec(28, 28, 1)
     with seeding.seeded_init(0):
@@ -114,20 +111,20 @@ def library_loop(pixels: np.ndarray) -> Callable[[], float]:
 
 
 def loop_table(loops: dict[str, Callable[[], float]], n_blocks: int, threads: int) -> None:
-    """Seconds of each loop in turns, block by block, and their losses at equal steps."""
+    """Time of the loops, interleaved block by block, and their losses after equal steps."""
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     losses: dict[str, list[float]] = {name: [] for name in loops}
     for block in range(n_blocks + 1):
         for name in list(loops) if block % 2 else list(loops)[::-1]:
             began = time.perf_counter()
             values = [loops[name]() for _ in range(BLOCK)]
-            if block:  # the first is a warm-up
+            if block:  # The first block is a warm-up.
                 seconds[name].append(time.perf_counter() - began)
                 losses[name].append(statistics.fmean(values))
     rows = []
-    hand = "plain loop, fused Adam, channels_last"
+    fused = "plain loop, fused Adam, channels_last"
     for name, taken in seconds.items():
-        ratios = [a / b for a, b in zip(taken, seconds[hand])]
+        ratios = [a / b for a, b in zip(taken, seconds[fused])]
         speedups = [b / a for a, b in zip(taken, seconds["plain loop"])]
         rows.append(
             [
@@ -142,70 +139,70 @@ def loop_table(loops: dict[str, Callable[[], float]], n_blocks: int, threads: in
     off = max(row[-1] for row in rows) - min(row[-1] for row in rows)
     save_table(
         "vae",
-        f"What the training loop costs (VAE on Fashion-MNIST, {LATENT_DIM} latent dimensions, fp32, {threads} threads)",
+        f"Overhead of the training loop (VAE on Fashion-MNIST, {LATENT_DIM} latent dimensions, fp32, "
+        f"{threads} threads)",
         [
             "loop",
             "images/s",
-            "times the plain loop",
-            "time of a step, times the fused plain loop",
+            "speed / plain loop",
+            "step time / fused plain loop",
             "range",
-            "loss at equal steps",
+            "loss",
         ],
         rows,
         [
-            f"{n_blocks} blocks of {BLOCK} steps of 64 images each, the loops taking turns in one process after a "
-            "block of warm-up; medians, ratios within a block. Each block of imatlas holds one snapshot, and its loop "
-            "also averages weights, clips gradients and checks each step; no images are kept aside.",
+            f"{n_blocks} blocks of {BLOCK} steps of 64 images, the loops interleaved in one process after a warm-up "
+            "block; medians, ratios within a block. Each block of imatlas includes a snapshot, and its loop also "
+            "averages weights, clips gradients and checks every step; no images are held out.",
             f"Loss in nats per pixel, mean of the last 300 of {BLOCK * (n_blocks + 1)} steps, each loop with its own "
-            f"order of images; they differ by {off:.3f} at most (tolerance 0.02: it starts at about 1).",
-            "Targets: a step of imatlas at most 1.05 times the fused plain loop; images/s at least 1.0 times the plain "
-            "loop where the CPU has no bf16.",
+            f"order of images; the largest difference is {off:.3f} (tolerance 0.02; it starts at about 1).",
+            "Targets: step time at most 1.05 times the fused plain loop; images/s at least 1.0 times the plain loop on "
+            "a CPU without bf16.",
         ],
     )
 
 
-def peer_table(train: np.ndarray, test: np.ndarray, python: str, n_epochs: int, threads: int) -> None:
-    """pythae for some epochs, then imatlas for as many seconds."""
+def peer_table(train: np.ndarray, test: np.ndarray, n_epochs: int, threads: int) -> None:
+    """pythae for some epochs, then imatlas for the same time."""
     rows: list[list[Any]] = []
     budget = 60.0
-    if not Path(python).exists():
+    if not python_of("pythae").exists():
         rows.append(["pythae", "not installed", None, None, None, None])
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pixels.npz"
             np.savez(path, train=train, test=test)
             done = subprocess.run(
-                [python, str(PEER), str(path), str(n_epochs), str(LATENT_DIM)],
+                [*env_command("pythae", threads), *map(str, [PEERS / "pythae_vae.py", path, n_epochs, LATENT_DIM])],
                 capture_output=True,
                 text=True,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )
         if done.returncode:
             rows.append(["pythae", "failed: " + done.stderr.strip().splitlines()[-1], None, None, None, None])
         else:
-            peer = json.loads(done.stdout.strip().splitlines()[-1])
+            peer = last_json(done.stdout)
             budget = peer["seconds"]
             name = f"pythae {peer['version']} VAE (MLP)"
             rows.append([name, peer["mse"], budget, peer["images"] / budget, peer["images"], peer["weights"]])
     began = time.perf_counter()
     model = VAE(latent_dim=LATENT_DIM, budget=budget, progress=False).fit(train)
     seconds = time.perf_counter() - began
-    rebuilt = model.inverse_transform(model.transform(test))[..., 0] / np.float32(255)
-    error = float(np.mean((rebuilt - test / np.float32(255)) ** 2, dtype=np.float64))
+    reconstructed = model.inverse_transform(model.transform(test))[..., 0] / np.float32(255)
+    error = float(np.mean((reconstructed - test / np.float32(255)) ** 2, dtype=np.float64))
     n_images = model.history_["images_seen"][-1]
     n_weights = sum(p.numel() for p in model.module_.parameters())
     rows.append(["imatlas VAE (convolutional)", error, seconds, n_images / seconds, n_images, n_weights])
     save_table(
         "vae_peers",
-        f"VAEs beside each other: Fashion-MNIST, {LATENT_DIM} latent dimensions, equal time, {threads} threads",
-        ["model", "MSE on test images", "seconds", "images/s", "images seen", "weights"],
+        f"VAEs compared: Fashion-MNIST, {LATENT_DIM} latent dimensions, equal time, {threads} threads",
+        ["model", "test MSE", "seconds", "images/s", "images", "weights"],
         rows,
         [
-            "60,000 training images; MSE of the image rebuilt from the posterior mean over the 10,000 test images, "
-            "in the range 0 to 1. pythae: its default network, loss ('mse') and trainer, batches of 64, rate 1e-3; "
-            "imatlas: defaults, with the time that pythae took as budget. One seed each.",
-            "The two weigh reconstruction against the KL divergence differently (imatlas learns the scale of its "
+            "60,000 training images; MSE (range 0 to 1) of reconstructions from the posterior mean on the 10,000 test "
+            "images. pythae: its default network, loss ('mse') and trainer, batches of 64, learning rate 1e-3; "
+            "imatlas: defaults, with the time of pythae as budget. One seed each.",
+            "The two weight reconstruction against the KL divergence differently (imatlas learns the scale of its "
             "likelihood), so MSE alone does not rank them as generative models.",
         ],
     )

@@ -63,8 +63,8 @@ def generators(data: str) -> None:
 def morph(folder: str) -> None:
     """A morph through four images that were held out, and a walk over the map from corner to corner."""
     atlas = ia.load(folder)
-    unseen = np.flatnonzero(atlas.rows["held_out"])
-    keys = [atlas.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
+    unseen = np.flatnonzero(atlas.store.rows["held_out"])
+    keys = [atlas.store.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
     rows, cols = atlas.map_conditions.shape
     path = [(0, 0), (0, cols - 1), (rows - 1, cols - 1), (rows - 1, 0)]
     shown = {

@@ -169,12 +169,12 @@ def test_every_method_accepts_every_form_of_an_image(atlas, learned) -> None:
     with open(path, "rb") as file:
         for image in (path, content, io.BytesIO(content), file, Image.open(path), array, torch.from_numpy(array)):
             assert atlas.search(image, k=3)["key"].to_pylist() == expected
-            assert atlas.explain(image=image, heat=False).data["cluster"] == atlas.rows["cluster"][3]
+            assert atlas.explain(image=image, heat=False).data["cluster"] == atlas.store.rows["cluster"][3]
             assert atlas.sample(1, like=image).shape == (1, 16, 16, 3)
-            assert len(atlas.why_odd(image).rows) == len(atlas.pictures(image)) == 1
+            assert len(atlas.outlier_heatmaps(image).rows) == len(atlas.thumbnails(image)) == 1
         assert atlas.morph(content, file, frames=2).shape == (2, 16, 16, 3)
     assert atlas.search("03.png", k=2, like="04.png").equals(atlas.search("03.png", k=2, like=["04.png"]))
-    assert len(atlas.pictures("03.png")) == len(atlas.why_odd("03.png").rows) == 1
+    assert len(atlas.thumbnails("03.png")) == len(atlas.outlier_heatmaps("03.png").rows) == 1
     heat = atlas.explain(image=content).panels
     assert len(heat[0].rows) == 1
     assert "the image" not in heat[1].captions  # it is none of its own neighbors
@@ -201,7 +201,7 @@ WRONG: dict[str, Callable[[ia.Atlas], Any]] = {
     "region of 3": lambda atlas: atlas.search("03.png", region=(1, 2, 3)),
     "region of floats": lambda atlas: atlas.search("03.png", region=(1.0, 2.0, 3.0, 4.0)),
     "region as text": lambda atlas: atlas.search("03.png", region="1,2,3,4"),
-    "region of pictures": lambda atlas: atlas.pictures(["03.png"], region=(1, 2, 3)),
+    "region of pictures": lambda atlas: atlas.thumbnails(["03.png"], region=(1, 2, 3)),
     "n": lambda atlas: atlas.sample(2.0),
     "no n": lambda atlas: atlas.sample(0),
     "n as text": lambda atlas: atlas.sample("2"),
@@ -288,7 +288,7 @@ def test_learn_keeps_the_seed_that_it_drew(tmp_path) -> None:
 
     def seed(**options: Any) -> Any:
         atlas = ia.learn(images, tmp_path / "a.atlas", budget=0.5, progress=False, **options)
-        return atlas.manifest.settings["random_state"]
+        return atlas.store.manifest.settings["random_state"]
 
     drawn = seed(random_state=np.random.RandomState(0), clusters=np.int64(2))
     assert drawn == np.random.RandomState(0).randint(2**31 - 1)
@@ -368,7 +368,7 @@ def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
     light = (data.coffee()[100:164, 100:164] // 3 + 40).astype(np.uint8)
     deep = light.astype(np.uint16) * np.uint16(257)
     pair = [atlas.embed(image[None])[0] for image in (light, deep)]
-    assert np.linalg.norm(pair[0] - pair[1]) < 0.1 * np.median(atlas.spread.pairs)
+    assert np.linalg.norm(pair[0] - pair[1]) < 0.1 * np.median(atlas.store.spread.pairs)
     assert atlas.search(deep, k=5)["key"].to_pylist() == atlas.search(light, k=5)["key"].to_pylist()
     near = [atlas.kneighbors(image[None], 3)[1].tolist() for image in (light, deep)]
     assert near[0] == near[1]
@@ -382,7 +382,7 @@ def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
     np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
     told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
     assert told[0]["nearest"] == told[1]["nearest"]
-    shown = [np.asarray(Image.open(io.BytesIO(atlas.pictures(image)[0]))).mean() for image in (light, deep)]
+    shown = [np.asarray(Image.open(io.BytesIO(atlas.thumbnails(image)[0]))).mean() for image in (light, deep)]
     assert shown[0] == pytest.approx(shown[1], abs=2)
     region = (0, 0, 20, 20)
     assert atlas.search(deep, k=3, region=region).equals(atlas.search(light, k=3, region=region))
@@ -429,10 +429,10 @@ def test_invalid_arguments_of_an_atlas(tmp_path: Path, rng: Any) -> None:
     images = rng.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
     atlas = ia.learn(images, tmp_path / "a.atlas", encoder="own", budget=0.5, progress=False)
     for wrong in (None, 2, np.int8(2), [-1], [10**9], [None], [np.nan], b"x", ["0"], [2.0], "2"):
-        for verb in (atlas.thumbnails, atlas.pixels):
+        for verb in (atlas.store.thumbnails, atlas.store.pixels):
             with pytest.raises(ParameterError, match="'rows' parameter of Atlas must be"):
                 verb(wrong)
-    assert len(atlas.thumbnails(np.array([2, 0]))) == len(atlas.thumbnails([np.int8(1), 3])) == 2
+    assert len(atlas.store.thumbnails(np.array([2, 0]))) == len(atlas.store.thumbnails([np.int8(1), 3])) == 2
     for wrong in ("foo", [1], None):
         with pytest.raises(ParameterError, match="'role' parameter of model must be one of 'encoder', 'map'"):
             atlas.model(wrong)

@@ -84,9 +84,9 @@ def files_in(folder: Path) -> set[bytes]:
 
 def test_every_image_has_its_key_and_every_key_its_file(root, atlas, say):
     opened = ia.load(atlas)
-    keys = opened.rows["key"].tolist()
+    keys = opened.keys
     assert sorted(keys) == sorted(key_of(os.fsdecode(name)) for name in [*NAMES, *COPIES])
-    assert all(opened.originals.path(key) for key in keys)
+    assert all(opened.store.originals.path(key) for key in keys)
     with (atlas / "skipped.csv").open(encoding="utf-8", newline="") as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["broken\\x1b[2J\\x0a=.png"]
     say("check", root / FOLDER)
@@ -96,7 +96,7 @@ def test_every_image_has_its_key_and_every_key_its_file(root, atlas, say):
 
 
 def test_tables_in_every_format(atlas, say, tmp_path):
-    keys = ia.load(atlas).rows["key"].tolist()
+    keys = ia.load(atlas).keys
     assert [row["key"] for row in json.loads(say("table", atlas, "--json"))] == keys
     rows = list(csv.reader(say("table", atlas).splitlines()))
     assert [row[0] for row in rows[1:]] == [cell(key) for key in keys]
@@ -108,7 +108,7 @@ def test_tables_in_every_format(atlas, say, tmp_path):
 
 
 def test_images_are_found_by_their_keys_and_by_their_names(atlas, say, tmp_path):
-    for key in ia.load(atlas).rows["key"].tolist()[::2]:
+    for key in ia.load(atlas).keys[::2]:
         found = json.loads(say("search", atlas, "-k", 1, "--json", "--", key))
         assert found[0]["key"] not in ("", key)  # the nearest other one
     for name in (b"\xff.png", b"\x1b[31mred\x1b]0;t\x07.png", b"a\nb.png"):
@@ -149,7 +149,7 @@ def test_pages_and_pictures_show_names_as_text(atlas, say, tmp_path):
 
 
 def test_labels_by_key_and_labels_that_became_a_table(root, atlas, say, tmp_path, capfd):
-    keys = ia.load(atlas).rows["key"].tolist()
+    keys = ia.load(atlas).keys
     with (tmp_path / "l.csv").open("w", encoding="utf-16", newline="") as file:
         rows = [(cell(key), "=dark" if i % 2 else "[/b]\x1b") for i, key in enumerate(keys[:20])]
         csv.writer(file, delimiter="\t").writerows([("KEY", "Label"), *rows, ("gone.png", "x"), ()])

@@ -108,7 +108,7 @@ class Case:
     @property
     def n_out(self) -> int:
         """Channels of images that are made."""
-        return self.atlas.spec.channels
+        return self.atlas.store.spec.channels
 
     def cli(self, *words: Any, code: int = 0) -> None:
         assert main([str(word) for word in words]) == code, words
@@ -177,7 +177,11 @@ def onnx(case: Case) -> None:
     pytest.importorskip("onnx")
     for role in ("encoder", "generator"):
         case.cli(
-            "export", case.folder / case.atlas.manifest.models[role], "-o", out(case, f"onnx-{role}"), "--overwrite"
+            "export",
+            case.folder / case.atlas.store.manifest.models[role],
+            "-o",
+            out(case, f"onnx-{role}"),
+            "--overwrite",
         )
 
 
@@ -221,7 +225,7 @@ VERBS: dict[str, Callable[[Case], Any]] = {
     "outliers of others": lambda c: c.cli(
         "outliers", c.folder, "--images", c.query_path.parent, "--page", out(c, "odd2.html"), "--overwrite"
     ),
-    "why odd of an array": lambda c: c.atlas.why_odd([c.query]),
+    "why odd of an array": lambda c: c.atlas.outlier_heatmaps([c.query]),
     "duplicates": lambda c: c.cli("duplicates", c.folder),
     "duplicates of the source": lambda c: ia.load(c.folder) and find(c),
     "duplicates against": lambda c: c.cli("duplicates", c.folder, "--against", c.query_path.parent),
@@ -260,7 +264,7 @@ VERBS: dict[str, Callable[[Case], Any]] = {
     "sliders": lambda c: made(c, c.atlas.sliders(directions=2, steps=3).reshape(6, SIDE, SIDE, -1), 6),
     "sliders like": lambda c: c.cli("sliders", c.folder, "--like", c.query_path, "-o", out(c, "s.png"), "--overwrite"),
     "score": lambda c: c.cli("score", c.folder),
-    "pixels": lambda c: c.atlas.pixels([0, 1]),
+    "pixels": lambda c: c.atlas.store.pixels([0, 1]),
     "export embedding-atlas": lambda c: exported(c, "embedding-atlas", "e.parquet"),
     "export numpy": lambda c: exported(c, "numpy", "e.npz"),
     "export folders": lambda c: exported(c, "folders", "groups"),

@@ -1,9 +1,9 @@
-"""The calling convention of generators: `python gen_X.py TRAIN.npy SETTINGS.json SAMPLES.npy`.
+"""Calling convention of the generator runners: `python gen_X.py TRAIN.npy SETTINGS.json SAMPLES.npy`.
 
-TRAIN holds images (N, H, W, C) uint8. SETTINGS holds method, seconds (of training), n_samples, sample_seconds (after
-which no more are drawn), seed, threads, and what a method needs besides. SAMPLES gets (n, H, W, C) uint8. One line of
-JSON comes back: version, seconds of the whole fit, sample_64 (seconds for 64 images in a warm process, median of 3),
-n_weights, and what the runner has to say.
+TRAIN: images (N, H, W, C) uint8. SETTINGS: method, seconds (of training), n_samples, sample_seconds (time limit for
+sampling), seed, threads, and parameters of the method. SAMPLES: written, (n, H, W, C) uint8. Prints one line of JSON:
+version, seconds of the whole fit, sample_64 (seconds for 64 images in a warm process, median of 3), n_weights,
+training (in words).
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 
 
 def run(distribution, fit):
-    """Time `fit(images, settings) -> draw, n_weights, said`, then `draw(n, seed) -> (n, H, W, C) uint8`."""
+    """Time `fit(images, settings) -> draw, n_weights, training`, then `draw(n, seed) -> (n, H, W, C) uint8`."""
     from importlib.metadata import PackageNotFoundError, version
 
     import numpy as np
@@ -24,7 +24,7 @@ def run(distribution, fit):
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
     began = time.perf_counter()
-    draw, n_weights, said = fit(images, settings)
+    draw, n_weights, training = fit(images, settings)
     seconds = time.perf_counter() - began
     draw(64, 1)
     taken = []
@@ -40,12 +40,12 @@ def run(distribution, fit):
         number = version(distribution)
     except PackageNotFoundError:
         number = ""
-    told = {"version": number, "seconds": seconds, "sample_64": sorted(taken)[1], "n_weights": n_weights, "said": said}
-    print(json.dumps(told), flush=True)
+    facts = {"version": number, "seconds": seconds, "sample_64": sorted(taken)[1]}
+    print(json.dumps({**facts, "n_weights": n_weights, "training": training}), flush=True)
 
 
 def batches(images, batch_size, seed):
-    """Endless batches (batch_size, C, H, W) float32 in [0, 1], each epoch in an order of its own."""
+    """Endless batches (batch_size, C, H, W) float32 in [0, 1], reshuffled every epoch."""
     import numpy as np
     import torch
 

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 from JPEG files by ONNX Runtime and Pillow: `encoders_ort.py MODEL FILES OUT`, one thread, fp32.
 
-MODEL: what `PretrainedEncoder().export` wrote; FILES: a text file of paths; OUT: features and seconds, .npz.
+MODEL: an exported `PretrainedEncoder`; FILES: a text file of paths; OUT: features and seconds, .npz.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from PIL import Image
 SIDE, BATCH = 224, 8
 
 
-def opened(path: str) -> np.ndarray:
-    """The middle of a picture, (3, SIDE, SIDE) float32 in [-1, 1]."""
+def center_crop(path: str) -> np.ndarray:
+    """Center crop of an image, (3, SIDE, SIDE) float32 in [-1, 1]."""
     image = Image.open(path).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -32,9 +32,9 @@ def main() -> None:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    session.run(None, {name: np.stack([opened(path) for path in paths[:BATCH]])})
+    session.run(None, {name: np.stack([center_crop(path) for path in paths[:BATCH]])})
     began = time.process_time()
-    parts = [np.stack([opened(path) for path in paths[i : i + BATCH]]) for i in range(0, len(paths), BATCH)]
+    parts = [np.stack([center_crop(path) for path in paths[i : i + BATCH]]) for i in range(0, len(paths), BATCH)]
     features = np.concatenate([session.run(None, {name: part})[0] for part in parts])
     np.savez(out, features=features, seconds=time.process_time() - began, version=onnxruntime.__version__)
 

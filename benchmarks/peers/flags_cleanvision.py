@@ -1,4 +1,4 @@
-"""cleanvision's flags, in an environment of its own: flags_cleanvision.py FOLDER -> {file name: [issues]} as JSON."""
+"""Issues found by cleanvision: `flags_cleanvision.py FOLDER`; prints {file name: [issues]} as JSON."""
 
 import contextlib
 import io

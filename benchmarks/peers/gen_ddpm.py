@@ -1,8 +1,7 @@
 """Runs inside the environment of denoising-diffusion-pytorch; see _generate.py: its U-Net and Gaussian diffusion.
 
-Smaller than its example (32 channels; 1, 2, 4 times), with its weight average; sampled by 30 DDIM steps. Its Trainer
-reads files and wants torchvision, which has no build for a CPU-only torch here: an empty module stands in, of which
-nothing is used, and the loop is a plain one.
+Smaller than its example (32 channels; multipliers 1, 2, 4), with its weight averaging; sampled with 30 DDIM steps. Its
+Trainer reads files and needs torchvision, which is replaced by an unused stub; the training loop is a plain one.
 """
 
 import sys
@@ -14,7 +13,7 @@ from _generate import as_pixels, batches, count, run
 
 
 class Absent(types.ModuleType):
-    """A package that is imported and never used."""
+    """A module that is imported but not used."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -33,7 +32,7 @@ from ema_pytorch import EMA  # noqa: E402
 
 
 def fit(images, settings):
-    """Adam at 3e-4, batches of 64, weights averaged at 0.995 every 10 steps as its Trainer does."""
+    """Adam at 3e-4, batches of 64, weights averaged with 0.995 every 10 steps as in its Trainer."""
     side, channels = images.shape[1], images.shape[3]
     net = Unet(dim=32, dim_mults=(1, 2, 4), channels=channels)
     diffusion = GaussianDiffusion(net, image_size=side, timesteps=1000, sampling_timesteps=30)

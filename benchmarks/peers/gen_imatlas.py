@@ -1,10 +1,10 @@
-"""Runs a generator of imatlas; see _generate.py. Settings besides: latent_dim."""
+"""Runs a generator of imatlas; see _generate.py. Further setting: latent_dim."""
 
 from _generate import count, run
 
 
 def fit(images, settings):
-    """The model that `method` names, with its defaults but for the length of its vectors."""
+    """The model named by `method`, with its defaults except the latent dimension."""
     import imatlas as ia
     from imatlas.atlas.stages import SHARPENING, SHARPNESS
     from imatlas.models.autoencoder import FEW_IMAGES
@@ -29,9 +29,9 @@ def fit(images, settings):
     else:
         plain = {"default": autoencoder, "Autoencoder": autoencoder, "GAN": ia.GAN(), "VAE": ia.VAE(prior="normal")}
         model = plain[method].set_params(budget=seconds, **shared).fit(images)
-    seen = model.history_["images_seen"][-1]
-    said = f"{model.n_steps_:,} steps, {seen:,} images, held-out loss {model.verdict_}"
-    return lambda n, seed: model.sample(n, random_state=seed), count(model.module_), said
+    n_images = model.history_["images_seen"][-1]
+    training = f"{model.n_steps_:,} steps, {n_images:,} images, held-out loss {model.verdict_}"
+    return lambda n, seed: model.sample(n, random_state=seed), count(model.module_), training
 
 
 run("imatlas", fit)

@@ -1,8 +1,8 @@
 """Runs inside pythae's own environment; see _generate.py. `method` is "rae" (RAE-L2 and its Gaussian mixture) or "vae".
 
-pythae's models, losses, samplers and trainer; the trainer is stopped by the clock. Its own networks are a multi-layer
-perceptron, or convolutions of 128 to 1,024 channels meant for a GPU: neither would be fair here, so it gets a
-convolutional encoder and decoder of a size that suits the time.
+pythae's models, losses, samplers and trainer, stopped by the clock. Its own networks are a multi-layer perceptron, or
+convolutions of 128 to 1,024 channels sized for a GPU; here it gets a convolutional encoder and decoder sized for the
+time.
 """
 
 import itertools
@@ -24,7 +24,7 @@ WIDTHS = (32, 64, 128, 256)
 
 
 def widths(side):
-    """Channels of the layers that halve `side` down to 4."""
+    """Channels of the layers that halve `side` down to 4 px."""
     return WIDTHS[: (side // 4).bit_length() - 1]
 
 
@@ -63,7 +63,7 @@ class Decoder(BaseDecoder):
 
 
 class TimeIsUp(Exception):
-    """Raised after a step, once the time is spent."""
+    """Raised after a step once the time is up."""
 
 
 class Clock(TrainingCallback):

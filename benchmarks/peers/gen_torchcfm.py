@@ -1,7 +1,7 @@
 """Runs inside torchcfm's own environment; see _generate.py: OT-CFM in pixels with its U-Net, after its own example.
 
-Smaller than there (32 channels, 1 block a level) and with a weight average of 0.999, as the time asks for; sampled by
-30 Euler steps.
+Smaller (32 channels, 1 block per level) and with weight averaging at 0.999, to suit the time; sampled with 30 Euler
+steps.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""Hashes of imagehash, in an environment of its own: hash_files.py LIST.txt OUT.npz [KIND ...]; prints seconds as JSON.
+"""Hashes by imagehash: `hash_files.py LIST.txt OUT.npz [KIND ...]`; prints seconds as JSON.
 
-Kinds: phash, dhash, whash. LIST.txt names a file a line. The time is told twice: from the files, and from the first
-1,000 pictures after they were decoded, both for all files.
+Kinds: phash, dhash, whash. LIST.txt holds one path per line. Times: from files, and from decoded images (measured on
+the first 1,000 and scaled to all).
 """
 
 import json
@@ -21,7 +21,7 @@ HASHES = {
 
 
 def on_white(image):
-    """A picture as RGB; clear parts are white, as they are in the copies."""
+    """An image as RGB, composited on white."""
     if image.mode in ("RGBA", "LA", "P"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -30,15 +30,15 @@ def on_white(image):
 
 with open(sys.argv[1], encoding="utf-8") as file:
     paths = file.read().splitlines()
-found, told = {}, {}
+found, facts = {}, {}
 for kind in sys.argv[3:]:
     hash_of = HASHES[kind]
     began = time.perf_counter()
     values = []
     for path in paths:
         with Image.open(path) as image:
-            found_bits = hash_of(on_white(image)).hash.flatten()
-            values.append(int("".join("1" if bit else "0" for bit in found_bits), 2))
+            bits = hash_of(on_white(image)).hash.flatten()
+            values.append(int("".join("1" if bit else "0" for bit in bits), 2))
     from_files = time.perf_counter() - began
     images = [on_white(Image.open(path)) for path in paths[:1000]]
     began = time.perf_counter()
@@ -46,10 +46,10 @@ for kind in sys.argv[3:]:
         hash_of(image)
     decoded = (time.perf_counter() - began) * len(paths) / len(images)
     found[kind] = np.array(values, np.uint64)
-    told[kind] = {
+    facts[kind] = {
         "version": version("imagehash"),
         "from_files": from_files,
         "decoded": decoded,
     }
 np.savez(sys.argv[2], **found)
-print(json.dumps(told), flush=True)
+print(json.dumps(facts), flush=True)

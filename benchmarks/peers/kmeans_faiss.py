@@ -1,6 +1,6 @@
-"""faiss' k-means, in an environment of its own: kmeans_faiss.py TRAIN.npy SETTINGS.json CENTERS.npy -> a line of JSON.
+"""k-means by faiss: `kmeans_faiss.py TRAIN.npy SETTINGS.json CENTERS.npy`; prints a line of JSON.
 
-Its default of learning from 256 rows a center is off, and told: all rows are used. Warmed up by a tiny fit.
+Its default limit of 256 training rows per center is lifted. A small fit warms up.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""imatlas' and scikit-learn's k-means, run as faiss' is: kmeans_own.py TRAIN.npy SETTINGS.json CENTERS.npy.
+"""k-means by imatlas or scikit-learn: `kmeans_own.py TRAIN.npy SETTINGS.json CENTERS.npy`; prints a line of JSON.
 
-settings["model"] names the one. Warmed up by a tiny fit.
+settings["model"] names the estimator. A small fit warms up.
 """
 
 import json

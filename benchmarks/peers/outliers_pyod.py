@@ -1,6 +1,6 @@
-"""pyod's parameter-free detectors, in an environment of its own: outliers_pyod.py FEATURES.npz SCORES.npz.
+"""pyod's parameter-free detectors: `outliers_pyod.py FEATURES.npz SCORES.npz`.
 
-Writes the scores of the rows of each array by ECOD and COPOD (higher is odder), named "ECOD 0", "COPOD 0", "ECOD 1" …,
+Writes ECOD and COPOD scores of the rows of each array (higher is more unusual), named "ECOD 0", "COPOD 0", "ECOD 1" …,
 and prints a line of JSON.
 """
 

@@ -1,7 +1,7 @@
-"""faiss in its own environment: search_faiss.py VECTORS.npy QUERIES.npy SETTINGS.json FOUND.npy -> a line of JSON.
+"""Search with faiss: `search_faiss.py VECTORS.npy QUERIES.npy SETTINGS.json FOUND.npy`; prints a line of JSON.
 
-Settings: `model` is what `faiss.index_factory` takes, `do` is "build" or "search", `folder` the file of the index,
-`tried` a list of {parameter: value} to search it with. Each query is asked alone and timed, after some to warm up.
+Settings: `model`, the string for `faiss.index_factory`; `do`, "build" or "search"; `folder`, the file of the index;
+`tried`, a list of {parameter: value} to search with. Queries are timed one at a time after a warm-up.
 """
 
 import json
@@ -16,7 +16,7 @@ WARM_UP, ROWS = 50, 50_000
 with open(sys.argv[3], encoding="utf-8") as file:
     settings = json.load(file)
 faiss.omp_set_num_threads(settings["threads"])
-told = {"version": faiss.__version__}
+facts = {"version": faiss.__version__}
 if settings["do"] == "build":
     vectors = np.load(sys.argv[1], mmap_mode="r")
     began = time.perf_counter()
@@ -26,11 +26,11 @@ if settings["do"] == "build":
         index.train(np.ascontiguousarray(vectors[some]))
     for start in range(0, len(vectors), ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + ROWS]))
-    told["indexed"] = time.perf_counter() - began
+    facts["indexed"] = time.perf_counter() - began
     faiss.write_index(index, settings["folder"])
 else:
     index, queries = faiss.read_index(settings["folder"]), np.load(sys.argv[2])[: settings["n_queries"]]
-    found, told["settings"] = [], []
+    found, facts["settings"] = [], []
     for chosen in settings["tried"]:
         for name, value in chosen.items():
             faiss.ParameterSpace().set_index_parameter(index, name, value)
@@ -43,7 +43,7 @@ else:
             seconds.append(time.perf_counter() - began)
         used = (time.process_time() - used) / len(queries)
         found.append(rows)
-        said = ", ".join(f"{name} {value}" for name, value in chosen.items()) or "all rows"
-        told["settings"].append({"name": said, "seconds": seconds, "cpu": used})
+        text = ", ".join(f"{name} {value}" for name, value in chosen.items()) or "all rows"
+        facts["settings"].append({"name": text, "seconds": seconds, "cpu": used})
     np.save(sys.argv[4], np.array(found))
-print(json.dumps(told), flush=True)
+print(json.dumps(facts), flush=True)

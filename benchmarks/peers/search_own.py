@@ -1,8 +1,8 @@
-"""Search with imatlas or scikit-learn: search_own.py VECTORS.npy QUERIES.npy SETTINGS.json FOUND.npy -> a line of JSON.
+"""Search with imatlas or scikit-learn: `search_own.py VECTORS.npy QUERIES.npy SETTINGS.json FOUND.npy`; prints JSON.
 
-Settings: `model` is "imatlas index", "imatlas exact" or "scikit-learn brute"; `do` is "build" or "search"; `folder` is
-where the table of "imatlas index" lies; `tried` lists [probes, refine] to search it with. A search asks for one query
-at a time and times each, after some to warm up; of several settings each is told.
+Settings: `model`, "imatlas index", "imatlas exact" or "scikit-learn brute"; `do`, "build" or "search"; `folder`, of the
+table of "imatlas index"; `tried`, a list of [probes, refine] to search with. Queries are timed one at a time after a
+warm-up, for each setting.
 """
 
 import json
@@ -26,7 +26,7 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 
 def build(vectors: Path, folder: Path) -> dict[str, float]:
-    """Write the table as `learn` does, and its index; seconds of both."""
+    """Write the table as `learn` does, and its index; the seconds of both."""
     embedding = np.load(vectors)
     began = time.perf_counter()
     written = ImagesTable.write(folder, _rows(len(embedding))).set(embedding=embedding)

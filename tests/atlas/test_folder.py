@@ -148,7 +148,7 @@ def test_what_a_killed_run_left_is_swept_by_its_journal(atlas, photos):
     journal.save_model("encoder-0002", ia.load(atlas).model("map").save)
     (atlas / "encoder-0002" / "mine.txt").write_text("mine")
     journal.writing_table("images.lance")
-    table = ia.load(atlas).images_table
+    table = ia.load(atlas).store.table
     table.inventory = None
     table.set(cell=np.zeros(24, np.int32))
     journal.replacing("report.html").__enter__().write_text("half")
@@ -375,7 +375,7 @@ def test_values_that_cannot_be_meant_are_one_clear_line(atlas, values, said):
 
 def test_a_name_that_is_not_utf_8_may_be_a_source(atlas):
     change(atlas / "atlas.json", source="/tmp/\udcff photos")
-    assert ia.load(atlas).manifest.source == "/tmp/\udcff photos"
+    assert ia.load(atlas).store.manifest.source == "/tmp/\udcff photos"
 
 
 def test_a_number_that_is_not_finite_is_kept_as_none(atlas):

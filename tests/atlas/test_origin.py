@@ -67,11 +67,11 @@ def test_a_source_that_grew_moved_and_grew_again_stays_one(here, capsys, way) ->
     assert f"source was '{here}/ph' and is now '{here}/moved'" in capsys.readouterr().err
     assert learn(*named("moved", way), "--moved-from", "ph") == 0, capsys.readouterr().err
     atlas = ia.load(here / "a.atlas")
-    assert (len(atlas), atlas.manifest.source) == (8, str(here / "moved"))
-    assert atlas.manifest.models["encoder"] == encoder
+    assert (len(atlas), atlas.store.manifest.source) == (8, str(here / "moved"))
+    assert atlas.store.manifest.models["encoder"] == encoder
     os.chdir("/")  # found from anywhere
-    for key in atlas.keys.to_pylist():
-        assert atlas.originals.path(key) == here / "moved" / key
+    for key in atlas.keys:
+        assert atlas.store.originals.path(key) == here / "moved" / key
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -93,7 +93,7 @@ def test_another_spelling_of_the_folder_is_the_same_source(here, monkeypatch, ca
         assert "have moved" not in capsys.readouterr().out
     shutil.rmtree("a.atlas")
     ia.learn("~/ph", "a.atlas", budget=0.4, progress=False)
-    assert ia.load("a.atlas").manifest.source == str(here / "ph")
+    assert ia.load("a.atlas").store.manifest.source == str(here / "ph")
     assert learn(str(here / "ph")) == 0
     write(here / "other", range(10, 15))
     assert learn("other") == 1

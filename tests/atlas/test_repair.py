@@ -90,13 +90,13 @@ def forge(atlas: Path, **columns) -> None:
 def sound(atlas: ia.Atlas, n: int) -> None:
     """Whether all parts of an atlas agree."""
     assert len(atlas) == n
-    assert not atlas.inventory.damaged()
-    atlas.images_table.check()
-    keys = atlas.keys.to_pylist()
-    source = Path(atlas.manifest.source)
+    assert not atlas.store.inventory.damaged()
+    atlas.store.table.check()
+    keys = atlas.keys
+    source = Path(atlas.store.manifest.source)
     np.testing.assert_allclose(atlas.embed([source / key for key in keys]), atlas.embedding, atol=1e-4)
-    np.testing.assert_array_equal(atlas.model("map").predict(atlas.embedding), atlas.rows["cell"])
-    np.testing.assert_array_equal(atlas.model("clusters").predict(atlas.embedding), atlas.rows["cluster"])
+    np.testing.assert_array_equal(atlas.model("map").predict(atlas.embedding), atlas.store.rows["cell"])
+    np.testing.assert_array_equal(atlas.model("clusters").predict(atlas.embedding), atlas.store.rows["cluster"])
 
 
 @pytest.mark.parametrize("grown", [False, True])
@@ -108,7 +108,7 @@ def test_a_damaged_model_is_learned_again_also_where_images_came(copy, role, gro
         add(copy / "photos", 20, 22)
     atlas = ia.learn(copy / "photos", folder, **OPTIONS)
     sound(atlas, 22 if grown else 20)
-    assert atlas.manifest.finished
+    assert atlas.store.manifest.finished
     assert atlas.sample(2, cluster=0).shape[0] == 2
     assert (folder / "report.html").is_file()
 
@@ -132,7 +132,7 @@ def test_images_of_another_kind_do_not_bar_the_atlas(tmp_path, before, after):
         (photos / f"{i:02d}.png").unlink()
     atlas = ia.learn(photos, folder, **OPTIONS)
     sound(atlas, 12)
-    assert atlas.sample(2).shape[1:] == atlas.spec.shape
+    assert atlas.sample(2).shape[1:] == atlas.store.spec.shape
 
 
 def test_added_images_of_another_size_leave_the_old_ones_in_their_places(copy):
@@ -192,7 +192,7 @@ def test_a_generator_stopped_half_way_is_learned_for_the_images_of_now(tmp_path,
     told = [event["message"] for event in events if event["event"] == "problem"]
     assert len(told) == 1
     assert "is of other images or settings" in told[0]
-    assert "training starts anew" in told[0]
+    assert "training starts over" in told[0]
 
 
 def plant(folder: Path, version: int, kind: str) -> Path:
@@ -228,7 +228,7 @@ def test_a_planted_version_of_the_table_is_not_built_upon(copy, kind, few_stages
     for turn in range(2):
         atlas = ia.learn(copy / "photos", folder, **OPTIONS)
         sound(atlas, 21)
-        assert atlas.manifest.table["name"] == "images-0002.lance"
+        assert atlas.store.manifest.table["name"] == "images-0002.lance"
         add(copy / "photos", 20 + turn, 21)
     assert not path.is_file() or path.read_bytes() == content
     assert all(b"s3://" not in p.read_bytes() for p in (folder / "images-0002.lance" / "_versions").iterdir())
@@ -245,7 +245,7 @@ def test_a_stage_that_only_adds_columns_leaves_a_planted_version_too(copy, few_s
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_a_table_with_planted_versions_is_not_written_by_any_way(copy, kind):
     folder = copy / "it.atlas"
-    table = ia.load(folder).images_table
+    table = ia.load(folder).store.table
     path = plant(table.path, table.version, kind)
     for write in (
         lambda: table.set(cell=np.zeros(20, np.int32)),
@@ -294,7 +294,7 @@ FORGED = {
 
 def forge_named(atlas: Path, name: str) -> str:
     column, change = FORGED[name]
-    table = ia.load(atlas).images_table
+    table = ia.load(atlas).store.table
     values = change(table.take(range(len(table)), [column])[column].to_pylist())
     kind = table._data.schema.field(column).type
     if name == "embedding narrow":

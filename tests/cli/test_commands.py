@@ -15,8 +15,9 @@ from PIL import Image
 from pyarrow.parquet import read_table
 
 import imatlas as ia
+from imatlas.atlas.store import misfit
 from imatlas.cli import main
-from imatlas.errors import ArtifactError, InputError, ParameterError
+from imatlas.errors import InputError, ParameterError
 from tests.atlas.test_learn import write_patches
 
 VERBS = (
@@ -104,7 +105,7 @@ def test_info_table_and_search(atlas, tmp_path, capsys):
 
 
 def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
-    first, second, third = ia.load(atlas).rows["key"][:3]
+    first, second, third = ia.load(atlas).store.rows["key"][:3]
     sheet, table = tmp_path / "found.png", tmp_path / "found.csv"
     asked = ["search", str(atlas), first, second, "--less", third, "--region", "2,2,20,20", "-k", "6"]
     assert main([*asked, "-o", str(sheet)]) == 0
@@ -135,13 +136,13 @@ def test_an_atlas_is_handed_over(atlas, tmp_path, capsys):
     assert f"embedding-atlas {parquet} --x x --y y" in capsys.readouterr().out
     rows = read_table(parquet).to_pylist()
     opened = ia.load(atlas)
-    assert [row["key"] for row in rows] == opened.keys.to_pylist()
-    np.testing.assert_allclose([[row["x"], row["y"]] for row in rows], opened.layout)
+    assert [row["key"] for row in rows] == opened.keys
+    np.testing.assert_allclose([[row["x"], row["y"]] for row in rows], opened.store.layout)
     assert rows[5]["neighbors"]["ids"] == opened.kneighbors(k=4)[1][5].tolist()
-    assert rows[5]["image"]["bytes"] == opened.thumbnails([5])[0]
+    assert rows[5]["image"]["bytes"] == opened.store.thumbnails([5])[0]
     assert main(["export", str(atlas), "-o", str(tmp_path / "x")]) == 1
     assert "say what is wanted with --to" in capsys.readouterr().err
-    model = str(atlas / opened.manifest.models["map"])
+    model = str(atlas / opened.store.manifest.models["map"])
     assert main(["export", model, "--to", "folders", "-o", str(tmp_path / "x")]) == 1
     assert "is a model" in capsys.readouterr().err
 
@@ -155,13 +156,18 @@ def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
     assert "group" in told
     rows = table.read_text().splitlines()
     assert rows[0].replace('"', "") == "key,cluster,confidence"
-    assert [int(row.split(",")[1]) for row in rows[1:]] == opened.rows["cluster"].tolist()
-    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx(opened.rows["confidence"].tolist(), abs=1e-6)
+    assert [int(row.split(",")[1]) for row in rows[1:]] == opened.store.rows["cluster"].tolist()
+    assert [float(row.split(",")[2]) for row in rows[1:]] == pytest.approx(
+        opened.store.rows["confidence"].tolist(), abs=1e-6
+    )
     assert main(["clusters", str(atlas), "--clusters", "3", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [row[1] for row in said["clusters"]] == sorted((row[1] for row in said["clusters"]), reverse=True)
     assert (len(said["clusters"]), sum(row[1] for row in said["clusters"])) == (3, len(opened))
-    assert opened.rows["key"][opened.clusters().medoids[0]] in opened.rows["key"][opened.rows["cluster"] == 0]
+    assert (
+        opened.store.rows["key"][opened.clusters().medoids[0]]
+        in opened.store.rows["key"][opened.store.rows["cluster"] == 0]
+    )
     assert main(["clusters", str(atlas), "--groups", "999"]) == 1
     assert "clusters to merge" in capsys.readouterr().err
 
@@ -179,7 +185,7 @@ def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
     assert "nearest ordinary" in page.read_text()
     new = tmp_path / "new"
     new.mkdir()
-    shutil.copy(next(Path(opened.manifest.source).glob("coins*")), new / "a.png")
+    shutil.copy(next(Path(opened.store.manifest.source).glob("coins*")), new / "a.png")
     Image.fromarray(np.full((64, 64, 3), (255, 0, 255), np.uint8)).save(new / "b.png")
     assert main(["outliers", str(atlas), "--images", str(new), "--false-positive-rate", "0.05", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -193,7 +199,7 @@ def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
 
 def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
-    keys = opened.rows["key"].tolist()
+    keys = opened.keys
     kinds = {key: key.partition("-")[0] for key in keys}
     few = [key for kind in sorted(set(kinds.values())) for key in [k for k in keys if kinds[k] == kind][:4]]
     labels, table = tmp_path / "labels.csv", tmp_path / "all.csv"
@@ -218,22 +224,22 @@ def test_a_cluster_and_an_image_are_explained(atlas, tmp_path, capsys):
     assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 0
     assert "Its nearest cluster is" in capsys.readouterr().out
     assert "What in the pictures decides" in page.read_text()
-    key = str(ia.load(atlas).rows["key"][0])
+    key = str(ia.load(atlas).store.rows["key"][0])
     assert main(["explain", str(atlas), "--image", key, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["cluster"] == ia.load(atlas).rows["cluster"][0]
-    assert told["cell"][0] * ia.load(atlas).model("map").cols_ + told["cell"][1] == ia.load(atlas).rows["cell"][0]
+    assert told["cluster"] == ia.load(atlas).store.rows["cluster"][0]
+    assert told["cell"][0] * ia.load(atlas).model("map").cols_ + told["cell"][1] == ia.load(atlas).store.rows["cell"][0]
     for wrong in ([], ["--cluster", "0", "--image", key], ["--image", "none.png"], ["--cluster", "99"]):
         assert main(["explain", str(atlas), *wrong]) == 1
     assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 1
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_an_atlas_of_clusters_that_tell_no_confidence_says_so(atlas):
-    opened = ia.load(atlas)
-    opened._models["clusters"] = ia.KMeans(n_clusters=2).fit(opened.embedding)
-    with pytest.raises(ArtifactError, match="older imatlas"):
-        opened.clusters()
+def test_a_model_of_another_class_than_its_role_needs_is_refused(atlas):
+    store = ia.load(atlas).store
+    assert misfit("clusters", store.model("clusters"), store.table) == ""
+    other = ia.KMeans(n_clusters=2).fit(store.embedding)
+    assert misfit("clusters", other, store.table) == "it is of the class KMeans instead of ImageClusterer"
 
 
 def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_path, capsys):
@@ -252,7 +258,7 @@ def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_pat
 
 def test_samples_of_a_place_and_like_an_image(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
-    key = opened.rows["key"][4]
+    key = opened.store.rows["key"][4]
     target = tmp_path / "new.png"
     asked = ["--cell", "0,1", "--cluster", "0", "--weights", "2,1", "--json"]
     assert main(["sample", str(atlas), "-o", str(target), "-n", "4", *asked]) == 0
@@ -271,17 +277,17 @@ def test_samples_of_a_place_and_like_an_image(atlas, tmp_path, capsys):
 
 def test_sliders_show_a_row_for_each_direction(atlas, tmp_path):
     sheet = tmp_path / "sliders.png"
-    key = str(ia.load(atlas).rows["key"][0])
+    key = str(ia.load(atlas).store.rows["key"][0])
     assert main(["sliders", str(atlas), "-o", str(sheet), "--like", key, "-n", "3", "--steps", "5"]) == 0
     with Image.open(sheet) as picture:
         assert json.loads(picture.text["imatlas"])["like"] == key
-        spec = ia.load(atlas).spec
+        spec = ia.load(atlas).store.spec
         assert picture.size == (5 * (spec.width + 2) + 2, 3 * (spec.height + 2) + 2)
     assert main(["sliders", str(atlas), "-o", str(sheet)]) == 1
 
 
 def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
-    keys = [str(key) for key in ia.load(atlas).rows["key"][:2]]
+    keys = [str(key) for key in ia.load(atlas).store.rows["key"][:2]]
     film = tmp_path / "film.gif"
     assert main(["morph", str(atlas), *keys, "-o", str(film), "--frames", "5"]) == 0
     with Image.open(film) as image:
@@ -313,7 +319,7 @@ def test_the_map_as_a_picture(atlas, tmp_path, capsys):
     assert main([*plain, "--outline", "regions"]) == 0
     opened = ia.load(atlas)
     out = capsys.readouterr().out
-    assert all(opened.rows["key"][row] in out for row in opened.regions.medoids)
+    assert all(opened.store.rows["key"][row] in out for row in opened.regions.medoids)
     for show in ("mean", "prototype", "u-matrix", "u-matrix-between", "hits"):
         assert main([*plain, "--show", show]) == 0
         assert target.read_bytes() != before
@@ -326,7 +332,7 @@ def test_the_map_as_a_picture(atlas, tmp_path, capsys):
 
 def test_prototypes_that_nothing_can_decode_are_told(atlas, tmp_path):
     opened = ia.load(atlas)
-    opened._models["encoder"] = ia.PretrainedEncoder()
+    opened.store._models["encoder"] = ia.PretrainedEncoder()
     with pytest.raises(InputError, match="features of a PretrainedEncoder, which cannot be decoded"):
         opened.map(tmp_path / "map.png", "prototype")
     with pytest.raises(ParameterError, match="must be one of exemplar, mean"):
@@ -427,7 +433,7 @@ def test_an_installed_wheel_works_away_from_the_checkout(tmp_path):
 
 def test_no_command_writes_over_what_dots_hide(atlas, tmp_path, capsys):
     """At `x/../NAME` nothing is found while there is no `x`; but it is NAME that would be written."""
-    photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0].as_py()
+    photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0]
     commands = [
         ("t.csv", "table", atlas),
         ("c.csv", "clusters", atlas),

@@ -56,7 +56,7 @@ def test_several_files_are_one_source(here, capsys) -> None:
     assert "imatlas learn -o photos.atlas" in answer(capsys, "check", *files)
     assert "imatlas learn photos/0.png photos/1.png -o photos.atlas" in answer(capsys, "check", *files[:2])
     answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")
-    assert ia.load("a.atlas").keys.to_pylist() == [f"{i}.png" for i in range(6)]
+    assert ia.load("a.atlas").keys == [f"{i}.png" for i in range(6)]
     answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")  # the same again goes on
     answer(capsys, "fit", "kmeans", *files, "-o", "model", "--n-clusters", "2")
     assert len(ia.load("model").labels_) == 6
@@ -143,8 +143,8 @@ def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
     learn = ["learn", "anim", "-o", "a.atlas", "--budget", "0.5s", "--json"]
     answer(capsys, *learn, "--frames", "all")
     atlas = ia.load("a.atlas")
-    assert atlas.manifest.settings["frames"] == "all"
-    assert atlas.keys.to_pylist()[:2] == ["0.gif#1", "0.gif#2"]
+    assert atlas.store.manifest.settings["frames"] == "all"
+    assert atlas.keys[:2] == ["0.gif#1", "0.gif#2"]
     assert main(learn) == 1
     assert "frames was 'all' and is now 'first'" in capsys.readouterr().err
     for source in ("anim", "a.atlas"):
@@ -161,7 +161,7 @@ def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
 def test_frames_of_images_that_are_given_are_recorded(here) -> None:
     write(here / "anim" / "a.gif", 0, 6)
     images = ia.Images("anim", frames="all")
-    assert ia.learn(images, "a.atlas", budget=0.5, progress=False).manifest.settings["frames"] == "all"
+    assert ia.learn(images, "a.atlas", budget=0.5, progress=False).store.manifest.settings["frames"] == "all"
     with pytest.raises(InputError, match="files of a folder"):
         ia.load("a.atlas").duplicates().plan("plan.csv")
     with pytest.raises(ArtifactError, match="frames was 'all'"):

@@ -1,41 +1,75 @@
-"""Atlas: what was learned from a set of images, opened from its folder. A verb is a few lines over models and tasks."""
+"""Atlas: what was learned from a set of images, opened from its folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from imatlas.arguments import check_int, check_path
-from imatlas.atlas import report_sections
-from imatlas.atlas.exploring import Exploring
-from imatlas.atlas.making import Making
+import numpy as np
+import pyarrow as pa
+
+from imatlas.arguments import check_int, check_number, check_path, check_seed, refused, strict_yes
+from imatlas.atlas import explanations, exports, queries, report_sections
+from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
+from imatlas.atlas.originals import Region, check_region
+from imatlas.atlas.store import Store
+from imatlas.errors import InputError, ParameterError
+from imatlas.images.dataset import images_of
+from imatlas.images.sources.given import as_several
+from imatlas.images.tensors import to_view
 from imatlas.models import artifact
 from imatlas.plots import save
 from imatlas.report import render
-from imatlas.result import Result
+from imatlas.result import ImagePairs, Result
 from imatlas.system.inventory import is_atlas
+from imatlas.tasks.classify import Classified, classify
+from imatlas.tasks.cluster import Clusters, cluster, describe, limits
+from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
+from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
+from imatlas.tasks.export import write_numpy
+from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
 from imatlas.tasks.regions import Regions, regions
+from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, autoencoder_of, encoder_in_words, score
+from imatlas.tasks.search import search, search_like, without_self
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLUMNS = (
+    *("key", "width", "height", "held_out", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier"),
+    *("duplicate_of", "flags"),
+)
+"""The columns of the table that users see."""
 
-class Atlas(Exploring, Making):
+
+class Atlas:
     """A learned map of a set of images, read from its folder.
+
+    An image is given to a verb as the key of one in the atlas, or as any one image: a path, the bytes of a file, an
+    open file, a Pillow image, or an array (H, W[, C]).
 
     Parameters
     ----------
     folder : path
-        The `.atlas` folder that `learn` made. It may have been moved: what needs only the thumbnails goes on working.
+        The `.atlas` folder that `learn` made. It may have been moved: what needs only thumbnails goes on working.
+
+    Attributes
+    ----------
+    folder : Path
+    store : imatlas.atlas.store.Store
+        What lies in the folder: the manifest, the table's columns, thumbnails, originals and models.
 
     Raises
     ------
     SourceError
         If there is no atlas in `folder`.
     ArtifactError
-        If it is damaged, of a newer format, or not far enough learned for the verb asked of it.
+        If it is damaged, or of another format.
+    InputError
+        From a verb, if the atlas is not learned far enough for it.
 
     Examples
     --------
@@ -43,29 +77,71 @@ class Atlas(Exploring, Making):
     >>> atlas.search("query.jpg", k=10).to_pylist()   # doctest: +SKIP
     """
 
+    def __init__(self, folder: str | Path) -> None:
+        self.store = Store(folder)
+        self.folder = self.store.folder
+
+    def __repr__(self) -> str:
+        state = "" if self.store.manifest.finished else ", unfinished"
+        return f"Atlas({str(self.folder)!r}, {len(self):,} images{state})"
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def name(self) -> str:
+        """The folder's name without its ending."""
+        return self.folder.name.removesuffix(".atlas")
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every image, in the order of the table."""
+        return [str(key) for key in self.store.keys.to_pylist()]
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """The features of every image, (n_images, n_features) float32."""
+        return self.store.embedding
+
+    def model(self, role: str) -> Any:
+        """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
+        return self.store.model(role)
+
+    def table(self) -> pa.Table:
+        """One row per image: key, width, height, held_out, and what was learned about it.
+
+        `cell` is the flat index on the map, `x` and `y` the position on it in cells, `umap_x` and `umap_y` that in the
+        layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` the outlier
+        score, where 1 is ordinary (`imatlas.OutlierDetector`), `duplicate_of` the key of the image that this one
+        duplicates, or null, and `flags` its visible faults (`imatlas.tasks.quality_flags`), separated by "; ".
+        """
+        return self.store.table.read([c for c in COLUMNS if c in self.store.table.columns])
+
     def info(self) -> Result:
         """What the atlas holds and how it was learned, in words and numbers."""
         return report_sections.summary(self)
 
     def report(self, path: str | Path) -> Path:
-        """Write everything as one HTML file that needs nothing else."""
+        """Write the report: one self-contained HTML file."""
         path = check_path(path, "path", "report")
-        for what in ("encoder", "map", "clusters", "generator"):
-            self._require(what, what in self.manifest.models)
-        source = Path(self.manifest.source).name
+        for role in ("encoder", "map", "clusters", "generator"):
+            self.store.require(role, role in self.store.manifest.models)
         return render(
-            report_sections.tell(self), title=self.name, subtitle=source, facts=report_sections.facts(self), path=path
+            report_sections.sections(self),
+            title=self.name,
+            subtitle=Path(self.store.manifest.source).name,
+            facts=report_sections.facts(self.store),
+            path=path,
         )
 
     @cached_property
     def regions(self) -> Regions:
-        """The map divided into regions of neighboring cells that hold one kind of image; see `imatlas.tasks.regions`.
+        """The map divided into regions of neighboring cells with similar images; see `imatlas.tasks.regions`.
 
-        Other than the clusters, which know nothing of the map, each region hangs together on it.
+        Unlike a cluster, which ignores the map, each region is connected on it.
         """
-        self._require("map", "map" in self.manifest.models)
-        seed = self.manifest.settings["random_state"]
-        return regions(self.model("map"), self.embedding, keys=self.rows["key"], random_state=seed)
+        self.store.require("map", "map" in self.store.manifest.models)
+        return regions(self.model("map"), self.embedding, keys=self.store.rows["key"], random_state=self.store.seed)
 
     def map_figure(self, show: Show = "exemplar", *, outline: Outline = "clusters") -> Figure:
         """Draw the map.
@@ -73,9 +149,9 @@ class Atlas(Exploring, Making):
         Parameters
         ----------
         show : {'exemplar', 'mean', 'prototype', 'u-matrix', 'u-matrix-between', 'hits'}
-            In each cell the image nearest to its prototype, the mean of its images, or its prototype decoded (only
-            where the map was learned from an autoencoder's codes); the distances of neighboring prototypes, a cell or
-            also a gap between two cells; or how many images each cell holds.
+            In each cell the image nearest to its prototype, the mean of its images, or its prototype decoded (only if
+            the map was learned from an autoencoder's codes); the distances between neighboring prototypes, per cell or
+            also between cells; or the number of images of each cell.
         outline : {'clusters', 'regions', 'none'}
             What to outline and number: the clusters, or the regions of the map.
 
@@ -87,8 +163,8 @@ class Atlas(Exploring, Making):
         ------
         InputError, ParameterError, MissingExtraError
         """
-        for what in ("map", *(["clusters"] if outline == "clusters" else [])):
-            self._require(what, what in self.manifest.models)
+        for role in ("map", *(["clusters"] if outline == "clusters" else [])):
+            self.store.require(role, role in self.store.manifest.models)
         return draw_map(self, show, outline=outline)
 
     def map(
@@ -100,7 +176,7 @@ class Atlas(Exploring, Making):
         outline: Outline = "clusters",
         quality: int = 90,
     ) -> Path:
-        """Write the map as a picture file; a file that is there is replaced.
+        """Draw the map into an image file; an existing file is replaced.
 
         Parameters
         ----------
@@ -109,28 +185,434 @@ class Atlas(Exploring, Making):
         show, outline
             As in `map_figure`.
         width : int
-            In pixels; for vectors 96 of them are an inch.
+            In pixels; for vectors, 96 pixels are one inch.
         quality : int
             For .jpg and .webp, 1 to 100.
 
         Returns
         -------
         Path
-            The file.
         """
         path, width = check_path(path, "path", "map"), check_int(width, "width", "map", low=1)
         quality = check_int(quality, "quality", "map", low=1, high=100)
         return save(self.map_figure(show, outline=outline), path, width_px=width, quality=quality)
 
+    def embed(self, images: Any) -> np.ndarray:
+        """The features of other images (anything that `Images` takes), (n, n_features) float32."""
+        return queries.embed(self.store, images)
+
+    def thumbnails(self, images: Any, *, region: Region | None = None) -> list[bytes]:
+        """A thumbnail of each image as the bytes of an image file; of the first image only its `region`, if given."""
+        return queries.thumbnails_of(self.store, images, None if region is None else check_region(region))
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        like: Sequence[Any] = (),
+        unlike: Sequence[Any] = (),
+        region: Region | None = None,
+    ) -> pa.Table:
+        """The images nearest to one image, to a region of it, or to several and far from others.
+
+        Parameters
+        ----------
+        query : image
+        k : int
+        like : image or sequence of images
+            More examples.
+        unlike : image or sequence of images
+            Counter-examples; see `imatlas.tasks.search.search_like`.
+        region : (left, top, width, height), optional
+            Part of `query` to search with, in pixels of its original size.
+
+        Returns
+        -------
+        Table
+            `rank` from 1, `key`, `distance` in feature space (to several examples, the harmonic mean), `closer_than`:
+            the share of random pairs of this atlas that are farther apart (0.99 is near, 0.5 is unrelated), and
+            `closer_than_neighbors`: the share of images whose own nearest image is farther away (0.5 is as near as
+            neighbors usually are here, 0 is farther than any). The query images themselves are left out.
+
+        Raises
+        ------
+        ParameterError
+            If `k` is not an int of at least 1, or the region is not four ints.
+        InputError, InputTypeError, SourceError
+            If an image cannot be read, or the region does not lie within it.
+        """
+        k, store = check_int(k, "k", "search", low=1), self.store
+        region = None if region is None else check_region(region)
+        like, unlike = as_several(like, "like"), as_several(unlike, "unlike")
+        first = (
+            queries.embedding_of(store, query, "query")
+            if region is None
+            else queries.embed(store, queries.region_of(store, query, region)[None])
+        )
+        wanted = np.concatenate([first, *[queries.embedding_of(store, image, "like") for image in like]])
+        unwanted = np.concatenate([wanted[:0], *[queries.embedding_of(store, image, "unlike") for image in unlike]])
+        own = np.unique(np.concatenate([queries.row_of(store, image) for image in (query, *like, *unlike)]))
+        found = search_like(store.vectors, wanted, unwanted, k=k + len(own), measures=store.spread)
+        keep = np.flatnonzero(~np.isin(found.indices[0], own))[:k]
+        return pa.table(
+            {
+                "rank": np.arange(1, len(keep) + 1),
+                "key": store.keys.take(pa.array(found.indices[0, keep])),
+                "distance": found.distances[0, keep],
+                "closer_than": found.closer_than[0, keep],
+                "closer_than_neighbors": found.closer_than_neighbors[0, keep],
+            }
+        )
+
+    def kneighbors(self, images: Any = None, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest images of each of many, as scikit-learn's `kneighbors` returns them.
+
+        Parameters
+        ----------
+        images : anything that `Images` takes, optional
+            None: all images of the atlas, where no image is its own neighbor.
+        k : int
+            At most the number of images, less one if `images` is None.
+
+        Returns
+        -------
+        distances : ndarray (n, k) float32
+        indices : ndarray (n, k) int64
+            Rows of the table, nearest first.
+        """
+        k, store = check_int(k, "k", "kneighbors", low=1), self.store
+        if images is not None:
+            found = search(store.vectors, self.embed(images), k=k, measures=store.spread)
+            return found.distances, found.indices
+        if not 1 <= k < len(self):
+            raise InputError(f"'k' must be from 1 to the number of other images, {len(self) - 1}. Got {k}.")
+        return without_self(*store.vectors.nearest(store.embedding, k + 1))[::-1]
+
+    def clusters(self, n_clusters: int | None = None, *, groups: int | None = None) -> Clusters:
+        """The clusters of the images: `labels`, `confidence` and `medoids` per row of the table, and in words.
+
+        Parameters
+        ----------
+        n_clusters : int, optional
+            Cluster the embedding again into this many, for this answer only. None: the clusters of the atlas.
+        groups : int, optional
+            Also merge the clusters into this many groups.
+
+        Returns
+        -------
+        imatlas.tasks.cluster.Clusters
+        """
+        store = self.store
+        if n_clusters is None:
+            model, sentences = self.model("clusters"), store.manifest.metrics["clusters"]["sentences"]
+        else:
+            n_clusters = check_int(n_clusters, "n_clusters", "clusters", low=1)
+            train = store.embedding[~store.rows["held_out"].astype(bool)]
+            found = cluster(train, n_clusters=n_clusters, random_state=store.seed)
+            model, sentences = found.model, found.result.sentences
+        if groups is not None and check_int(groups, "groups", "clusters", low=1) > model.n_clusters_:
+            raise InputError(f"There are {model.n_clusters_} clusters to merge. Got groups={groups}; ask for fewer.")
+        described = describe(model, store.embedding, self.keys, n_groups=groups)
+        described.result.sentences[1:1] = limits(sentences)
+        return described
+
+    def outliers(self, images: Any = None, *, false_positive_rate: float = FALSE_POSITIVE_RATE) -> Outliers:
+        """The outliers at a given false positive rate.
+
+        Parameters
+        ----------
+        images : anything that `Images` takes, optional
+            Compare these with the images of the atlas. None: compare those of the atlas with each other.
+        false_positive_rate : float
+            Share of ordinary images that may be called outliers, in (0, 0.5]; an upper bound if the atlas itself holds
+            outliers.
+
+        Returns
+        -------
+        imatlas.tasks.outliers.Outliers
+            `outlier_scores` and `p_values` per image, `rows` of the outliers, and in words.
+        """
+        options: dict[str, Any] = {"false_positive_rate": false_positive_rate, "random_state": self.store.seed}
+        if images is not None:
+            images = images_of(images)
+            options |= {"new": self.embed(images), "new_keys": images.keys}
+        return outliers(self.embedding, self.keys, **options)
+
+    def outlier_heatmaps(self, images: Any, found: Outliers | None = None) -> ImagePairs:
+        """What makes some images outliers: each beside its outlier heat map and the nearest ordinary images.
+
+        Parameters
+        ----------
+        images : image or sequence of images
+        found : Outliers, optional
+            What `outliers` returned, so that it is not computed again.
+
+        Returns
+        -------
+        ImagePairs
+            One row per image: the image, its heat map, and three ordinary images.
+        """
+        return explanations.outlier_heatmaps(self.store, images, self.outliers() if found is None else found)
+
+    def classify(self, labels: Any, *, n_next: int = 10) -> Classified:
+        """Labels for all images from those of a few, with calibrated confidence, and which to label next.
+
+        Parameters
+        ----------
+        labels : dict, pandas Series by key, table with the columns key and label, or path of such a CSV file
+            Labels by key; or by path: absolute, relative to the source, or beginning with its name. None, NaN, empty
+            and -1 stand for no label.
+        n_next : int
+            Number of images to propose for labeling.
+
+        Returns
+        -------
+        imatlas.tasks.classify.Classified
+            `labels` and `confidence` per row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
+        """
+        n_next, roots = check_int(n_next, "n_next", "classify", low=0), [Path(self.store.originals.name)]
+        return classify(self.embedding, self.keys, labels, roots=roots, n_next=n_next, random_state=self.store.seed)
+
+    @strict_yes
+    def duplicates(self, *, rotated: bool = False) -> Duplicates:
+        """Groups of near-duplicates, edited ones included, each with its best image; found in the thumbnails.
+
+        The column `duplicate_of` of `table()` is stricter: the same picture, unedited.
+
+        Parameters
+        ----------
+        rotated : bool
+            Also find duplicates rotated by 90, 180 or 270 degrees, or mirrored.
+
+        Returns
+        -------
+        imatlas.tasks.duplicates.groups.Duplicates
+        """
+        return find_duplicates(gallery(self.store), rotated=rotated)
+
+    @strict_yes
+    def explain(self, *, cluster: int | None = None, image: Any = None, heat: bool = True) -> Result:
+        """Why the images of a cluster are together, or why an image is where it is.
+
+        Parameters
+        ----------
+        cluster : int, optional
+            Shows its typical images, those on its border, what decides in them, and the way to the nearest cluster.
+        image : image, optional
+            Shows its cluster and the second best, its nearest images, and what in it decides.
+        heat : bool
+            Draw heat maps: 49 forward passes per heat map, a few seconds.
+
+        Raises
+        ------
+        ParameterError
+            If not exactly one of `cluster` and `image` is given.
+        InputError
+            If there is no such cluster or image.
+        """
+        if (cluster is None) == (image is None):
+            both = "both" if image is not None else "neither"
+            raise ParameterError(f"'explain' takes either a cluster or an image. Got {both}.")
+        if cluster is not None:
+            return explanations.cluster_explained(self.store, cluster, heat=heat)
+        return explanations.image_explained(self.store, image, heat=heat)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        cell: Cell | Sequence[Cell] | None = None,
+        cluster: int | Sequence[int] | None = None,
+        like: Any = None,
+        strength: float = 0.6,
+        weights: Sequence[float] | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        """New images; image i depends only on (`random_state`, i).
+
+        Parameters
+        ----------
+        n : int
+        cell : (row, column), flat index, or several, optional
+            Cells of the map to sample from.
+        cluster : int or several, optional
+            Clusters to sample from.
+        like : image or several, optional
+            Alone: variations of these images, in turn. With cells or clusters: the cells of these images are added.
+        strength : float in [0, 1]
+            Of variations: 0 reconstructs the image, 1 is a new image of its cell.
+        weights : sequence of float, optional
+            Relative frequency of each cell, cluster and image asked for, in this order. None: equal.
+
+        Returns
+        -------
+        array (n, H, W, C) uint8
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of its range.
+        InputError
+            If there is no such cell or cluster, or an image cannot be read.
+        """
+        n, random_state = check_int(n, "n", "sample", low=1), check_seed(random_state, "sample")
+        strength = check_number(strength, "strength", "sample", low=0, high=1)
+        store, model = self.store, self.model("generator")
+        asked = {"cell": cell, "cluster": cluster, "weights": weights}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        images = [] if like is None else as_several(like, "like")
+        near = queries.cells_of(store, images)
+        if images and not asked and strength < 1:
+            require_conditional(model)
+            turn = np.arange(n) % len(images)
+            pixels, y = queries.pixels_of(store, images)[turn], store.map_conditions.prototypes[near[turn]]
+            return to_view(model.vary(pixels, strength=strength, y=y, random_state=random_state), store.spec)
+        if images:
+            asked["near"] = near.tolist()
+        return to_view(sample_from_map(model, store.map_conditions, n, random_state=random_state, **asked), store.spec)
+
+    def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
+        """A video from image to image, or along a path of cells, through images that do not exist.
+
+        Parameters
+        ----------
+        *images : images
+            Two or more; the video passes through their reconstructions.
+        cells : sequence of (row, column) or flat index
+            Two or more, instead of images: new images of these cells and all between them, from the same noise.
+        frames : int
+        random_state : int
+            Seed of that noise.
+
+        Returns
+        -------
+        array (frames, H, W, C) uint8
+
+        Raises
+        ------
+        ParameterError
+            If `frames` is not an int of at least 2.
+        InputError
+            If fewer than two images or cells are given.
+        """
+        frames, random_state = check_int(frames, "frames", "morph", low=2), check_seed(random_state, "morph")
+        if isinstance(cells, str) or not hasattr(cells, "__len__"):
+            raise refused("cells", "morph", "a sequence of (row, column) or of flat indices", cells)
+        store, model = self.store, self.model("generator")
+        if bool(images) == bool(len(cells)) or max(len(images), len(cells)) < 2:
+            raise InputError(
+                f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
+                f"{len(cells)} cells."
+            )
+        require_conditional(model)
+        way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
+        pixels = queries.pixels_of(store, images) if images else None
+        made = model.morph(frames, images=pixels, y=store.map_conditions.prototypes[way], random_state=random_state)
+        return to_view(made, store.spec)
+
+    def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
+        """What changes along the directions of largest variance in latent space; see `imatlas.Autoencoder.sliders`.
+
+        Parameters
+        ----------
+        image : image, optional
+            Starting point. None: the mean of all images.
+        directions, steps : int
+            Number of directions, largest variance first, and of images along each.
+
+        Returns
+        -------
+        array (directions, steps, H, W, C) uint8
+
+        Raises
+        ------
+        InputError
+            If the generator has no latent vectors, or the image cannot be read.
+        """
+        directions = check_int(directions, "directions", "sliders", low=1)
+        steps, store, generator = check_int(steps, "steps", "sliders", low=2), self.store, self.model("generator")
+        model = autoencoder_of(generator)
+        if model is None:
+            raise InputError(
+                f"The generator is a {type(generator).__name__}, which has no latent vectors to move along."
+            )
+        pixels = None if image is None else queries.pixels_of(store, [image])
+        made = model.sliders(pixels, n_directions=directions, n_steps=steps)
+        return to_view(made.reshape(-1, *made.shape[2:]), store.spec).reshape(*made.shape[:4], -1)
+
+    def score(self, *, random_state: int = 0) -> Result:
+        """How good the generator is, measured on the held-out images.
+
+        Works from the thumbnails, so also on an atlas that was moved away from its images.
+        """
+        random_state, store = check_seed(random_state, "score"), self.store
+        train, held_out = (np.flatnonzero(store.rows["held_out"] == side) for side in (False, True))
+        if not len(held_out):
+            return NOT_MEASURED
+        if len(train) > MOST_TRAIN:
+            train = np.sort(np.random.default_rng(random_state).choice(train, MOST_TRAIN, replace=False))
+        generator = self.model("generator")
+        return score(
+            generator,
+            store.pixels(train),
+            store.pixels(held_out),
+            spec=store.spec,
+            embed=self.embed,
+            encoder=encoder_in_words(self.model("encoder")),
+            features=(store.embedding[train], store.embedding[held_out]),
+            sample=lambda n, seed: sample_from_map(generator, store.map_conditions, n, random_state=seed),
+            random_state=random_state,
+        )
+
+    @strict_yes
+    def export(
+        self,
+        output: str | Path,
+        *,
+        to: Literal["embedding-atlas", "numpy", "folders"],
+        copy: bool = False,
+        n_neighbors: int = 15,
+        overwrite: bool = False,
+    ) -> Result:
+        """Write the atlas for other programs.
+
+        Parameters
+        ----------
+        output : path
+        to : {'embedding-atlas', 'numpy', 'folders'}
+            A .parquet file with coordinates, thumbnails and neighbors for Apple's embedding-atlas; the embedding as an
+            .npz or .npy file; or one folder per cluster with links to the originals.
+        copy : bool
+            Folders: copy the originals instead of linking to them.
+        n_neighbors : int
+            For embedding-atlas: neighbors per image.
+        overwrite : bool
+            Replace an earlier export.
+
+        Returns
+        -------
+        Result
+            What was written, and what was left out.
+        """
+        if to == "embedding-atlas":
+            n_neighbors = check_int(n_neighbors, "n_neighbors", "export", low=1)
+            return exports.to_embedding_atlas(self.store, self.table(), output, n_neighbors, overwrite)
+        if to == "numpy":
+            return write_numpy(self.embedding, self.keys, output, overwrite=overwrite)
+        if to != "folders":
+            raise ParameterError(f"'to' must be 'embedding-atlas', 'numpy' or 'folders'. Got {to!r}.")
+        return exports.to_folders(self.store, output, copy, overwrite)
+
 
 def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
-    """Open an atlas or a saved model, whichever is in `folder`.
+    """Open an atlas or a saved model.
 
     Parameters
     ----------
     folder : path
     classes : tuple of classes
-        Models of your own that the table of imatlas does not know.
+        Your own models, which imatlas does not know.
 
     Returns
     -------
@@ -141,7 +623,7 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     SourceError
         If there is neither in `folder`.
     ArtifactError
-        If what is there is damaged or of a newer format.
+        If it is damaged or of another format.
     """
     folder = check_path(folder, "folder", "load")
     if is_atlas(folder):

@@ -42,15 +42,17 @@ def draw_map(atlas: Atlas, show: Show = "exemplar", *, outline: Outline = "clust
     if show in ("u-matrix", "u-matrix-between"):
         return plots.u_matrix(som, between=show == "u-matrix-between", **options)
     if show == "hits":
-        return plots.hit_map(som, atlas.rows["cell"], **options)
+        return plots.hit_map(som, atlas.store.rows["cell"], **options)
     if show == "prototype":
         return plots.image_sheet(som, show="prototype", decode=_decoder(atlas), **options)
     rows = _nearest(atlas, som) if show == "exemplar" else _members(atlas, len(som.codebook_))
-    cells = atlas.rows["cell"][rows]
+    cells = atlas.store.rows["cell"][rows]
     if show == "mean":
-        return plots.image_sheet(som, display_view(atlas.pixels(rows), atlas.spec), cells, show="mean", **options)
+        return plots.image_sheet(
+            som, display_view(atlas.store.pixels(rows), atlas.store.spec), cells, show="mean", **options
+        )
     pictures: list[bytes | None] = [None] * len(som.codebook_)
-    for cell, thumbnail in zip(cells.tolist(), atlas.thumbnails(rows), strict=True):
+    for cell, thumbnail in zip(cells.tolist(), atlas.store.thumbnails(rows), strict=True):
         pictures[cell] = thumbnail
     return plots.picture_map(som, pictures, **options)
 
@@ -59,13 +61,13 @@ def _nearest(atlas: Atlas, som: Any) -> np.ndarray:
     """The image nearest to each prototype, for the cells that have any."""
     from imatlas.plots.pictures import exemplars
 
-    found = exemplars(som, atlas.embedding, atlas.rows["cell"])
+    found = exemplars(som, atlas.embedding, atlas.store.rows["cell"])
     return found[found >= 0]
 
 
 def _members(atlas: Atlas, n_cells: int) -> np.ndarray:
     """Up to `MOST_IN_A_MEAN` images of each cell, evenly out of their order."""
-    members = [np.flatnonzero(atlas.rows["cell"] == cell) for cell in range(n_cells)]
+    members = [np.flatnonzero(atlas.store.rows["cell"] == cell) for cell in range(n_cells)]
     chosen = [
         m if len(m) <= MOST_IN_A_MEAN else m[np.linspace(0, len(m) - 1, MOST_IN_A_MEAN).astype(int)] for m in members
     ]
@@ -86,4 +88,4 @@ def _decoder(atlas: Atlas) -> Any:
             f"The prototypes of '{atlas.folder}' are features of a {type(encoder).__name__}, which cannot be decoded "
             "into pictures; show 'mean' or 'exemplar', or learn with encoder='own' (--encoder own)."
         )
-    return lambda codes: display_view(encoder.inverse_transform(codes), atlas.spec)
+    return lambda codes: display_view(encoder.inverse_transform(codes), atlas.store.spec)

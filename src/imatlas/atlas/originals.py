@@ -46,6 +46,11 @@ class Originals:
         """The folder below which all originals are files; None where they are in an archive, or an array."""
         return Path(self.name) if self.name and os.path.isdir(self.name) else None
 
+    @property
+    def _is_file(self) -> bool:
+        """Whether the source is one file. A pattern, which a stranger may have written, would list whole disks."""
+        return os.path.isfile(self.name)
+
     @cached_property
     def _source(self) -> Source:
         return open_source(self.name, self._field)
@@ -68,6 +73,8 @@ class Originals:
             except (UnsafePathError, OSError):  # a name that is too long
                 return None
         try:
+            if not self._is_file:
+                return None
             source = self._source
         except (ImatlasError, OSError):
             return None
@@ -90,7 +97,7 @@ class Originals:
         with suppress(UnsafePathError, OSError):
             if self.folder is not None and (table := table_of(self.folder, str(relative(file_name_of(key))))):
                 return self._in_table(table, key.rpartition("/")[2])
-        if self.folder is not None or key not in self._places:
+        if not self._is_file or key not in self._places:
             raise DecodeError(f"'{self.name}' holds no '{key}' any more")
         return self._source.read(self._places[key])
 

@@ -120,9 +120,10 @@ def _find(
 
 def _opened(sources: list[str], frames: Frames, json_: bool) -> Any:
     """A gallery from an atlas, or from any other sources."""
+    from imatlas.atlas.gallery import gallery
     from imatlas.system.inventory import is_atlas
     from imatlas.tasks.duplicates.gallery import Gallery
 
     if len(sources) == 1 and is_atlas(sources[0]):
-        return open_atlas(Path(sources[0])).gallery()
+        return gallery(open_atlas(Path(sources[0])).store)
     return Gallery.of(one_source(sources), frames=frames, progress=not json_)

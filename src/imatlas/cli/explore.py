@@ -47,7 +47,7 @@ def clusters(
     found = opened.clusters(n_clusters, groups=groups)
     tell(found.result, json_)
     if output is not None:
-        columns = {"key": opened.rows["key"].tolist(), "cluster": found.labels, "confidence": found.confidence}
+        columns = {"key": opened.keys, "cluster": found.labels, "confidence": found.confidence}
         write_table(pa.table(columns), output)
     if output is not None and not json_:
         say(f"Table: {output} ({len(opened):,} rows)")
@@ -77,7 +77,7 @@ def classify(
         refuse_existing(output, overwrite)
     opened = open_atlas(atlas)
     found = opened.classify(labels, n_next=n_next)
-    columns = {"key": opened.rows["key"].tolist(), "label": found.labels.tolist(), "confidence": found.confidence}
+    columns = {"key": opened.keys, "label": found.labels.tolist(), "confidence": found.confidence}
     if images is not None:
         others = open_images(images, progress=not json_)
         shares = found.model.predict_proba(opened.embed(others))
@@ -152,7 +152,7 @@ def search(
     opened = open_atlas(atlas)
     found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=part)
     if output is not None and output.suffix.lower() == ".png":
-        write_sheet(opened.pictures(query, region=part), opened.pictures(found["key"].to_pylist()), output)
+        write_sheet(opened.thumbnails(query, region=part), opened.thumbnails(found["key"].to_pylist()), output)
     elif output is not None:
         write_table(found, output)
     if json_:

@@ -154,7 +154,7 @@ def _shown(opened: Any, made: Any) -> Any:
     """New images as picture files hold them: of many channels the first three, which is said."""
     from imatlas.images.pixels import display_view
 
-    shown = display_view(made, opened.spec)
+    shown = display_view(made, opened.store.spec)
     if shown.shape[-1] < made.shape[-1]:
         first = "the first" if shown.shape[-1] == 1 else "the first three"
         say(f"Shown: {first} of {made.shape[-1]} channels; Python's atlas.sample gives all.", error=True)

@@ -77,7 +77,9 @@ def outliers(
     found = opened.outliers(others, false_positive_rate=allowed)
     tell(found.result, json_)
     if output is not None:
-        keys, flags = (opened.rows["key"], opened.rows.get("flags")) if others is None else (others.keys, None)
+        keys, flags = (
+            (opened.store.rows["key"], opened.store.rows.get("flags")) if others is None else (others.keys, None)
+        )
         columns = {"key": list(keys), "outlier_score": found.outlier_scores, "p_value": found.p_values}
         columns["is_outlier"] = found.p_values <= allowed
         if flags is not None:
@@ -102,10 +104,10 @@ def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:
 
     highest = np.argsort(-found.outlier_scores, kind="stable")[:EXPLAINED]
     if others is None:
-        shown = opened.rows["key"][highest].tolist()
-        pairs = opened.why_odd(shown, found)
+        shown = opened.store.rows["key"][highest].tolist()
+        pairs = opened.outlier_heatmaps(shown, found)
     else:
         shown = [others.keys[i] for i in highest]
-        pairs = replace(opened.why_odd([others[int(i)] for i in highest], found), captions=shown)
+        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest], found), captions=shown)
     result = replace(found.result, panels=[pairs, *found.result.panels])
     render([result], title=opened.name, subtitle="Outliers", facts={}, path=page)

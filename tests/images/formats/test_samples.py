@@ -175,7 +175,7 @@ def test_psd_of_every_mode(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(read_picture(psd(bits, 0, 1)).pixels()[..., 0], np.where(black, 0, 255))
     palette = rng.integers(0, 256, (3, 256)).astype(np.uint8)
     indexed = read_picture(psd(planes_of(values[..., :1], ">u1"), 2, 8, palette.tobytes()))
-    np.testing.assert_array_equal(indexed.pixels(), palette.T[values[..., 0]])
+    np.testing.assert_array_equal(indexed.store.pixels(), palette.T[values[..., 0]])
     lab = np.dstack([values[..., 0] / 255 * 100, values[..., 1:3] // 4 - 32.0])
     stored = np.dstack([values[..., :1], values[..., 1:3] // 4 + 96])
     np.testing.assert_allclose(read_picture(psd(planes_of(stored, ">u1"), 9, 8)).pixels(), of_lab(lab) * 255, atol=1)

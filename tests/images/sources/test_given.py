@@ -393,4 +393,4 @@ def test_learn_keeps_the_field(tmp_path: Path, files: list[str]) -> None:
     pq.write_table(pa.table({"raw": [b"no"] * 12, "foto": contents}), tmp_path / "a.parquet")
     atlas = ia.learn(tmp_path / "a.parquet", tmp_path / "x.atlas", budget=1, field="foto", progress=False)
     assert len(atlas) == 12
-    assert atlas.originals.read(str(atlas.rows["key"][0])) in contents
+    assert atlas.store.originals.read(str(atlas.store.rows["key"][0])) in contents

@@ -127,7 +127,7 @@ def test_a_stack_in_a_file_has_one_row_per_picture(pixels: np.ndarray, tmp_path:
     with pytest.raises(InputError, match="list each file once"):
         load_pixels([tmp_path / "a.npy"] * 2)
     atlas = ia.learn(tmp_path, tmp_path / "x.atlas", encoder="own", budget=0.5, progress=False)
-    assert sorted(atlas.rows["key"]) == keys
+    assert sorted(atlas.store.rows["key"]) == keys
     with pytest.raises(InputError, match="a file of 4 pictures"):
         atlas.search(tmp_path / "a.npy")
 

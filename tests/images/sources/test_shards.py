@@ -57,7 +57,7 @@ def test_the_shards_of_a_folder_are_one_source_in_the_order_of_their_names(tmp_p
     assert images.keys[3:5] == ["data/train-00000-of-00003/000003", "data/train-00001-of-00003/000000"]
     assert len(pickle.loads(pickle.dumps(images))) == 9
     atlas = ia.learn("set", "a.atlas", budget=0.4, progress=False)
-    assert atlas.originals.read(images.keys[4]) == pictures(range(4, 5))[0]
+    assert atlas.store.originals.read(images.keys[4]) == pictures(range(4, 5))[0]
     assert main(["export", "a.atlas", "--to", "folders", "-o", "x", "--copy"]) == 0
     assert len([*Path("x").rglob("*-images/*")]) == 9
     write(Path(f"set/data/train-00003-of-00003.{ending}"), {"image": structs(range(9, 11))})

@@ -24,7 +24,7 @@ from imatlas.tasks.duplicates.features import (
 N_PROPOSED, N_COMPARED = 4, 4
 """Images that each search proposes for one image, and how many of all proposals are compared with it."""
 
-MAX_DISTANCE = 0.6
+MAX_TANGENT_DISTANCE = 0.6
 """Largest tangent distance of pairs that are compared."""
 
 EXHAUSTIVE_LIMIT = 20_000
@@ -114,7 +114,7 @@ def _searches(
 
 
 def _within_distance(features: Features, pairs: Pairs) -> Pairs:
-    """The pairs with their distances, without those beyond `MAX_DISTANCE`."""
+    """The pairs with their distances, without those beyond `MAX_TANGENT_DISTANCE`."""
     distance = np.empty(len(pairs), np.float32)
     for orientation in np.unique(pairs.orientation):
         chosen = np.flatnonzero(pairs.orientation == orientation)
@@ -122,7 +122,7 @@ def _within_distance(features: Features, pairs: Pairs) -> Pairs:
             some = chosen[start : start + 4096]
             part = pairs[some]
             distance[some] = features.distance(part.first, part.second, part.window, int(orientation))
-    return replace(pairs, distance=distance)[distance <= MAX_DISTANCE]
+    return replace(pairs, distance=distance)[distance <= MAX_TANGENT_DISTANCE]
 
 
 def _best(pairs: Pairs, n: int) -> tuple[Pairs, np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imatlas.tasks.duplicates.candidates import MAX_DISTANCE, Pairs, propose
+from imatlas.tasks.duplicates.candidates import MAX_TANGENT_DISTANCE, Pairs, propose
 from imatlas.tasks.duplicates.exact import best_of_equals
 from imatlas.tasks.duplicates.features import BATCH, N_ORIENTATIONS, WINDOWS, Features, PixelReader, reorient, resize
 from imatlas.tasks.duplicates.registration import Differences, align, differences, window_alignment
@@ -23,6 +23,7 @@ MAX_RESIDUAL_RATIO_BY_LEVELS = 0.9
 """The same for the residual of pairs that are judged by levels."""
 
 N_ROUNDS = 4
+"""Most rounds of search: each finds further duplicates in the place of those found before."""
 
 INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 """The orientation that undoes each orientation; mirrored ones undo themselves."""
@@ -106,7 +107,7 @@ def compare(pixels_of: PixelReader, pairs: Pairs) -> Differences:
 def confirm(pairs: Pairs, found: Differences, runner_up: np.ndarray) -> np.ndarray:
     """Which pairs (n,) match: nearly nothing is unexplained, or far less than for the next image of either."""
     residual, levels, trimmed = (values.numpy() for values in found)
-    beyond = np.minimum(runner_up, MAX_DISTANCE)
+    beyond = np.minimum(runner_up, MAX_TANGENT_DISTANCE)
     alone = ~np.isfinite(runner_up)
     last = np.where(alone, 2 * MAX_LEVELS, 0.0)  # the last of more candidates than were compared cannot stand out
     by_residual = (residual <= MAX_RESIDUAL) & _stands_out(pairs, residual, beyond, MAX_RATIO["residual"])

@@ -1,7 +1,7 @@
-"""A judge of made images that is not ours to tune: a plain CNN that has learned the labels of a set, and nothing else.
+"""Plain CNN classifier of a labeled set, whose features are the space in which generators are compared.
 
-Its features (what is left of an image before the last layer) are the space in which generators are compared. It is
-trained once a set, with fixed settings, and kept under benchmarks/.data/judge/ with its accuracy on the test part.
+Features are the input of its last layer. It is trained once per set with fixed settings and stored under
+benchmarks/.data/classifier with its test accuracy.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.nn import functional
 from benchmarks._data import SCRATCH, Labeled, labeled
 from imatlas import seeding
 
-FOLDER = SCRATCH / "judge"
+FOLDER = SCRATCH / "classifier"
 CHUNK = 250
 
 N_FEATURES = {"fashion_mnist": 128, "eurosat": 64, "noto_emoji": 64, "grocery_photos": 64}
-"""Fewer where the test part is small: a Fréchet distance needs two images a feature."""
+"""Fewer for small test parts: a Fréchet distance needs two images per feature."""
 
 EPOCHS = {"fashion_mnist": 2, "eurosat": 25, "noto_emoji": 25, "grocery_photos": 40}
 
@@ -50,50 +50,50 @@ class Network(nn.Module):
         return self.head(self.features(x))
 
 
-class Judge:
-    """The trained judge of one set.
+class Classifier:
+    """The trained classifier of one set.
 
     Attributes
     ----------
     accuracy : float
-        On the test part.
+        Test accuracy.
     """
 
     def __init__(self, network: Network, accuracy: float) -> None:
         self.network, self.accuracy = network.eval(), accuracy
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Images (n, H, W, C) uint8 as features (n, n_features) float32."""
+        """Features (n, n_features) float32 of images (n, H, W, C) uint8."""
         with torch.no_grad():
-            parts = [self.network.features(as_seen(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
+            parts = [self.network.features(as_input(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
         return torch.cat(parts).numpy()
 
     def accuracy_on(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """The share of images whose label it finds."""
+        """Share of images classified correctly."""
         with torch.no_grad():
             scores = self.network.head(torch.from_numpy(self.features(images)))
         return float((scores.argmax(1).numpy() == labels).mean())
 
 
-def as_seen(images: np.ndarray) -> Tensor:
-    """Images (n, H, W, C) uint8 as the network takes them; color that is not seen through alpha is black."""
+def as_input(images: np.ndarray) -> Tensor:
+    """Images (n, H, W, C) uint8 as (n, C, H, W) in [-1, 1]; color is multiplied by alpha."""
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[1] == 4:
         x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)
     return x * 2 - 1
 
 
-def judge(name: str) -> Judge:
-    """The judge of a set of `benchmarks._data.labeled`, from disk, or trained first."""
+def classifier(name: str) -> Classifier:
+    """The classifier of a set of `benchmarks._data.labeled`, loaded or trained."""
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _train(name, path)
     with safe_open(path, "pt") as file:
-        about = file.metadata()
-    network = Network(*(int(about[key]) for key in ("n_channels", "side", "n_features", "n_classes")))
+        metadata = file.metadata()
+    network = Network(*(int(metadata[key]) for key in ("n_channels", "side", "n_features", "n_classes")))
     network.load_state_dict(load_file(path))
-    return Judge(network, float(about["accuracy"]))
+    return Classifier(network, float(metadata["accuracy"]))
 
 
 def _train(name: str, path: Path) -> None:
@@ -103,13 +103,13 @@ def _train(name: str, path: Path) -> None:
     with seeding.seeded_init(0):
         network = Network(**sizes, n_classes=n_classes)
     _fit(network, data, EPOCHS[name])
-    accuracy = Judge(network, 0.0).accuracy_on(data.test, data.test_labels)
-    about = {**sizes, "n_classes": n_classes, "accuracy": accuracy}
-    save_file(network.state_dict(), path, {key: str(value) for key, value in about.items()})
+    accuracy = Classifier(network, 0.0).accuracy_on(data.test, data.test_labels)
+    metadata = {**sizes, "n_classes": n_classes, "accuracy": accuracy}
+    save_file(network.state_dict(), path, {key: str(value) for key, value in metadata.items()})
 
 
 def _fit(network: Network, data: Labeled, n_epochs: int, batch_size: int = 128) -> None:
-    """AdamW with one cycle of the rate; images shifted by up to an eighth, and mirrored, as labels do not mind."""
+    """AdamW with a one-cycle learning rate; random shifts by up to an eighth of the side, and random mirroring."""
     labels = torch.from_numpy(data.train_labels)
     n_batches = len(labels) // batch_size
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
@@ -119,9 +119,9 @@ def _fit(network: Network, data: Labeled, n_epochs: int, batch_size: int = 128) 
     for _ in range(n_epochs):
         order = torch.randperm(len(labels), generator=generator)[: n_batches * batch_size]
         for rows in order.split(batch_size):
-            x = as_seen(data.train[rows.numpy()])
-            reach = x.shape[2] // 8
-            shift = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+            x = as_input(data.train[rows.numpy()])
+            max_shift = x.shape[2] // 8
+            shift = torch.randint(-max_shift, max_shift + 1, (2,), generator=generator).tolist()
             x = torch.roll(x, shift, dims=(2, 3))
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x[mirrored] = x[mirrored].flip(3)
