@@ -535,7 +535,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
 def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, told: np.ndarray | None = None) -> Autoencoder:
     """An autoencoder of the training images, sharpened where they are enough for a discriminator."""
     images, sharp = job.images[job.train], len(job.train) >= FEW_IMAGES
-    place = Checkpoint(job.folder / "cache" / checkpoint, spare=True)
+    place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
     model: Autoencoder = (
         _autoencoder(job)
         .set_params(budget=round((1 - SHARPENING) * seconds if sharp else seconds, 1))
@@ -582,7 +582,7 @@ def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
     ).fit(
         job.images[job.train],
         validation=job.validation,
-        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", spare=True),
+        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", disposable=True),
         callback=job.emit,
     )
 
