@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from imatlas.models.pretrained import load_checkpoint
+from imatlas.models.parts.published_weights import load_checkpoint
 from imatlas.nn.backbones import BATCH_NORM_EPSILON, Convolution, EfficientNetLite0, fold_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
