@@ -5,11 +5,14 @@ A model that is added to `imatlas.models.MODELS` is covered here without a new l
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imatlas.models import MODELS, model_class
+import imatlas
+from imatlas.models import MODELS, class_names, model_class
 from imatlas.models.base import estimator
 from imatlas.models.kmeans import KMeans
 from imatlas.testing import check_image_estimator
@@ -18,8 +21,15 @@ from tests.sklearn_checks import run_checks
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL: dict[str, Any] = {
-    "latent_dim": 3, "size": "small", "max_steps": 6, "batch_size": 16, "image_size": 32, "progress": False,
-    "n_clusters": 3, "n_init": 2, "n_folds": 2,
+    "latent_dim": 3,
+    "size": "small",
+    "max_steps": 6,
+    "batch_size": 16,
+    "image_size": 32,
+    "progress": False,
+    "n_clusters": 3,
+    "n_init": 2,
+    "n_folds": 2,
     "false_positive_rate": 0.1,  # scikit-learn expects outliers among its 300 rows
 }
 """Parameters that make a model fit within a second; each model gets those that it has."""
@@ -65,6 +75,19 @@ def test_models_of_vectors(name: str) -> None:
 
 def test_no_model_is_left_out() -> None:
     assert sorted(table("images") + table("vectors")) == sorted(MODELS)
+
+
+@pytest.mark.parametrize("folder", ["tasks", "atlas", "report", "cli"])
+def test_nothing_above_the_models_asks_for_their_class(folder: str) -> None:
+    """Tasks dispatch on `input`, `labels`, `pretrained` and verbs."""
+    classes = {*class_names(), "Estimator", "ImageEstimator", "Generator", "LatentModel"}
+    found = []
+    for path in (Path(imatlas.__file__).parent / folder).rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("isinstance", "issubclass"):
+                names = {name.id for name in ast.walk(call.args[1]) if isinstance(name, ast.Name)}
+                found += [f"{path.name}:{call.lineno} {name}" for name in names & classes]
+    assert not found
 
 
 @estimator

@@ -26,7 +26,6 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
-from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
@@ -354,7 +353,7 @@ def clusters(job: Job) -> dict[str, Any]:
     embedding = job.table.vectors("embedding")
     seed = job.settings.random_state
     model = job.model("clusters") if "clusters" in job.manifest.models else None
-    if isinstance(model, ImageClusterer):
+    if model is not None and hasattr(model, "confidence"):
         said = job.manifest.metrics["clusters"]
     else:  # nothing was grouped yet, or by what tells no confidence
         asked, seconds = job.settings.clusters, job.room("clusters")
