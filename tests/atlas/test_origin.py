@@ -146,7 +146,7 @@ def test_what_is_said_of_few_images_and_of_an_update(here, capsys) -> None:
     told = capsys.readouterr().out
     assert "0 of 4 images embedded in" in told
     assert "all keep their features" in told
-    assert "The layout is kept from before" in told
+    assert "The layout is kept" in told
     assert "report.html." not in told
     assert "0 files skipped" in told
 
