@@ -8,7 +8,6 @@
     ├── DecodeError         also ValueError         one picture cannot be read, with the reason
     ├── ArtifactError       also ValueError         a saved model or atlas is damaged or must not be overwritten
     ├── UnsafePathError     also ValueError         a name from a file leads out of its folder, or through a link
-    ├── NotLearnedError      also AttributeError     a fitted model holds nothing of this name; an older one may not
     ├── AtlasBusyError      also ValueError         another process is writing this atlas
     ├── TrainingError       also ValueError         training cannot continue
     └── MissingExtraError   also ImportError        an optional dependency is missing; names the pip command
@@ -53,10 +52,6 @@ class ArtifactError(ImatlasError, ValueError):
 
 class UnsafePathError(ImatlasError, ValueError):
     """A name read from a file leads out of its folder, or through a link."""
-
-
-class NotLearnedError(ImatlasError, AttributeError):
-    """A fitted model holds nothing of this name: it was saved by a version that did not learn it, or never has it."""
 
 
 class AtlasBusyError(ImatlasError, ValueError):

@@ -192,7 +192,7 @@ def test_a_generator_stopped_half_way_is_learned_for_the_images_of_now(tmp_path,
     told = [event["message"] for event in events if event["event"] == "problem"]
     assert len(told) == 1
     assert "is of other images or settings" in told[0]
-    assert "training starts anew" in told[0]
+    assert "training starts over" in told[0]
 
 
 def plant(folder: Path, version: int, kind: str) -> Path:

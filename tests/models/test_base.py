@@ -40,7 +40,7 @@ def test_vector_models_take_rows_and_refuse_images(name: str) -> None:
     labels = np.where(np.arange(60) < 20, np.arange(60) % 2, -1)
     model = cls().fit(rows, labels) if cls.labels == "required" else cls().fit(rows)
     assert any(attribute.endswith("_") for attribute in vars(model))
-    with pytest.raises(ImatlasError, match="encoder"):
+    with pytest.raises(ImatlasError, match="PretrainedEncoder"):
         cls().fit(rows.reshape(60, 2, 2, 1))
 
 

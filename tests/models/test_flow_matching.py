@@ -11,8 +11,9 @@ from sklearn.pipeline import make_pipeline
 from imatlas import VAE, Autoencoder, FlowMatching, SelfSupervisedEncoder
 from imatlas.errors import InputError, ParameterError, TrainingError
 from imatlas.models import artifact
-from imatlas.models.flow_matching import gaussian_velocity, optimal_coupling, whitening_axes
+from imatlas.models.parts.whitening import whitening_axes
 from imatlas.nn import solvers
+from imatlas.nn.velocity import gaussian_velocity, optimal_coupling
 from imatlas.testing import check_image_estimator, synthetic_images
 
 QUIET = {"progress": False, "precision": "fp32"}
@@ -76,7 +77,7 @@ def test_vectors_say_what_comes_out(two_kinds):
     vectors = np.stack([y / 7, np.zeros(len(y))], axis=1)
     model = tiny(max_steps=250).fit(images, vectors)
     assert model.sample(9, y=[3 / 7, 0], random_state=0).mean() < 110 < 145 < model.sample(9, y=[1, 0]).mean()
-    with pytest.raises(InputError, match="vector of 2 numbers"):
+    with pytest.raises(InputError, match="vector of length 2"):
         model.sample(3, y=[1.0, 0.0, 0.0])
 
 
@@ -84,7 +85,7 @@ def test_wrong_conditions_are_told(conditional, two_kinds):
     images, y = two_kinds
     with pytest.raises(InputError, match=r"fitted with \(3 to 7\)"):
         conditional.sample(3, y=5)
-    with pytest.raises(InputError, match="one label, or one vector, for each of the 120 images"):
+    with pytest.raises(InputError, match="one label or one vector for each of the 120 images"):
         tiny().fit(images, y[:-1])
     with pytest.raises(InputError, match="all text or all numbers"):
         tiny().fit(images, np.array(["a", None] * 60, object))
@@ -157,7 +158,7 @@ def test_what_is_no_autoencoder_is_refused(two_kinds):
     with pytest.raises(ParameterError, match="must be an Autoencoder, a VAE"):
         tiny(autoencoder="kmeans").fit(images)
     other = Autoencoder(latent_dim=4, size="small", max_steps=2, **QUIET).fit(synthetic_images(12, size=16))
-    with pytest.raises(InputError, match=r"learned from images of shape \(16, 16, 1\)"):
+    with pytest.raises(InputError, match=r"fitted to images of shape \(16, 16, 1\)"):
         tiny(autoencoder=other).fit(images)
 
 
@@ -256,7 +257,7 @@ def test_labels_may_be_words_and_numbers_vectors_of_one(two_kinds, tmp_path):
     numbers = tiny(max_steps=2).fit(images, y / 2)
     assert numbers.condition_range_.shape == (2, 1)
     np.testing.assert_array_equal(numbers.sample(3, y=1.5), numbers.sample(3, y=[1.5, 1.5, 1.5]))
-    with pytest.raises(InputError, match="vector of 1 number"):
+    with pytest.raises(InputError, match="vector of length 1"):
         numbers.sample(3, y=[1.0, 2.0])
 
 

@@ -208,10 +208,10 @@ def test_missing_pixels_are_gray_to_the_discriminator(images, fitted, augment):
 
 def test_few_images_are_varied_more():
     model = tiny()
-    shares = [model._augment_share(n) for n in (100, 5_000, 60_000)]
+    shares = [model._augment_probability(n) for n in (100, 5_000, 60_000)]
     assert shares == sorted(shares, reverse=True)
     assert shares[-1] == 0.0
-    assert tiny(augment=0.3)._augment_share(60_000) == 0.3
+    assert tiny(augment=0.3)._augment_probability(60_000) == 0.3
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Deaf(GAN):
 
 def test_collapse_rings_the_alarm(monkeypatch):
     """Two kinds of images, and a generator that can make one image only."""
-    monkeypatch.setattr(gan, "FEWEST_STEPS", 100)
+    monkeypatch.setattr(gan, "MIN_STEPS", 100)
     pixels, _ = two_kinds()
     with pytest.warns(ConvergenceWarning, match=r"vary only 0\.00 times as much.*learning_rate below.*gamma above"):
         model = tiny(Deaf, max_steps=100).fit(pixels)
@@ -244,9 +244,9 @@ def test_collapse_rings_the_alarm(monkeypatch):
 
 def test_too_high_a_rate_rings_the_alarm(monkeypatch):
     """The real networks, driven into a collapse."""
-    monkeypatch.setattr(gan, "FEWEST_STEPS", 60)
+    monkeypatch.setattr(gan, "MIN_STEPS", 60)
     pixels, _ = two_kinds()
-    with pytest.warns(ConvergenceWarning, match="collapsed"):
+    with pytest.warns(ConvergenceWarning, match="Mode collapse"):
         tiny(max_steps=60, learning_rate=0.3).fit(pixels)
 
 

@@ -1,4 +1,4 @@
-"""PretrainedEncoder: the contract, every kind of image, and features that tell photographs apart."""
+"""PretrainedEncoder: the contract, every kind of image, and discriminative features."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact, pretrained
+from imatlas.models.parts import published_weights
 from imatlas.models.parts.feature_cache import FeatureCache, content_of
-from imatlas.models.pretrained import CHUNK, WIDTHS, PretrainedEncoder, fit_together
+from imatlas.models.parts.layer_features import WIDTHS, zoomed
+from imatlas.models.pretrained import CHUNK, PretrainedEncoder, fit_together
 from imatlas.system.inventory import seal
 from imatlas.testing import check_image_estimator, synthetic_images
 from tests.conftest import need_data
@@ -57,7 +59,7 @@ def test_shape_range_and_length(encoder: PretrainedEncoder) -> None:
     np.testing.assert_allclose(plain / lengths, features, atol=1e-6)
 
 
-def test_many_layers_weigh_alike_and_are_spread_alike() -> None:
+def test_many_layers_are_standardized_with_equal_weight() -> None:
     images = synthetic_images(40, size=24, channels=3)
     plain = PretrainedEncoder(image_size=64, layers="many", normalize=False).fit_transform(images)
     assert plain.shape == (40, sum(WIDTHS))
@@ -68,7 +70,7 @@ def test_many_layers_weigh_alike_and_are_spread_alike() -> None:
         np.testing.assert_allclose(np.linalg.norm(layer, axis=1), 1, rtol=1e-4)
 
 
-def test_both_is_the_last_layer_of_all_views_beside_many_layers_of_the_whole_image() -> None:
+def test_both_is_the_last_layer_of_all_views_and_many_layers_of_the_whole_image() -> None:
     images = Images(synthetic_images(40, size=24, channels=3))
     parts = [
         PretrainedEncoder(image_size=64, views=2).fit_transform(images),
@@ -79,13 +81,13 @@ def test_both_is_the_last_layer_of_all_views_beside_many_layers_of_the_whole_ima
     many = parts[1][:, 1280:]
     for layer in np.split(many, np.cumsum(WIDTHS)[:-1], axis=1):
         np.testing.assert_allclose(np.linalg.norm(layer, axis=1), 1, rtol=1e-4)
-    assert (both**2).sum() == pytest.approx((many**2).sum(), rel=1e-3)  # neither outweighs the other
+    assert (both**2).sum() == pytest.approx((many**2).sum(), rel=1e-3)  # equal weight
     alone = PretrainedEncoder(image_size=64, layers="both").fit_transform(images)[:, 1280:]
     whole = PretrainedEncoder(image_size=64, layers="many").fit_transform(images)
     np.testing.assert_allclose(alone, whole, atol=1e-5)
 
 
-def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> None:
+def test_a_crop_covers_the_center_only(encoder: PretrainedEncoder) -> None:
     images = synthetic_images(3, size=96, channels=3)
     blank = images.copy()
     blank[:, :20], blank[:, -20:], blank[:, :, :20], blank[:, :, -20:] = 0, 0, 0, 0
@@ -95,10 +97,10 @@ def test_a_view_from_near_sees_the_middle_alone(encoder: PretrainedEncoder) -> N
     )
     assert (near < 0.75 * whole).all()
     x = torch.arange(64.0).reshape(1, 1, 8, 8)
-    assert torch.equal(pretrained._zoomed(x, 0.5, 4), x[:, :, 2:6, 2:6])
+    assert torch.equal(zoomed(x, 0.5, 4), x[:, :, 2:6, 2:6])
 
 
-def test_what_is_turned_looks_the_same_to_eyes_that_know_no_up() -> None:
+def test_rotation_invariance() -> None:
     images = synthetic_images(3, size=64, channels=3)
     features = PretrainedEncoder(image_size=64, rotation_invariant=True).fit_transform(images)
     quarter = PretrainedEncoder(image_size=64, rotation_invariant=True).fit_transform(np.rot90(images, axes=(1, 2)))
@@ -109,7 +111,7 @@ def test_what_is_turned_looks_the_same_to_eyes_that_know_no_up() -> None:
 
 
 @pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
-def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
+def test_whitening_equalizes_the_deviations_of_components(whiten: float) -> None:
     images = synthetic_images(60, size=24, channels=3)
     spread = PretrainedEncoder(image_size=32, n_components=5, whiten=whiten).fit_transform(images).std(0)
     bare = PretrainedEncoder(image_size=32, n_components=5).fit_transform(images).std(0)
@@ -118,8 +120,8 @@ def test_whitening_brings_components_to_one_spread(whiten: float) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"layers": "many"}])
 @pytest.mark.parametrize("n_images", [5, 40])
-def test_new_images_lie_as_far_out_as_those_of_a_small_set(n_images: int, options: dict) -> None:
-    """Centered rows span one dimension fewer than there are rows: the last component would be rounding, whitened."""
+def test_new_images_are_as_far_out_as_a_small_training_set(n_images: int, options: dict) -> None:
+    """Centered rows have rank n - 1: one more whitened component would be amplified rounding error."""
     images = synthetic_images(2 * n_images, size=24, channels=3)
     encoder = PretrainedEncoder(image_size=64, n_components=128, whiten=0.5, **options)
     known, new = encoder.fit_transform(images[::2]), encoder.transform(images[1::2])
@@ -128,7 +130,7 @@ def test_new_images_lie_as_far_out_as_those_of_a_small_set(n_images: int, option
     assert np.linalg.norm(new, axis=1).mean() < 1.5 * np.linalg.norm(known, axis=1).mean()
 
 
-def test_components_of_copies_are_those_of_their_originals() -> None:
+def test_duplicates_do_not_raise_the_rank() -> None:
     """Forty rows of five images span four dimensions."""
     images = synthetic_images(5, size=24, channels=3)
     encoder = PretrainedEncoder(image_size=64, n_components=20, whiten=0.5).fit(np.repeat(images, 8, axis=0))
@@ -138,17 +140,17 @@ def test_components_of_copies_are_those_of_their_originals() -> None:
 
 def test_a_parameter_that_a_saved_model_lacks_has_its_default(tmp_path: Path, encoder: PretrainedEncoder) -> None:
     images = synthetic_images(2, size=24, channels=3)
-    encoder.save(tmp_path / "eyes")
-    path = tmp_path / "eyes" / "model.json"
-    told = json.loads(path.read_text())
+    encoder.save(tmp_path / "encoder")
+    path = tmp_path / "encoder" / "model.json"
+    values = json.loads(path.read_text())
     for name in ("layers", "views", "whiten"):
-        del told["parameters"][name]
-    told["seal"] = seal({k: v for k, v in told.items() if k != "seal"})
-    path.write_text(json.dumps(told))
-    assert np.array_equal(artifact.load(tmp_path / "eyes").transform(images), encoder.transform(images))
+        del values["parameters"][name]
+    values["seal"] = seal({k: v for k, v in values.items() if k != "seal"})
+    path.write_text(json.dumps(values))
+    assert np.array_equal(artifact.load(tmp_path / "encoder").transform(images), encoder.transform(images))
 
 
-def test_an_image_has_one_answer_in_any_company_and_at_any_place(encoder: PretrainedEncoder) -> None:
+def test_no_other_image_in_a_batch_changes_a_feature(encoder: PretrainedEncoder) -> None:
     images = synthetic_images(2 * CHUNK + 1, size=24, channels=3)
     together = encoder.transform(images)
     for i in (0, CHUNK - 1, CHUNK, 2 * CHUNK):
@@ -176,7 +178,7 @@ def test_gray_is_gray_in_color() -> None:
     assert np.array_equal(fit(gray), fit(torch.from_numpy(gray[..., 0])))
 
 
-def test_opacity_is_laid_on_white() -> None:
+def test_transparency_is_composited_on_white() -> None:
     color = synthetic_images(3, size=20, channels=3)
     clear = np.zeros((3, 20, 20, 1), np.uint8)
     fit = PretrainedEncoder(image_size=32).fit_transform
@@ -184,7 +186,7 @@ def test_opacity_is_laid_on_white() -> None:
     assert np.array_equal(fit(np.concatenate([color, clear], axis=-1)), fit(np.full_like(color, 255)))
 
 
-def test_deep_images_are_seen_through_the_fitted_range() -> None:
+def test_deep_images_are_mapped_through_the_fitted_range() -> None:
     deep = synthetic_images(6, size=20, dtype="uint16")
     encoder = PretrainedEncoder(image_size=32).fit(deep)
     assert np.array_equal(encoder.transform(deep[:1])[0], encoder.transform(deep)[0])
@@ -192,7 +194,7 @@ def test_deep_images_are_seen_through_the_fitted_range() -> None:
     assert not np.array_equal(encoder.transform(brighter), encoder.transform(deep[:1]))
 
 
-def test_the_middle_of_long_images_is_seen(encoder: PretrainedEncoder) -> None:
+def test_long_images_are_cropped(encoder: PretrainedEncoder) -> None:
     square = synthetic_images(2, size=64, channels=3)
     sides = np.zeros((2, 64, 20, 3), np.uint8)
     assert np.array_equal(encoder.transform(np.concatenate([sides, square, sides], axis=2)), encoder.transform(square))
@@ -202,27 +204,27 @@ def test_files_are_decoded_from_their_originals(encoder: PretrainedEncoder, tmp_
     pictures = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.rocket()]
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    features = encoder.transform(Images(tmp_path, image_size=16))  # the cache of 16 px is not what is seen
+    features = encoder.transform(Images(tmp_path, image_size=16))  # not from the cache of 16 px
     for i, pixels in enumerate(pictures):
         assert features[i] @ encoder.transform(pixels[None])[0] > 0.999
         assert features[i] @ encoder.transform(pixels[None, ::16, ::16])[0] < 0.9
-    opened = encoder.transform(tmp_path)  # read once, at the size that is seen, by the slower resizing
+    opened = encoder.transform(tmp_path)  # read once, at the input size
     assert (features * opened).sum(1).min() > 0.9999
 
 
-def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: Path) -> None:
-    folder, cache = tmp_path / "images", FeatureCache(tmp_path / "kept")
+def test_features_are_cached_by_content(encoder: PretrainedEncoder, tmp_path: Path) -> None:
+    folder, cache = tmp_path / "images", FeatureCache(tmp_path / "cache")
     folder.mkdir()
     for i, pixels in enumerate(synthetic_images(5, size=40, channels=3)):
         Image.fromarray(pixels).save(folder / f"{i}.png")
     images = Images(folder, image_size=16)
     fresh = encoder.transform(images)
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def transform(model: PretrainedEncoder, of: Images) -> tuple[np.ndarray, int]:
-        told.clear()
-        seen = model.transform(of, cache=cache, on_progress=lambda *at: told.append(at))
-        return seen, told[-1][1] if told else 0
+        calls.clear()
+        seen = model.transform(of, cache=cache, on_progress=lambda *at: calls.append(at))
+        return seen, calls[-1][1] if calls else 0
 
     assert transform(encoder, images)[1] == 5
     seen, n_new = transform(encoder, images)
@@ -238,21 +240,21 @@ def test_what_was_seen_is_kept_by_content(encoder: PretrainedEncoder, tmp_path: 
     assert np.array_equal(short.fit_transform(grown, cache=cache), short.fit_transform(grown))
     other = PretrainedEncoder(image_size=64, rotation_invariant=True).fit(grown)
     assert transform(other, grown)[1] == 6
-    damaged = sorted((tmp_path / "kept").glob("*.npy"))
+    damaged = sorted((tmp_path / "cache").glob("*.npy"))
     for file in damaged:
         content = bytearray(file.read_bytes())
         content[-3] ^= 64  # the exponent of a number
         file.write_bytes(content)
     assert transform(encoder, grown)[1] == 6
-    (tmp_path / "kept" / "mine-000009.npy").write_text("a user's")
-    tight = FeatureCache(tmp_path / "kept", most_bytes=1)
-    tight.add("eyes", [content_of("hash", 0)], np.zeros((1, 4), np.float32))
-    # What is not as it was written may be anybody's: it is no longer listed, and stays.
-    left = {*(path.name for path in damaged), "kept.json", "mine-000009.npy"}
+    (tmp_path / "cache" / "mine-000009.npy").write_text("a user's")
+    tight = FeatureCache(tmp_path / "cache", max_bytes=1)
+    tight.add("encoder", [content_of("hash", 0)], np.zeros((1, 4), np.float32))
+    # Files with another hash may be anybody's: they are no longer listed, and stay.
+    left = {*(path.name for path in damaged), "features.json", "mine-000009.npy"}
     assert {path.name for path in tight.folder.iterdir()} == left
 
 
-def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:
+def test_fitting_together_equals_fitting_alone() -> None:
     images = Images(synthetic_images(20, size=32, channels=3))
     options: list[dict] = [
         {"layers": "both"},
@@ -266,11 +268,11 @@ def test_encoders_that_are_fitted_together_see_what_each_sees_alone() -> None:
         np.testing.assert_array_equal(features, model.transform(images))
 
 
-def test_says_how_far_it_is(encoder: PretrainedEncoder) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_is_reported(encoder: PretrainedEncoder) -> None:
+    calls: list[tuple[int, int]] = []
     n = 2 * CHUNK + 1
-    encoder.transform(synthetic_images(n, size=24, channels=3), on_progress=lambda *at: told.append(at))
-    assert told == [(CHUNK, n), (2 * CHUNK, n), (n, n)]
+    encoder.transform(synthetic_images(n, size=24, channels=3), on_progress=lambda *at: calls.append(at))
+    assert calls == [(CHUNK, n), (2 * CHUNK, n), (n, n)]
 
 
 def test_a_saved_encoder_needs_no_package(
@@ -279,7 +281,7 @@ def test_a_saved_encoder_needs_no_package(
     images = synthetic_images(3, size=24, channels=3)
     expected = encoder.transform(images)
     encoder.save(tmp_path / "encoder")
-    monkeypatch.setitem(pretrained.WEIGHTS, "efficientnet-lite0", ("no_such_package", "x.pth"))
+    monkeypatch.setitem(published_weights.WEIGHTS, "efficientnet-lite0", ("no_such_package", "x.pth"))
     loaded = artifact.load(tmp_path / "encoder")
     assert np.array_equal(loaded.transform(images), expected)
     assert loaded.learned_with_ == "ImageNet's labels"
@@ -300,13 +302,13 @@ def test_wrong_parameters_are_named(wrong: dict[str, object]) -> None:
         PretrainedEncoder(**wrong).fit(synthetic_images(2))
 
 
-def test_every_description_tells_of_the_labels() -> None:
+def test_every_description_mentions_the_labels() -> None:
     assert "ImageNet's labels" in (PretrainedEncoder.__doc__ or "").splitlines()[0]
     assert "labels" in (pretrained.__doc__ or "")
 
 
 def test_neighbors_in_eurosat_share_a_land_use(tmp_path: Path) -> None:
-    """Five neighbors name the right one of ten classes: 0.83 of these 88 images; by pixels 0.30."""
+    """Five-neighbor accuracy for ten classes: 0.83 on these 88 images; on pixels 0.30."""
     with tarfile.open(need_data("eurosat/eurosat_rgb64.tar")) as tar:
         members = sorted((m for m in tar.getmembers() if m.name.endswith(".png")), key=lambda m: m.name)
         chosen = [m for m in members if "/train/" in m.name][::7] + [m for m in members if "/test/" in m.name][::4]

@@ -4,7 +4,7 @@ import torch
 
 from imatlas.models.kmeans import KMeans
 from imatlas.models.self_supervised import SelfSupervisedEncoder
-from imatlas.nn.losses import contrastive, vicreg
+from imatlas.nn.losses import nt_xent, vicreg
 from imatlas.nn.pooled_encoder import PooledEncoder
 from imatlas.testing import synthetic_images
 
@@ -15,9 +15,9 @@ def test_vicreg_is_least_for_equal_views_of_spread_and_unrelated_features():
     generator = torch.Generator().manual_seed(0)
     z = torch.linalg.qr(torch.randn(64, 4, generator=generator) - 0.0)[0]
     z = (z - z.mean(0)) / (z - z.mean(0)).std(0) * 1.01
-    same, spread, _ = vicreg(z, z)
-    assert float(same) == 0
-    assert float(spread) == pytest.approx(0, abs=1e-6)
+    invariance, variance, _ = vicreg(z, z)
+    assert float(invariance) == 0
+    assert float(variance) == pytest.approx(0, abs=1e-6)
     collapsed = torch.ones(64, 4)
     assert float(vicreg(collapsed, collapsed)[1]) == pytest.approx(0.99, abs=1e-3)
     copied = z[:, :1].repeat(1, 4)
@@ -32,7 +32,7 @@ def test_the_contrastive_loss_is_that_of_a_table_of_all_pairs():
     for i in range(10):
         near = np.exp(z @ z[i] / 0.2)
         total -= np.log(near[(i + 5) % 10] / (near.sum() - near[i]))
-    assert float(contrastive(a, b)) == pytest.approx(total / 10, rel=1e-5)
+    assert float(nt_xent(a, b)) == pytest.approx(total / 10, rel=1e-5)
 
 
 @pytest.mark.parametrize(("shape", "grid"), [((8, 8, 1), 2), ((28, 28, 1), 4), ((64, 48, 3), 3), ((128, 128, 4), 4)])
@@ -75,5 +75,5 @@ def test_the_preview_shows_each_image_and_its_views():
     assert pictures.dtype == np.uint8
     assert all((images == first).all((1, 2, 3)).any() for first in pictures[:, 0])
     assert "mirrored" in why
-    turned = SelfSupervisedEncoder(random_state=0, rotation_invariant=True).preview(images)[1]
-    assert "no up (as asked)" in turned
+    why = SelfSupervisedEncoder(random_state=0, rotation_invariant=True).preview(images)[1]
+    assert "no preferred orientation (as requested)" in why

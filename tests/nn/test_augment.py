@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from imatlas.nn.augment import Variation, flip_and_shift
+from imatlas.nn.augment import DiffAugment, flip_and_shift
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -47,17 +47,17 @@ def test_chance_comes_from_the_generator_alone():
 def test_a_variation_is_one_draw_for_all_that_get_it():
     """Real and fake images in one draw are changed alike, so that the change itself tells nothing."""
     x = torch.rand(16, 3, 16, 24, generator=seeded(0)) * 2 - 1
-    varied = Variation(16, 0.8, seeded(1))
+    varied = DiffAugment(16, 0.8, seeded(1))
     assert torch.equal(varied(x), varied(x))
-    assert torch.equal(Variation(16, 0.8, seeded(1))(x), varied(x))
-    assert not torch.equal(Variation(16, 0.8, seeded(2))(x), varied(x))
+    assert torch.equal(DiffAugment(16, 0.8, seeded(1))(x), varied(x))
+    assert not torch.equal(DiffAugment(16, 0.8, seeded(2))(x), varied(x))
 
 
 def test_a_variation_leaves_enough_images_alone_to_learn_from():
     """With probability p each, mirroring at p / 2: (1 - p / 2) (1 - p)^3 of the images stay as they are."""
     x = torch.rand(4000, 1, 8, 8, generator=seeded(0)) * 2 - 1
     for probability in (0.0, 0.2, 0.6):
-        kept = (Variation(4000, probability, seeded(3))(x) - x).abs().amax((1, 2, 3)) < 1e-5
+        kept = (DiffAugment(4000, probability, seeded(3))(x) - x).abs().amax((1, 2, 3)) < 1e-5
         expected = (1 - probability / 2) * (1 - probability) ** 3
         # where the one shift of the draw is by nothing, those that are moved stay too
         assert expected - 0.03 < float(kept.float().mean()) < expected / (1 - probability) + 0.03
@@ -67,21 +67,21 @@ def test_a_variation_moves_what_is_known_with_its_image():
     """Mid-gray stays on what was not known, wherever the image went, whatever its colors became."""
     known = torch.rand(64, 1, 16, 16, generator=seeded(2)) < 0.7
     dark, bright = torch.where(known, -0.9, 0.0), torch.where(known, 0.9, 0.0)
-    varied = Variation(64, 0.9, seeded(3))
-    assert torch.equal(Variation(64, 0.0, seeded(3))(bright, known), bright)
+    varied = DiffAugment(64, 0.9, seeded(3))
+    assert torch.equal(DiffAugment(64, 0.0, seeded(3))(bright, known), bright)
     assert torch.equal(varied(dark, known) == 0, varied(bright, known) == 0)
     assert 0.3 < float((varied(bright, known) == 0).float().mean()) < 0.8
 
 
 def test_a_cut_takes_a_quarter_of_an_image_at_most():
     x = torch.ones(256, 1, 16, 16)
-    gone = (Variation(256, 0.9, seeded(5))(x) == 0).float().mean((1, 2, 3))
+    gone = (DiffAugment(256, 0.9, seeded(5))(x) == 0).float().mean((1, 2, 3))
     assert float(gone.mean()) > 0.1
     assert float(gone.max()) <= 0.25 + 1 - (14 / 16) ** 2, "what a shift leaves bare, and a cut of half a side each way"
 
 
 def test_a_generator_learns_through_a_variation():
     x = torch.rand(32, 2, 16, 16, generator=seeded(0)).requires_grad_(True)
-    Variation(32, 0.6, seeded(4))(x).sum().backward()
+    DiffAugment(32, 0.6, seeded(4))(x).sum().backward()
     assert x.grad is not None
     assert float((x.grad != 0).float().mean()) > 0.7

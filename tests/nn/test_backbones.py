@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from imatlas.models.pretrained import load_checkpoint
+from imatlas.models.parts.published_weights import load_checkpoint
 from imatlas.nn.backbones import BATCH_NORM_EPSILON, Convolution, EfficientNetLite0, fold_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,7 +71,7 @@ def test_folding_equals_batch_normalization(checkpoint: dict[str, torch.Tensor])
 
 
 def test_a_tensor_too_many_or_too_few_is_refused(checkpoint: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(KeyError, match="no place for"):
+    with pytest.raises(KeyError, match="does not"):
         fold_checkpoint({**checkpoint, "_blocks.0._se_reduce.weight": torch.zeros(1)})
     with pytest.raises(KeyError):
         fold_checkpoint({k: v for k, v in checkpoint.items() if k != "_blocks.7._bn2.running_var"})

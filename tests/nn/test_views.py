@@ -22,7 +22,7 @@ def test_images_with_an_up_are_hardly_turned_and_others_are():
     noise = np.random.default_rng(0).integers(0, 255, (200, 24, 24, 3), dtype=np.uint8)
     found = views_for(_tensor(noise), 0)
     assert found.rotate
-    assert "no up" in found.why
+    assert "no preferred orientation" in found.why
     assert not views_for(_tensor(noise), 0, rotate=False).rotate
 
 
@@ -31,12 +31,12 @@ def test_a_plain_ground_is_seen_and_goes_on_around_the_image():
     images[:, 5:11, 5:11] = np.random.default_rng(0).integers(0, 255, (50, 6, 6, 3))
     x = _tensor(images)
     views = views_for(x, 0)
-    assert views.ground is not None
-    np.testing.assert_allclose(views.ground, x[0, :, 0, 0], atol=1e-6)
-    unlit = Views(views.zoom, views.wander, views.ground, light=0.0, color=0.0)
+    assert views.background is not None
+    np.testing.assert_allclose(views.background, x[0, :, 0, 0], atol=1e-6)
+    unlit = Views(views.scale, views.offset, views.background, lighting=0.0, color=0.0)
     seen = unlit(x, seeding.generator(0))
     np.testing.assert_allclose(seen[:, :, 0, 0], x[:, :, 0, 0], atol=1e-5)
-    assert views_for(_tensor(_with_an_up(50)), 0).ground is None
+    assert views_for(_tensor(_with_an_up(50)), 0).background is None
 
 
 def test_views_differ_stay_in_range_and_repeat_with_their_seed():
@@ -52,7 +52,7 @@ def test_views_differ_stay_in_range_and_repeat_with_their_seed():
 
 def test_without_zoom_turn_or_light_a_view_is_the_image_or_its_mirror():
     x = _tensor(synthetic_images(8, size=20, channels=1, random_state=0))
-    seen = Views(zoom=(1.0, 1.0), light=0.0, color=0.0)(x, seeding.generator(0))
+    seen = Views(scale=(1.0, 1.0), lighting=0.0, color=0.0)(x, seeding.generator(0))
     unlike = torch.minimum((seen - x).abs().mean((1, 2, 3)), (seen - x.flip(3)).abs().mean((1, 2, 3)))
     # it is still turned by up to 6 degrees and made up to a tenth wider
     assert float(unlike.max()) < 0.5 * float((x - x.roll(1, 0)).abs().mean())

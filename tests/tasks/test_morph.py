@@ -8,13 +8,13 @@ from PIL import Image
 
 from imatlas.errors import InputError
 from imatlas.images.video import write_video
-from imatlas.models.parts.conditional import along
+from imatlas.models.parts.conditional import interpolate
 
 
 def test_the_path_passes_through_every_key_and_starts_slowly(rng):
     keys = rng.normal(size=(3, 5)).astype(np.float32)
-    for on_sphere in (False, True):
-        path = along(keys, 21, on_sphere=on_sphere)
+    for spherical in (False, True):
+        path = interpolate(keys, 21, spherical=spherical)
         np.testing.assert_allclose(path[[0, 10, 20]], keys, atol=1e-5)
         steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
         assert steps[0] < steps[4] / 2
@@ -22,10 +22,10 @@ def test_the_path_passes_through_every_key_and_starts_slowly(rng):
 
 def test_noise_keeps_its_norm_along_the_path(rng):
     keys = rng.normal(size=(2, 64))
-    lengths = np.linalg.norm(along(keys, 11, on_sphere=True), axis=1)
+    lengths = np.linalg.norm(interpolate(keys, 11, spherical=True), axis=1)
     assert lengths.min() > 0.95 * min(np.linalg.norm(keys, axis=1))
-    assert np.linalg.norm(along(keys, 11), axis=1).min() < 0.85 * lengths.min()
-    same = along(np.repeat(keys[:1], 2, axis=0), 5, on_sphere=True)
+    assert np.linalg.norm(interpolate(keys, 11), axis=1).min() < 0.85 * lengths.min()
+    same = interpolate(np.repeat(keys[:1], 2, axis=0), 5, spherical=True)
     np.testing.assert_allclose(same, np.repeat(keys[:1], 5, axis=0), atol=1e-4)
 
 
@@ -53,5 +53,5 @@ def test_invalid_videos_are_refused(tmp_path):
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     with pytest.raises(InputError, match=r"end it in \.gif, \.webp or \.mp4"):
         write_video(tmp_path / "video.avi", frames)
-    with pytest.raises(InputError, match="uint8 frames"):
+    with pytest.raises(InputError, match="must be uint8"):
         write_video(tmp_path / "video.gif", frames.astype(float))

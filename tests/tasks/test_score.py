@@ -139,7 +139,7 @@ def test_a_saved_model_is_scored_on_its_held_out_images(fashion_sets, tmp_path):
     assert result.metrics["c_t"] == score_model(model, images).metrics["c_t"]
     assert "20 held-out and 180 training images" in result.protocol
     assert "EfficientNet-Lite0 at 64 px, trained with ImageNet's labels" in result.protocol
-    with pytest.raises(InputError, match=r"These 199 images are not those that this VAE was fitted on"):
+    with pytest.raises(InputError, match=r"These 199 images are not those that this VAE was fitted to"):
         score_model(loaded, images[1:])
 
 
@@ -147,7 +147,7 @@ def test_models_that_cannot_be_scored_are_refused(fashion_sets):
     images = fashion_sets["train"][:60]
     model = ia.VAE(latent_dim=2, size="small", max_steps=2, progress=False)
     model.fit(images, validation=fashion_sets["held_out"][:20])
-    with pytest.raises(InputError, match="none kept aside"):
+    with pytest.raises(InputError, match="none were held out"):
         score_model(model, images)
     with pytest.raises(InputError, match="A KMeans has no 'sample'"):
         score_model(ia.KMeans(), images)

@@ -98,12 +98,12 @@ def test_the_first_steps_are_those_of_a_plain_loop(images):
 
 def test_the_average_follows_the_weights():
     live = torch.nn.Linear(1, 1, bias=False)
-    kept = checkpoints.Weights(live, {})
+    weights = checkpoints.Weights(live, {})
     with torch.no_grad():
         live.weight.fill_(1.0)
-        kept.average.weight.fill_(0.0)
-    kept.update_ema(step=400)  # a half-life of 8 steps, and 8 steps between two updates
-    assert kept.average.weight.item() == pytest.approx(0.5)
+        weights.ema.weight.fill_(0.0)
+    weights.update_ema(step=400)  # a half-life of 8 steps, and 8 steps between two updates
+    assert weights.ema.weight.item() == pytest.approx(0.5)
 
 
 def test_history_and_events_tell_the_same(images, tmp_path):
@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_learned_again(images, tmp_path):
 
 def test_a_checkpoint_of_other_settings_or_images_is_refused(images, tmp_path):
     tiny(max_steps=2).fit(images, checkpoint=tmp_path)
-    with pytest.raises(ArtifactError, match=r"latent_dim was 3 and is now 5.*name another folder"):
+    with pytest.raises(ArtifactError, match=r"latent_dim was 3 and is now 5.*another folder to start over"):
         tiny(max_steps=2, latent_dim=5).fit(images, checkpoint=tmp_path)
     with pytest.raises(ArtifactError, match="images was"):
         tiny(max_steps=2).fit(255 - images, checkpoint=tmp_path)
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_other_settings_or_images_is_refused(images, tmp_path):
 
 def test_what_is_no_checkpoint_is_left_alone(images, tmp_path):
     (tmp_path / checkpoints.NAME).write_bytes(b"no such thing")
-    with pytest.raises(ArtifactError, match=r"no checkpoint.*move it away"):
+    with pytest.raises(ArtifactError, match=r"not a checkpoint.*move it away"):
         tiny().fit(images, checkpoint=tmp_path)
     assert (tmp_path / checkpoints.NAME).read_bytes() == b"no such thing"
 
@@ -250,7 +250,7 @@ def test_a_forged_checkpoint_is_one_line(images, tmp_path, values, message):
     ["other images", "other settings", "shapes", "values", "NaN", "cut", "not ours", "a folder"],
 )
 def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there(images, tmp_path, kind):
-    place = checkpoints.Checkpoint(tmp_path / "c", spare=True)
+    place = checkpoints.Checkpoint(tmp_path / "c", disposable=True)
     settings = {"max_steps": 12, "precision": "fp32"}
     whole = tiny(**settings).fit(images)
     part = place.folder
@@ -274,7 +274,7 @@ def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there
         path.write_text("mine" if kind == "not ours" else "")
     events = []
     again = tiny(**settings).fit(images, checkpoint=place, callback=events.append)
-    assert "training starts anew" in next(e["message"] for e in events if e["event"] == "problem")
+    assert "training starts over" in next(e["message"] for e in events if e["event"] == "problem")
     assert torch.equal(weights(again), weights(whole))
     assert checkpoints.read(part) is not None
     if kind == "not ours":
@@ -282,7 +282,7 @@ def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there
 
 
 def test_a_spare_checkpoint_goes_on_under_another_budget(images, tmp_path, short_snapshots):
-    place = checkpoints.Checkpoint(tmp_path, spare=True)
+    place = checkpoints.Checkpoint(tmp_path, disposable=True)
 
     def stop(event):
         if event["event"] == "checkpoint":

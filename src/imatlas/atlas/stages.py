@@ -327,7 +327,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
 def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarray | None = None) -> Autoencoder:
     """An autoencoder of the training images, its decoder sharpened if there are enough of them for a discriminator."""
     images, sharpened = job.images[job.train], len(job.train) >= FEW_IMAGES
-    place = Checkpoint(job.folder / "cache" / checkpoint, spare=True)
+    place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
     model: Autoencoder = (
         _autoencoder(job)
         .set_params(budget=round((1 - SHARPENING) * seconds if sharpened else seconds, 1))
@@ -374,7 +374,7 @@ def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
     ).fit(
         job.images[job.train],
         validation=job.validation,
-        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", spare=True),
+        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", disposable=True),
         callback=job.emit,
     )
 

@@ -1,5 +1,5 @@
-"""The table of models. To add one: write its file, add its line; the Python name, the command line, save and load,
-the contract tests and the docs follow."""
+"""Table of models. To add one, write its file and add its line here: the Python name, the command line, save and load,
+and the contract tests follow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MODELS: dict[str, str] = {
 
 
 def class_names() -> dict[str, str]:
-    """Every model's Python name with its name in the table: {"VAE": "vae", …}."""
+    """Class names and table names of all models: {"VAE": "vae", …}."""
     return {target.partition(":")[2]: name for name, target in MODELS.items()}
 
 
 def model_class(name: str) -> type:
-    """The class of a model, by its name in the table ("vae") or in Python ("VAE").
+    """The class of a model by its table name ("vae") or class name ("VAE").
 
     Raises
     ------

@@ -33,7 +33,7 @@ from imatlas.errors import (
     UnsafePathError,
 )
 from imatlas.images.spec import ImageSpec
-from imatlas.models.learned import LONGEST_TEXT, Weights, contradiction
+from imatlas.models.learned import MAX_TEXT, Weights, contradiction
 from imatlas.system import atomic_io
 from imatlas.system.atomic_io import output_path, within, write_folder
 from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
@@ -56,7 +56,7 @@ MAX_IMAGE_SIDE = 2**20
 ADVICE = "learn the model again"
 
 NAME = Annotated[str, Field(min_length=1, max_length=200)]
-TEXT = Annotated[str, Field(max_length=LONGEST_TEXT)]
+TEXT = Annotated[str, Field(max_length=MAX_TEXT)]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

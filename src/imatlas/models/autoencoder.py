@@ -1,8 +1,8 @@
-"""Autoencoder: images to short vectors and back.
+"""Autoencoder: images to latent vectors and back.
 
-Hinton, Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks". New images come from a Gaussian
-mixture fitted to the vectors of the training images, as in Ghosh et al. 2020, "From variational to deterministic
-autoencoders" (section 4), whose small penalty on the vectors' length (eq. 9) is used too.
+Hinton, Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks". New images are sampled from a
+Gaussian mixture over the training vectors, as in Ghosh et al. 2020, "From variational to deterministic autoencoders"
+(section 4), whose penalty on the norm of the vectors (eq. 9) is used too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from imatlas.nn.losses import masked_mean
 from imatlas.training.batches import Batch
 
 FEW_IMAGES = 2_000
-"""Below so many images, `augment` is on by default: 950 photographs alone are learned by heart."""
+"""With fewer images `augment` is on by default."""
 
 
 class AutoencoderModule(nn.Module):
@@ -40,10 +40,10 @@ class AutoencoderModule(nn.Module):
 
 @estimator
 class Autoencoder(LatentModel):
-    """A convolutional autoencoder, trained to rebuild each image from `latent_dim` numbers.
+    """Convolutional autoencoder that reconstructs each image from `latent_dim` numbers.
 
-    The loss is the mean squared error over the known pixels, in the range [-1, 1], plus `penalty` times the mean square
-    of the vector. Missing pixels (NaN, or `mask`) are shown to the encoder as mid-gray and count in no loss.
+    The loss is mean((x_hat - x)²) over the known pixels, in the range [-1, 1], plus `penalty` times mean(z²). Missing
+    pixels (NaN, or `mask`) are mid-gray to the encoder and left out of the loss.
 
     Examples
     --------
@@ -58,11 +58,11 @@ class Autoencoder(LatentModel):
     (3, 16, 16, 1)
     """
 
-    latent_dim: Annotated[int, Field(ge=1, le=65_536, description="numbers that an image becomes")] = 64
+    latent_dim: Annotated[int, Field(ge=1, le=65_536, description="length of the latent vector z")] = 64
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
-    penalty: Annotated[float, Field(ge=0, description="weight of the vectors' mean square in the loss")] = 1e-4
+    penalty: Annotated[float, Field(ge=0, description="weight of mean(z²) in the loss")] = 1e-4
     augment: Annotated[
-        bool | None, Field(description="learn from mirrored and shifted images too; None: where there are under 2,000")
+        bool | None, Field(description="mirror and shift images at random; None: with fewer than 2,000")
     ] = None
 
     def _build(self, spec: ImageSpec) -> AutoencoderModule:
@@ -71,10 +71,10 @@ class Autoencoder(LatentModel):
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        seen = self._seen(batch, generator)
-        yield self._loss(module, seen.x, seen.known)
+        batch = self._augmented(batch, generator)
+        yield self._loss(module, batch.x, batch.known)
 
-    def _seen(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.augment or (self.augment is None and batch.n_images < FEW_IMAGES):
             x, known = flip_and_shift(batch.x, generator, batch.known)
             return replace(batch, x=x, known=known)

@@ -1,12 +1,12 @@
-"""What every model shares: parameters declared once, checked at `fit`, stored as given, saved without pickle.
+"""Base class of all models: parameters declared once, checked at `fit`, stored as given, saved without pickle.
 
-A model is a dataclass whose fields are its hyper-parameters::
+A model is a dataclass whose fields are its hyperparameters::
 
     @estimator
     class SOM(Estimator):
         rows: Annotated[int, Field(ge=1, description="rows of the lattice")] = 10
 
-From that one line come `get_params`, the check and its message, the command line option, the saved JSON and the docs.
+`get_params`, the check and its message, the command line option, the saved JSON and the docs derive from this line.
 """
 
 from __future__ import annotations
@@ -26,29 +26,27 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from imatlas.arguments import MAX_SEED, check_seed, is_generator, shown, strict_yes
-from imatlas.errors import NotLearnedError, ParameterError
+from imatlas.errors import ParameterError
 from imatlas.models import artifact
 from imatlas.models.learned import State
 
 T = TypeVar("T")
 
-Seed = Annotated[
-    int | None, Field(ge=0, le=MAX_SEED, description="seed of everything that chance decides; None draws a fresh one")
-]
-"""As a parameter may be saved and given on a command line; in memory it may be a generator of NumPy, too."""
+Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED, description="seed of all random numbers; None draws one")]
+"""Type of `random_state` in files and on the command line; in Python it may also be a NumPy generator."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
 def estimator(cls: type[T]) -> type[T]:
-    """Make a class an estimator: a keyword-only dataclass that keeps scikit-learn's `repr` and identity."""
+    """Class decorator: a keyword-only dataclass that keeps scikit-learn's `repr` and compares by identity."""
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyper-parameter as declared: all that a check, an option, a form or a docs table needs to know.
+    """Declaration of one hyperparameter.
 
-    `type` is the bare type (`int`, `float | None`, `Literal[...]`), `annotation` the same with its constraints.
+    `type` is the plain type (`int`, `float | None`, `Literal[...]`), `annotation` the same with its constraints.
     """
 
     name: str
@@ -60,23 +58,23 @@ class Parameter:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The allowed values where the type is a `Literal`, else nothing."""
+        """The allowed values of a `Literal`; empty for other types."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     def expected(self) -> str:
-        """What is allowed, in scikit-learn's words: "an int in the range [1, inf)"."""
+        """The allowed values in words, as in scikit-learn: "an int in the range [1, inf)"."""
         return _expected(self.type, self.limits)
 
 
 def parameters(cls: type) -> dict[str, Parameter]:
-    """The hyper-parameters of an estimator class by name, inherited ones last."""
+    """Hyperparameters of an estimator class by name, inherited ones last."""
     return _parameters(cls)
 
 
 @functools.cache
 def _parameters(cls: type) -> dict[str, Parameter]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    found: dict[str, Parameter] = {}
+    declared: dict[str, Parameter] = {}
     own = set(vars(cls).get("__annotations__", ()))
     fields = [f for f in dataclasses.fields(cls) if f.init]
     for field in sorted(fields, key=lambda f: f.name not in own):
@@ -90,12 +88,12 @@ def _parameters(cls: type) -> dict[str, Parameter]:
             if isinstance(extra, FieldInfo):
                 limits += extra.metadata
                 description = extra.description or description
-        found[field.name] = Parameter(field.name, kind, annotation, field.default, description, tuple(limits))
-    return found
+        declared[field.name] = Parameter(field.name, kind, annotation, field.default, description, tuple(limits))
+    return declared
 
 
 def _expected(kind: Any, limits: tuple[Any, ...]) -> str:
-    """A type with its limits as a phrase that fits after "must be"."""
+    """A type with its limits, as a phrase after "must be"."""
     options = [kind] if get_origin(kind) is Literal else list(get_args(kind)) or [kind]
     low, high = "(-inf", "inf)"
     for limit in limits:
@@ -134,36 +132,36 @@ def _checkers(cls: type) -> dict[str, TypeAdapter[Any]]:
 
 @estimator
 class Estimator(BaseEstimator):
-    """The root of all models: scikit-learn's contract, parameters as fields, `save` and `load` without pickle.
+    """Base class of all models: scikit-learn's contract, parameters as fields, `save` and `load` without pickle.
 
-    The constructor only stores. `fit` calls `_check_parameters` first, never writes a parameter back, and puts what
-    it learns in attributes that end in `_`.
+    The constructor only stores. `fit` calls `_check_parameters` first, never changes a parameter, and stores learned
+    attributes under names that end in `_`.
     """
 
     random_state: Seed = 0
 
     input: ClassVar[Literal["images", "vectors"]] = "vectors"
-    """What `fit` takes: images, or rows of numbers."""
+    """What `fit` takes: images, or vectors (n_samples, n_features)."""
 
     labels: ClassVar[Literal["none", "optional", "required"]] = "none"
     """Whether `fit` takes labels as `y`."""
 
     resumable: ClassVar[bool] = False
-    """Whether `fit` takes a `checkpoint`, from which it goes on after it was killed."""
+    """Whether `fit` takes a `checkpoint`, from which an interrupted run resumes."""
 
     _state: ClassVar[State] = {}  # learned attributes: see `imatlas.models.learned`
 
     def _contradiction(self) -> str:
-        """What contradicts itself in a loaded model whose attributes, one by one, are as declared; else nothing."""
+        """A contradiction between learned attributes that are each as declared, in words; empty if there is none."""
         return ""
 
     def _check_parameters(self) -> None:
-        """Check every parameter against its declaration, at the beginning of a fit, which draws its own seed.
+        """Check every parameter at the beginning of a fit, which draws its own seed.
 
         Raises
         ------
         ParameterError
-            Naming the parameter, what it must be, and what was got.
+            Naming the parameter, what it must be, and its value.
         """
         self._check_declared()
         self.__dict__.pop("_drawn", None)
@@ -174,7 +172,7 @@ class Estimator(BaseEstimator):
         Raises
         ------
         ParameterError
-            Naming the parameter, what it must be, and what was got.
+            Naming the parameter, what it must be, and its value.
         """
         cls: type = type(self)
         for name, checker in _checkers(cls).items():
@@ -185,7 +183,7 @@ class Estimator(BaseEstimator):
             try:
                 checker.validate_python(plain)
             except ValidationError:
-                expected = _parameters(cls)[name].expected()
+                expected = parameters(cls)[name].expected()
                 expected += ", or a RandomState or Generator of NumPy" if name == "random_state" else ""
                 raise ParameterError(
                     f"The '{name}' parameter of {cls.__name__} must be {expected}. Got {shown(value)} instead."
@@ -200,17 +198,8 @@ class Estimator(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
 
-    def __getattr__(self, name: str) -> Any:
-        """Say what to do where a fitted model lacks something that it should have learned."""
-        if name.endswith("_") and not name.startswith("_") and self.__sklearn_is_fitted__():
-            raise NotLearnedError(
-                f"This fitted {type(self).__name__} has no '{name}'. If it was saved by an earlier version of imatlas, "
-                "fit it again; an atlas is learned anew by 'imatlas learn … --overwrite'."
-            )
-        return object.__getattribute__(self, name)  # raises what a property raised, or what Python says
-
     def _seed(self) -> int:
-        """The seed as a number: `random_state`, or one draw a fit, from the generator that it is or a fresh one."""
+        """The seed as a number: `random_state`, or one draw per fit if it is a generator or None."""
         if self.random_state is not None and not is_generator(self.random_state):
             return int(self.random_state)
         if "_drawn" not in vars(self):
@@ -219,19 +208,19 @@ class Estimator(BaseEstimator):
 
     @strict_yes
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the fitted model as a folder: `model.json` and `weights.safetensors`, whole or not at all.
+        """Write the fitted model to a folder, atomically: `model.json` and `weights.safetensors`.
 
         Parameters
         ----------
         folder : path
             The folder to create.
         overwrite : bool
-            Replace a model that is already there.
+            Replace an existing model.
 
         Raises
         ------
         ArtifactError
-            Where the folder exists and `overwrite` is False.
+            If the folder exists and `overwrite` is False.
         """
         self._check_fitted()
         return artifact.save(self, folder, overwrite=overwrite)

@@ -1,9 +1,14 @@
-"""GAN: a generator that learns from a discriminator which tells its images from real ones.
+"""GAN: a generator trained against a discriminator of real and generated images.
 
-Goodfellow et al. 2014, "Generative adversarial nets" (the `minimax` loss, with the generator's loss of section 3 that
-does not saturate); Lim, Ye 2017, "Geometric GAN" (`hinge`); Jolicoeur-Martineau 2019, "The relativistic discriminator",
-and Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (`relativistic`: section 2, with its
-two zero-centered gradient penalties, R1 on real images and R2 on fake ones, under which it converges).
+`relativistic`: Jolicoeur-Martineau 2019, "The relativistic discriminator", with the two zero-centered gradient
+penalties of Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (section 2):
+
+    L_D = E[softplus(D(G(z)) - D(x))] + gamma / 2 (R1 + R2)
+    L_G = E[softplus(D(x) - D(G(z)))]
+    R1 = E|grad D(x)|² at real images, R2 = E|grad D(G(z))|² at fake ones
+
+`minimax`: Goodfellow et al. 2014, "Generative adversarial nets", with the non-saturating generator loss of section 3.
+`hinge`: Lim, Ye 2017, "Geometric GAN".
 """
 
 from __future__ import annotations
@@ -33,24 +38,24 @@ from imatlas.nn.augment import augment_probability
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
 from imatlas.nn.generator import ImageGenerator
-from imatlas.nn.losses import GRID, AdversarialLoss, distances, energy_distance, hidden, looks
+from imatlas.nn.losses import GRID, AdversarialLoss, distances, energy_distance, fill_missing, grid_statistics
 from imatlas.training.batches import Batch, Data, make_batch
 
 LOW_DIVERSITY = 0.5
-"""Samples that vary less than this share of what the images do make the alarm ring."""
+"""A warning is given if the diversity of the samples is below this."""
 
-FEWEST_STEPS = 500
-"""Before so many steps a generator may not have learned to vary yet, which is no collapse."""
+MIN_STEPS = 500
+"""With fewer steps low diversity means too little training rather than collapse."""
 
 N_DIVERSITY = 128
-"""Images, and samples, whose variety is compared at the end."""
+"""Images and samples whose diversity is compared after training."""
 
 N_CONDITIONS = 1_000
-"""Most conditions of training images that are kept for `sample` without `y`."""
+"""Most conditions of training images that are saved for `sample` without `y`."""
 
 
 class GANModule(nn.Module):
-    """The two players."""
+    """Generator and discriminator."""
 
     def __init__(
         self,
@@ -67,23 +72,21 @@ class GANModule(nn.Module):
 
 @estimator
 class GAN(Generator):
-    """A generative adversarial network: noise z to images that a discriminator cannot tell from real ones.
+    """Generative adversarial network: noise z to images that a discriminator cannot distinguish from real ones.
 
-    The discriminator lowers its loss plus gamma / 2 * (r1 + r2), where r1 and r2 are the mean squared norms of its
-    logit's gradient at real and at fake images. They are taken at one image in four, drawn anew each step, which leaves
-    their expectation as it is, and weigh H * W * C / 1024 times as much, because a gradient spreads over the pixels.
-    Where images are few the discriminator sees them varied, and the fake ones too (`augment`).
+    The gradient penalties are estimated on a random quarter of each batch, and gamma is scaled by H * W * C / 1024
+    because the squared norm of a gradient shrinks with the number of pixels. With few images, real and fake ones are
+    augmented for the discriminator (`augment`).
 
-    Conditions, where `fit` gets them, enter the generator beside z and the discriminator by projection. Missing pixels
-    (NaN, or `mask`) are shown to the discriminator as mid-gray, at the same places in a fake image as in the real one
-    beside it. A logit is no likelihood, so there is no `score_samples`.
+    Conditions are concatenated to z in the generator and enter the discriminator by projection. Missing pixels (NaN, or
+    `mask`) are mid-gray to the discriminator, in the fake image as in the real one it is paired with.
 
     Attributes
     ----------
     diversity_ : float
-        How much the samples vary, where 1 is as much as the images: see `diversity`. Below 0.5 a warning says so.
-        `history_["diversity"]` has the same for the fake images of each step; `history_["held_out"]` is the energy
-        distance between samples and held-out images, made small: the losses of the players do not tell who improves.
+        Variation of the samples relative to the images, see `diversity`; below 0.5 a warning is given.
+        `history_["diversity"]` is the same for the fake images in training. `history_["held_out"]` is the energy
+        distance between downsampled samples and held-out images, as adversarial losses do not measure progress.
     conditions_ : array, or None
         Conditions of up to 1,000 training images, as the network takes them.
 
@@ -100,10 +103,14 @@ class GAN(Generator):
     latent_dim: Annotated[int, Field(ge=1, le=65_536, description="dimensions of the noise z")] = 64
     size: Annotated[Size, Field(description="size of both networks: 'small', 'medium' or 'large'")] = "small"
     loss: Annotated[AdversarialLoss, Field(description="'relativistic', 'minimax' or 'hinge'")] = "relativistic"
-    gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, for 32 x 32 gray pixels")] = 1.0
+    gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalties, at 32 x 32 gray pixels")] = 1.0
     augment: Annotated[
         float | None,
-        Field(ge=0, le=0.9, description="share of images that the discriminator sees varied; None: by their number"),
+        Field(
+            ge=0,
+            le=0.9,
+            description="probability of each augmentation for the discriminator; None: by the number of images",
+        ),
     ] = None
     _half_life = adversarial.HALF_LIFE
     _state: ClassVar[State] = {
@@ -136,22 +143,23 @@ class GAN(Generator):
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         discriminator, y = module.discriminator, batch.y
         z = torch.randn(len(batch.x), self.latent_dim, generator=generator, device=batch.x.device)
-        fake = hidden(module.generator(z, y).float(), batch.known)
-        real, seen = adversarial.shown(batch.x, fake, batch.known, self._augment_share(batch.n_images), generator)
+        generated = fill_missing(module.generator(z, y).float(), batch.known)
+        probability = self._augment_probability(batch.n_images)
+        real, fake = adversarial.augmented(batch.x, generated, batch.known, probability, generator)
         d_loss, logs = adversarial.discriminator_step(
-            discriminator, real, seen, generator, loss=self.loss, gamma=self.gamma, y=y
+            discriminator, real, fake, generator, loss=self.loss, gamma=self.gamma, y=y
         )
         yield "discriminator", d_loss, logs
 
-        g_loss = adversarial.generator_step(discriminator, real, seen, loss=self.loss, y=y)
-        yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(fake, batch.x)}
+        g_loss = adversarial.generator_step(discriminator, real, fake, loss=self.loss, y=y)
+        yield "generator", g_loss, {"generator": g_loss, "diversity": diversity(generated, batch.x)}
         discriminator.requires_grad_(True)
 
     def _contradiction(self) -> str:
         return super()._contradiction() or self._condition_mismatch("conditions_")
 
-    def _augment_share(self, n_images: int) -> float:
-        """The probability of each change to what the discriminator sees."""
+    def _augment_probability(self, n_images: int) -> float:
+        """Probability of each augmentation for the discriminator."""
         return augment_probability(n_images) if self.augment is None else self.augment
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -160,63 +168,61 @@ class GAN(Generator):
         if y is None and self.conditions_ is not None:
             rows = torch.randint(len(self.conditions_), (len(z),), generator=generator, device=z.device)
             y = torch.as_tensor(self.conditions_, device=z.device)[rows]
-        fake = hidden(module.generator(z, y).float(), batch.known)
-        return energy_distance(looks(fake), looks(batch.x))
+        fake = fill_missing(module.generator(z, y).float(), batch.known)
+        return energy_distance(grid_statistics(fake), grid_statistics(batch.x))
 
     def _finish(self, data: Data) -> None:
-        real = make_batch(data.pixels[data.drawn(N_DIVERSITY, self.seed_, "diversity")], self.spec_)
-        made = make_batch(self.sample(len(real.x)), self.spec_).x
-        self.diversity_ = float(diversity(hidden(made, real.known), real.x))
-        if self.diversity_ < LOW_DIVERSITY and self.n_steps_ >= FEWEST_STEPS:
+        real = make_batch(data.pixels[data.draw_rows(N_DIVERSITY, self.seed_, "diversity")], self.spec_)
+        fake = make_batch(self.sample(len(real.x)), self.spec_).x
+        self.diversity_ = float(diversity(fill_missing(fake, real.known), real.x))
+        if self.diversity_ < LOW_DIVERSITY and self.n_steps_ >= MIN_STEPS:
             warnings.warn(
-                f"The samples vary only {self.diversity_:.2f} times as much as the images: the generator has collapsed "
-                f"onto few of them. Set a learning_rate below {self.learning_rate:.2g} or a gamma above "
-                f"{self.gamma:.2g}"
+                f"Mode collapse: the samples vary only {self.diversity_:.2f} times as much as the images. Set a "
+                f"learning_rate below {self.learning_rate:.2g} or a gamma above {self.gamma:.2g}"
                 + ("" if self.loss == "relativistic" else ", or loss='relativistic'")
-                + "; where the held-out loss was still falling, train for longer.",
+                + "; if the held-out loss was still falling, train for longer.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
 
     def _networks(self) -> dict[str, Network]:
         """The generator, as `sample` uses it."""
-        y, words = self._onnx_condition()
+        cond, cond_contract = self._onnx_condition()
         contract = {
             "input z": f"float32 (N, {self.latent_dim}): standard normal noise",
-            **words,
+            **cond_contract,
             "output images": images_out(self.spec_),
         }
         network = Network(
             self.module_,
             lambda module, z, y=None: module.generator(z, self._standardized(y)),
-            {"z": random_vectors(self.latent_dim), **y},
+            {"z": random_vectors(self.latent_dim), **cond},
             "images",
             contract,
         )
         return {"generator": network}
 
     def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int | None = None) -> np.ndarray:
-        """New images: the generator at z drawn from a standard normal.
+        """Generate images from standard normal noise z.
 
-        Image i is drawn from (random_state, i) alone: asking for more images does not change the first ones.
+        Image i is drawn from (random_state, i) alone: more samples do not change the first ones.
 
         Parameters
         ----------
         n_samples : int
         y : int, array (n_samples,), vector (n_features,) or array (n_samples, n_features), optional
-            What is asked for, where the model was fitted with conditions; one for all, or one for each. Without it,
-            each image gets the condition of a training image drawn at random.
+            Conditions as in `fit`; one label or vector applies to all. None: those of random training images.
         random_state : int, optional
             The seed; None for that of the fit.
 
         Returns
         -------
-        array (n_samples, H, W, C) of the dtype that was fitted
+        array (n_samples, H, W, C) of the fitted dtype
 
         Raises
         ------
         InputError
-            If `y` is not of the kind that the model was fitted with.
+            If `y` is not the kind of condition that the model was fitted with.
         """
         self._check_fitted()
         n_samples = check_int(n_samples, "n_samples", type(self).__name__, low=0)
@@ -234,26 +240,25 @@ class GAN(Generator):
             z, y = row[:, : self.latent_dim], row[:, self.latent_dim :]
             return module.generator(z, y[:, 0].long() if has_labels else y)
 
-        # a label is below 2^24 and goes through a float unchanged
+        # labels are below 2^24, so float32 holds them exactly
         return self._decode_chunks(decode, np.concatenate([z, cond.reshape(n_samples, -1).astype(np.float32)], axis=1))
 
 
-def diversity(made: Tensor, real: Tensor) -> Tensor:
-    """How much as many made images vary as real ones (N, C, H, W) do: 1 = as much, 0 = all the same.
+def diversity(fake: Tensor, real: Tensor) -> Tensor:
+    """Variation of fake images relative to as many real ones, both (N, C, H, W): 1 is equal, 0 all the same.
 
-    The lower of two ratios of distances between small images: the mean over all pairs, which falls where kinds of
-    images are missing, and the mean from each to its nearest, which falls where few images come again and again. The
-    second counts twice, for it is also lower where only grain is missing.
+    The minimum of two ratios of distances between downsampled images: the mean over all pairs, which falls if modes are
+    missing; and twice the mean to the nearest neighbor, which falls if few images are repeated.
     """
     with torch.no_grad():
-        spreads = [_spreads(adaptive_avg_pool2d(x.float(), GRID).flatten(1)) for x in (made, real)]
+        spreads = [_spreads(adaptive_avg_pool2d(x.float(), GRID).flatten(1)) for x in (fake, real)]
         varied = spreads[1] > 1e-6
         pairs, nearest = torch.where(varied, spreads[0] / spreads[1].clamp(min=1e-6), 1.0)
         return torch.minimum(pairs, 2 * nearest)
 
 
 def _spreads(rows: Tensor) -> Tensor:
-    """Mean distance of all pairs of rows (N, D), and from each to its nearest: (2,)."""
+    """Mean distance of all pairs of rows (N, D), and of each row to its nearest neighbor: (2,)."""
     n = len(rows)
     distance = distances(rows, rows)
     pairs = distance.sum() / max(1, n * (n - 1))

@@ -1,9 +1,9 @@
-"""What every model that trains a network on images shares: training fields, and the way from images to `module_`."""
+"""Base class of models that train a network on images: training parameters, `fit`, and inference in chunks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,10 +27,10 @@ from imatlas.training.batches import Batch
 from imatlas.training.progress import Callback
 
 MIN_SIZE = 8
-"""Smallest height and width that the networks take."""
+"""Smallest height and width of images."""
 
-MOST_PIXELS = 2**22
-"""Most pixels of an image that they take: 2,048 x 2,048."""
+MAX_PIXELS = 2**22
+"""Most pixels of an image: 2,048 x 2,048."""
 
 Size = Literal["small", "medium", "large"]
 WIDTHS: dict[str, int] = {"small": 32, "medium": 64, "large": 128}
@@ -39,56 +39,58 @@ DEPTHS: dict[str, int] = {"small": 1, "medium": 1, "large": 2}
 
 @estimator
 class ImageEstimator(Estimator):
-    """The base of models that learn from images with a network.
+    """Base class of models that train a network on images.
 
-    A model gives `_build(spec)`, `_optimizers(module)` and `_losses(module, batch, generator)`; `_finish` where
+    A model implements `_build(spec)`, `_optimizers(module)` and `_losses(module, batch, generator)`; and `_finish` if
     something is learned after the network.
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        The network, its weights averaged over the end of training.
+        The network, with weights averaged over the end of the training.
     spec_ : ImageSpec
         Shape, depth and range of the images.
     history_ : dict of lists
-        `step, images_seen, seconds, train, held_out` and what the model logs; one entry for each look at the held-out
-        images. Losses of training are means since the entry before.
+        `step, images_seen, seconds, train, held_out` and the losses that the model logs, one entry per evaluation.
+        Training losses are means since the previous entry.
     verdict_ : str
-        'still improving', 'flat', 'getting worse' or 'too short to tell', from the held-out loss.
+        'still improving', 'flat', 'getting worse' or 'too short to tell': trend of the held-out loss.
     decisions_ : list of dict
-        What the clock or an accident decided, each with its step; `fit(..., replay=decisions_)` gives the same weights.
+        What depended on the clock, the memory or other programs, each with its step; `fit(..., replay=decisions_)`
+        gives the same weights.
     n_steps_, seconds_ : int, float
         Length of the training.
     interrupted_ : bool
         Whether Ctrl-C ended it early.
     fingerprint_ : str
-        Hash of the images that were given to `fit`.
+        Hash of the images given to `fit`.
     n_held_out_ : int
-        How many of these were kept aside and not learned from; 0 where `validation` was given.
+        How many of these were held out from training; 0 if `validation` was given.
     """
 
     budget: Annotated[
-        float | str | None, Field(description="training time: seconds, or such as '90s', '5m', '1h'; None for no limit")
+        float | str | None,
+        Field(description="training time: seconds, or a text such as '90s', '5m', '1h'; None for no limit"),
     ] = None
     max_steps: Annotated[
-        int | None, Field(ge=1, description="training steps; None for as many as fit in the budget, or 30 epochs")
+        int | None, Field(ge=1, description="training steps; None for as many as fit into the budget, or 30 epochs")
     ] = None
-    batch_size: Annotated[int, Field(ge=1, description="images in a training step")] = 64
+    batch_size: Annotated[int, Field(ge=1, description="images per training step")] = 64
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 2e-3
     device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        Field(description="number format of training; 'auto' takes what is faster here"),
+        Field(description="number format of training; 'auto' is the faster one on this machine"),
     ] = "auto"
-    progress: Annotated[bool, Field(description="show a progress bar, or log lines where there is no terminal")] = True
+    progress: Annotated[bool, Field(description="show a progress bar, or log lines without a terminal")] = True
 
-    _half_life = 0.02  # of the average of the weights, as a share of the run so far
+    _half_life = 0.02  # of the averaged weights, as a fraction of the steps so far
 
     input = "images"
     resumable = True
 
     _state: ClassVar[State] = {
-        "spec_": Spec(MOST_PIXELS),
+        "spec_": Spec(MAX_PIXELS),
         "module_": Module(),
         "history_": Value(HISTORY),
         "decisions_": Value(RECORDS),
@@ -101,9 +103,9 @@ class ImageEstimator(Estimator):
         "seed_": Value(Annotated[int, Field(ge=0, le=MAX_SEED)]),
     }
 
-    _max_epochs: ClassVar[float | None] = None  # epochs that a run without `max_steps` takes at most
+    _max_epochs: ClassVar[float | None] = None  # largest number of epochs of a run without `max_steps`
 
-    # -- what a model gives --------------------------------------------------------------------------------------
+    # -- implemented by a model ------------------------------------------------------------------------------------
 
     def _build(self, spec: ImageSpec) -> torch.nn.Module:
         """The network for images like `spec`, on the CPU."""
@@ -116,25 +118,26 @@ class ImageEstimator(Estimator):
     def _losses(
         self, module: torch.nn.Module, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        """Yield (optimizer name, loss, logs) for each optimizer step; the loop steps in between."""
+        """Yield (optimizer name, loss, logs) for each optimizer; the loop takes the step before it resumes here."""
         raise NotImplementedError
 
     def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The loss on held-out images that tells whether training still helps: the first of `_losses`."""
+        """The loss to watch on held-out images; by default the first of `_losses`."""
         return next(iter(self._losses(module, batch, generator)))[1]
 
     def _finish(self, data: batches.Data) -> None:
-        """Learn what comes after the network, from the images that it was trained on."""
+        """Learn what depends on the trained network, from the same images."""
 
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
-        """What the network is told of each image, before it is built; a model that is told nothing ignores `y`."""
+        """Set up the conditions, before the network is built, and return them as it takes them; unconditional models
+        ignore `y`."""
         return None
 
     def _conditions(self, y: Any, n: int) -> np.ndarray | None:
-        """`y` of other images as the network takes it."""
+        """Conditions `y` of n images as the network takes them."""
         return None
 
-    # -- what it gets --------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     @sharing_cores()
     def fit(
@@ -156,19 +159,19 @@ class ImageEstimator(Estimator):
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
             uint8, uint16, or float; at least 2 images of at least 8 x 8 pixels. NaN is a missing pixel.
         y : array (N,) of int, str or float, or (N, n_features), optional
-            A label or a vector of each image, for generators: what `sample` can then be asked for. Others ignore it.
+            A label or vector per image on which a generator is conditioned. Other models ignore it.
         mask : array (N, H, W) of bool, optional
-            True where a pixel is missing: it then counts in no loss.
+            True where a pixel is missing; such pixels are left out of every loss.
         validation : like images, optional
-            Images to watch the held-out loss on. Without them, every tenth image (at most 1,000) is kept aside.
+            Images for the held-out loss. By default every tenth image (at most 1,000) is held out.
         validation_y : like y, optional
-            Those of the `validation` images.
+            Conditions of the `validation` images.
         checkpoint : path, optional
-            A folder for the state of the run. The same call goes on from it after a crash or Ctrl-C.
+            A folder for the state of the run, from which the same call resumes after a crash or Ctrl-C.
         replay : list of dict, optional
-            `decisions_` of an earlier fit: the clock is not read and the weights come out the same.
+            `decisions_` of an earlier fit, which are repeated to give the same weights.
         callback : callable, optional
-            Gets every event of the run as a dict; `imatlas.training.progress.JsonLines(path)` writes them to a file.
+            Receives every event as a dict; `imatlas.training.progress.JsonLines(path)` writes them to a file.
 
         Returns
         -------
@@ -179,13 +182,13 @@ class ImageEstimator(Estimator):
         ParameterError
             If a parameter is not what was declared.
         InputError
-            If the images cannot be learned from.
+            If there are too few images, or they are too small or too large.
         TrainingError
-            If the loss stays non-finite, or memory does not hold one image.
+            If the loss stays non-finite, or not even one image fits into memory.
         ArtifactError
-            If the checkpoint is of another run.
+            If the checkpoint belongs to another run.
         KeyboardInterrupt
-            On Ctrl-C where `checkpoint` was given, once it is written. Without it, what was learned so far is kept.
+            On Ctrl-C with a `checkpoint`, once that is written. Without one, what was learned so far is kept.
         """
         self._check_parameters()
         schedule.parse_budget(self.budget)
@@ -197,20 +200,20 @@ class ImageEstimator(Estimator):
                 f"{type(self).__name__} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
                 f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
             )
-        if spec.height * spec.width > MOST_PIXELS:
+        if spec.height * spec.width > MAX_PIXELS:
             raise InputError(
-                f"{type(self).__name__} needs images of at most {MOST_PIXELS:,} pixels. "
+                f"{type(self).__name__} needs images of at most {MAX_PIXELS:,} pixels. "
                 f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
             )
         seed = self._seed()
         if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
-        told = self._learn_conditions(y, len(pixels))
-        data = self._hold_out(pixels, spec, validation, seed, told, validation_y)
+        cond = self._learn_conditions(y, len(pixels))
+        data = self._hold_out(pixels, spec, validation, seed, cond, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
 
     def _seed_of(self, random_state: Any) -> int:
-        """The seed of what is drawn from the fitted model; None: that of the fit."""
+        """The seed of samples: `random_state`, or that of the fit where it is None."""
         return int(self.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
 
     def _fit_data(
@@ -222,40 +225,40 @@ class ImageEstimator(Estimator):
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
     ) -> Any:
-        """Learn from images that are loaded and set aside already."""
+        """Fit to images that are already loaded and split."""
         fingerprint = _fingerprint(data.pixels)
-        ready, earlier = self._prepare(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
-        spent = sum(part.seconds_ for part in earlier.values())
+        prepared, parts = self._prepare(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        spent = sum(part.seconds_ for part in parts.values())
         with seeding.seeded_init(seed):
             module = self._build(data.spec)
-        # a generator is as None: the checkpoint knows the seed that was drawn
-        asked = {
-            k: None if is_generator(v) else v
-            for k, v in self.get_params(deep=False).items()
-            if k not in ("progress", "device")
+        identity = {
+            name: repr(value) if hasattr(value, "get_params") else value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("progress", "device")
         }
+        if is_generator(self.random_state):  # the checkpoint holds the seed that was drawn
+            identity["random_state"] = None
         module, state = loop.Run(
             self,
             module,
-            ready,
+            prepared,
             seed=seed,
             checkpoint=checkpoint,
             identity={
                 "model": type(self).__name__,
-                **{k: repr(v) if hasattr(v, "get_params") else v for k, v in asked.items()},
+                **identity,
                 "images": fingerprint,
-                "held out": _fingerprint(ready.held_out),
+                "held out": _fingerprint(prepared.held_out),
                 **({} if data.y is None else {"conditions": _fingerprint(data.y)}),
             },
-            replay=None if replay is None else [entry for entry in replay if "of" not in entry],
+            replay=replay_of(None, replay),
             callback=callback,
             spent=spent,
         ).run()
         self.spec_ = data.spec
         self.module_ = module
         self.history_ = state.history
-        of_parts = [entry for name, part in earlier.items() for entry in decisions_of(name, part)]
-        self.decisions_ = [*of_parts, *state.decisions]
+        self.decisions_ = [*decisions_of(parts), *state.decisions]
         self.verdict_ = schedule.verdict(state.history["held_out"])
         self.n_steps_ = state.step
         self.seconds_ = state.seconds + spent
@@ -267,11 +270,11 @@ class ImageEstimator(Estimator):
         return self
 
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
-        """What the network learns from, and by name the models that this fit learned first to make that."""
+        """The data that the network is trained on, and by name the models fitted first to prepare it."""
         return data, {}
 
     def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
-        """Pixels and spec of new images; where a mask makes the pixels floats, the spec keeps the depth they had."""
+        """Pixels and spec of images; with a mask, pixels become floats and the spec keeps their original depth."""
         images, mask = with_mask(images, mask)
         pixels, spec = load_pixels(images)
         if mask is not None:
@@ -279,7 +282,7 @@ class ImageEstimator(Estimator):
         return pixels, spec
 
     def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
-        """Pixels (N, H, W, C) that the fitted network takes."""
+        """Pixels (N, H, W, C) as the fitted network takes them."""
         self._check_fitted()
         images, mask = with_mask(images, mask)
         pixels = self._load_like(images, self.spec_)
@@ -288,20 +291,20 @@ class ImageEstimator(Estimator):
         return pixels
 
     def _load_like(self, images: Any, spec: ImageSpec) -> np.ndarray:
-        """Pixels in the shape and depth of `spec`: pictures are brought to it, an array must have it.
+        """Pixels in the shape and depth of `spec`: pictures are converted, an array must already match.
 
         Raises
         ------
         InputError
-            Where an array differs, or pictures cannot be brought to it.
+            If an array differs, or pictures cannot be converted.
         """
         if not isinstance(images, np.ndarray | Tensor):
             return load_pixels(images, spec=spec)[0]
         pixels, own = load_pixels(images)
         if own.shape != spec.shape or own.dtype != spec.dtype:
             raise InputError(
-                f"{type(self).__name__} learns from images of shape {spec.shape}, {spec.dtype}. "
-                f"Got {own.shape}, {own.dtype} instead; give arrays like those it was fitted on."
+                f"This {type(self).__name__} takes images of shape {spec.shape}, {spec.dtype}. "
+                f"Got {own.shape}, {own.dtype} instead; give arrays like those it was fitted to."
             )
         return pixels
 
@@ -311,49 +314,49 @@ class ImageEstimator(Estimator):
         spec: ImageSpec,
         validation: Any,
         seed: int,
-        told: np.ndarray | None,
+        cond: np.ndarray | None,
         validation_y: Any,
     ) -> batches.Data:
         if validation is not None:
             held_out = self._load_like(validation, spec)
-            return batches.Data(pixels, spec, held_out, told, self._conditions(validation_y, len(held_out)))
-        aside, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
-        return batches.Data(pixels, spec, pixels[aside], told, None if told is None else told[aside], rows)
+            return batches.Data(pixels, spec, held_out, cond, self._conditions(validation_y, len(held_out)))
+        held_out, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
+        return batches.Data(pixels, spec, pixels[held_out], cond, None if cond is None else cond[held_out], rows)
 
     def training_split(self, images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which of the images of `fit` were learned from, and which were kept aside.
+        """Training and held-out rows of the images given to `fit`.
 
         Parameters
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
-            Those of `fit`.
+            The images given to `fit`.
 
         Returns
         -------
-        pixels : array (N, H, W, C) of the dtype that was fitted
-        learned, aside : arrays (n_learned,), (n_aside,) of int64
+        pixels : array (N, H, W, C) of the fitted dtype
+        train, held_out : arrays (n_train,), (n_held_out,) of int64
             Rows of `pixels`, ascending.
 
         Raises
         ------
         InputError
-            If these are other images than those of `fit`, or it kept none aside.
+            If these are other images, or `fit` held none out.
         """
         pixels = self._load_like_fitted(images)
         if _fingerprint(pixels) != self.fingerprint_:
             raise InputError(
-                f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted on, so which of "
-                "them it has learned is not known; give the same images, of the same size and fit."
+                f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted to, so it is not "
+                "known which of them were held out; give the same images, with the same image_size and fit."
             )
         if not self.n_held_out_:
             raise InputError(
-                f"This {type(self).__name__} was fitted with all of its images and none kept aside; "
-                "measure it with `imatlas.tasks.score.score` on images that it has not seen."
+                f"This {type(self).__name__} was fitted to all of its images and none were held out; "
+                "evaluate it with `imatlas.tasks.score.score` on other images."
             )
-        aside, learned = _split(len(pixels), self.n_held_out_, self.seed_)
-        return pixels, learned, aside
+        held_out, train = _split(len(pixels), self.n_held_out_, self.seed_)
+        return pixels, train, held_out
 
-    # -- inference -----------------------------------------------------------------------------------------------
+    # -- inference ---------------------------------------------------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
         return "module_" in vars(self)
@@ -364,13 +367,13 @@ class ImageEstimator(Estimator):
         return devices.place(self.module_, devices.pick_device(self.device)).eval()
 
     def _chunk_size(self) -> int:
-        """Images that go through the network at a time: the same for every call, so no batch size changes an answer."""
+        """Images per forward pass, the same in every call, so that no result depends on its batch."""
         height, width, channels = self.spec_.shape
         return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
 
     @torch.no_grad()
     def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
-        """`function(module, batch)` over pixels (N, H, W, C) in chunks, rows joined: an array (N, …) float32."""
+        """`function(module, batch)` over pixels (N, H, W, C) in chunks: an array (N, …) float32."""
         module, device, parts = self._ready_module(), devices.pick_device(self.device), []
         for part, n in self._chunks(pixels):
             parts.append(function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()[:n])
@@ -386,11 +389,11 @@ class ImageEstimator(Estimator):
 
     @torch.no_grad()
     def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-        """`run(part)` over rows in chunks, joined."""
+        """`run(part)` over rows in chunks, concatenated."""
         return np.concatenate([run(part)[:n] for part, n in self._chunks(rows)])
 
     def _chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        """Parts of rows, each filled up to the size of a chunk with zeros, and how many rows of it count."""
+        """Chunks of rows, each padded with zeros to one size, and the number of rows before the padding."""
         size = self._chunk_size()
         for start in range(0, max(1, len(rows)), size):
             part = np.ascontiguousarray(rows[start : start + size])
@@ -414,27 +417,22 @@ class ImageEstimator(Estimator):
         return z
 
 
-def decisions_of(name: str, part: Any) -> list[dict[str, Any]]:
-    """The decisions of a model that was learned as part of another, each with the path of parts that it belongs to."""
-    return [{**entry, "of": "/".join([name, *([entry["of"]] if "of" in entry else [])])} for entry in part.decisions_]
+def decisions_of(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The decisions of models that were fitted as parts of another, each marked with the part's name as "of"."""
+    return [{**decision, "of": name} for name, part in parts.items() for decision in part.decisions_]
 
 
-def replay_of(name: str, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """The decisions of a part, as `decisions_of` named them, from those of the whole."""
+def replay_of(part: str | None, replay: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The decisions of one part, or those of the whole model for None, without the mark."""
     if replay is None:
         return None
-    own = []
-    for entry in replay:
-        first, _, rest = entry.get("of", "").partition("/")
-        if first == name:
-            own.append({**{k: v for k, v in entry.items() if k != "of"}, **({"of": rest} if rest else {})})
-    return own
+    return [{k: v for k, v in entry.items() if k != "of"} for entry in replay if entry.get("of") == part]
 
 
-def _split(n: int, n_aside: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n_aside` of `n` rows drawn by the seed, and the rest, both ascending."""
+def _split(n: int, n_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n_held_out` of `n` rows, drawn by the seed, and the remaining rows, both ascending."""
     order = seeding.rng(seed, "held out").permutation(n)
-    return np.sort(order[:n_aside]), np.sort(order[n_aside:])
+    return np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

@@ -1,11 +1,9 @@
-"""SelfSupervisedEncoder: images to features by a network that learns from the images themselves, without labels.
+"""SelfSupervisedEncoder: image features learned without labels, from random views of each image.
 
-Two views of each image, cut, turned and lit a little differently, must be told from the views of all other images by
-their nearness: Chen, Kornblith, Norouzi, Hinton 2020, "A simple framework for contrastive learning of visual
-representations" (SimCLR). Or they must come out alike while the features of different images stay spread out: Bardes,
-Ponce, LeCun 2022, "VICReg: Variance-invariance-covariance regularization for self-supervised learning". Neither can
-collapse: features that do not vary cost more than views that differ. In minutes on a processor the first groups images
-a little better (`python -m benchmarks explore clusters`).
+`simclr`: two views of an image (crops, rotations, lighting) must be more similar to each other than to views of all
+other images: Chen, Kornblith, Norouzi, Hinton 2020, "A simple framework for contrastive learning of visual
+representations". `vicreg`: they must have equal features, while the features vary over images and are decorrelated:
+Bardes, Ponce, LeCun 2022, "VICReg: Variance-invariance-covariance regularization for self-supervised learning".
 """
 
 from __future__ import annotations
@@ -27,20 +25,20 @@ from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator, Size
 from imatlas.models.learned import SCALAR, TEXT, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
-from imatlas.nn.losses import contrastive, vicreg
+from imatlas.nn.losses import nt_xent, vicreg
 from imatlas.nn.pooled_encoder import PooledEncoder
 from imatlas.nn.views import N_INSPECTED, Views, views_for
 from imatlas.training.batches import Batch, Data, make_batch
 
-WIDEST: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
-"""Features by the size of the network."""
+N_FEATURES: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
+"""Number of features by size of the network."""
 
-SAME, SPREAD, VARIETY = 25.0, 25.0, 1.0
-"""Weights of the parts of the loss, as in the paper (section 4.2)."""
+LAMBDA, MU, NU = 25.0, 25.0, 1.0
+"""Weights of invariance, variance and covariance in VICReg (section 4.2)."""
 
 
 class SelfSupervisedModule(nn.Module):
-    """The network that is kept, and the projector whose outputs are compared while it learns."""
+    """The encoder, and the projector on whose outputs the loss is computed in training."""
 
     def __init__(self, shape: tuple[int, int, int], n_features: int) -> None:
         super().__init__()
@@ -55,18 +53,18 @@ class SelfSupervisedModule(nn.Module):
 
 @estimator
 class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
-    """Features in which images of one kind lie together, learned from the images alone.
+    """Image encoder trained without labels, by contrastive learning or VICReg.
 
-    What a view may change is chosen for the set (`views_`, with the reason as "why"): images without an up are
-    turned by any angle, things on a plain ground are seen whole, of scenes parts are seen. `preview` shows it.
+    The views are chosen for the set (`views_`): images without a preferred orientation are rotated by any angle,
+    objects on a plain background stay whole, scenes are cropped. `preview` shows them.
 
-    An image becomes 128 numbers >= 0 (64 for `size="small"`, 256 for "large"): the channels of the last layer, each
-    averaged over the image. Missing pixels are seen as mid-gray.
+    The features are 128 numbers >= 0 (64 for `size="small"`, 256 for "large"): the channels of the last layer, averaged
+    over the image. Missing pixels are mid-gray.
 
     Attributes
     ----------
     views_ : dict
-        How the views differ from the images: the parameters of `imatlas.nn.views.Views`, and in words as "why".
+        Parameters of `imatlas.nn.views.Views`, with the reason in words as "why".
 
     Examples
     --------
@@ -81,16 +79,16 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
     method: Annotated[
         Literal["simclr", "vicreg"],
-        Field(description="what it learns by: telling images apart, or VICReg's terms"),
+        Field(description="loss: contrastive (SimCLR), or VICReg"),
     ] = "simclr"
     rotation_invariant: Annotated[
-        bool | None, Field(description="views are turned by any angle; None: where turned images look like others")
+        bool | None, Field(description="rotate views by any angle; None: if the images have no preferred orientation")
     ] = None
-    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 256
+    batch_size: Annotated[int, Field(ge=2, description="images per training step")] = 256
     _state: ClassVar[State] = {"views_": Value(dict[TEXT, SCALAR | list[SCALAR] | tuple[SCALAR, ...]])}
 
     def preview(self, images: Any, *, n_images: int = 8, n_views: int = 7) -> tuple[np.ndarray, str]:
-        """What the network would learn from: images, and views of each.
+        """Images, and views of each as the network would be trained on.
 
         Parameters
         ----------
@@ -100,9 +98,9 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         Returns
         -------
         pictures : array (n_images, 1 + n_views, H, W, C) of the dtype of the images
-            Each image, and its views.
+            Each image and its views.
         why : str
-            What the views change, and why.
+            How the views differ from the images, and why.
         """
         self._check_parameters()
         pixels, spec = self._load(images, None)
@@ -111,8 +109,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         rows = np.sort(seeding.rng(seed, "preview").permutation(len(pixels))[:n_images])
         x = make_batch(pixels[rows], spec).x
         generator = seeding.generator(seed, "preview")
-        shown = [x, *[views(x, generator) for _ in range(n_views)]]
-        return np.stack([to_pixels(part, spec) for part in shown], axis=1), views.why
+        columns = [x, *[views(x, generator) for _ in range(n_views)]]
+        return np.stack([to_pixels(column, spec) for column in columns], axis=1), views.why
 
     def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
         """Features of images (N, n_features) float32, each >= 0.
@@ -120,13 +118,13 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         Raises
         ------
         InputError
-            If an array differs in shape or depth from what was fitted.
+            If an array differs in shape or depth from the images of `fit`.
         """
         pixels = self._load_like_fitted(images, mask)
         return self._encode_chunks(lambda module, batch: module.encoder(batch.x), pixels)
 
     def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
-        self.views_ = asdict(self._views(data.pixels[data.drawn(4096, seed, "kind")], data.spec, seed))
+        self.views_ = asdict(self._views(data.pixels[data.draw_rows(4096, seed, "kind")], data.spec, seed))
         return data, {}
 
     def _views(self, pixels: np.ndarray, spec: ImageSpec, seed: int) -> Views:
@@ -134,20 +132,20 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
         return views_for(make_batch(pixels[rows], spec).x, seed, rotate=self.rotation_invariant)
 
     def _build(self, spec: ImageSpec) -> SelfSupervisedModule:
-        return SelfSupervisedModule(spec.shape, WIDEST[self.size])
+        return SelfSupervisedModule(spec.shape, N_FEATURES[self.size])
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         view = Views(**self.views_)
-        seen = torch.cat([view(batch.x, generator), view(batch.x, generator)])
-        a, b = module.projector(module.encoder(seen)).float().chunk(2)
+        x = torch.cat([view(batch.x, generator), view(batch.x, generator)])
+        a, b = module.projector(module.encoder(x)).float().chunk(2)
         if self.method == "simclr":
-            yield "adam", contrastive(a, b), {}
+            yield "adam", nt_xent(a, b), {}
             return
-        same, spread, variety = vicreg(a, b)
-        loss = SAME * same + SPREAD * spread + VARIETY * variety
-        yield "adam", loss, {"same": same, "spread": spread, "variety": variety}
+        invariance, variance, covariance = vicreg(a, b)
+        loss = LAMBDA * invariance + MU * variance + NU * covariance
+        yield "adam", loss, {"invariance": invariance, "variance": variance, "covariance": covariance}
 
     def _networks(self) -> dict[str, Network]:
         module: Any = self.module_
@@ -159,4 +157,4 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
 
     @property
     def _n_features_out(self) -> int:
-        return WIDEST[self.size]
+        return N_FEATURES[self.size]

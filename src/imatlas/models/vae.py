@@ -1,8 +1,12 @@
-"""VAE: a variational autoencoder.
+"""VAE: variational autoencoder.
 
-Kingma, Welling 2014, "Auto-encoding variational Bayes"; beta: Higgins et al. 2017, "beta-VAE"; free bits: Kingma et al.
+Kingma, Welling 2014, "Auto-encoding variational Bayes" (eq. 7):
+
+    loss = -log p(x | z) + beta KL(q(z | x) || N(0, 1)),    z = mean + exp(logvar / 2) · noise
+
+beta: Higgins et al. 2017, "beta-VAE"; free bits: Kingma et al.
 2016, "Improved variational inference with inverse autoregressive flow" (eq. 15); the learned scale of the likelihood:
-Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders" (there in closed form, here a weight).
+Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders" (there in closed form, here trained).
 """
 
 from __future__ import annotations
@@ -27,13 +31,13 @@ from imatlas.training.batches import Batch
 
 
 class VAEModule(nn.Module):
-    """q(z | x) and p(x | z): an encoder to mean and logvar, a decoder to the likelihood's center, and its scale."""
+    """q(z | x) and p(x | z): encoder to mean and logvar; decoder to the center of the likelihood, and its scale."""
 
     def __init__(self, shape: tuple[int, int, int], latent_dim: int, width: int, depth: int, has_scale: bool) -> None:
         super().__init__()
         self.encoder = Encoder(shape, 2 * latent_dim, width=width, depth=depth)
         self.decoder = Decoder(shape, latent_dim, width=width, depth=depth)
-        # a Bernoulli has no scale
+        # a Bernoulli distribution has no scale
         self.log_scale = nn.Parameter(torch.zeros(())) if has_scale else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,11 +53,11 @@ class VAEModule(nn.Module):
 
 @estimator
 class VAE(LatentModel):
-    """A convolutional variational autoencoder: codes that follow a standard normal, and new images from it.
+    """Convolutional variational autoencoder: codes close to a standard normal, and new images from them.
 
-    The loss is recon + beta * kl in nats per image, where recon = -log p(x | z) summed over the known pixels,
-    z = mean + exp(logvar / 2) * noise, and kl = KL(q(z | x) || N(0, 1)). Missing pixels (NaN, or `mask`) are shown to
-    the encoder as mid-gray and count in no loss. Free bits keep dimensions from falling unused where beta is high.
+    The loss is recon + beta * kl in nats per image: recon is -log p(x | z) summed over the known pixels, kl is summed
+    over the dimensions of z, each at least `free_bits`. Missing pixels (NaN, or `mask`) are mid-gray to the encoder and
+    left out of the loss.
 
     Examples
     --------
@@ -68,13 +72,13 @@ class VAE(LatentModel):
     latent_dim: Annotated[int, Field(ge=1, le=65_536, description="dimensions of the code z")] = 32
     size: Annotated[Size, Field(description="size of the network: 'small', 'medium' or 'large'")] = "medium"
     beta: Annotated[
-        float, Field(ge=0, description="weight of the KL divergence; 1 is the VAE, more is smoother codes")
+        float, Field(ge=0, description="weight of the KL divergence; 1 is the plain VAE, more gives smoother codes")
     ] = 1.0
-    free_bits: Annotated[float, Field(ge=0, description="nats a dimension of z carries at no cost")] = 0.0
+    free_bits: Annotated[float, Field(ge=0, description="nats per dimension of z that cost nothing")] = 0.0
     likelihood: Annotated[Likelihood, Field(description="p(x | z): 'gaussian', 'laplace' or 'bernoulli'")] = "gaussian"
     prior: Annotated[
         Literal["mixture", "normal"],
-        Field(description="where samples are drawn: a mixture fitted to the codes of the images, or a standard normal"),
+        Field(description="distribution of samples: a mixture fitted to the codes of the images, or a standard normal"),
     ] = "mixture"
 
     def _build(self, spec: ImageSpec) -> VAEModule:
@@ -85,7 +89,7 @@ class VAE(LatentModel):
         if module.log_scale is None:
             return super()._optimizers(module)
         weights = [p for name, p in module.named_parameters() if name != "log_scale"]
-        # one number that has a long way to go (from 1 to a few hundredths) and no noise to speak of
+        # a single parameter with little gradient noise and far to go (from 1 to a few hundredths)
         scale = {"params": [module.log_scale], "lr": 10 * self.learning_rate, "weight_decay": 0.0}
         groups = [{"params": weights, "lr": self.learning_rate}, scale]
         return {"adam": torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)}
@@ -94,9 +98,9 @@ class VAE(LatentModel):
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         mean, logvar = module.encode(batch.x)
-        z = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+        z = reparametrize(mean, logvar, generator)
         recon = -masked_sum(module.log_likelihood(batch.x, z, self.likelihood), batch.known).mean()
-        kl = gaussian_kl(mean, logvar).mean(0)  # of each dimension
+        kl = gaussian_kl(mean, logvar).mean(0)  # (latent_dim,)
         loss = recon + self.beta * kl.clamp(min=self.free_bits).sum()
         yield "adam", loss, {"recon": recon, "kl": kl.sum()}
 
@@ -113,9 +117,14 @@ class VAE(LatentModel):
         recon = -masked_sum(module.log_likelihood(batch.x, mean, self.likelihood), batch.known)
         return -recon - gaussian_kl(mean, logvar).sum(1)
 
-    def _code(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _sample_code(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
         mean, logvar = module.encode(batch.x)
-        return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+        return reparametrize(mean, logvar, generator)
 
     def _draw(self, noise: np.ndarray, level: np.ndarray, cond: np.ndarray | None) -> np.ndarray:
         return noise if self.prior == "normal" and cond is None else super()._draw(noise, level, cond)
+
+
+def reparametrize(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+    """z ~ N(mean, exp(logvar)), differentiable in mean and logvar (Kingma, Welling 2014, section 2.4)."""
+    return mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator, device=mean.device)

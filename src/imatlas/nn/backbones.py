@@ -1,12 +1,12 @@
-"""EfficientNet-Lite0: a small convolutional network whose published weights serve as ready-made eyes.
+"""EfficientNet-Lite0: a small convolutional backbone with published weights.
 
 Mingxing Tan and Quoc V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
 table 1, in the variant for small devices ("Lite", 2020): ReLU6 instead of swish, no squeeze-and-excitation.
 
-    image (N, 3, H, W) -> stem /2 -> 16 inverted residual blocks /16 -> 1 x 1 head -> mean over places -> (N, 1280)
+    image (N, 3, H, W) -> stem /2 -> 16 inverted residual blocks /16 -> 1 x 1 head -> average pooling -> (N, 1280)
 
-The network here is for inference only: every batch normalization of the published checkpoint is folded into the
-convolution before it (`fold_checkpoint`), which leaves a plain stack of convolutions with biases.
+For inference only: `fold_checkpoint` folds every batch normalization of the published checkpoint into the convolution
+before it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 N_FEATURES = 1280
 LAYERS = {7: 80, 10: 112, 14: 192, 15: 320}
-"""Block after which an image is also described, and channels there: the ends of the last four stages."""
+"""Index of a block whose output also serves as features -> its channels: the ends of the last four stages."""
 
 BATCH_NORM_EPSILON = 1e-3
 
 
 class Stage(NamedTuple):
-    """A run of inverted residual blocks: only the first one has the stride and changes the number of channels."""
+    """Sequence of inverted residual blocks, of which the first has the stride and changes the channels."""
 
     n_blocks: int
     kernel_size: int
@@ -48,9 +48,8 @@ STAGES = (
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with bias whose output has ceil(size / stride) places; where the padding is odd, the extra row
-    and column go to the bottom and right, as in the framework in which the weights were learned. `bounded`: its output
-    is brought to 0..6 (ReLU6)."""
+    """Convolution with bias and "same" padding as in TensorFlow: the output size is ceil(size / stride), and an odd
+    padding has its extra row and column at the bottom and right. `bounded`: followed by ReLU6."""
 
     def __init__(
         self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, bounded: bool = False
@@ -66,14 +65,14 @@ class Convolution(nn.Conv2d):
         return F.relu6(x, inplace=True) if self.bounded else x
 
     def margins(self, size: int) -> tuple[int, int]:
-        """Zeros before and after `size` places along one axis, where the stride is above 1."""
+        """Padding before and after `size` pixels along one axis, for strides above 1."""
         stride, kernel_size = self.stride[0], self.kernel_size[0]
         total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
         return total // 2, total - total // 2
 
 
 class InvertedResidual(nn.Module):
-    """Widen (1 x 1), filter each channel on its own (k x k), narrow (1 x 1); add the input where the shapes agree."""
+    """Expansion (1 x 1), depthwise convolution (k x k), projection (1 x 1); a skip connection if the shapes agree."""
 
     def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -95,7 +94,7 @@ class EfficientNetLite0(nn.Module):
     Parameters
     ----------
     n_classes : int
-        Outputs of the linear classifier on top that `logits` applies; 0 leaves it out.
+        Outputs of the linear classifier that `logits` applies; 0 for none.
     """
 
     def __init__(self, n_classes: int = 0) -> None:
@@ -116,7 +115,7 @@ class EfficientNetLite0(nn.Module):
         return self.layers(x)[-1]
 
     def layers(self, x: Tensor) -> list[Tensor]:
-        """Pixels (N, 3, H, W) in [-1, 1] to the means over all places after each of `LAYERS`, and to the features."""
+        """Pixels (N, 3, H, W) in [-1, 1] to spatial means after each of `LAYERS`, and to the features."""
         means = []
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
@@ -126,13 +125,13 @@ class EfficientNetLite0(nn.Module):
         return [*means, self.head(x).mean(dim=(2, 3))]
 
     def maps(self, x: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
-        """Pixels (N, 3, H, W) in [-1, 1] to what stands at each place after some blocks: tensors (N, C, h, w)."""
+        """Pixels (N, 3, H, W) in [-1, 1] to feature maps (N, C, h, w) after the given blocks."""
         found = []
         x = F.relu6(self.stem(x), inplace=True)
         for i in range(max(blocks) + 1):
             x = self.blocks[i](x)
             if i in blocks:
-                found.append(x.clone())  # the next block may write into it
+                found.append(x.clone())  # the next block may modify it in place
         return found
 
     def logits(self, features: Tensor) -> Tensor:
@@ -143,15 +142,15 @@ class EfficientNetLite0(nn.Module):
 
 
 def fold_checkpoint(checkpoint: Mapping[str, Tensor], *, classifier: bool = False) -> dict[str, Tensor]:
-    """The published checkpoint as a state of `EfficientNetLite0`: names translated, batch normalization folded in.
+    """The published checkpoint as a state dict of `EfficientNetLite0`, with batch normalization folded in.
 
-    With running mean m, variance v, scale g and shift b, g (Wx - m) / sqrt(v + e) + b is the convolution with
-    weight W g / sqrt(v + e) and bias b - m g / sqrt(v + e); computed in float64.
+    With mean m, variance v, scale g and shift b, g (Wx - m) / sqrt(v + e) + b is the convolution with weight
+    W g / sqrt(v + e) and bias b - m g / sqrt(v + e); computed in float64.
 
     Raises
     ------
     KeyError
-        If the checkpoint lacks a tensor, or holds one that the network has no place for.
+        If the checkpoint lacks a tensor, or has one that the network does not.
     """
     left = dict(checkpoint)
     state: dict[str, Tensor] = {}
@@ -176,5 +175,5 @@ def fold_checkpoint(checkpoint: Mapping[str, Tensor], *, classifier: bool = Fals
     fold("head", "_conv_head", "_bn1")
     top = {f"classifier.{part}": left.pop(f"_fc.{part}") for part in ("weight", "bias")}
     if left:
-        raise KeyError(f"the checkpoint holds tensors that EfficientNet-Lite0 has no place for: {sorted(left)[:3]}")
+        raise KeyError(f"the checkpoint has tensors that EfficientNet-Lite0 does not: {sorted(left)[:3]}")
     return state | top if classifier else state

@@ -1,4 +1,4 @@
-"""Building blocks of convolutional networks, and how many stages an image of a given size needs."""
+"""Building blocks of convolutional networks, and the number of stages by image size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), as in He et al. 2016 ("Identity mappings in deep residual networks", fig. 1b).
+    """Residual block x + conv(silu(conv(silu(x)))), without normalization.
 
-    Without normalization, which costs more than it brings at this depth: the last convolution starts at zero, so that
-    the block starts as the identity (Zhang et al. 2019, "Fixup initialization").
+    He et al. 2016, "Identity mappings in deep residual networks" (fig. 1b). The last convolution is initialized to
+    zero, so that the block starts as the identity (Zhang et al. 2019, "Fixup initialization").
     """
 
     def __init__(self, width: int) -> None:
@@ -28,21 +28,21 @@ class ResidualBlock(nn.Module):
 
 
 def stage_widths(height: int, width: int, widest: int) -> list[int]:
-    """Channels after each halving of an image, from the first to the coarsest: [16, 32, 64] for 64 px and `widest` 64.
+    """Channels after each halving of an image, finest first: [16, 32, 64] for 64 px and `widest` 64.
 
-    There are as many halvings as leave 4 to 8 pixels on the shorter side, and at least one.
+    The coarsest grid has 4 to 8 pixels on the shorter side; there is at least one halving.
     """
     n_stages = max(1, math.ceil(math.log2(min(height, width) / 8)))
     return [max(min(16, widest), widest >> (n_stages - 1 - i)) for i in range(n_stages)]
 
 
 def coarse_grid(height: int, width: int, n_stages: int) -> tuple[int, int]:
-    """Height and width of the image after `n_stages` halvings, where it is first padded to a multiple of 2^n_stages."""
+    """Height and width after `n_stages` halvings of an image that is first padded to a multiple of 2^n_stages."""
     return -(-height // 2**n_stages), -(-width // 2**n_stages)
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Repeat the last rows and columns of (N, C, H, W) until it is height x width."""
+    """Pad (N, C, H, W) at the bottom and right to height x width by repeating the border."""
     more_height, more_width = height - x.shape[2], width - x.shape[3]
     if not (more_height or more_width):
         return x

@@ -1,4 +1,4 @@
-"""What a generator is told of an image, as one vector: a label, a vector, or nothing."""
+"""Embedding of conditions: a label, a vector, or none."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 class Condition(nn.Module):
-    """Labels or vectors to vectors of one width; a learned vector of its own stands for "anything".
+    """Embedding of labels or vectors, with a learned null embedding for no condition.
 
     Parameters
     ----------
     n_labels : int
-        Labels are 0 to n_labels - 1; 0 where there are none.
+        Labels are 0 to n_labels - 1; 0 for no labels.
     n_features : int
-        Length of the vectors; 0 where there are none.
+        Length of the vectors; 0 for no vectors.
     width : int
-        Of what comes out.
+        Length of the embedding.
     """
 
     def __init__(self, n_labels: int, n_features: int, width: int) -> None:
@@ -29,15 +29,15 @@ class Condition(nn.Module):
             self.embed = nn.Sequential(nn.Linear(n_features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, y: Tensor | None, n: int, dropped: Tensor | None = None) -> Tensor:
-        """What is known of n images as (n, width).
+        """Embeddings (n, width) of the conditions of n images.
 
         Parameters
         ----------
         y : Tensor (n,) int64 or (n, n_features), optional
-            None where nothing is told.
+            None: unconditional.
         n : int
         dropped : Tensor (n,) of bool, optional
-            Images of which y is not told (Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3).
+            Images whose condition is dropped (Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3).
         """
         null = self.null.expand(n, -1)
         if y is None or self.embed is None:

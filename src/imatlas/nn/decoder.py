@@ -1,4 +1,4 @@
-"""From vectors to images."""
+"""Convolutional decoder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from imatlas.nn.blocks import ResidualBlock, coarse_grid, stage_widths
 
 
 class Decoder(nn.Module):
-    """The mirror of `Encoder`.
+    """Residual convolutional decoder from a vector to an image: the mirror of `Encoder`.
 
         vector -> linear -> residual block x depth -> [silu -> transposed conv] x n_stages -> image
 
-    What was padded in the encoder is cut off.
+    The padding of the encoder is cropped.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From images to one number: how real they look, given what they are said to show."""
+"""Conditional discriminator."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from imatlas.nn.condition import Condition
 
 
 class Discriminator(nn.Module):
-    """A residual critic for images of any size from 8 px up, without normalization.
+    """Residual discriminator without normalization, for images of any size from 8 px.
 
         image -> [strided conv -> residual block x depth -> silu] x n_stages -> linear -> silu -> features -> logit
 
     The condition enters by projection: logit = w . features + condition . features / sqrt(width), as in Miyato, Koyama
-    2018, "cGANs with projection discriminator" (section 3). The logit has no bias: a loss that compares two images
-    would not see it.
+    2018, "cGANs with projection discriminator" (section 3). The logit has no bias, which would cancel in a
+    relativistic loss.
 
     Parameters
     ----------
     shape : (height, width, channels)
         Of the images.
     condition : Condition
-        Gives vectors of length `width`.
+        With embeddings of length `width`.
     width : int
         Channels of the coarsest grid, and number of features.
     depth : int
@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
         self.scale = width**-0.5
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (N, channels, height, width) in [-1, 1], and what they are told to be -> logits (N,)."""
+        """Images (N, channels, height, width) in [-1, 1] and their conditions -> logits (N,)."""
         features = self.features(self.stages(pad_to(x, *self.padded)).flatten(1))
         projected = (features * self.condition(y, x.shape[0])).sum(1) * self.scale
         return (self.head(features)[:, 0] + projected).float()

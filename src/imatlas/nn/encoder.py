@@ -1,4 +1,4 @@
-"""From images to vectors."""
+"""Convolutional encoder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from imatlas.nn.blocks import ResidualBlock, coarse_grid, pad_to, stage_widths
 
 
 class Encoder(nn.Module):
-    """A residual convolutional encoder for images of any size from 8 px up.
+    """Residual convolutional encoder from an image of any size from 8 px to a vector.
 
         image -> [strided conv -> silu] x n_stages -> residual block x depth -> silu -> linear -> vector
 
-    All blocks work on the coarsest grid (4 to 8 pixels on the shorter side), where a convolution is cheap and sees most
-    of the image. Sizes that cannot be halved are padded by repeating the border.
+    All residual blocks are on the coarsest grid (4 to 8 pixels on the shorter side), where convolutions are cheap and
+    cover most of the image. Sizes that cannot be halved are padded by repeating the border.
 
     Parameters
     ----------

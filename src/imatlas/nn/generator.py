@@ -1,4 +1,4 @@
-"""From noise, and what is asked for, to images."""
+"""Conditional generator of a GAN."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from imatlas.nn.condition import Condition
 
 
 class ImageGenerator(nn.Module):
-    """A residual generator for images of any size from 8 px up, without normalization: the mirror of `Discriminator`.
+    """Residual generator without normalization, for images of any size from 8 px: the mirror of `Discriminator`.
 
         z, condition -> linear -> [residual block x depth -> silu -> transposed conv] x n_stages -> image
 
-    The condition is joined to z. What sizes that cannot be halved have too much is cut off.
+    The embedded condition is concatenated to z. For sizes that cannot be halved, the output is cropped.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class ImageGenerator(nn.Module):
     latent_dim : int
         Length of z.
     condition : Condition
-        Gives vectors of length `width`.
+        With embeddings of length `width`.
     width : int
         Channels of the coarsest grid.
     depth : int
@@ -52,7 +52,7 @@ class ImageGenerator(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """(N, latent_dim), and what is asked for -> (N, channels, height, width), around [-1, 1]."""
+        """z (N, latent_dim) and conditions -> (N, channels, height, width), around [-1, 1]."""
         x = self.head(torch.cat([z, self.condition(y, z.shape[0])], dim=1))
         x = self.stages(x.unflatten(1, (-1, *self.grid)))
         return x[:, :, : self.height, : self.width]

@@ -1,4 +1,4 @@
-"""Losses as pure functions on tensors, with the names of their papers."""
+"""Losses as pure functions on tensors, with the symbols of their papers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Likelihood = Literal["gaussian", "laplace", "bernoulli"]
 AdversarialLoss = Literal["relativistic", "minimax", "hinge"]
 
 GRID = 8
-"""Rows and columns of the small images by which sets of images are compared."""
+"""Rows and columns of the grid on which sets of images are compared."""
 
 
 def masked_mean(values: Tensor, known: Tensor | None, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """The mean of values over what is known (bool, same shape; None for all), 0 where nothing is."""
+    """Mean of the values where `known` (bool, same shape; None: everywhere); 0 if nothing is known."""
     if known is None:
         return values.mean() if dim is None else values.mean(dim)
     kept = values * known
@@ -27,24 +27,24 @@ def masked_mean(values: Tensor, known: Tensor | None, dim: int | tuple[int, ...]
 
 
 def masked_sum(values: Tensor, known: Tensor | None) -> Tensor:
-    """The sum over what is known of each image: (N, C, H, W) -> (N,)."""
+    """Sum of the values where `known`, per image: (N, C, H, W) -> (N,)."""
     return (values if known is None else values * known).flatten(1).sum(1)
 
 
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each dimension, in nats: Kingma, Welling 2014, appendix B."""
+    """KL(N(mean, exp(logvar)) || N(0, 1)) per dimension, in nats (Kingma, Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
 
 
 def log_likelihood(x: Tensor, x_hat: Tensor, likelihood: Likelihood, log_scale: Tensor | float = 0.0) -> Tensor:
-    """log p(x | x_hat) of each pixel, in nats.
+    """log p(x | x_hat) per pixel, in nats.
 
     Parameters
     ----------
     x : tensor in [-1, 1]
         The image.
     x_hat : tensor of the same shape
-        What the decoder says: the center of a Gaussian or Laplace, or the logit of a Bernoulli over (x + 1) / 2.
+        Output of the decoder: the center of the Gaussian or Laplace, or the logit of a Bernoulli over (x + 1) / 2.
     likelihood : {'gaussian', 'laplace', 'bernoulli'}
     log_scale : tensor or float
         Logarithm of the standard deviation (Gaussian) or the scale (Laplace).
@@ -60,7 +60,7 @@ def log_likelihood(x: Tensor, x_hat: Tensor, likelihood: Likelihood, log_scale: 
 
 
 def discriminator_loss(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator lowers, from logits (N,) of real and of fake images, in pairs."""
+    """Loss of the discriminator from paired logits (N,) of real and fake images."""
     if loss == "relativistic":
         return softplus(fake - real).mean()
     if loss == "minimax":
@@ -69,36 +69,36 @@ def discriminator_loss(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Ten
 
 
 def generator_loss(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """What the generator lowers."""
+    """Loss of the generator from paired logits (N,) of real and fake images."""
     if loss == "relativistic":
         return softplus(real - fake).mean()
     return softplus(-fake).mean() if loss == "minimax" else -fake.mean()
 
 
 def gradient_penalty(discriminator: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    """The mean squared norm of the logit's gradient at images x (N, C, H, W)."""
+    """Mean squared norm of the gradient of the logit at images x (N, C, H, W)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(discriminator(x, y).float().sum(), x, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 
-def hidden(x: Tensor, known: Tensor | None) -> Tensor:
-    """Images with mid-gray where a pixel is not known."""
+def fill_missing(x: Tensor, known: Tensor | None) -> Tensor:
+    """Images with mid-gray (0) where a pixel is not known."""
     return x if known is None else torch.where(known, x, 0.0)
 
 
-def looks(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) as vectors: mean and standard deviation in each cell of a small grid."""
+def grid_statistics(x: Tensor) -> Tensor:
+    """Mean and standard deviation of images (N, C, H, W) in each cell of a grid, as vectors (N, D)."""
     mean = adaptive_avg_pool2d(x.float(), GRID)
     square = adaptive_avg_pool2d(x.float().square(), GRID)
     return torch.cat([mean.flatten(1), (square - mean.square()).clamp(min=0).sqrt().flatten(1)], dim=1)
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for two draws of one distribution, else above.
+    """2 E|x - y| - E|x - x'| - E|y - y'| over rows (N, D), (M, D): 0 for equal distributions, otherwise positive.
 
-    Székely, Rizzo 2013, "Energy statistics", without the zeros of the diagonals, so that n does not matter.
+    Székely, Rizzo 2013, "Energy statistics"; here unbiased, without the zero distances of rows to themselves.
     """
 
     def within(a: Tensor) -> Tensor:
@@ -109,34 +109,33 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances (N, M) between rows (N, D) and (M, D)."""
-    # through a matrix product a row would have a distance to itself
+    # computed by a matrix product, the distance of a row to itself would not be zero
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def vicreg(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What two views of the same images (N, D), (N, D) lack: sameness, spread, and variety.
+    """Invariance, variance and covariance terms of VICReg, for two views (N, D) of the same images.
 
-    Bardes, Ponce, LeCun 2022, "VICReg", eq. 1 to 4: the mean squared distance of the views; how far the deviation of
-    each feature is below 1; and the squared covariances of different features. The second keeps all images from
-    falling on one point, the third keeps features from telling the same.
+    Bardes, Ponce, LeCun 2022, eq. 1 to 4: the mean squared distance of the views; the hinge of each feature's standard
+    deviation at 1, against collapse; and the squared covariances of different features, against redundancy.
     """
-    same = (a - b).square().mean()
-    spread, variety = a.new_zeros(()), a.new_zeros(())
+    invariance = (a - b).square().mean()
+    variance, covariance = a.new_zeros(()), a.new_zeros(())
     for z in (a, b):
         z = z - z.mean(0)
-        covariance = z.T @ z / max(1, len(z) - 1)
-        spread = spread + (1 - (covariance.diagonal() + 1e-4).sqrt()).relu().mean() / 2
-        variety = variety + (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
-    return same, spread, variety
+        c = z.T @ z / max(1, len(z) - 1)
+        variance = variance + (1 - (c.diagonal() + 1e-4).sqrt()).relu().mean() / 2
+        covariance = covariance + (c.square().sum() - c.diagonal().square().sum()) / z.shape[1]
+    return invariance, variance, covariance
 
 
-def contrastive(a: Tensor, b: Tensor, temperature: float = 0.2) -> Tensor:
-    """How badly each view is told by its nearness to the other view of the same image, among all: (N, D), (N, D).
+def nt_xent(a: Tensor, b: Tensor, temperature: float = 0.2) -> Tensor:
+    """Normalized temperature-scaled cross entropy of two views (N, D) of the same images.
 
     Chen et al. 2020, "A simple framework for contrastive learning of visual representations" (SimCLR), eq. 1.
     """
     z = nn.functional.normalize(torch.cat([a, b]), dim=1)
     n = len(a)
-    nearness = (z @ z.T / temperature).fill_diagonal_(-1e9)
-    other = torch.arange(2 * n, device=z.device).roll(n)
-    return nn.functional.cross_entropy(nearness, other)
+    similarity = (z @ z.T / temperature).fill_diagonal_(-1e9)
+    positive = torch.arange(2 * n, device=z.device).roll(n)
+    return nn.functional.cross_entropy(similarity, positive)

@@ -1,4 +1,4 @@
-"""A residual network on vectors, steered by a condition."""
+"""Conditional residual MLP."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class ConditionalMLPBlock(nn.Module):
-    """x + W2 silu(W1 (norm(x) · (1 + scale) + shift)), scale and shift from the condition.
+    """Residual block x + W2 silu(W1 (norm(x) · (1 + scale) + shift)), with scale and shift from the condition.
 
-    Peebles & Xie 2023, "Scalable diffusion models with transformers" (adaLN, section 3.2). The last matrix starts at
-    zero, so that the block starts as the identity.
+    Peebles & Xie 2023, "Scalable diffusion models with transformers" (adaLN, section 3.2). The last matrix is
+    initialized to zero, so that the block starts as the identity.
     """
 
     def __init__(self, width: int, n_condition: int) -> None:
@@ -29,14 +29,16 @@ class ConditionalMLPBlock(nn.Module):
 
 
 class ConditionalMLP(nn.Module):
-    """vector -> linear -> block x depth -> norm -> linear -> vector, every block steered by the condition.
+    """Residual MLP with a condition in every block.
+
+        vector -> linear -> block x depth -> norm -> linear -> vector
 
     Parameters
     ----------
     n_features : int
-        Length of the vectors that go in and come out.
+        Length of the input and output vectors.
     width, depth : int
-        Length of the vectors inside, and the number of blocks.
+        Length of the hidden vectors, and number of blocks.
     n_condition : int
         Length of the condition.
     """

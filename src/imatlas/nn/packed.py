@@ -1,8 +1,8 @@
-"""A network of convolutions made ready for one processor: the same answers, about twice as fast.
+"""Convolutions with weights packed for oneDNN: the same results on x86 processors, about twice as fast.
 
-oneDNN, which computes PyTorch's convolutions on x86 processors, wants the weights in an order of its own, and can bound
-what a convolution gives while it still lies in the cache. PyTorch brings the weights into that order in every call, and
-bounds in a second pass through memory. Here both are done once.
+oneDNN, which computes PyTorch's convolutions on x86, needs the weights in a layout of its own and can fuse ReLU6 into
+the convolution. PyTorch converts the layout in every call and applies ReLU6 in a second pass; here the weights are
+packed once and the activation is fused.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def packs() -> bool:
 
 
 def packed(module: nn.Module) -> nn.Module:
-    """A copy of a network for inference on this processor; the weights are shared, and left as they are.
+    """Copy of a network for inference on this processor; the weights are shared and unchanged.
 
-    It takes batches in the layout channels_last, all of one shape: another one packs the weights anew.
+    It takes channels_last batches; a batch of another shape packs the weights again.
     """
     copied = copy.copy(module)
     copied._modules = {name: _packed(part) for name, part in module._modules.items()}
@@ -43,7 +43,7 @@ def _packed(part: nn.Module | None) -> nn.Module | None:
 
 
 class PackedConvolution(nn.Module):
-    """A `Convolution` for one shape of input at a time."""
+    """`Convolution` with weights packed for the shape of its last input."""
 
     def __init__(self, plain: Convolution) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ class PackedConvolution(nn.Module):
         )
 
     def _pack(self, shape: torch.Size) -> None:
-        """Bring the weights into the order that is fastest for inputs of this shape.
+        """Pack the weights for inputs of this shape.
 
-        oneDNN pads both sides alike. Where one zero more belongs after than before, the kernel gets a row or column of
-        zeros in front, which reads the zero that is one too many.
+        oneDNN pads both sides equally. If the end needs one more zero than the start, a row or column of zeros is
+        prepended to the kernel.
         """
         plain, weight = self.plain, self.plain.weight.detach()
         self._padding = list(plain.padding)  # type: ignore[arg-type]

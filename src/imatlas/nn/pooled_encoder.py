@@ -1,4 +1,4 @@
-"""From images to what is in them, wherever it is."""
+"""Convolutional encoder with global average pooling."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from imatlas.nn.blocks import coarse_grid, pad_to
 
 GROUPS = 8
-"""Groups of channels that are normalized together; no image depends on its neighbors in a batch."""
+"""Groups of channels in group normalization, which unlike batch normalization treats each image on its own."""
 
 
 class PooledEncoder(nn.Module):
-    """A plain convolutional network that averages its last layer over the image.
+    """Convolutional encoder with global average pooling.
 
-        image -> patches of 4 x 4 -> conv -> [strided conv -> conv] x n_stages -> mean over the grid
+        image -> 4 x 4 conv, stride 4 -> conv -> [strided conv -> conv] x n_stages -> average pooling
 
-    The first convolution sees patches that do not overlap, which costs a fourth of the usual first layers; the channels
-    double with each halving of the grid, until it is 2 to 4 cells on the shorter side.
+    The channels double with each halving of the grid, until that has 2 to 4 cells on the shorter side.
 
     Parameters
     ----------

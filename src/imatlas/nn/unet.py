@@ -1,4 +1,4 @@
-"""A U-Net: from a noisy image, a time and a condition to an image of the same size."""
+"""U-Net with a time and a condition."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class UNet(nn.Module):
-    """A velocity for each pixel of an image of any size from 8 px up, given a time and a condition.
+    """U-Net that predicts the velocity of every pixel from an image of any size from 8 px, a time and a condition.
 
         x -> conv ----------------- + -> norm -> silu -> conv -> velocity
                `-> down, blocks -- + -> blocks, up -^
                       `-> down, blocks, self-attention, blocks, up -^
 
-    Ronneberger et al. 2015, "U-Net", with residual blocks that a vector of time and condition scales and shifts, as in
-    Dhariwal & Nichol 2021, "Diffusion models beat GANs on image synthesis" (section 3). Three choices keep it small
-    enough for a processor: the full resolution sees two convolutions and no block, the ways across the U are added
-    rather than concatenated, and attention works on the coarsest grid alone (4 to 8 pixels on the shorter side). Sizes
-    that cannot be halved are padded by repeating the border. The last convolution starts at zero, and so does the
-    velocity. At width 64 and depth 1 a gray image of 32 px costs 57 MFLOP, an RGB image of 64 px 100 MFLOP.
+    Ronneberger et al. 2015, "U-Net", with residual blocks scaled and shifted by an embedding of time and condition, as
+    in Dhariwal & Nichol 2021, "Diffusion models beat GANs on image synthesis" (section 3). For speed on CPUs, the full
+    resolution has two convolutions and no block, skip connections are added rather than concatenated, and attention is
+    on the coarsest grid only (4 to 8 pixels on the shorter side). Sizes that cannot be halved are padded by repeating
+    the border. The last convolution is initialized to zero. At width 64 and depth 1 a gray image of 32 px takes
+    57 MFLOP, an RGB image of 64 px 100 MFLOP.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class UNet(nn.Module):
     width : int
         Channels of the coarsest grid; each finer grid has half as many.
     depth : int
-        Residual blocks on each grid and side of the U.
+        Residual blocks per grid and side of the U.
     n_condition : int
-        Length of the condition vector.
+        Length of the embedded condition.
     """
 
     def __init__(self, shape: tuple[int, int, int], width: int, depth: int, n_condition: int) -> None:
@@ -65,18 +65,18 @@ class UNet(nn.Module):
 
 
 class Level(nn.Module):
-    """One grid of the U and all that are coarser: down, blocks, the level below, blocks, and up again.
+    """One grid of the U and all coarser ones: down, blocks, the coarser level, blocks, up.
 
     Parameters
     ----------
     n_outer : int
-        Channels of the finer grid, from which it comes and to which it goes back.
+        Channels of the next finer grid.
     widths : list of int
-        Channels of this grid and of the coarser ones.
+        Channels of this grid and the coarser ones.
     depth : int
         Residual blocks on each side.
     n_cond : int
-        Length of the vector that the blocks are told.
+        Length of the embedding of time and condition.
     """
 
     def __init__(self, n_outer: int, widths: list[int], depth: int, n_cond: int) -> None:
@@ -100,9 +100,9 @@ class Level(nn.Module):
 
 
 class ConditionalBlock(nn.Module):
-    """x + conv(silu(told(norm(conv(silu(norm(x))))))), where `told` scales and shifts each channel.
+    """Residual block x + conv(silu(modulation(norm(conv(silu(norm(x))))))), whose channels are scaled and shifted.
 
-    The last convolution starts at zero, so that the block starts as the identity.
+    The last convolution is initialized to zero, so that the block starts as the identity.
     """
 
     def __init__(self, width: int, n_cond: int) -> None:
@@ -122,7 +122,7 @@ class ConditionalBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """What each place takes from all others (Vaswani et al. 2017, eq. 1); to be added, and zero at the start."""
+    """Self-attention over the pixels of a grid (Vaswani et al. 2017, eq. 1), initialized to zero; to be added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -132,20 +132,20 @@ class SelfAttention(nn.Module):
         self.out = zeroed(nn.Linear(width, width))
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(N, width, H, W) -> (N, width, H, W); nothing more needs to be told here."""
+        """(N, width, H, W) -> (N, width, H, W); the condition is not used."""
         rows = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(rows).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        taken = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return self.out(taken).transpose(1, 2).unflatten(2, x.shape[2:])
+        attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.out(attended).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """Group normalization over as many as eight groups of channels (Wu & He 2018)."""
+    """Group normalization with up to eight groups of channels (Wu & He 2018)."""
     return nn.GroupNorm(math.gcd(width, 8), width)
 
 
 def zeroed(layer: Layer) -> Layer:
-    """A layer that gives zero until it has learned."""
+    """Initialize a layer to zero."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

@@ -1,4 +1,4 @@
-"""Which images a training step gets, and in what form."""
+"""Training data and the batches of a training step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 
 MAX_ABS = 1e4
-"""Pixels farther from zero than this, where the set spans -1 to 1, are taken for broken ones."""
+"""Pixels beyond this in absolute value, where the set spans -1 to 1, count as missing."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What `_losses` gets: images x (N, C, H, W) in [-1, 1] with missing pixels 0; `known` (same shape, bool) is None
-    where nothing is missing; y (N, …) is what the user passed to condition on, or None; `n_images` is how many images
-    the batch was drawn from, which says how much there is to learn from."""
+    """One batch, as `_losses` receives it.
+
+    Attributes
+    ----------
+    x : Tensor (N, C, H, W) in [-1, 1]
+        Images; missing pixels are 0.
+    known : Tensor (N, C, H, W) of bool, or None
+        Which pixels are not missing; None if none is missing.
+    y : Tensor (N, …), or None
+        Conditions.
+    n_images : int
+        Size of the training set.
+    """
 
     x: Tensor
     known: Tensor | None = None
@@ -31,7 +41,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Data:
-    """The images to learn from, and those kept aside: pixels (N, H, W, C), conditions y (N, …) or None."""
+    """Training and held-out images: pixels (N, H, W, C), conditions y (N, …) or None."""
 
     pixels: np.ndarray
     spec: ImageSpec
@@ -39,15 +49,15 @@ class Data:
     y: np.ndarray | None = None
     held_out_y: np.ndarray | None = None
     rows: np.ndarray | None = None
-    """Which rows of `pixels` are learned from (all where None), so that a memory-mapped array is never copied."""
+    """Rows of `pixels` to train on, None for all; so a memory-mapped array is never copied."""
 
     def __len__(self) -> int:
         return len(self.pixels if self.rows is None else self.rows)
 
-    def drawn(self, n_images: int, *parts: int | str) -> np.ndarray:
-        """Rows of `pixels` of at most so many images to learn from, ascending, drawn by `seeding.rng(*parts)`."""
-        chosen = np.sort(seeding.rng(*parts).permutation(len(self))[:n_images])
-        return chosen if self.rows is None else self.rows[chosen]
+    def draw_rows(self, n_images: int, *parts: int | str) -> np.ndarray:
+        """Rows of at most `n_images` training images, ascending, drawn with `seeding.rng(*parts)`."""
+        rows = np.sort(seeding.rng(*parts).permutation(len(self))[:n_images])
+        return rows if self.rows is None else self.rows[rows]
 
 
 def make_batch(
@@ -61,14 +71,14 @@ def make_batch(
     x = to_tensor(pixels, spec, device)
     known = None
     if pixels.dtype.kind == "f":
-        sane = x.abs() <= MAX_ABS  # False for NaN
-        if not bool(sane.all()):
-            known, x = sane, torch.where(sane, x, 0.0)
+        valid = x.abs() <= MAX_ABS  # False for NaN
+        if not bool(valid.all()):
+            known, x = valid, torch.where(valid, x, 0.0)
     return Batch(x, known, None if y is None else torch.as_tensor(y, device=device), n_images)
 
 
 def batch_rows(n_images: int, seed: int, start: int, size: int) -> np.ndarray:
-    """Rows (size,) number `start` and on in the endless row of permutations, each drawn from (seed, epoch)."""
+    """Rows `start` to `start + size` of an endless sequence of permutations, each drawn from (seed, epoch)."""
     parts = []
     while size > 0:
         epoch, offset = divmod(start, n_images)

@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision: device, bf16, memory layout."""
+"""Device, precision and memory layout of a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes the first of CUDA, MPS and CPU that is there.
+    """The device of that name; "auto" is the first available of CUDA, MPS and CPU.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # of 'meta' nothing comes back
+        torch.empty(0, device=device).cpu()  # the 'meta' device holds no data
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(
             f"The device '{name}' cannot be used here ({str(error).splitlines()[0]}); pass device='auto' or 'cpu'."
@@ -45,20 +45,20 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """A context in which heavy operations run in `precision`; weights stay float32."""
+    """Context in which matrix products and convolutions run in `precision`; weights stay float32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def place(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a module to the device, its convolutions in the layout that is faster there; a second call does nothing."""
-    # pixels come as (N, H, W, C): channels_last is also the layout that needs no copy
+    """Move a module to the device in channels_last layout; a second call does nothing."""
+    # pixels are (N, H, W, C), so channels_last also avoids a copy
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given, so that a clock can be read."""
+    """Wait for the device to finish its queued work, for timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -66,7 +66,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the machine has no memory left."""
+    """Whether an error means that the device or the machine is out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(

@@ -1,4 +1,4 @@
-"""What a run says while it goes, and what it hears: a bar or plain lines, events for programs and files, Ctrl-C."""
+"""Progress of a run: a bar or plain lines, events for callbacks and files, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REDRAW = 0.2
 """Seconds between two redraws of the bar."""
 
 LINE = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class JsonLines:
@@ -31,7 +31,7 @@ class JsonLines:
     Parameters
     ----------
     path : path
-        The file; created with its folder where missing, else appended to. A link is refused when something is written.
+        The file; created with its folder if missing, otherwise appended to. Writing through a link is refused.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class JsonLines:
 
 
 class Progress:
-    """Shows one run. `show=False` keeps it silent; the callback gets every event either way."""
+    """Display of one run. `show=False` keeps it silent; the callback receives every event either way."""
 
     def __init__(self, title: str, *, show: bool = True, callback: Callback | None = None) -> None:
         self.title = title
@@ -59,14 +59,14 @@ class Progress:
         self._next = time.monotonic() + (LINE if self.stream and not self.stream.isatty() else 0.0)
 
     def event(self, kind: str, message: str = "", **values: Any) -> None:
-        """Send one event to the callback and, where it carries a message, a line to the user."""
+        """Send an event to the callback, and print its message, if any."""
         if message and self.stream:
             self._say(message)
         if self.callback:
             self.callback({"event": kind, **values, **({"message": message} if message else {})})
 
     def tick(self, done: float, seconds_left: float, text: str) -> None:
-        """Say how far the run is (0 to 1); cheap enough to call at every step."""
+        """Show the fraction done (0 to 1) and the time left; cheap enough to call at every step."""
         if not self.stream or time.monotonic() < self._next:
             return
         if self.stream.isatty():
@@ -77,7 +77,7 @@ class Progress:
             self._say(f"{100 * done:.0f} %, {duration(seconds_left)} left, {text}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -110,30 +110,30 @@ class Progress:
 
 
 class Interrupt:
-    """Holds back the first Ctrl-C until a step is whole; a second one stops at once."""
+    """Delays the first Ctrl-C until the end of a step; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._usual: Any = None
+        self._handler: Any = None
 
     def __enter__(self) -> Interrupt:
         main = threading.current_thread() is threading.main_thread()
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._usual = signal.signal(signal.SIGINT, self._ask)
+            self._handler = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._usual is not None:
-            signal.signal(signal.SIGINT, self._usual)
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self.asked:
             signal.default_int_handler(number, frame)
         self.asked = True
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "8 s", "3 min 20 s", "2 h 5 min"."""
+    """Seconds in words: "8 s", "3 min 20 s", "2 h 5 min"."""
     if not math.isfinite(seconds):
         return "unknown time"
     whole = max(0, round(seconds))

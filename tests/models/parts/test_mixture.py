@@ -98,7 +98,7 @@ def test_a_model_makes_what_its_labels_say(cls, two_kinds):
     assert dark.max() < 128 < bright.min()
     free = model.sample(80, random_state=0).mean((1, 2, 3)) > 128
     assert 0.3 < free.mean() < 0.7
-    with pytest.raises(InputError, match="must be a label"):
+    with pytest.raises(InputError, match="must be one label"):
         model.sample(2, y=5)
     row = model.sliders(images[:1], n_directions=2, n_steps=5)
     assert row.shape == (2, 5, 8, 8, 1)

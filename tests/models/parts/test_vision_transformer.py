@@ -1,4 +1,4 @@
-"""Vision models of transformers as eyes: tiny ones, built and saved here, in place of the published."""
+"""Vision models of transformers as encoders: tiny ones, built and saved here."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def test_a_saved_one_needs_neither_folder_nor_network(
     model = PretrainedEncoder(backbone=str(folders[kind]), image_size=42, **options)
     features = model.fit_transform(images)
     assert features.shape == (12, 3)
-    model.save(tmp_path / "eyes")
+    model.save(tmp_path / "encoder")
     monkeypatch.setattr("imatlas.models.pretrained.load_tower", None)
-    assert np.array_equal(artifact.load(tmp_path / "eyes").transform(images), features)
+    assert np.array_equal(artifact.load(tmp_path / "encoder").transform(images), features)
 
 
 def test_keeps_the_contract(folders: dict[str, Path]) -> None:

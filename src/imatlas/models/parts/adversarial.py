@@ -1,4 +1,4 @@
-"""What models share that learn from a discriminator: the two turns of a step, and the optimizers of both players."""
+"""Adversarial training: the discriminator step, the generator step, and the optimizers of both networks."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imatlas.nn.augment import Variation
+from imatlas.nn.augment import DiffAugment
 from imatlas.nn.losses import AdversarialLoss, discriminator_loss, generator_loss, gradient_penalty
 
-PART = 4
-"""One image in so many is where the gradient penalties are taken: each needs a gradient of a gradient."""
+PENALTY_SUBSET = 4
+"""The gradient penalties, which need second derivatives, are taken at one image in this many."""
 
 HALF_LIFE = 0.05
-"""Of the average of the weights, as a share of the run so far. Two players circle each other: clothes lay at 1.69 with
-it, at 1.97 with the usual one, at 2.57 without an average."""
+"""Of the averaged weights, as a fraction of the steps so far: adversarial training oscillates, so it is longer."""
 
 
-def optimizers(learning_rate: float, **players: nn.Module) -> dict[str, Optimizer]:
-    """One for each player, by name."""
-    # no momentum: what was downhill a step ago need not be so after the other player's move
+def optimizers(learning_rate: float, **networks: nn.Module) -> dict[str, Optimizer]:
+    """One Adam per network, by name; without momentum, because each step changes the other network's loss."""
     return {
-        name: torch.optim.Adam(player.parameters(), lr=learning_rate, betas=(0.0, 0.99), fused=True)
-        for name, player in players.items()
+        name: torch.optim.Adam(network.parameters(), lr=learning_rate, betas=(0.0, 0.99), fused=True)
+        for name, network in networks.items()
     }
 
 
-def shown(
-    real: Tensor, fake: Tensor, known: Tensor | None, share: float, generator: torch.Generator
+def augmented(
+    real: Tensor, fake: Tensor, known: Tensor | None, probability: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Real and fake images (N, C, H, W) as the discriminator sees them: each change comes to a `share`."""
-    if share == 0:
+    """Real and fake images (N, C, H, W) for the discriminator, both with the same random augmentation."""
+    if probability == 0:
         return real, fake
-    varied = Variation(len(fake), share, generator)
-    return varied(real, known), varied(fake, known)
+    augment = DiffAugment(len(fake), probability, generator)
+    return augment(real, known), augment(fake, known)
 
 
 def discriminator_step(
@@ -46,19 +44,19 @@ def discriminator_step(
     gamma: float = 1.0,
     y: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the discriminator lowers: its loss plus gamma / 2 * (r1 + r2) at one image in `PART`; and r1 and r2."""
+    """Loss of the discriminator plus gamma / 2 * (r1 + r2), and the logs r1 and r2."""
     discriminator.requires_grad_(True)
     fake = fake.detach()
     total = discriminator_loss(loss, discriminator(real, y), discriminator(fake, y))
     if gamma == 0:
         return total, {}
-    part = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PART)]
-    cond = None if y is None else y[part]
+    subset = torch.randperm(len(fake), generator=generator, device=fake.device)[: max(1, len(fake) // PENALTY_SUBSET)]
+    cond = None if y is None else y[subset]
     logs = {
-        "r1": gradient_penalty(discriminator, real[part], cond),
-        "r2": gradient_penalty(discriminator, fake[part], cond),
+        "r1": gradient_penalty(discriminator, real[subset], cond),
+        "r2": gradient_penalty(discriminator, fake[subset], cond),
     }
-    # a gradient spreads over the pixels
+    # The squared norm of the gradient shrinks with the number of pixels.
     gamma = gamma * real[0].numel() / 1024
     return total + gamma / 2 * (logs["r1"] + logs["r2"]), logs
 
@@ -71,7 +69,7 @@ def generator_step(
     loss: AdversarialLoss = "relativistic",
     y: Tensor | None = None,
 ) -> Tensor:
-    """What who made the fake images lowers; the discriminator gets no gradient until its own turn."""
+    """Loss of the network that generated the fake images; the discriminator is frozen until its own step."""
     discriminator.requires_grad_(False)
     with torch.no_grad():
         logit_real = discriminator(real, y)

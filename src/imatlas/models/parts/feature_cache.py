@@ -1,11 +1,11 @@
-"""What eyes saw in images before, by content: a new image costs only itself, whatever its name and wherever it lies.
+"""Cache of encoder features by image content: a new image costs only itself, whatever its name and location.
 
-    folder/<eyes>-000001.npy, <eyes>-000002.npy, …     rows of (content, seen)
-           kept.json                                   the list of these files, each with its hash
+    folder/<encoder>-000001.npy, <encoder>-000002.npy, …     rows of (content, features)
+           features.json                                     the list of these files, each with its hash
 
-`eyes` stands for all that decides what is seen: weights, options, code. `content` is the hash of the file and the
-number of the frame. A file is written whole or not at all and never changed; all of them may be deleted. A damaged one
-is as good as none. Files that the list does not name are neither read nor deleted.
+`encoder` identifies everything that determines features: weights, options, code. `content` is the hash of the file and
+the number of the frame. A file is written atomically and never changed; all of them may be deleted. A damaged file is
+ignored. Files that are not on the list are neither read nor deleted.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from pathlib import Path
 import numpy as np
 
 from imatlas.errors import ImatlasError
+from imatlas.images.dataset import Images
 from imatlas.system.atomic_io import is_link, remove_listed, write_file
 from imatlas.system.inventory import Entry, Inventory, read_json, seal
 
-MOST_BYTES = 2 * 1024**3
-"""Size of all files together beyond which the oldest go: what one network saw in 400,000 images."""
+MAX_BYTES = 2 * 1024**3
+"""Total size beyond which the oldest files are deleted: about 400,000 images of one encoder."""
 
-
-LIST = "kept.json"
+LIST = "features.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,80}-(\d{6})\.npy")
 
 
 class FeatureCache:
-    """The folder of what was seen.
+    """A folder of cached features.
 
     Parameters
     ----------
     folder : path
-        Made when something is first kept.
-    most_bytes : int
+        Created with the first entry.
+    max_bytes : int
     """
 
-    def __init__(self, folder: str | Path, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, folder: str | Path, *, max_bytes: int = MAX_BYTES) -> None:
         self.folder = Path(folder)
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
 
-    def find(self, eyes: str, contents: list[bytes], seen: np.ndarray) -> np.ndarray:
-        """Fill the rows of `seen` (n, width) float32 that are kept; which they are (n,) bool."""
+    def find(self, encoder: str, contents: list[bytes], features: np.ndarray) -> np.ndarray:
+        """Fill the rows of `features` (n, n_features) float32 that are cached; returns which they are (n,) bool."""
         found = np.zeros(len(contents), bool)
         listed = self._listed()
-        for name in [name for name in listed.files if name.rpartition("-")[0] == eyes]:
-            rows = None if listed.damaged([name]) else _opened(self.folder / name, seen.shape[1])
+        for name in [name for name in listed.files if name.rpartition("-")[0] == encoder]:
+            rows = None if listed.damaged([name]) else _opened(self.folder / name, features.shape[1])
             if rows is None:
                 continue
-            place = {content: i for i, content in enumerate(rows["content"].tolist())}
-            here = [(i, place[content]) for i, content in enumerate(contents) if content in place and not found[i]]
-            for i, row in here:
-                seen[i] = rows["seen"][row]
-                found[i] = True
+            row_of = {content: row for row, content in enumerate(rows["content"].tolist())}
+            for i, content in enumerate(contents):
+                if content in row_of and not found[i]:
+                    features[i] = rows["features"][row_of[content]]
+                    found[i] = True
         return found
 
-    def add(self, eyes: str, contents: list[bytes], seen: np.ndarray) -> None:
-        """Keep what was seen (n, width) under the contents of its images; where the disk is full, nothing is kept."""
+    def add(self, encoder: str, contents: list[bytes], features: np.ndarray) -> None:
+        """Add features (n, n_features) of images with these contents; nothing is added if the disk is full."""
         if not contents:
             return
-        rows = np.empty(len(contents), [("content", "S32"), ("seen", "<f4", (seen.shape[1],))])
-        rows["content"], rows["seen"] = contents, seen
+        rows = np.empty(len(contents), [("content", "S32"), ("features", "<f4", (features.shape[1],))])
+        rows["content"], rows["features"] = contents, features
         file = io.BytesIO()
         np.save(file, rows, allow_pickle=False)
         content = file.getvalue()
@@ -76,18 +76,18 @@ class FeatureCache:
                 return
             listed = self._listed()
             numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := _NAME.fullmatch(name))]
-            name = f"{eyes}-{1 + max(numbers, default=0):06d}.npy"
-            # Listed before it is written: what a killed run leaves half done is in the list, and no match.
+            name = f"{encoder}-{1 + max(numbers, default=0):06d}.npy"
+            # Listed before it is written: what an interrupted run leaves is on the list, but fails its hash.
             listed.files[name] = Entry(len(content), hashlib.sha256(content).hexdigest())
             self._write_list(listed)
             write_file(self.folder / name, content)
             if self._forget(listed):
                 self._write_list(listed)
         except (OSError, ImatlasError):
-            return  # learning goes on without it
+            return  # the caller goes on without the cache
 
     def _listed(self) -> Inventory:
-        """The files that were kept here, the oldest first; none where the list is damaged."""
+        """The files on the list, the oldest first; none if the list is damaged."""
         try:
             values = read_json(self.folder / LIST)
             files = values["files"]
@@ -104,27 +104,33 @@ class FeatureCache:
         write_file(self.folder / LIST, f"{text}\n".encode())
 
     def _forget(self, listed: Inventory) -> bool:
-        """Delete the files that are beyond the size allowed, the oldest first; whether there were any."""
-        total, before = 0, len(listed.files)
+        """Delete the oldest files beyond the maximum size; returns whether there were any."""
+        total, n_before = 0, len(listed.files)
         for name in list(listed.files)[::-1]:
             total += listed.files[name].size
-            if total > self.most_bytes:
-                if not listed.damaged([name]):  # else it is not what was kept here, whoever wrote the list
+            if total > self.max_bytes:
+                if not listed.damaged([name]):  # a file with another hash is not ours
                     remove_listed(self.folder, [name])
                 del listed.files[name]
-        return len(listed.files) < before
+        return len(listed.files) < n_before
 
 
 def content_of(sha256: str, frame: int) -> bytes:
-    """32 letters for one frame of the file with this hash."""
+    """Identifier, 32 hexadecimal digits, of a frame of the file with this hash."""
     return hashlib.sha256(f"{sha256}#{frame}".encode()).hexdigest()[:32].encode()
 
 
-def _opened(path: Path, width: int) -> np.ndarray | None:
-    """The rows of a file, memory-mapped; None where it is damaged or of another width."""
+def contents_of(images: Images) -> list[bytes]:
+    """`content_of` each image."""
+    records = images.records
+    return [content_of(*row) for row in zip(records["sha256"].tolist(), records["frame"].tolist(), strict=True)]
+
+
+def _opened(path: Path, n_features: int) -> np.ndarray | None:
+    """The memory-mapped rows of a file; None if it is damaged or has another number of features."""
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    fits = rows.dtype.names == ("content", "seen") and rows.dtype["seen"].shape == (width,)
+    fits = rows.dtype.names == ("content", "features") and rows.dtype["features"].shape == (n_features,)
     return rows if fits else None

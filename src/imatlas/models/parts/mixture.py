@@ -1,9 +1,8 @@
-"""What new images are drawn from: a mixture of many local Gaussians over the vectors of images.
+"""Mixture of many local Gaussians over latent vectors, from which new images are sampled.
 
-k-means divides the vectors; each of its cells gets a Gaussian, whose covariance is drawn towards that of all cells in
-proportion to how few images it has (Friedman 1989, "Regularized discriminant analysis", eq. 16). Fitted in seconds, it
-follows the vectors more closely than a few Gaussians fitted by EM can. Told what each image shows, no Gaussian spans
-two kinds, and the mixture can be asked for one.
+k-means partitions the vectors; each cell gets a Gaussian whose covariance is shrunk towards the pooled one, the more
+the fewer images it has (Friedman 1989, "Regularized discriminant analysis", eq. 16). With conditions, no Gaussian spans
+two of them, and the mixture can be sampled by condition.
 """
 
 from __future__ import annotations
@@ -14,26 +13,26 @@ import numpy as np
 
 from imatlas import seeding
 
-IMAGES_EACH = 60
-"""Images a Gaussian, on average."""
+IMAGES_PER_GAUSSIAN = 60
+"""On average."""
 
-MOST_NUMBERS = 4_000_000
-"""Numbers in all covariances together, which are kept with the model: 16 MB."""
+MAX_NUMBERS = 4_000_000
+"""Most numbers in all covariances together, which are saved with the model: 16 MB."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """K Gaussians over vectors of D numbers.
+    """Mixture of K Gaussians over vectors of length D.
 
     Attributes
     ----------
     weights : array (K,)
-        Their sum is 1.
+        Sum to 1.
     means : array (K, D)
     factors : array (K, D, D)
-        Lower triangles L of the covariances L L'.
+        Cholesky factors L of the covariances L L'.
     cond : array (K,) of int or (K, n_features), or None
-        The label of the images of each Gaussian, or the mean condition of its images.
+        Label, or mean condition vector, of the images of each Gaussian.
     spread : float
         Mean squared distance of an image's condition from the mean of its Gaussian.
     """
@@ -45,17 +44,17 @@ class Mixture:
     spread: float = 0.0
 
     def draw(self, noise: np.ndarray, level: np.ndarray, cond: np.ndarray | None = None) -> np.ndarray:
-        """Vectors (n, D) for normal noise (n, D) and uniform levels (n,), which choose the Gaussians."""
+        """Vectors (n, D) from standard normal noise (n, D) and uniform levels (n,), which select the Gaussians."""
         edges = np.cumsum(self.shares(cond, len(noise)), axis=1)
-        edges[:, -1] = np.inf  # whatever rounding left out
+        edges[:, -1] = np.inf  # against rounding
         chosen = (level[:, None] < edges).argmax(1)
         return np.stack([self.means[k] + self.factors[k] @ e for k, e in zip(chosen, noise, strict=True)])
 
     def vary(self, z: np.ndarray, strength: float, noise: np.ndarray, cond: np.ndarray | None = None) -> np.ndarray:
         """Vectors (n, D) moved within the nearest Gaussian that fits their condition: 0 keeps them, 1 redraws them.
 
-        What is kept and what is drawn add up to the same Gaussian (Neal 1998, "Regression and classification using
-        Gaussian process priors", section 5: z' = m + sqrt(1 - s²) (z - m) + s L e).
+        z' = m + sqrt(1 - s²) (z - m) + s L e leaves the Gaussian invariant (Neal 1998, "Regression and classification
+        using Gaussian process priors", section 5).
         """
         shares = self.shares(cond, len(z))
         distance = ((z[:, None] - self.means) ** 2).sum(2)
@@ -65,7 +64,7 @@ class Mixture:
         return self.means[nearest] + kept + strength * drawn
 
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean (D,) and the principal axes (D, D), longest first, each as long as the deviation along it."""
+        """Mean (D,) and principal axes (D, D), longest first, each as long as its standard deviation."""
         mean = self.weights @ self.means
         centered = self.means - mean
         inner = np.einsum("k,kij,klj->il", self.weights, self.factors, self.factors)
@@ -73,36 +72,36 @@ class Mixture:
         return mean, (np.sqrt(np.clip(values, 0, None)) * vectors).T[::-1]
 
     def shares(self, cond: np.ndarray | None, n: int) -> np.ndarray:
-        """How often each Gaussian is drawn from, (n, K): as often as it had images, among those that fit best."""
+        """Probability of each Gaussian, (n, K): its weight, times how well it matches the condition."""
         if cond is None or self.cond is None:
             return np.broadcast_to(self.weights, (n, len(self.weights))).copy()
         if self.cond.ndim == 1:
-            fits = (np.asarray(cond)[:, None] == self.cond).astype(float)
+            match = (np.asarray(cond)[:, None] == self.cond).astype(float)
         else:
-            far = ((cond[:, None] - self.cond) ** 2).sum(2)
-            fits = np.exp(-(far - far.min(1, keepdims=True)) / (2 * self.spread))
-        shares = fits * self.weights
+            squared = ((cond[:, None] - self.cond) ** 2).sum(2)
+            match = np.exp(-(squared - squared.min(1, keepdims=True)) / (2 * self.spread))
+        shares = match * self.weights
         return shares / shares.sum(1, keepdims=True)
 
 
 def fit_mixture(z: np.ndarray, cond: np.ndarray | None, seed: int, *, n_components: int | None = None) -> Mixture:
-    """A mixture over vectors z (N, D).
+    """Fit a mixture to vectors z (N, D).
 
     Parameters
     ----------
     z : array (N, D)
     cond : array (N,) of int or (N, n_features), optional
-        What each image shows. Labels, and vectors that come again and again, divide the vectors before k-means does.
+        Conditions. Labels, and vectors that repeat, partition the vectors before k-means does.
     seed : int
     n_components : int, optional
-        None: one for every 60 images, as far as 4 M numbers in their covariances go. There is at least one for each of
+        None: one per 60 images, as far as 4 M numbers in their covariances go. There is at least one for each of
         distinct condition.
     """
     z = z.astype(np.float64)
     n, width = z.shape
     if n_components is None:
-        n_components = int(np.clip(n // IMAGES_EACH, 1, max(1, MOST_NUMBERS // width**2)))
-    cell = _cells(z, _kinds(cond, n), n_components, seed)
+        n_components = int(np.clip(n // IMAGES_PER_GAUSSIAN, 1, max(1, MAX_NUMBERS // width**2)))
+    cell = _cells(z, _groups(cond, n), n_components, seed)
     count = np.bincount(cell).astype(float)
     means = _means(z, cell)
     within = z - means[cell]
@@ -123,22 +122,22 @@ def fit_mixture(z: np.ndarray, cond: np.ndarray | None, seed: int, *, n_componen
     return Mixture((count / n).astype(np.float32), means.astype(np.float32), factors, center, spread)
 
 
-def _kinds(cond: np.ndarray | None, n: int) -> np.ndarray:
-    """The group of each image, (n,): its condition where conditions repeat, else one group for all."""
+def _groups(cond: np.ndarray | None, n: int) -> np.ndarray:
+    """Group of each image, (n,): its condition if conditions repeat, otherwise one group for all."""
     if cond is not None:
-        kinds = np.unique(cond, axis=0, return_inverse=True)[1].reshape(-1)
-        if cond.ndim == 1 or kinds.max() < n // 4:
-            return kinds
+        groups = np.unique(cond, axis=0, return_inverse=True)[1].reshape(-1)
+        if cond.ndim == 1 or groups.max() < n // 4:
+            return groups
     return np.zeros(n, int)
 
 
-def _cells(z: np.ndarray, kinds: np.ndarray, n_components: int, seed: int) -> np.ndarray:
-    """The cell of each vector, (N,) from 0 on without gaps: k-means within each kind."""
+def _cells(z: np.ndarray, groups: np.ndarray, n_components: int, seed: int) -> np.ndarray:
+    """Cell of each vector, (N,), numbered from 0 without gaps: k-means within each group."""
     from imatlas import models
 
     cell, n_cells = np.empty(len(z), int), 0
-    order = np.argsort(kinds, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(kinds)[:-1])):
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(groups)[:-1])):
         k = min(max(1, round(n_components * len(rows) / len(z))), len(rows))
         if k > 1:
             kmeans = models.model_class("kmeans")(n_clusters=k, random_state=seeding.seed_of(seed, "mixture") % 2**31)
@@ -151,7 +150,7 @@ def _cells(z: np.ndarray, kinds: np.ndarray, n_components: int, seed: int) -> np
 
 
 def _means(rows: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """The mean of the rows (N, D) of each cell, (K, D)."""
+    """Mean of the rows (N, D) of each cell, (K, D)."""
     sums = np.zeros((cell.max() + 1, rows.shape[1]))
     np.add.at(sums, cell, rows)
     return sums / np.bincount(cell)[:, None]

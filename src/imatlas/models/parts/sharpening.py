@@ -1,10 +1,10 @@
-"""A decoder learns from a discriminator to leave no blur.
+"""Adversarial fine-tuning of a decoder, for sharper images.
 
-A squared error is lowest at the mean of all images that a vector could stand for, which is a blur. So a discriminator
-is shown each image beside what the decoder makes of its vector, and the decoder learns to be taken for the image:
-Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; Esser et al. 2021, "Taming
-transformers for high-resolution image synthesis" (section 3.1). The pairs suit the relativistic loss, which compares
-two images: Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (section 2).
+The squared error is minimal at the mean of all images with the same vector, which is blurred. So a discriminator
+compares each image with its reconstruction, and the decoder is trained against it: Larsen et al. 2016, "Autoencoding
+beyond pixels using a learned similarity metric"; Esser et al. 2021, "Taming transformers for high-resolution image
+synthesis" (section 3.1). The relativistic loss suits such pairs: Huang et al. 2024, "The GAN is dead; long live the
+GAN! A modern baseline GAN" (section 2).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imatlas.models.parts import adversarial
 from imatlas.nn.augment import augment_probability
 from imatlas.nn.condition import Condition
 from imatlas.nn.discriminator import Discriminator
-from imatlas.nn.losses import energy_distance, hidden, looks, masked_mean
+from imatlas.nn.losses import energy_distance, fill_missing, grid_statistics, masked_mean
 from imatlas.training.batches import Batch
 
 WIDTH = 32
@@ -33,7 +33,7 @@ WIDTH = 32
 
 
 class SharpenerModule(nn.Module):
-    """The autoencoder, and the discriminator that its decoder learns from."""
+    """The autoencoder, and the discriminator that its decoder is trained against."""
 
     def __init__(self, autoencoder: nn.Module, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class SharpenerModule(nn.Module):
 
 @estimator
 class Sharpener(ImageEstimator):
-    """What `sharpen` trains: the decoder of a fitted model learns on, its encoder stays as it is.
+    """The model that `sharpen` trains: the decoder of a fitted autoencoder and a discriminator.
 
-    The decoder lowers the mean squared error plus `sharpness` times the relativistic loss; the discriminator has the
-    gradient penalties of `GAN`. The held-out loss is the energy distance between rebuilt and real images, made small.
+    The decoder minimizes the mean squared error plus `sharpness` times the relativistic loss; the discriminator has the
+    gradient penalties of `GAN`. The held-out loss is the energy distance of reconstructions and images, downsampled.
     """
 
-    model: Annotated[Any, Field(description="the fitted model between images and vectors")] = None
-    sharpness: Annotated[float, Field(ge=0, description="weight of the discriminator's judgement")] = 0.05
+    model: Annotated[Any, Field(description="the fitted autoencoder")] = None
+    sharpness: Annotated[float, Field(ge=0, description="weight of the adversarial loss")] = 0.05
     _half_life = adversarial.HALF_LIFE
 
     def _build(self, spec: ImageSpec) -> SharpenerModule:
@@ -64,24 +64,25 @@ class Sharpener(ImageEstimator):
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        batch = self.model._seen(batch, generator)
+        batch = self.model._augmented(batch, generator)
         discriminator, known = module.discriminator, batch.known
-        rebuilt = self._rebuilt(module, batch, generator)
-        share = augment_probability(batch.n_images)
-        real, fake = adversarial.shown(batch.x, hidden(rebuilt, known), known, share, generator)
+        x_hat = self._reconstruct(module, batch, generator)
+        probability = augment_probability(batch.n_images)
+        real, fake = adversarial.augmented(batch.x, fill_missing(x_hat, known), known, probability, generator)
         loss, logs = adversarial.discriminator_step(discriminator, real, fake, generator)
         yield "discriminator", loss, logs
 
-        judged = adversarial.generator_step(discriminator, real, fake)
-        recon = masked_mean((rebuilt - batch.x).square(), known)
-        yield "decoder", recon + self.sharpness * judged, {"recon": recon, "judged": judged}
+        g_loss = adversarial.generator_step(discriminator, real, fake)
+        recon = masked_mean((x_hat - batch.x).square(), known)
+        yield "decoder", recon + self.sharpness * g_loss, {"recon": recon, "adversarial": g_loss}
         discriminator.requires_grad_(True)
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-        return energy_distance(looks(hidden(self._rebuilt(module, batch, generator), batch.known)), looks(batch.x))
+        x_hat = fill_missing(self._reconstruct(module, batch, generator), batch.known)
+        return energy_distance(grid_statistics(x_hat), grid_statistics(batch.x))
 
-    def _rebuilt(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-        """What the decoder makes of the vectors of images, (N, C, H, W) float32."""
+    def _reconstruct(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Reconstructions (N, C, H, W) float32 of the images of a batch."""
         with torch.no_grad():
-            z = self.model._code(module.autoencoder, batch, generator)
+            z = self.model._sample_code(module.autoencoder, batch, generator)
         return self.model._decode(module.autoencoder, z).float()
