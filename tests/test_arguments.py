@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind are refused in one way: what it is, what it must be, what was got."""
+"""Invalid arguments are refused uniformly: what it is, what it must be, what was given."""
 
 from __future__ import annotations
 
@@ -378,10 +378,10 @@ def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
         lambda image: atlas.sliders(image, directions=1, steps=2),
     ):
         np.testing.assert_allclose(made(deep).astype(int), made(light).astype(int), atol=8)
-    odd = [atlas.outliers(image[None]).outlier_scores[0] for image in (light, deep)]
-    np.testing.assert_allclose(odd[0], odd[1], rtol=0.1)
-    told = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
-    assert told[0]["nearest"] == told[1]["nearest"]
+    scores = [atlas.outliers(image[None]).outlier_scores[0] for image in (light, deep)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=0.1)
+    explained = [atlas.explain(image=image, heat=False).data for image in (light, deep)]
+    assert explained[0]["nearest"] == explained[1]["nearest"]
     shown = [np.asarray(Image.open(io.BytesIO(atlas.thumbnails(image)[0]))).mean() for image in (light, deep)]
     assert shown[0] == pytest.approx(shown[1], abs=2)
     region = (0, 0, 20, 20)
@@ -389,7 +389,7 @@ def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
 
 
 def test_strings_are_not_booleans(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A text is neither True nor False: "no" would overwrite."""
+    """A string is neither True nor False: "no" would overwrite."""
     model = ia.KMeans(n_clusters=2).fit(rng.random((8, 3)))
     model.save(tmp_path / "m")
     for wrong in ("no", "yes", 1, None, np.int8(0)):
@@ -436,15 +436,15 @@ def test_invalid_arguments_of_an_atlas(tmp_path: Path, rng: Any) -> None:
     for wrong in ("foo", [1], None):
         with pytest.raises(ParameterError, match="'role' parameter of model must be one of 'encoder', 'map'"):
             atlas.model(wrong)
-    told = {"callback": 3, "moved_from": 3, "device": "gpu"}
-    for name, wrong in told.items():
+    invalid = {"callback": 3, "moved_from": 3, "device": "gpu"}
+    for name, wrong in invalid.items():
         with pytest.raises(ImatlasError, match=name):
             ia.learn(images, tmp_path / "deep" / "b.atlas", **{name: wrong})
         assert not (tmp_path / "deep").exists()
 
 
 def test_infinity_is_refused(tmp_path: Path, rng: Any) -> None:
-    """As a missing pixel is: the sums of a whole set would be none."""
+    """Infinity is treated as a missing pixel, or it would spoil the sums of a whole set."""
     images = rng.random((12, 16, 16)).astype(np.float32)
     images[3, 2, 2], images[4, 5, 5], images[5, 1, 1] = np.inf, -np.inf, np.nan
     for given in (images, list(images), images.astype(np.float64)):

@@ -1,4 +1,4 @@
-"""Names that Linux allows, through every verb: nothing fails, nothing acts on a terminal, keys name their files."""
+"""File names that Linux allows, through every command: nothing fails, terminals are safe, keys name their files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def say(capfd):
-    """Run the program; its output, in which nothing acts."""
+    """Run the program; its output, without control characters."""
 
     def run(*arguments: object, code: int = 0) -> str:
         assert main([str(argument) for argument in arguments]) == code, capfd.readouterr().err
@@ -70,7 +70,7 @@ def say(capfd):
 
 @pytest.fixture
 def atlas(root, say) -> Path:
-    """The atlas of these images, in a folder of such a name as far as Lance takes it."""
+    """The atlas of these images, in a folder with such a name as far as Lance supports it."""
     path = root / "at $l <b>[/b].atlas"
     if not path.exists():
         out = say("learn", root / FOLDER, "-o", path, "--budget", "3s")
@@ -154,10 +154,10 @@ def test_labels_by_key_and_labels_that_became_a_table(root, atlas, say, tmp_path
         rows = [(cell(key), "=dark" if i % 2 else "[/b]\x1b") for i, key in enumerate(keys[:20])]
         csv.writer(file, delimiter="\t").writerows([("KEY", "Label"), *rows, ("gone.png", "x"), ()])
     assert main(["classify", str(atlas), "--labels", str(tmp_path / "l.csv"), "-o", str(tmp_path / "all.csv")]) == 0
-    told = capfd.readouterr()
-    assert "20 labels of 2 classes" in told.out
-    assert told.err == "Note: 1 of 21 labels is for unknown images, such as 'gone.png'; the other labels are used.\n"
-    assert not ACTS.findall(told.out)
+    printed = capfd.readouterr()
+    assert "20 labels of 2 classes" in printed.out
+    assert printed.err == "Note: 1 of 21 labels is for unknown images, such as 'gone.png'; the other labels are used.\n"
+    assert not ACTS.findall(printed.out)
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["key"] for row in read] == [cell(key) for key in keys]
@@ -223,6 +223,6 @@ def test_messages_about_wrong_names_are_text(atlas, say, capfd):
         (["learn", "\x1b[/b]", "--no-such\x1b"], 2),
     ]:
         assert main(arguments) == code
-        told = capfd.readouterr()
-        assert not ACTS.findall(told.out + told.err)
-        assert "unexpected" not in told.err
+        printed = capfd.readouterr()
+        assert not ACTS.findall(printed.out + printed.err)
+        assert "unexpected" not in printed.err

@@ -33,7 +33,7 @@ TOPS = {"uint8": 255, "uint16": 65535, "float32": 1.0}
 
 
 def picture(seed: int, channels: int, dtype: str, side: int = SIDE) -> np.ndarray:
-    """A disc or a square (side, side, channels) of any depth; with 2 or 4 channels what is around it is clear."""
+    """A disc or a square (side, side, channels) of any dtype; with 2 or 4 channels the ground is transparent."""
     rng = np.random.default_rng(seed)
     down, across = np.mgrid[:side, :side] + 0.5
     middle = side / 2 + rng.uniform(-1.5, 1.5, 2)
@@ -48,7 +48,7 @@ def picture(seed: int, channels: int, dtype: str, side: int = SIDE) -> np.ndarra
 
 
 def png16(pixels: np.ndarray) -> bytes:
-    """A PNG of 16 bits a sample, with opacity where there are 2 or 4 channels; Pillow writes only gray ones."""
+    """A PNG of 16 bits per sample, with alpha for 2 or 4 channels; Pillow writes only gray ones."""
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").reshape(height, -1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -79,7 +79,7 @@ def as_file(folder: Path, name: str, pixels: np.ndarray, format: str) -> Path:
 
 @dataclass
 class Case:
-    """One kind of picture, the atlas of a set of it, and what is asked of it."""
+    """One kind of picture, the atlas of a set of it, and the requests to it."""
 
     channels: int
     dtype: str
@@ -107,7 +107,7 @@ class Case:
 
     @property
     def n_out(self) -> int:
-        """Channels of images that are made."""
+        """Channels of generated images."""
         return self.atlas.store.spec.channels
 
     def cli(self, *words: Any, code: int = 0) -> None:
@@ -221,7 +221,7 @@ VERBS: dict[str, Callable[[Case], Any]] = {
     "classify others": lambda c: c.cli("classify", c.folder, "--labels", labels(c), "--images", c.query_path),
     "explain cluster": lambda c: explained(c, "--cluster", 0),
     "explain image": lambda c: explained(c, "--image", c.keys[2]),
-    "outliers page": lambda c: c.cli("outliers", c.folder, "--page", out(c, "odd.html"), "--overwrite"),
+    "outliers page": lambda c: c.cli("outliers", c.folder, "--page", out(c, "outliers.html"), "--overwrite"),
     "outliers of others": lambda c: c.cli(
         "outliers", c.folder, "--images", c.query_path.parent, "--page", out(c, "odd2.html"), "--overwrite"
     ),
@@ -292,15 +292,15 @@ IN_MEMORY = (
     ),
     *("sample", "sample like array", "sample folder", "morph arrays", "sliders", "score", "pixels", "export folders"),
 )
-"""Verbs in which an array, or an .npy file, could differ from a folder."""
+"""Methods in which an array, or an .npy file, could differ from a folder."""
 
 
 QUICK = {(2, "uint8", "png"), (7, "uint16", "tif")}
-"""Kinds that go through every verb in a minute; all others take some minutes more."""
+"""Kinds that go through every method within a minute; all others take several minutes more."""
 
 
 def questions() -> list[Any]:
-    """Every kind from files through every verb, and from arrays and .npy files through some; all but a few are slow."""
+    """Every kind from files through every method, and from arrays and .npy files through some; most are slow."""
     found = []
     for channels in CHANNELS:
         for depth, dtype in enumerate(DTYPES):
@@ -323,7 +323,7 @@ def questions() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def learned() -> dict[Any, Case]:
-    """The cases that were made so far."""
+    """The cases created so far."""
     return {}
 
 
@@ -417,7 +417,7 @@ def test_queries_of_other_kinds_in_an_atlas_of_photographs(tmp_path, capsys, one
 
 
 def test_images_generated_from_gray_with_alpha_are_gray(tmp_path: Path) -> None:
-    """A network that was free to choose three colors made green and violet tints."""
+    """A network that generates three colors freely makes green and violet tints."""
     for i in range(12):
         Image.fromarray(picture(i, 2, "uint8")).save(tmp_path / f"{i}.png")
     images = Images(tmp_path)

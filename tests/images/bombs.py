@@ -1,4 +1,4 @@
-"""Files of a few bytes that ask a reader for gigabytes or minutes, made in no time."""
+"""Small files that request gigabytes or minutes from a decoder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tiff_strip(n_megabytes: int = 1024) -> bytes:
 
 
 def tiff(tags: dict[int, tuple[int, list[int]]], strips: list[bytes], offsets: list[int] | None = None) -> bytes:
-    """A TIFF of 16 bits of any tags {code: (type, values)}; its strips follow each other, or lie where it is said."""
+    """A 16-bit TIFF with any tags {code: (type, values)}; its strips follow each other, or lie at given offsets."""
     body = b"".join(strips)
     places = np.cumsum([8, *map(len, strips)])[:-1].tolist() if offsets is None else offsets
     body += b"\0" * (len(body) % 2)
@@ -73,19 +73,19 @@ def tiff(tags: dict[int, tuple[int, list[int]]], strips: list[bytes], offsets: l
 
 
 def shared_strips(compression: int, bits: int, packed: bytes, n: int, **more: int) -> bytes:
-    """A TIFF of `n` rows of one pixel whose strips all are the same bytes of the file."""
+    """A TIFF of `n` one-pixel rows whose strips all share the same bytes."""
     tags = {256: (4, [1]), 257: (4, [n]), 258: (3, [bits]), 259: (3, [compression])}
     tags |= {int(code[1:]): (3, [value]) for code, value in more.items()}
     return tiff(tags | {279: (4, [len(packed)] * n)}, [packed], [8] * n)
 
 
 def many_strips(compression: int, bits: int, packed: bytes, n: int) -> bytes:
-    """The same, but with bytes of its own for each strip."""
+    """The same, but with separate bytes for each strip."""
     return tiff({256: (4, [1]), 257: (4, [n]), 258: (3, [bits]), 259: (3, [compression])}, [packed] * n)
 
 
 def packed_lerc(method: int) -> bytes:
-    """A TIFF in LERC of 64 x 64 pixels that is packed once more, to a gigabyte."""
+    """A TIFF in LERC of 64 x 64 pixels that is compressed again, to a gigabyte."""
     if method == 1:
         strip = zeros(512)
     else:
@@ -97,7 +97,7 @@ def packed_lerc(method: int) -> bytes:
 
 
 def ome(planes: int, words: str = "") -> bytes:
-    """An OME-TIFF of two pages that claims to have many, or says what it likes."""
+    """An OME-TIFF of two pages that declares many, or anything else."""
     words = words or (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
         f'<Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeC="1" SizeT="{planes}" SizeX="8" SizeY="8" SizeZ="1" '
@@ -110,14 +110,14 @@ def ome(planes: int, words: str = "") -> bytes:
 
 
 def scans(n: int, side: int = 4000) -> bytes:
-    """A progressive JPEG whose last scan comes `n` times more."""
+    """A progressive JPEG whose last scan is repeated `n` times."""
     data = saved(Image.new("L", (side, side), 100), "JPEG", progressive=True, quality=10)
     start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
     return data[:end] + data[start:end] * n + data[end:]
 
 
 def webp(width: int, height: int) -> bytes:
-    """A WebP that says in its header how large it is."""
+    """A WebP with a large size in its header."""
     data = bytearray(saved(Image.new("RGBA", (16, 16), (3, 4, 5, 6)), "WEBP", lossless=True))
     place = data.find(b"VP8L") + 9
     (bits,) = struct.unpack_from("<I", data, place)
@@ -126,7 +126,7 @@ def webp(width: int, height: int) -> bytes:
 
 
 def jpeg2000(side: int) -> bytes:
-    """A JPEG 2000 that says in its header how large it is, with blocks of 4 x 4."""
+    """A JPEG 2000 with a large size in its header and blocks of 4 x 4."""
     data = bytearray(saved(Image.new("L", (64, 64), 7), "JPEG2000", no_jp2=True, codeblock_size=(4, 4)))
     struct.pack_into(">II", data, 8, side, side)
     struct.pack_into(">II", data, 24, side, side)
@@ -134,7 +134,7 @@ def jpeg2000(side: int) -> bytes:
 
 
 def icon(inner: bytes) -> bytes:
-    """An ICO that says 32 x 32 of whatever is inside."""
+    """An ICO that declares 32 x 32 for any content."""
     return b"\0\0\1\0\1\0" + bytes([32, 32, 0, 0, 1, 0, 32, 0]) + struct.pack("<II", len(inner), 22) + inner
 
 
@@ -182,7 +182,7 @@ PICTURES = {  # name: (content, the reason it is skipped for, or None where it i
 
 
 def write_zip(path: Path, method: int) -> None:
-    """An archive with a sound picture and a member of a gigabyte of zeros, whatever its checksum says."""
+    """An archive with a valid picture and a member of a gigabyte of zeros, with any checksum."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG"))
         archive.writestr("b.png", bz2.compress(bytes(2**26)) if method == zipfile.ZIP_BZIP2 else zeros(1024))
@@ -195,27 +195,27 @@ def write_zip(path: Path, method: int) -> None:
     path.write_bytes(data)
 
 
-NPZ = {  # name: (type, megabytes that it says, megabytes that there are, method, what is said of it)
+NPZ = {  # name: (type, declared MB, actual MB, compression, reason)
     "says": ("|u1", 3500, 0, zipfile.ZIP_DEFLATED, "IMATLAS_DECODE_MEMORY"),
     "bzip2": ("|u1", 5, 700, zipfile.ZIP_BZIP2, "used 000004"),
     "lzma": ("|u1", 5, 300, zipfile.ZIP_LZMA, "used 000004"),
-    "numbers": ("|i1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
-    "truths": ("|b1", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
-    "halves": ("<f2", 400, 0, zipfile.ZIP_DEFLATED, "change of type"),
+    "numbers": ("|i1", 400, 0, zipfile.ZIP_DEFLATED, "change of dtype"),
+    "truths": ("|b1", 400, 0, zipfile.ZIP_DEFLATED, "change of dtype"),
+    "halves": ("<f2", 400, 0, zipfile.ZIP_DEFLATED, "change of dtype"),
     "whole": ("|u1", 500, 500, zipfile.ZIP_DEFLATED, "used 000499"),
     "header": ("", 700, 700, zipfile.ZIP_DEFLATED, "a header of 700 MB"),
 }
 
 
 def write_npz(path: Path, kind: str) -> None:
-    """A .npz file of one kind of `NPZ`; without a type, it is all header."""
-    dtype, said, there, method, _ = NPZ[kind]
+    """A .npz file of one kind of `NPZ`; without a dtype, it is all header."""
+    dtype, declared, there, method, _ = NPZ[kind]
     head = BytesIO()
     if dtype:
-        options = {"descr": dtype, "fortran_order": False, "shape": (said, 1024, 1024 // np.dtype(dtype).itemsize)}
+        options = {"descr": dtype, "fortran_order": False, "shape": (declared, 1024, 1024 // np.dtype(dtype).itemsize)}
         np.lib.format.write_array_header_1_0(head, options)
     else:
-        head.write(b"\x93NUMPY\2\0" + struct.pack("<I", said * 2**20))
+        head.write(b"\x93NUMPY\2\0" + struct.pack("<I", declared * 2**20))
     with zipfile.ZipFile(path, "w", method) as archive, archive.open("images.npy", "w", force_zip64=True) as member:
         member.write(head.getvalue() + bytes(1000))
         for _ in range(there):
@@ -223,7 +223,7 @@ def write_npz(path: Path, kind: str) -> None:
 
 
 def write_padded(path: Path, n_megabytes: int) -> None:
-    """A container of a picture that says it is large, with zeros behind it as if its file were."""
+    """A container of a picture that declares a large size, followed by zeros to make its file large."""
     picture = webp(16383, 8000)
     content = picture + bytes(n_megabytes * 2**20)
     if path.suffix == ".zip":
@@ -246,7 +246,7 @@ def write_padded(path: Path, n_megabytes: int) -> None:
 
 
 def write_lies(path: Path, values: list[bytes], **options: object) -> None:
-    """A Parquet file whose footer says that each column unpacks to 2,000 bytes."""
+    """A Parquet file whose footer declares that each column unpacks to 2,000 bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -255,10 +255,12 @@ def write_lies(path: Path, values: list[bytes], **options: object) -> None:
     data = path.read_bytes()
     length = int.from_bytes(data[-8:-4], "little")
     body, footer = data[: -8 - length], data[-8 - length : -8]
-    said = _groups_of_seven(2 * about.total_uncompressed_size, 0)  # Thrift's zigzag numbers are twice the positive ones
-    lie = _groups_of_seven(2 * 2000, len(said))
-    assert footer.count(said) >= 1
-    path.write_bytes(body + footer.replace(said, lie) + data[-8:])
+    stated = _groups_of_seven(
+        2 * about.total_uncompressed_size, 0
+    )  # Thrift's zigzag numbers are twice the positive ones
+    lie = _groups_of_seven(2 * 2000, len(stated))
+    assert footer.count(stated) >= 1
+    path.write_bytes(body + footer.replace(stated, lie) + data[-8:])
 
 
 def _groups_of_seven(number: int, length: int) -> bytes:
@@ -295,7 +297,7 @@ def write_many_packed(path: Path, n: int) -> None:
 
 
 def write_links(path: Path, n: int) -> None:
-    """A compressed TAR of one picture of a megabyte and `n` further names of it."""
+    """A compressed TAR of one picture of a megabyte and `n` hard links to it."""
     picture = saved(Image.new("RGB", (30, 30), (9, 9, 9)), "PNG") + bytes(2**20)
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo("a.png")
@@ -320,7 +322,7 @@ def write_tar(path: Path, n_members: int = 0, n_header: int = 0, kind: bytes = t
 
 
 def write_parquet(path: Path, *, nulls: int = 0, copies: int = 0) -> None:
-    """A Parquet file of many empty rows, or of one picture many times."""
+    """A Parquet file of many empty rows, or of one picture repeated many times."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

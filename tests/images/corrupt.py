@@ -1,4 +1,4 @@
-"""Pictures in every common format, and seeded damage done to them."""
+"""Pictures in every common format, and seeded damage to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _tiff(array: np.ndarray, **options: object) -> bytes:
 
 @functools.cache
 def originals() -> list[tuple[str, bytes]]:
-    """(ending, content) of sound small pictures: every mode and codec that damage should be done to."""
+    """(ending, content) of valid small pictures: every mode and codec that should be damaged."""
     rng = np.random.default_rng(1)
     smooth = rng.integers(0, 256, (6, 8, 4), np.uint8)
     rgba = Image.fromarray(smooth).resize((40, 30), Image.Resampling.BICUBIC)
@@ -80,7 +80,7 @@ def _png(array: np.ndarray, depth: int, color: int) -> bytes:
 
 
 def _psd(rgb: np.ndarray) -> bytes:
-    """A flat Photoshop file of packed rows."""
+    """A flat Photoshop file with run-length encoded rows."""
     height, width, _ = rgb.shape
     head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, height, width, 8, 3) + bytes(12)
     rows = [bytes([width - 1]) + rgb[y, :, c].tobytes() for c in range(3) for y in range(height)]
@@ -88,7 +88,7 @@ def _psd(rgb: np.ndarray) -> bytes:
 
 
 def _packed_bmp(gray: np.ndarray) -> bytes:
-    """A BMP of run-length coded rows."""
+    """A BMP with run-length encoded rows."""
     height, width = gray.shape
     body = b"".join(b"".join(bytes([1, v]) for v in row) + b"\0\0" for row in gray[::-1].tolist()) + b"\0\1"
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 1, 1, 256, 0)
@@ -97,13 +97,13 @@ def _packed_bmp(gray: np.ndarray) -> bytes:
 
 
 def _icns(png: bytes) -> bytes:
-    """An icon of macOS that holds one PNG of 32 x 32."""
+    """A macOS icon that contains one PNG of 32 x 32."""
     return b"icns" + struct.pack(">I", len(png) + 16) + b"icp5" + struct.pack(">I", len(png) + 8) + png
 
 
 @functools.cache
 def more_originals() -> list[tuple[str, bytes]]:
-    """(ending, content) of further sound pictures: rarer options, codecs and containers."""
+    """(ending, content) of further valid pictures: rarer options, codecs and containers."""
     rng = np.random.default_rng(2)
     rgba = Image.fromarray(rng.integers(0, 256, (6, 8, 4), np.uint8)).resize((40, 30), Image.Resampling.BICUBIC)
     rgb, gray = rgba.convert("RGB"), rgba.convert("L")
@@ -161,7 +161,7 @@ def more_originals() -> list[tuple[str, bytes]]:
 
 
 def _further(deep: np.ndarray, pixels: np.ndarray) -> list[tuple[str, bytes]]:
-    """What is unpacked here or by the extra `codecs`, and pictures with a profile of their colors."""
+    """Files that are unpacked here or by the extra `codecs`, and pictures with a color profile."""
     from imagecodecs import jpeg2k_encode, jpeg8_encode
 
     from tests.images.formats.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile
@@ -194,7 +194,7 @@ def _further(deep: np.ndarray, pixels: np.ndarray) -> list[tuple[str, bytes]]:
 
 
 def damaged(n: int, seed: int) -> list[tuple[str, bytes]]:
-    """`n` pictures with flipped bits, cut ends, holes, spliced halves, extremes in the header, and false names."""
+    """`n` pictures with flipped bits, truncation, holes, spliced halves, extreme header values, and wrong names."""
     rng = np.random.default_rng(seed)
     sound = [*originals(), *more_originals()]
     files = []
@@ -212,7 +212,7 @@ def damaged(n: int, seed: int) -> list[tuple[str, bytes]]:
 
 
 def _damage(data: bytearray, sound: list[tuple[str, bytes]], rng: np.random.Generator) -> bytearray:
-    """One kind of damage, drawn."""
+    """One random kind of damage."""
     size = max(1, len(data))
     kind = int(rng.integers(9))
     start = int(rng.integers(0, size))
@@ -244,7 +244,7 @@ def _damage(data: bytearray, sound: list[tuple[str, bytes]], rng: np.random.Gene
 
 
 def _checksums_put_right(data: bytearray) -> bytearray:
-    """A PNG whose damaged chunks have right checksums, so that what lies in them is looked at."""
+    """A PNG whose damaged chunks have correct checksums, so that their content is read."""
     place = 8
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)

@@ -1,4 +1,4 @@
-"""The pixel cache: whole or not at all, found again, grown, and clear about what is in its way."""
+"""The pixel cache: atomic, reused, extended, and with clear errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of the items that are really read, as they are."""
+    """The keys of the items that are read, as they are read."""
     seen: list[str] = []
     original = intake.read_item
 
@@ -310,13 +310,13 @@ def test_control_sequences_in_names_are_escaped(
     pixels.write_bytes(pixels.read_bytes()[:-5])
     capsys.readouterr()
     len(Images(folder, cache_dir=place, progress=True))
-    told = capsys.readouterr().err
-    assert "\x1b" not in told
-    assert "\\x1b[31mcache" in told
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert "\\x1b[31mcache" in printed
 
 
 def test_a_process_with_a_reused_cache_exits_cleanly(folder: Path, tmp_path: Path) -> None:
-    """Three of four were aborted at their end, by a thread that was still reading."""
+    """Arrow threads that were still reading aborted the process at exit."""
     script = "import sys, imatlas; print(len(imatlas.Images(sys.argv[1], image_size=16, cache_dir=sys.argv[2])))"
     command = [sys.executable, "-c", script, str(folder), str(tmp_path / "cache")]
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""A thousand damaged files: no crash, no hang, nothing on the screen, and every one accounted for."""
+"""A thousand damaged files: no crash, no hang, no terminal output, and every one accounted for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_thousand_damaged_files_are_used_or_skipped_with_a_reason(tmp_path: Pa
 
 @pytest.mark.parametrize("frames", ["first", "all"])
 def test_a_container_without_a_picture_is_damaged(frames):
-    """Without the parameters of its codec, a HEIC file holds no picture that could be read."""
+    """Without the parameters of its codec, a HEIC file contains no readable picture."""
     pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra: pip install 'imatlas[heif]'")
     out = BytesIO()
     picture = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))

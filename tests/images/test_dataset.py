@@ -1,4 +1,4 @@
-"""Images: the rules for mixed sets, sizes, views, batches, and what is known of each image."""
+"""`Images`: the rules for mixed sets, sizes, views, batches, and records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.images.test_decode import png16
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:
-    """A folder of lossless files: PNG where it can hold them, else TIFF."""
+    """A folder of lossless files: PNG if possible, else TIFF."""
     folder.mkdir(exist_ok=True)
     for name, array in arrays.items():
         array = array[..., None] if array.ndim == 2 else array
@@ -94,7 +94,7 @@ def test_the_most_frequent_dtype_wins_with_notes_on_others(rng, tmp_path: Path) 
     low, high = np.percentile(deep[0], (0.1, 99.9))
     expected = np.rint(np.clip((deep[0] - low) / (high - low), 0, 1) * 255)
     assert np.abs(images.pixels[2] - expected).max() <= 1
-    assert "uint16 brought" in images.records[2].notes
+    assert "uint16 converted" in images.records[2].notes
 
 
 def test_float_sets_keep_values_and_missing_pixels(rng, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_views_follow_indexing(rng) -> None:
     assert np.shares_memory(view.pixels, array)
     with pytest.raises(IndexError):
         images[10]
-    with pytest.raises(TypeError, match="chosen by"):
+    with pytest.raises(TypeError, match="indexed by"):
         images["a.png"]
     assert len(list(images)) == 10
 
@@ -370,7 +370,7 @@ def test_conversion_of_deep_pictures_does_not_depend_on_the_set(tmp_path: Path, 
 
 
 def test_each_row_is_converted_independently(rng) -> None:
-    """Whole numbers of 8 bits are themselves in every type; all else is seen through its own range, row by row."""
+    """Integers of 8 bits keep their values in every dtype; all else is scaled from its own range, row by row."""
     pixels = rng.integers(0, 200, (3, 12, 12, 3)).astype(np.uint8)
     pixels[1] //= 4
     eight, deep = ImageSpec(12, 12, 3), ImageSpec(12, 12, 3, "uint16", 90, 64000)

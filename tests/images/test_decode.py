@@ -1,4 +1,4 @@
-"""Every kind of picture comes out right: exact values where the format keeps them, else a plain reason."""
+"""Every kind of picture is read: exact values from lossless formats, else a plain reason."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_cmyk_is_converted_with_and_without_inversion() -> None:
         assert picture.mode == "CMYK"
         assert np.abs(picture.pixels().astype(int) - (220, 30, 20)).max() <= 3
     plain = saved(red.convert("CMYK"), "JPEG", quality=95)
-    assert b"Adobe" in plain[:64]  # the mark by which inverted inks are told
+    assert b"Adobe" in plain[:64]  # the marker of inverted inks
 
 
 def test_a_palette_with_transparency_is_rgba() -> None:

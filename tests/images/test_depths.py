@@ -1,4 +1,4 @@
-"""Depths and opacity that formats keep in odd ways, and files whose names or brands say something else."""
+"""Unusual depths and alpha, and files whose names or brands are misleading."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RNG = np.random.default_rng(5)
 
 
 def png(samples: np.ndarray, depth: int, color: int, clear: bytes = b"", interlaced: bool = False) -> bytes:
-    """A PNG of whole samples (H, W, C), and what stands for clear."""
+    """A PNG of integer samples (H, W, C), with a transparent value."""
     height, width = samples.shape[:2]
 
     def rows(part: np.ndarray) -> bytes:
@@ -208,7 +208,7 @@ def test_files_that_are_not_pictures_are_named(head: bytes, words: str) -> None:
 
 
 def _shapes(folder: Path, mode: str, color: tuple[int, ...]) -> None:
-    """Six pictures of shapes on clear ground, each in two sizes."""
+    """Six pictures of shapes on a transparent ground, each in two sizes."""
     rng = np.random.default_rng(1)
     for i in range(6):
         image = Image.new(mode, (128, 128))

@@ -1,4 +1,4 @@
-"""Keys and file names: one to one, whatever a name holds."""
+"""Keys and file names: one to one for any name."""
 
 from __future__ import annotations
 

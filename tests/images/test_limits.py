@@ -1,4 +1,4 @@
-"""No file costs more than the budget: bombs are read within it or skipped with a reason, by threads too."""
+"""No file exceeds the budget: bombs are read within it or skipped with a reason, in threads too."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print('cost', peak // 1024, usage.ru_utime + usage.ru_stime)
 
 
 def measured(path: Path) -> tuple[list[str], int, float]:
-    """What a process of its own says of a source, its peak memory in MB and the seconds it computed."""
+    """The result of reading a source in a process of its own, its peak memory in MB and its CPU seconds."""
     done = subprocess.run([sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *lines, cost = done.stdout.splitlines()
@@ -483,7 +483,7 @@ def test_strips_that_libtiff_unpacks_together(compression: int, rng: np.random.G
 
 
 def _packed_by_pillow(rows: np.ndarray, compression: int) -> bytes:
-    """Rows of 16 bits as libtiff packs them."""
+    """16-bit rows as libtiff compresses them."""
     name = {5: "tiff_lzw", 32773: "packbits", 50000: "zstd"}[compression]
     image = Image.fromarray(np.ascontiguousarray(rows).view(np.uint8))
     data = bombs.saved(image, "TIFF", compression=name, tiffinfo={278: len(rows)})

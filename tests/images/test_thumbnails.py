@@ -1,4 +1,4 @@
-"""Small pictures for a page: what would be white on white is laid on black."""
+"""Thumbnails for a white page: white shapes are composited on black."""
 
 from __future__ import annotations
 

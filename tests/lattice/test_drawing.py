@@ -1,4 +1,4 @@
-"""The geometry of a drawn map: cells tile it, and a cluster knows its borders and its middle."""
+"""The geometry of a drawn map: cells tile it, and clusters have borders and a center."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that stay in their folder, writes that are whole or not there, deletions by list."""
+"""Names confined to their folder, atomic writes, deletion by list."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_an_output_path_does_not_depend_on_existing_folders(tmp_path) -> None:
     for typed in ("keep/x/..", "way/x/..", "x/../way"):
         assert Path(os.path.realpath(output_path(tmp_path / typed))) == keep
     (keep / "a").symlink_to(tmp_path / "elsewhere")
-    assert output_path(tmp_path / "keep/x/../a") == keep / "a"  # the last name may be a link, to be told of
+    assert output_path(tmp_path / "keep/x/../a") == keep / "a"  # the last name may be a link, which is reported
 
 
 def test_dots_after_a_missing_folder_hide_no_existing_output(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""CSV files: no cell is a formula, nothing is lost on the way there and back, and people's files are read."""
+"""CSV files: no cell is a formula, round trips are lossless, and files of other programs are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inventories: every kind of damage is noticed before a file is parsed, and nothing but files is opened."""
+"""Inventories: every kind of damage is detected before a file is parsed, and only regular files are opened."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def folder_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "reason"),
     [
         (flip, "its checksum differs"),
         (lambda path: os.truncate(path, 2999), "2,999 bytes instead of 3,000"),
@@ -71,11 +71,11 @@ def folder_link(path: Path) -> None:
         (lambda path: (path.unlink(), path.parent.rmdir(), path.parent.write_text("")), "it is gone"),
     ],
 )
-def test_damage_is_reported_by_file(listed: Inventory, damage, said: str) -> None:
+def test_damage_is_reported_by_file(listed: Inventory, damage, reason: str) -> None:
     assert not listed.damaged()
     listed = Inventory(listed.folder, listed.files, advice="make it anew")
     damage(listed.folder / "part" / "b.bin")
-    with pytest.raises(ArtifactError, match=rf"part/b.bin' is damaged \(.*{said}.*; make it anew\."):
+    with pytest.raises(ArtifactError, match=rf"part/b.bin' is damaged \(.*{reason}.*; make it anew\."):
         listed.check(["a.bin", "part/b.bin"])
     listed.check(["a.bin"])
 
@@ -95,7 +95,7 @@ def test_unlisted_files_are_refused(listed: Inventory, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         (b"[" * 100_000, "levels deep"),
         (b"[" * 60 + b"]" * 60, "levels deep"),
@@ -106,8 +106,8 @@ def test_unlisted_files_are_refused(listed: Inventory, name: str) -> None:
         (b"", "Expecting value"),
     ],
 )
-def test_invalid_json_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_json_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         parse_json(content)
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"x\.json' is damaged"):

@@ -1,4 +1,4 @@
-"""Text for a terminal: nothing in it acts, and nothing fails for want of a letter."""
+"""Text for a terminal: control characters are escaped, and any encoding works."""
 
 from __future__ import annotations
 

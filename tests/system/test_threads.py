@@ -1,4 +1,4 @@
-"""Threads: how they wait is said before torch is loaded, how many follow from the cores, and all is put back."""
+"""Threads: the wait policy is set before torch is loaded, their number follows the cores, settings are restored."""
 
 import math
 import os
@@ -21,7 +21,7 @@ from imatlas.training import loop
 
 
 def python(script: str, **environment: str | None) -> list[str]:
-    """What a fresh interpreter prints, without what this one was told of waiting."""
+    """The output of a fresh interpreter without the wait settings of this one."""
     given = {**os.environ, **environment}
     for name in threads.WAIT_SETTINGS:
         if name not in environment:
@@ -34,7 +34,7 @@ def python(script: str, **environment: str | None) -> list[str]:
 
 
 def test_the_wait_policy_is_set_before_torch_is_loaded_and_inherited():
-    told = python(
+    printed = python(
         """
         import os, subprocess, sys
         import imatlas
@@ -44,20 +44,20 @@ def test_the_wait_policy_is_set_before_torch_is_loaded_and_inherited():
         print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout)
         """
     )
-    assert told == ["False", "False", "PASSIVE", "0", "PASSIVE"]
+    assert printed == ["False", "False", "PASSIVE", "0", "PASSIVE"]
 
 
 def test_the_command_line_sets_the_wait_policy_before_torch_is_loaded(tmp_path):
-    """A stand-in for torch, first on the path, tells what it found in the environment when it was imported."""
+    """A stand-in for torch, first on the path, prints the environment at its import."""
     (tmp_path / "torch.py").write_text(
         "import os, sys\nprint(os.environ.get('OMP_WAIT_POLICY'))\nsys.stdout.flush()\nos._exit(0)\n"
     )
     source = str(Path(ia.__file__).parents[1])
-    told = python(
+    printed = python(
         "import runpy, sys; sys.argv[1:] = ['check', 'nowhere']; runpy.run_module('imatlas', run_name='__main__')",
         PYTHONPATH=os.pathsep.join([str(tmp_path), source]),
     )
-    assert told[0] == "PASSIVE"
+    assert printed[0] == "PASSIVE"
 
 
 @pytest.mark.parametrize("name", threads.WAIT_SETTINGS)
@@ -73,7 +73,7 @@ def test_wait_settings_of_the_user_are_kept(name):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU OpenMP is torch's on Linux alone")
 def test_sleeping_threads_stop_spinning_if_torch_was_loaded_first():
-    told = python(
+    printed = python(
         """
         import threading, torch
         import imatlas
@@ -85,7 +85,7 @@ def test_sleeping_threads_stop_spinning_if_torch_was_loaded_first():
             print(sum(t.name == "imatlas-asleep" for t in threading.enumerate()))
         """
     )
-    assert told == ["True", "True", "0", "True", "0"]
+    assert printed == ["True", "True", "0", "True", "0"]
 
 
 def blas_threads() -> list[int]:
@@ -128,7 +128,7 @@ def test_overlapping_blocks_restore_the_first_settings():
 
 
 def test_blocks_may_close_in_another_thread():
-    """threadpoolctl lets nobody but the thread that limited OpenBLAS set it back, as long as that thread lives."""
+    """threadpoolctl lets only the thread that limited OpenBLAS restore it, while that thread lives."""
     before = blas_threads()
     opened, may_close, closed, may_end = (threading.Event() for _ in range(4))
 
@@ -247,7 +247,7 @@ def small(**changes) -> Autoencoder:
 
 
 def test_training_with_a_budget_yields_shared_cores_and_replays_exactly(monkeypatch, two_threads):
-    """Others come at once and go after the fourth look; what the run did is written down, and replayed to the bit."""
+    """Load appears at once and ends after the fourth measurement; the run is logged and replayed exactly."""
     looks = iter([1, 1, 1, 1])
     monkeypatch.setattr(loop, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(threads, "free_threads", lambda n, now: next(looks, 2))

@@ -1,4 +1,4 @@
-"""A set of images after decoding: its pixels, records and thumbnails, and its originals decoded anew."""
+"""A set of images after decoding: its pixels, records and thumbnails, and its originals decoded again."""
 
 from __future__ import annotations
 

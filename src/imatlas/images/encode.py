@@ -80,12 +80,12 @@ def encode(
     elif format == "webp":
         image.save(out, "WEBP", quality=quality, method=4)
     else:
-        words = PngInfo()
+        info = PngInfo()
         for name, value in (text or {}).items():
-            words.add_itxt(name, value)
+            info.add_itxt(name, value)
         for chunk, content in (chunks or {}).items():
-            words.add(chunk, content)
-        image.save(out, "PNG", pnginfo=words)
+            info.add(chunk, content)
+        image.save(out, "PNG", pnginfo=info)
     return out.getvalue()
 
 

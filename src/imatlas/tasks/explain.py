@@ -244,7 +244,7 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
         str(space.keys[row]),
         [
             f"It is in cluster {label} with a confidence of {confidence:.0%}{on_map}.",
-            f"Its distance to the center of cluster {label} is {own:.2f}, to that of the second-best, {rival}, {other:.2f}.",
+            f"Distance to the center of cluster {label}: {own:.2f}; of the second-best cluster, {rival}: {other:.2f}.",
         ],
         panels=list(parts),
         data=data,

@@ -1,4 +1,4 @@
-"""Files made byte by byte, as other programs write them: what Pillow and tifffile do not write."""
+"""Files made byte by byte, as other programs write them, which Pillow and tifffile do not write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def samples(rng: np.random.Generator, channels: int, top: int = 255) -> np.ndarr
 
 
 def bmp(rows: list[bytes], bits: int, packing: int = 0, more: bytes = b"", header: int = 40, height: int = H) -> bytes:
-    """A BMP of rows that are given from the lowest up."""
+    """A BMP of rows given from bottom to top."""
     body = b"".join(row + bytes(-len(row) % 4) for row in rows)
     about = struct.pack("<IiiHHIIiiII", header, W, height, 1, bits, packing, len(body), 2835, 2835, 0, 0)
     about = (about + (more if header > 40 else b"")).ljust(header, b"\0") + (b"" if header > 40 else more)
@@ -58,7 +58,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def inserted(data: bytes, *segments: bytes) -> bytes:
-    """A JPEG with more segments behind its first two bytes."""
+    """A JPEG with further segments after its first two bytes."""
     return data[:2] + b"".join(segments) + data[2:]
 
 
@@ -93,12 +93,12 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def with_chunks(png: bytes, **chunks: bytes) -> bytes:
-    """A PNG that states something about its colors."""
+    """A PNG with color information."""
     return png[:33] + b"".join(chunk(kind.encode(), content) for kind, content in chunks.items()) + png[33:]
 
 
 def made_cases(rng: np.random.Generator) -> Iterator[Case]:
-    """Each file once, with the pixels that it should be read as."""
+    """Each file once, with the expected pixels."""
     yield from _masks(rng)
     yield from _targas(rng)
     yield from _planes(rng)
@@ -202,7 +202,7 @@ def _deep_jpegs(rng: np.random.Generator) -> Iterator[Case]:
 
 
 def _stated_colors(rng: np.random.Generator) -> Iterator[Case]:
-    """PNG that say their colors in each of the ways; sRGB comes out as it is, and beats the gamma behind it."""
+    """PNG with each kind of color information; sRGB is unchanged, and overrides the gamma after it."""
     values = samples(rng, 3).astype(np.uint8)
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
     header = struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""ICC profiles of a few hundred bytes, made here: curves and a matrix, gray, and inks by a table (ICC.1:2022)."""
+"""Small ICC profiles: curves and a matrix, gray, and CMYK by lookup table (ICC.1:2022)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 
 def matrix_profile(primaries: list[tuple[float, float, float]], curve: float | tuple[float, ...]) -> bytes:
-    """Of a screen or camera: a gamma, or the five numbers of a parametric curve of type 3."""
+    """A screen or camera profile: a gamma, or the five numbers of a parametric curve of type 3."""
     tags = {name: _xyz(xyz) for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
     tags |= {name: _curve(curve) for name in (b"rTRC", b"gTRC", b"bTRC")}
     return _profile(b"mntr", b"RGB ", b"XYZ ", tags)
 
 
 def gray_profile(gamma: float) -> bytes:
-    """Of gray pictures."""
+    """A profile for gray pictures."""
     return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": _curve(gamma)})
 
 
 def table_profile(space: bytes, lab_of_corners: np.ndarray) -> bytes:
-    """Of inks or colors whose corners (2 ** channels, 3) are given as L* in 0..100, a*, b*; linear between them."""
+    """Inks or colors whose corners (2 ** channels, 3) are given as L* in 0..100, a*, b*; linear in between."""
     channels = {b"CMYK": 4, b"RGB ": 3}[space]
     table = np.column_stack([lab_of_corners[:, 0] * 2.55, lab_of_corners[:, 1:] + 128]).round().astype(np.uint8)
     identity = bytes(range(256))

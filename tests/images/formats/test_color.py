@@ -1,4 +1,4 @@
-"""Colors that are not sRGB come out as sRGB, whatever holds them; what cannot be applied is said."""
+"""Other color spaces are converted to sRGB in every format; what cannot be applied is noted."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ PROFILES = {
 
 
 def light_of(values: np.ndarray, space: str) -> np.ndarray:
-    """Light in 0..1 of values in 0..1."""
+    """Linear light in 0..1 of values in 0..1."""
     if space == "p3":
         return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return values ** {"adobe": 563 / 256, "prophoto": 1.8}[space]
 
 
 def expected(pixels: np.ndarray, space: str) -> np.ndarray:
-    """sRGB in 0..1 by the published matrix from one space's light to the other's."""
+    """sRGB in 0..1 by the published matrix between the spaces."""
     top = np.iinfo(pixels.dtype).max
     linear = np.clip(light_of(pixels / top, space) @ np.array(TO_SRGB[space]).T, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def colors(rng: np.random.Generator, dtype: type = np.uint8) -> np.ndarray:
-    """A picture of flat patches, which every codec keeps nearly."""
+    """A picture of flat patches, which lossy codecs almost preserve."""
     patches = rng.integers(0, np.iinfo(dtype).max, (6, 8, 3), endpoint=True).astype(dtype)
     return patches.repeat(16, axis=0).repeat(16, axis=1)
 
@@ -74,7 +74,7 @@ def holders(image: Image.Image, profile: bytes) -> dict[str, bytes]:
 def test_8_bit_colors_become_srgb_in_every_format(space: str, rng: np.random.Generator) -> None:
     pixels = colors(rng)
     right = expected(pixels, space) * 255
-    assert np.abs(right - pixels).max() > 45  # as much as was wrong where profiles were not looked at
+    assert np.abs(right - pixels).max() > 45  # the error without the profile
     for name, data in holders(Image.fromarray(pixels), PROFILES[space]).items():
         if name == "JPEG2000" and "icc_profile" not in Image.open(BytesIO(data)).info:
             continue  # Pillow does not write it
@@ -142,7 +142,7 @@ def test_gray_of_16_bits_keeps_its_values() -> None:
 
 
 def test_cmyk_is_converted_by_its_profile(rng: np.random.Generator) -> None:
-    """Corners of the cube of inks have the colors that the profile's table says."""
+    """Corners of the CMYK cube have the colors in the profile's table."""
     bits = (np.arange(16)[:, None] >> np.arange(3, -1, -1)) & 1  # cyan varies slowest
     lab = np.column_stack([rng.uniform(20, 80, 16), rng.uniform(-20, 20, (16, 2))]).round()
     lab[0], lab[1::2] = (100, 0, 0), (0, 0, 0)  # paper, and all that has black in it

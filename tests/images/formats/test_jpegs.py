@@ -1,4 +1,4 @@
-"""JPEG of unusual kinds, and JPEG 2000: their pixels, or a reason that names the kind."""
+"""Unusual JPEG and JPEG 2000: their pixels, or a reason that names the kind."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ def test_bmp_of_any_masks(bits: int, masks: tuple[int, ...], rng: np.random.Gene
     words = sum(values[..., i] << shift for i, shift in enumerate(shifts)).astype(f"<u{bits // 8}")
     deep = max(tops[:3]) > 255
     right = np.rint(values * ((65535 if deep else 255) / np.array(tops)))
-    told = struct.pack(f"<{len(masks)}I", *masks)
+    packed_masks = struct.pack(f"<{len(masks)}I", *masks)
     up = [row.tobytes() for row in words[::-1]]
-    files = [bmp(up, bits, 3, told, 108), bmp(up[::-1], bits, 3, told, 124, -H)]
-    files.append(bmp(up, bits, 6 if len(masks) == 4 else 3, told))
+    files = [bmp(up, bits, 3, packed_masks, 108), bmp(up[::-1], bits, 3, packed_masks, 124, -H)]
+    files.append(bmp(up, bits, 6 if len(masks) == 4 else 3, packed_masks))
     for data in files:
         picture = read_picture(data)
         np.testing.assert_array_equal(picture.pixels(), right)
@@ -70,7 +70,7 @@ def test_bmp_of_old_and_rare_kinds_is_read_or_named(rng: np.random.Generator) ->
     row = [bytes(W * 8)] * H
     for data, words in (
         (bmp(row, 64), r"depth \(64\)"), (bmp(row, 2), r"depth \(2\)"), (bmp(row, 0, 4), "contains a JPEG"),
-        (bmp(row, 0, 5), "holds a PNG"), (bmp(row, 24, 4, header=64), r"compression \(4\)"),
+        (bmp(row, 0, 5), "contains a PNG"), (bmp(row, 24, 4, header=64), r"compression \(4\)"),
         (bmp(row, 16, 3, struct.pack("<3I", 0x5000, 0xF0, 0xF)), "masks 5000, f0, f"),
     ):  # fmt: skip
         with pytest.raises(DecodeError, match=words) as caught:
@@ -175,7 +175,7 @@ def test_psd_of_every_mode(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(read_picture(psd(bits, 0, 1)).pixels()[..., 0], np.where(black, 0, 255))
     palette = rng.integers(0, 256, (3, 256)).astype(np.uint8)
     indexed = read_picture(psd(planes_of(values[..., :1], ">u1"), 2, 8, palette.tobytes()))
-    np.testing.assert_array_equal(indexed.store.pixels(), palette.T[values[..., 0]])
+    np.testing.assert_array_equal(indexed.pixels(), palette.T[values[..., 0]])
     lab = np.dstack([values[..., 0] / 255 * 100, values[..., 1:3] // 4 - 32.0])
     stored = np.dstack([values[..., :1], values[..., 1:3] // 4 + 96])
     np.testing.assert_allclose(read_picture(psd(planes_of(stored, ">u1"), 9, 8)).pixels(), of_lab(lab) * 255, atol=1)

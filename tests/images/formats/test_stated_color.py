@@ -1,4 +1,4 @@
-"""Colors that a file states without an ICC profile come out as sRGB, and a profile where a decoder hides it."""
+"""Color information outside ICC profiles is converted to sRGB, and profiles that decoders hide."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_linear_light_of_a_png_is_encoded() -> None:
 
 @pytest.mark.parametrize(("transfer", "white"), [(16, 0.5806), (18, 0.7498)])
 def test_hdr_maps_diffuse_white_to_white_with_a_note(transfer: int, white: float) -> None:
-    """White paper is 203 candela a square meter: 58% of PQ, 75% of HLG (ITU-R BT.2408, table 1)."""
+    """Diffuse white is 203 cd/m²: 58% of PQ, 75% of HLG (ITU-R BT.2408, table 1)."""
     steps = np.round(np.array([0.0, white * 0.6, white, 1.0]) * 65535).astype(np.uint16)
     pixels = steps[None, :, None].repeat(3, 2).repeat(4, 0)
     picture = read_picture(with_chunks(png16(pixels), cICP=bytes([1, transfer, 0, 1])))
@@ -143,7 +143,7 @@ def test_16_bit_alpha_is_composited_on_an_srgb_background(rng: np.random.Generat
 
 
 def bmp_with_header(pixels: np.ndarray, kind: bytes, more: bytes, behind: bytes = b"") -> bytes:
-    """A BMP of 24 bits with a header of the fifth version."""
+    """A 24-bit BMP with a version 5 header."""
     rows = b"".join(row[:, ::-1].tobytes() + bytes(-row.size % 4) for row in pixels[::-1])
     header = struct.pack(
         "<IiiHHIIiiII", 124, pixels.shape[1], pixels.shape[0], 1, 24, 0, len(rows), 2835, 2835, 0, 0
@@ -180,7 +180,7 @@ def test_frames_of_a_16_bit_animation_differ_and_say_their_depth() -> None:
 
 
 def test_light_of_a_space_is_that_of_its_codes() -> None:
-    """The curve of a made profile against the formula."""
+    """The curve of a generated profile against the formula."""
     profile, _ = profile_of_codes(12, 13)
     values = np.linspace(0, 1, 256)
     from imatlas.images.formats.color import _curves

@@ -1,4 +1,4 @@
-"""TIFF: every combination that tifffile writes comes out with the values that were written, or with its reason."""
+"""TIFF: every combination that tifffile writes is read with the values that were written, or has a reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.images.formats.tiffs import Case, cases, difference
 from tests.images.test_decode import saved, tiff
 
 SHARE = 0.12
-"""Of the 12,002 combinations; `python tools/formats.py --tiff` tries all."""
+"""Of the 12,002 combinations; `python tools/formats.py` tests all."""
 
 
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
@@ -62,9 +62,9 @@ for path in sys.argv[1:]:
             paths.append(f"{folder}/{i}")
             Path(paths[-1]).write_bytes(data)
         done = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
-    said = dict(zip(files, done.stdout.splitlines(), strict=True))
+    output = dict(zip(files, done.stdout.splitlines(), strict=True))
     for name in ("lzw", "zstd", "packbits"):
-        assert said[name] == "read (8, 8, 1)"
+        assert output[name] == "read (8, 8, 1)"
     for name, codec in {
         "jpeg2000": "JPEG2000",
         "lerc": "LERC",
@@ -72,10 +72,10 @@ for path in sys.argv[1:]:
         "webp": "WEBP",
         "jpeg 12": "JPEG",
     }.items():
-        assert codec in said[name]
-        assert "pip install 'imatlas[codecs]'" in said[name]
-    assert "12 bits" in said["jpeg 12"]
-    assert "16 bits" in said["lerc"]
+        assert codec in output[name]
+        assert "pip install 'imatlas[codecs]'" in output[name]
+    assert "12 bits" in output["jpeg 12"]
+    assert "16 bits" in output["lerc"]
 
 
 def _deep_jpeg(values: np.ndarray, **options: object) -> bytes:
@@ -155,7 +155,7 @@ def test_a_large_deep_tiff_is_reduced_while_it_is_read(packing: str | None) -> N
 
 
 def test_palettes_are_not_averaged(rng: np.random.Generator) -> None:
-    """A large picture whose samples are numbers of colors is made small by its colors."""
+    """A large palette picture is reduced by its colors, not its indices."""
     index = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (2100, 2100))
     colormap = np.zeros((3, 256), np.uint16)
     colormap[:, 255] = 65535
@@ -180,7 +180,7 @@ def test_unsupported_options_are_named(options: dict[str, object], words: str) -
 
 
 def test_a_case_can_fail() -> None:
-    """The comparison sees one value of one pixel."""
+    """The comparison detects one value of one pixel."""
     case = next(case for case in cases(seed=1, share=0.2) if not case.tolerance and "rgb, infrared" in case.name)
     other = case.expected.copy()
     other[3, 4, 0] = 0 if other[3, 4, 0] else 1
@@ -202,7 +202,7 @@ def test_bit_depths_below_8_are_scaled_to_255() -> None:
 
 
 def test_a_damaged_png_inside_a_tiff_is_reported_without_output(rng, capfd):
-    """libpng writes what it finds wrong on the screen; so it is found out before."""
+    """libpng prints errors to the terminal, so embedded PNG are checked before."""
     out = BytesIO()
     tifffile.imwrite(out, rng.integers(0, 256, (40, 30, 3), np.uint8), photometric="rgb", compression="png")
     content = bytearray(out.getvalue())

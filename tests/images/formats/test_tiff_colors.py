@@ -1,4 +1,4 @@
-"""TIFF: samples that no library writes as they are in old files, and those whose meaning lies in their tags."""
+"""TIFF samples of old files that no library writes, and those whose meaning depends on tags."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ OPAQUE = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
 
 
 def packed(values: np.ndarray, bits: int) -> bytes:
-    """Whole numbers (H, W, C) without a gap, each row from a whole byte on."""
+    """Bit-packed integers (H, W, C), each row starting at a whole byte."""
     ones = values.reshape(len(values), -1, 1) >> np.arange(bits - 1, -1, -1) & 1
     return np.packbits(ones.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
 
 
 def plain(values: np.ndarray, photometric: int, bits: int = 8, body: bytes | None = None, **tags: list[int]) -> bytes:
-    """A TIFF of one strip of samples (H, W, C), as they are."""
+    """A TIFF of one strip of raw samples (H, W, C)."""
     height, width, samples = values.shape
     about = {"t256": [width], "t257": [height], "t258": [bits] * samples, "t262": [photometric], "t277": [samples]}
     return made_by_hand(values.tobytes() if body is None else body, **{**about, **tags})

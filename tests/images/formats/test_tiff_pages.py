@@ -71,7 +71,7 @@ def test_the_profile_of_inks_holds_for_each_page(dtype: type, planar: str) -> No
 
 
 def _chain(order: str, tag: int, kind: int, values: tuple[int, int]) -> bytes:
-    """A small and a large picture in two pages, each with one tag about its kind, in two bytes or four."""
+    """A small and a large picture in two pages, each with one subfile tag, in two bytes or four."""
     small, head = RGB8, b"II*\0" if order == "<" else b"MM\0*"
     body = small.tobytes() + BIG.tobytes()
     out, start = b"", 8 + len(body)
@@ -98,7 +98,7 @@ def test_reduced_copies_are_detected_by_either_tag(order: str, tag: int, kind: i
 
 
 def _below(image: np.ndarray, big: bool = False, order: str = "<", **options: Any) -> bytes:
-    """A smaller copy whose directory has the whole picture below it."""
+    """A reduced copy with the full-size picture in a subdirectory."""
     out = BytesIO()
     with tifffile.TiffWriter(out, bigtiff=big, byteorder=order) as writer:
         writer.write(RGB8, photometric="rgb", subfiletype=1, subifds=1, metadata=None)
@@ -148,7 +148,7 @@ def test_big_endian_bigtiff(kind: str, packing: str | None) -> None:
 
 
 def _one_directory(data: bytes) -> bytes:
-    """A file whose first directory is its last: ImageJ writes stacks of more than 4 GB so."""
+    """A file whose first directory is its last, as ImageJ writes stacks of more than 4 GB."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (entries,) = struct.unpack_from(order + "H", data, start)
@@ -224,11 +224,11 @@ for path in sys.argv[1:]:
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in files]
     done = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
-    said = dict(zip(files, done.stdout.splitlines(), strict=True))
-    assert said["20 bits"] == "read [(8, 12, 1)]"
-    assert said["ome"] == "read [(8, 12, 3)]"
-    assert "24 bits per sample needs an optional dependency: pip install 'imatlas[codecs]'" in said["float"]
-    assert said["webp"].startswith("page 2: a TIFF in WEBP")
+    output = dict(zip(files, done.stdout.splitlines(), strict=True))
+    assert output["20 bits"] == "read [(8, 12, 1)]"
+    assert output["ome"] == "read [(8, 12, 3)]"
+    assert "24 bits per sample needs an optional dependency: pip install 'imatlas[codecs]'" in output["float"]
+    assert output["webp"].startswith("page 2: a TIFF in WEBP")
 
 
 def _bits(values: np.ndarray, bits: int) -> np.ndarray:

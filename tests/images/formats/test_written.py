@@ -1,4 +1,4 @@
-"""Files of every format over its options come out with the pixels that were written, within the codec's loss."""
+"""Files of every format over its options are read with the pixels that were written, within the codec's loss."""
 
 from __future__ import annotations
 

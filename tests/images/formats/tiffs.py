@@ -1,4 +1,4 @@
-"""TIFF files of every combination that tifffile writes, each with the pixels that it should be read as."""
+"""TIFF files of every combination that tifffile writes, each with the expected pixels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LAYOUTS = {  # planar configuration, and how it is cut into parts
 
 
 class Case(NamedTuple):
-    """One file: how it was made, its bytes, what is expected of its pixels (H, W, C) and how exactly."""
+    """One file: how it was made, its bytes, the expected pixels (H, W, C) and the tolerance."""
 
     name: str
     data: bytes
@@ -84,7 +84,7 @@ def cases(seed: int = 0, share: float = 1.0) -> Iterator[Case]:
 
 
 def difference(case: Case, name: str = "") -> str:
-    """What is wrong with how a file is read; "" where nothing is."""
+    """What is wrong with the pixels that were read; "" if nothing is."""
     try:
         picture = read_picture(case.data, name=name)
     except DecodeError as error:
@@ -156,7 +156,7 @@ def _case(
 def _is_sensible(
     dtype: str, bits: int | None, kind: str, packing: str | None, predictor: int | None, planar: str
 ) -> bool:
-    """Whether such a file has a meaning: whole bits for colors and inks, predictors for what they predict."""
+    """Whether such a file is meaningful: integers for palettes and inks, predictors for supported dtypes."""
     samples = KINDS[kind][1]
     if planar == "separate" and (samples == 1 or packing == "jpeg"):
         return False
@@ -184,7 +184,7 @@ def _is_sensible(
 
 
 def _values(dtype: str, bits: int | None, samples: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Smooth values with some noise (H, W, samples), over the whole range of their type."""
+    """Smooth values with some noise (H, W, samples), over the whole range of their dtype."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] / HEIGHT
     waves = [np.sin(3 * x + i) * np.cos(2 * y + i * i) for i in range(samples)]
     smooth = np.clip(np.stack(waves, axis=-1) * 0.45 + 0.5 + rng.normal(0, 0.01, (HEIGHT, WIDTH, samples)), 0, 1)
@@ -208,7 +208,7 @@ def _values(dtype: str, bits: int | None, samples: int, kind: str, rng: np.rando
 
 
 def _expected(values: np.ndarray, bits: int | None, kind: str, colormap: np.ndarray | None) -> tuple[np.ndarray, bool]:
-    """What a reader should give (H, W, C), and whether its last channel is opacity."""
+    """The expected pixels (H, W, C), and whether the last channel is alpha."""
     if kind.startswith("palette"):
         assert colormap is not None
         table = colormap if kind == "palette of 8 bits" else colormap >> 8
@@ -236,12 +236,12 @@ def _expected(values: np.ndarray, bits: int | None, kind: str, colormap: np.ndar
 
 
 def _white(dtype: np.dtype, bits: int | None) -> float:
-    """The largest value of a depth."""
+    """The maximal value of a dtype."""
     return float(2**bits - 1) if bits else float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
 def _meant(values: np.ndarray, kind: str, top: float) -> np.ndarray:
-    """The picture that was meant, in 0..1: gray, RGB or bands, opacity last where there is any."""
+    """The intended picture, in 0..1: gray, RGB or multi-channel, alpha last if there is any."""
     if kind.startswith(("lab", "icc lab")):
         opacity = values[..., 3:] / top
         return np.concatenate([_rgb_of_lab(values[..., :3], kind.split(",")[0]), opacity], axis=-1)

@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 24, 31
 
 
 def written(seed: int = 0) -> Iterator[Case]:
-    """Each file once; what tifffile writes is in `tiffs`."""
+    """Each file once, except those that tifffile writes, which are in `tiffs`."""
     rng = np.random.default_rng(seed)
     yield from _pngs(rng)
     yield from _jpegs(rng)
@@ -30,7 +30,7 @@ def written(seed: int = 0) -> Iterator[Case]:
 
 
 def colors(rng: np.random.Generator, channels: int = 3) -> np.ndarray:
-    """Smooth colors (H, W, C) uint8, which lossy codecs keep nearly; a last of 2 or 4 channels is opacity."""
+    """Smooth colors (H, W, C) uint8, which lossy codecs almost preserve; the last of 2 or 4 channels is alpha."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] / HEIGHT
     waves = [np.sin(2 * x + i + rng.random()) * np.cos(y + i) for i in range(channels)]
     pixels = np.rint(np.clip(np.stack(waves, axis=-1) * 100 + 128, 0, 255)).astype(np.uint8)
@@ -48,7 +48,7 @@ def packed(pixels: np.ndarray | Image.Image, format: str, **options: Any) -> byt
 
 
 def _pngs(rng: np.random.Generator) -> Iterator[Case]:
-    """Every color type, depth, and interlacing, with and without a clear value."""
+    """Every color type, depth, and interlacing, with and without a transparent value."""
     for color, channels in {0: 1, 2: 3, 4: 2, 6: 4}.items():
         for depth in (1, 2, 4, 8, 16) if color == 0 else (8, 16):
             for interlaced in (False, True):
@@ -145,7 +145,7 @@ def _avifs(rng: np.random.Generator) -> Iterator[Case]:
 
 
 def _palettes(rng: np.random.Generator) -> Iterator[Case]:
-    """GIF and BMP, whose pixels are few colors."""
+    """GIF and BMP of few colors."""
     for n_colors in (2, 16, 256):
         image = Image.fromarray(colors(rng)).quantize(n_colors)
         rgb = np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Names in archives: whatever they are, keys are plain names below a folder, and no picture is lost for its name."""
+"""Names in archives: keys are safe relative names, and no picture is lost because of its name."""
 
 from __future__ import annotations
 

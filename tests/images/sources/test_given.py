@@ -1,4 +1,4 @@
-"""Rows are those of what was given: as many, in its order, by position; or an error that names what is missing."""
+"""One row per item, in order and by position; or an error that names what is missing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from imatlas.images.encode import write_picture
 
 
 def level(i: int) -> int:
-    """The gray of picture i: the names' order is another than that of the grays."""
+    """The gray value of picture i, in another order than the names."""
     return (i * 37) % 50 * 5
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Twelve files whose gray tells which they are, in an order that is not that of their names."""
+    """Twelve files identified by their gray value, not in the order of their names."""
     names = [f"{name}.png" for name in "khbafgclejdi"]
     for i, name in enumerate(names):
         write_picture(tmp_path / name, np.full((10, 12, 3), level(i), np.uint8))
@@ -205,7 +205,7 @@ def test_masked_images_are_not_fitted(model: Any, rng: np.random.Generator) -> N
 
 
 def test_output_folders_of_imatlas_are_not_a_source(tmp_path: Path, files: list[str], rng: np.random.Generator) -> None:
-    """Atlases, models, caches and trash below the folder, however it is given."""
+    """Atlases, models, caches and trash below the folder are skipped in every kind of source."""
     inside = tmp_path / "deep" / "renamed"
     inside.mkdir(parents=True)
     (inside / "atlas.json").write_text("{}")
@@ -221,10 +221,10 @@ def test_output_folders_of_imatlas_are_not_a_source(tmp_path: Path, files: list[
     names = sorted(Path(file).name for file in files)
     found = Images(tmp_path)
     assert found.keys == names
-    told = dict(found.skipped)
-    assert "an atlas" in told["deep/renamed/"]
-    assert "a model" in told["model/"]
-    assert "a trash" in told["photos-trash/0001/"]
+    reasons = dict(found.skipped)
+    assert "an atlas" in reasons["deep/renamed/"]
+    assert "a model" in reasons["model/"]
+    assert "a trash" in reasons["photos-trash/0001/"]
     assert Images(str(tmp_path / "**" / "*.*")).keys == names
     with pytest.raises(SourceError, match="No file matches"):
         Images(str(tmp_path / "deep" / "*" / "*.png"))
@@ -305,9 +305,9 @@ def test_frames_of_an_array_and_arrays_beside_pictures(tmp_path: Path, files: li
     assert Images(stack, frames="all").keys == [f"volume.npy#{i}" for i in range(1, 6)]
     np.save(stack / "labels.npy", np.arange(5))
     np.save(stack / "objects.npy", np.array([{}, 1], object), allow_pickle=True)
-    told = dict(Images(stack).skipped)
-    assert "not an image" in told["labels.npy"]
-    assert "not an image" in told["objects.npy"]
+    reasons = dict(Images(stack).skipped)
+    assert "not an image" in reasons["labels.npy"]
+    assert "not an image" in reasons["objects.npy"]
 
 
 def test_a_field_may_have_any_name(tmp_path: Path, files: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""One row for each picture, with its values: of nested lists, tables, stacks, masks and whole numbers of every type."""
+"""One row per picture, with its values: nested lists, tables, stacks, masks and integers of every dtype."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def files(pixels: np.ndarray, tmp_path: Path) -> list[Path]:
 def test_integers_keep_their_values_in_every_set(
     tops: tuple[int, ...], low: int, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Each picture alone would be of another type; a list of them is as the array of them."""
+    """Each picture alone would have another dtype; a list is read like the array of its items."""
     arrays = [rng.integers(low if i else 0, top, (16, 16)).astype(dtype) for i, top in enumerate(tops)]
     whole, _ = load_pixels(np.stack(arrays))
     np.testing.assert_array_equal(whole[..., 0], arrays)
@@ -53,7 +53,7 @@ def test_integers_keep_their_values_in_every_set(
 
 
 class Lazy:
-    """A dataset that gives its items by number."""
+    """A dataset with integer indexing."""
 
     def __init__(self, items: Any) -> None:
         self.items = items

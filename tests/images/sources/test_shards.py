@@ -1,4 +1,4 @@
-"""Tables of images: several files as one source, the column that is meant, and what else is told by content."""
+"""Tables of images: several files as one source, and the choice of the column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of source gives the same images; nothing odd in it stops or hides the rest."""
+"""Every kind of source gives the same images, whatever else it contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from imatlas.images.sources.opening import open_several, open_source
 
 @pytest.fixture
 def pictures(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Four pictures of one size by their keys, names and folders odd on purpose."""
+    """Four pictures of one size by their keys, with unusual names and folders."""
     keys = ["a.png", "b ü/日本 語.png", "b ü/c/d.png", "it's #1%.png"]
     return {key: rng.integers(0, 256, (20, 20, 3), np.uint8) for key in sorted(keys)}
 
@@ -245,8 +245,8 @@ def test_circular_links_are_entered_once(folder: Path, pictures: dict[str, np.nd
     images = Images(folder)
     check_same(images, pictures)
     assert ("dead.png", "a broken link") in images.skipped
-    told = [key for key, reason in images.skipped if "is included already" in reason]
-    assert told == ["again/", "b ü/loop/"]
+    linked = [key for key, reason in images.skipped if "is included already" in reason]
+    assert linked == ["again/", "b ü/loop/"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -269,9 +269,9 @@ def test_unreadable_files_and_folders_are_reported(folder: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="names are Unicode here")
 def test_a_name_that_is_not_unicode_is_escaped(folder: Path) -> None:
-    odd = os.fsencode(folder) + b"/z\xff.png"
+    not_utf8 = os.fsencode(folder) + b"/z\xff.png"
     try:
-        os.rename(folder / "a.png", odd)
+        os.rename(folder / "a.png", not_utf8)
     except OSError:
         pytest.skip("this file system refuses such names")
     images = Images(folder)
@@ -322,7 +322,7 @@ def test_names_of_sources(folder: Path) -> None:
 
 
 def test_the_work_for_several_sources_is_linear(tmp_path, monkeypatch):
-    """A shell makes thousands of sources of one pattern: each path is looked at as often among many as among few."""
+    """A shell expands one pattern to thousands of sources: the work per path does not grow."""
     looked_at = []
 
     def counted(text):

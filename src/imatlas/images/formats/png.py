@@ -65,8 +65,8 @@ class PngBands:
 
     def about(self) -> bytes:
         """A PNG of one pixel with all metadata of this one (EXIF, XMP), wherever it stands."""
-        words = b"".join(chunk for kind, chunk in self._chunks() if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"))
-        return _png(1, 1, 8, 0, b"\x00\x00", words)
+        metadata = b"".join(chunk for kind, chunk in self._chunks() if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"))
+        return _png(1, 1, 8, 0, b"\x00\x00", metadata)
 
     def _chunks(self) -> Iterator[tuple[bytes, bytes]]:
         """(kind, whole chunk) of everything before the end of the pixels."""

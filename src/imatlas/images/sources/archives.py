@@ -98,13 +98,13 @@ class Archive:
         taken[key] = 1
         return key
 
-    def _without_ours(self, members: list[_Keyed]) -> list[_Keyed]:
+    def _without_own_output(self, members: list[_Keyed]) -> list[_Keyed]:
         """The members, each starting with its key, outside output folders of imatlas."""
-        ours = own_folders(member[0] for member in members)
-        self.skipped += [(f"{folder}/", NOT_A_SOURCE.format(what)) for folder, what in ours.items()]
-        if not ours:
+        own = own_folders(member[0] for member in members)
+        self.skipped += [(f"{folder}/", NOT_A_SOURCE.format(what)) for folder, what in own.items()]
+        if not own:
             return members
-        starts = tuple(f"{folder}/" for folder in ours)
+        starts = tuple(f"{folder}/" for folder in own)
         return [member for member in members if not member[0].startswith(starts)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class ZipSource(Archive):
         taken: dict[str, int] = {}
         members = [m for m in self._zip.infolist() if not m.is_dir() and not self._is_link(m)]
         named = sorted((self._unique(m.filename, taken), i) for i, m in enumerate(members))
-        named = self._without_ours(named)
+        named = self._without_own_output(named)
         self.keys = [key for key, _ in named]
         self._members = [members[i] for _, i in named]
         self._overlapping = _overlapping(self._members)
@@ -253,7 +253,7 @@ class TarSource(Archive):
             except tarfile.TarError as error:
                 self.skipped.append((self.root.name, f"the archive ends early ({reason_of(error)})"))
         members += [(self._unique(name, taken), *place) for name, place in self._linked(later, known)]
-        members = self._without_ours(sorted(members, key=lambda member: member[0]))
+        members = self._without_own_output(sorted(members, key=lambda member: member[0]))
         self.keys = [member[0] for member in members]
         self._places = [member[1:4] for member in members]
         self._totals = _totals([member[1] for member in members], [member[2] for member in members])

@@ -196,7 +196,7 @@ def array_header(stream: Any, name: str) -> _ArrayHeader | None:
     try:
         about = _ArrayHeader(*readers[version](BytesIO(size + stream.read(length))))
         if not all(type(n) is int and 0 <= n < 2**60 for n in about.shape):
-            raise ValueError("its shape is none")
+            raise ValueError("its shape is invalid")
         return about
     except Exception as error:  # the header is parsed as Python, which may raise anything
         raise SourceError(f"The array '{name}' has a damaged header ({reason_of(error)}); save it again.") from None

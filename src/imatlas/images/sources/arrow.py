@@ -46,8 +46,8 @@ class ArrowColumn:
         except (pa.ArrowException, OSError, struct.error) as error:
             if isinstance(error, SourceError):
                 raise
-            words = " ".join(str(error).split())[:200]
-            raise SourceError(f"'{path}' is not a readable Arrow file ({words}); is it complete?") from error
+            reason = " ".join(str(error).split())[:200]
+            raise SourceError(f"'{path}' is not a readable Arrow file ({reason}); is it complete?") from error
         self._column = column_at(table, image_column(table, field, str(path)))
 
     def __len__(self) -> int:

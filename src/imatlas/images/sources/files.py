@@ -144,7 +144,7 @@ class FileSource:
         if not os.path.lexists(root):
             raise SourceError(f"There is no folder '{root}' for the pattern '{pattern}'; check the pattern.")
         skipped = _unreadable(root)
-        for folder, what in sorted({ours for ours in around.values() if ours[1]}):
+        for folder, what in sorted({own for own in around.values() if own[1]}):
             skipped.append((key_of(os.path.relpath(folder or ".", root)) + "/", NOT_A_SOURCE.format(what)))
         paths = _without_links(root, paths, filter(os.path.islink, paths), skipped)
         if not paths:

@@ -16,16 +16,16 @@ def own_folder(folder: str | Path) -> str:
 
     if is_atlas(folder):
         return "an atlas"
-    return _ours(os.path.abspath(folder), {name for name in _MARKS if os.path.lexists(os.path.join(folder, name))})
+    return _kind_of(os.path.abspath(folder), {name for name in _MARKS if os.path.lexists(os.path.join(folder, name))})
 
 
-def _ours(folder: str, names: set[str]) -> str:
+def _kind_of(folder: str, names: set[str]) -> str:
     """The kind of an output folder by the names of its files; else ""."""
     if "atlas.json" in names:
         return "an atlas"
     if "undo.json" in names and os.path.dirname(folder).endswith("-trash"):
         return "a trash"
-    return next((what for what, all_of in _OURS.items() if names.issuperset(all_of)), "")
+    return next((what for what, all_of in _FILES.items() if names.issuperset(all_of)), "")
 
 
 def own_export(folder: str | Path) -> str:
@@ -46,11 +46,11 @@ def own_export(folder: str | Path) -> str:
 
 _CLUSTER = re.compile(r"cluster-(-?[0-9]+)_[0-9]+-images")
 _SAMPLE = re.compile(r"[0-9]{5,}\.png")
-_OURS = {
+_FILES = {
     "a model": ("model.json", "weights.safetensors"),
     "a pixel cache": ("cache.json", "pixels.npy", "records.parquet"),
 }
-_MARKS = {"atlas.json", "undo.json"}.union(*_OURS.values())
+_MARKS = {"atlas.json", "undo.json"}.union(*_FILES.values())
 
 
 def own_folders(keys: Iterable[str]) -> dict[str, str]:
@@ -60,7 +60,7 @@ def own_folders(keys: Iterable[str]) -> dict[str, str]:
         folder, _, name = key.rpartition("/")
         if name in _MARKS and folder:
             named.setdefault(folder, set()).add(name)
-    found = {folder: _ours(folder, names) for folder, names in named.items()}
+    found = {folder: _kind_of(folder, names) for folder, names in named.items()}
     return {folder: what for folder, what in found.items() if what}
 
 
