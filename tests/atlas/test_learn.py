@@ -111,7 +111,7 @@ def test_several_examples_a_region_and_neighbors_of_all(learned, photos, tmp_pat
     assert by_region == atlas.search(keys[0], 5)["key"].to_pylist()
     shutil.copy(photos / keys[0], tmp_path / "same.png")
     assert atlas.search(tmp_path / "same.png", 1, region=whole)["key"].to_pylist() == keys[:1]
-    with pytest.raises(InputError, match=r"must lie within 'brick-0005\.png', which is 28 x 28 pixels"):
+    with pytest.raises(InputError, match=r"must be inside 'brick-0005\.png', which is 28 x 28 pixels"):
         atlas.search(keys[0], region=(20, 0, 20, 10))
     distances, indices = atlas.kneighbors(k=3)
     assert indices.shape == distances.shape == (241, 3)

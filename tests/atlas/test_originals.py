@@ -71,7 +71,7 @@ def test_no_key_of_a_stranger_makes_a_whole_source_be_listed(tmp_path, monkeypat
     monkeypatch.setattr(FileSource, "from_pattern", refuse)
     for key in ("../x", "/etc/passwd", "gone.jpg", "", "sbin/../../x", "a" * 300):
         assert originals.path(key) is None
-        with pytest.raises(DecodeError, match="any more"):
+        with pytest.raises(DecodeError, match="no longer contains"):
             originals.read(key)
     if not source:
         assert originals.read("sbin/ls.jpg") == b"ls"

@@ -252,7 +252,7 @@ def test_a_table_with_planted_versions_is_not_written_by_any_way(copy, kind):
         lambda: table.index("embedding", np.zeros((1, table.n_features("embedding")))),
         lambda: ImagesTable.write(table.path, []),
     ):
-        with pytest.raises(ArtifactError, match=f"{path.name}' is no version that imatlas wrote"):
+        with pytest.raises(ArtifactError, match=f"{path.name}' is not a version that imatlas wrote"):
             write()
 
 
@@ -332,7 +332,7 @@ def test_forged_values_are_one_clear_line_for_every_verb(copy, name, capsys, mon
         if code:
             (line,) = lines
             assert "damaged" in line
-            assert "the same 'imatlas learn' command again makes it anew" in line
+            assert "run the same 'imatlas learn' command again to rebuild it" in line
             told += column in line or "features" in line
     assert told
 

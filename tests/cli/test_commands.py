@@ -141,7 +141,7 @@ def test_an_atlas_is_handed_over(atlas, tmp_path, capsys):
     assert rows[5]["neighbors"]["ids"] == opened.kneighbors(k=4)[1][5].tolist()
     assert rows[5]["image"]["bytes"] == opened.store.thumbnails([5])[0]
     assert main(["export", str(atlas), "-o", str(tmp_path / "x")]) == 1
-    assert "say what is wanted with --to" in capsys.readouterr().err
+    assert "choose a format with --to" in capsys.readouterr().err
     model = str(atlas / opened.store.manifest.models["map"])
     assert main(["export", model, "--to", "folders", "-o", str(tmp_path / "x")]) == 1
     assert "is a model" in capsys.readouterr().err
@@ -288,17 +288,17 @@ def test_sliders_show_a_row_for_each_direction(atlas, tmp_path):
 
 def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
     keys = [str(key) for key in ia.load(atlas).store.rows["key"][:2]]
-    film = tmp_path / "film.gif"
-    assert main(["morph", str(atlas), *keys, "-o", str(film), "--frames", "5"]) == 0
-    with Image.open(film) as image:
+    video = tmp_path / "morph.gif"
+    assert main(["morph", str(atlas), *keys, "-o", str(video), "--frames", "5"]) == 0
+    with Image.open(video) as image:
         assert image.n_frames == 5
         assert json.loads(image.info["comment"])["images"] == keys
     path = ["--cells", "0,0", "--cells", "1,1", "--frames", "4", "--json"]
     assert main(["morph", str(atlas), "-o", str(tmp_path / "walk.webp"), *path]) == 0
     assert main(["morph", str(atlas), keys[0], "-o", str(tmp_path / "one.gif")]) == 1
     assert "two or more" in capsys.readouterr().err
-    assert main(["morph", str(atlas), *keys, "-o", str(tmp_path / "film.txt")]) == 1
-    assert "film format" in capsys.readouterr().err
+    assert main(["morph", str(atlas), *keys, "-o", str(tmp_path / "morph.txt")]) == 1
+    assert "no suffix of a video format" in capsys.readouterr().err
 
 
 def test_the_map_as_a_picture(atlas, tmp_path, capsys):
@@ -347,7 +347,7 @@ def test_report_and_score(atlas, tmp_path, capsys):
     assert main(["score", str(atlas), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["pca_mse"] > 0
     assert main(["score", str(atlas), "--images", "photos"]) == 1
-    assert "leave --images out" in capsys.readouterr().err
+    assert "omit --images" in capsys.readouterr().err
 
 
 def test_score_of_a_saved_model(atlas, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The demo pictures: real, all different, the same each time, and odd exactly where they say so."""
+"""The demo images: real, all different, reproducible, with the problem files that their names announce."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 def test_patches_are_real_and_all_different(files: dict[str, bytes]) -> None:
-    patches = {name: content for name, content in files.items() if not name.startswith("odd-")}
+    patches = {name: content for name, content in files.items() if not name.startswith("problem-")}
     assert len(patches) == 12 * PATCHES_PER_PHOTO == 912
     assert len({hashlib.sha256(content).digest() for content in patches.values()}) == len(patches)
     for content in patches.values():
@@ -38,8 +38,8 @@ def test_patches_are_real_and_all_different(files: dict[str, bytes]) -> None:
 
 
 def test_patches_of_one_photograph_are_alike(files: dict[str, bytes]) -> None:
-    """Mean color alone finds a patch's photograph far above chance (1 in 12): the folder maps into visible groups."""
-    names = [name for name in files if not name.startswith("odd-")][::4]
+    """Mean color alone identifies the photograph of a patch far above chance (1 in 12)."""
+    names = [name for name in files if not name.startswith("problem-")][::4]
     colors = np.array([pixels(files[name]).mean((0, 1)) for name in names])
     distances = ((colors[:, None] - colors[None]) ** 2).sum(-1)
     np.fill_diagonal(distances, np.inf)
@@ -48,22 +48,25 @@ def test_patches_of_one_photograph_are_alike(files: dict[str, bytes]) -> None:
     assert agree > 0.7
 
 
-def test_odd_files_are_what_they_say(files: dict[str, bytes]) -> None:
-    assert files["odd-empty.jpg"] == b""
+def test_problem_files_are_what_they_say(files: dict[str, bytes]) -> None:
+    assert files["problem-empty.jpg"] == b""
     with pytest.raises(OSError, match="cannot identify"):
-        Image.open(io.BytesIO(files["odd-text.jpg"]))
+        Image.open(io.BytesIO(files["problem-text.jpg"]))
     with pytest.raises(OSError, match="truncated"):
-        Image.open(io.BytesIO(files["odd-truncated.jpg"])).load()
-    assert Image.open(io.BytesIO(files["odd-16-bit.png"])).mode == "I;16"
-    assert np.asarray(Image.open(io.BytesIO(files["odd-16-bit.png"]))).max() > 255
-    assert Image.open(io.BytesIO(files["odd-gray.png"])).mode == "L"
-    assert files["odd-copy-1.jpg"] == files["astronaut-0003.jpg"]
-    assert files["odd-copy-2.png"] == files["coffee-0012.png"]
+        Image.open(io.BytesIO(files["problem-truncated.jpg"])).load()
+    assert Image.open(io.BytesIO(files["problem-16-bit.png"])).mode == "I;16"
+    assert np.asarray(Image.open(io.BytesIO(files["problem-16-bit.png"]))).max() > 255
+    assert Image.open(io.BytesIO(files["problem-gray.png"])).mode == "L"
+    assert files["problem-copy-1.jpg"] == files["astronaut-0003.jpg"]
+    assert files["problem-copy-2.png"] == files["coffee-0012.png"]
     upright = pixels(files["cat-0001.jpg"])
-    rotated = files["odd-rotated.jpg"]
+    rotated = files["problem-rotated.jpg"]
     assert Image.open(io.BytesIO(rotated)).getexif()[0x0112] == 6
     assert np.abs(pixels(rotated) - upright).mean() < 4
-    for again, first in (("odd-saved-again-1.jpg", "cat-0001.jpg"), ("odd-saved-again-2.jpg", "rocket-0002.jpg")):
+    for again, first in (
+        ("problem-saved-again-1.jpg", "cat-0001.jpg"),
+        ("problem-saved-again-2.jpg", "rocket-0002.jpg"),
+    ):
         assert files[again] != files[first]
         assert np.abs(pixels(files[again]) - pixels(files[first])).mean() < 6
 
@@ -72,7 +75,7 @@ def test_the_same_seed_gives_the_same_bytes_without_a_network(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("the demo asked for the network")
+        raise AssertionError("the demo used the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert demo_files(0) == files
@@ -95,13 +98,13 @@ def test_overwriting_replaces_only_pictures_that_the_list_names(tmp_path, files:
     photos.mkdir()
     (photos / "coffee-0001.jpg").write_bytes(b"my own coffee")
     for _ in range(2):
-        with pytest.raises(ArtifactError, match="holds other files"):
+        with pytest.raises(ArtifactError, match="contains other files"):
             write_demo_images(photos, listed=listed)
         listed.write_text(json.dumps({"files": [["coffee-0001.jpg", "0" * 64], ["../x", "0" * 64]]}))
     assert [path.read_bytes() for path in photos.iterdir()] == [b"my own coffee"]
     (photos / "coffee-0001.jpg").unlink()
     write_demo_images(photos, listed=listed)
-    write_demo_images(photos, random_state=1, listed=listed)  # of another seed: all of it is ours
+    write_demo_images(photos, random_state=1, listed=listed)  # another seed replaces all of them
     assert {path.name for path in photos.iterdir()} == files.keys()
     (photos / "cat-0001.jpg").write_bytes(b"my own cat")
     with pytest.raises(ArtifactError, match=r"contains 'cat-0001\.jpg', which imatlas did not write"):
@@ -109,12 +112,12 @@ def test_overwriting_replaces_only_pictures_that_the_list_names(tmp_path, files:
     assert (photos / "cat-0001.jpg").read_bytes() == b"my own cat"
 
 
-def test_a_users_photos_beside_the_demo_stay(tmp_path, monkeypatch, capsys) -> None:
+def test_photos_of_the_user_beside_the_demo_are_kept(tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"mine")
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "-o", ".", "--overwrite"]) == 1
-    assert "holds other files" in capsys.readouterr().err
+    assert "contains other files" in capsys.readouterr().err
     assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"mine"
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     (tmp_path / "photos").symlink_to(tmp_path / "elsewhere")
@@ -122,19 +125,19 @@ def test_a_users_photos_beside_the_demo_stay(tmp_path, monkeypatch, capsys) -> N
     assert "is a link" in capsys.readouterr().err
 
 
-def test_an_atlas_in_the_folder_of_the_demo_that_is_not_its_own_stays(tmp_path, capsys) -> None:
+def test_an_atlas_that_the_demo_did_not_make_is_kept(tmp_path, capsys) -> None:
     mine = tmp_path / "mine.atlas"
     mine.mkdir()
     (mine / "atlas.json").write_text("{}")
     (tmp_path / "demo").mkdir()
-    for said in ("is a link", "is not of a demo"):
-        if said == "is a link":
+    for message in ("is a link", "was not made by the demo"):
+        if message == "is a link":
             (tmp_path / "demo" / "photos.atlas").symlink_to(mine)
         else:
             (tmp_path / "demo" / "photos.atlas").unlink()
             (tmp_path / "demo" / "photos.atlas").mkdir()
         assert main(["demo", "-o", str(tmp_path / "demo"), "--overwrite"]) == 1
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["photos.atlas"]
     (tmp_path / "file").write_text("mine")
     assert main(["demo", "-o", str(tmp_path / "file"), "--overwrite"]) == 1

@@ -77,7 +77,7 @@ def test_a_reader_that_leaves_is_no_error(photos):
     command = f"{sys.executable} -m imatlas check {photos} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr in ("", "Reading images: 9 of 9\n")
-    assert done.returncode == program.READER_GONE
+    assert done.returncode == program.OUTPUT_CLOSED
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ class PanicException(BaseException):
             "PanicException: index out of \\x1b[31mbounds (unexpected error",
         ),
         (RecursionError("too deep"), "RecursionError: too deep (unexpected error"),
-        (MemoryError(), "Not enough memory; close other programs"),
+        (MemoryError(), "Out of memory; close other programs"),
         (KeyError("a[/b]\u202e"), "KeyError: 'a[/b]\\u202e' (unexpected error"),
         (OSError("no \udcff"), "no \\xff"),
         (ExceptionGroup("several", [ValueError("one")]), "ExceptionGroup: several"),
@@ -156,4 +156,4 @@ def test_a_full_disk_behind_the_output_is_told_in_words():
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "Error: There is no space left where the output goes; free some, or write it elsewhere.\n"
+    assert done.stderr == "Error: There is no space left on the disk of the output; free some, or write it elsewhere.\n"

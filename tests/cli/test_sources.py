@@ -14,7 +14,7 @@ from skimage import data
 
 import imatlas as ia
 from imatlas.cli import main
-from imatlas.cli.shared import suggest
+from imatlas.cli.shared import suggested_name
 from imatlas.errors import ArtifactError, InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,7 +102,7 @@ def test_what_cannot_be_one_of_several_sources_is_told(here, capsys) -> None:
     assert main(["check", "photos", "none"]) == 1
     assert "no file or folder 'none'" in capsys.readouterr().err
     assert main(["duplicates", "photos", "more", "--undo"]) == 2
-    assert "name only that one" in capsys.readouterr().err
+    assert "give only that one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_what_cannot_be_one_of_several_sources_is_told(here, capsys) -> None:
     ],
 )
 def test_the_suggested_name_has_no_pattern_in_it(here, sources, name) -> None:
-    assert suggest(sources) == Path(f"{name}.atlas")
+    assert suggested_name(sources) == Path(f"{name}.atlas")
 
 
 def test_a_name_that_looks_like_a_pattern_is_kept(here) -> None:
     Path("set [1]").mkdir()
-    assert suggest(["set [1]/"]) == Path("set [1].atlas")
+    assert suggested_name(["set [1]/"]) == Path("set [1].atlas")
 
 
 def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
@@ -168,11 +168,11 @@ def test_frames_of_images_that_are_given_are_recorded(here) -> None:
         ia.learn("anim", "a.atlas", budget=0.5, progress=False)
 
 
-def test_an_atlas_that_names_no_frames_goes_on(here) -> None:
-    from imatlas.atlas.manifest import Manifest
-
-    ia.learn("photos", "a.atlas", budget=0.5, progress=False)
-    manifest = Manifest.read(Path("a.atlas"))
-    del manifest.settings["frames"]
-    manifest.commit(Path("a.atlas"))
-    assert len(ia.learn("photos", "a.atlas", budget=0.5, progress=False)) == 6
+def test_an_atlas_whose_settings_lack_frames_is_damaged(here) -> None:
+    atlas = ia.learn("photos", "a.atlas", budget=0.5, progress=False)
+    path = atlas.folder / "atlas.json"
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["frames"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"is damaged \(settings.*frames: Field required\)"):
+        ia.load("a.atlas")

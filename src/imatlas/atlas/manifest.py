@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from imatlas import __version__
 from imatlas.atlas.journal import MODEL, MODEL_FILE, NAME, TABLE
-from imatlas.atlas.table_manifest import FILES, files_on_disk, strangers, version_file
+from imatlas.atlas.table_manifest import FILES, files_on_disk, unknown_versions, version_file
 from imatlas.errors import ArtifactError, AtlasBusyError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.system.atomic_io import write_file
@@ -175,7 +175,7 @@ class Manifest:
         """An unused name for a table: "images.lance", or "images-0002.lance" beside an unlisted one."""
         names = ["images.lance", *(f"images-{number:04d}.lance" for number in range(2, 10_000))]
         paths = (Path(folder) / name for name in names)
-        return next(p.name for p in paths if not (os.path.lexists(p) and (files_on_disk(p) or strangers(p, ()))))
+        return next(p.name for p in paths if not (os.path.lexists(p) and (files_on_disk(p) or unknown_versions(p, ()))))
 
 
 def replaceable(folder: Path) -> tuple[Manifest, str]:

@@ -1,4 +1,4 @@
-"""The map of an atlas as a figure: what `imatlas.plots` needs, fetched from the atlas."""
+"""The map of an atlas as a figure: reads from the atlas what `imatlas.plots` draws."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Outline = Literal["clusters", "regions", "none"]
 SHOWS = ("exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits")
 OUTLINES = ("clusters", "regions", "none")
 
-MOST_IN_A_MEAN = 200
-"""Images of a cell that its mean is taken of: more change no pixel that one would see."""
+MAX_PER_MEAN = 200
+"""Most images of a cell whose mean is computed; more make no visible difference."""
 
 INCHES = 8.0
 
@@ -58,7 +58,7 @@ def draw_map(atlas: Atlas, show: Show = "exemplar", *, outline: Outline = "clust
 
 
 def _nearest(atlas: Atlas, som: Any) -> np.ndarray:
-    """The image nearest to each prototype, for the cells that have any."""
+    """The image nearest to each prototype, for cells with images."""
     from imatlas.plots.pictures import exemplars
 
     found = exemplars(som, atlas.embedding, atlas.store.rows["cell"])
@@ -66,21 +66,19 @@ def _nearest(atlas: Atlas, som: Any) -> np.ndarray:
 
 
 def _members(atlas: Atlas, n_cells: int) -> np.ndarray:
-    """Up to `MOST_IN_A_MEAN` images of each cell, evenly out of their order."""
+    """Up to `MAX_PER_MEAN` images of each cell, evenly spaced in their order."""
     members = [np.flatnonzero(atlas.store.rows["cell"] == cell) for cell in range(n_cells)]
-    chosen = [
-        m if len(m) <= MOST_IN_A_MEAN else m[np.linspace(0, len(m) - 1, MOST_IN_A_MEAN).astype(int)] for m in members
-    ]
+    chosen = [m if len(m) <= MAX_PER_MEAN else m[np.linspace(0, len(m) - 1, MAX_PER_MEAN).astype(int)] for m in members]
     return np.concatenate(chosen)
 
 
 def _decoder(atlas: Atlas) -> Any:
-    """From prototypes to pictures, by the autoencoder whose codes the map was learned from.
+    """Decoder from prototypes to pixels: the autoencoder whose codes the map was learned from.
 
     Raises
     ------
     InputError
-        Where the map was learned from features that nothing can decode.
+        If the map was learned from features that cannot be decoded.
     """
     encoder = atlas.model("encoder")
     if not hasattr(encoder, "inverse_transform"):

@@ -1,4 +1,4 @@
-"""The original pictures of an atlas, where they still are: the atlas itself keeps only small ones."""
+"""The original images of an atlas, if they still exist; the atlas itself stores thumbnails."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from imatlas.images.sources.shards import table_of
 from imatlas.system.atomic_io import relative
 
 Region = tuple[int, int, int, int]
-"""Left, top, width and height in pixels of an image at its original size."""
+"""Left, top, width and height, in pixels of the original image."""
 
 
 class Originals:
-    """The source that an atlas was learned from, opened again when it is first needed.
+    """The source that an atlas was learned from, opened when first needed.
 
     Parameters
     ----------
     source : str
-        As the manifest names it: a folder or a file. What was in memory cannot be opened again.
+        Folder or file, as in the manifest. Images that were given in memory are not available.
     field : str, optional
-        The column that holds the images, where it was named.
+        Column that contains the images, if one was given.
     """
 
     def __init__(self, source: str, field: str | None = None) -> None:
@@ -43,12 +43,12 @@ class Originals:
 
     @cached_property
     def folder(self) -> Path | None:
-        """The folder below which all originals are files; None where they are in an archive, or an array."""
+        """The folder that contains the originals as files; None for an archive or an array."""
         return Path(self.name) if self.name and os.path.isdir(self.name) else None
 
     @property
     def _is_file(self) -> bool:
-        """Whether the source is one file. A pattern, which a stranger may have written, would list whole disks."""
+        """Whether the source is a file. A glob pattern from an untrusted manifest could list whole disks."""
         return os.path.isfile(self.name)
 
     @cached_property
@@ -60,17 +60,16 @@ class Originals:
         return {key: i for i, key in enumerate(self._source.keys)}
 
     def path(self, key: str) -> Path | None:
-        """The file that an image is; None where it is gone, or is no file of its own (in an archive, an array).
+        """The file of an image; None if it is gone or not a separate file (in an archive or array).
 
-        A key comes from a table, which may come from anywhere, and so may the name of the source, which may be the
-        whole disk. So a folder is never listed: the key names a file below it, or one behind a link that the user
-        himself has put there, and nothing above. Whether the file is handed on, its hash says: see `content`.
+        Key and source may come from an untrusted atlas. So the folder is never listed, and the key must name a file
+        below it (links of the user are followed). The hash decides whether the content may be used: see `content`.
         """
         if self.folder is not None:
             try:
                 path = self.folder / relative(file_name_of(key))
                 return path if path.is_file() else None
-            except (UnsafePathError, OSError):  # a name that is too long
+            except (UnsafePathError, OSError):  # the name is too long
                 return None
         try:
             if not self._is_file:
@@ -84,12 +83,12 @@ class Originals:
         return path if path.is_file() else None
 
     def read(self, key: str) -> Any:
-        """An image as it is stored: the bytes of a file, or pixels (H, W, C).
+        """An image as it is stored: the bytes of its file, or pixels (H, W, C).
 
         Raises
         ------
         DecodeError, SourceError
-            Where it is not there any more.
+            If it no longer exists.
         """
         path = self.path(key)
         if path is not None:
@@ -98,25 +97,25 @@ class Originals:
             if self.folder is not None and (table := table_of(self.folder, str(relative(file_name_of(key))))):
                 return self._in_table(table, key.rpartition("/")[2])
         if not self._is_file or key not in self._places:
-            raise DecodeError(f"'{self.name}' holds no '{key}' any more")
+            raise DecodeError(f"'{self.name}' no longer contains '{key}'")
         return self._source.read(self._places[key])
 
     def _in_table(self, path: Path, row: str) -> Any:
-        """A row of one of the tables of a folder."""
+        """A row of a table file in the folder."""
         if path not in self._tables:
             self._tables[path] = open_source(path, self._field)
         table = self._tables[path]
         if not row.isdecimal() or int(row) >= len(table.keys):
-            raise DecodeError(f"'{path}' holds no row {row} any more")
+            raise DecodeError(f"'{path}' no longer has a row {row}")
         return table.read(int(row))
 
     def content(self, key: str, sha256: str) -> Any:
-        """As `read`, of what may be handed on: the picture that the atlas was learned from, and no other file.
+        """As `read`, for content that leaves the program: only the image that the atlas was learned from.
 
         Raises
         ------
         DecodeError, SourceError
-            Where it is not there any more, is no picture, or has another hash than the atlas knows.
+            If it no longer exists, is not an image, or its hash differs from the one in the atlas.
         """
         content = self.read(key)
         if isinstance(content, bytes):
@@ -130,7 +129,7 @@ class Originals:
         Raises
         ------
         DecodeError, SourceError
-            Where it is not there any more, or is not the picture of this `sha256` any more.
+            If it no longer exists or has another hash.
         """
         content = self.read(key)
         if not isinstance(content, bytes):
@@ -145,12 +144,12 @@ def _check_same(content: bytes, key: str, sha256: str) -> None:
 
 
 def check_region(region: Any) -> Region:
-    """A region as four ints.
+    """The region as four ints.
 
     Raises
     ------
     ParameterError
-        If it is none.
+        If it is not four ints.
     """
     parts = region.tolist() if isinstance(region, np.ndarray) else region
     numbers = [whole(part) for part in parts] if isinstance(parts, list | tuple) else []
@@ -161,17 +160,17 @@ def check_region(region: Any) -> Region:
 
 
 def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:
-    """A region of an image (height, width, C).
+    """Crop a region of an image (H, W, C).
 
     Raises
     ------
     InputError
-        If it is empty or does not lie within the image.
+        If the region is empty or not inside the image.
     """
     left, top, width, height = region
     if min(left, top) < 0 or min(width, height) < 1 or left + width > image.shape[1] or top + height > image.shape[0]:
         raise InputError(
-            f"The region must lie within {name}, which is {image.shape[1]} x {image.shape[0]} pixels. Got left {left}, "
+            f"The region must be inside {name}, which is {image.shape[1]} x {image.shape[0]} pixels. Got left {left}, "
             f"top {top}, width {width}, height {height}."
         )
     return image[top : top + height, left : left + width]

@@ -13,7 +13,7 @@ from imatlas.atlas.manifest import SKIPPED, Manifest
 from imatlas.atlas.stages import STAGES, Job
 from imatlas.atlas.store import misfit
 from imatlas.atlas.table import ImagesTable
-from imatlas.atlas.table_manifest import strangers
+from imatlas.atlas.table_manifest import unknown_versions
 from imatlas.errors import ArtifactError, MissingExtraError, SourceError, UnsafePathError
 from imatlas.images.dataset import Images
 from imatlas.images.pixels import kind_of
@@ -130,7 +130,7 @@ def use_clean_table(job: Job) -> None:
     """Copy the table to a new name if its folder holds foreign versions, which Lance would read before it writes."""
     manifest = job.manifest
     name = manifest.table.get("name")
-    if not name or not (found := strangers(job.folder / name, {manifest.table["version"]})):
+    if not name or not (found := unknown_versions(job.folder / name, {manifest.table["version"]})):
         return
     new = manifest.new_table(job.folder)
     job.say(f"'{job.folder / name / found[0]}' is no version of this atlas: its images table is copied to '{new}'.")

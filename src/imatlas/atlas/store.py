@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from imatlas.arguments import check_int, check_path, refused, whole
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.originals import Originals
-from imatlas.atlas.table import AGAIN, ImagesTable
+from imatlas.atlas.table import REPAIR, ImagesTable
 from imatlas.errors import ArtifactError, DecodeError, InputError
 from imatlas.images.decode import check_thumbnail
 from imatlas.images.spec import ImageSpec
@@ -190,7 +190,9 @@ class Store:
             model = artifact.load(within(self.folder, name))
             reason = misfit(role, model, self.table) if self.manifest.table else ""
             if reason:
-                raise ArtifactError(f"The atlas is damaged: '{self.folder / name}' cannot be used ({reason}); {AGAIN}.")
+                raise ArtifactError(
+                    f"The atlas is damaged: '{self.folder / name}' cannot be used ({reason}); {REPAIR}."
+                )
             self._models[role] = model
         return self._models[role]
 

@@ -1,15 +1,13 @@
-"""The images table of an atlas: one row an image, in one Lance dataset. This is the one file that knows Lance.
+"""The images table of an atlas: one row per image, in a Lance dataset. This is the only module that uses Lance.
 
-A table is written once per intake and then gains columns as stages learn them. Every change is a new version of the
-dataset; the atlas names the version that counts, so a reader never sees half a change, and a version that nobody named
-is cleaned away by the next writer.
+The intake writes the rows once; each stage then adds its columns. Every change is a new version of the dataset. The
+atlas names the current version, so readers never see a partial change, and the next writer deletes unnamed versions.
 
-Lance trusts its files: a flipped byte may give other rows, an allocation of 34 GB, or the end of the process. So
-nothing of a table is handed to Lance before its bytes were compared with the atlas's inventory, and its manifest was
-looked through (`table_manifest`). What is compared is what is read: rows lie in files of `FRAGMENT` rows, and
-thumbnails, embedding and whatever a stage learned lie in files of their own. A search in a million images thus hashes
-its keys, embedding and index once (0.7 GB, half a second on one core, in parallel on several), and a thumbnail costs
-the 25 MB of its file.
+Lance trusts its files: a flipped byte can give wrong rows, an allocation of 34 GB or a crash. Therefore Lance opens a
+file only after its hash was compared with the inventory of the atlas and the manifest of the table was checked
+(`table_manifest`). Only the files that are read are hashed: each holds `FRAGMENT` rows, and thumbnails, embedding and
+the columns of each stage are in separate files. A search among a million images hashes keys, embedding and index once
+(0.7 GB, half a second on one core), and a thumbnail costs the 25 MB of its file.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas.atlas.table_manifest import (
-    MOST_BYTES,
+    MAX_MANIFEST_BYTES,
     TableVersion,
     files_on_disk,
     newest_version,
-    only_files,
     parse_manifest,
-    refuse_strangers,
+    refuse_special_files,
+    refuse_unknown_versions,
     version_file,
 )
 from imatlas.atlas.table_values import fault
@@ -41,27 +39,27 @@ from imatlas.errors import ArtifactError, ImatlasError
 from imatlas.system.atomic_io import flush_tree, open_new, remove_listed, within
 from imatlas.system.inventory import Inventory, open_regular
 
-os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every dataset that it creates
+os.environ.setdefault("LANCE_LOG", "error")  # Lance warns on stderr about every new dataset
 import lance
 
 ROWS = 4096
-"""Rows in one batch: bounds the memory of writing and reading."""
+"""Rows per batch; bounds the memory of writing and reading."""
 
 FRAGMENT = 8_192
-"""Rows in one file: what is hashed before one of them is read."""
+"""Rows per file, which is hashed as a whole before any of its rows is read."""
 
 PROBES, REFINE = 20, 2
-"""Lists of the index that a search reads, and how many times more rows than asked for have their exact distance
-computed. `python -m benchmarks search` measures what is found so."""
+"""Lists of the index that a search reads, and candidates per result whose exact distance is computed. `python -m
+benchmarks search` measures the recall."""
 
-AGAIN = "the same 'imatlas learn' command again makes it anew"
-"""What a user does about a table that is damaged."""
+REPAIR = "run the same 'imatlas learn' command again to rebuild it"
+"""Advice in errors about a damaged table."""
 
-MOST_FEATURES = 65_536
-"""Numbers in one vector."""
+MAX_FEATURES = 65_536
+"""Largest width of a vector column."""
 
 THUMBNAIL = 128
-"""Longest side in pixels of the small picture that the table keeps of every image."""
+"""Longest side of a thumbnail in pixels."""
 
 SCHEMA = pa.schema(
     [
@@ -74,7 +72,7 @@ SCHEMA = pa.schema(
         ("flags", pa.string()),
     ]
 )
-"""The columns that the intake writes, besides the thumbnail; the stages add those of `LEARNED`."""
+"""Columns that the intake writes besides the thumbnail; the stages add those of `LEARNED`."""
 
 LEARNED = pa.schema(
     [
@@ -92,7 +90,7 @@ LEARNED = pa.schema(
 )
 
 INDEX_FILES = ("index.idx", "auxiliary.idx")
-"""Of an index on vectors."""
+"""Files of a vector index."""
 
 
 class ImagesTable:
@@ -103,14 +101,14 @@ class ImagesTable:
     path : path
         The `.lance` folder.
     version : int or None
-        The version to read; the newest where None.
+        The version to read. None: the newest.
     inventory : Inventory, optional
-        Of the atlas: each file is compared with it before it is read, each new one recorded in it.
+        Inventory of the atlas: files are compared with it before they are read, and new files are recorded in it.
 
     Raises
     ------
     ArtifactError
-        If there is no readable table of that version.
+        If that version does not exist or cannot be read.
     """
 
     def __init__(self, path: str | Path, version: int | None = None, inventory: Inventory | None = None) -> None:
@@ -120,33 +118,33 @@ class ImagesTable:
         self.version = version or 0
         with self._reading():
             self.version = version = newest_version(self.path) if version is None else version
-            only_files(self.path / "_versions")
+            refuse_special_files(self.path / "_versions")
             self._check([version_file(version)])
             with open_regular(self.path / version_file(version)) as file:
-                self.named: TableVersion = parse_manifest(file.read(MOST_BYTES))
+                self.named: TableVersion = parse_manifest(file.read(MAX_MANIFEST_BYTES))
             self._data = lance.dataset(address(path), version=version)
         self._check_schema()
 
     def _check_schema(self) -> None:
-        """Refuse columns that no atlas has, or has of another type: pictures by reference, nested ones."""
+        """Refuse columns that an atlas does not have or that have another type, such as blob references."""
         known = {field.name: field.type for field in (*SCHEMA, *LEARNED)}
         for field in self._data.schema:
             vectors = field.name == "embedding" and pa.types.is_fixed_size_list(field.type)
             same = field.type.value_type == pa.float32() if vectors else field.type == known.get(field.name)
-            if not same or field.metadata or (vectors and not 1 <= field.type.list_size <= MOST_FEATURES):
+            if not same or field.metadata or (vectors and not 1 <= field.type.list_size <= MAX_FEATURES):
                 raise ArtifactError(
-                    f"The images table '{self.path}' has a column '{field.name[:40]}' ({field.type}) that no atlas "
-                    "has; learn the atlas again with --overwrite."
+                    f"The images table '{self.path}' has a column '{field.name[:40]}' ({field.type}), "
+                    "which an atlas does not have; learn the atlas again with --overwrite."
                 )
         if not len(self):
-            raise ArtifactError(f"The atlas is damaged: '{self.path}' has no rows; {AGAIN}.")
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' has no rows; {REPAIR}.")
         for _, files in self.named.fragments:
             if not set(self._data.schema.names) <= set(files):
                 raise ArtifactError(f"The images table '{self.path}' lacks columns; learn the atlas again.")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What Lance and Arrow raise, the panics of their Rust part too, as one error of ours."""
+        """Turn errors of Lance and Arrow, including panics of their Rust code, into an ArtifactError."""
         try:
             yield
         except (ImatlasError, KeyboardInterrupt, GeneratorExit, SystemExit, MemoryError):
@@ -154,20 +152,20 @@ class ImagesTable:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise ArtifactError(
-                f"The images table '{self.path}' (version {self.version}) cannot be read ({told}); {AGAIN}."
+                f"The images table '{self.path}' (version {self.version}) cannot be read ({reason}); {REPAIR}."
             ) from error
 
     def _check(self, names: Iterable[str]) -> None:
-        """Compare files of the table with the inventory of the atlas, before Lance reads them."""
+        """Compare files of the table with the inventory before Lance reads them, each file once."""
         if self.inventory is not None:
-            fresh = [name for name in names if name not in self._checked]  # thousands of searches, one look at a file
-            self.inventory.check([f"{self.path.name}/{name}" for name in fresh])
-            self._checked.update(fresh)
+            unchecked = [name for name in names if name not in self._checked]
+            self.inventory.check([f"{self.path.name}/{name}" for name in unchecked])
+            self._checked.update(unchecked)
 
     def _check_columns(self, columns: Iterable[str], rows: Sequence[int] | np.ndarray | None = None) -> None:
-        """The same for the files that hold some columns, of all rows or of some."""
+        """Compare the files of some columns, for all rows or only some."""
         columns = list(columns)
         which = range(len(self.named.fragments)) if rows is None else self._fragments_of(rows)
         files = {self.named.fragments[i][1].get(name) for i in which for name in columns}
@@ -180,14 +178,14 @@ class ImagesTable:
         return [int(i) for i in found if i < len(ends)]
 
     def _index_files(self) -> list[str]:
-        """The files of the indices: those that ours have, and whatever else the inventory names."""
+        """Files of the indices: the standard ones, and others that the inventory lists."""
         listed = self.inventory.files if self.inventory is not None else {}
         names = {name.removeprefix(f"{self.path.name}/") for name in listed}
         found = {name for name in names if name.rpartition("/")[0] in self.named.indices}
         return sorted(found | {f"{index}/{name}" for index in self.named.indices for name in INDEX_FILES})
 
     def files(self) -> list[str]:
-        """The names of all files that this version consists of, below its folder."""
+        """Names of all files of this version, relative to its folder."""
         names = {version_file(self.version)}
         names |= {name for _, files in self.named.fragments for name in files.values()}
         names |= {name for name in files_on_disk(self.path) if name.rpartition("/")[0] in self.named.indices}
@@ -203,19 +201,20 @@ class ImagesTable:
         thumbnails: Iterable[Sequence[bytes]] | None = None,
         inventory: Inventory | None = None,
     ) -> ImagesTable:
-        """A new version of the table at `path` that holds just these rows of `SCHEMA`, written batch by batch.
+        """Write a new version of the table at `path` that contains only these rows, batch by batch.
 
         Parameters
         ----------
         path : path
         batches : iterable of RecordBatch
+            Rows of `SCHEMA`.
         thumbnails : iterable of lists of bytes, optional
-            The thumbnails of the same rows, in runs of any length.
+            Thumbnails of the same rows, in lists of any length.
         inventory : Inventory, optional
         """
         path = Path(path)
         mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
-        refuse_strangers(path)
+        refuse_unknown_versions(path)
         with _unwrapped(batches) as rows:
             data = lance.write_dataset(
                 rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
@@ -226,11 +225,11 @@ class ImagesTable:
                 pa.record_batch([pa.array(some, pa.binary())], schema=schema) for some in thumbnails
             ) as rows:
                 data.add_columns(pa.RecordBatchReader.from_batches(schema, rows))
-        flush_tree(path)  # Lance itself never asks for that
+        flush_tree(path)  # Lance does not flush to disk
         return cls(path, inventory=None).listed_in(inventory)
 
     def copied_to(self, path: Path) -> ImagesTable:
-        """The files of this version, and no others, in a folder of another name."""
+        """Copy the files of this version, and no others, to another folder."""
         for name in self.files():
             self._check([name])
             target = within(path, name)
@@ -241,11 +240,11 @@ class ImagesTable:
         return ImagesTable(path, self.version)
 
     def clean(self, names: Iterable[str]) -> None:
-        """Delete those of these files of ours that this version does not need. Only for a writer that committed it."""
+        """Delete the files among `names` that this version does not need. Only for the writer that committed it."""
         remove_listed(self.path, set(names) - set(self.files()))
 
     def listed_in(self, inventory: Inventory | None) -> ImagesTable:
-        """This version, all of whose files are recorded in an inventory in place of those of other versions."""
+        """Record the files of this version in an inventory, in place of those of other versions; returns the table."""
         if inventory is not None:
             inside = f"{self.path.name}/"
             names = {f"{inside}{name}" for name in self.files()}
@@ -256,29 +255,29 @@ class ImagesTable:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns of this version."""
+        """Names of the columns of this version."""
         return list(self._data.schema.names)
 
     def n_features(self, column: str) -> int | None:
-        """The numbers in one vector of a column; None where there is no such column."""
+        """Width of a vector column; None if there is no such column."""
         return self._data.schema.field(column).type.list_size if column in self.columns else None
 
     def __len__(self) -> int:
         return sum(n for n, _ in self.named.fragments)
 
     def set(self, **columns: np.ndarray | pa.Array) -> ImagesTable:
-        """A new version in which these columns, given in row order, replace or join the others.
+        """Write a new version with these columns, in row order, added or replaced.
 
         Parameters
         ----------
         **columns : arrays (n_rows,) or (n_rows, n_features)
-            A two-dimensional array becomes a column of fixed-size vectors.
+            A two-dimensional array becomes a vector column.
         """
         arrays = {name: _arrow(values) for name, values in columns.items()}
         n_rows = len(self)
         for name, values in arrays.items():
             if len(values) != n_rows:
-                raise ArtifactError(f"The column '{name}' has {len(values)} values and the table {n_rows} rows.")
+                raise ArtifactError(f"The column '{name}' has {len(values)} values, but the table has {n_rows} rows.")
         self._check([f"_transactions/{self.named.transaction}"] if self.named.transaction else [])
         data = self._newest()
         present = [name for name in arrays if name in data.schema.names]
@@ -291,16 +290,16 @@ class ImagesTable:
         return ImagesTable(self.path).listed_in(self.inventory)
 
     def _newest(self) -> lance.LanceDataset:
-        """This version to build upon, as the newest."""
-        refuse_strangers(self.path)
+        """The dataset at this version, restored as the newest if it is not."""
+        refuse_unknown_versions(self.path)
         data = lance.dataset(address(self.path), version=self.version)
-        if data.version != data.latest_version:  # a killed writer left newer versions that nobody named
+        if data.version != data.latest_version:  # a killed writer left newer, unnamed versions
             data.restore()
             data = lance.dataset(address(self.path))
         return data
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """These columns of all rows; all but the thumbnails where None."""
+        """Some columns of all rows. None: all columns but the thumbnails."""
         if columns is None:
             columns = [name for name in self.columns if name != "thumbnail"]
         self._check_columns(columns)
@@ -309,36 +308,38 @@ class ImagesTable:
         return self._sound(found, whole=True)
 
     def vectors(self, column: str) -> np.ndarray:
-        """A column of vectors as a float32 array (n_rows, n_features)."""
+        """A vector column as a float32 array (n_rows, n_features)."""
         values = self.read([column])[column].combine_chunks()
         return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Some rows of a column of vectors, in the order asked for, as a float32 array (n, n_features)."""
+        """Some rows of a vector column, in the order of `rows`, as a float32 array (n, n_features)."""
         values = self.take(rows, [column])[column].combine_chunks()
         return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
     def index(self, column: str, centers: np.ndarray) -> ImagesTable:
-        """A new version with an index on a column of vectors, so that `nearest` need not look at all of them.
+        """Write a new version with an index on a vector column, for `nearest`.
 
-        It counts for this version and for later ones whose rows and column are the same.
+        It stays valid in later versions in which the rows and the column are unchanged.
 
         Parameters
         ----------
         column : str
         centers : ndarray (n_centers, n_features)
-            Each row is filed under the center nearest to it (an inverted file, its vectors also as bytes for speed).
+            Centers of the inverted file: each row is in the list of its nearest center, scalar-quantized to bytes.
         """
         flat = pa.array(np.ascontiguousarray(centers, dtype=np.float32).ravel())
-        filed = pa.FixedSizeListArray.from_arrays(flat, centers.shape[1])
+        centroids = pa.FixedSizeListArray.from_arrays(flat, centers.shape[1])
         self._check_columns([column])
         data = self._newest()
-        data.create_index(column, "IVF_SQ", metric="L2", num_partitions=len(centers), ivf_centroids=filed, replace=True)
+        data.create_index(
+            column, "IVF_SQ", metric="L2", num_partitions=len(centers), ivf_centroids=centroids, replace=True
+        )
         flush_tree(self.path)
         return ImagesTable(self.path).listed_in(self.inventory)
 
     def has_index(self, column: str) -> bool:
-        """Whether this version has an index on a column of vectors."""
+        """Whether this version has an index on a vector column."""
         if not self.named.indices:
             return False
         self._check(self._index_files())
@@ -346,7 +347,7 @@ class ImagesTable:
             return any(column in (name.strip('"') for name in i.field_names) for i in self._data.describe_indices())
 
     def nearest(self, column: str, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """About the `k` rows whose vectors are nearest to a query (n_features,), by the index.
+        """Approximately the `k` rows nearest to a query (n_features,), found with the index.
 
         Returns
         -------
@@ -355,24 +356,24 @@ class ImagesTable:
         distances : ndarray (k,) float32
             Euclidean, exact.
         """
-        wanted = {"column": column, "q": query, "k": k, "nprobes": PROBES, "refine_factor": REFINE}
+        search = {"column": column, "q": query, "k": k, "nprobes": PROBES, "refine_factor": REFINE}
         self._check([*self._index_files(), *self._files_of[column]])
         with self._reading():
-            found = self._data.to_table(columns=["_distance"], nearest=wanted, with_row_address=True)
+            found = self._data.to_table(columns=["_distance"], nearest=search, with_row_address=True)
             if not np.isfinite(found["_distance"].to_numpy()).all():
                 raise ValueError("its vectors are not finite")
-        places = found["_rowaddr"].to_numpy().astype(np.int64)
-        rows = self._first_rows[places >> 32] + (places & 0xFFFFFFFF)
+        addresses = found["_rowaddr"].to_numpy().astype(np.int64)
+        rows = self._first_rows[addresses >> 32] + (addresses & 0xFFFFFFFF)
         return rows, np.sqrt(np.maximum(found["_distance"].to_numpy(), 0))
 
     @cached_property
     def _files_of(self) -> dict[str, list[str]]:
-        """The files that hold each column."""
+        """The files of each column."""
         return {name: [files[name] for _, files in self.named.fragments] for name in self.columns}
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
-        """The number of the first row of each fragment, by the number of the fragment."""
+        """Number of the first row of each fragment, indexed by fragment id."""
         fragments = self._data.get_fragments()
         first = np.zeros(max(f.fragment_id for f in fragments) + 1, np.int64)
         n = 0
@@ -382,14 +383,14 @@ class ImagesTable:
         return first
 
     def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
-        """These columns of some rows, in the order asked for."""
+        """Some columns of some rows, in the order of `rows`."""
         self._check_columns(columns, rows)
         with self._reading():
             found = self._data.take([int(row) for row in rows], columns=list(columns))
         return self._sound(found)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows, batch by batch."""
+        """Some columns of all rows, batch by batch."""
         self._check_columns(columns)
         with self._reading():
             for batch in self._data.to_batches(columns=list(columns), batch_size=ROWS):
@@ -397,12 +398,12 @@ class ImagesTable:
                 yield batch
 
     def check(self) -> None:
-        """Read every column, as a writer does that builds upon them.
+        """Read and check every column, before a writer builds on them.
 
         Raises
         ------
         ArtifactError
-            If one is damaged, or holds what no atlas does.
+            If one is damaged or has invalid values.
         """
         large = [name for name in ("thumbnail", "embedding") if name in self.columns]
         self.read([name for name in self.columns if name not in large])
@@ -411,34 +412,35 @@ class ImagesTable:
                 pass
 
     def _sound(self, found: pa.Table, *, whole: bool = False) -> pa.Table:
-        """Columns as they were read, if they hold what those of an atlas do."""
-        told = fault(dict(zip(found.column_names, found.columns, strict=True)), whole=whole)
-        if told:
-            raise ArtifactError(f"The atlas is damaged: '{self.path}' cannot be used ({told}); {AGAIN}.")
+        """The same columns; raises ArtifactError if their values are invalid."""
+        problem = fault(dict(zip(found.column_names, found.columns, strict=True)), whole=whole)
+        if problem:
+            raise ArtifactError(f"The atlas is damaged: '{self.path}' cannot be used ({problem}); {REPAIR}.")
         return found
 
 
 def address(path: str | Path) -> str:
-    """How Lance is told of a folder on this disk: an absolute path is never taken for an address of the network.
+    """A folder as an address for Lance: an absolute path is never taken for a URL.
 
     Raises
     ------
     ArtifactError
-        If a name on the way is one that Lance cannot open.
+        If Lance cannot open a folder of that name.
     """
     text = os.path.abspath(path)
     if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):
         raise ArtifactError(
-            f"An atlas cannot lie at '{text}': the name holds control characters or is not UTF-8; choose another name."
+            f"An atlas cannot be stored at '{text}': the path contains control characters or is not UTF-8; choose "
+            "another name."
         )
     return text
 
 
 @contextmanager
 def _unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The same batches to write; what their source raises is raised as it was.
+    """The same batches, for Lance to write; exceptions of their source, even Ctrl-C, are raised unchanged.
 
-    Lance wraps it, even Ctrl-C, in an OSError of its own.
+    Lance would wrap them in an OSError.
     """
     caught: list[BaseException] = []
 

@@ -1,9 +1,9 @@
-"""What one version of a Lance table names, read from its manifest without Lance, and refused where it leads elsewhere.
+"""The files of one version of a Lance table, read from its manifest without Lance; references elsewhere are refused.
 
-Lance follows what a manifest says: base paths in other folders or in object stores (`s3://`), files by any path. So a
-manifest is looked through before Lance opens it. Only what a table of ours is made of is let pass: data files and
-indices by plain names in their own folders, whole fragments without deletions. The format is Protocol Buffers
-(`protos/table.proto` of Lance); only its field numbers are needed here.
+Lance follows any path in a manifest, also base paths in other folders or object stores (`s3://`). So a manifest is
+checked before Lance opens it. Allowed is only what tables of an atlas consist of: data files and indices with plain
+names in their own folders, and whole fragments without deletions. The format is Protocol Buffers (`protos/table.proto`
+of Lance), of which only the field numbers are needed.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from imatlas.errors import ArtifactError
 from imatlas.system.atomic_io import within
 from imatlas.system.inventory import open_regular
 
-MOST_BYTES = 256 * 2**20
-"""Of a manifest."""
+MAX_MANIFEST_BYTES = 256 * 2**20
+"""Largest size of a manifest."""
 
 HINT = "_versions/latest_version_hint.json"
-"""What Lance leaves beside its versions, and on a disk never reads."""
+"""File that Lance writes beside the versions, and does not read on a local disk."""
 
 FILES = re.compile(
     r"_versions/\d{20}\.manifest|_transactions/\d{1,20}-[0-9a-f-]{36}\.txn|data/[0-9a-f-]{32,60}\.lance"
     r"|_indices/[0-9a-f-]{36}/[a-z_]{1,40}\.idx"
 )
-"""The names of files in the folder of a table."""
+"""Names of the files in the folder of a table."""
 
 _DATA_FILE = re.compile(r"[0-9a-f-]{32,60}\.lance")
 _TRANSACTION = re.compile(r"\d{1,20}-[0-9a-f-]{36}\.txn")
 _INDEX_FILE = re.compile(r"[a-z_]{1,40}\.idx")
 
-# Numbers of the fields that may stand in each message. What is not among them is refused: base paths (18) and branches
-# of a manifest, deletion files, row ids and overlays of a fragment, base ids of a data file (7) and of an index (9).
+# Allowed field numbers of each message. Refused are among others base paths (18) and branches of a manifest, deletion
+# files, row ids and overlays of a fragment, and base ids of a data file (7) and of an index (9).
 _MANIFEST = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 21, 23})
 _FRAGMENT = frozenset({1, 2, 4})
 _FILE = frozenset({1, 2, 3, 4, 5, 6})
 _INDEX = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 10})
-_OLD_FLAG = 4
-"""The one feature flag that a plain table may carry: storage format 2, from when that was new."""
+_V2_FORMAT_FLAG = 4
+"""The only allowed feature flag: storage format 2."""
 
 
 @dataclass(frozen=True)
 class TableVersion:
-    """What a version of a table consists of.
+    """The files of a version of a table.
 
     Attributes
     ----------
     fragments : list of (n_rows, dict of str to str)
-        For each run of rows their number, and for each column the file that holds it.
+        For each fragment the number of rows, and the file of each column.
     indices : list of str
-        The folders of the indices.
+        Folders of the indices.
     transaction : str
-        The file that tells how the version came about; "" where there is none.
+        Name of the transaction file; "" if there is none.
     """
 
     fragments: list[tuple[int, dict[str, str]]]
@@ -66,17 +66,17 @@ class TableVersion:
 
 
 def version_file(version: int) -> str:
-    """The name of the manifest of a version: later ones sort first."""
+    """Name of the manifest of a version; later versions sort first."""
     return f"_versions/{2**64 - 1 - version:020d}.manifest"
 
 
 def parse_manifest(content: bytes) -> TableVersion:
-    """What a manifest names.
+    """Parse a manifest.
 
     Raises
     ------
     ValueError
-        If it is damaged, or names anything besides plain files of its own folder.
+        If it is damaged, or refers to anything but plain files in its own folder.
     """
     try:
         return _parsed(content)
@@ -86,7 +86,7 @@ def parse_manifest(content: bytes) -> TableVersion:
 
 def _parsed(content: bytes) -> TableVersion:
     if len(content) < 16 or content[-4:] != b"LANC":
-        raise ValueError("its manifest is cut off")
+        raise ValueError("its manifest is truncated")
     (start,) = struct.unpack("<Q", content[-16:-8])
     manifest = list(_fields(_block(content, start)))
     _only(manifest, _MANIFEST, "manifest")
@@ -95,8 +95,8 @@ def _parsed(content: bytes) -> TableVersion:
     for number, value in manifest:
         if number == 6:
             indices = [_index(_bytes(v)) for _, v in _fields(_block(content, _int(value)))]
-        if number in (9, 10) and _int(value) & ~_OLD_FLAG:
-            raise ValueError("it asks for features of Lance that an atlas does not use, such as other folders")
+        if number in (9, 10) and _int(value) & ~_V2_FORMAT_FLAG:
+            raise ValueError("it uses features of Lance that an atlas does not use, such as other folders")
     return TableVersion(
         [_fragment(_bytes(value), columns) for number, value in manifest if number == 2],
         indices,
@@ -105,7 +105,7 @@ def _parsed(content: bytes) -> TableVersion:
 
 
 def _column(field: bytes) -> tuple[int, str]:
-    """The number and name of a column."""
+    """Number and name of a column."""
     values = dict(_fields(field))
     return _int(values.get(3, 0)), _bytes(values.get(2, b"")).decode()
 
@@ -118,9 +118,9 @@ def _fragment(fragment: bytes, columns: dict[int, str]) -> tuple[int, dict[str, 
         if number == 2:
             file = list(_fields(_bytes(value)))
             _only(file, _FILE, "data file")
-            found = dict(file)
-            name = _plain(_bytes(found.get(1, b"")), _DATA_FILE)
-            numbers = list(_packed(_bytes(found.get(2, b""))))
+            by_number = dict(file)
+            name = _plain(_bytes(by_number.get(1, b"")), _DATA_FILE)
+            numbers = list(_packed(_bytes(by_number.get(2, b""))))
             files.update({columns[n]: f"data/{name}" for n in numbers if n in columns})
     return _int(dict(values).get(4, 0)), files
 
@@ -134,33 +134,35 @@ def _index(index: bytes) -> str:
     identity = dict(_fields(_bytes(dict(values)[1]))) if 1 in dict(values) else {}
     raw = _bytes(identity.get(1, b""))
     if len(raw) != 16:
-        raise ValueError("an index of it has no name")
+        raise ValueError("one of its indices has no name")
     return f"_indices/{uuid.UUID(bytes=raw)}"
 
 
 def _only(values: list[tuple[int, int | bytes]], allowed: frozenset[int], what: str) -> None:
     for number, _ in values:
         if number not in allowed:
-            raise ValueError(f"its {what} names what an atlas does not use, such as other folders (field {number})")
+            raise ValueError(
+                f"its {what} uses features that an atlas does not use, such as other folders (field {number})"
+            )
 
 
 def _plain(name: bytes, pattern: re.Pattern[str]) -> str:
     text = name.decode()
     if not pattern.fullmatch(text):
-        raise ValueError(f"it names the file {text[:80]!r}, which is not one of its own")
+        raise ValueError(f"it refers to the file {text[:80]!r}, which is not its own")
     return text
 
 
 def _block(content: bytes, start: int) -> bytes:
-    """A message with its length before it."""
+    """A length-prefixed message."""
     (length,) = struct.unpack("<I", content[start : start + 4])
     if start + 4 + length > len(content):
-        raise ValueError("its manifest is cut off")
+        raise ValueError("its manifest is truncated")
     return content[start + 4 : start + 4 + length]
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message of Protocol Buffers: their numbers and values."""
+    """Field numbers and values of a Protocol Buffers message."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -171,7 +173,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (1, 2, 5):
             length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             if at + length > len(message):
-                raise ValueError("its manifest is cut off")
+                raise ValueError("its manifest is truncated")
             yield number, message[at : at + length]
             at += length
         else:
@@ -208,50 +210,50 @@ def _int(value: int | bytes) -> int:
     return value
 
 
-def only_files(folder: Path) -> None:
-    """Refuse pipes, links and folders among what Lance may open without being asked."""
+def refuse_special_files(folder: Path) -> None:
+    """Refuse pipes, links and folders in a folder whose entries Lance may open by itself."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_file(follow_symlinks=False):
-                raise ArtifactError(f"'{entry.path}' is not a file; move it out of the atlas.")
+                raise ArtifactError(f"'{entry.path}' is not a regular file; move it out of the atlas.")
 
 
-def strangers(path: Path, versions: Collection[int]) -> list[str]:
-    """The names of what lies among the versions of a table besides these versions."""
+def unknown_versions(path: Path, versions: Collection[int]) -> list[str]:
+    """Names of entries in the versions folder of a table other than these versions."""
     if not (path / "_versions").is_dir():
         return []
     known = {HINT, *(version_file(version) for version in versions)}
     return sorted(name for entry in os.scandir(path / "_versions") if (name := f"_versions/{entry.name}") not in known)
 
 
-def refuse_strangers(path: Path) -> None:
-    """Refuse a folder with versions that lead elsewhere or cannot be read: whoever writes into it, Lance reads them.
+def refuse_unknown_versions(path: Path) -> None:
+    """Refuse to write into a folder with unreadable or unsafe versions, because Lance reads them when it writes.
 
     Raises
     ------
     ArtifactError
-        That names the first.
+        If there is one; names the first.
     """
-    for name in strangers(path, ()):
+    for name in unknown_versions(path, ()):
         try:
             if not FILES.fullmatch(name):
-                raise ValueError("it has no name of ours")
+                raise ValueError("its name is not that of a version")
             with open_regular(within(path, name)) as file:
-                parse_manifest(file.read(MOST_BYTES))
-        except ValueError as error:  # ArtifactError among them
+                parse_manifest(file.read(MAX_MANIFEST_BYTES))
+        except ValueError as error:  # includes ArtifactError
             raise ArtifactError(
-                f"'{path / name}' is no version that imatlas wrote ({str(error).rstrip('.')}), so nothing is written "
-                "beside it; the same 'imatlas learn' command again makes the table anew in another place."
+                f"'{path / name}' is not a version that imatlas wrote ({str(error).rstrip('.')}), so nothing is "
+                "written beside it; run the same 'imatlas learn' command again to rebuild the table elsewhere."
             ) from None
 
 
 def newest_version(path: Path) -> int:
-    """The number of the newest version of a table.
+    """Number of the newest version of a table.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no version.
     """
     names = sorted(name for name in files_on_disk(path) if name.startswith("_versions/"))
     if not names:
@@ -260,7 +262,7 @@ def newest_version(path: Path) -> int:
 
 
 def files_on_disk(path: Path) -> list[str]:
-    """The names of the files below the folder of a table that have such names as Lance gives."""
+    """Names of the files in the folder of a table that match `FILES`, sorted."""
     names = [file.relative_to(path).as_posix() for file in path.glob("_indices/*/*")]
     names += [
         file.relative_to(path).as_posix()

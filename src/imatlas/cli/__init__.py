@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. Heavy imports wait until a command runs, so that `--help` answers at once.
+"""The command line: parse, call, print. Heavy imports are deferred until a command runs, so that `--help` is fast.
 
-This module itself imports next to nothing, so that a Ctrl-C in the first half second finds it ready.
+This module itself imports almost nothing, so that it handles a Ctrl-C during the imports.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import sys
 
 from imatlas.system.interrupts import interrupt_again
 
-STOPPED = "Stopped. What was finished is saved; the same command again continues."
+STOPPED = "Stopped. Finished work is saved; run the same command again to continue."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 a failure told in one line or a Ctrl-C, 2 wrong usage, 141 the reader of the output is gone.
+    0: success; 1: failure, explained in one line, or Ctrl-C; 2: usage error; 141: the output pipe was closed.
     """
     try:
         return _call(argv)
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The installed `imatlas` command."""
+    """Entry point of the installed `imatlas` command."""
     try:
         sys.unraisablehook = interrupt_again
         code = _call(None)
@@ -35,7 +35,7 @@ def run() -> None:
         code = close(code)
         import signal
 
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a Ctrl-C should wait for
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing left to clean up
     except KeyboardInterrupt:
         _stop()
     sys.exit(code)
@@ -48,11 +48,11 @@ def _call(argv: list[str] | None) -> int:
 
 
 def _stop() -> None:
-    """End the process after a Ctrl-C: at once, as a second one would be shown with all that it struck."""
+    """End the process at once after a Ctrl-C; a second one during a slow exit would print a traceback."""
     import atexit
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(STOPPED, file=sys.stderr, flush=True)
-    atexit._run_exitfuncs()  # temporary files go
+    atexit._run_exitfuncs()  # removes temporary files
     os._exit(1)

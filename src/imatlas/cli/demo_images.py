@@ -1,8 +1,7 @@
-"""A folder of pictures to try imatlas on, without a download: patches of photographs that come with scikit-image.
+"""Demo images without a download: random patches of twelve photographs that are installed with scikit-image.
 
-Twelve photographs, all free of known copyright restrictions, are cut at chance places and scales. What such a folder
-should turn into is easy to see: patches of one photograph belong together. A few odd files are added on purpose, as
-every real folder has some: broken, misnamed, rotated, gray, 16-bit and duplicate ones.
+The photographs are free of known copyright restrictions. Patches of one photograph should form a cluster. Ten
+problem files as in any real folder are added: broken, misnamed, rotated, gray, 16-bit and duplicate ones.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from imatlas.system.inventory import entry_of, read_json
 
 PATCHES_PER_PHOTO = 76
 
-# Name of the patches -> name in `skimage.data`, and the two tones that stand for black and white in gray photographs.
+# Name of the patches -> name in `skimage.data`, and the colors of black and white for gray photographs.
 _PHOTOS: dict[str, tuple[str, tuple[str, str] | None]] = {
     "astronaut": ("astronaut", None),
     "brick": ("brick", ("#3a1710", "#e9a27c")),
@@ -42,17 +41,17 @@ _PHOTOS: dict[str, tuple[str, tuple[str, str] | None]] = {
 
 
 def write_demo_images(folder: str | Path, random_state: int = 0, *, listed: Path | None = None) -> Path:
-    """Write the demo pictures: 912 patches of 12 photographs ("coffee-0012.jpg") and 10 odd files ("odd-…").
+    """Write the demo images: 912 patches of 12 photographs ("coffee-0012.jpg") and 10 problem files ("problem-…").
 
     Parameters
     ----------
     folder : path
-        The folder to create. One that already holds exactly these files is left as it is.
+        The folder to create. One that already contains exactly these files is left unchanged.
     random_state : int
-        Seed of the places, scales and flips.
+        Seed of the positions, scales and flips.
     listed : path, optional
-        A file that lists the pictures with their hashes: written here, so that the next call may replace exactly these,
-        as those of another seed.
+        A file that lists the images with their hashes. It is written here, and lets the next call replace exactly these
+        files, for example with those of another seed.
 
     Returns
     -------
@@ -62,52 +61,52 @@ def write_demo_images(folder: str | Path, random_state: int = 0, *, listed: Path
     Raises
     ------
     ArtifactError
-        Where the folder holds anything else.
+        If the folder contains anything else.
     """
     folder = Path(folder)
     files = demo_files(random_state)
     if _holds(folder, files):
         return folder
-    before = {} if listed is None else _unchanged(folder, listed)
-    if folder.exists() and not before and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"'{folder}' already exists and holds other files; choose another folder for the demo.")
+    replaced = {} if listed is None else _unchanged(folder, listed)
+    if folder.exists() and not replaced and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"'{folder}' already exists and contains other files; choose another folder for the demo.")
 
     def write(aside: Path) -> None:
         for name, content in files.items():
             (aside / name).write_bytes(content)
-        if listed is not None:  # of both, as what is killed next may leave either
-            _list(listed, [*before.items(), *hashes])
+        if listed is not None:  # lists both, because a killed run may leave either
+            _list(listed, [*replaced.items(), *hashes])
 
     hashes = [(name, hashlib.sha256(content).hexdigest()) for name, content in files.items()]
-    write_folder(folder, write, replaces=before)
+    write_folder(folder, write, replaces=replaced)
     if listed is not None:
         _list(listed, hashes)
     return folder
 
 
 def _holds(folder: Path, files: dict[str, bytes]) -> bool:
-    """Whether a folder holds exactly these files."""
-    there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
-    if there.keys() != files.keys():
+    """Whether a folder contains exactly these files."""
+    found = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    if found.keys() != files.keys():
         return False
     return all(
-        not is_link(path) and path.is_file() and path.read_bytes() == files[name] for name, path in there.items()
+        not is_link(path) and path.is_file() and path.read_bytes() == files[name] for name, path in found.items()
     )
 
 
 def _list(listed: Path, hashes: list[tuple[str, str]]) -> None:
-    told = "Pictures of the imatlas demo beside this file, which --overwrite may replace."
-    write_file(listed, (json.dumps({"about": told, "files": hashes}, indent=1) + "\n").encode())
+    about = "Images of the imatlas demo that --overwrite may replace."
+    write_file(listed, (json.dumps({"about": about, "files": hashes}, indent=1) + "\n").encode())
 
 
 def _unchanged(folder: Path, listed: Path) -> dict[str, str]:
-    """The files that are there as the list says they were written: name -> hash."""
+    """The listed files that exist and have the listed hash: name -> hash."""
     try:
         pairs = _Listed.model_validate(read_json(listed)).files
     except FileNotFoundError:
         return {}
     except ValidationError:
-        raise ArtifactError(f"'{listed}' is no list of demo pictures; choose another folder for the demo.") from None
+        raise ArtifactError(f"'{listed}' is not a list of demo images; choose another folder for the demo.") from None
     found = {}
     for name, sha256 in pairs:
         with suppress(UnsafePathError, ArtifactError, OSError):
@@ -121,7 +120,7 @@ class _Listed(BaseModel):
 
 
 def demo_files(random_state: int = 0) -> dict[str, bytes]:
-    """The demo pictures as file name -> content, the same for the same seed."""
+    """The demo images as file name -> content, the same for the same seed."""
     files: dict[str, bytes] = {}
     patches: dict[str, np.ndarray] = {}
     for number, name in enumerate(_PHOTOS):
@@ -129,16 +128,16 @@ def demo_files(random_state: int = 0) -> dict[str, bytes]:
         photo = _photo(name)
         for index in range(PATCHES_PER_PHOTO):
             patch = _patch(photo, rng)
-            # Every fourth photograph goes to PNG: real folders are mixed.
+            # Every fourth photograph is stored as PNG, for a mix of formats.
             suffix = "png" if number % 4 == 3 else "jpg"
             file = f"{name}-{index:04d}.{suffix}"
             patches[file] = patch
             files[file] = encode(patch, "png" if suffix == "png" else "jpeg")
-    return files | _odd_files(files, patches)
+    return files | _problem_files(files, patches)
 
 
 def _photo(name: str) -> np.ndarray:
-    """One photograph (H, W, 3) uint8; a gray one is stretched to full contrast and toned."""
+    """One photograph (H, W, 3) uint8; a gray one at full contrast and tinted."""
     from skimage import data
 
     source, tones = _PHOTOS[name]
@@ -152,7 +151,7 @@ def _photo(name: str) -> np.ndarray:
 
 
 def _patch(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One patch (S, S, 3) with S of 96 to 128: the liveliest of three crops, by chance mirrored."""
+    """One patch (S, S, 3) with S from 96 to 128: the crop of highest contrast out of three, randomly mirrored."""
     height, width = photo.shape[:2]
     crops = []
     for _ in range(3):
@@ -166,25 +165,25 @@ def _patch(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _resize(crop, int(rng.choice([96, 112, 128])))
 
 
-def _odd_files(files: dict[str, bytes], patches: dict[str, np.ndarray]) -> dict[str, bytes]:
-    """Ten files of the kind that spoil other tools' runs; each name says what is odd about it."""
+def _problem_files(files: dict[str, bytes], patches: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """Ten files that often cause errors; the name of each says why."""
     from skimage import data
 
     cat, rocket = patches["cat-0001.jpg"], patches["rocket-0002.jpg"]
     gray = _resize(data.camera()[60:300, 120:360], 128)
     deep = data.cell()[250:410, 330:490].astype(np.uint16) * 257
     return {
-        "odd-16-bit.png": encode(deep, "png"),
-        "odd-copy-1.jpg": files["astronaut-0003.jpg"],
-        "odd-copy-2.png": files["coffee-0012.png"],
-        "odd-empty.jpg": b"",
-        "odd-gray.png": encode(gray, "png"),
-        # Stored lying on its side; the EXIF note (6: turn a quarter clockwise) makes it stand.
-        "odd-rotated.jpg": _turned(encode(np.rot90(cat), "jpeg"), 6),
-        "odd-saved-again-1.jpg": encode(cat, "jpeg", quality=60),
-        "odd-saved-again-2.jpg": encode(rocket, "jpeg", quality=50),
-        "odd-text.jpg": b"This is a text file with the name of a picture.\n",
-        "odd-truncated.jpg": files["retina-0005.jpg"][: len(files["retina-0005.jpg"]) // 2],
+        "problem-16-bit.png": encode(deep, "png"),
+        "problem-copy-1.jpg": files["astronaut-0003.jpg"],
+        "problem-copy-2.png": files["coffee-0012.png"],
+        "problem-empty.jpg": b"",
+        "problem-gray.png": encode(gray, "png"),
+        # Stored on its side; EXIF orientation 6 (rotate by 90° clockwise) makes it upright.
+        "problem-rotated.jpg": _with_orientation(encode(np.rot90(cat), "jpeg"), 6),
+        "problem-saved-again-1.jpg": encode(cat, "jpeg", quality=60),
+        "problem-saved-again-2.jpg": encode(rocket, "jpeg", quality=50),
+        "problem-text.jpg": b"This is a text file with the name of a picture.\n",
+        "problem-truncated.jpg": files["retina-0005.jpg"][: len(files["retina-0005.jpg"]) // 2],
     }
 
 
@@ -193,7 +192,7 @@ def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
     return resize_pixels(np.ascontiguousarray(pixels)[None], side, side)[0]
 
 
-def _turned(jpeg: bytes, orientation: int) -> bytes:
-    """The JPEG file with an EXIF note that holds nothing but the orientation (tag 0x0112, one short)."""
-    note = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    return jpeg[:2] + struct.pack(">HH", 0xFFE1, len(note) + 2) + note + jpeg[2:]
+def _with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG file with an EXIF segment that contains only the orientation (tag 0x0112, one short)."""
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return jpeg[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + jpeg[2:]

@@ -1,4 +1,4 @@
-"""`imatlas fit MODEL`: one command for each model of the table, its options the fields of the model."""
+"""`imatlas fit MODEL`: one command per model of the table; its options are the parameters of the model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from imatlas.cli.shared import (
     app,
     command_line,
     open_images,
-    say_next,
+    print_next,
 )
 from imatlas.system.terminal import say
 
-fit_app = typer.Typer(no_args_is_help=True, help="Learn one model from images and save it.")
+fit_app = typer.Typer(no_args_is_help=True, help="Fit one model to images and save it.")
 app.add_typer(fit_app, name="fit")
 
 
 def _add_fit_command(name: str) -> None:
-    """Give `imatlas fit NAME` an option for each parameter of the model, as the model declares it."""
+    """Add `imatlas fit NAME` with an option for each declared parameter of the model."""
     import inspect
 
     from imatlas.models import model_class
@@ -50,13 +50,15 @@ def _add_fit_command(name: str) -> None:
         fit_and_save(cls(**chosen), pictures, output, overwrite=overwrite)
         say(f"Model: {output}")
         code = f"import imatlas; model = imatlas.load({json.dumps(str(output))})"
-        say_next(False, command_line("python", "-c", code))
+        print_next(False, command_line("python", "-c", code))
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     arguments = [
         inspect.Parameter("images", keyword, annotation=Sources),
         inspect.Parameter(
-            "output", keyword, annotation=Annotated[Path, typer.Option("-o", "--output", help="folder of the model")]
+            "output",
+            keyword,
+            annotation=Annotated[Path, typer.Option("-o", "--output", help="folder to save the model in")],
         ),
         inspect.Parameter("overwrite", keyword, annotation=Overwrite, default=False),
         inspect.Parameter("source_size", keyword, annotation=ImageSize, default=None),
@@ -64,7 +66,7 @@ def _add_fit_command(name: str) -> None:
         inspect.Parameter("source_frames", keyword, annotation=Frames, default="first"),
     ]
     if hasattr(cls, "preview"):
-        option = typer.Option("--preview", help="write what it would learn from to -o, a .png, and stop")
+        option = typer.Option("--preview", help="only write the augmented views to the .png file of -o")
         arguments.append(inspect.Parameter("preview", keyword, annotation=Annotated[bool, option], default=False))
     for key, parameter in options.items():
         option = typer.Option(f"--{key.replace('_', '-')}", help=parameter.description)
@@ -79,21 +81,21 @@ def _add_fit_command(name: str) -> None:
 
 
 def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None:
-    """A row for each of a few images: the image, and the views of it that the model would learn from."""
+    """Write a contact sheet: one row per image, with the image and its augmented views."""
     from imatlas.cli.shared import refuse_existing
     from imatlas.images.pixels import display_view
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(path, overwrite)
-    shown, why = model.preview(images)
-    pictures = display_view(shown.reshape(-1, *shown.shape[2:]), images.spec)
-    write_samples(pictures, path, recipe={"views": why}, columns=shown.shape[1], overwrite=overwrite)
-    say(f"Views: {path} (each row an image, and how it is seen)")
-    say(f"{why[:1].upper()}{why[1:]}.")
+    views, description = model.preview(images)
+    pictures = display_view(views.reshape(-1, *views.shape[2:]), images.spec)
+    write_samples(pictures, path, recipe={"views": description}, columns=views.shape[1], overwrite=overwrite)
+    say(f"Views: {path} (one row per image: the image, then its augmented views)")
+    say(f"{description[:1].upper()}{description[1:]}.")
 
 
 def _as_option(kind: Any) -> Any:
-    """The type that Typer can parse for a parameter's type; None where a command line cannot give it."""
+    """The type of the option for a parameter; None if it cannot be given on the command line."""
     from typing import get_args, get_origin
 
     def simple(k: Any) -> bool:
@@ -104,14 +106,14 @@ def _as_option(kind: Any) -> Any:
     members = [k for k in get_args(kind) if k is not type(None)]
     if not members or not all(simple(k) for k in members):
         return None
-    member = str if str in members else members[0]  # budget is "90s" or 90: the model reads both from text
+    member = str if str in members else members[0]  # a budget is "90s" or 90; the model parses both
     return member | None if type(None) in get_args(kind) else member
 
 
 def add_models(arguments: list[str]) -> None:
-    """Add the models to `fit`: the one that is named with all its options, the others by name and first sentence.
+    """Add the models to `fit`: the requested one with all options, the others with their summary only.
 
-    Models that require labels are refused, as a folder of images has none.
+    Models that require labels are refused, because a folder of images has none.
     """
     from imatlas.models import MODELS
 
@@ -122,8 +124,8 @@ def add_models(arguments: list[str]) -> None:
         if "labels = 'required'" in declared:
             if name in arguments[1:2]:
                 raise typer.BadParameter(
-                    f"'{name}' requires labels, which a folder of images does not have; label a few images of an atlas "
-                    "and run: imatlas classify ATLAS --labels labels.csv"
+                    f"'{name}' requires labels, and a folder of images has none; label a few images of an atlas and "
+                    "run: imatlas classify ATLAS --labels labels.csv"
                 )
             continue
         if name in arguments:
@@ -133,11 +135,11 @@ def add_models(arguments: list[str]) -> None:
 
 
 def _declared(target: str) -> list[str]:
-    """The first sentence of a model's docstring, and the assignments of its class body: read, as imports take long."""
+    """The summary of a model's docstring and the assignments of its class body, parsed without a slow import."""
     import ast
 
     module, _, cls = target.partition(":")
     tree = ast.parse((Path(__file__).parents[1] / "models" / f"{module}.py").read_text(encoding="utf-8"))
-    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls)
-    text = (ast.get_docstring(found) or "").partition("\n\n")[0]
-    return [text, *(ast.unparse(node) for node in found.body if isinstance(node, ast.Assign))]
+    node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls)
+    text = (ast.get_docstring(node) or "").partition("\n\n")[0]
+    return [text, *(ast.unparse(statement) for statement in node.body if isinstance(statement, ast.Assign))]

@@ -1,4 +1,4 @@
-"""Commands that learn an atlas and look into it."""
+"""Commands that check images, learn an atlas, and show or write what it contains."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from imatlas.cli.shared import (
     open_atlas,
     open_images,
     print_json,
+    print_next,
+    print_result,
     refuse_existing,
-    say_next,
     source_words,
-    suggest,
-    tell,
+    suggested_name,
     write_csv_table,
     write_table,
 )
@@ -45,7 +45,7 @@ def check(
     frames: Frames = "first",
     field: Field = None,
 ) -> None:
-    """Say what is in a folder, what is broken or doubled, and what learning from it would take."""
+    """Check images before learning: formats, unusable files, duplicates, and the time and memory needed to learn."""
     from imatlas.atlas.learn import estimate
     from imatlas.tasks.check import check as run_check
     from imatlas.tasks.quality_flags import THUMBNAIL
@@ -54,28 +54,28 @@ def check(
         images, image_size=image_size, frames=frames, field=field, progress=not json_, thumbnail_size=THUMBNAIL
     )
     result = run_check(pictures, estimate=estimate(pictures))
-    tell(result, json_)
-    again = source_words(images)
+    print_result(result, json_)
+    sources = source_words(images)
     options = ["--frames", frames] if frames != "first" else []
     options += ["--field", field] if field else []
-    command = command_line("imatlas", "learn", *again, "-o", suggest(images), *options)
-    say_next(json_, command if again else f"{command}   # with the same images")
+    command = command_line("imatlas", "learn", *sources, "-o", suggested_name(images), *options)
+    print_next(json_, command if sources else f"{command}   # with the same images")
 
 
 @app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
 def learn(
     images: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the atlas to make, continue or update")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="atlas folder to create, continue or update")],
     budget: Budget = None,
     clusters: Annotated[
-        int | None, typer.Option("--clusters", min=1, help="number of clusters  [default: found]")
+        int | None, typer.Option("--clusters", min=1, help="number of clusters", show_default="chosen from the images")
     ] = None,
     encoder: Annotated[
         Literal["auto", "pretrained", "own", "self-supervised"],
         typer.Option(
             "--encoder",
-            help="the eyes: pretrained (learned with ImageNet's labels), or learned here without labels: own (an "
-            "autoencoder) or self-supervised (groups better, less time for new images)",
+            help="the encoder: pretrained (trained with ImageNet's labels), or trained here without labels: own (an "
+            "autoencoder) or self-supervised (better clusters, less time for the generator)",
         ),
     ] = "auto",
     image_size: ImageSize = None,
@@ -86,11 +86,14 @@ def learn(
     device: Device = "auto",
     overwrite: Overwrite = False,
     moved_from: Annotated[
-        str | None, typer.Option("--moved-from", help="where the images were when the atlas was learned")
+        str | None,
+        typer.Option(
+            "--moved-from", help="former location of the images, if they were moved since the atlas was learned"
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Learn an atlas from images. The same command again continues a stopped run, or updates a finished atlas."""
+    """Learn an atlas from images. Run the same command again to continue a stopped run or update a finished atlas."""
     from imatlas.atlas.learn import learn as run_learn
 
     atlas = run_learn(
@@ -111,7 +114,7 @@ def learn(
     )
     if json_:
         print_json(atlas.info().to_json())
-    say_next(
+    print_next(
         json_,
         command_line("open", output / "report.html"),
         command_line("imatlas", "sample", output, "-n", 16, "-o", "new.png"),
@@ -120,19 +123,19 @@ def learn(
 
 @app.command(epilog="Example: imatlas info photos.atlas")
 def info(atlas: AtlasFolder, json_: Json = False) -> None:
-    """Say what an atlas holds, how it was learned, and how good it is."""
-    tell(open_atlas(atlas).info(), json_)
+    """Show what an atlas contains, how it was learned, and its quality metrics."""
+    print_result(open_atlas(atlas).info(), json_)
 
 
 @app.command(epilog="Example: imatlas report photos.atlas -o report.html")
 def report(
     atlas: AtlasFolder,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="the file  [default: ATLAS/report.html]")
+        Path | None, typer.Option("-o", "--output", help="an .html file", show_default="ATLAS/report.html")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the report again: one HTML file that needs nothing else."""
+    """Write the report as one self-contained HTML file."""
     path = output or atlas / "report.html"
     if output is not None:
         refuse_existing(path, overwrite)
@@ -147,18 +150,19 @@ def map_(
     show: Annotated[
         Literal["exemplar", "mean", "prototype", "u-matrix", "u-matrix-between", "hits"],
         typer.Option(
-            "--show", help="what each cell shows: an image, the mean of its images, its prototype, or numbers"
+            "--show",
+            help="what each cell shows: its most typical image, the mean of its images, its prototype, or a number",
         ),
     ] = "exemplar",
-    width: Annotated[int, typer.Option("--width", min=16, help="in pixels; .svg and .pdf take 96 to the inch")] = 2400,
+    width: Annotated[int, typer.Option("--width", min=16, help="width in pixels; 96 per inch in .svg and .pdf")] = 2400,
     outline: Annotated[
         Literal["clusters", "regions", "none"],
-        typer.Option("--outline", help="what to outline and number; regions hang together on the map"),
+        typer.Option("--outline", help="what to outline and number; regions are connected on the map"),
     ] = "clusters",
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
-    """Draw the map as one picture, at any size."""
+    """Draw the map as a figure of any size."""
     from imatlas.plots.save import check_ending
 
     check_ending(output)
@@ -166,14 +170,14 @@ def map_(
     opened = open_atlas(atlas)
     opened.map(output, show, width=width, outline=outline)
     som = opened.model("map")
-    told = opened.regions if outline == "regions" else None
+    regions = opened.regions if outline == "regions" else None
     if json_:
-        said = {"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_}
-        print_json(said | ({"regions": told.result.to_json()} if told else {}))
+        values = {"file": str(output), "show": show, "width": width, "rows": som.rows_, "cols": som.cols_}
+        print_json(values | ({"regions": regions.result.to_json()} if regions else {}))
         return
     say(f"Map: {output} ({som.rows_} x {som.cols_} cells, {width:,} pixels wide)")
-    if told:
-        tell(told.result, False)
+    if regions:
+        print_result(regions.result, False)
 
 
 @app.command(epilog="Example: imatlas table photos.atlas -o photos.csv")
@@ -183,7 +187,7 @@ def table(
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Print or write one row an image: key, size, cell, place, cluster, outlier score, duplicate."""
+    """Print or write the table: one row per image with key, size, cell, position, cluster, outlier score, duplicate."""
     rows = open_atlas(atlas).table()
     if json_:
         print_json(rows.to_pylist())
@@ -197,14 +201,14 @@ def table(
 
 @app.command(epilog="Example: imatlas demo -o demo")
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="a folder for the pictures and the atlas")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the photographs and the atlas")] = Path(
         "demo"
     ),
-    budget: Budget = "75s",
+    budget: Annotated[str, typer.Option("--budget", help="learning time, such as 90s, 5m or 1h")] = "75s",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Learn an atlas from real photographs that come with the program, in about two minutes."""
+    """Learn an atlas from photographs that are installed with imatlas, in about two minutes."""
     import os
 
     from imatlas.atlas.learn import learn as run_learn
@@ -218,10 +222,12 @@ def demo(
     refuse_links(output, ["photos/", "demo.json"])
     pictures, folder = output / "photos", within(output, "photos.atlas")
     if os.path.lexists(folder) and not os.path.lexists(output / "demo.json"):
-        raise ArtifactError(f"'{folder}' is not of a demo, so it is not overwritten; choose another folder with -o.")
+        raise ArtifactError(
+            f"'{folder}' was not made by the demo and is not overwritten; choose another folder with -o."
+        )
     write_demo_images(pictures, random_state=seed, listed=output / "demo.json")
     run_learn(pictures, folder, budget=budget, random_state=seed, overwrite=overwrite)
-    say_next(
+    print_next(
         False,
         command_line("open", folder / "report.html"),
         command_line("imatlas", "sample", folder, "-n", 16, "-o", "new.png"),

@@ -14,30 +14,30 @@ from imatlas.cli.shared import (
     app,
     open_atlas,
     open_images,
+    print_result,
     refuse_existing,
-    tell,
     write_table,
 )
 from imatlas.system.terminal import say
 
-EXPLAINED = 12
-"""Outliers whose heat maps a page shows."""
+N_HEAT_MAPS = 12
+"""Outliers with a heat map on the page."""
 
 
 def share(text: str) -> float:
-    """A share as people write it: '1%' or '0.01'.
+    """Parse a share such as '1%' or '0.01'.
 
     Raises
     ------
     BadParameter
-        If it is no share above 0 and up to 50 %.
+        If it is not above 0 and at most 50 %.
     """
     try:
         value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
         value = -1.0
     if not 0 < value <= 0.5:
-        raise typer.BadParameter(f"a share above 0 and up to 50%, such as 1% or 0.01; got '{text}'")
+        raise typer.BadParameter(f"must be above 0 and at most 50%, such as 1% or 0.01; got '{text}'")
     return value
 
 
@@ -48,24 +48,26 @@ def outliers(
     atlas: AtlasFolder,
     false_positive_rate: Annotated[
         str,
-        typer.Option("--false-positive-rate", metavar="SHARE", help="of ordinary images that may be called outliers"),
+        typer.Option(
+            "--false-positive-rate", metavar="SHARE", help="share of ordinary images that may be called outliers"
+        ),
     ] = "1%",
     images: Annotated[
-        str | None, typer.Option("--images", help="judge these images instead of those of the atlas")
+        str | None, typer.Option("--images", help="check these images instead of those of the atlas")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="every image's outlier score, p-value and flags: a .csv, .parquet or .json file"
+            "-o",
+            "--output",
+            help="write outlier score, p-value and flags of each image: a .csv, .parquet or .json file",
         ),
     ] = None,
-    page: Annotated[
-        Path | None, typer.Option("--page", help="an .html file with the heat maps of the outliers")
-    ] = None,
+    page: Annotated[Path | None, typer.Option("--page", help="write heat maps of the outliers: an .html file")] = None,
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the outliers at a given false positive rate, and show what is unusual about them."""
+    """Find outliers at a given false positive rate, with heat maps of what is unusual."""
     import pyarrow as pa
 
     allowed = share(false_positive_rate)
@@ -75,7 +77,7 @@ def outliers(
     opened = open_atlas(atlas)
     others = open_images(images, progress=not json_) if images is not None else None
     found = opened.outliers(others, false_positive_rate=allowed)
-    tell(found.result, json_)
+    print_result(found.result, json_)
     if output is not None:
         keys, flags = (
             (opened.store.rows["key"], opened.store.rows.get("flags")) if others is None else (others.keys, None)
@@ -90,7 +92,7 @@ def outliers(
     if not json_:
         lines = [f"Table: {output} ({len(found.outlier_scores):,} rows)"] if output else []
         lines += [f"Page:  {page}"] if page else []
-        for line in lines or ["--page outliers.html shows what is unusual about them."]:
+        for line in lines or ["Add --page outliers.html to write heat maps of the outliers."]:
             say(line)
 
 
@@ -102,12 +104,12 @@ def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:
 
     from imatlas.report import render
 
-    highest = np.argsort(-found.outlier_scores, kind="stable")[:EXPLAINED]
+    highest = np.argsort(-found.outlier_scores, kind="stable")[:N_HEAT_MAPS]
     if others is None:
-        shown = opened.store.rows["key"][highest].tolist()
-        pairs = opened.outlier_heatmaps(shown, found)
+        keys = opened.store.rows["key"][highest].tolist()
+        pairs = opened.outlier_heatmaps(keys, found)
     else:
-        shown = [others.keys[i] for i in highest]
-        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest], found), captions=shown)
+        keys = [others.keys[i] for i in highest]
+        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest], found), captions=keys)
     result = replace(found.result, panels=[pairs, *found.result.panels])
     render([result], title=opened.name, subtitle="Outliers", facts={}, path=page)

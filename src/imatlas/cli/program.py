@@ -1,4 +1,4 @@
-"""One call of the command line: parsed and run, every way that it can end told in a line and an exit code."""
+"""One run of the program: parse the arguments, run the command, turn every outcome into an exit code and one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imatlas.system.interrupts import struck
 from imatlas.system.terminal import forgiving, is_open, say
 
 # isort: off
-# The commands, in the order in which `--help` lists them.
+# Registers the commands, in the order of `--help`.
 import imatlas.cli.learn
 import imatlas.cli.explore
 import imatlas.cli.outliers
@@ -28,12 +28,12 @@ import imatlas.cli.generate
 import imatlas.cli.export  # noqa: F401
 # isort: on
 
-READER_GONE = 141
-"""The exit code where what reads the output closed it, as `head` does: that of every program that the signal ends."""
+OUTPUT_CLOSED = 141
+"""Exit code if the reader of the output closed the pipe, as `head` does: 128 + SIGPIPE, as in any program."""
 
 
 def call(arguments: list[str]) -> int:
-    """Run the program and return its exit code; raises KeyboardInterrupt where it was stopped."""
+    """Run the program and return its exit code; raises KeyboardInterrupt if it was interrupted."""
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     forgiving(sys.stdout, sys.stderr)
@@ -47,14 +47,14 @@ def call(arguments: list[str]) -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except BrokenPipeError:
-        return READER_GONE
+        return OUTPUT_CLOSED
     except BaseException as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error: the parser words it best
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error
             _show_usage(error)
             return int(error.exit_code)
-        if struck or _was_stopped(error):
+        if struck or _was_interrupted(error):
             raise KeyboardInterrupt from None
-        # A panic of a library in Rust is no Exception, and must not look like the end of the world either.
+        # A panic in a Rust extension derives from BaseException, but is an ordinary failure.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         if debug:
@@ -66,19 +66,19 @@ def call(arguments: list[str]) -> int:
 
 
 def close(code: int) -> int:
-    """Flush what was printed; the exit code where that fails."""
+    """Flush the output; returns the exit code, changed if that fails."""
     try:
         if not is_open(sys.stdout) and sys.stdout is not None:
-            code = code or READER_GONE
-    except OSError as error:  # a full disk behind it
+            code = code or OUTPUT_CLOSED
+    except OSError as error:  # the disk is full
         say(f"Error: {_one_line(error)}", error=True)
         code = code or 1
-        sys.stdout = None  # the interpreter would try again, and say so in its own words
+        sys.stdout = None  # otherwise the interpreter flushes again and prints an error of its own
     return code
 
 
 def _invoke(arguments: list[str]) -> int:
-    """Parse and run. Typer's own `main` would swallow Ctrl-C and a closed pipe, so only completion goes through it."""
+    """Parse and run without Typer's `main`, which handles Ctrl-C and closed pipes itself; only completion needs it."""
     add_models(arguments)
     if "_IMATLAS_COMPLETE" in os.environ:
         app(arguments, prog_name="imatlas")
@@ -89,13 +89,13 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as a line, without the place in the code."""
+    """Print a warning as one line, without its source location."""
     say(f"Note: {message}", error=True)
 
 
 def _show_usage(error: Any) -> None:
-    """What is wrong with the arguments, which may hold anything."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help itself
+    """Print a usage error; the arguments in it are escaped."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # prints the help
         error.show()
         return
     context = getattr(error, "ctx", None)
@@ -107,26 +107,26 @@ def _show_usage(error: Any) -> None:
     say(f"Error: {error.format_message()}", error=True)
 
 
-def _was_stopped(error: BaseException) -> bool:
-    """Whether a Ctrl-C lies behind an error: libraries that it strikes while they load make others of it."""
-    seen = set()
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether a Ctrl-C caused an error: a library interrupted during import may raise another exception."""
+    visited = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
+    while cause is not None and id(cause) not in visited:
         if isinstance(cause, KeyboardInterrupt):
             return True
-        seen.add(id(cause))
+        visited.add(id(cause))
         cause = cause.__cause__ or cause.__context__
     return False
 
 
 def _one_line(error: BaseException) -> str:
-    """An error as one line; what no code expected says how to see more."""
+    """An error as one line; an unexpected one says how to get the traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return f"Not enough memory{f' ({text})' if text else ''}; close other programs, or use fewer or smaller images."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # of the output
-        return "There is no space left where the output goes; free some, or write it elsewhere."
+        return f"Out of memory{f' ({text})' if text else ''}; close other programs, or use fewer or smaller images."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # while printing
+        return "There is no space left on the disk of the output; free some, or write it elsewhere."
     if isinstance(error, ImatlasError | OSError):
         return text or type(error).__name__
-    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{named} (unexpected error; run again with --debug for the traceback)"
+    described = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{described} (unexpected error; run again with --debug for the traceback)"

@@ -1,4 +1,4 @@
-"""What all commands share: the program, its options, and how things are opened and printed."""
+"""Shared by all commands: the Typer app, common options, opening images and atlases, printing results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from imatlas.system.terminal import console, file_word, json_text, say, shell, v
 
 app = typer.Typer(
     name="imatlas",
-    help="Learn from images that nobody labeled: map, group, find and create, on your own machine.",
     epilog="Start with: imatlas learn photos/ -o photos.atlas",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,38 +25,48 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="IMAGES ...",
-        help="a folder, glob, file, .zip, .tar, .parquet, .npy or .npz; several files or folders are one set",
+        help="folder, glob pattern, file, .zip, .tar, .parquet, .npy or .npz; several files or folders form one set",
     ),
 ]
 Frames = Annotated[
-    Literal["first", "all"], typer.Option("--frames", help="what to take from animations and stacks of pages")
+    Literal["first", "all"], typer.Option("--frames", help="frames of animations and pages of multi-page files to use")
 ]
-Field = Annotated[str | None, typer.Option("--field", help="the column of a Parquet file that holds the images")]
-AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="an atlas that 'imatlas learn' made")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of text")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything that chance decides")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is already at the output")]
+Field = Annotated[str | None, typer.Option("--field", help="column of a Parquet file that contains the images")]
+AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="atlas folder made by 'imatlas learn'")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of the random numbers")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
 Budget = Annotated[
-    str | None, typer.Option("--budget", help="time to learn, such as 90s, 5m or 1h  [default: by size]")
+    str | None,
+    typer.Option("--budget", help="learning time, such as 90s, 5m or 1h", show_default="by number of images"),
 ]
-Fit = Annotated[Literal["crop", "pad", "stretch"], typer.Option("--fit", help="what to do with odd aspect ratios")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="side in pixels  [default: by the set]")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps")]
+Fit = Annotated[
+    Literal["crop", "pad", "stretch"], typer.Option("--fit", help="how images of other aspect ratios become square")
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size", min=8, help="side of the square images in pixels", show_default="by size and number of images"
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="where to compute: auto, cpu, cuda, cuda:1 or mps")]
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure (works anywhere)")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="print the traceback of an error; works with every command")
+    ] = False,
 ) -> None:
-    """Learn from images that nobody labeled: map, group, find and create, on your own machine."""
+    """Learn from unlabeled images: map, cluster, search and generate, on your own machine."""
     if version:
         say(f"imatlas {__version__}")
         raise typer.Exit
 
 
 def one_source(sources: list[str], field: str | None = None) -> Any:
-    """What was named as one source of images: it, or the files of all, opened."""
+    """One source of images from one or several arguments; several files and folders are listed together."""
     if len(sources) == 1:
         return sources[0]
     from imatlas.images.sources.opening import open_several
@@ -66,11 +75,11 @@ def one_source(sources: list[str], field: str | None = None) -> Any:
 
 
 def open_images(source: str | list[str], *, progress: bool, **options: Any) -> Any:
-    """`Images` of what was named, with their own options where any are given."""
+    """The `Images` of one or several sources; the options are those of `Images`."""
     from imatlas.images.dataset import Images
 
-    opened = source if isinstance(source, str) else one_source(source, options.get("field"))
-    return Images(opened, progress=progress, **options)
+    data = source if isinstance(source, str) else one_source(source, options.get("field"))
+    return Images(data, progress=progress, **options)
 
 
 def open_atlas(folder: Path) -> Any:
@@ -80,7 +89,7 @@ def open_atlas(folder: Path) -> Any:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuse an output that is there already, a broken link or a pipe too; an empty folder may be filled."""
+    """Refuse an existing output, also a broken link or a pipe; an empty folder may be filled."""
     import os
 
     from imatlas.errors import ArtifactError
@@ -92,11 +101,11 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ArtifactError(f"'{path}' already exists; choose another name with -o, or pass --overwrite.")
     if not path.is_dir() and not path.is_file() and not is_link(path):
-        raise ArtifactError(f"'{path}' is not a file, so it is not replaced; choose another name with -o.")
+        raise ArtifactError(f"'{path}' is not a regular file and cannot be replaced; choose another name with -o.")
 
 
 def write_table(rows: Any, path: Path) -> None:
-    """Write a pyarrow table in the format that the file name's ending names."""
+    """Write a pyarrow table in the format of the file extension: .csv, .parquet or .json."""
     import io
 
     from pyarrow import parquet
@@ -105,34 +114,36 @@ def write_table(rows: Any, path: Path) -> None:
     from imatlas.system.atomic_io import write_file
 
     buffer = io.BytesIO()
-    ending = path.suffix.lower()
-    if ending == ".csv":
+    extension = path.suffix.lower()
+    if extension == ".csv":
         write_csv_table(rows, buffer)
-    elif ending == ".parquet":
+    elif extension == ".parquet":
         parquet.write_table(rows, buffer)
-    elif ending == ".json":
+    elif extension == ".json":
         buffer.write(json_text(rows.to_pylist()).encode())
     else:
-        raise InputError(f"A table can be a .csv, .parquet or .json file. Got '{path.name}'; change its ending.")
+        raise InputError(
+            f"A table must be a .csv, .parquet or .json file. Got '{path.name}'; change its file extension."
+        )
     write_file(path, buffer.getvalue())
 
 
 def write_csv_table(rows: Any, stream: Any) -> None:
-    """Write a pyarrow table as CSV in UTF-8, its texts made safe for a spreadsheet."""
+    """Write a pyarrow table as UTF-8 CSV, with texts escaped for spreadsheets (no formulas)."""
     import pyarrow as pa
     from pyarrow import csv
 
     from imatlas.system.csv_files import cell
 
-    for place, field in enumerate(rows.schema):
+    for i, field in enumerate(rows.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            safe = pa.array([cell(value) for value in rows.column(place).to_pylist()], field.type)
-            rows = rows.set_column(place, field, safe)
+            safe = pa.array([cell(value) for value in rows.column(i).to_pylist()], field.type)
+            rows = rows.set_column(i, field, safe)
     csv.write_csv(rows, stream)
 
 
-def tell(result: Any, json_: bool) -> None:
-    """Print a Result: its sentences, then its numbers; or as JSON."""
+def print_result(result: Any, json_: bool) -> None:
+    """Print a Result: its sentences, metrics and tables; or as JSON."""
     if json_:
         print_json(result.to_json())
         return
@@ -140,8 +151,8 @@ def tell(result: Any, json_: bool) -> None:
 
     from imatlas.result import DataTable, FileList
 
-    shown = console()
-    shown.print(Text(_written(result.title), style="bold"), soft_wrap=True)
+    out = console()
+    out.print(Text(_printable(result.title), style="bold"), soft_wrap=True)
     for sentence in result.sentences:
         say(f"  {sentence}")
     for name, value in result.metrics.items():
@@ -150,30 +161,31 @@ def tell(result: Any, json_: bool) -> None:
         say(f"  ({result.protocol})")
     for panel in result.panels:
         if isinstance(panel, DataTable):
-            _show_rows(shown, panel.title, panel.columns, panel.rows)
+            _print_rows(out, panel.title, panel.columns, panel.rows)
         elif isinstance(panel, FileList):
-            _show_rows(shown, panel.title, ("file", ""), panel.files)
+            _print_rows(out, panel.title, ("file", ""), panel.files)
 
 
-def _show_rows(shown: Any, title: str, columns: Any, rows: Any, most: int = 20) -> None:
+def _print_rows(out: Any, title: str, columns: Any, rows: Any, limit: int = 20) -> None:
     from rich.table import Table
 
-    table = Table(title=_written(title), title_justify="left", box=None, pad_edge=True)
+    table = Table(title=_printable(title), title_justify="left", box=None, pad_edge=True)
     for column in columns:
-        table.add_column(_written(column), overflow="fold")
-    for row in list(rows)[:most]:
-        table.add_row(*(_written(as_text(value)) for value in row))
-    shown.print(table)
-    if len(rows) > most:
-        say(f"  … and {len(rows) - most:,} more (--json shows all)")
+        table.add_column(_printable(column), overflow="fold")
+    for row in list(rows)[:limit]:
+        table.add_row(*(_printable(as_text(value)) for value in row))
+    out.print(table)
+    if len(rows) > limit:
+        say(f"  … and {len(rows) - limit:,} more (--json prints all)")
 
 
-def _written(text: object) -> str:
-    """A text as the standard output can show it."""
+def _printable(text: object) -> str:
+    """A text with escapes for what the standard output cannot print."""
     return writable(visible(text), sys.stdout)
 
 
 def as_text(value: Any) -> str:
+    """A value for a table: four significant digits, thousands separators, a dash for none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
@@ -182,34 +194,34 @@ def as_text(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON values; what a terminal would obey is escaped."""
+    """Print a value as JSON, with control characters escaped."""
     print(json_text(value, sys.stdout))
 
 
-def say_next(json_: bool, *commands: str) -> None:
-    """Say what one would do next; `command_line` makes commands of words, and what is none begins with a '#'."""
+def print_next(json_: bool, *commands: str) -> None:
+    """Print the next commands, each from `command_line`; a line that is not a command starts with '#'."""
     if not json_:
         for number, command in enumerate(commands):
             say(f"{'       ' if number else 'Next:  '}{command}")
 
 
 def command_line(*words: object) -> str:
-    """A command to be pasted into a shell; a path among its words never becomes an option."""
+    """A command that can be pasted into a shell; a path that starts with a dash is not read as an option."""
     return shell(*(file_word(word) if isinstance(word, Path) else word for word in words))
 
 
-MOST_SOURCES = 5
-"""Sources that a command to be pasted repeats."""
+MAX_SOURCES = 5
+"""Most sources that a suggested command repeats."""
 
 
 def source_words(sources: list[str]) -> list[Path]:
-    """What was named as a source of images, as words of the next command; nothing where a shell made it of a pattern,
-    so that the user writes it again."""
-    return [Path(source) for source in sources] if len(sources) <= MOST_SOURCES else []
+    """The sources as arguments of a suggested command; none if there are many, probably from a pattern that the shell
+    expanded."""
+    return [Path(source) for source in sources] if len(sources) <= MAX_SOURCES else []
 
 
-def suggest(sources: list[str]) -> Path:
-    """A name for the atlas of a source: 'photos/', 'photos/*.jpg' and the files in it become 'photos.atlas'."""
+def suggested_name(sources: list[str]) -> Path:
+    """The suggested atlas name: 'photos.atlas' for 'photos/', 'photos/*.jpg' and files in 'photos/'."""
     import glob
     import os
 
