@@ -144,7 +144,7 @@ def _learn(quick: bool) -> dict[str, float]:
         atlas = ia.learn(chosen, folder / "photos.atlas", budget=budget, progress=False)
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
         for stage, decided in atlas.store.manifest.stages.items():
-            print(f"{stage:<10} {decided['seconds']:6.1f} s  {decided['said']}", file=sys.stderr, flush=True)
+            print(f"{stage:<10} {decided['seconds']:6.1f} s  {decided['summary']}", file=sys.stderr, flush=True)
         return {"seconds": seconds, "cpu": cpu, "steps": float(atlas.model("generator").n_steps_)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

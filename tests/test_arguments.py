@@ -342,7 +342,7 @@ def test_invalid_labels_are_named(rng) -> None:
         with pytest.raises(InputTypeError, match="Labels must be a dict"):
             labels_of(wrong)
     for wrong in ({0: "a", 1: "b"}, {None: "a"}, {b"a.png": "a"}):
-        with pytest.raises(InputTypeError, match="Labels go by the keys"):
+        with pytest.raises(InputTypeError, match="Labels are given by the keys"):
             classify(rng.random((3, 2)), ["a", "b", "c"], wrong)
     with pytest.raises(InputTypeError, match="A label must be a text or a number"):
         labels_of({"a.png": ["x"]})

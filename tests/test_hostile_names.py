@@ -155,16 +155,14 @@ def test_labels_by_key_and_labels_that_became_a_table(root, atlas, say, tmp_path
         csv.writer(file, delimiter="\t").writerows([("KEY", "Label"), *rows, ("gone.png", "x"), ()])
     assert main(["classify", str(atlas), "--labels", str(tmp_path / "l.csv"), "-o", str(tmp_path / "all.csv")]) == 0
     printed = capfd.readouterr()
-    assert "20 labels of 2 kinds" in printed.out
-    assert (
-        printed.err == "Note: 1 of 21 labels is for an image that is not here, such as 'gone.png'; the others count.\n"
-    )
+    assert "20 labels of 2 classes" in printed.out
+    assert printed.err == "Note: 1 of 21 labels is for unknown images, such as 'gone.png'; the other labels are used.\n"
     assert not ACTS.findall(printed.out)
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["key"] for row in read] == [cell(key) for key in keys]
     assert {row["label"] for row in read} == {"'=dark", "[/b]\\x1b"}
-    assert f"{len(keys)} labels of 2 kinds" in say("classify", atlas, "--labels", tmp_path / "all.csv")
+    assert f"{len(keys)} labels of 2 classes" in say("classify", atlas, "--labels", tmp_path / "all.csv")
     say("classify", atlas, "--labels", tmp_path / "l.csv", "--images", root / FOLDER, "--json")
 
 

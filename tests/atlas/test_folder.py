@@ -205,7 +205,7 @@ def test_a_damaged_manifest_says_overwrite_and_that_deletes_nothing(atlas, photo
             call(atlas)
     old = our_files(atlas)
     assert len(ia.learn(photos, atlas, overwrite=True, **OPTIONS)) == 24
-    assert "what lies there and no list names stays" in capsys.readouterr().out
+    assert "files that imatlas did not list are kept" in capsys.readouterr().out
     assert old - our_files(atlas) == {"report.html"}
     assert kept(atlas) == MINE
 
@@ -325,15 +325,15 @@ for _ in range(60):
         ({"table": {"name": "images.lance", "version": 10**30}}, "table"),
         ({"table": {"name": "images.lance", "version": 1}}, "its table is not among its files"),
         ({"files": {"../../etc/passwd": [1, "0" * 64]}, "table": {}, "models": {}}, "etc/passwd"),
-        ({"old": ["../../home/me/thesis.tex"]}, "thesis"),
-        ({"old": ["holiday-2024/../../x"]}, "holiday"),
+        ({"old": [["../../home/me/thesis.tex", 1, "0" * 64]]}, "thesis"),
+        ({"old": [["holiday-2024/../../x", 1, "0" * 64]]}, "holiday"),
         ({"finished": "yes"}, "finished"),
         ({"notes": "x"}, "notes"),
         ({"extra": 1}, "extra"),
         ({"source": 7}, "source"),
         ({"source": "x" * 30_000}, "source"),
-        ({"stages": {}}, "nothing of its intake"),
-        ({"stages": {"intake": {"fingerprint": "", "seconds": -1.0, "said": ""}}}, "stages"),
+        ({"stages": {}}, "no intake stage"),
+        ({"stages": {"intake": {"fingerprint": "", "seconds": -1.0, "summary": ""}}}, "stages"),
         ({"metrics": {"map": {"sentences": "x", "metrics": {}, "protocol": ""}}}, "metrics.map"),
         ({"metrics": {"map": NESTED}}, "levels deep"),
         ({"settings": {"random_state": 0}}, "settings"),
@@ -357,11 +357,11 @@ for _ in range(60):
                 ({"height": 20_000}, "height"),
                 ({"width": True}, "width"),
                 ({"channels": 0}, "channels"),
-                ({"dtype": "object"}, "depth"),
-                ({"high": 0.0}, "range"),
-                ({"low": 10**400}, "range"),
-                ({"low": "0"}, "range"),
-                ({"alpha": 1}, "opacity"),
+                ({"dtype": "object"}, "dtype"),
+                ({"high": 0.0}, "low must be less than high"),
+                ({"low": 10**400}, "low must be"),
+                ({"low": "0"}, "low must be"),
+                ({"alpha": 1}, "alpha"),
                 ({"more": 1}, "image spec"),
             )
         ],
@@ -387,10 +387,10 @@ def test_a_number_that_is_not_finite_is_kept_as_none(atlas):
 
 def test_another_format_says_what_to_do(atlas):
     text = (atlas / "atlas.json").read_text()
-    for version, said in ((1, "learn the atlas again with --overwrite"), (99, "upgrade imatlas")):
-        (atlas / "atlas.json").write_text(text.replace('"format": 2', f'"format": {version}'))
-        with pytest.raises(ArtifactError, match=said):
-            ia.load(atlas)
+    assert '"format": 1' in text
+    (atlas / "atlas.json").write_text(text.replace('"format": 1', '"format": 99'))
+    with pytest.raises(ArtifactError, match="upgrade imatlas"):
+        ia.load(atlas)
 
 
 def test_an_atlas_without_its_manifest_is_no_folder_of_images(atlas, capsys):
@@ -430,13 +430,9 @@ def test_lists_of_a_stranger_delete_nothing_but_what_they_are_for(atlas, photos,
     change(atlas / "atlas.json", old=[[mine[3], 4, hashlib.sha256(b"mine").hexdigest()]])
     ia.learn(photos, atlas, progress=False, **OPTIONS)
     assert not (atlas / mine[3]).exists()
-    for old in ([mine[0]], [[mine[0], 4, hashlib.sha256(b"mine").hexdigest()]], [mine[3]]):
-        change(atlas / "atlas.json", old=old)
-        if old == [mine[3]]:  # as older atlases name them, without a hash
-            assert Manifest.read(atlas).old == []
-            continue
-        with pytest.raises(ArtifactError, match="holiday-2024"):
-            Manifest.read(atlas)
+    change(atlas / "atlas.json", old=[[mine[0], 4, hashlib.sha256(b"mine").hexdigest()]])
+    with pytest.raises(ArtifactError, match="holiday-2024"):
+        Manifest.read(atlas)
 
 
 def test_what_is_no_folder_is_no_place_for_an_atlas(photos, tmp_path):

@@ -301,7 +301,7 @@ def test_a_second_writer_is_refused(photos, tmp_path):
 def test_eyes_that_learn_here_and_a_generator_beside_them(photos, tmp_path):
     atlas = ia.learn(photos, tmp_path / "a.atlas", encoder="self-supervised", budget=BUDGET, progress=False)
     assert type(atlas.model("encoder")).__name__ == "SelfSupervisedEncoder"
-    assert "without labels" in atlas.store.manifest.stages["encoder"]["said"]
+    assert "without labels" in atlas.store.manifest.stages["encoder"]["summary"]
     assert atlas.embedding.shape == (241, 128)
     file = photos / "coins-0001.png"
     np.testing.assert_allclose(

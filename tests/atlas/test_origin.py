@@ -139,14 +139,14 @@ def test_what_was_made_in_the_folder_of_images_is_no_input(here, capsys, sources
 
 def test_what_is_said_of_few_images_and_of_an_update(here, capsys) -> None:
     assert learn("ph") == 0
-    assert "at most encoder 0." in capsys.readouterr().out  # 0 s were said of all parts of a short budget
+    assert "at most: encoder 0." in capsys.readouterr().out  # 0 s were said of all parts of a short budget
     (here / "ph" / "04.png").unlink()
     assert learn("ph") == 0
     assert main(["info", "a.atlas"]) == 0
     told = capsys.readouterr().out
     assert "0 of 4 images embedded in" in told
-    assert "all keep their places" in told
-    assert "The layout is kept from before" in told
+    assert "all keep their features" in told
+    assert "The layout is kept" in told
     assert "report.html." not in told
     assert "0 files skipped" in told
 

@@ -75,11 +75,3 @@ def test_no_key_of_a_stranger_makes_a_whole_source_be_listed(tmp_path, monkeypat
             originals.read(key)
     if not source:
         assert originals.read("sbin/ls.jpg") == b"ls"
-
-
-def test_files_of_a_pattern_are_found_by_it(tmp_path) -> None:
-    for name in ("a.jpg", "b.png"):
-        (tmp_path / name).write_bytes(b"")
-    originals = Originals(f"{tmp_path}/*.jpg")
-    assert originals.path("a.jpg") == tmp_path / "a.jpg"
-    assert originals.path("b.png") is None

@@ -223,7 +223,7 @@ def test_a_cluster_and_an_image_are_explained(atlas, tmp_path, capsys):
     page = tmp_path / "explain.html"
     assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 0
     assert "Its nearest cluster is" in capsys.readouterr().out
-    assert "What in the pictures decides" in page.read_text()
+    assert "Heat maps" in page.read_text()
     key = str(ia.load(atlas).store.rows["key"][0])
     assert main(["explain", str(atlas), "--image", key, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""Distances between sets of images, against closed forms and slow references; planted faults are caught."""
+"""Metrics of generated images against closed forms and slow references; planted faults are detected."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from imatlas.metrics.restoration import mean_squared_error, psnr
 def test_frechet_of_two_gaussians_is_the_closed_form(rng):
     mean, scale = np.array([1.0, -2.0, 0.5]), np.array([2.0, 0.5, 1.0])
     real = rng.standard_normal((200_000, 3))
-    made = rng.standard_normal((200_000, 3)) * scale + mean
+    generated = rng.standard_normal((200_000, 3)) * scale + mean
     expected = (mean**2).sum() + ((1 - scale) ** 2).sum()  # diagonal covariances commute
-    assert frechet_distance(real, made) == pytest.approx(expected, rel=0.02)
+    assert frechet_distance(real, generated) == pytest.approx(expected, rel=0.02)
     assert frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
 
 
@@ -36,7 +36,7 @@ def test_frechet_is_refused_where_the_covariance_would_be_noise(rng):
         frechet_distance(rng.random((100, 64)), rng.random((5000, 64)))
 
 
-def test_kernel_distance_is_unbiased_and_sees_a_shift(rng):
+def test_kernel_distance_is_unbiased_and_detects_a_shift(rng):
     same = [kernel_distance(*rng.standard_normal((2, 80, 6))) for _ in range(200)]
     assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(200)
     shifted = kernel_distance(rng.standard_normal((80, 6)), rng.standard_normal((80, 6)) + 1)
@@ -55,50 +55,52 @@ def test_kernel_distance_is_the_sum_over_pairs_whatever_the_memory(rng, monkeypa
 
 
 def test_the_spread_of_the_kernel_distance_is_that_of_fresh_draws(rng):
-    real, made = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 4)) + 0.5
-    mean, deviation = kernel_distance_spread(real, made, size=200)
+    real, generated = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 4)) + 0.5
+    mean, deviation = kernel_distance_spread(real, generated, size=200)
     fresh = [kernel_distance(rng.standard_normal((200, 4)), rng.standard_normal((200, 4)) + 0.5) for _ in range(100)]
     assert mean == pytest.approx(np.mean(fresh), rel=0.15)
     assert 0.6 < deviation / np.std(fresh) < 1.6
-    assert kernel_distance_spread(real, made, size=200) == (mean, deviation)
+    assert kernel_distance_spread(real, generated, size=200) == (mean, deviation)
     with pytest.raises(InputError, match=r"at least 4 images on each side. Got 3 and 2000"):
-        kernel_distance_spread(real[:3], made)
+        kernel_distance_spread(real[:3], generated)
 
 
-def slow_overlap(real, made, k):
+def slow_overlap(real, generated, k):
     """Precision, recall, density and coverage from whole matrices of distances, by the definitions."""
-    real_radius, made_radius = (np.sort(cdist(a, a), axis=1)[:, k] for a in (real, made))
-    distance = cdist(made, real)
+    real_radius, made_radius = (np.sort(cdist(a, a), axis=1)[:, k] for a in (real, generated))
+    distance = cdist(generated, real)
     precision = (distance <= real_radius).any(1).mean()
     recall = (distance <= made_radius[:, None]).any(0).mean()
-    density = (distance <= real_radius).sum() / (k * len(made))
+    density = (distance <= real_radius).sum() / (k * len(generated))
     return precision, recall, density, (distance.min(0) <= real_radius).mean()
 
 
 def test_overlap_is_that_of_whole_matrices_whatever_the_memory(rng, monkeypatch):
-    real, made = rng.standard_normal((300, 5)), 0.7 * rng.standard_normal((250, 5)) + 0.4
+    real, generated = rng.standard_normal((300, 5)), 0.7 * rng.standard_normal((250, 5)) + 0.4
     for memory in (2**25, 8 * 300 * 7):
         monkeypatch.setattr(generation, "MEMORY", memory)
         for k in (1, 4):
-            expected = slow_overlap(real, made, k)
-            assert (*precision_recall(real, made, k=k), *density_coverage(real, made, k=k)) == pytest.approx(expected)
+            expected = slow_overlap(real, generated, k)
+            assert (*precision_recall(real, generated, k=k), *density_coverage(real, generated, k=k)) == pytest.approx(
+                expected
+            )
 
 
 def test_overlap_by_hand():
     real = np.array([[0.0], [1.0], [2.0], [10.0]])  # distances to the nearest other: 1, 1, 1, 8
-    made = np.array([[0.5], [2.5], [30.0], [31.0]])  # 2, 2, 1, 1
-    assert precision_recall(real, made, k=1) == (0.5, 0.75)  # balls of 0.5 and 2.5 reach 0, 1 and 2, not 10
+    generated = np.array([[0.5], [2.5], [30.0], [31.0]])  # 2, 2, 1, 1
+    assert precision_recall(real, generated, k=1) == (0.5, 0.75)  # balls of 0.5 and 2.5 reach 0, 1 and 2, not 10
     # 0.5 is in the balls of 0 and 1; 2.5 in those of 2 and 10; the two far ones in none
-    assert density_coverage(real, made, k=1) == (1.0, 1.0)
+    assert density_coverage(real, generated, k=1) == (1.0, 1.0)
 
 
 def test_two_draws_of_one_distribution_score_what_theory_expects(rng):
-    real, made = rng.standard_normal((1500, 6)), rng.standard_normal((1500, 6))
-    density, coverage = density_coverage(real, made, k=5)
+    real, generated = rng.standard_normal((1500, 6)), rng.standard_normal((1500, 6))
+    density, coverage = density_coverage(real, generated, k=5)
     falling = np.prod([(1500 - i) / (3000 - i) for i in range(1, 6)])
     assert coverage == pytest.approx(1 - falling, abs=0.02)
     assert density == pytest.approx(1, abs=0.06)
-    precision, recall = precision_recall(real, made)
+    precision, recall = precision_recall(real, generated)
     assert min(precision, recall) > 0.75
 
 
@@ -115,7 +117,7 @@ def test_a_collapsed_generator_has_low_recall_and_coverage(rng):
 def test_overlap_asks_for_more_images_than_neighbors(rng):
     with pytest.raises(InputError, match=r"k = 3 needs at least 4 images on each side. Got 3 and 9"):
         precision_recall(rng.random((3, 2)), rng.random((9, 2)))
-    with pytest.raises(InputError, match=r"at least 6 real images and 1 that was made. Got 9 and 0"):
+    with pytest.raises(InputError, match=r"at least 6 real images and 1 generated image. Got 9 and 0"):
         density_coverage(rng.random((9, 2)), rng.random((0, 2)))
 
 
@@ -126,7 +128,7 @@ def test_the_z_score_is_that_of_mann_and_whitney(rng):
     assert generation._mann_whitney_z(np.ones(9), np.ones(5)) == 0
 
 
-def test_copiers_are_caught_and_fair_samplers_are_not(rng):
+def test_copies_are_detected_and_fair_samples_are_not(rng):
     centers = 4 * rng.standard_normal((8, 10))
 
     def draw(n):
@@ -142,28 +144,29 @@ def test_copiers_are_caught_and_fair_samplers_are_not(rng):
     assert copying_score(train, held_out, draw(800) + 2) > 3
 
 
-def test_copying_within_one_cell_is_seen_where_others_are_far_off(rng):
-    """The reason for cells: over all images at once, far samples of one group hide the copies of the other."""
+def test_copying_within_one_cell_is_detected(rng):
+    """Over all images at once, far samples of one cluster would hide the copies of the other."""
     groups = np.repeat([[-30.0], [30.0]], 500, axis=0) * np.ones(4)
     train, held_out = (groups + rng.standard_normal((1000, 4)) for _ in range(2))
-    made = np.concatenate([train[:500] + 0.01 * rng.standard_normal((500, 4)), held_out[500:] + 4])
-    assert copying_score(train, held_out, made[:500], n_cells=2) < -20  # the cell of the copies alone counts
-    whole = copying_score(train, held_out, made, n_cells=1)
+    generated = np.concatenate([train[:500] + 0.01 * rng.standard_normal((500, 4)), held_out[500:] + 4])
+    assert copying_score(train, held_out, generated[:500], n_cells=2) < -20  # the cell of the copies alone counts
+    whole = copying_score(train, held_out, generated, n_cells=1)
     assert abs(whole) < 3
     halves = [
-        copying_score(train[part], held_out[part], made[part], n_cells=1) for part in (slice(500), slice(500, 1000))
+        copying_score(train[part], held_out[part], generated[part], n_cells=1)
+        for part in (slice(500), slice(500, 1000))
     ]
     assert halves[0] < -20
     assert halves[1] > 10
-    assert copying_score(train, held_out, made, n_cells=2) == pytest.approx(np.mean(halves))
+    assert copying_score(train, held_out, generated, n_cells=2) == pytest.approx(np.mean(halves))
 
 
 def test_the_copying_test_asks_for_enough_images(rng):
-    with pytest.raises(InputError, match=r"20 held-out and 20 made images. Got 19 and 500 in 1 cells"):
+    with pytest.raises(InputError, match=r"20 held-out and 20 generated images. Got 19 and 500 in 1 cells"):
         copying_score(rng.random((100, 3)), rng.random((19, 3)), rng.random((500, 3)))
 
 
-def test_near_copies_are_counted_against_what_chance_gives(rng):
+def test_the_near_copy_share_of_copies_and_fair_samples(rng):
     train, held_out, fair = (rng.standard_normal((n, 5)) for n in (1000, 400, 4000))
     copies = train[:200] + 0.01 * rng.standard_normal((200, 5))
     reference = cdist(held_out, train).min(1)
@@ -180,7 +183,7 @@ def test_the_chance_of_near_copies_is_that_of_many_draws(n_held_out, rng):
     assert np.std(shares) == pytest.approx(deviation, rel=0.2)
 
 
-def test_restoration_errors_leave_missing_pixels_out():
+def test_restoration_errors_ignore_missing_pixels():
     target = np.array([[0.0, np.nan], [1.0, 2.0]]).reshape(1, 2, 2, 1)
     image = np.array([[0.5, 99.0], [1.0, 2.0]]).reshape(1, 2, 2, 1)
     assert mean_squared_error(target, image, span=1.0) == pytest.approx(0.25 / 3)

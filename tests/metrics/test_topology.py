@@ -1,4 +1,4 @@
-"""Measures of a map against lattices small enough to count by hand."""
+"""Metrics of a map on lattices small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_quantization_error_is_the_mean_distance():
     assert quantization_error(np.array([[0.0, 3.0], [4.0, 0.0]]), np.array([[0.0, 0.0], [9.0, 9.0]])) == 3.5
 
 
-def test_topographic_error_counts_torn_pairs():
+def test_topographic_error_counts_pairs_that_are_not_adjacent():
     codebook = np.array([[0.0], [10.0], [1.0], [11.0]])  # a line of four cells, folded
     X = np.array([[0.4], [10.4], [0.6], [5.8]])  # two best units: (0, 2), (1, 3), (2, 0), (1, 2)
     assert topographic_error(X, codebook, 1, 4, "rectangular") == 0.75
@@ -111,21 +111,21 @@ def test_topographic_error_counts_torn_pairs():
     assert topographic_error(X, codebook[:1], 1, 1, "hexagonal") == 0
 
 
-def test_diagonal_cells_touch_on_squares_only():
+def test_diagonal_cells_are_adjacent_on_squares_only():
     codebook = np.array([[0.0], [10.0], [20.0], [1.0]])  # cells 0 and 3 lie on the diagonal of 2 x 2
     X = np.array([[0.4]])
     assert topographic_error(X, codebook, 2, 2, "rectangular") == 0
     assert topographic_error(X, codebook, 2, 2, "hexagonal") == 1
 
 
-def test_on_a_ring_the_ends_are_not_torn():
+def test_on_a_ring_the_ends_are_adjacent():
     codebook, X = np.array([[0.0], [10.0], [20.0], [1.0]]), np.array([[0.4]])
     assert topographic_error(X, codebook, 1, 4, "rectangular") == 1
     assert topographic_error(X, codebook, 1, 4, "rectangular", toroidal=True) == 0
 
 
 def slow_product(codebook, positions):
-    """The topographic product, as its definition reads."""
+    """The topographic product by its definition."""
     n, total = len(codebook), 0.0
     for j in range(n):
         there = np.linalg.norm(codebook - codebook[j], axis=1)
@@ -156,7 +156,7 @@ def test_topographic_product_tells_the_dimension_but_not_chaos(rng):
     ring = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], axis=1)
     assert topographic_product(ring, 1, 24, "rectangular", toroidal=True) == pytest.approx(0, abs=1e-6)
     assert abs(topographic_product(ring, 1, 24, "rectangular")) > 0.015
-    # cells thrown about at random: both ratios suffer alike, and the product does not see it
+    # randomly ordered cells: both ratios change alike, so the product does not detect it
     shuffled = grid[rng.permutation(144)]
     assert abs(topographic_product(shuffled, 12, 12, "rectangular")) < 0.01
 
@@ -195,13 +195,13 @@ def test_trustworthiness_and_preservation_are_their_definitions(rng):
     assert neighborhood_preservation(X, places, n_neighbors=7) == pytest.approx(slow_trust(places, X, 7))
 
 
-def test_lost_order_is_seen(rng):
+def test_lost_order_is_detected(rng):
     X = rng.random((400, 2))
     assert trustworthiness(X, X) == neighborhood_preservation(X, X) == 1
     lost = rng.permutation(X)
     assert trustworthiness(X, lost) < 0.6
     assert neighborhood_preservation(X, lost) < 0.6
-    squeezed = X * [1, 0]  # strangers come near, neighbors stay near
+    squeezed = X * [1, 0]  # false neighbors appear, true ones remain
     assert trustworthiness(X, squeezed) < neighborhood_preservation(X, squeezed) - 0.05
 
 
@@ -222,7 +222,7 @@ def test_many_rows_are_judged_by_a_sample_and_few_by_fewer_neighbors(rng):
     assert sampled != trustworthiness(X, X[:, :2], max_rows=100, random_state=6)
     assert trustworthiness(X[:9], X[:9, :2]) == pytest.approx(slow_trust(X[:9], X[:9, :2], 4))
     assert trustworthiness(X[:2], X[:2, :2]) == 1
-    with pytest.raises(InputError, match=r"one place\. Got 500 rows and 9 places"):
+    with pytest.raises(InputError, match=r"one position\. Got 500 rows and 9 positions"):
         trustworthiness(X, X[:9, :2])
 
 

@@ -1,4 +1,4 @@
-"""A few labels over an atlas: what is kept, told and refused."""
+"""A few labels propagated to an atlas: what is kept, reported and refused."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def test_all_get_a_label_and_given_ones_are_kept(blobs) -> None:
     assert [row[1] for row in kinds.rows] == [4, 4, 5]
     assert sum(row[2] for row in kinds.rows) == 120
     assert [row[0] for row in nexts.rows] == [keys[i] for i in found.next_rows]
-    assert "13 labels of 3 kinds" in found.result.sentences[0]
+    assert "13 labels of 3 classes" in found.result.sentences[0]
 
 
-def test_one_label_of_each_kind_has_nothing_to_test_with(blobs) -> None:
+def test_with_one_label_per_class_there_is_no_accuracy(blobs) -> None:
     X, y, keys = blobs
     found = classify(X, keys, {keys[int(np.flatnonzero(y == kind)[0])]: kind for kind in ("fig", "nut", "oat")})
     assert "accuracy" not in found.result.metrics
-    assert "nothing to test with" in found.result.sentences[1]
+    assert "accuracy cannot be estimated" in found.result.sentences[1]
 
 
 def test_labels_that_cannot_be_used_are_refused(blobs) -> None:
     X, _, keys = blobs
-    with pytest.raises(InputError, match=r"1 of 2 labels is for an image that is not here, such as 'gone\.png'"):
+    with pytest.raises(InputError, match=r"1 of 2 labels is for unknown images, such as 'gone\.png'"):
         classify(X, keys, {"gone.png": "fig", keys[0]: "nut"})
-    with pytest.raises(InputError, match="at least two kinds"):
+    with pytest.raises(InputError, match="at least two classes"):
         classify(X, keys, {keys[0]: "nut", keys[1]: "nut"})
 
 
@@ -57,7 +57,7 @@ def test_a_file_of_labels(tmp_path) -> None:
     path.write_text("\ufeffkey, label,who\na.png,fig,me\nb.png,,me\nc.png, nut ,you\na.png,fig,you\n", encoding="utf-8")
     assert read_labels(path) == {"a.png": "fig", "c.png": "nut"}
     path.write_text("key,label\na.png,fig\na.png,nut\n")
-    with pytest.raises(InputError, match=r"says 'fig' and 'nut' of 'a\.png'"):
+    with pytest.raises(InputError, match=r"labels 'a\.png' both 'fig' and 'nut'"):
         read_labels(path)
     path.write_text("file,class\na.png,fig\n")
     with pytest.raises(InputError, match=r"must have the columns key and label\. Got file, class"):

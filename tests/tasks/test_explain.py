@@ -1,4 +1,4 @@
-"""Explanations: heat where a score comes from, borders and rivals as distances have them."""
+"""Explanations: heat maps, border images and rivals with known answers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SIDE = 14
 CENTERS = np.array([[0.0, 0, 0], [6, 0, 0], [0, 9, 0]], np.float32)
 
 
-def drawn(place: np.ndarray) -> np.ndarray:
-    """Places (n, 3) as pictures: a square of noise in the upper left for the first number, elsewhere for the others."""
-    pictures = np.full((len(place), SIDE, SIDE, 3), 128.0)
+def drawn(features: np.ndarray) -> np.ndarray:
+    """Features (n, 3) as images: a square of noise in the upper left for the first, elsewhere for the others."""
+    pictures = np.full((len(features), SIDE, SIDE, 3), 128.0)
     noise = np.random.default_rng(0).choice([-1.0, 1.0], (4, 4, 1))
-    for corner, value in zip(((0, 0), (0, 10), (10, 0)), place.T, strict=True):
+    for corner, value in zip(((0, 0), (0, 10), (10, 0)), features.T, strict=True):
         rows, columns = (slice(start, start + 4) for start in corner)
         pictures[:, rows, columns] += 10 * value[:, None, None, None] * noise
     return np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
 
 
-def seen(pictures: np.ndarray) -> np.ndarray:
-    """The places that `drawn` drew."""
+def embedded(pictures: np.ndarray) -> np.ndarray:
+    """The inverse of `drawn`."""
     noise = np.random.default_rng(0).choice([-1.0, 1.0], (4, 4, 1))
     corners = ((0, 0), (0, 10), (10, 0))
     values = [((pictures[:, r : r + 4, c : c + 4] - 128.0) * noise).mean((1, 2, 3)) / 10 for r, c in corners]
@@ -43,11 +43,11 @@ def space() -> Space:
     pictures = drawn(embedding)
     keys = [f"{i}.png" for i in range(len(embedding))]
     return Space(
-        model, embedding, keys, lambda r: list(pictures[r]), lambda r: pictures[r], seen, ImageSpec(SIDE, SIDE, 3)
+        model, embedding, keys, lambda r: list(pictures[r]), lambda r: pictures[r], embedded, ImageSpec(SIDE, SIDE, 3)
     )
 
 
-def test_heat_lies_where_the_score_comes_from() -> None:
+def test_heat_is_where_the_score_comes_from() -> None:
     image = np.zeros((28, 35, 1), np.uint8)
     image[8:12, 20:25] = 255  # the cell in row 2, column 4
     heat = heat_map(image, lambda some: some[..., 0].max((1, 2)).astype(float))
@@ -78,35 +78,35 @@ def test_red_is_for_and_blue_is_against() -> None:
     assert np.array_equal(overlaid(gray, np.zeros((2, 2))), gray)
 
 
-def test_a_cluster_is_explained_by_its_members_border_and_nearest_cluster(space: Space) -> None:
+def test_explain_a_cluster(space: Space) -> None:
     labels = space.clusterer.predict(space.embedding)
     assert np.array_equal(labels, np.repeat([0, 1, 2], (30, 25, 20)))
-    told = explain_cluster(space, 0)
-    assert (told.data["size"], told.data["nearest_cluster"]) == (30, 1)
+    result = explain_cluster(space, 0)
+    assert (result.data["size"], result.data["nearest_cluster"]) == (30, 1)
     members = {f"{i}.png" for i in range(30)}
-    assert set(told.data["typical"]) <= members
-    assert {row["key"] for row in told.data["border"]} <= members
-    sure = [row["confidence"] for row in told.data["border"]]
+    assert set(result.data["typical"]) <= members
+    assert {row["key"] for row in result.data["border"]} <= members
+    sure = [row["confidence"] for row in result.data["border"]]
     assert sure == sorted(sure)
-    side = [row["side"] for row in told.data["way"]]
+    side = [row["side"] for row in result.data["path"]]
     assert side == sorted(side, reverse=True)
-    assert [row["cluster"] for row in told.data["way"]] == [0 if s > 0 else 1 for s in side]
-    assert "100%" in told.sentences[1]
-    assert [type(p) for p in told.panels] == [ImageGrid, ImageGrid, ImagePairs, ImageGrid]
+    assert [row["cluster"] for row in result.data["path"]] == [0 if s > 0 else 1 for s in side]
+    assert "100%" in result.sentences[1]
+    assert [type(p) for p in result.panels] == [ImageGrid, ImageGrid, ImagePairs, ImageGrid]
     assert not any(isinstance(p, ImagePairs) for p in explain_cluster(space, 0, heat=False).panels)
 
 
-def test_what_makes_an_image_one_of_its_cluster_is_hot(space: Space) -> None:
+def test_the_evidence_for_a_cluster_is_hot(space: Space) -> None:
     row = int(np.abs(space.embedding - CENTERS[1]).sum(1).argmin())
-    told = explain_image(space, row, cell=(2, 3))
-    assert (told.data["cluster"], told.data["second_best"], told.data["cell"]) == (1, 0, [2, 3])
-    assert told.data["distance"] < told.data["distance_to_second_best"]
-    assert told.data["key"] not in [near["key"] for near in told.data["nearest"]]
-    assert {near["cluster"] for near in told.data["nearest"]} == {1}
-    [pairs] = [p for p in told.panels if isinstance(p, ImagePairs)]
+    result = explain_image(space, row, cell=(2, 3))
+    assert (result.data["cluster"], result.data["second_best"], result.data["cell"]) == (1, 0, [2, 3])
+    assert result.data["distance"] < result.data["distance_to_second_best"]
+    assert result.data["key"] not in [near["key"] for near in result.data["nearest"]]
+    assert {near["cluster"] for near in result.data["nearest"]} == {1}
+    [pairs] = [p for p in result.panels if isinstance(p, ImagePairs)]
     hot = np.asarray(pairs.rows[0][1]).astype(int)
     red = hot[..., 0] - hot[..., 2]
-    assert red[:4, :4].mean() > 40  # cluster 1 differs from cluster 0 by its upper left corner alone
+    assert red[:4, :4].mean() > 40  # cluster 1 differs from cluster 0 in the upper left corner only
     assert red[:4, :4].mean() > 4 * abs(red[10:, :4].mean())
 
 
@@ -115,10 +115,10 @@ def test_the_second_best_is_the_nearest_other_center() -> None:
     assert second_best(along, CENTERS[:, :2], np.array([0, 1])).tolist() == [1, 0]
 
 
-def test_what_is_not_there_is_told(space: Space) -> None:
+def test_missing_clusters_are_errors(space: Space) -> None:
     with pytest.raises(InputError, match="clusters 0 to 2"):
         explain_cluster(space, 3)
     one = ImageClusterer(n_clusters=1).fit(space.embedding)
-    alone = Space(one, space.embedding, space.keys, space.show, space.look, space.embed, space.spec)
-    with pytest.raises(InputError, match="one cluster only"):
+    alone = Space(one, space.embedding, space.keys, space.show, space.pixels, space.embed, space.spec)
+    with pytest.raises(InputError, match="a single cluster"):
         explain_image(alone, 0)

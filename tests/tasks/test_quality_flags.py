@@ -1,4 +1,4 @@
-"""Plain faults: each planted one is found, nothing else is, and what most of a set has is no fault."""
+"""Quality flags: each planted fault is flagged, nothing else is, and nothing that is typical of a set."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def test_each_planted_fault_is_found_and_nothing_else(pictures) -> None:
     }
     found = flagged([*pictures, *(np.clip(p, 0, 255).astype(np.uint8) for p in planted.values())])
     assert not any(found[: len(pictures)])
-    for name, said in zip(planted, found[len(pictures) :], strict=True):
-        assert name in said, (name, said)
+    for name, flags in zip(planted, found[len(pictures) :], strict=True):
+        assert name in flags, (name, flags)
 
 
-def test_what_most_of_a_set_has_is_how_it_is(pictures) -> None:
+def test_what_is_typical_of_a_set_is_not_flagged(pictures) -> None:
     dark = [(p * 0.2).astype(np.uint8) for p in pictures]
     sizes = np.full(len(dark), SIDE)
     found = quality_flags([encode(p) for p in dark], sizes, sizes)
-    assert "dark" in found.usual
+    assert "dark" in found.typical
     assert not any("dark" in text for text in found.of)
     gray = [np.repeat(p.mean(2, keepdims=True).astype(np.uint8), 3, 2) for p in pictures]
     assert not any("gray" in text for text in flagged(gray))
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.2, 1.6])
-def test_the_width_of_a_step_is_what_it_was_blurred_by(sigma) -> None:
+def test_the_width_of_a_step_is_the_sigma_of_its_blur(sigma) -> None:
     step = np.zeros((64, 64), np.float32)
     step[:, 32:] = 200
     assert edge_width(gaussian_filter(step, sigma)) == pytest.approx(sigma, rel=0.15)
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_white_shapes_on_clear_ground_are_no_more_at_fault_than_black_ones(pictures, channels) -> None:
+def test_white_shapes_on_transparency_are_not_flagged(pictures, channels) -> None:
     shapes = []
     for value in (0, 255):
         for size in (20, 30, 40):
@@ -71,9 +71,9 @@ def test_white_shapes_on_clear_ground_are_no_more_at_fault_than_black_ones(pictu
     assert not any("uniform" in text or "bright" in text for text in found), found
 
 
-def test_small_and_empty_sets_and_opacity() -> None:
+def test_small_and_empty_sets_and_transparency() -> None:
     assert quality_flags([], np.empty(0), np.empty(0)).of == []
     flat = np.full((1, 1, 3), 200, np.uint8)
     assert np.isnan(measure([encode(flat)])["edge"][0])
-    clear = np.zeros((20, 20, 4), np.uint8)  # black behind full transparency is seen as white
+    clear = np.zeros((20, 20, 4), np.uint8)  # transparent black is composited on white
     assert measure([encode(clear)])["low"][0] == 255

@@ -69,7 +69,7 @@ def _space(store: Store) -> Space:
         store.embedding,
         store.rows["key"].tolist(),
         show=lambda rows: list(store.thumbnails(rows)),
-        look=lambda rows: store.large_pixels(rows, encoder.source_side) if large else store.pixels(rows),
+        pixels=lambda rows: store.large_pixels(rows, encoder.source_side) if large else store.pixels(rows),
         embed=lambda images: embed(store, images),
         spec=ImageSpec(1, 1, 3) if large else store.spec,
     )

@@ -1,11 +1,10 @@
-"""The journal of a writer: what is being written into an atlas, named on the disk before it is made.
+"""The journal of a writer: the name of everything that is about to be written into an atlas.
 
-    .writing.jsonl        one line of JSON for each name, gone when the run has ended
-    .writing-3f2a…/       a folder of this run's own, in which files and models are written before they are moved to
-                          their names
+    .writing.jsonl        one line of JSON per name; deleted when the run ends
+    .writing-3f2a…/       a folder of this run, where files and models are written before they are renamed into place
 
-A run that is killed leaves the journal behind, so that the next writer knows what to delete: what a line names, if
-runs write files of such names. A name that only looks like one of ours is a user's, and stays.
+A killed run leaves its journal, so the next writer knows what to delete: what a line names, if it is a name that runs
+write. Files that only resemble ours belong to the user and stay.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ TABLE = re.compile(r"images(-\d{4})?\.lance")
 
 
 class Journal:
-    """What one run writes into an atlas.
+    """Records what one run writes into an atlas.
 
     Parameters
     ----------
     folder : path
-        Of the atlas, whose lock is held.
+        The atlas; its write lock is held.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +47,7 @@ class Journal:
         self._tables: set[str] = set()
 
     def note(self, **entry: Any) -> None:
-        """Put one line on the disk."""
+        """Write one line, flushed to disk."""
         with open_append(self.folder / NAME) as file:
             file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
@@ -57,7 +56,7 @@ class Journal:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """A file to write to; it takes the place of the file `name` where the block ends well."""
+        """A temporary file that replaces the file `name` if the block ends without an exception."""
         aside = self._own_folder() / name
         yield aside
         flush(aside)
@@ -65,20 +64,20 @@ class Journal:
         flush(self.folder)
 
     def save_model(self, name: str, save: Callable[[Path], Any]) -> list[str]:
-        """Call `save(folder)` and move the folder to `name`; the names of the files that it wrote."""
+        """Call `save(folder)`, rename the folder to `name`, and return the names of its files."""
         aside = self._own_folder() / name
         save(aside)
         files = sorted(path.name for path in aside.iterdir())
         flush_tree(aside)
         self.note(model=name, files=files)
         if os.path.lexists(self.folder / name):
-            raise ArtifactError(f"'{self.folder / name}' has come into being meanwhile; run the same command again.")
+            raise ArtifactError(f"'{self.folder / name}' appeared meanwhile; run the same command again.")
         os.rename(aside, self.folder / name)
         flush(self.folder)
         return [f"{name}/{file}" for file in files]
 
     def writing_table(self, name: str) -> None:
-        """Note that Lance will write into a table, under names of its own: what is there before is not its."""
+        """Record that Lance is about to write into a table, and which files were there before."""
         if name not in self._tables:
             self._tables.add(name)
             self.note(table=name, before=files_on_disk(self.folder / name))
@@ -92,20 +91,20 @@ class Journal:
         return self._own
 
     def sweep(self, counts: Collection[str], old: Collection[Old] = ()) -> None:
-        """Delete what the journal and the list `old` name and nothing in `counts` does; then the journal itself.
+        """Delete what the journal and the list `old` name, unless `counts` does; then the journal itself.
 
         Parameters
         ----------
         counts : collection of str
             Names of files that stay.
         old : collection of Old
-            Files that counted once; one that has changed since is not ours any more, and stays.
+            Files that counted once; those that have changed since stay.
         """
         names = set(Inventory(self.folder).unchanged(file for file in old if file.name not in counts))
         for entry in self._entries():
             own, model, table = (str(entry.get(kind, "")) for kind in ("own", "model", "table"))
             if OWN_FOLDER.fullmatch(own) and not is_link(self.folder / own):
-                shutil.rmtree(self.folder / own, ignore_errors=True)  # made by a run of ours, under a random name
+                shutil.rmtree(self.folder / own, ignore_errors=True)  # created by a run under a random name
             if MODEL.fullmatch(model):
                 names |= {f"{model}/{file}" for file in _strings(entry, "files") if MODEL_FILE.fullmatch(file)}
             if TABLE.fullmatch(table) and not is_link(self.folder / table):
@@ -118,7 +117,7 @@ class Journal:
         self._tables = set()
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """The lines that were written whole."""
+        """The complete lines."""
         try:
             with open_regular(self.folder / NAME) as file:
                 lines = file.read(MAX_JSON).split(b"\n")

@@ -1,11 +1,11 @@
-"""learn: from a source of images to an atlas, stage by stage, each committed as it finishes.
+"""learn: from a source of images to an atlas, stage by stage, each committed when it is done.
 
     intake -> encoder -> map -> clusters -> layout -> generator -> report
 
-A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run where it
-stopped, does nothing where nothing changed, and updates a finished atlas where images came or went: then the learned
-models are kept, so every old image keeps its place, and only new images are embedded. What is damaged is learned again,
-with the stages that rest on it (`imatlas.atlas.repair`), and told in one line each.
+A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run, does nothing
+if nothing has changed, and updates a finished atlas if images were added or removed: the learned models stay, so every
+old image keeps its place, and only new images are embedded. Damaged parts are learned again, with the stages that
+depend on them (`imatlas.atlas.repair`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any, Literal, get_args
 
 from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown, strict_yes
 from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.job import SHARES, EncoderKind, Job, Settings, default_budget
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
-from imatlas.atlas.stages import SHARES, STAGES, EncoderKind, Job, Settings, choose_encoder, default_budget
+from imatlas.atlas.stages import STAGES, choose_encoder
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
@@ -40,10 +41,10 @@ from imatlas.training.progress import JsonLines
 from imatlas.training.schedule import parse_budget
 
 BASE_MEMORY_GB = 1.1
-"""Peak memory of a run on a few images: the libraries, one batch of training, and the table. Measured."""
+"""Peak memory of a run on a few images: libraries, one training batch, and the table. Measured."""
 
-BEYOND = (1.2, 1.0)
-"""A stage, or all of them, took more than it had where that was so many times its part and so many seconds more."""
+OVERRUN = (1.2, 1.0)
+"""A stage overran if it took more than its time by this factor and this many seconds."""
 
 
 @sharing_cores()
@@ -71,50 +72,50 @@ def learn(
     Parameters
     ----------
     images : Images, or anything that `Images` takes
-        At least 2 usable ones; from 8 on some are held out, so that the generator can be measured.
+        At least 2 usable ones; of 8 and more some are held out, to measure the generator with.
     path : path
         The atlas folder. An unfinished atlas of the same source and settings is continued, a finished one updated.
     budget : str or float, optional
-        Time for learning after the pixel cache exists: "90s", "5m", "1h" or seconds. By default 90 s up to 500
+        Time for learning after the pixel cache exists: "90s", "5m", "1h" or seconds. Default: 90 s up to 500
         images, 3 minutes up to 5,000, 5 minutes up to 20,000, 10 minutes above.
     clusters : int, optional
-        The number of clusters; by default found by the rule of `imatlas.tasks.cluster`.
+        The number of clusters. Default: chosen by the rule of `imatlas.tasks.cluster`.
     encoder : {'auto', 'pretrained', 'own', 'self-supervised'}
-        The eyes. 'pretrained' is EfficientNet-Lite0, learned with ImageNet's labels; 'own' is an autoencoder learned
-        here from these images alone; 'self-supervised', learned here too, groups images better and leaves less time for
-        new ones (`imatlas.SelfSupervisedEncoder`). 'auto' takes 'pretrained' for 8-bit color, 'own' for all others.
+        'pretrained' is EfficientNet-Lite0, trained with ImageNet's labels; 'own' is an autoencoder trained on these
+        images alone; 'self-supervised', also trained on these alone, clusters better and leaves less time for the
+        generator (`imatlas.SelfSupervisedEncoder`). 'auto' is 'pretrained' for 8-bit color, 'own' for all others.
     image_size : int, optional
-        Side in pixels at which models learn; by default chosen by `Images`.
+        Side in pixels at which the models see the images. Default: chosen by `Images`.
     fit : {'crop', 'pad', 'stretch'}
-        What to do with odd aspect ratios.
+        How images of other aspect ratios become square.
     frames : {'first', 'all'}
-        What to take from animations and stacks of pages; all frames of a file are learned from, or held out, together.
-        `Images` that are given have their own.
+        What to read from animations and stacks of pages; the frames of one file are held out together or not at all.
+        Given `Images` have their own setting.
     field : str, optional
-        The column of a table, or the field of a dataset's items, that holds the images.
+        Column of a table, or field of a dataset's items, that holds the images.
     random_state : int, RandomState, Generator or None
-        Seed of everything that chance decides, or what it is drawn from; the number is kept with the settings. None
-        goes on with the seed of the atlas that stands, and draws a fresh one for a new atlas.
+        Seed, or the generator that it is drawn from; the number is saved with the settings. None keeps the seed of an
+        existing atlas, and draws one for a new atlas.
     device : str
         'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
     overwrite : bool
-        Learn anew where an atlas of other settings stands.
+        Replace an existing atlas that was learned with other settings.
     moved_from : path, optional
-        Where the images were when the atlas was learned, if they lie elsewhere now. It need not be told where they are
-        all the same and nothing is left at the old place.
+        Where the images were when the atlas was learned, if they lie elsewhere now. Not needed if they are all
+        unchanged and nothing is left at the old place.
     progress : bool
-        Print what happens.
+        Print progress.
     callback : callable, optional
-        Called with every event as a dict; the same events go to `metrics.jsonl`.
+        Called with every event as a dict; the same events are written to `metrics.jsonl`.
 
     Raises
     ------
     SourceError, InputError
-        Where there are no images, or too few.
+        If there are no images, or too few.
     ArtifactError
-        Where `path` holds something else, or an atlas of other settings; the message lists the differences.
+        If `path` holds something else, or an atlas of other settings; the message lists the differences.
     AtlasBusyError
-        Where another process writes this atlas.
+        If another process is writing this atlas.
     """
     folder = output_path(check_path(path, "path", "learn"))
     settings = Settings(
@@ -134,8 +135,8 @@ def learn(
         raise refused("callback", "learn", "a function of one event, or None", callback)
     if moved_from is not None:
         check_path(moved_from, "moved_from", "learn")
-    own = not isinstance(images, Images)
-    if own:  # before anything is made: a wrong name leaves nothing behind
+    given = isinstance(images, Images)
+    if not given:  # before anything is created: a wrong name leaves nothing behind
         images = Images(
             images,
             image_size=image_size,
@@ -146,16 +147,16 @@ def learn(
             progress=progress,
         )
     folder = _claim(folder)
-    if own:
+    if not given:
         images.cache_dir = folder / "cache"
     settings = replace(settings, source=images.origin.place, files=images.origin.files)
     if random_state is None and not overwrite and (folder / "atlas.json").exists():
         known = Manifest.read(folder).settings
         settings = replace(settings, random_state=known.get("random_state", settings.random_state))
-    say = _print if progress else _silent
+    report = say if progress else _silent
     with locked(folder):
         journal = Journal(folder)
-        manifest = _open(folder, settings, overwrite, journal, say, _Moved(images, moved_from))
+        manifest = _open(folder, settings, overwrite, journal, report, _Moved(images, moved_from))
         log = JsonLines(folder / "metrics.jsonl")
 
         def emit(event: dict[str, Any]) -> None:
@@ -163,14 +164,14 @@ def learn(
             if callback is not None:
                 callback(event)
 
-        images = like_the_models(images, manifest, say)
-        job = Job(folder, images, settings, manifest, journal, say, emit, progress)
+        images = like_the_models(images, manifest, report)
+        job = Job(folder, images, settings, manifest, journal, report, emit, progress)
         _run(job)
     return Atlas(folder)
 
 
 def _run(job: Job) -> None:
-    """Run the stages that are not yet done for these images, and commit after each."""
+    """Run the stages that are not done for these images, and commit after each."""
     manifest = job.manifest
     if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
         job.say(f"Nothing has changed since '{job.folder}' was learned: {len(job.images):,} images.")
@@ -187,11 +188,12 @@ def _run(job: Job) -> None:
             seconds = time.perf_counter() - began
             manifest.stages[name] = {"fingerprint": job.fingerprint, "seconds": round(seconds, 2), **decided}
             job.emit({"event": "stage", "stage": name, "state": "done", "seconds": round(seconds, 2)})
-            said = decided.get("said", "") + _beyond(seconds, allowed)
-            job.say(f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {said}")
+            job.say(
+                f"{number}/{len(STAGES)} {name:<10} {seconds:6.1f} s  {decided['summary']}{_overrun(seconds, allowed)}"
+            )
             manifest.finished = name == "report"
-            # An update replaces the rows before it has embedded the new ones: the two are committed together, so that
-            # a kill between them costs no old embedding.
+            # An update replaces the rows before it embeds the new ones. Both are committed together, so that a kill
+            # between them loses no features.
             if not (name == "intake" and job.previous is not None):
                 job.commit()
         if name == "intake":
@@ -199,35 +201,36 @@ def _run(job: Job) -> None:
         else:
             job.learned += float(manifest.stages[name]["seconds"])
     _sweep(job.journal, manifest)
-    if job.learned > BEYOND[0] * job.budget + BEYOND[1]:
+    if job.learned > OVERRUN[0] * job.budget + OVERRUN[1]:
         job.say(
-            f"Learning took {job.learned:.0f} s, more than its budget of {job.budget:.0f} s; what did is said above."
+            f"Learning took {job.learned:.0f} s, more than its budget of {job.budget:.0f} s; see above which stages "
+            "overran."
         )
     job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
 
 
-def _beyond(seconds: float, allowed: float) -> str:
-    """What to say of a stage that took clearly more than what was left for it."""
-    if seconds <= BEYOND[0] * allowed + BEYOND[1]:
+def _overrun(seconds: float, allowed: float) -> str:
+    """A remark on a stage that took clearly more than its time; "" on others."""
+    if seconds <= OVERRUN[0] * allowed + OVERRUN[1]:
         return ""
-    return f" ({seconds - allowed:.0f} s beyond its part of the budget: it cannot do with less)"
+    return f" ({seconds - allowed:.0f} s over its share of the budget)"
 
 
 def _seconds(seconds: float) -> str:
-    """Seconds of a plan; of short ones what they are, and not 0."""
+    """Seconds of a plan, short ones with two digits."""
     return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def _print_plan(job: Job) -> None:
-    """Tell how the budget will be spent, and which eyes were chosen and why."""
-    decided = job.manifest.stages["intake"]
-    job.say(f"     encoder: {decided['why']}")
-    plan = ", ".join(f"{stage} {_seconds(share * job.budget)} s" for stage, share in SHARES[job.kind].items() if share)
-    job.say(f"     budget:  {_seconds(job.budget)} s of learning: at most {plan}")
+    """Print which encoder was chosen and why, and how the budget will be spent."""
+    shares = SHARES[job.encoder_kind]
+    plan = ", ".join(f"{stage} {_seconds(share * job.budget)} s" for stage, share in shares.items() if share)
+    job.say(f"     encoder: {job.manifest.stages['intake']['why']}")
+    job.say(f"     budget:  {_seconds(job.budget)} s of learning, at most: {plan}")
 
 
 def _check(settings: Settings) -> None:
-    """Refuse options that cannot hold, before anything is read."""
+    """Refuse invalid options before anything is read."""
     if not isinstance(settings.device, str):
         raise refused("device", "learn", "a str, such as 'auto' or 'cpu'", settings.device)
     allowed = {"encoder": get_args(EncoderKind), "fit": ("crop", "pad", "stretch"), "frames": ("first", "all")}
@@ -244,10 +247,9 @@ def _count(value: Any, name: str, low: int, high: int | None = None) -> int | No
 
 
 def _claim(folder: Path) -> Path:
-    """Make the atlas folder, or refuse one that holds something else, or links and pipes under the names of ours.
+    """Create the atlas folder; refuse one that holds something else, or links and pipes under the names of our files.
 
-    Where its name is a link, it is the folder that this leads to from now on: in what is behind a link nothing is
-    swept.
+    A link is resolved first, because nothing is ever deleted behind one.
     """
     if is_link(folder):
         folder = Path(os.path.realpath(folder))
@@ -267,16 +269,16 @@ def _claim(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Moved:
-    """Whether the images of an atlas lie elsewhere now than when they were learned from."""
+    """Whether the images of an atlas have moved since they were learned from."""
 
     images: Images
-    told: str | Path | None
+    moved_from: str | Path | None
 
     def explains(self, manifest: Manifest) -> bool:
-        """Whether the user says so; or nothing is left at the old place, and the images are all the same."""
+        """Whether the user says so, or nothing is left at the old place and the images are unchanged."""
         was = str(manifest.settings.get("source"))
-        if self.told is not None:
-            return same_place(was, place_of(self.told))
+        if self.moved_from is not None:
+            return same_place(was, place_of(self.moved_from))
         if not was or os.path.lexists(was):
             return False
         return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
@@ -290,17 +292,17 @@ def _open(
     say: Callable[[str], None],
     moved: _Moved,
 ) -> Manifest:
-    """The manifest to go on with: a new one, or the one that stands where the settings agree.
+    """The manifest to go on with: that of the existing atlas if the settings agree, otherwise a new one.
 
     Raises
     ------
     ArtifactError
-        Where an atlas of other settings stands, with the list of differences.
+        If the existing atlas has other settings; the message lists the differences.
     """
     asked = asdict(settings)
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
-        known = {"frames": "first", **manifest.settings}  # an older atlas names no frames
+        known = dict(manifest.settings)
         if same_place(str(known.get("source")), settings.source):
             known["source"] = settings.source
         changed = [name for name, value in asked.items() if known.get(name) != value and name != "files"]
@@ -329,9 +331,9 @@ def _open(
         everything.drop(list(previous.files))
         manifest.old = previous.old
         if reason:
-            say(f"{reason.partition(';')[0]}. It is learned anew; what lies there and no list names stays.")
+            say(f"{reason.partition(';')[0]}. The atlas is learned again; files that imatlas did not list are kept.")
     with journal.replacing("atlas.json") as aside:
-        manifest.commit(folder, aside)  # from here on the old atlas does not count, and its parts are swept
+        manifest.commit(folder, aside)  # from here on the old atlas does not count, and its files are deleted
     for name in ("metrics.jsonl", "skipped.csv", "report.html"):
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoint", "checkpoint-generator"):
@@ -341,7 +343,7 @@ def _open(
 
 
 def _sweep(journal: Journal, manifest: Manifest) -> None:
-    """Delete what runs of ours have left and nothing names any more; then it need not be remembered."""
+    """Delete files of earlier runs that nothing names any more."""
     journal.sweep(manifest.files, manifest.old)
     if manifest.old:
         manifest.old.clear()
@@ -350,24 +352,17 @@ def _sweep(journal: Journal, manifest: Manifest) -> None:
         journal.sweep(manifest.files)
 
 
-def _print(line: str) -> None:
-    say(line)
-
-
 def _silent(line: str) -> None:
     return None
 
 
 def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, Any]:
-    """What `learn` would take on this machine, from a short probe.
-
-    The eyes are run on at most 16 images, and the cost of the stages that grow with the set is scaled from that;
-    training takes what the budget leaves.
+    """What `learn` would take on this machine, estimated from a forward pass on at most 16 images.
 
     Returns
     -------
     dict
-        `encoder`, `why`, `images_per_second` of the eyes, `minutes` in all, and `memory_gb` at the peak.
+        `encoder`, `why`, `images_per_second` of the pretrained encoder, `minutes` in all, and peak `memory_gb`.
     """
     began = time.perf_counter()
     n = len(images)  # decodes, unless that was done

@@ -1,13 +1,12 @@
-"""The manifest of an atlas: `atlas.json`, the only commit point, with the lock that belongs to it.
+"""The manifest of an atlas: `atlas.json`, the only commit point, and the write lock.
 
-Whatever a stage writes lands under a new name first and counts only once a new `atlas.json` names it. So a run that is
-killed at any moment leaves the last committed atlas readable, and what the dead run left behind is swept by the next
-writer, from the journal (`imatlas.atlas.journal`) and the list `old`.
+A stage writes under new names, which count only once a new `atlas.json` lists them. So a run that is killed at any
+moment leaves the last committed atlas readable. The next writer deletes what the killed run left, by the journal
+(`imatlas.atlas.journal`) and the list `old`.
 
-    files    every file that counts: name -> size and SHA-256, compared before anything parses the file
-    old      files that counted once and may still be there, with their hashes: with the journal, all that is ever
-             deleted
-    digest   the hash of all else in `atlas.json`, so that a changed budget or metric is noticed too
+    files    every file that counts: name -> size and SHA-256, compared before the file is parsed
+    old      files that counted once and may still exist, with their hashes; with the journal, all that is ever deleted
+    digest   the hash of everything else in `atlas.json`
 """
 
 from __future__ import annotations
@@ -34,42 +33,42 @@ from imatlas.system.atomic_io import write_file
 from imatlas.system.inventory import Entry, Inventory, Old, read_json, seal
 from imatlas.system.terminal import finite
 
-FORMAT = 2
+FORMAT = 1
 
 SKIPPED = "skipped.csv"
 
 OURS = ("atlas.json", "metrics.jsonl", SKIPPED, "report.html", ".lock", NAME)
-"""Names of the files of an atlas besides models and table."""
+"""Files of an atlas besides models and table."""
 
 REPAIR = "the same 'imatlas learn' command again repairs it"
-"""What a user does about a damaged file."""
+"""Advice for a damaged file."""
 
 _MARKS = ('"settings"', '"stages"', '"models"', '"metrics"', '"finished"', '"digest"', '"library"', '"format"')
-"""What is in every `atlas.json` of ours, by which a damaged one is told from a user's."""
+"""Keys of every `atlas.json`; they distinguish a damaged one from a user's own file of that name."""
 
 
 @dataclass
 class Manifest:
-    """All that an atlas commits to, as plain JSON values.
+    """The content of `atlas.json`, as plain JSON values.
 
     Attributes
     ----------
     source : str
-        Where the images came from: the place of an `imatlas.images.sources.origin.Origin`.
+        Where the images came from: `imatlas.images.sources.origin.Origin.place`.
     settings : dict
-        What the user asked for; the same again continues or updates the atlas.
+        What the user asked for; see `imatlas.atlas.job.Settings`.
     stages : dict
-        For each finished stage: the fingerprint of the images it was done for, its seconds, and what it decided.
+        For each finished stage: the fingerprint of the images it was done for, its seconds, and its decisions.
     table : dict
-        Name and version of the images table that count.
+        Name and version of the images table.
     models : dict
-        Role ("encoder", "map", "clusters", "generator") -> name of the folder that counts.
+        Role ("encoder", "map", "clusters", "layout", "generator") -> name of the folder.
     metrics : dict
-        Every number that the report shows, by stage.
+        Words and numbers of the report, by stage.
     files : dict
         Name -> size and SHA-256 of every file that counts.
     old : list of Old
-        Files of earlier commits, to be deleted where they are unchanged.
+        Files of earlier commits, to be deleted if they are unchanged.
     """
 
     source: str = ""
@@ -115,11 +114,7 @@ class Manifest:
         try:
             _Schema.model_validate(values)
             files = {name: Entry(*entry) for name, entry in values["files"].items()}
-            for name in values["old"]:
-                if isinstance(name, str) and not _is_ours(name):
-                    raise ValueError(_foreign(name))
-            # Of names alone, as in older atlases, nobody can say what the files were: they stay.
-            old = [Old(*file) for file in values["old"] if not isinstance(file, str)]
+            old = [Old(*file) for file in values["old"]]
             found = cls(**{**{f.name: values[f.name] for f in fields(cls)}, "files": files, "old": old})
             found._check()
         except (ValidationError, ValueError) as error:
@@ -127,7 +122,7 @@ class Manifest:
         return found
 
     def _check(self) -> None:
-        """Refuse parts that do not agree.
+        """Refuse parts that contradict each other.
 
         Raises
         ------
@@ -136,7 +131,7 @@ class Manifest:
         if self.spec:
             ImageSpec.from_json(self.spec)
         if (self.table or self.models) and "intake" not in self.stages:
-            raise ValueError("it has a table and tells nothing of its intake")
+            raise ValueError("it has a table but no intake stage")
         if self.table:
             named = f"{self.table['name']}/{version_file(self.table['version'])}"
             if named not in self.files or not self.spec:
@@ -149,7 +144,7 @@ class Manifest:
                 raise ValueError(_foreign(name))
 
     def commit(self, folder: str | Path, path: Path | None = None) -> None:
-        """Make this manifest the one that counts; written to `path` where the caller moves it into place."""
+        """Write `atlas.json`; or write to `path`, which the caller then moves into place."""
         self.library = __version__
         models = set(self.models.values())
         gone = [name for name in self.files if MODEL.fullmatch(head := name.partition("/")[0]) and head not in models]
@@ -162,34 +157,34 @@ class Manifest:
             path.write_bytes(text.encode())
 
     def inventory(self, folder: str | Path) -> Inventory:
-        """The list of files that count, to check them and to record new ones."""
+        """The files that count, to check them and to record new ones."""
         return Inventory(folder, self.files, old=self.old, advice=REPAIR)
 
     def done(self, stage: str, fingerprint: str) -> bool:
-        """Whether a stage is finished for just these images."""
+        """Whether a stage is finished for exactly these images."""
         return self.stages.get(stage, {}).get("fingerprint") == fingerprint
 
     def new_name(self, folder: str | Path, role: str) -> str:
-        """The next unused name for a model folder: "encoder-0002"; whatever has a name, a user's folder too, has it."""
+        """The next unused name for a model folder, such as "encoder-0002"; a user's own folders count as used."""
         pattern = re.compile(rf"{re.escape(role)}-(\d{{4}})(/.*)?")
         known = [*os.listdir(folder), *self.models.values(), *self.files, *(file.name for file in self.old)]
         taken = [int(match[1]) for name in known if (match := pattern.fullmatch(name))]
         return f"{role}-{max(taken, default=0) + 1:04d}"
 
     def new_table(self, folder: str | Path) -> str:
-        """A name under which no table stands: "images.lance", or "images-0002.lance" beside one that no list names."""
+        """An unused name for a table: "images.lance", or "images-0002.lance" beside an unlisted one."""
         names = ["images.lance", *(f"images-{number:04d}.lance" for number in range(2, 10_000))]
         paths = (Path(folder) / name for name in names)
         return next(p.name for p in paths if not (os.path.lexists(p) and (files_on_disk(p) or strangers(p, ()))))
 
 
 def replaceable(folder: Path) -> tuple[Manifest, str]:
-    """The manifest that is to be overwritten, and why it cannot be read: then it is an empty one.
+    """The manifest to be overwritten, and "" or the reason why it cannot be read; then it is an empty one.
 
     Raises
     ------
     ArtifactError
-        If `atlas.json` is none of ours.
+        If imatlas did not write `atlas.json`.
     """
     try:
         return Manifest.read(folder), ""
@@ -203,7 +198,7 @@ class ForeignError(ArtifactError):
     """An `atlas.json` that imatlas did not write."""
 
 
-def _unreadable(path: Path, told: str) -> ArtifactError:
+def _unreadable(path: Path, reason: str) -> ArtifactError:
     """The error for a manifest that cannot be read: damaged, or a user's own file of that name."""
     try:
         text = path.read_bytes()[: 2**20].decode("utf-8", "replace") if path.is_file() else ""
@@ -212,21 +207,16 @@ def _unreadable(path: Path, told: str) -> ArtifactError:
     marks = sum(mark in text for mark in _MARKS)
     beside = (path.parent / ".lock").is_file() and any(p.is_dir() for p in path.parent.glob("images*.lance/_versions"))
     if marks >= 3 or beside:
-        return ArtifactError(f"{told}; learn the atlas again with --overwrite.")
-    return ForeignError(f"'{path}' is not from imatlas ({told}); choose another name with -o. Nothing was touched.")
+        return ArtifactError(f"{reason}; learn the atlas again with --overwrite.")
+    return ForeignError(f"'{path}' is not from imatlas ({reason}); choose another name with -o. Nothing was touched.")
 
 
 def _of_another_format(folder: str | Path, version: int) -> str:
-    if version > FORMAT:
-        return f"'{folder}' has format {version}; this imatlas {__version__} reads {FORMAT}: upgrade imatlas."
-    return (
-        f"'{folder}' has format {version}, from before checksums; this imatlas {__version__} reads {FORMAT}: learn the "
-        "atlas again with --overwrite."
-    )
+    return f"'{folder}' has format {version}; this imatlas {__version__} reads {FORMAT}: upgrade imatlas."
 
 
 def _first(error: Exception) -> str:
-    """The first thing that is wrong, in words."""
+    """The first fault, in words."""
     if isinstance(error, ValidationError):
         found = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(str(part)[:40] for part in found['loc'])}: {found['msg']}"
@@ -238,7 +228,7 @@ def _foreign(name: str) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether an atlas has files of such a name."""
+    """Whether an atlas has files of this name."""
     head, _, rest = name.partition("/")
     if MODEL.fullmatch(head):
         return MODEL_FILE.fullmatch(rest) is not None
@@ -246,9 +236,9 @@ def _is_ours(name: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Any text of Python's, also a name that is not UTF-8, which pydantic's own `str` refuses."""
+    """Any Python str, including file names that are not UTF-8, which pydantic's own `str` refuses."""
     if not isinstance(value, str) or len(value) > 20_000:
-        raise ValueError("should be a text of at most 20,000 letters")
+        raise ValueError("should be a text of at most 20,000 characters")
     return value
 
 
@@ -261,14 +251,14 @@ _Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 class _Settings(TypedDict):
     source: _Text
-    files: NotRequired[_Text]
+    files: _Text
     budget: Annotated[float, Field(gt=0, le=1e9)] | None
     clusters: Annotated[int, Field(ge=1, le=2**31)] | None
     encoder: _Name
     image_size: Annotated[int, Field(ge=8, le=2**16)] | None
     fit: Literal["crop", "pad", "stretch"]
-    frames: NotRequired[Literal["first", "all"]]
-    field: NotRequired[_Text | None]
+    frames: Literal["first", "all"]
+    field: _Text | None
     random_state: Annotated[int, Field(ge=0)]
     device: _Name
 
@@ -277,7 +267,7 @@ class _Stage(TypedDict):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     fingerprint: _Name
     seconds: _Seconds
-    said: _Text
+    summary: _Text
     why: NotRequired[_Text | None]
 
 
@@ -306,7 +296,7 @@ _STAGE = TypeAdapter(_Stage)
 
 
 class _Schema(BaseModel):
-    """What `atlas.json` must be; see `Manifest`."""
+    """The schema of `atlas.json`; see `Manifest`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -322,7 +312,7 @@ class _Schema(BaseModel):
     notes: list[_Text]
     finished: bool
     files: dict[_Text, Annotated[tuple[_Count, _Hash], Field(strict=False)]]
-    old: list[_Text | Annotated[tuple[_Text, _Count, _Hash], Field(strict=False)]]
+    old: list[Annotated[tuple[_Text, _Count, _Hash], Field(strict=False)]]
     library: _Name
     format: int
 

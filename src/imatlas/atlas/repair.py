@@ -1,7 +1,7 @@
-"""What `learn` does about an atlas that it finds damaged, or whose images are of another kind now.
+"""How `learn` repairs a damaged atlas, or one whose images have another depth or number of channels now.
 
-Whatever cannot be used is taken out of the manifest, so that its stages are done again, and told in one line. Nothing
-is deleted before what takes its place is committed. So the same command comes out with a sound atlas in one run.
+Unusable parts are removed from the manifest, with one line printed for each, so that their stages run again. Nothing is
+deleted before its replacement is committed.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 
-RESTS_ON = {
+DEPENDENTS = {
     "encoder": ("encoder", "map", "clusters", "layout", "generator"),
     "map": ("map", "generator"),
     "clusters": ("clusters",),
     "layout": ("layout",),
     "generator": ("generator",),
 }
-"""Model -> the models that are learned again where it cannot be used."""
+"""Model -> the models to learn again if it cannot be used."""
 
 Say = Callable[[str], None]
 
 
 def forget_damaged(folder: Path, manifest: Manifest, say: Say) -> None:
-    """Take damaged parts out of the manifest, so that their stages are done again; nothing is deleted yet."""
+    """Remove damaged parts from the manifest, so that their stages run again; nothing is deleted yet."""
     inventory = manifest.inventory(folder)
     damaged: dict[str, list[str]] = {}
     for name, reason in inventory.damaged().items():
         damaged.setdefault(name.partition("/")[0], []).append(f"'{folder / name}' is damaged ({reason})")
-    for part, told in damaged.items():
-        first = told[0] + (f" and {len(told) - 1} files more" if len(told) > 1 else "")
+    for part, reasons in damaged.items():
+        first = reasons[0] + (f" and {len(reasons) - 1} more files" if len(reasons) > 1 else "")
         role = next((role for role, model in manifest.models.items() if model == part), None)
         if role is not None:
             _forget_model(role, manifest, say, first)
@@ -47,17 +47,17 @@ def forget_damaged(folder: Path, manifest: Manifest, say: Say) -> None:
         elif part == manifest.table.get("name"):
             _forget_table(folder, manifest, say, first)
         elif part == SKIPPED:
-            say(f"{first}: it is written again.")
+            say(f"{first}; it is written again.")
             _again(manifest, STAGES)
             inventory.drop([part], damaged=True)
     _forget_unsound(folder, manifest, say)
     if manifest.finished and not (folder / "report.html").exists():
-        say(f"'{folder / 'report.html'}' is gone: it is written again.")
+        say(f"'{folder / 'report.html'}' is missing; it is written again.")
         _again(manifest, ["report"])
 
 
 def _forget_unsound(folder: Path, manifest: Manifest, say: Say) -> None:
-    """The same for parts whose checksums agree, and that cannot be used."""
+    """The same for parts that cannot be used although their checksums agree."""
     table = None
     if manifest.table:
         try:
@@ -67,7 +67,7 @@ def _forget_unsound(folder: Path, manifest: Manifest, say: Say) -> None:
             table = None
             _forget_table(folder, manifest, say, _fact(error))
     for role, name in list(manifest.models.items()):
-        if role not in manifest.models:  # it rests on one before it
+        if role not in manifest.models:  # removed with one it depends on
             continue
         try:
             model = artifact.load(folder / name)
@@ -76,28 +76,28 @@ def _forget_unsound(folder: Path, manifest: Manifest, say: Say) -> None:
         except (ArtifactError, SourceError) as error:
             _forget_model(role, manifest, say, _fact(error))
             continue
-        told = misfit(role, model, table) if table is not None else ""
-        if told:  # nobody knows which of the two is wrong
-            _forget_model(role, manifest, say, f"'{folder / name}' cannot be used ({told})")
+        reason = misfit(role, model, table) if table is not None else ""
+        if reason:  # either may be the wrong one
+            _forget_model(role, manifest, say, f"'{folder / name}' cannot be used ({reason})")
             table = None
-            _forget_table(folder, manifest, say, f"'{folder / manifest.table['name']}' does not go with it")
+            _forget_table(folder, manifest, say, f"'{folder / manifest.table['name']}' does not match it")
 
 
 def _fact(error: Exception) -> str:
-    """What an error says, without its advice."""
+    """An error without its advice."""
     return str(error).partition(";")[0].rstrip(".")
 
 
-def _forget_model(role: str, manifest: Manifest, say: Say, told: str) -> None:
-    again = RESTS_ON.get(role, (role,))
-    say(f"{told}: learned again: {', '.join(again)}.")
+def _forget_model(role: str, manifest: Manifest, say: Say, fact: str) -> None:
+    again = DEPENDENTS.get(role, (role,))
+    say(f"{fact}; learned again: {', '.join(again)}.")
     for name in again:
         manifest.models.pop(name, None)
     _again(manifest, (*again, "report"))
 
 
-def _forget_table(folder: Path, manifest: Manifest, say: Say, told: str) -> None:
-    say(f"{told}: the images table is made again.")
+def _forget_table(folder: Path, manifest: Manifest, say: Say, fact: str) -> None:
+    say(f"{fact}; the images table is written again.")
     inventory = manifest.inventory(folder)
     inventory.drop(inventory.below(manifest.table["name"]), damaged=True)
     manifest.table = {}
@@ -110,24 +110,24 @@ def _again(manifest: Manifest, stages: Iterable[str]) -> None:
 
 
 def like_the_models(images: Images, manifest: Manifest, say: Say) -> Images:
-    """The images as the models of an atlas see them; where they are of another kind, the models are learned again.
+    """The images at the size that the models of an atlas take; with another depth or channels, all models are dropped.
 
-    Which size, depth and channels a set has depends on all of its images: a few that are added may change them.
+    Size, depth and channels of a set depend on all of its images, so a few added ones may change them.
     """
     if not manifest.models or not manifest.spec or not len(images):
         return images
     was, now = ImageSpec.from_json(manifest.spec), images.spec
     if kind_of(was) == kind_of(now):
         return images.at_size((was.height, was.width))
-    kinds = " now and had ".join(f"{spec.channels} x {spec.dtype} a pixel" for spec in (now, was))
-    say(f"The images have {kinds}: everything is learned again.")
+    kinds = "; before, they had ".join(f"{spec.channels} x {spec.dtype} per pixel" for spec in (now, was))
+    say(f"The images have {kinds}. Everything is learned again.")
     manifest.models.clear()
     _again(manifest, STAGES)
     return images
 
 
 def use_clean_table(job: Job) -> None:
-    """Copy the table to a new name where its folder holds versions of others: Lance reads them before it writes."""
+    """Copy the table to a new name if its folder holds foreign versions, which Lance would read before it writes."""
     manifest = job.manifest
     name = manifest.table.get("name")
     if not name or not (found := strangers(job.folder / name, {manifest.table["version"]})):

@@ -100,7 +100,7 @@ def summary(atlas: Atlas) -> Result:
         f"The models see them at {spec.width} x {spec.height} pixels with {counted(spec.channels, 'channel')} of "
         f"{spec.dtype}.",
     ]
-    texts = [stage["said"].rstrip(".") for name, stage in manifest.stages.items() if name != "report"]
+    texts = [stage["summary"].rstrip(".") for name, stage in manifest.stages.items() if name != "report"]
     sentences += [f"{text[:1].upper()}{text[1:]}." for text in texts if text]
     if not manifest.finished:
         sentences.append("It is not finished; the same 'imatlas learn' command continues it.")

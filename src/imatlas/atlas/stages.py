@@ -1,7 +1,7 @@
 """The stages of learning an atlas: intake, encoder, map, clusters, layout, generator, report.
 
-Each is a function of a `Job`. It does its part for all images of the job, keeps what an earlier run learned where that
-still holds, hands new columns and models to the job, and returns what it decided, as JSON values for the manifest.
+Each is a function of a `Job`: it processes all images, keeps what an earlier run learned if that still holds, hands new
+columns and models to the job, and returns its decisions as JSON values for the manifest.
 """
 
 from __future__ import annotations
@@ -9,36 +9,29 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import counted as number_of
+from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.journal import Journal
-from imatlas.atlas.manifest import SKIPPED, Manifest
+from imatlas.atlas.job import Job, Previous, default_budget
+from imatlas.atlas.manifest import SKIPPED
 from imatlas.atlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
-from imatlas.models import artifact
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
-from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
-from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.neighbors import all_alike
 from imatlas.result import Result
 from imatlas.system.csv_files import write_csv
-from imatlas.system.inventory import Inventory
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
 from imatlas.tasks.cluster import cluster, limits, sizes_in_words
-from imatlas.tasks.conditions import MapConditions, sample_from_map
+from imatlas.tasks.conditions import sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
@@ -47,254 +40,74 @@ from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, encoder_in_words, scor
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.training.checkpoints import Checkpoint
 
-FEWEST = 2
-"""Images below which there is nothing to learn a map from."""
+MIN_IMAGES = 2
+"""Fewest images that a map can be learned from."""
 
-HELD_OUT, MOST_HELD_OUT = 0.1, 1000
-"""The share of images that no model learns from, and the number that is enough to measure with."""
+HELD_OUT, MAX_HELD_OUT = 0.1, 1000
+"""Share of images that no model learns from, and their largest number."""
 
-FEWEST_TO_HOLD_OUT = 8
-"""Images below which all are learned from: one held-out image of so few would cost much and measure nothing."""
+MIN_TO_HOLD_OUT = 8
+"""Fewest images of a set from which some are held out."""
 
 CHOOSING = 0.1
-"""The share of the budget that a comparison of pretrained eyes may take."""
-
-FROM_RECORDS = ("key", "width", "height", "sha256")
-"""Columns of the table that are copied from what the intake recorded."""
-
-SHARES = {
-    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.51, "report": 0.10},
-    "self-supervised": {
-        "encoder": 0.35,
-        "map": 0.04,
-        "clusters": 0.06,
-        "layout": 0.04,
-        "generator": 0.41,
-        "report": 0.10,
-    },
-    "own": {"encoder": 0.74, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.02, "report": 0.10},
-}
-"""How the budget is meant to be spent. What an early stage leaves goes to the generator, an autoencoder with a mixture
-over its vectors; where that is also the encoder, only the mixture is left for the generator's stage."""
-
-LEAST = (0.25, 0.5)
-"""Of its share of the budget, what a stage gets however long those before it took; and what the generator gets."""
-
-ROOM = 0.15
-"""Share of the budget that grouping, or the layout, may take where it takes so long: UMAP compiles its parts once."""
-
-JUDGING, LEAST_JUDGING = 0.6, 0.15
-"""Of the time of the report, for judging new images: at most, and where writing it takes longer than that; the rest is
-for what else it tells."""
-
-REPORT = (3.0, 0.003)
-"""Seconds that writing the report takes, and those for each image: 3.7 for 261 photographs and 6.7 for 1,000, measured
-on two quiet cores."""
+"""Share of the budget for comparing presets of the pretrained encoder."""
 
 SHARPNESS, SHARPENING = 0.05, 0.33
-"""How much the autoencoder's decoder is sharpened, and the share of its time for that. Rebuilt clothes lay at a Fréchet
-distance of 2.3 without, 0.9 with it. Of 950 photographs a discriminator made a pattern of dots, and their error rose
-from 0.83 to 1.02 times that of PCA: so few images are not sharpened."""
+"""Weight of the adversarial loss that sharpens the decoder, and the share of its time spent on that."""
 
-
-EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for. The same again continues or updates an atlas; a difference stops with a list.
-
-    But for `files`, which of those at the source were named: these may change as they come and go.
-    """
-
-    source: str = ""
-    files: str = ""
-    budget: float | None = None
-    clusters: int | None = None
-    encoder: EncoderKind = "auto"
-    image_size: int | None = None
-    fit: str = "crop"
-    frames: str = "first"
-    field: str | None = None
-    random_state: int = 0
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Previous:
-    """The images that an earlier run has embedded: key -> (sha256, row), and the embedding by row."""
-
-    rows: dict[str, tuple[str, int]]
-    embedding: np.ndarray
-
-
-@dataclass
-class Job:
-    """One call of `learn` while it runs."""
-
-    folder: Path
-    images: Images
-    settings: Settings
-    manifest: Manifest
-    journal: Journal
-    say: Callable[[str], None]
-    emit: Callable[[dict[str, Any]], None]
-    progress: bool
-    started: float = field(default_factory=time.perf_counter)
-    learned: float = 0.0  # seconds of learning, after the pixel cache exists
-    previous: Previous | None = None  # what an earlier run knows, where this one updates its atlas
-
-    @property
-    def fingerprint(self) -> str:
-        """What the stages are done for: the content of the usable images, and nothing else."""
-        return str(self.images.fingerprint)
-
-    @cached_property
-    def inventory(self) -> Inventory:
-        """The files of the atlas that count."""
-        return self.manifest.inventory(self.folder)
-
-    @property
-    def table(self) -> ImagesTable:
-        """The committed images table."""
-        named = self.manifest.table
-        return ImagesTable(self.folder / named["name"], named["version"], self.inventory)
-
-    @property
-    def kind(self) -> str:
-        """The kind of encoder that was chosen at intake: "pretrained", "own" or "self-supervised"."""
-        return str(self.manifest.stages["intake"]["encoder"])
-
-    @property
-    def budget(self) -> float:
-        """Seconds of learning in all."""
-        return float(self.manifest.stages["intake"]["budget"])
-
-    @property
-    def train(self) -> np.ndarray:
-        """Rows of the images that models may learn from."""
-        return np.flatnonzero(~self._held_out)
-
-    @property
-    def held_out(self) -> np.ndarray:
-        """Rows of the images that are kept for measuring."""
-        return np.flatnonzero(self._held_out)
-
-    @property
-    def validation(self) -> Images | None:
-        """The held-out images, where there are any."""
-        return self.images[self.held_out] if len(self.held_out) else None
-
-    @cached_property
-    def _held_out(self) -> np.ndarray:
-        return self.table.read(["held_out"])["held_out"].to_numpy()
-
-    @property
-    def feature_cache(self) -> FeatureCache:
-        """Features that the pretrained encoder gave before."""
-        return FeatureCache(self.folder / "cache" / "features")
-
-    def model(self, role: str) -> Any:
-        """The saved model of a role."""
-        name = self.manifest.models[role]
-        self.inventory.check(self.inventory.below(name))
-        return artifact.load(self.folder / name)
-
-    @property
-    def map_conditions(self) -> MapConditions:
-        """Where all images lie on the map."""
-        rows = self.table.read(["cell", "cluster"])
-        return MapConditions.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
-
-    def allowance(self, stage: str) -> float:
-        """Seconds that a stage may take: its share, and what earlier stages left over."""
-        shares = SHARES[self.kind]
-        names = list(shares)
-        due = sum(shares[name] for name in names[: names.index(stage) + 1]) * self.budget
-        if stage == "generator" or (stage == "encoder" and self.kind == "own"):  # what learns until it is stopped
-            due -= max(0.0, self.report_seconds - shares["report"] * self.budget)
-        return max(LEAST[stage == "generator"] * shares[stage] * self.budget, due - self.learned)
-
-    @property
-    def report_seconds(self) -> float:
-        """What writing the report takes, about: a short budget leaves it more than its share."""
-        return REPORT[0] + REPORT[1] * len(self.images)
-
-    def room(self, stage: str) -> float:
-        """`allowance` of a stage that cannot do with less than `ROOM` of the budget without a loss that shows."""
-        return max(self.allowance(stage), ROOM * self.budget)
-
-    def save_columns(self, **columns: Any) -> None:
-        """Add or replace columns of the images table; they count from the next commit on."""
-        self.journal.writing_table(self.manifest.table["name"])
-        self.manifest.table["version"] = self.table.set(**columns).version
-
-    def save_model(self, role: str, model: Any, name: str | None = None) -> None:
-        """Save a model under a new name; it counts from the next commit on."""
-        folder = self.manifest.new_name(self.folder, name or role)
-        self.inventory.record(self.journal.save_model(folder, model.save))
-        self.manifest.models[role] = folder
-
-    def commit(self) -> None:
-        """Make what was learned until now count."""
-        with self.journal.replacing("atlas.json") as aside:
-            self.manifest.commit(self.folder, aside)
+FROM_RECORDS = ("key", "width", "height", "sha256")
+"""Columns of the table that are copied from the records of the intake."""
 
 
 def intake(job: Job) -> dict[str, Any]:
-    """Decode every image once, find duplicates, hold some out, and write the table and the list of what was skipped."""
+    """Decode every image once, find duplicates, hold some out, and write the table and the list of skipped files."""
     images, manifest = job.images, job.manifest
     n = len(images)
-    if n < FEWEST:
+    if n < MIN_IMAGES:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in images.skipped[:3])
         raise InputError(
-            f"Learning needs at least {FEWEST} usable images. Got {n}{' (' + reasons + ')' if reasons else ''}; "
+            f"Learning needs at least {MIN_IMAGES} usable images. Got {n}{' (' + reasons + ')' if reasons else ''}; "
             "'imatlas check' and 'imatlas duplicates' work with any number."
         )
     before = manifest.stages.get("intake", {})
     if "embedding" in (job.table.columns if manifest.table else ()):
         job.previous = _previous(job.table)
-    double = duplicate_of(images)
-    usual_share = min(HELD_OUT, MOST_HELD_OUT / n) if n >= FEWEST_TO_HOLD_OUT else 0.0
-    share = before.get("held_out", usual_share)
-    held_out = held_out_rows(images.records["sha256"].tolist(), double, share, job.settings.random_state)
+    duplicates = duplicate_of(images)
+    default_share = min(HELD_OUT, MAX_HELD_OUT / n) if n >= MIN_TO_HOLD_OUT else 0.0
+    share = before.get("held_out", default_share)
+    held_out = held_out_rows(images.records["sha256"].tolist(), duplicates, share, job.settings.random_state)
+    flags = quality_flags(images.thumbnails, images.records["width"], images.records["height"])
     manifest.spec = images.spec.to_json()
     manifest.table = {"name": manifest.table.get("name") or manifest.new_table(job.folder)}
-    flags = quality_flags(images.thumbnails, images.records["width"], images.records["height"])
     job.journal.writing_table(manifest.table["name"])
     table = ImagesTable.write(
         job.folder / manifest.table["name"],
-        _table_batches(images, held_out, double, flags),
+        _table_batches(images, held_out, duplicates, flags),
         (images.thumbnails[start : start + ROWS] for start in range(0, n, ROWS)),
         job.inventory,
     )
     manifest.table["version"] = table.version
     with job.journal.replacing(SKIPPED) as aside:
-        _write_skipped(aside, images.skipped)
+        write_csv(aside, ("key", "reason"), images.skipped)
     job.inventory.record([SKIPPED])
     kind, why = choose_encoder(images, job.settings.encoder)
-    kind = before.get("encoder", kind)
-    budget = job.settings.budget or default_budget(n)
-    kept_back = f"{held_out.sum():,} held out" if held_out.any() else "too few to hold any out"
-    said = (
-        f"{number_of(n, 'image')}, {len(images.skipped):,} skipped, {(double >= 0).sum():,} duplicates, "
-        f"{len(flags.rows):,} flagged, {kept_back}"
-    )
+    in_words = f"{held_out.sum():,} held out" if held_out.any() else "none held out of so few"
     return {
         "n_images": n,
         "n_skipped": len(images.skipped),
         "held_out": share,
-        "encoder": kind,
+        "encoder": before.get("encoder", kind),
         "why": why,
-        "budget": budget,
-        "said": said,
+        "budget": job.settings.budget or default_budget(n),
+        "summary": f"{counted(n, 'image')}, {len(images.skipped):,} skipped, "
+        f"{counted((duplicates >= 0).sum(), 'duplicate')}, {len(flags.rows):,} flagged, {in_words}",
     }
 
 
 def encoder(job: Job) -> dict[str, Any]:
-    """Learn or load the eyes, and embed every image that has no place yet."""
+    """Fit or load the encoder, and embed every new image."""
     known = "encoder" in job.manifest.models
-    # What another encoder made of an image is in another space: with a new one, every image is embedded.
+    # Features of another encoder lie in another space: with a new one, every image is embedded again.
     old = _rows_known_before(job) if known else np.full(len(job.images), -1)
     fresh = np.flatnonzero(old < 0)
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
@@ -302,10 +115,10 @@ def encoder(job: Job) -> dict[str, Any]:
         model = job.model("encoder")
         options = {"cache": job.feature_cache} if isinstance(model, PretrainedEncoder) else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
-    elif job.kind == "pretrained":
+    elif job.encoder_kind == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
-    elif job.kind == "self-supervised":
+    elif job.encoder_kind == "self-supervised":
         model = _learn_self_supervised(job, job.allowance("encoder"))
         vectors = model.transform(job.images)
         job.save_model("encoder", model)
@@ -322,19 +135,19 @@ def encoder(job: Job) -> dict[str, Any]:
     job.save_columns(embedding=embedding)
     if len(embedding) > EXACT:
         centers = index_centers(embedding, random_state=job.settings.random_state)
-        del embedding, vectors  # the index reads the table, and needs the room
+        del embedding, vectors  # the index reads the table and needs the memory
         job.manifest.table["version"] = job.table.index("embedding", centers).version
-    new = f"{len(fresh):,} of {number_of(len(embedding), 'image')}" if known else number_of(len(fresh), "image")
-    said = f"{new} embedded in {number_of(n_features, 'dimension')} by {encoder_in_words(model)}"
+    new = f"{len(fresh):,} of {counted(len(job.images), 'image')}" if known else counted(len(fresh), "image")
+    summary = f"{new} embedded in {counted(n_features, 'dimension')} by {encoder_in_words(model)}"
     if known:
-        said += "; the others keep their places" if len(fresh) else "; all keep their places"
+        summary += "; the others keep their features" if len(fresh) else "; all keep their features"
     if decided["why"] is None:
-        return {"said": said}
-    return {"said": f"{said}; {decided['why']}", **decided}
+        return {"summary": summary}
+    return {"summary": f"{summary}; {decided['why']}", **decided}
 
 
 def map_(job: Job) -> dict[str, Any]:
-    """Lay the embedding out on a lattice; an update keeps the lattice and places the new images on it."""
+    """Fit the map on the embedding; an update keeps the map and places the new images on it."""
     embedding = job.table.vectors("embedding")
     known = job.model("map") if "map" in job.manifest.models else None
     placed = fit_map(
@@ -345,34 +158,33 @@ def map_(job: Job) -> dict[str, Any]:
     cells = placed.som.predict(embedding)
     x, y = placed.som.project(embedding).T
     job.save_columns(cell=cells.astype(np.int32), x=x.astype(np.float32), y=y.astype(np.float32))
-    job.manifest.metrics["map"] = _numbers(placed.result)
-    return {"said": placed.result.sentences[0]}
+    job.manifest.metrics["map"] = _words_and_numbers(placed.result)
+    return {"summary": placed.result.sentences[0]}
 
 
 def clusters(job: Job) -> dict[str, Any]:
-    """Group the embedding, and score how odd each image is."""
-    embedding = job.table.vectors("embedding")
-    seed = job.settings.random_state
-    model = job.model("clusters") if "clusters" in job.manifest.models else None
-    if isinstance(model, ImageClusterer):
-        said = job.manifest.metrics["clusters"]
-    else:  # nothing was grouped yet, or by what tells no confidence
-        asked, seconds = job.settings.clusters, job.room("clusters")
-        found = cluster(embedding[job.train], n_clusters=asked, random_state=seed, seconds=seconds)
-        model, said = found.model, _numbers(found.result)
+    """Cluster the embedding, and compute outlier scores; an update keeps the clusters."""
+    embedding, seed = job.table.vectors("embedding"), job.settings.random_state
+    if "clusters" in job.manifest.models:
+        model, measured = job.model("clusters"), job.manifest.metrics["clusters"]
+    else:
+        found = cluster(
+            embedding[job.train], n_clusters=job.settings.clusters, random_state=seed, seconds=job.room("clusters")
+        )
+        model, measured = found.model, _words_and_numbers(found.result)
         job.save_model("clusters", model)
-    labels, sure = model.predict(embedding), model.confidence(embedding)
-    sizes = np.bincount(labels, minlength=model.n_clusters_)  # with those that were held out, or came later
-    said["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
-    said["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
-    job.manifest.metrics["clusters"] = said
+    labels, confidence = model.predict(embedding), model.confidence(embedding)
+    sizes = np.bincount(labels, minlength=model.n_clusters_)  # of all images, also held-out and new ones
+    measured["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
+    measured["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
+    job.manifest.metrics["clusters"] = measured
     scores = outlier_scores(embedding, random_state=seed)
-    job.save_columns(cluster=labels.astype(np.int32), confidence=sure, outlier=scores.astype(np.float32))
-    return {"said": " ".join([said["sentences"][0], *limits(said["sentences"])])}
+    job.save_columns(cluster=labels.astype(np.int32), confidence=confidence, outlier=scores.astype(np.float32))
+    return {"summary": " ".join([measured["sentences"][0], *limits(measured["sentences"])])}
 
 
 def layout(job: Job) -> dict[str, Any]:
-    """Lay the images out in the plane; an update keeps all old places and finds some for the new images."""
+    """Lay the images out in the plane; an update keeps old coordinates and adds those of new images."""
     embedding = job.table.vectors("embedding")
     known = "layout" in job.manifest.models
     if known:
@@ -383,65 +195,52 @@ def layout(job: Job) -> dict[str, Any]:
     x, y = model.transform(embedding).T
     job.save_columns(umap_x=x, umap_y=y)
     n = len(model.references_)
-    said = (
-        "the layout is kept from before"
-        if known
-        else f"UMAP of {n:,} images"
-        if model.by_umap_
-        else "two principal components"
-    )
-    if not known and (
-        n < min(len(job.train), MAX_ROWS) or (n >= MIN_ROWS and not model.by_umap_ and not all_alike(model.references_))
-    ):
-        said += ", because there is no time for more (--budget gives more)"
-    others = f"; all others are placed by their neighbors among {n:,}" if n < len(embedding) else ""
-    return {"said": f"{said}{others}"}
+    others = f"; all others are placed among these {n:,}" if n < len(embedding) else ""
+    if known:
+        return {"summary": f"the layout is kept{others}"}
+    method = f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"
+    in_full = n == min(len(job.train), MAX_ROWS) and (model.by_umap_ or n < MIN_ROWS or all_alike(model.references_))
+    reason = "" if in_full else ", because there is no time for more (--budget gives more)"
+    return {"summary": f"{method}{reason}{others}"}
 
 
 def generator(job: Job) -> dict[str, Any]:
-    """Learn to make images, told of the cell of each, unless an earlier run has learned it."""
+    """Train the generator, conditioned on the cell of each image, unless an earlier run has."""
     if "generator" not in job.manifest.models:
         job.save_model("generator", _learn_generator(job, job.allowance("generator")))
     model = job.model("generator")
     verdict = f", held-out loss {model.verdict_}" if len(job.held_out) else ""
-    return {"said": f"{type(model).__name__}, {model.n_steps_:,} steps{verdict}"}
+    return {"summary": f"{type(model).__name__}, {counted(model.n_steps_, 'step')}{verdict}"}
 
 
 def report(job: Job) -> dict[str, Any]:
-    """Measure on the held-out images and write the report."""
-    seed = job.settings.random_state
-    train = job.train
-    if len(train) > MOST_TRAIN:
-        train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
-    eyes, embedding = job.model("encoder"), job.table.vectors("embedding")
-    model, map_conditions = job.model("generator"), job.map_conditions
-    result = (
-        NOT_MEASURED
-        if not len(job.held_out)
-        else score(
-            model,
-            np.asarray(job.images.pixels[train]),
-            np.asarray(job.images.pixels[job.held_out]),
-            spec=job.images.spec,
-            embed=eyes.transform,
-            encoder=encoder_in_words(eyes),
-            features=(embedding[train], embedding[job.held_out]),
-            sample=lambda n, seed: sample_from_map(model, map_conditions, n, random_state=seed),
-            random_state=seed,
-            seconds=_for_judging(job),
-        )
-    )
-    job.manifest.metrics["quality"] = _numbers(result)
-    job.commit()  # the report reads what counts
+    """Score the generator on the held-out images and write the report."""
+    job.manifest.metrics["quality"] = _words_and_numbers(_score(job) if len(job.held_out) else NOT_MEASURED)
+    job.commit()  # the report reads what is committed
     with job.journal.replacing("report.html") as aside:
         Atlas(job.folder).report(aside)
-    return {"said": f"{job.folder / 'report.html'}"}
+    return {"summary": f"{job.folder / 'report.html'}"}
 
 
-def _for_judging(job: Job) -> float:
-    """Seconds to measure new images in: what writing the report leaves, or a small part of its share."""
-    allowed = job.allowance("report")
-    return max(LEAST_JUDGING * allowed, min(JUDGING * allowed, allowed - job.report_seconds))
+def _score(job: Job) -> Result:
+    """How good the generator is, from the pixel cache."""
+    seed, train = job.settings.random_state, job.train
+    if len(train) > MOST_TRAIN:
+        train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
+    encoder, embedding = job.model("encoder"), job.table.vectors("embedding")
+    model, conditions = job.model("generator"), job.map_conditions
+    return score(
+        model,
+        np.asarray(job.images.pixels[train]),
+        np.asarray(job.images.pixels[job.held_out]),
+        spec=job.images.spec,
+        embed=encoder.transform,
+        encoder=encoder_in_words(encoder),
+        features=(embedding[train], embedding[job.held_out]),
+        sample=lambda n, seed: sample_from_map(model, conditions, n, random_state=seed),
+        random_state=seed,
+        seconds=job.judging_seconds,
+    )
 
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
@@ -455,19 +254,11 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 }
 
 
-def default_budget(n_images: int) -> float:
-    """Seconds of learning where the user names none: 90 up to 500 images, 180 to 5,000, 300 to 20,000, 600 above."""
-    for most, seconds in ((500, 90.0), (5_000, 180.0), (20_000, 300.0)):
-        if n_images <= most:
-            return seconds
-    return 600.0
-
-
 def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
-    """The eyes to use, and the reason in words.
+    """The kind of encoder, and the reason in words.
 
-    Photographs (8-bit color without alpha, 32 px and more) get the pretrained network, everything else an
-    autoencoder of its own: ImageNet has no gray, 16-bit or many-channel pictures.
+    "auto" is the pretrained network for photographs (8-bit color without alpha, 32 px and more) and an autoencoder
+    trained on the images themselves for all others: ImageNet has no gray, 16-bit or many-channel images.
     """
     spec = images.spec
     side = float(np.median(np.minimum(images.records["width"], images.records["height"])))
@@ -475,36 +266,36 @@ def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
         return asked, f"{asked}, as asked"
     if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
         return "pretrained", (
-            "pretrained EfficientNet-Lite0 (learned with ImageNet's labels), because these are 8-bit color pictures; "
+            "pretrained EfficientNet-Lite0 (trained with ImageNet's labels), because these are 8-bit color images; "
             "--encoder own uses no labels at all"
         )
     return "own", (
-        f"an autoencoder learned from these images alone, because they are not 8-bit color photographs "
-        f"({spec.channels} channels, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
+        f"an autoencoder trained on these images alone, because they are not 8-bit color photographs "
+        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
     )
 
 
-def held_out_rows(hashes: list[str], double: np.ndarray, share: float, random_state: int) -> np.ndarray:
-    """Which images no model may learn from: decided by content, so that it holds when the folder grows.
+def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, random_state: int) -> np.ndarray:
+    """Which images no model may learn from, (n,) bool; decided by content, so that it stays the same as a folder grows.
 
-    An image is held out where a hash of its content and the seed falls into the lowest `share` of all hashes. Doubles
-    go where the image goes that they double, so that no held-out picture is also learned from; but where all images
-    are one picture, one copy of it is held out. A share of 0 holds none out.
+    An image is held out if the hash of its content and the seed is in the lowest `share` of all hashes. A duplicate
+    follows the image that it duplicates, so that no held-out picture is also learned from; but if all images are one
+    picture, one duplicate of it is held out.
     """
     if share <= 0:
         return np.zeros(len(hashes), dtype=bool)
-    root = [hashes[d] if d >= 0 else h for h, d in zip(hashes, double.tolist(), strict=True)]
-    draws = [hashlib.sha256(f"{random_state}:{h}".encode()).digest()[:8] for h in root]
-    held_out = np.array([int.from_bytes(d, "big") < share * 2**64 for d in draws], dtype=bool)
-    if held_out.all() or not held_out.any():  # tiny sets: exactly the lowest draw
+    roots = [hashes[d] if d >= 0 else h for h, d in zip(hashes, duplicates.tolist(), strict=True)]
+    draws = [int.from_bytes(hashlib.sha256(f"{random_state}:{h}".encode()).digest()[:8], "big") for h in roots]
+    held_out = np.array([draw < share * 2**64 for draw in draws], dtype=bool)
+    if held_out.all() or not held_out.any():  # tiny sets: the lowest draw alone
         held_out[:] = False
-        held_out[np.argmin([int.from_bytes(d, "big") for d in draws])] = True
+        held_out[np.argmin(draws)] = True
     return held_out
 
 
 def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:
-    """The pretrained eyes that suit the images, their components learned from the training images, the place of every
-    image, and what was chosen and why."""
+    """The pretrained encoder with the preset that suits the images, the features of every image, and what was chosen
+    and why."""
     began = time.perf_counter()
     train = job.images[job.train]
     chosen = encoder_for(
@@ -525,30 +316,31 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
-    """The autoencoder that images are made with, told the cell of each; learned here where it is not the encoder."""
-    encoder, told = job.model("encoder"), job.map_conditions.prototypes[job.map_conditions.cells]
+    """An autoencoder with a prior conditioned on the cell of each image; the encoder, if that is one."""
+    encoder, conditions = job.model("encoder"), job.map_conditions
+    cond = conditions.prototypes[conditions.cells]
     if isinstance(encoder, Autoencoder):
-        return encoder.fit_prior(job.images[job.train], told[job.train])
-    return _learn_autoencoder(job, seconds, "checkpoint-generator", told)
+        return encoder.fit_prior(job.images[job.train], cond[job.train])
+    return _learn_autoencoder(job, seconds, "checkpoint-generator", cond)
 
 
-def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, told: np.ndarray | None = None) -> Autoencoder:
-    """An autoencoder of the training images, sharpened where they are enough for a discriminator."""
-    images, sharp = job.images[job.train], len(job.train) >= FEW_IMAGES
+def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarray | None = None) -> Autoencoder:
+    """An autoencoder of the training images, its decoder sharpened if there are enough of them for a discriminator."""
+    images, sharpened = job.images[job.train], len(job.train) >= FEW_IMAGES
     place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
     model: Autoencoder = (
         _autoencoder(job)
-        .set_params(budget=round((1 - SHARPENING) * seconds if sharp else seconds, 1))
+        .set_params(budget=round((1 - SHARPENING) * seconds if sharpened else seconds, 1))
         .fit(
             images,
-            None if told is None else told[job.train],
+            None if cond is None else cond[job.train],
             validation=job.validation,
-            validation_y=told[job.held_out] if told is not None and len(job.held_out) else None,
+            validation_y=cond[job.held_out] if cond is not None and len(job.held_out) else None,
             checkpoint=place,
             callback=job.emit,
         )
     )
-    if sharp:
+    if sharpened:
         model.sharpen(
             images,
             weight=SHARPNESS,
@@ -561,7 +353,7 @@ def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, told: np.ndarr
 
 
 def _autoencoder(job: Job) -> Autoencoder:
-    """The autoencoder for images of this size, not fitted."""
+    """An unfitted autoencoder for images of this size."""
     size = max(job.images.spec.height, job.images.spec.width)
     return Autoencoder(
         latent_dim=64 if size <= 32 else 128,
@@ -572,7 +364,7 @@ def _autoencoder(job: Job) -> Autoencoder:
 
 
 def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
-    """An encoder of these images alone, from its checkpoint where an earlier run was killed."""
+    """An encoder trained on these images alone; goes on from the checkpoint of a killed run."""
     settings = job.settings
     return SelfSupervisedEncoder(
         budget=round(seconds, 1),
@@ -603,25 +395,23 @@ def _rows_known_before(job: Job) -> np.ndarray:
     return np.array([row if sha == now else -1 for (sha, row), now in zip(known, hashes, strict=True)])
 
 
-def _table_batches(images: Images, held_out: np.ndarray, double: np.ndarray, flags: Flags) -> Iterator[pa.RecordBatch]:
-    """The rows that the intake knows, in batches that bound memory."""
+def _table_batches(
+    images: Images, held_out: np.ndarray, duplicates: np.ndarray, flags: Flags
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the table in batches that bound memory."""
     for start in range(0, len(images), ROWS):
         some = range(start, min(start + ROWS, len(images)))
         known = {name: pa.array(images.records[start : some.stop].table[name].to_pylist()) for name in FROM_RECORDS}
         columns = {
             **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
             "held_out": held_out[start : some.stop],
-            "duplicate_of": [images.keys[double[i]] if double[i] >= 0 else None for i in some],
+            "duplicate_of": [images.keys[duplicates[i]] if duplicates[i] >= 0 else None for i in some],
             "flags": flags.of[start : some.stop],
         }
         yield pa.record_batch(columns, schema=SCHEMA)
 
 
-def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    write_csv(path, ("key", "reason"), skipped)
-
-
-def _numbers(result: Result) -> dict[str, Any]:
+def _words_and_numbers(result: Result) -> dict[str, Any]:
     """What the manifest keeps of a Result: its words and numbers."""
     plain = result.to_json()
     return {key: plain[key] for key in ("sentences", "metrics", "protocol")}

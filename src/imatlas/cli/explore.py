@@ -70,7 +70,7 @@ def classify(
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Stretch the labels of a few images over all of them, with a confidence that means what it says."""
+    """Propagate the labels of a few images to all of them, with calibrated confidences."""
     import pyarrow as pa
 
     if output is not None:

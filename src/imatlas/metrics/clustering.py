@@ -1,4 +1,4 @@
-"""How well a grouping agrees with labels. Labels score; nothing here is used to learn."""
+"""Clustering metrics: agreement with labels, and modularity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn.metrics.cluster import contingency_matrix
 
 
 def clustering_scores(labels_true: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All measures of a grouping (n_samples,) against true labels (n_samples,), each at most 1.
+    """All scores of a clustering (n_samples,) against true labels (n_samples,), each at most 1.
 
     Returns
     -------
@@ -25,25 +25,25 @@ def clustering_scores(labels_true: np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def accuracy(labels_true: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows that are right under the best one-to-one match of clusters to classes (Hungarian method)."""
+    """Accuracy under the best one-to-one match of clusters to classes (Hungarian algorithm)."""
     table = contingency_matrix(labels_true, labels)
     classes, clusters = linear_sum_assignment(table, maximize=True)
     return float(table[classes, clusters].sum() / table.sum())
 
 
 def purity(labels_true: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows that belong to the largest class of their cluster; grows by itself with the number of clusters."""
+    """Share of rows in the largest class of their cluster; it increases with the number of clusters."""
     table = contingency_matrix(labels_true, labels)
     return float(table.max(axis=0).sum() / table.sum())
 
 
 def modularity(neighbors: np.ndarray, labels: np.ndarray) -> float:
-    """How much more often neighbors share a cluster than if links were drawn at random (Newman & Girvan 2004).
+    """Share of links within clusters, minus that of a random graph of the same degrees (Newman & Girvan 2004).
 
     Parameters
     ----------
     neighbors : ndarray (n_samples, n_neighbors) of int
-        The nearest neighbors of each row: the links of the graph, direction left out.
+        The nearest neighbors of each row: the undirected links of the graph.
     labels : ndarray (n_samples,) of int
 
     Returns

@@ -1,4 +1,4 @@
-"""How near a restored or rebuilt image is to the one it should be. Pure functions on arrays."""
+"""Errors of restored or reconstructed images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def mean_squared_error(target: np.ndarray, image: np.ndarray, *, span: float) ->
     Parameters
     ----------
     target, image : arrays (N, H, W, C)
-        NaN and infinity in `target` are missing pixels and are left out.
+        NaN and infinity in `target` are missing pixels, which are ignored.
     """
     known = np.where(np.isfinite(target), target, np.nan) if target.dtype.kind == "f" else target
     difference = (known.astype(np.float64) - image.astype(np.float64)) / span

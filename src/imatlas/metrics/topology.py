@@ -1,4 +1,4 @@
-"""How well a self-organizing map fits its data: errors measured on any rows."""
+"""Quality metrics of self-organizing maps, measured on any rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ def quantization_error(X: np.ndarray, codebook: np.ndarray) -> float:
 def topographic_error(
     X: np.ndarray, codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
 ) -> float:
-    """Share of rows whose two best matching units do not touch (Kiviluoto 1996), in [0, 1].
+    """Share of rows whose two best matching units are not adjacent (Kiviluoto 1996), in [0, 1].
 
-    8 cells touch a cell of a rectangular lattice and 6 one of a hexagonal lattice. 0 where there are fewer than two
-    cells.
+    A cell has 8 adjacent cells on a rectangular and 6 on a hexagonal lattice. 0 for fewer than two cells.
 
     Raises
     ------
@@ -39,15 +38,15 @@ def topographic_error(
 def topographic_product(
     codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False
 ) -> float:
-    """Whether the lattice has the dimension of what it stands for (Bauer & Pawelzik 1992), from the prototypes alone.
+    """Topographic product (Bauer & Pawelzik 1992): whether the lattice has the dimension of the data.
 
-    With n_k(j) the k-th nearest cell of cell j, on the lattice (A) or by the distance of prototypes (V), they define ::
+    With n_k(j) the k-th nearest cell of cell j, on the lattice (A) or by the distance of prototypes (V) ::
 
         Q1(j, k) = d_V(w_j, w_nA_k(j)) / d_V(w_j, w_nV_k(j)),    Q2(j, k) = d_A(j, nA_k(j)) / d_A(j, nV_k(j))
         P3(j, k) = (Π_l≤k Q1(j, l) Q2(j, l))^(1 / 2k),           P = Σ_j Σ_k log P3(j, k) / (N (N - 1))
 
-    Of cells equally near the one of the lower index comes first. Distances under a millionth of the spread of the
-    prototypes count as that much, so that equal prototypes leave the product finite.
+    Ties are broken by the lower index. Distances are at least a millionth of the spread of the prototypes, so that
+    equal prototypes leave the product finite.
 
     Parameters
     ----------
@@ -57,10 +56,9 @@ def topographic_product(
     Returns
     -------
     float
-        About 0 where the dimensions agree; below 0 where the lattice is folded to fill more than it has, above 0 where
-        it has more than the data. It is 0 as well where cells lie in no order at all, since then both ratios suffer
-        alike: read it beside the topographic error. 0 for fewer than three cells. Complexity
-        O(n_cells² · n_features); memory some 150 MB, however many cells.
+        About 0 if the dimensions agree, below 0 if the lattice has fewer and is folded, above 0 if it has more. It is
+        also about 0 for randomly ordered cells, so consider the topographic error too. 0 for fewer than three cells.
+        Complexity O(n_cells² · n_features); memory about 150 MB for any number of cells.
     """
     codes = as_tensor(codebook)
     n = len(codes)
@@ -72,95 +70,94 @@ def topographic_product(
     chunk = max(1, 2**20 // n)
     for start in range(0, n, chunk):
         cells = np.arange(start, min(start + chunk, n))
-        away = torch.cdist(codes[cells], codes, compute_mode="donot_use_mm_for_euclid_dist").double().clamp_(min=floor)
-        there = away.log_().numpy()
+        apart = torch.cdist(codes[cells], codes, compute_mode="donot_use_mm_for_euclid_dist").double().clamp_(min=floor)
+        log_v = apart.log_().numpy()
         distances = lattice_distances(cells[:, None], np.arange(n), rows, cols, topology, toroidal).round(9)
-        there[np.arange(len(cells)), cells] = distances[np.arange(len(cells)), cells] = -np.inf  # itself comes first
+        log_v[np.arange(len(cells)), cells] = distances[
+            np.arange(len(cells)), cells
+        ] = -np.inf  # the cell itself comes first
         by_lattice = np.argsort(distances, axis=1, kind="stable")[:, 1:]
-        by_prototype = np.argsort(there, axis=1, kind="stable")[:, 1:]
-        here = np.log(np.maximum(distances, 1e-9))
-        ratios = np.take_along_axis(there, by_lattice, 1) - np.take_along_axis(there, by_prototype, 1)
-        ratios += np.take_along_axis(here, by_lattice, 1) - np.take_along_axis(here, by_prototype, 1)
+        by_prototype = np.argsort(log_v, axis=1, kind="stable")[:, 1:]
+        log_a = np.log(np.maximum(distances, 1e-9))
+        ratios = np.take_along_axis(log_v, by_lattice, 1) - np.take_along_axis(log_v, by_prototype, 1)
+        ratios += np.take_along_axis(log_a, by_lattice, 1) - np.take_along_axis(log_a, by_prototype, 1)
         total += float((np.cumsum(ratios, axis=1) / (2 * steps)).sum())
     return total / (n * (n - 1))
 
 
 def trustworthiness(
     X: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     *,
     n_neighbors: int = 10,
     max_rows: int = 2000,
     period: tuple[float, float] | None = None,
     random_state: int = 0,
 ) -> float:
-    """How far neighbors on the map can be believed to be neighbors in kind (Venna & Kaski 2001).
+    """Trustworthiness (Venna & Kaski 2001): whether neighbors on the map are neighbors in feature space.
 
-    Rows among the `n_neighbors` nearest on the map but not among those by their features cost as much as they rank
-    farther there.
+    Rows among the `n_neighbors` nearest on the map but not in feature space are penalized by their rank there.
 
     Parameters
     ----------
     X : ndarray (n_samples, n_features)
-    places : ndarray (n_samples, 2)
-        Where the rows lie on the map, as `SOM.project` gives them. Rows at one place are equally near: their order
-        is arbitrary, so cell positions alone say less.
+    positions : ndarray (n_samples, 2)
+        Positions of the rows on the map, as from `SOM.project`. Cell positions are less informative, since rows at the
+        same position have an arbitrary order.
     n_neighbors : int
-        Fewer where there are not more than twice as many rows.
+        At most about half of the number of rows.
     max_rows : int
-        Above it a random sample of so many rows is measured, and neighbors are neighbors in the sample: memory and
-        time go with the square.
+        Maximum size of the random sample that is measured: memory and time are quadratic in it.
     period : (float, float), optional
-        Where the map is a torus, its `lattice_period`.
+        For a torus, its `lattice_period`.
     random_state : int
         Seed of the sample.
 
     Returns
     -------
     float
-        In [0, 1]; 1 where no stranger comes near, some 0.5 where places are drawn by chance.
+        In [0, 1]; 1 is best, about 0.5 is expected for random positions.
 
     Raises
     ------
     InputError
-        If `X` and `places` differ in length.
+        If `X` and `positions` differ in length.
     """
-    X, places = _sample(X, places, max_rows, period, random_state)
-    return _trustworthiness(X, places, n_neighbors)
+    X, positions = _sample(X, positions, max_rows, period, random_state)
+    return _trustworthiness(X, positions, n_neighbors)
 
 
 def neighborhood_preservation(
     X: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     *,
     n_neighbors: int = 10,
     max_rows: int = 2000,
     period: tuple[float, float] | None = None,
     random_state: int = 0,
 ) -> float:
-    """How far neighbors in kind stay neighbors on the map (Venna & Kaski 2001; also called continuity).
+    """Continuity (Venna & Kaski 2001): whether neighbors in feature space are neighbors on the map.
 
-    The mirror of `trustworthiness`: rows among the nearest by their features that the map puts far away cost as much
-    as they rank farther there. Parameters, range and errors are the same.
+    The converse of `trustworthiness`, with the same parameters, range and errors.
     """
-    X, places = _sample(X, places, max_rows, period, random_state)
-    return _trustworthiness(places, X, n_neighbors)
+    X, positions = _sample(X, positions, max_rows, period, random_state)
+    return _trustworthiness(positions, X, n_neighbors)
 
 
 def _sample(
-    X: np.ndarray, places: np.ndarray, max_rows: int, period: tuple[float, float] | None, random_state: int
+    X: np.ndarray, positions: np.ndarray, max_rows: int, period: tuple[float, float] | None, random_state: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features and places of the rows to measure; those on a torus on two circles, where near ones stay as near."""
-    X, places = np.asarray(X), np.asarray(places, dtype=np.float64)
-    if len(X) != len(places):
-        raise InputError(f"Every row needs one place. Got {len(X):,} rows and {len(places):,} places.")
+    """Features and positions of the rows to measure; positions on a torus are mapped onto two circles."""
+    X, positions = np.asarray(X), np.asarray(positions, dtype=np.float64)
+    if len(X) != len(positions):
+        raise InputError(f"Every row needs one position. Got {len(X):,} rows and {len(positions):,} positions.")
     if len(X) > max_rows:
         rows = np.sort(np.random.default_rng(random_state).choice(len(X), max_rows, replace=False))
-        X, places = X[rows], places[rows]
+        X, positions = X[rows], positions[rows]
     if period is not None:
         radius = np.array(period) / (2 * np.pi)
-        places = np.hstack([radius * np.cos(places / radius), radius * np.sin(places / radius)])
-    return X, places
+        positions = np.hstack([radius * np.cos(positions / radius), radius * np.sin(positions / radius)])
+    return X, positions
 
 
 def _trustworthiness(space: np.ndarray, neighbors_in: np.ndarray, n_neighbors: int) -> float:
@@ -171,7 +168,7 @@ def _trustworthiness(space: np.ndarray, neighbors_in: np.ndarray, n_neighbors: i
 
 
 def hit_entropy(cells: np.ndarray, n_cells: int) -> float:
-    """How evenly rows spread over the cells: entropy of the hit counts over its maximum, in [0, 1].
+    """Entropy of the hit counts of cells, divided by its maximum, in [0, 1].
 
     Parameters
     ----------
@@ -199,7 +196,7 @@ def cell_purities(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> np.nda
     Returns
     -------
     ndarray (n_cells,) float64
-        NaN where no row fell.
+        NaN for empty cells.
     """
     counts = _label_counts(cells, labels, n_cells)
     hits = counts.sum(axis=1)
@@ -209,20 +206,20 @@ def cell_purities(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> np.nda
 def cell_purity(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> float:
     """Share of all rows that carry the most frequent label of their cell, in (0, 1]; 0 without rows.
 
-    It grows by itself with the number of cells: where every cell holds one row it is 1.
+    It increases with the number of cells: it is 1 if every cell holds one row.
     """
     return float(_label_counts(cells, labels, n_cells).max(axis=1).sum() / max(1, len(cells)))
 
 
 def _label_counts(cells: np.ndarray, labels: np.ndarray, n_cells: int) -> np.ndarray:
-    """How many rows of each cell carry each label (n_cells, n_labels)."""
+    """Number of rows of each cell with each label (n_cells, n_labels)."""
     known, codes = np.unique(np.asarray(labels), return_inverse=True)
     n = max(1, len(known))
     return np.bincount(np.asarray(cells) * n + codes.ravel(), minlength=n_cells * n).reshape(n_cells, n)
 
 
 def u_heights(codebook: np.ndarray, rows: int, cols: int, topology: Topology, toroidal: bool = False) -> np.ndarray:
-    """Mean distance of each prototype to those of the cells around it (Ultsch & Siemon 1990). Returns (n_cells,).
+    """U-matrix heights (n_cells,): mean distance of each prototype to the adjacent ones (Ultsch & Siemon 1990).
 
     Raises
     ------

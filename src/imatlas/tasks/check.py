@@ -84,8 +84,8 @@ def flags_in_words(flags: Flags, n: int) -> list[str]:
     named = [f"{count:,} {name}" for name, count in flags.counts.items() if count]
     are = "is" if len(flags.rows) == 1 else "are"
     sentences = [f"{len(flags.rows):,} of {counted(n, 'image')} {are} flagged: {', '.join(named)}."] if named else []
-    if flags.usual:
-        sentences.append(f"Most images are {' and '.join(flags.usual)}, so none is flagged for that.")
+    if flags.typical:
+        sentences.append(f"Most images are {' and '.join(flags.typical)}, so none is flagged for that.")
     return sentences
 
 

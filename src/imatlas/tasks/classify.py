@@ -1,4 +1,4 @@
-"""Stretch the labels of a few images over all images of an atlas, and over new ones."""
+"""Propagate the labels of a few images to all images of an atlas."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.arguments import article, check_path, shown
+from imatlas.arguments import article, check_path, counted, shown
 from imatlas.errors import InputError, InputTypeError, Notice
 from imatlas.images.keys import keys_of
 from imatlas.models.few_labels import FewLabelsClassifier
 from imatlas.result import DataTable, Result
 from imatlas.system.csv_files import read_csv
 
-WORDS = {
-    "neighbors": "along the graph of neighbors",
-    "line": "by lines between the kinds",
-    "both": "along the graph of neighbors and by lines between the kinds",
+METHODS = {
+    "propagation": "over the neighbor graph",
+    "logistic": "by logistic regression",
+    "both": "over the neighbor graph and by logistic regression",
 }
+"""`FewLabelsClassifier.method_` in words."""
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Labels of all images and what is to be said about them.
+    """Labels of all images and their summary.
 
     Attributes
     ----------
     model : FewLabelsClassifier
-        Its `predict_proba` classifies any row of the same embedding.
+        Its `predict_proba` classifies other rows of the same embedding.
     labels : ndarray (n_samples,) of str
     confidence : ndarray (n_samples,) float32
-        The probability of that label; 1 where it was given.
+        Probability of the label; 1 if it was given.
     next_rows : ndarray (n_next,) int64
-        The rows whose labels would help most.
+        The rows to label next.
     result : Result
     """
 
@@ -58,7 +59,7 @@ def classify(
     n_next: int = 10,
     random_state: int = 0,
 ) -> Classified:
-    """Label every row of an embedding from the labels of a few; see `imatlas.FewLabelsClassifier`.
+    """Label all rows of an embedding from the labels of a few; see `imatlas.FewLabelsClassifier`.
 
     Parameters
     ----------
@@ -66,70 +67,72 @@ def classify(
     keys : sequence of str
         The name of each row.
     labels
-        As `labels_of` takes them, of at least two kinds. A label that was given is kept; one of an image that is not
-        here is passed over with a warning.
+        As `labels_of` takes them, of at least two classes. Given labels are kept; those of unknown images are ignored
+        with a warning.
     roots : sequence of Path
-        Folders that the keys may be relative to: then they are also found by the paths of their files.
+        Folders that keys may be relative to, so that images are also found by the paths of their files.
     n_next : int
-        How many images to propose for labeling.
+        Number of images to propose for labeling.
     random_state : int
         Seed of the folds.
 
     Raises
     ------
     InputError
-        If the labels of the images that are here are not of two kinds, or one image has two labels.
+        If the labels are of fewer than two classes, or an image has two labels.
     """
-    y = _placed(keys, labels_of(labels), roots)
+    y = _targets(keys, labels_of(labels), roots)
     model = FewLabelsClassifier(random_state=random_state).fit(embedding, y)
     given = np.array([label is not None for label in y])
     found = np.where(given, y, model.transduction_).astype(str)
-    sure = np.where(given, 1.0, model.label_distributions_.max(axis=1)).astype(np.float32)
-    asked = model.next_to_label(n_next + int(given.sum()))
-    asked = asked[~given[asked]][:n_next]
-    return Classified(model, found, sure, asked, _told(model, keys, found, sure, given, asked))
+    confidence = np.where(given, 1.0, model.label_distributions_.max(axis=1)).astype(np.float32)
+    proposed = model.next_to_label(n_next + int(given.sum()))
+    proposed = proposed[~given[proposed]][:n_next]
+    result = _summary(model, keys, found, confidence, given, proposed)
+    return Classified(model, found, confidence, proposed, result)
 
 
-def _placed(keys: Sequence[str], labels: Mapping[str, str], roots: Sequence[Path]) -> np.ndarray:
-    """The label (n,) of each key, None where it has none; labels of images that are not here are told."""
-    place = {key: row for row, key in enumerate(keys)}
+def _targets(keys: Sequence[str], labels: Mapping[str, str], roots: Sequence[Path]) -> np.ndarray:
+    """The label (n,) of each key, None if it has none. Warns of labels of unknown images."""
+    row_of = {key: row for row, key in enumerate(keys)}
     y = np.full(len(keys), None, dtype=object)
     unknown = []
     for text, label in labels.items():
-        row = next((place[key] for key in _spellings(text, roots) if key in place), None)
+        row = next((row_of[key] for key in _spellings(text, roots) if key in row_of), None)
         if row is None:
             unknown.append(text)
         elif y[row] is not None and y[row] != label:
-            raise InputError(f"'{keys[row]}' is labeled '{y[row]}' and '{label}'; keep one of them.")
+            raise InputError(f"'{keys[row]}' is labeled both '{y[row]}' and '{label}'; keep one of them.")
         else:
             y[row] = label
-    n_kinds = len({label for label in y if label is not None})
-    lost = ""
+    n_classes = len({label for label in y if label is not None})
+    ignored = ""
     if unknown:
-        are = "label is for an image that is" if len(labels) == 1 else "labels are for images that are"
-        are = "labels is for an image that is" if len(unknown) == 1 < len(labels) else are
-        lost = f"{len(unknown):,} of {len(labels):,} {are} not here, such as '{unknown[0]}'"
-    if n_kinds < 2 and unknown:
-        raise InputError(f"{lost}; the keys are those of 'imatlas table', such as '{keys[0]}'.")
-    if n_kinds < 2:
-        raise InputError(f"Labels must be of at least two kinds. Got {n_kinds}; label some more images.")
+        verb = "is" if len(unknown) == 1 else "are"
+        ignored = (
+            f"{len(unknown):,} of {counted(len(labels), 'label')} {verb} for unknown images, such as '{unknown[0]}'"
+        )
+    if n_classes < 2 and unknown:
+        raise InputError(f"{ignored}; use the keys of 'imatlas table', such as '{keys[0]}'.")
+    if n_classes < 2:
+        raise InputError(f"Labels must be of at least two classes. Got {n_classes}; label more images.")
     if unknown:
-        warnings.warn(f"{lost}; the others count.", Notice, stacklevel=4)
+        warnings.warn(f"{ignored}; the other labels are used.", Notice, stacklevel=4)
     return y
 
 
 def _spellings(text: str, roots: Sequence[Path]) -> Iterator[str]:
-    """The keys that a text may mean: itself, a file name, either with spaces around it or written on Windows; the path
-    of a file below the first root, from the root's name on or as a whole, or below another one."""
+    """The keys that a text may stand for: itself, a file name, either with spaces around or with backslashes; the path
+    of a file below the first root, from the root's name on or absolute, or below another root."""
     plain = text.strip().replace("\\", "/").removeprefix("./")
-    for meant in (text, text.strip(), plain):
-        yield from keys_of(meant)
+    for spelling in (text, text.strip(), plain):
+        yield from keys_of(spelling)
     parts = plain.split("/")
-    for place, part in enumerate(parts[:-1], start=1):
+    for depth, part in enumerate(parts[:-1], start=1):
         if roots and part == roots[0].name:
-            yield from keys_of("/".join(parts[place:]))
-    whole = os.path.abspath(os.path.expanduser(plain))
-    for path, links in ((whole, False), (os.path.realpath(whole), True)):
+            yield from keys_of("/".join(parts[depth:]))
+    absolute = os.path.abspath(os.path.expanduser(plain))
+    for path, links in ((absolute, False), (os.path.realpath(absolute), True)):
         for root in roots:
             folder = os.path.realpath(root) if links else os.path.abspath(root)
             if path.startswith(os.path.join(folder, "")):
@@ -137,19 +140,19 @@ def _spellings(text: str, roots: Sequence[Path]) -> Iterator[str]:
 
 
 def labels_of(labels: Any) -> dict[str, str]:
-    """Labels by key, as texts, from all that people keep them in.
+    """Labels by key, as text.
 
     Parameters
     ----------
     labels : mapping, pandas Series by key, table of two columns (or with columns key and label), or path of a CSV file
-        What is None, NaN or empty is no label, nor is the number -1.
+        None, NaN, an empty text and the number -1 are no labels.
 
     Raises
     ------
     InputTypeError
-        If it is none of these, or a key or a label is no text, path or number.
+        If it is none of these, or a key or label has another type than text, path or number.
     SourceError, InputError
-        If a file or table cannot be used, or one key has two labels.
+        If a file or table cannot be used, or a key has two labels.
     """
     if isinstance(labels, str | os.PathLike):
         return read_labels(check_path(labels, "labels", "classify"))
@@ -158,17 +161,17 @@ def labels_of(labels: Any) -> dict[str, str]:
         label = _label(value)
         if not isinstance(key, str | os.PathLike):
             raise InputTypeError(
-                f"Labels go by the keys of images, which are texts or paths. Got {shown(key)}; 'imatlas table' lists "
-                "the keys."
+                f"Labels are given by the keys of images, texts or paths. Got {shown(key)}; 'imatlas table' lists the "
+                "keys."
             )
         text = os.fsdecode(key)
         if label and found.setdefault(text, label) != label:
-            raise InputError(f"'{text}' is labeled '{found[text]}' and '{label}'; keep one of them.")
+            raise InputError(f"'{text}' is labeled both '{found[text]}' and '{label}'; keep one of them.")
     return found
 
 
 def _pairs(labels: Any) -> Iterable[tuple[Any, Any]]:
-    """The keys and labels of what was given."""
+    """(key, label) pairs."""
     if isinstance(labels, Mapping):
         return labels.items()
     if hasattr(labels, "iloc") and getattr(labels, "ndim", 0) == 1:  # pandas
@@ -208,12 +211,12 @@ def _label(value: Any) -> str:
 
 
 def read_labels(path: str | Path) -> dict[str, str]:
-    """The labels in a CSV file with the columns `key` and `label`; rows without a label are passed over.
+    """The labels in a CSV file with the columns `key` and `label`; rows without a label are ignored.
 
     Raises
     ------
     SourceError, InputError
-        If there is no such file, it has other columns, or one key has two labels.
+        If there is no such file, it has other columns, or a key has two labels.
     """
     found: dict[str, str] = {}
     for row in read_csv(path, ("key", "label"), what="a CSV file of labels"):
@@ -222,52 +225,53 @@ def read_labels(path: str | Path) -> dict[str, str]:
             continue
         if found.setdefault(key, label) != label:
             raise InputError(
-                f"'{path}' says '{found[key]}' and '{label}' of '{key}' (line {row.line}); keep one of them."
+                f"'{path}' labels '{key}' both '{found[key]}' and '{label}' (line {row.line}); keep one of them."
             )
     return found
 
 
-def _told(
+def _summary(
     model: FewLabelsClassifier,
     keys: Sequence[str],
     labels: np.ndarray,
-    sure: np.ndarray,
+    confidence: np.ndarray,
     given: np.ndarray,
-    asked: np.ndarray,
+    proposed: np.ndarray,
 ) -> Result:
-    """What is to be said of labels that were stretched."""
+    """The labels in numbers and words."""
     n_given = int(given.sum())
-    how = f"stretched over {len(labels):,} images {WORDS[model.method_]}"
-    sentences = [f"{n_given:,} labels of {len(model.classes_)} kinds, {how}."]
+    how = f"propagated to {len(labels):,} images {METHODS[model.method_]}"
+    sentences = [f"{n_given:,} labels of {len(model.classes_)} classes, {how}."]
     metrics: dict[str, float] = {"labeled": n_given}
     if math.isnan(model.accuracy_):
-        sentences.append("No kind has two labels, so there is nothing to test with: give each kind a few.")
+        sentences.append(
+            "No class has two labels, so the accuracy cannot be estimated: label a few images of each class."
+        )
     else:
         metrics |= {"accuracy": model.accuracy_, "accuracy_error": model.accuracy_error_}
         sentences.append(
-            f"Of the labeled images {model.accuracy_:.0%} ± {model.accuracy_error_:.0%} were right while they counted "
-            "as unlabeled."
+            f"Cross-validated accuracy on the labeled images: {model.accuracy_:.0%} ± {model.accuracy_error_:.0%}."
         )
     rest = ~given
     if rest.any():
-        metrics["confidence"] = float(sure[rest].mean())
-        sentences.append(f"The labels of the others are {metrics['confidence']:.0%} sure on average.")
+        metrics["confidence"] = float(confidence[rest].mean())
+        sentences.append(f"Mean confidence of the other labels: {metrics['confidence']:.0%}.")
     rows = []
-    for kind in model.classes_:
-        own = labels == kind
-        rows.append((str(kind), int((given & own).sum()), int(own.sum()), _mean(sure[rest & own])))
-    nexts = [(keys[i], labels[i], float(sure[i])) for i in asked.tolist()]
+    for label in model.classes_:
+        own = labels == label
+        rows.append((str(label), int((given & own).sum()), int(own.sum()), _mean(confidence[rest & own])))
+    nexts = [(keys[i], labels[i], float(confidence[i])) for i in proposed.tolist()]
     return Result(
         "classify",
-        "Labels for all",
+        "Labels of all images",
         sentences,
         metrics,
         [
-            DataTable(title="Kinds", columns=("label", "given", "images", "sure"), rows=rows),
-            DataTable(title="Label these next", columns=("key", "guess", "sure"), rows=nexts),
+            DataTable(title="Classes", columns=("label", "given", "images", "confidence"), rows=rows),
+            DataTable(title="Label these next", columns=("key", "predicted", "confidence"), rows=nexts),
         ],
-        data={"kinds": [list(row) for row in rows], "next": [list(row) for row in nexts]},
-        protocol=f"accuracy by cross-validation over the {n_given:,} labeled images",
+        data={"classes": [list(row) for row in rows], "next": [list(row) for row in nexts]},
+        protocol=f"accuracy: cross-validation on the {n_given:,} labeled images",
     )
 
 

@@ -1,7 +1,7 @@
-"""Plain faults of pictures that need no model: blurred, dark, bright, nearly uniform, of an odd size, shape or mode.
+"""Quality flags of images, without a model: blurred, dark, bright, nearly uniform, odd size or shape, gray among color.
 
-Each is told by a measure with a stated threshold. Where most images of a set cross it, that is how the set is, and no
-image is flagged for it. Measures are taken from small pictures, the longest side `THUMBNAIL` pixels or less.
+Each flag is a measure with a fixed threshold. If most images of a set cross it, none is flagged. Measures are computed
+on thumbnails, whose longest side is at most `THUMBNAIL` pixels.
 """
 
 from __future__ import annotations
@@ -19,59 +19,59 @@ from imatlas.images.pixels import composited, visible_background
 from imatlas.images.thumbnails import WHITE
 
 THUMBNAIL = 128
-"""Longest side in pixels of the pictures that thresholds were chosen for; that of an atlas's thumbnails."""
+"""Longest side in pixels of the thumbnails that the thresholds are for; that of an atlas's thumbnails."""
 
 EDGE = 7
-"""Pixels around a place whose range of values is the height of an edge there."""
+"""Width in pixels of the window whose range of values is the height of an edge."""
 
-LOW_EDGE, FEW_EDGES = 8, 20
-"""Gray levels below which a step is no edge, and places with an edge below which nothing is said about sharpness."""
+MIN_EDGE, MIN_EDGE_PIXELS = 8, 20
+"""Minimum height of an edge in gray levels, and minimum number of edge pixels to judge sharpness."""
 
 BLURRED, DARK, BRIGHT, UNIFORM = 0.9, 64, 235, 10
-"""Sharpest edges wider than so many pixels; 99 % of the pixels darker, or 95 % brighter, than this of 255; the range of
-the middle 98 % of the values narrower than so many levels."""
+"""Width in pixels of the sharpest edges; brightness of 255 below which are 99 %, or above which are 95 % of the pixels;
+range of the middle 98 % of the values."""
 
 GRAY = 8
-"""Levels that the channels of a gray picture differ by at most, in 99 % of its pixels."""
+"""Maximum difference between the channels of a gray image, in 99 % of its pixels."""
 
-TIMES = 2.0
-"""How many times larger, smaller, longer or wider than the median image is odd, at least."""
+RATIO = 2.0
+"""Ratio to the median size or shape from which an image is odd."""
 
-SPREADS = 3.0
-"""And how many interquartile ranges outside the middle half of the set (Tukey's far-out fence)."""
+FENCE = 3.0
+"""Interquartile ranges beyond the quartiles that it must lie as well (Tukey's far-out fence)."""
 
-MOST = 0.5
-"""Share of a set above which a fault is how the set is."""
+MAX_SHARE = 0.5
+"""Share of the images above which a flag is dropped as typical of the set."""
 
 FLAGS = {
-    "blurred": f"even the sharpest edges are wider than {BLURRED} pixels of {THUMBNAIL}, and than those of the set",
+    "blurred": f"the sharpest edges are wider than {BLURRED} pixels of {THUMBNAIL}, and than usual in the set",
     "dark": f"99 % of the pixels are darker than {DARK} of 255",
     "bright": f"95 % of the pixels are brighter than {BRIGHT} of 255",
     "nearly uniform": f"98 % of the values lie within {UNIFORM} of 255",
-    "odd size": f"more than {TIMES:g} times larger or smaller than the median, and far outside the set's own spread",
-    "odd shape": f"more than {TIMES:g} times longer or wider than the median, and far outside the set's own spread",
-    "gray among color": "no color, where most images have some",
+    "odd size": f"more than {RATIO:g} times larger or smaller than the median, and far outside the quartiles",
+    "odd shape": f"more than {RATIO:g} times longer or wider than the median, and far outside the quartiles",
+    "gray among color": "no color, though most images have some",
 }
-"""What can be wrong, and by which rule."""
+"""Flag -> its rule."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What is plainly wrong with each image.
+    """Quality flags of images.
 
     Attributes
     ----------
     of : list of str
-        One a row: the flags of an image, "; " between them, "" for none.
+        The flags of each image, separated by "; "; "" for none.
     counts : dict of str to int
-        Images by flag, the flags in a fixed order.
-    usual : list of str
-        Faults of more than half of the images, which are flagged for none of them.
+        Number of images by flag.
+    typical : list of str
+        Flags dropped because more than half of the images would have them.
     """
 
     of: list[str]
     counts: dict[str, int]
-    usual: list[str]
+    typical: list[str]
 
     @property
     def rows(self) -> np.ndarray:
@@ -80,14 +80,14 @@ class Flags:
 
 
 def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.ndarray) -> Flags:
-    """Flag what is plainly wrong with images.
+    """Compute the quality flags of images.
 
     Parameters
     ----------
     thumbnails : sequence of bytes (n)
-        Small pictures of the images as the bytes of files, each decoded once, by threads.
+        Thumbnails as the bytes of image files.
     widths, heights : ndarray (n,)
-        Of the originals.
+        Sizes of the originals in pixels.
     """
     measured = measure(thumbnails)
     side = np.log(np.sqrt(widths.astype(float) * heights))
@@ -101,20 +101,20 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
         "nearly uniform": measured["range"] < UNIFORM,
         "odd size": _far_out(side),
         "odd shape": _far_out(shape),
-        "gray among color": gray & (gray.mean() < MOST) if len(gray) else gray,
+        "gray among color": gray & (gray.mean() < MAX_SHARE) if len(gray) else gray,
     }
-    usual = [name for name, rows in found.items() if rows.mean() > MOST] if len(widths) else []
-    kept = {name: rows for name, rows in found.items() if name not in usual}
+    typical = [name for name, rows in found.items() if rows.mean() > MAX_SHARE] if len(widths) else []
+    kept = {name: rows for name, rows in found.items() if name not in typical}
     of = ["; ".join(name for name, rows in kept.items() if rows[i]) for i in range(len(widths))]
-    return Flags(of, {name: int(rows.sum()) for name, rows in kept.items()}, usual)
+    return Flags(of, {name: int(rows.sum()) for name, rows in kept.items()}, typical)
 
 
 def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
-    """Measures of small pictures, each (n,) float.
+    """Measures of thumbnails, each (n,) float.
 
-    `edge`: width of the sharpest edges in pixels, the deviation of the Gaussian that a step would be blurred by; NaN
-    where there is no edge. `low`, `high`: the 5th and the 99th percentile of the brightness, `range`: between the 1st
-    and the 99th, in the channel where that is widest; `color`: the 99th percentile of the difference of channels.
+    `edge`: width of the sharpest edges in pixels (`edge_width`). `low`, `high`: the 5th and 99th percentile of the
+    brightness. `range`: between the 1st and 99th percentile, in the channel where it is widest. `color`: the 99th
+    percentile of the difference between channels.
     """
     names = ("edge", "low", "high", "range", "color")
     with ThreadPoolExecutor(n_workers(None)) as pool:
@@ -125,54 +125,54 @@ def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
 def _measured(data: bytes) -> tuple[float, ...]:
     picture = read_picture(data)
     pixels: np.ndarray = picture.thumbnail(THUMBNAIL)
-    if pixels.shape[2] in (2, 4):  # opacity: on the ground that it is seen on
+    if pixels.shape[2] in (2, 4):
         pixels = composited(pixels, visible_background(pixels, WHITE))
     pixels = pixels.astype(np.float32)
     gray = pixels.mean(axis=2)
-    step = max(1, min(gray.shape) // 48)  # so many pixels say as much about percentiles
-    some = pixels[::step, ::step].reshape(-1, pixels.shape[2])
+    step = max(1, min(gray.shape) // 48)  # enough pixels for percentiles
+    sample = pixels[::step, ::step].reshape(-1, pixels.shape[2])
     low, high = np.percentile(gray[::step, ::step], (5, 99))
-    first, last = np.percentile(some, (1, 99), axis=0)
-    color = np.percentile(some.max(axis=1) - some.min(axis=1), 99)
+    first, last = np.percentile(sample, (1, 99), axis=0)
+    color = np.percentile(sample.max(axis=1) - sample.min(axis=1), 99)
     return edge_width(gray), float(low), float(high), float((last - first).max()), float(color)
 
 
 def edge_width(gray: np.ndarray) -> float:
-    """How wide the sharpest edges of a picture (H, W) of 0 to 255 are, in pixels.
+    """Width in pixels of the sharpest edges of an image (H, W) with values 0 to 255.
 
-    A step of height h blurred by a Gaussian of deviation s rises by at most h / (s sqrt(2 pi)) from one pixel to the
-    next. h is the range within 7 pixels, s of the sharpest tenth of all places with an edge is returned; an edge is at
-    least a quarter as high as the range of the picture, and 8 levels. NaN where there are fewer than 20. What is wider
-    than the 7 pixels is only told to be wide.
+    A step of height h blurred by a Gaussian of standard deviation s rises by at most h / (s sqrt(2 pi)) from one pixel
+    to the next. h is the range within 7 pixels; the s of the sharpest tenth of all edge pixels is returned. An edge is
+    at least a quarter of the range of the image, and 8 levels, high. NaN for fewer than 20 edge pixels. Widths beyond
+    7 pixels are underestimated.
     """
     low, high = np.percentile(gray, (1, 99))
-    floor = max(0.25 * (high - low), LOW_EDGE)
-    steep = []
-    for turned in (gray, gray.T):
-        if turned.shape[0] < 2:
+    floor = max(0.25 * (high - low), MIN_EDGE)
+    slopes = []
+    for lines in (gray, gray.T):
+        if lines.shape[0] < 2:
             continue
-        rise = np.abs(np.diff(turned, axis=0))
-        span = maximum_filter1d(turned, EDGE, axis=0) - minimum_filter1d(turned, EDGE, axis=0)
+        rise = np.abs(np.diff(lines, axis=0))
+        span = maximum_filter1d(lines, EDGE, axis=0) - minimum_filter1d(lines, EDGE, axis=0)
         height = np.minimum(span[:-1], span[1:])
-        there = height > floor
-        steep.append(rise[there] / height[there])
-    all_steep = np.concatenate(steep) if steep else np.empty(0)
-    if len(all_steep) < FEW_EDGES:
+        is_edge = height > floor
+        slopes.append(rise[is_edge] / height[is_edge])
+    all_slopes = np.concatenate(slopes) if slopes else np.empty(0)
+    if len(all_slopes) < MIN_EDGE_PIXELS:
         return float("nan")
-    return float(1 / (np.sqrt(2 * np.pi) * max(np.percentile(all_steep, 90), 1e-3)))
+    return float(1 / (np.sqrt(2 * np.pi) * max(np.percentile(all_slopes, 90), 1e-3)))
 
 
 def _fence(values: np.ndarray) -> float:
-    """The upper far-out fence of a set of values; infinite of none."""
+    """Upper far-out fence of values; infinite if there are none."""
     if not len(values):
         return float("inf")
-    quarter, three = np.percentile(values, (25, 75))
-    return float(three + SPREADS * (three - quarter))
+    first, third = np.percentile(values, (25, 75))
+    return float(third + FENCE * (third - first))
 
 
 def _far_out(logs: np.ndarray) -> np.ndarray:
-    """Which of some logarithms (n,) lie `TIMES` away from the median and beyond the far-out fences."""
+    """Which logarithms (n,) differ from the median by a factor of `RATIO` and lie beyond the far-out fences."""
     if not len(logs):
         return np.zeros(0, bool)
-    away = np.abs(logs - np.median(logs)) > np.log(TIMES)
-    return away & ((logs > _fence(logs)) | (-logs > _fence(-logs)))
+    is_far = np.abs(logs - np.median(logs)) > np.log(RATIO)
+    return is_far & ((logs > _fence(logs)) | (-logs > _fence(-logs)))

@@ -16,7 +16,7 @@ from imatlas.arguments import counted
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.generation import (
-    FEWEST_IN_CELL,
+    MIN_PER_CELL,
     copying_score,
     density_coverage,
     frechet_distance,
@@ -282,7 +282,7 @@ def _fidelity(unseen: np.ndarray, new: np.ndarray, real: np.ndarray, random_stat
 def _memorization(known: np.ndarray, unseen: np.ndarray, new: np.ndarray, random_state: int) -> dict[str, float]:
     """C_T where there are enough images, and the share of near copies with the share expected by chance."""
     found: dict[str, float] = {}
-    if len(unseen) >= FEWEST_IN_CELL:
+    if len(unseen) >= MIN_PER_CELL:
         try:
             found["c_t"] = copying_score(known, unseen, new, random_state=random_state)
         except InputError:  # no cell holds enough of both: new images lie where no held-out ones do
@@ -385,7 +385,7 @@ def _memorization_in_words(metrics: dict[str, float]) -> list[str]:
 def _too_few_in_words(metrics: dict[str, float], n_train: int, n_unseen: int, n_features: int) -> list[str]:
     """Which metrics need more held-out images, and how many images would be enough."""
     needs = {
-        "c_t": ("the test for memorization C_T", FEWEST_IN_CELL),
+        "c_t": ("the test for memorization C_T", MIN_PER_CELL),
         "precision": ("precision and recall", FEWEST_OVERLAP),
         "frechet_distance": (f"the Fréchet distance over {n_features} features", 2 * n_features),
     }
@@ -405,7 +405,7 @@ def _protocol(metrics: dict[str, float], n_equal: int) -> list[str]:
     parts = {
         "kernel_distance": "kernel distance x 1,000, deviation over 50 subsets of half the images",
         "precision": f"precision and recall (k = 3), density and coverage (k = 5) with {n_equal:,} images on each side",
-        "c_t": f"C_T in k-means cells with at least {FEWEST_IN_CELL} images of each kind",
+        "c_t": f"C_T in k-means cells with at least {MIN_PER_CELL} images of each kind",
         "near_copies": "near copies: below the 0.1 % quantile of held-out images",
         "pca_mse": "PCA fitted to the same training images",
     }
