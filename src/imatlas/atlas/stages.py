@@ -319,7 +319,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """An autoencoder with a prior conditioned on the cell of each image; the encoder, if that is one."""
     encoder, conditions = job.model("encoder"), job.map_conditions
     cond = conditions.prototypes[conditions.cells]
-    if isinstance(encoder, Autoencoder):
+    if hasattr(encoder, "fit_prior"):
         return encoder.fit_prior(job.images[job.train], cond[job.train])
     return _learn_autoencoder(job, seconds, "checkpoint-generator", cond)
 
