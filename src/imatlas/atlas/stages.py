@@ -114,7 +114,7 @@ def encoder(job: Job) -> dict[str, Any]:
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
-        options = {"cache": job.feature_cache} if isinstance(model, PretrainedEncoder) else {}
+        options = {"cache": job.feature_cache} if model.pretrained else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
     elif job.encoder_kind == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
