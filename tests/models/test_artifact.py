@@ -81,20 +81,20 @@ def test_a_failed_write_leaves_the_old_folder_and_no_crumbs(tmp_path, rng):
     ("change", "message"),
     [
         ({"format": 99}, "upgrade imatlas"),
-        ({"format": 1}, "learn the model again"),
-        ({"class": "Nothing"}, "does not know"),
-        ({"class": "os:system"}, "does not know"),
-        ({"more": 1}, "not that of a model"),
-        ({"files": {}}, "not that of a model"),
+        ({"format": 1}, "fit the model again"),
+        ({"class": "Nothing"}, "is unknown"),
+        ({"class": "os:system"}, "is unknown"),
+        ({"more": 1}, "does not describe a model"),
+        ({"files": {}}, "does not describe a model"),
         ({"parameters": {"size": 0}}, "'size' parameter of Toy must be"),
         ({"parameters": {"no_such": 0}}, "no_such"),
-        ({"state": {"fit": 0}}, "no name of a learned attribute"),
-        ({"state": {"__class__": 0}}, "no name of a learned attribute"),
-        ({"state": {"mean_": {"is": "object"}}}, "of no kind"),
-        ({"state": {"mean_": {"is": "array", "path": "/etc/passwd"}}}, "not that of a model"),
-        ({"state": {"other_": {"is": "array"}}}, "not among its arrays"),
-        ({"state": {"spec_": {"is": "image_spec", "height": 8}}}, "not that of a model"),
-        ({"state": {}}, "learned nothing"),
+        ({"state": {"fit": 0}}, "not the name of a learned attribute"),
+        ({"state": {"__class__": 0}}, "not the name of a learned attribute"),
+        ({"state": {"mean_": {"is": "object"}}}, "unknown kind"),
+        ({"state": {"mean_": {"is": "array", "path": "/etc/passwd"}}}, "does not describe a model"),
+        ({"state": {"other_": {"is": "array"}}}, "is missing"),
+        ({"state": {"spec_": {"is": "image_spec", "height": 8}}}, "does not describe a model"),
+        ({"state": {}}, "is not fitted"),
     ],
 )
 def test_what_cannot_be_used_says_why(tmp_path, rng, change, message):
@@ -124,10 +124,10 @@ def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
         changed = bytearray(content)
         changed[place] ^= 1
         (folder / name).write_bytes(changed)
-        if name == artifact.TOLD and same_json(changed, content):  # another blank, a digit that no float holds
+        if name == artifact.MODEL_JSON and same_json(changed, content):  # another blank, a digit that no float holds
             assert np.array_equal(artifact.load(folder).cluster_centers_, before)
             continue
-        with pytest.raises(ArtifactError, match=f"{re.escape(str(folder))}.*(learn the model again|upgrade imatlas)"):
+        with pytest.raises(ArtifactError, match=f"{re.escape(str(folder))}.*(fit the model again|upgrade imatlas)"):
             artifact.load(folder)
         noticed += 1
     assert noticed > 0.7 * len(content)
@@ -158,7 +158,7 @@ def test_only_regular_files_are_read(tmp_path, rng, name, kind):
 def test_json_of_any_sort_is_one_line(tmp_path, rng, text):
     folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
     (folder / "model.json").write_bytes(text)
-    with pytest.raises(ArtifactError, match="learn the model again"):
+    with pytest.raises(ArtifactError, match="fit the model again"):
         artifact.load(folder, classes=(Toy,))
 
 
@@ -170,7 +170,7 @@ def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
     for change in ({"latent_dim": 60_000}, {"size": "large"}):
         resealed(folder, lambda told, change=change: told["parameters"].update(change))
         tracemalloc.start()
-        with pytest.raises(ArtifactError, match=r"must have the shape|not those of the network"):
+        with pytest.raises(ArtifactError, match=r"must have the shape|do not match the network"):
             artifact.load(folder)
         assert tracemalloc.get_traced_memory()[1] < 50e6
         tracemalloc.stop()
@@ -189,7 +189,7 @@ def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
         ("inertia_", "much", "'inertia_' is 'much'"),
         ("labels_", None, "'labels_' is missing"),
         ("labels_", {"is": "strings", "values": ["a"] * 9}, "must be an array of int64"),
-        ("other_", 1, "nothing that a KMeans learns"),
+        ("other_", 1, "not a learned attribute of KMeans"),
     ],
 )
 def test_what_was_learned_must_fit_together(tmp_path, rng, name, value, message):
@@ -220,7 +220,7 @@ def test_damaged_and_missing_models_say_so(tmp_path, rng):
     Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
     weights = tmp_path / "toy" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:20])
-    with pytest.raises(ArtifactError, match=r"damaged \(20 bytes instead of .*learn the model again"):
+    with pytest.raises(ArtifactError, match=r"damaged \(20 bytes instead of .*fit the model again"):
         artifact.load(tmp_path / "toy", classes=(Toy,))
     (tmp_path / "toy" / "model.json").write_text("{")
     with pytest.raises(ArtifactError, match="damaged"):

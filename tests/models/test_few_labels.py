@@ -11,17 +11,8 @@ from sklearn.datasets import make_blobs, make_moons
 from imatlas.errors import InputError
 from imatlas.models import artifact, few_labels
 from imatlas.models.few_labels import ALPHAS, STEPS, FewLabelsClassifier
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-EXPECTED = {
-    "check_classifiers_classes": "it fits classes -1 and 1, and here -1 marks an unlabeled row, as in "
-    "scikit-learn's own LabelSpreading",
-}
-
-
-def test_sklearn_contract() -> None:
-    run_checks(FewLabelsClassifier(n_folds=2), EXPECTED)
 
 
 def some_of(y: np.ndarray, each: int, seed: int = 0) -> np.ndarray:

@@ -13,13 +13,8 @@ from imatlas.models import artifact, image_clusterer
 from imatlas.models.image_clusterer import MIN_LAYOUT_ROWS, ImageClusterer, propose_n_clusters
 from imatlas.models.kmeans import KMeans
 from imatlas.models.parts import discriminant_axes
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_sklearn_contract() -> None:
-    run_checks(ImageClusterer(n_clusters=3, n_init=2))
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import imatlas as ia
 from imatlas.models.kmeans import KMeans
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-EXPECTED = {
-    "check_sample_weight_equivalence_on_dense_data": "a repeated row shifts the random draw of the first centers, as "
-    "in scikit-learn's own KMeans",
-}
-
-
-def test_sklearn_contract():
-    run_checks(KMeans(), EXPECTED)
 
 
 @pytest.fixture(scope="module")

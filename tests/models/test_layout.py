@@ -9,13 +9,8 @@ from sklearn.datasets import make_blobs
 from imatlas.errors import InputError, ParameterError
 from imatlas.models import artifact, layout
 from imatlas.models.layout import MIN_ROWS, Layout, position_by_vote
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_sklearn_contract() -> None:
-    run_checks(Layout())
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def test_an_autoencoder_from_the_command_line(onnxruntime, tmp_path, capsys) -> 
 def test_a_model_without_a_network_says_so(tmp_path, capsys) -> None:
     KMeans(n_clusters=2).fit(np.eye(4, dtype=np.float32)).save(tmp_path / "kmeans")
     assert main(["export", str(tmp_path / "kmeans"), "-o", str(tmp_path / "out")]) == 1
-    assert "no network to export in this KMeans" in capsys.readouterr().err
+    assert "KMeans has no network to export" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,8 @@ from sklearn.neighbors import LocalOutlierFactor
 from imatlas.errors import InputError, Notice, ParameterError
 from imatlas.models import artifact, outlier_detector
 from imatlas.models.outlier_detector import OutlierDetector
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_sklearn_contract() -> None:
-    run_checks(OutlierDetector(false_positive_rate=0.1))  # the suite expects outliers among its 300 rows
 
 
 def test_radius_and_mahalanobis_distance_match_references(rng) -> None:

@@ -19,17 +19,8 @@ from imatlas.models.kmeans import KMeans
 from imatlas.models.parts.labels import folds_of
 from imatlas.models.som import SOM
 from imatlas.models.som_classifier import ADJACENCY, ALPHAS, N_CELLS, SOMClassifier
-from tests.sklearn_checks import run_checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-EXPECTED = {
-    "check_classifiers_classes": "it fits classes -1 and 1, and here -1 marks a row without a label, as in "
-    "scikit-learn's own LabelSpreading",
-}
-
-
-def test_sklearn_contract():
-    run_checks(SOMClassifier(), EXPECTED)
 
 
 def few_labels(y: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:

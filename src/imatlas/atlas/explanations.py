@@ -15,7 +15,6 @@ from imatlas.errors import InputError
 from imatlas.images.pixels import rgb_view
 from imatlas.images.sources.given import as_several
 from imatlas.images.spec import ImageSpec
-from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.result import ImagePairs, Result
 from imatlas.tasks.explain import Space, explain_cluster, explain_image
 from imatlas.tasks.outlier_maps import COMPARED, FEATURE_MAP_SPEC, has_feature_maps, heat_map, overlaid
@@ -63,7 +62,7 @@ def image_explained(store: Store, image: Any, *, heat: bool) -> Result:
 def _space(store: Store) -> Space:
     """The clusters, embedding and pictures that an explanation needs."""
     encoder = store.model("encoder")
-    large = isinstance(encoder, PretrainedEncoder)
+    large = encoder.pretrained
     return Space(
         store.model("clusters"),
         store.embedding,
@@ -78,6 +77,6 @@ def _space(store: Store) -> Space:
 def _seen_as(store: Store) -> ImageSpec:
     """Size and depth at which the encoder sees an image that is not in the atlas."""
     encoder = store.model("encoder")
-    if isinstance(encoder, PretrainedEncoder):
+    if encoder.pretrained:
         return ImageSpec(encoder.source_side, encoder.source_side, 3)
     return store.spec

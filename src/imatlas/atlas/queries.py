@@ -20,7 +20,6 @@ from imatlas.images.keys import keys_of
 from imatlas.images.pixels import alike, conformed, kind_of
 from imatlas.images.sources.given import as_one, as_several
 from imatlas.images.spec import ImageSpec
-from imatlas.models.image_estimator import ImageEstimator
 
 
 def row_of(store: Store, image: Any) -> np.ndarray:
@@ -59,7 +58,7 @@ def embed(store: Store, images: Any) -> np.ndarray:
 def for_encoder(store: Store, images: Any) -> Images | np.ndarray:
     """Images in the size, depth and channels that the encoder of the atlas takes."""
     model = store.model("encoder")
-    if isinstance(model, ImageEstimator):  # learned here: it takes only what it was trained on
+    if not model.pretrained:  # it takes only images like those it was trained on
         return pixels_like(images, model.spec_)
     if not isinstance(images, Images):
         has_pixels = isinstance(images, np.ndarray) or hasattr(images, "detach")

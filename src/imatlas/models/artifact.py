@@ -1,12 +1,11 @@
-"""A model as a folder: `model.json` + `weights.safetensors`, written aside and renamed, read without pickle.
+"""Saved models: a folder of `model.json` and `weights.safetensors`, written atomically and read without pickle.
 
-What is saved is what scikit-learn calls the learned state: every attribute that ends in `_`. Arrays and network weights
-go to the safetensors file under their path ("autoencoder_.module_.encoder.0.weight"), the rest to the JSON file.
+Parameters and learned attributes (whose names end in `_`) are saved. Arrays and network weights are in the safetensors
+file under their path ("autoencoder_.module_.encoder.0.weight"), all else in the JSON file.
 
-A folder may be damaged, or a stranger's. Damage is noticed by the hashes in `model.json`, of the weights and of itself,
-before anything is parsed. A stranger can write new hashes; so nothing is imported by a name in a file, parameters and
-learned attributes are held against what the class declares, and a network is built only once it is known that its
-weights are those in the file.
+A folder may be damaged or malicious. Damage is detected by the hashes in `model.json`, of the weights and of itself.
+Against forged hashes, nothing is imported by a name in a file, parameters and learned attributes are checked against
+the declarations of the class, and a network is allocated only after its weights are known to match those in the file.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_
 if TYPE_CHECKING:
     from imatlas.models.base import Estimator
 
-TOLD, WEIGHTS = FILES = ("model.json", "weights.safetensors")
-"""The files of a saved model, and so all that overwriting it replaces."""
+MODEL_JSON, WEIGHTS = FILES = ("model.json", "weights.safetensors")
+"""The files of a saved model; overwriting replaces only these."""
 
 MARKS = (b'"format"', b'"library"', b'"class"')
-"""What stands in every `model.json` of ours: other programs call their files so, too."""
+"""Found in every `model.json` of imatlas; other programs use the file name, too."""
 
 FORMAT = 2
-"""Version of the folder's layout. A reader refuses every other one."""
+"""Version of the layout; others are refused."""
 
 MAX_IMAGE_SIDE = 2**20
-"""Pixels a side of the images that a model was fitted to; an encoder makes all of them smaller."""
+"""Largest side, in pixels, of the images that a model was fitted to."""
 
-ADVICE = "learn the model again"
+ADVICE = "fit the model again"
 
 NAME = Annotated[str, Field(min_length=1, max_length=200)]
 TEXT = Annotated[str, Field(max_length=MAX_TEXT)]
@@ -61,7 +60,7 @@ SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def _schema(**keys: Any) -> type[BaseModel]:
-    """Exactly these keys, each of exactly this type."""
+    """Schema of a JSON object with exactly these keys and types."""
     fields: dict[str, Any] = {name: (kind, ...) for name, kind in keys.items()}
     return create_model("Saved", __config__=ConfigDict(strict=True, extra="forbid"), **fields)
 
@@ -75,10 +74,10 @@ HEAD = _schema(
     seal=SHA256,
     **MODEL,
 )
-"""What `model.json` holds. Deeper down, a value is a plain one of JSON, a list, or `{"is": kind, …}`."""
+"""Schema of `model.json`. Nested values are plain JSON values, lists, or `{"is": kind, …}`."""
 
 ENTRY = _schema(size=Annotated[int, Field(ge=0)], sha256=SHA256)
-"""What it knows of the file with the weights."""
+"""Schema of the entry of the weights file."""
 
 KINDS = {
     "array": _schema(),
@@ -91,20 +90,20 @@ KINDS = {
     "estimator": _schema(**MODEL),
     "parameter": _schema(name=NAME),
 }
-"""What `{"is": kind, …}` holds besides."""
+"""Schemas of `{"is": kind, …}` by kind."""
 
 
 @strict_yes
 def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `model` to `folder`, whole or not at all.
+    """Write `model` to `folder`, atomically.
 
     Raises
     ------
     ArtifactError
-        Where the folder exists and `overwrite` is False or it holds no model, or the model holds something that cannot
-        be saved.
+        If the folder exists and `overwrite` is False or it holds no model, or the model has an attribute that cannot be
+        saved.
     ParameterError
-        If a parameter was changed to what is not allowed.
+        If a parameter was set to an invalid value.
     """
     from safetensors.numpy import save_file
 
@@ -119,19 +118,19 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
         save_file(arrays, str(aside / WEIGHTS))
         described["files"] = {WEIGHTS: entry_of(aside / WEIGHTS)._asdict()}
         described["seal"] = seal(described)
-        (aside / TOLD).write_text(json.dumps(described, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (aside / MODEL_JSON).write_text(json.dumps(described, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     write_folder(folder, write, replaces=FILES if overwrite else None)
     return folder
 
 
 def check_free(folder: str | Path, overwrite: bool) -> None:
-    """Refuse a folder that `save` would not write: before hours of learning.
+    """Refuse a folder that `save` would refuse, before hours of training.
 
     Raises
     ------
     ArtifactError
-        Where it exists and `overwrite` is False, it holds no model, or anything besides.
+        If it exists and `overwrite` is False, or it holds no model, or other files besides.
     """
     folder = output_path(check_path(folder, "folder", "save"))
     if overwrite and os.path.lexists(folder):
@@ -146,13 +145,13 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
 
 
 def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
-    """The model that `save` wrote to `folder`.
+    """Load the model that `save` wrote to `folder`.
 
     Parameters
     ----------
     folder : path
     classes : tuple of classes
-        Models of your own that the table of imatlas does not know. Nothing is ever imported by a name in a file.
+        Your own model classes. Nothing is imported by a name in a file.
 
     Raises
     ------
@@ -174,7 +173,7 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
         try:
             model = _restore_estimator(described, "", arrays, {cls.__name__: cls for cls in classes})
             if not model.__sklearn_is_fitted__():
-                raise ArtifactError("it has learned nothing")
+                raise ArtifactError("it is not fitted")
         except MissingExtraError:
             raise
         except ImatlasError as error:
@@ -185,10 +184,10 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """What `model.json` says, once it is known that nothing of it has changed."""
-    path = folder / TOLD
+    """The content of `model.json`, after its seal is verified."""
+    path = folder / MODEL_JSON
     if not os.path.lexists(path):
-        raise SourceError(f"There is no model in '{folder}': '{TOLD}' was not found.")
+        raise SourceError(f"There is no model in '{folder}': '{MODEL_JSON}' was not found.")
     try:
         described = read_json(path)
         version = described.get("format") if isinstance(described, dict) else None
@@ -198,9 +197,9 @@ def _described(folder: Path) -> dict[str, Any]:
     except ArtifactError as error:
         raise ArtifactError(f"The model in '{folder}' cannot be read ({str(error).rstrip('.')}); {ADVICE}.") from None
     if not isinstance(version, int) or version != FORMAT:
-        way = "upgrade imatlas" if isinstance(version, int) and version > FORMAT else ADVICE
-        told = repr(version)[:40]
-        raise ArtifactError(f"'{folder}' has format {told}, and this imatlas {__version__} reads {FORMAT}; {way}.")
+        advice = "upgrade imatlas" if isinstance(version, int) and version > FORMAT else ADVICE
+        got = repr(version)[:40]
+        raise ArtifactError(f"'{folder}' has format {got}, but imatlas {__version__} reads {FORMAT}; {advice}.")
     if seal({k: v for k, v in described.items() if k != "seal"}) != described["seal"]:
         raise ArtifactError(f"'{path}' is damaged (its checksum differs); {ADVICE}.")
     return described
@@ -208,7 +207,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Whatever goes wrong with what a file says, panics of Rust and memory that ends among it, as one line."""
+    """Turn any error about the content of a file, Rust panics and MemoryError included, into an `ArtifactError`."""
     try:
         yield
     except ImatlasError:
@@ -226,18 +225,18 @@ def _validate(schema: type[BaseModel], values: Any) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(key)[:40] for key in first["loc"][:3])
-        raise ArtifactError(f"its JSON is not that of a model ('{where}': {first['msg']})") from None
+        raise ArtifactError(f"its JSON does not describe a model ('{where}': {first['msg']})") from None
 
 
 def _describe_estimator(model: Estimator, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The model as JSON values, its arrays added to `arrays` under names that start with `prefix`."""
+    """A model as JSON values; its arrays are added to `arrays` under names that start with `prefix`."""
     name = type(model).__name__
     learned = {k: v for k, v in vars(model).items() if k.endswith("_") and not k.startswith("_")}
     given = model.get_params(deep=False)
     used = {k: name for k, v in learned.items() for name, value in given.items() if v is value and _is_model(v)}
     state = {k: _describe(v, f"{prefix}{k}", arrays) for k, v in learned.items() if k not in used}
     model._check_declared()
-    if is_generator(given.get("random_state")):  # what it drew is what makes the same model again
+    if is_generator(given.get("random_state")):  # save the seed that was drawn
         given["random_state"] = model._seed()
     held = {k: _weights_of(v) if hasattr(v, "state_dict") else _plain(v) for k, v in learned.items()}
     if held and (reason := contradiction(model, held, every=False) or model._contradiction()):
@@ -254,7 +253,7 @@ def _is_model(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A value with numbers of Python in place of those of NumPy."""
+    """A value with NumPy scalars replaced by Python numbers."""
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     if isinstance(value, dict):
@@ -267,7 +266,7 @@ def _weights_of(module: Any) -> Weights:
 
 
 def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """One value as JSON; `{"is": kind, …}` marks what JSON cannot hold itself."""
+    """A value as JSON; `{"is": kind, …}` stands for values that JSON cannot represent."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -276,7 +275,7 @@ def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "OU":  # feature_names_in_, classes_
         if not all(isinstance(word, str) for word in value.tolist()):
-            raise ArtifactError(f"'{name}' holds objects that are no strings, which cannot be saved.")
+            raise ArtifactError(f"'{name}' holds objects other than strings, which cannot be saved.")
         return {"is": "strings", "values": value.tolist()}
     if isinstance(value, np.ndarray):
         arrays[name] = np.ascontiguousarray(value)
@@ -304,7 +303,7 @@ def _restore_estimator(
 
     name = described["class"]
     if name not in classes and name not in models.class_names():
-        raise ArtifactError(f"the saved model is a '{name}', which imatlas does not know; pass classes=({name},)")
+        raise ArtifactError(f"the class '{name}' of the saved model is unknown; pass classes=({name},)")
     cls = classes.get(name) or models.model_class(name)
     given, learned = (
         {k: _restore(v, f"{prefix}{k}", arrays, classes) for k, v in described[part].items()}
@@ -317,8 +316,8 @@ def _restore_estimator(
         raise ArtifactError(str(error)) from None
     for key, value in learned.items():
         if not key.isidentifier() or key.startswith("_") or not key.endswith("_"):
-            raise ArtifactError(f"'{key}' is no name of a learned attribute")
-        if isinstance(value, _Parameter):  # a fitted model that was given, and used as it is
+            raise ArtifactError(f"'{key}' is not the name of a learned attribute")
+        if isinstance(value, _Parameter):  # a fitted model passed as a parameter
             value = learned[key] = given.get(value.name)
         if not isinstance(value, Weights):
             setattr(model, key, value)
@@ -335,17 +334,16 @@ def _restore_estimator(
 
 
 class _Parameter:
-    """A learned attribute that is a parameter of this name."""
+    """A learned attribute that is the parameter of this name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 def _restore_module(model: Any, weights: Weights) -> Any:
-    """A network built by the model's own `_build(spec_)`, with these weights.
+    """The network of the model's `_build(spec_)`, with these weights.
 
-    It is built without memory first: only where names, shapes and types of all its weights are those in the file, it is
-    built in earnest.
+    It is first built on the meta device, and allocated only if names, shapes and dtypes match the weights in the file.
     """
     import torch
 
@@ -353,9 +351,9 @@ def _restore_module(model: Any, weights: Weights) -> Any:
         expected = {k: (tuple(v.shape), v.dtype) for k, v in model._build(model.spec_).state_dict().items()}
     tensors = {k: torch.from_numpy(v) for k, v in weights.items()}
     found = {k: (tuple(v.shape), v.dtype) for k, v in tensors.items()}
-    if odd := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
-        raise ArtifactError(f"its weights are not those of the network that its parameters describe ('{odd[0]}')")
-    with torch.random.fork_rng(devices=[]):  # first weights are drawn by chance, and replaced at once
+    if differing := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
+        raise ArtifactError(f"its weights do not match the network that its parameters describe ('{differing[0]}')")
+    with torch.random.fork_rng(devices=[]):  # the initial weights are random, but replaced below
         module = model._build(model.spec_)
     module.load_state_dict(tensors)
     return module.eval()
@@ -368,11 +366,11 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
         return value
     kind, rest = value.get("is"), {k: v for k, v in value.items() if k != "is"}
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ArtifactError(f"'{name}' is of no kind that a model holds")
+        raise ArtifactError(f"'{name}' is of an unknown kind")
     _validate(KINDS[kind], rest)
     if kind == "array":
         if name not in arrays:
-            raise ArtifactError(f"'{name}' is not among its arrays")
+            raise ArtifactError(f"the array '{name}' is missing")
         return arrays[name]
     if kind == "float":
         return float(rest["value"])
@@ -388,5 +386,5 @@ def _restore(value: Any, name: str, arrays: dict[str, np.ndarray], classes: dict
         return _restore_estimator(rest, f"{name}.", arrays, classes)
     if kind == "parameter":
         return _Parameter(rest["name"])
-    prefix = f"{name}."  # a module: `_restore_estimator` builds it last, once the spec is known
+    prefix = f"{name}."  # `_restore_estimator` builds modules last
     return Weights({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})

@@ -146,6 +146,9 @@ class Estimator(BaseEstimator):
     labels: ClassVar[Literal["none", "optional", "required"]] = "none"
     """Whether `fit` takes labels as `y`."""
 
+    pretrained: ClassVar[bool] = False
+    """Whether its network comes with trained weights, and so takes images of any size, depth and number of channels."""
+
     resumable: ClassVar[bool] = False
     """Whether `fit` takes a `checkpoint`, from which an interrupted run resumes."""
 

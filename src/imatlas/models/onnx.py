@@ -1,9 +1,8 @@
-"""Networks as ONNX files, which run without PyTorch and without imatlas, each checked against the network it came from.
+"""ONNX export: networks as files that run without PyTorch and imatlas, each verified against its network.
 
-    network -> onnx file, written aside -> the same inputs through both -> differences small? -> renamed into place
+    network -> temporary ONNX file -> same inputs through both -> compare -> rename into place
 
-The safetensors of a saved model stay the source: an ONNX file is not read back. It says in its metadata what goes in
-and what comes out.
+Inputs and outputs are described in the metadata of the file. ONNX files are not read back.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from imatlas.system.atomic_io import output_path, replacing, write_folder
 from imatlas.system.inventory import is_as_written, with_own_hash
 
 N_CHECKED = 16
-"""Inputs that go through both."""
+"""Inputs for the comparison."""
 
 TOLERANCE = 1e-4
-"""Largest difference, as a share of the largest output, at which a file is the network it came from."""
+"""Largest difference allowed, as a fraction of the largest output."""
 
 
 class Network(nn.Module):
-    """One network of a model, ready to be written.
+    """One network of a model, to be exported.
 
     Parameters
     ----------
@@ -46,11 +45,11 @@ class Network(nn.Module):
     call : callable
         `call(module, *inputs)` -> Tensor (N, …).
     inputs : dict of Tensor (N_CHECKED, …)
-        By name, in the order of `call`; the file is checked with them. Only N may differ later.
+        By name, in the order of `call`, for the comparison. Only N is dynamic.
     output : str
-        Name of what comes out.
+        Name of the output.
     contract : dict of str
-        "input NAME" and "output NAME" -> type, shape, range and meaning, in words; all of it goes into the file.
+        "input NAME" and "output NAME" -> type, shape, range and meaning in words, written to the metadata.
     """
 
     def __init__(
@@ -74,15 +73,15 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and how near it is to its network.
+    """An exported file and its difference from the network.
 
     Attributes
     ----------
     path : Path
     difference : float
-        Largest absolute difference of an output, over `n_checked` inputs.
+        Largest absolute difference of outputs, over `n_checked` inputs.
     largest : float
-        Largest absolute output of the network, for scale.
+        Largest absolute output of the network.
     n_checked : int
     """
 
@@ -96,47 +95,46 @@ class Exported:
 def export_onnx(
     model: Any, path: str | Path, *, tolerance: float = TOLERANCE, overwrite: bool = False
 ) -> dict[str, Exported]:
-    """Write the networks of a fitted model as ONNX files, which run without PyTorch.
+    """Export the networks of a fitted model as ONNX files.
 
-    Each file is run by onnxruntime on 16 inputs and compared with the network; one that differs is not left behind.
-    What goes in and out (names, shapes, ranges, and how pixels become the numbers that the network takes) stands in the
-    metadata of the file: `onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map`. In short: images are
-    float32 (N, C, H, W) with the darkest value of the set at -1 and the brightest at 1, of one size; the number of
-    images N is free.
+    Each file is run by onnxruntime on 16 inputs and compared with the network; a file that differs is removed. Inputs
+    and outputs (names, shapes, ranges, normalization of pixels) are described in the metadata of the file:
+    `onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map`. Images are float32 (N, C, H, W) of a fixed
+    size, with the darkest value of the set at -1 and the brightest at 1; the number of images N is dynamic.
 
     Parameters
     ----------
     model : Estimator
-        Fitted; it gives its networks by name in `_networks()`.
+        Fitted; its `_networks()` returns networks by name.
     path : path
-        A name that ends in .onnx is the file of a model of one network; any other is a folder, in which each network
-        has a file: encoder.onnx, decoder.onnx.
+        A name that ends in .onnx is a file, for models of one network; any other name is a folder with one file per
+        network, such as encoder.onnx and decoder.onnx.
     tolerance : float
-        Largest difference allowed, as a share of the largest output.
+        Largest difference allowed, as a fraction of the largest output.
     overwrite : bool
-        Replace what is there; in a folder only files of an earlier export that nobody has changed or renamed.
+        Replace an earlier export; in a folder, only if its files are unchanged.
 
     Returns
     -------
     dict of Exported
-        Name of the network -> its file, and the largest difference found.
+        Name of the network -> its file and difference.
 
     Raises
     ------
     InputError
-        If the model has no network, or `path` ends in .onnx and the model is several networks.
+        If the model has no network, or `path` ends in .onnx and the model has several.
     NotFittedError
         Before `fit`.
     ArtifactError
-        If something is there and `overwrite` is False, or if a file does not give what its network gives.
+        If `path` exists and `overwrite` is False, or a file differs from its network.
     MissingExtraError
         If onnx, onnxscript or onnxruntime is not installed.
     """
     name = type(model).__name__
     if not hasattr(model, "_networks"):
         raise InputError(
-            f"There is no network to export in this {name}; give an autoencoder, VAE, GAN, flow or pretrained encoder "
-            "(those of an atlas are saved inside it, such as photos.atlas/encoder-0001)."
+            f"A {name} has no network to export; give an autoencoder, VAE, GAN, flow or encoder (an atlas contains its "
+            "models as folders, such as photos.atlas/encoder-0001)."
         )
     model._check_fitted()
     path = check_path(path, "path", "export_onnx")
@@ -159,8 +157,8 @@ def export_onnx(
         return done
     if len(networks) > 1:
         raise InputError(
-            f"A {name} is {len(networks)} networks ({', '.join(networks)}), so it becomes a folder of files. "
-            f"Got '{path.name}'; drop the ending."
+            f"A {name} has {len(networks)} networks ({', '.join(networks)}), which are exported to a folder. "
+            f"Got the file name '{path.name}'; drop the ending."
         )
     [(part, network)] = networks.items()
     with replacing(path) as aside:
@@ -169,7 +167,7 @@ def export_onnx(
 
 
 def require_onnx() -> None:
-    """Stop with the pip command where a package for ONNX is missing.
+    """Raise an error with the pip command if a package for ONNX is missing.
 
     Raises
     ------
@@ -186,7 +184,7 @@ def require_onnx() -> None:
 
 
 def _check_free(path: Path, one_file: bool, overwrite: bool) -> None:
-    """Refuse what is there, unless it is an earlier export and may be replaced.
+    """Refuse an existing path, unless it is an earlier export and `overwrite` is True.
 
     Raises
     ------
@@ -208,17 +206,17 @@ def _check_free(path: Path, one_file: bool, overwrite: bool) -> None:
 
 
 def _written_before(folder: Path) -> list[str]:
-    """The names of the files in a folder that are as an earlier export wrote them."""
+    """Names of the files in a folder that an earlier export wrote and that are unchanged."""
     return [path.name for path in sorted(folder.glob("*.onnx")) if is_as_written(path)]
 
 
 def _write(network: Network, path: Path, tolerance: float, about: dict[str, str]) -> tuple[float, float]:
-    """Write one network as an ONNX file and check it: the largest difference and the largest output."""
+    """Write and verify one ONNX file; returns the largest difference and the largest output."""
     batch = torch.export.Dim("N")
     with _quiet():
         program: Any = torch.onnx.export(
             network,
-            tuple(x[:2] for x in network.inputs.values()),  # of one row, N would be taken for the constant 1
+            tuple(x[:2] for x in network.inputs.values()),  # with one row, N would be exported as the constant 1
             input_names=list(network.inputs),
             output_names=[network.output],
             dynamic_shapes=(tuple({0: batch} for _ in network.inputs),),
@@ -226,27 +224,27 @@ def _write(network: Network, path: Path, tolerance: float, about: dict[str, str]
             verbose=False,
         )
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # they hold the paths of source files on this machine
+        node.metadata_props.clear()  # they contain paths of source files on this machine
     program.model.metadata_props.update({**about, "library": f"imatlas {__version__}", **network.contract})
     program.save(path)
     try:
         difference, largest = _compare(network, path)
-    except Exception as error:  # onnxruntime's own share no class; a network that needs N to be 2 is among them
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise ArtifactError(
             f"The ONNX file of the {about['network']} does not run ({str(error).splitlines()[0]}). It was removed; "
-            "write the network with operations that any number of inputs can take."
+            "use operations that work for any number of inputs."
         ) from error
     if not difference <= tolerance * largest:  # NaN is a failure too
         raise ArtifactError(
-            f"The ONNX file of the {about['network']} differs from its network by {difference:.3g} where the largest "
-            f"output is {largest:.3g}, more than the share of {tolerance:g} that is allowed. It was removed; pass a "
-            "higher tolerance if that is near enough."
+            f"The ONNX file of the {about['network']} differs from its network by {difference:.3g}, where the largest "
+            f"output is {largest:.3g}; the tolerance is {tolerance:g} of that. It was removed; pass a higher tolerance "
+            "if the difference is acceptable."
         )
     return difference, largest
 
 
 def _compare(network: Network, path: Path) -> tuple[float, float]:
-    """Largest difference between a file, run in two batches of unlike size, and its network; largest output of that."""
+    """Largest difference between a file, run in batches of two sizes, and its network; and the largest output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -264,7 +262,7 @@ def _compare(network: Network, path: Path) -> tuple[float, float]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of its own deprecations and of packages that nothing here needs; an error still comes."""
+    """Silence the warnings and log messages of the exporter."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -276,11 +274,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-# -- what models have in common: images and vectors that files are checked with, and words about them ----------------
+# -- inputs for the comparison, and descriptions for the metadata ----------------------------------------------------
 
 
 def random_images(spec: ImageSpec) -> Tensor:
-    """Images (N_CHECKED, C, H, W) in [-1, 1] of coarse and fine noise."""
+    """Images (N_CHECKED, C, H, W) of coarse and fine noise in [-1, 1]."""
     draws = seeding.rng(0, "export", "images")
     fine = draws.uniform(-1, 1, (N_CHECKED, spec.channels, spec.height, spec.width))
     coarse = torch.from_numpy(draws.uniform(-1, 1, (N_CHECKED, spec.channels, 3, 3)))
@@ -294,7 +292,7 @@ def random_vectors(width: int) -> Tensor:
 
 
 def images_in(spec: ImageSpec) -> str:
-    """What a network wants of its images, in words."""
+    """Description of input images."""
     return (
         f"float32 {_axes(spec)}: images, channels first, in [-1, 1]: a pixel v ({spec.dtype}) becomes "
         f"2 * (v - {spec.low:.9g}) / ({spec.high:.9g} - {spec.low:.9g}) - 1; a missing pixel becomes 0"
@@ -302,7 +300,7 @@ def images_in(spec: ImageSpec) -> str:
 
 
 def images_out(spec: ImageSpec) -> str:
-    """What the images are that a network gives, in words."""
+    """Description of output images."""
     return (
         f"float32 {_axes(spec)}: images, channels first, around [-1, 1]: x becomes the pixel "
         f"(x + 1) / 2 * ({spec.high:.9g} - {spec.low:.9g}) + {spec.low:.9g} ({spec.dtype}; clip and round it)"

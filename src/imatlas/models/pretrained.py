@@ -146,6 +146,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
     ] = 0.0
     device: Annotated[str, Field(description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")] = "auto"
     input = "images"
+    pretrained = True
 
     _state: ClassVar[State] = {
         "spec_": Spec(),

@@ -44,7 +44,7 @@ FADING, HEAT_COLOR = 0.55, np.array([255.0, 60.0, 0.0])
 
 def has_feature_maps(encoder: Any) -> bool:
     """Whether an encoder describes locations; it then takes images of `FEATURE_MAP_SPEC`."""
-    return isinstance(getattr(encoder, "module_", None), EfficientNetLite0)
+    return hasattr(getattr(encoder, "module_", None), "maps")
 
 
 def heat_map(encoder: Any, image: np.ndarray, ordinary: np.ndarray, embed: Callable[[Any], np.ndarray]) -> np.ndarray:

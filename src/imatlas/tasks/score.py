@@ -213,7 +213,7 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
 
 def encoder_in_words(encoder: Any) -> str:
     """An encoder and what it was trained on, for protocols."""
-    if isinstance(encoder, PretrainedEncoder):
+    if encoder.pretrained:
         name = "EfficientNet-Lite0" if encoder.backbone == "efficientnet-lite0" else Path(encoder.backbone).name
         return f"{name} at {encoder.side} px, trained with {encoder.learned_with_}"
     return f"the {type(encoder).__name__} trained on these images without labels"
@@ -221,8 +221,7 @@ def encoder_in_words(encoder: Any) -> str:
 
 def autoencoder_of(generator: Any) -> Any:
     """The model that encodes images as short codes and decodes them: the generator, what it is built on, or None."""
-    model = getattr(generator, "autoencoder_", None) or generator
-    return model if hasattr(model, "sliders") else None
+    return getattr(generator, "reconstructor", None)
 
 
 def _affordable(network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, seconds: float) -> int:
