@@ -102,8 +102,8 @@ def _order_in_words(som: SOM, topographic: float, equal: bool) -> str:
         return f"The map has {size}."
     if topographic > 0.5:
         return (
-            f"The map has {size}; for {topographic:.0%} of the images the two best cells are not adjacent, so neighbors "
-            "on the map need not be similar."
+            f"The map has {size}; for {topographic:.0%} of the images the two best cells are not adjacent, so "
+            "neighbors on the map need not be similar."
         )
     return (
         f"The map has {size}; for {1 - topographic:.0%} of the images the two best cells are adjacent, so neighbors on "
