@@ -288,7 +288,7 @@ def test_sliders_show_a_row_for_each_direction(atlas, tmp_path):
 
 def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
     keys = [str(key) for key in ia.load(atlas).store.rows["key"][:2]]
-    film = tmp_path / "film.gif"
+    film = tmp_path / "video.gif"
     assert main(["morph", str(atlas), *keys, "-o", str(film), "--frames", "5"]) == 0
     with Image.open(film) as image:
         assert image.n_frames == 5
@@ -297,8 +297,8 @@ def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
     assert main(["morph", str(atlas), "-o", str(tmp_path / "walk.webp"), *path]) == 0
     assert main(["morph", str(atlas), keys[0], "-o", str(tmp_path / "one.gif")]) == 1
     assert "two or more" in capsys.readouterr().err
-    assert main(["morph", str(atlas), *keys, "-o", str(tmp_path / "film.txt")]) == 1
-    assert "film format" in capsys.readouterr().err
+    assert main(["morph", str(atlas), *keys, "-o", str(tmp_path / "video.txt")]) == 1
+    assert "video format" in capsys.readouterr().err
 
 
 def test_the_map_as_a_picture(atlas, tmp_path, capsys):
