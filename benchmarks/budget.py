@@ -19,7 +19,7 @@ import imatlas as ia
 from benchmarks._data import SETS, fashion_mnist, grocery_photos
 from benchmarks._memory import Run, run_measured
 from benchmarks._table import save_table
-from imatlas.atlas.stages import SHARES
+from imatlas.atlas.time_budget import SHARES
 
 TITLE = "Budget of learn: time spent by stage"
 

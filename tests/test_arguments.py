@@ -20,7 +20,7 @@ import imatlas as ia
 from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
 from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.images.sources.given import as_one, as_several
+from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.tasks.classify import classify, labels_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -317,9 +317,9 @@ def test_labels_in_common_containers(atlas, learned, tmp_path) -> None:
     numbers = atlas.classify({key: "ab".index(label) for key, label in plain.items()})
     np.testing.assert_array_equal(numbers.labels, np.where(expected == "a", "0", "1"))
     assert [row[1] for row in numbers.result.panels[0].rows] == [3, 3]
-    with pytest.raises(InputError, match=r"'00\.png' is labeled 'a' and 'c'"):
+    with pytest.raises(InputError, match=r"'00\.png' is labeled both 'a' and 'c'"):
         atlas.classify({**plain, "photos/00.png": "c"})
-    with pytest.raises(InputError, match="images that are not here"):
+    with pytest.raises(InputError, match="for unknown images"):
         atlas.classify({f"/elsewhere/{key}": label for key, label in plain.items()})
 
 
@@ -331,7 +331,7 @@ def test_labels_of_pandas(atlas) -> None:
     assert labels_of(pd.DataFrame({"key": list(plain), "label": list(plain.values()), "x": 1})) == plain
     assert labels_of(pd.Series({"a.png": 1, "b.png": None})) == {"a.png": "1"}
     assert labels_of({"a.png": pd.NA, "b.png": pd.NaT, "c.png": "x"}) == {"c.png": "x"}
-    with pytest.raises(InputError, match=r"'a\.png' is labeled 'x' and 'y'"):
+    with pytest.raises(InputError, match=r"'a\.png' is labeled both 'x' and 'y'"):
         labels_of(pd.Series(["x", "y"], index=["a.png"] * 2))
     with pytest.raises(InputError, match="must have the columns key and label"):
         labels_of(pd.DataFrame({"a": [1], "b": [2], "c": [3]}))

@@ -102,7 +102,7 @@ def nearest_index_by_projection(
     ----------
     X : Tensor (n_samples, n_features)
     centers : Tensor (n_centers, n_features)
-    shadows, center_projections : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
+    projections, center_projections : Tensor (n_samples, n_axes + 1), (n_centers, n_axes + 1)
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Labels stretched over a map: scikit-learn's contract, a slow reference, honest accuracy, marks of unlabeled rows."""
+"""SOM classifier: scikit-learn's contract, a slow reference, cross-validated accuracy, unlabeled rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.9])
-def test_probabilities_are_the_equations(rng, alpha):
+def test_probabilities_match_the_equations(rng, alpha):
     X = rng.normal(size=(80, 3)).astype(np.float32)
     y = np.where(np.arange(80) < 30, np.arange(80) % 3, -1)
     som = SOM(rows=4, cols=5, topology="hexagonal").fit(X)
@@ -63,7 +63,7 @@ def test_probabilities_are_the_equations(rng, alpha):
     assert alpha == 0 or reached.all()
 
 
-def test_few_labels_go_far_along_what_unlabeled_rows_show():
+def test_few_labels_spread_along_unlabeled_rows():
     X, y = make_moons(1200, noise=0.08, random_state=0)
     som = SOM().fit(X)
     scores = []
@@ -79,7 +79,7 @@ def test_few_labels_go_far_along_what_unlabeled_rows_show():
     assert stays < nearest
 
 
-def test_it_beats_the_labeled_rows_alone_on_clothes(fashion, rng):
+def test_it_beats_supervised_learning_on_fashion_mnist(fashion, rng):
     X = fashion[0].reshape(-1, 784).astype(np.float32) / 255
     X, _, axes = (lambda c: (c, *np.linalg.svd(c[:800], full_matrices=False)[1:]))(X - X.mean(0))
     Z, y = X @ axes[:32].T, fashion[1]
@@ -94,7 +94,7 @@ def test_it_beats_the_labeled_rows_alone_on_clothes(fashion, rng):
     assert np.mean(ours) > 0.5
 
 
-def test_the_told_accuracy_is_that_of_rows_never_seen(rng):
+def test_the_accuracy_is_that_of_unseen_rows(rng):
     X, y = make_blobs(3000, 6, centers=6, cluster_std=4.0, random_state=2)
     told, true, errors = [], [], []
     for seed in range(6):
@@ -105,12 +105,12 @@ def test_the_told_accuracy_is_that_of_rows_never_seen(rng):
         true.append(model.score(X[1500:], y[1500:]))
         assert (model.n_folds_, model.n_labeled_) == (5, 120)
     assert 0.5 < np.mean(true) < 0.98
-    # folds learn from fewer labels, so it may tell too little; it must not flatter
+    # folds learn from fewer labels, so it may be too low, but not too high
     assert -0.08 < np.mean(told) - np.mean(true) < 0.04
     assert np.mean(errors) == pytest.approx(math.sqrt(np.mean(true) * (1 - np.mean(true)) / 120), rel=0.3)
 
 
-def test_labels_by_chance_are_told_to_be_worth_nothing(rng):
+def test_random_labels_have_chance_accuracy(rng):
     X = rng.normal(size=(500, 4))
     y = np.where(np.arange(500) < 200, rng.integers(0, 4, 500), -1)
     model = SOMClassifier().fit(X, y)
@@ -118,7 +118,7 @@ def test_labels_by_chance_are_told_to_be_worth_nothing(rng):
 
 
 def test_the_accuracy_leaves_a_fold_out_of_everything(blobs):
-    """With alpha given, `accuracy_` is what fitting without each fold's labels gives."""
+    """With alpha given, `accuracy_` equals fitting without the labels of each fold."""
     X, y = blobs
     some = few_labels(y, 4, np.random.default_rng(1))
     model = SOMClassifier(alpha=0.9, n_folds=4, random_state=7).fit(X, some)
@@ -133,7 +133,7 @@ def test_the_accuracy_leaves_a_fold_out_of_everything(blobs):
     assert model.accuracy_ == pytest.approx(right / len(rows))
 
 
-def test_one_label_a_class_cannot_be_tested_and_says_so(blobs):
+def test_one_label_per_class_has_no_accuracy(blobs):
     X, y = blobs
     model = SOMClassifier().fit(X, few_labels(y, 1, np.random.default_rng(0)))
     assert math.isnan(model.accuracy_)
@@ -144,7 +144,7 @@ def test_one_label_a_class_cannot_be_tested_and_says_so(blobs):
     lonely[np.flatnonzero(lonely == 4)[1:]] = -1
     model = SOMClassifier().fit(X, lonely)
     assert model.n_labeled_ == 13
-    assert model.accuracy_ * 12 == pytest.approx(round(model.accuracy_ * 12))  # the lonely one is not counted
+    assert model.accuracy_ * 12 == pytest.approx(round(model.accuracy_ * 12))  # the only row of a class is not counted
     assert 4 in model.predict(X)
 
 
@@ -188,7 +188,7 @@ def test_a_fitted_map_is_used_and_an_unfitted_one_copied(blobs):
     assert model.som_ is not fresh
     assert model.som_.codebook_.shape == (12, 8)
     assert not hasattr(fresh, "codebook_")
-    assert np.array_equal(model.som_.codebook_, SOM(rows=3, cols=4).fit(X).codebook_)  # labels never reach the map
+    assert np.array_equal(model.som_.codebook_, SOM(rows=3, cols=4).fit(X).codebook_)  # labels do not affect the map
     assert SOMClassifier(random_state=3).fit(X, y).som_.random_state == 3
 
 
@@ -201,7 +201,7 @@ def test_a_map_of_other_rows_reaches_every_cell(blobs):
 
 
 @pytest.mark.parametrize("som", [SOM(rows=1, cols=1), SOM(rows=1, cols=2), SOM(rows=40, cols=3)])
-def test_odd_maps_and_one_class(rng, som):
+def test_degenerate_maps_and_one_class(rng, som):
     X = rng.normal(size=(30, 2))
     model = SOMClassifier(som=som).fit(X, np.arange(30) % 2)
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
@@ -227,7 +227,7 @@ def test_errors_name_the_fix(rng):
         SOMClassifier(alpha=1.0).fit(X, np.arange(20) % 2)
 
 
-def test_saved_copied_and_searched(blobs, tmp_path):
+def test_save_clone_and_grid_search(blobs, tmp_path):
     X, y = blobs
     names = np.array(["ant", "bee", "cow", "doe", "eel"])[y]
     model = SOMClassifier(som=SOM(rows=5, cols=5)).fit(X, names)
@@ -243,7 +243,7 @@ def test_saved_copied_and_searched(blobs, tmp_path):
     assert search.best_score_ > 0.8
 
 
-def test_one_seed_one_answer_in_any_batch(blobs):
+def test_seed_and_batch_size(blobs):
     X, y = blobs
     some = few_labels(y, 3, np.random.default_rng(0))
     first, again = SOMClassifier().fit(X, some), SOMClassifier().fit(X, some)
@@ -252,7 +252,7 @@ def test_one_seed_one_answer_in_any_batch(blobs):
     np.testing.assert_allclose(first.predict_proba(X)[:7], first.predict_proba(X[:7]), atol=1e-6)
 
 
-def test_names_of_columns_are_no_trouble(blobs):
+def test_feature_names_are_accepted(blobs):
     pandas = pytest.importorskip("pandas")
     X, y = blobs
     frame = pandas.DataFrame(X, columns=[f"c{i}" for i in range(8)])

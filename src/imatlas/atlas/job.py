@@ -1,4 +1,4 @@
-"""One call of `learn` while it runs: its settings, what it has to work with, and how it may spend its budget."""
+"""One call of `learn` while it runs: its settings, and everything its stages work with."""
 
 from __future__ import annotations
 
@@ -14,38 +14,12 @@ import numpy as np
 from imatlas.atlas.journal import Journal
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.table import ImagesTable
+from imatlas.atlas.time_budget import TimeBudget
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.system.inventory import Inventory
 from imatlas.tasks.conditions import MapConditions
-
-SHARES = {
-    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.51, "report": 0.10},
-    "self-supervised": {
-        "encoder": 0.35,
-        "map": 0.04,
-        "clusters": 0.06,
-        "layout": 0.04,
-        "generator": 0.41,
-        "report": 0.10,
-    },
-    "own": {"encoder": 0.74, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.02, "report": 0.10},
-}
-"""Share of the budget of each stage, by encoder. Time that an early stage leaves goes to the generator, an autoencoder
-with a mixture prior; if that is the encoder, too, only its prior is left to fit in the generator's stage."""
-
-MIN_SHARE = (0.25, 0.5)
-"""Part of its share that a stage gets even if earlier stages overran: any stage, and the generator."""
-
-ROOM = 0.15
-"""Share of the budget that clustering, or the layout, may take when it needs to: UMAP compiles on first use."""
-
-REPORT_SECONDS = (3.0, 0.003)
-"""Seconds to write the report: in any case, and per image. Measured: 3.7 s for 261 photographs, 6.7 s for 1,000."""
-
-JUDGING, MIN_JUDGING = 0.6, 0.15
-"""Share of the report's time for scoring new images: at most, and if writing the report leaves less."""
 
 EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
 
@@ -177,34 +151,15 @@ class Job:
         rows = self.table.read(["cell", "cluster"])
         return MapConditions.on(self.model("map"), rows["cell"].to_numpy(), rows["cluster"].to_numpy())
 
-    @property
-    def budget(self) -> float:
-        """Seconds of learning in all."""
-        return float(self.manifest.stages["intake"]["budget"])
+    @cached_property
+    def budget(self) -> TimeBudget:
+        """How the time for learning is split over the stages; known after the intake."""
+        decided = self.manifest.stages["intake"]
+        return TimeBudget(str(decided["encoder"]), float(decided["budget"]), len(self.images))
 
-    def allowance(self, stage: str) -> float:
-        """Seconds that a stage may take: its share, and what earlier stages left."""
-        shares = SHARES[self.encoder_kind]
-        names = list(shares)
-        due = sum(shares[name] for name in names[: names.index(stage) + 1]) * self.budget
-        if stage == "generator" or (stage == "encoder" and self.encoder_kind == "own"):  # training fills its time
-            due -= max(0.0, self.report_seconds - shares["report"] * self.budget)
-        return max(MIN_SHARE[stage == "generator"] * shares[stage] * self.budget, due - self.learned)
-
-    def room(self, stage: str) -> float:
-        """`allowance` of a stage whose result suffers visibly below `ROOM` of the budget."""
-        return max(self.allowance(stage), ROOM * self.budget)
-
-    @property
-    def report_seconds(self) -> float:
-        """Estimated time to write the report, which may exceed its share of a short budget."""
-        return REPORT_SECONDS[0] + REPORT_SECONDS[1] * len(self.images)
-
-    @property
-    def judging_seconds(self) -> float:
-        """Seconds for scoring new images: what writing the report leaves, or a small part of its share."""
-        allowed = self.allowance("report")
-        return max(MIN_JUDGING * allowed, min(JUDGING * allowed, allowed - self.report_seconds))
+    def seconds(self, stage: str) -> float:
+        """Seconds that a stage may take from now."""
+        return self.budget.allowance(stage, self.learned)
 
     def save_columns(self, **columns: Any) -> None:
         """Add or replace columns of the images table; they count after the next commit."""
@@ -221,11 +176,3 @@ class Job:
         """Make everything learned so far count."""
         with self.journal.replacing("atlas.json") as aside:
             self.manifest.commit(self.folder, aside)
-
-
-def default_budget(n_images: int) -> float:
-    """Seconds of learning by default: 90 up to 500 images, 180 to 5,000, 300 to 20,000, 600 above."""
-    for most, seconds in ((500, 90.0), (5_000, 180.0), (20_000, 300.0)):
-        if n_images <= most:
-            return seconds
-    return 600.0

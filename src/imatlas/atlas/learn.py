@@ -20,12 +20,13 @@ from typing import Any, Literal, get_args
 
 from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown, strict_yes
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.job import SHARES, EncoderKind, Job, Settings, default_budget
+from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
 from imatlas.atlas.stages import STAGES, choose_encoder
 from imatlas.atlas.table import THUMBNAIL, address
+from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
@@ -180,7 +181,7 @@ def _run(job: Job) -> None:
     manifest.finished = news = False
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         began = time.perf_counter()
-        allowed = job.allowance(name) if name != "intake" else math.inf
+        allowed = job.seconds(name) if name != "intake" else math.inf
         if not manifest.done(name, job.fingerprint) or (name == "report" and news):
             news = True
             job.emit({"event": "stage", "stage": name, "state": "started"})
@@ -201,10 +202,10 @@ def _run(job: Job) -> None:
         else:
             job.learned += float(manifest.stages[name]["seconds"])
     _sweep(job.journal, manifest)
-    if job.learned > OVERRUN[0] * job.budget + OVERRUN[1]:
+    if job.learned > OVERRUN[0] * job.budget.seconds + OVERRUN[1]:
         job.say(
-            f"Learning took {job.learned:.0f} s, more than its budget of {job.budget:.0f} s; see above which stages "
-            "overran."
+            f"Learning took {job.learned:.0f} s, more than its budget of {job.budget.seconds:.0f} s; the stages that "
+            "overran are marked above."
         )
     job.say(f"Atlas: {job.folder} ({time.perf_counter() - job.started:.0f} s)")
 
@@ -223,10 +224,10 @@ def _seconds(seconds: float) -> str:
 
 def _print_plan(job: Job) -> None:
     """Print which encoder was chosen and why, and how the budget will be spent."""
-    shares = SHARES[job.encoder_kind]
-    plan = ", ".join(f"{stage} {_seconds(share * job.budget)} s" for stage, share in shares.items() if share)
+    total, shares = job.budget.seconds, job.budget.shares
+    plan = ", ".join(f"{stage} {_seconds(share * total)} s" for stage, share in shares.items() if share)
     job.say(f"     encoder: {job.manifest.stages['intake']['why']}")
-    job.say(f"     budget:  {_seconds(job.budget)} s of learning, at most: {plan}")
+    job.say(f"     budget:  {_seconds(total)} s of learning, at most: {plan}")
 
 
 def _check(settings: Settings) -> None:

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.job import Job, Previous, default_budget
+from imatlas.atlas.job import Job, Previous
 from imatlas.atlas.manifest import SKIPPED
 from imatlas.atlas.table import ROWS, SCHEMA, ImagesTable
+from imatlas.atlas.time_budget import default_budget
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
@@ -119,11 +120,11 @@ def encoder(job: Job) -> dict[str, Any]:
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
     elif job.encoder_kind == "self-supervised":
-        model = _learn_self_supervised(job, job.allowance("encoder"))
+        model = _learn_self_supervised(job, job.seconds("encoder"))
         vectors = model.transform(job.images)
         job.save_model("encoder", model)
     else:
-        model = _learn_autoencoder(job, job.allowance("encoder"), "checkpoint")
+        model = _learn_autoencoder(job, job.seconds("encoder"), "checkpoint")
         vectors = model.transform(job.images)
         job.save_model("encoder", model, "autoencoder")
     n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
@@ -169,7 +170,10 @@ def clusters(job: Job) -> dict[str, Any]:
         model, measured = job.model("clusters"), job.manifest.metrics["clusters"]
     else:
         found = cluster(
-            embedding[job.train], n_clusters=job.settings.clusters, random_state=seed, seconds=job.room("clusters")
+            embedding[job.train],
+            n_clusters=job.settings.clusters,
+            random_state=seed,
+            seconds=job.seconds("clusters"),
         )
         model, measured = found.model, _words_and_numbers(found.result)
         job.save_model("clusters", model)
@@ -190,7 +194,7 @@ def layout(job: Job) -> dict[str, Any]:
     if known:
         model = job.model("layout")
     else:
-        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train], seconds=job.room("layout"))
+        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train], seconds=job.seconds("layout"))
         job.save_model("layout", model)
     x, y = model.transform(embedding).T
     job.save_columns(umap_x=x, umap_y=y)
@@ -207,7 +211,7 @@ def layout(job: Job) -> dict[str, Any]:
 def generator(job: Job) -> dict[str, Any]:
     """Train the generator, conditioned on the cell of each image, unless an earlier run has."""
     if "generator" not in job.manifest.models:
-        job.save_model("generator", _learn_generator(job, job.allowance("generator")))
+        job.save_model("generator", _learn_generator(job, job.seconds("generator")))
     model = job.model("generator")
     verdict = f", held-out loss {model.verdict_}" if len(job.held_out) else ""
     return {"summary": f"{type(model).__name__}, {counted(model.n_steps_, 'step')}{verdict}"}
@@ -239,7 +243,7 @@ def _score(job: Job) -> Result:
         features=(embedding[train], embedding[job.held_out]),
         sample=lambda n, seed: sample_from_map(model, conditions, n, random_state=seed),
         random_state=seed,
-        seconds=job.judging_seconds,
+        seconds=job.budget.judging_seconds(job.learned),
     )
 
 
@@ -301,11 +305,11 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
     chosen = encoder_for(
         train,
         n_all=len(job.images),
-        seconds=CHOOSING * job.budget / slowdown(),
+        seconds=CHOOSING * job.budget.seconds / slowdown(),
         device=job.settings.device,
         random_state=job.settings.random_state,
     )
-    left = job.allowance("encoder") - (time.perf_counter() - began)
+    left = job.seconds("encoder") - (time.perf_counter() - began)
     model, reduced = within_time(chosen.encoder, job.images, seconds=max(0.0, left), cache=job.feature_cache)
     learned = model.fit_transform(train, cache=job.feature_cache)
     vectors = np.empty((len(job.images), learned.shape[1]), np.float32)
@@ -319,7 +323,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """An autoencoder with a prior conditioned on the cell of each image; the encoder, if that is one."""
     encoder, conditions = job.model("encoder"), job.map_conditions
     cond = conditions.prototypes[conditions.cells]
-    if isinstance(encoder, Autoencoder):
+    if hasattr(encoder, "fit_prior"):
         return encoder.fit_prior(job.images[job.train], cond[job.train])
     return _learn_autoencoder(job, seconds, "checkpoint-generator", cond)
 

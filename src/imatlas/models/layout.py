@@ -59,8 +59,8 @@ class Layout(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     (40, 2)
     """
 
-    n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbors that are kept together")] = 15
-    min_dist: Annotated[float, Field(ge=0, le=1, description="how close points may lie in the picture")] = 0.1
+    n_neighbors: Annotated[int, Field(ge=2, le=200, description="neighbors of each row in the UMAP graph")] = 15
+    min_dist: Annotated[float, Field(ge=0, le=1, description="minimum distance between points of the layout")] = 0.1
     random_state: Seed = 0
     _state: ClassVar[State] = {
         **VECTORS,

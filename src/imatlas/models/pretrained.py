@@ -64,7 +64,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
 
     The last layer gives 1,280 features >= 0, which describe objects. The last five layers (`layers="many"`, 1,984
     features, standardized over the images of `fit`) also describe textures and materials. `layers="both"` puts the
-    last layer, in all views, beside the last five, of the whole image, with equal weight.
+    last layer of all views and the last five of the whole image side by side, with equal weight.
 
     For clustering, use `n_components=128, whiten=0.5`, and fewer components for fewer than 1,000 images
     (`imatlas.tasks.choose_encoder.n_components_of`).

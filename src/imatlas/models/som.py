@@ -1,4 +1,4 @@
-"""Self-organizing map: a lattice of prototypes on which neighbors are alike, learned by the batch algorithm.
+"""Self-organizing map: a lattice of prototypes on which neighbors are similar, learned by the batch algorithm.
 
 Kohonen, T. (2001), "Self-Organizing Maps", 3rd edition, Springer, §3.6. The prototypes m_i of all cells i form the
 codebook. One epoch assigns every row x to its best matching unit b(x), the cell with the nearest prototype, and moves
@@ -264,7 +264,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         generator = torch.Generator().manual_seed(self._seed())
         lattice, axes = self._lattice_for(rows, generator)
         codebook = initial_codebook(self.init, rows, axes, generator)(lattice)
-        # Noise, since equal rows would leave all prototypes equal for ever.
+        # Noise, since equal rows would leave all prototypes equal.
         noise = torch.randn(codebook.shape, generator=generator).to(codebook.device)
         codebook = codebook + noise * (1e-3 * rows.values.nan_to_num().std(correction=0) + 1e-6)
         self.schedule_ = []
@@ -347,7 +347,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
         The position is the weighted mean of the positions of the best matching unit (weight 1) and the adjacent cells
         (weight exp(-2 gap / mean gap), where the gap is the difference of their squared distances from that of the best
-        matching unit). On a torus a position may lie up to half a cell outside the sheet, towards the opposite edge.
+        matching unit). On a torus a position may lie up to half a cell outside the sheet, toward the opposite edge.
 
         Returns
         -------

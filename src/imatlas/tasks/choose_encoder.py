@@ -13,6 +13,7 @@ from sklearn.base import clone
 from imatlas.images.dataset import Images
 from imatlas.models.image_clusterer import propose_n_clusters
 from imatlas.models.parts.feature_cache import FeatureCache
+from imatlas.models.parts.layer_features import views_of
 from imatlas.models.pretrained import SIDE, PretrainedEncoder, fit_together
 
 Presets = Mapping[str, Mapping[str, Any]]
@@ -200,13 +201,8 @@ def seconds_per_pass(images: Images, device: str = "auto") -> float:
 
 def n_forward_passes(presets: Presets) -> int:
     """Number of forward passes per image that these presets take together; shared views count once."""
-    views = {
-        (zoom, quarter)
-        for options in presets.values()
-        for zoom in range(options.get("views", 1))
-        for quarter in range(4 if options.get("rotation_invariant") else 1)
-    }
-    return len(views)
+    views = [views_of(of.get("views", 1), of.get("rotation_invariant", False)) for of in presets.values()]
+    return len(set().union(*views))
 
 
 def max_views(n_images: int) -> int:

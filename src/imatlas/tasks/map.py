@@ -100,10 +100,14 @@ def _order_in_words(som: SOM, topographic: float, equal: bool) -> str:
     size = f"{rows} row{'' if rows == 1 else 's'} of {cols} {som.topology} cell{'' if cols == 1 else 's'}"
     if rows * cols <= 4:  # nearly all cells are adjacent
         return f"The map has {size}."
-    meaning = "need not be" if topographic > 0.5 else "are"
+    if topographic > 0.5:
+        return (
+            f"The map has {size}; for {topographic:.0%} of the images the two best cells are not adjacent, so "
+            "neighbors on the map need not be similar."
+        )
     return (
         f"The map has {size}; for {1 - topographic:.0%} of the images the two best cells are adjacent, so neighbors on "
-        f"the map {meaning} similar."
+        "the map are similar."
     )
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
+from imatlas.models.pretrained import SIDE
 from imatlas.neighbors import as_tensor, nearest
 from imatlas.nn.backbones import EfficientNetLite0
 from imatlas.training import devices
@@ -33,9 +34,6 @@ FEATURE_MAP_SPEC = ImageSpec(128, 128, 3)
 
 COMPARED = ("image", "heat map", "nearest ordinary", "second", "third")
 """What is shown of an outlier, side by side."""
-
-SIDE = 224
-"""Input height and width of the network in pixels."""
 
 PARTS = 8
 """Parts per side that are replaced in turn for other encoders."""

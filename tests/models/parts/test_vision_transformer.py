@@ -16,8 +16,7 @@ import torch
 
 from imatlas.errors import ArtifactError, InputError, MissingExtraError, ParameterError, SourceError
 from imatlas.models import artifact
-from imatlas.models.parts.vision_transformer import KINDS as READ
-from imatlas.models.parts.vision_transformer import build_tower, load_tower
+from imatlas.models.parts.vision_transformer import MODEL_TYPES, build_tower, load_tower
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.system.inventory import seal
 from imatlas.testing import check_image_estimator, synthetic_images
@@ -75,20 +74,20 @@ def folders(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
         for kind in KINDS:
             found[kind] = root / kind.replace(" ", "-")
             models[kind]().eval().save_pretrained(found[kind])
-            told: dict[str, Any] = {"do_normalize": True, "image_mean": MEAN, "image_std": DEVIATION}
-            told["size"] = {"height": 56, "width": 56}
+            values: dict[str, Any] = {"do_normalize": True, "image_mean": MEAN, "image_std": DEVIATION}
+            values["size"] = {"height": 56, "width": 56}
             if kind.startswith(("dino", "clip")):
-                told |= {
+                values |= {
                     "size": {"shortest_edge": 64},
                     "do_center_crop": True,
                     "crop_size": {"height": 56, "width": 56},
                 }
-            (found[kind] / "preprocessor_config.json").write_text(json.dumps(told))
+            (found[kind] / "preprocessor_config.json").write_text(json.dumps(values))
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gives_what_the_model_itself_gives(transformers: Any, folders: dict[str, Path], kind: str) -> None:
+def test_features_equal_the_output_of_the_model(transformers: Any, folders: dict[str, Path], kind: str) -> None:
     images = synthetic_images(3, size=56, channels=3)
     model = PretrainedEncoder(backbone=str(folders[kind]), normalize=False).fit(images)
     assert (model.side, model.learned_with_) == (56, f"what '{folders[kind].name}' was trained with")
@@ -106,7 +105,7 @@ def test_gives_what_the_model_itself_gives(transformers: Any, folders: dict[str,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_one_needs_neither_folder_nor_network(
+def test_a_saved_encoder_needs_neither_folder_nor_network(
     folders: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = synthetic_images(12, size=24, channels=3)
@@ -123,7 +122,7 @@ def test_keeps_the_contract(folders: dict[str, Path]) -> None:
     check_image_estimator(PretrainedEncoder(backbone=str(folders["dinov2"]), image_size=42))
 
 
-def test_an_image_has_one_answer_in_any_company(folders: dict[str, Path]) -> None:
+def test_no_other_image_in_a_batch_changes_a_feature(folders: dict[str, Path]) -> None:
     images = synthetic_images(5, size=56, channels=3)
     model = PretrainedEncoder(backbone=str(folders["siglip"])).fit(images)
     together = model.transform(images)
@@ -132,7 +131,7 @@ def test_an_image_has_one_answer_in_any_company(folders: dict[str, Path]) -> Non
         assert np.array_equal(model.transform(images[i : i + 1])[0], together[i])
 
 
-def test_what_cannot_be_read_is_told_in_a_sentence(
+def test_unreadable_models_are_one_line_errors(
     transformers: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -150,9 +149,9 @@ def test_what_cannot_be_read_is_told_in_a_sentence(
         load_tower(str(pickled))
     with pytest.raises(ParameterError, match="'layers'"):
         PretrainedEncoder(backbone=str(folders["dinov2"]), layers="many").fit(images)
-    told = json.loads((pickled / "preprocessor_config.json").read_text())
-    (pickled / "preprocessor_config.json").write_text(json.dumps({**told, "crop_size": None}))
-    with pytest.raises(InputError, match="names no size"):
+    values = json.loads((pickled / "preprocessor_config.json").read_text())
+    (pickled / "preprocessor_config.json").write_text(json.dumps({**values, "crop_size": None}))
+    with pytest.raises(InputError, match="has no image size"):
         load_tower(str(pickled))
 
 
@@ -174,7 +173,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def shut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and nobody to ask."""
+    """No network and no user input."""
 
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("the network, or the user, was asked")
@@ -186,10 +185,10 @@ def shut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _resealed(folder: Path, change: Any) -> None:
     """Change what a saved model says, as someone would who can compute its checksum."""
-    told = json.loads((folder / "model.json").read_text())
-    change(told)
-    told["seal"] = seal({k: v for k, v in told.items() if k != "seal"})
-    (folder / "model.json").write_text(json.dumps(told))
+    values = json.loads((folder / "model.json").read_text())
+    change(values)
+    values["seal"] = seal({k: v for k, v in values.items() if k != "seal"})
+    (folder / "model.json").write_text(json.dumps(values))
 
 
 @pytest.mark.usefixtures("shut")
@@ -208,7 +207,7 @@ def test_no_config_fetches_a_model_or_runs_its_code(folders: dict[str, Path], na
     model.save(tmp_path / "saved")
     items = {k: {"is": "dict", "items": v} if isinstance(v, dict) else v for k, v in config.items()}
     about = {"is": "dict", "items": items}
-    _resealed(tmp_path / "saved", lambda told: told["state"]["tower_"]["items"].update(config=about))
+    _resealed(tmp_path / "saved", lambda values: values["state"]["tower_"]["items"].update(config=about))
     with pytest.raises(ArtifactError, match="cannot be used"):
         artifact.load(tmp_path / "saved")
 
@@ -239,7 +238,7 @@ def test_weights_must_fill_the_network_that_the_config_describes(folders: dict[s
 
 def test_every_kind_that_is_read_is_tested(folders: dict[str, Path]) -> None:
     kinds = {json.loads((folder / "config.json").read_text())["model_type"] for folder in folders.values()}
-    assert kinds - {"clip"} == set(READ)
+    assert kinds - {"clip"} == set(MODEL_TYPES)
 
 
 def test_where_transformers_is_missing_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
-from imatlas.images.sources.given import is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.origin import Origin, in_memory, located
+from imatlas.images.sources.user_input import IMAGE_ARRAYS, is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.zip_members import Member, packed_size
 
 
@@ -138,7 +138,7 @@ def open_numpy(path: Path, field: str | None = None) -> ArraySource:
         return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), path)
     with zipfile.ZipFile(path) as archive:
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if not m.is_dir()}
-    preferred = [n for n in ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0") if n in members]
+    preferred = [name for name in IMAGE_ARRAYS if name in members]
     if field is not None and field not in members:
         raise SourceError(f"'{path}' has no array '{field}'; its arrays: {', '.join(list(members)[:20])}.")
     for name in [field] if field is not None else dict.fromkeys([*preferred, *members]):

@@ -1,7 +1,7 @@
 """Fisher's linear discriminant axes of labeled rows.
 
 Fisher, R. A. (1936), "The use of multiple measurements in taxonomic problems", Annals of Eugenics. The covariance
-within classes is shrunk towards a multiple of the identity: Ledoit, O. and Wolf, M. (2004), "A well-conditioned
+within classes is shrunk toward a multiple of the identity: Ledoit, O. and Wolf, M. (2004), "A well-conditioned
 estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis.
 """
 

@@ -1,9 +1,9 @@
-"""Vision models of the transformers library as eyes: read from a folder or from Hugging Face, kept without either.
+"""Vision models of the transformers library as encoders, read from a folder or from Hugging Face.
 
-A tower is what turns pixels into one vector: a whole DINOv2 or DINOv3, or the half of CLIP or SigLIP that looks at
-pictures. What a model's files say is a stranger's word: of its config only the numbers of a few kinds of models are
-taken, that are known to build from these alone; no class is looked up by a name in a file, so nothing fetches a
-backbone or runs code that comes with a model. Weights are read from safetensors files only.
+A vision tower turns pixels into one vector: a whole DINOv2 or DINOv3, or the vision half of CLIP or SigLIP. The files
+of a model are untrusted: of its config only the numbers of known model types are read, and no class is looked up by a
+name in a file, so that nothing downloads another backbone or runs code of the model. Weights are read from safetensors
+files only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from imatlas.errors import ArtifactError, ImatlasError, InputError, MissingExtra
 from imatlas.system.atomic_io import within
 from imatlas.system.inventory import open_regular, read_json
 
-KINDS = {
+MODEL_TYPES = {
     "dinov2": ("Dinov2Config", "Dinov2Model"),
     "dinov2_with_registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel"),
     "dinov3_vit": ("DINOv3ViTConfig", "DINOv3ViTModel"),
@@ -34,23 +34,22 @@ KINDS = {
     "vit_msn": ("ViTMSNConfig", "ViTMSNModel"),
     "ijepa": ("IJepaConfig", "IJepaModel"),
 }
-"""Kinds of model that are read, by `model_type`: their config and their class in transformers. Each is tested."""
+"""Supported `model_type` -> its config class and model class in transformers. Each is tested."""
 
-HALVES = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
-"""Kinds with a half that reads text -> the half that looks at pictures, whose config is `vision_config`."""
+VISION_HALVES = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+"""Model types with a text half -> their vision half, whose config is `vision_config`."""
 
 POOLED = ("clip_vision_model", "siglip_vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit")
-"""Kinds of model whose own pooled output was trained: of DINO the class token, of CLIP the class token after a last
-normalization, of SigLIP a head that attends. Of all others the mean of all tokens is taken."""
+"""Model types whose own pooled output is used: the class token of DINO, the normalized class token of CLIP, the
+attention head of SigLIP. Others use the mean of all tokens."""
 
-MOST_TOKENS = 2**14
-"""Patches of one image: attention costs their square."""
+MAX_TOKENS = 2**14
+"""Maximum number of patches per image: the cost of attention is quadratic in it."""
 
-MOST_TOLD = 2**20
-"""Bytes of a config."""
+MAX_CONFIG_BYTES = 2**20
 
-FORWARD = ("backbone", "backbone_config", "use_timm_backbone", "use_pretrained_backbone", "auto_map")
-"""What leads from a config to another model, or to code."""
+REDIRECTING = ("backbone", "backbone_config", "use_timm_backbone", "use_pretrained_backbone", "auto_map")
+"""Entries of a config that refer to another model or to code."""
 
 Side = Annotated[int, Field(ge=1, le=2048)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
@@ -59,7 +58,7 @@ Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quic
 
 
 class Config(BaseModel):
-    """All that is taken from a config: what decides the layers of a network. Whatever else it says is left out."""
+    """The entries of a config that determine the layers of a network. All others are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -96,8 +95,8 @@ class Config(BaseModel):
     vision_use_head: bool | None = None
 
 
-class About(BaseModel):
-    """What a saved encoder keeps of a tower."""
+class TowerDescription(BaseModel):
+    """What a saved encoder stores of a tower."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -108,112 +107,112 @@ class About(BaseModel):
 
 
 class VisionTower(nn.Module):
-    """Pixels (N, 3, side, side) in [-1, 1] to features (N, n_features).
+    """Vision model: pixels (N, 3, side, side) in [-1, 1] to features (N, n_features).
 
     Parameters
     ----------
     body : nn.Module
         A vision model of transformers.
-    about : dict
-        `mean` and `deviation` of the three colors, for pixels in 0..1; `image_size`.
+    description : dict
+        `mean` and `deviation` of the three channels, for pixels in 0..1; `image_size`.
     """
 
-    def __init__(self, body: Any, about: dict[str, Any]) -> None:
+    def __init__(self, body: Any, description: dict[str, Any]) -> None:
         super().__init__()
         self.body = body
-        self.about = about
+        self.description = description
         self.n_features = int(body.config.hidden_size)
         self.pooled = body.config.model_type in POOLED
-        # places learned for one size of pictures must be stretched for another; DINO does so unasked
-        self.stretches = "interpolate_pos_encoding" in signature(body.forward).parameters
+        # position embeddings must be interpolated for another image size; DINO does so by default
+        self.interpolates = "interpolate_pos_encoding" in signature(body.forward).parameters
 
     def layers(self, x: Tensor) -> list[Tensor]:
-        """Its one description of each image, in a list, as `EfficientNetLite0.layers` gives several."""
-        if (x.shape[2] // self.body.config.patch_size) ** 2 > MOST_TOKENS:
+        """Its features, in a list of one layer, as `EfficientNetLite0.layers` gives several."""
+        if (x.shape[2] // self.body.config.patch_size) ** 2 > MAX_TOKENS:
             raise InputError(
-                f"Images of {x.shape[2]} x {x.shape[3]} are more than {MOST_TOKENS:,} patches of "
+                f"Images of {x.shape[2]} x {x.shape[3]} are more than {MAX_TOKENS:,} patches of "
                 f"{self.body.config.patch_size} x {self.body.config.patch_size}; set a smaller image_size."
             )
-        mean, deviation = (x.new_tensor(self.about[name]).reshape(1, 3, 1, 1) for name in ("mean", "deviation"))
+        mean, deviation = (x.new_tensor(self.description[name]).reshape(1, 3, 1, 1) for name in ("mean", "deviation"))
         options = {}
-        if self.stretches and x.shape[2] != self.body.config.image_size:
+        if self.interpolates and x.shape[2] != self.body.config.image_size:
             options["interpolate_pos_encoding"] = True
-        seen = self.body(pixel_values=((x + 1) / 2 - mean) / deviation, **options)
+        output = self.body(pixel_values=((x + 1) / 2 - mean) / deviation, **options)
         if self.pooled:
-            return [seen.pooler_output]
-        return [seen.last_hidden_state.mean(dim=1)]
+            return [output.pooler_output]
+        return [output.last_hidden_state.mean(dim=1)]
 
 
 def load_tower(name: str) -> tuple[VisionTower, dict[str, Any]]:
-    """The tower of a model, and what `build_tower` needs to build it anew: its config and how it wants its pixels.
+    """Load a tower, and the description from which `build_tower` rebuilds it.
 
     Parameters
     ----------
     name : str
-        A folder that transformers wrote, which is then read without any network, or a name on Hugging Face.
+        A folder written by transformers, which needs no network, or a name on Hugging Face.
 
     Raises
     ------
     MissingExtraError
         If transformers is not installed.
     SourceError
-        If there is no such model, or it cannot be fetched.
+        If there is no such model, or it cannot be downloaded.
     InputError, ArtifactError
-        If it is of a kind that is not read, or has no weights in safetensors.
+        If its type is not supported, or it has no weights in safetensors.
     """
     transformers = _transformers()
-    folder = Path(name) if Path(name).is_dir() else _fetched(name)
+    folder = Path(name) if Path(name).is_dir() else _downloaded(name)
     try:
-        config, wants = (_told(folder / file) for file in ("config.json", "preprocessor_config.json"))
+        config, processor = (_read_mapping(folder / file) for file in ("config.json", "preprocessor_config.json"))
     except (OSError, ArtifactError) as error:
         raise SourceError(
             f"The vision model '{name}' cannot be read ({_first_line(error)}); name a folder that holds config.json, "
             "preprocessor_config.json and model.safetensors, or a model on Hugging Face."
         ) from None
-    about = {"config": _taken(name, config), **_wanted(name, wants)}
+    description = {"config": _supported(name, config), **_pixel_format(name, processor)}
     try:
-        body = _with_weights(transformers, about, _weights(folder))
+        body = _with_weights(transformers, description, _weights(folder))
     except ImatlasError:
         raise
     except Exception as error:
         raise ArtifactError(
-            f"The weights of '{name}' cannot be read ({_first_line(error)}); imatlas reads safetensors only, whole, of "
-            "the network that config.json describes."
+            f"The weights of '{name}' cannot be read ({_first_line(error)}); imatlas reads safetensors only, complete "
+            "for the network that config.json describes."
         ) from None
-    return VisionTower(body, about).eval().requires_grad_(False), about
+    return VisionTower(body, description).eval().requires_grad_(False), description
 
 
-def build_tower(about: dict[str, Any]) -> VisionTower:
-    """The tower of a saved encoder, without weights.
+def build_tower(description: dict[str, Any]) -> VisionTower:
+    """Build the tower of a saved encoder, without weights.
 
     Raises
     ------
     MissingExtraError
         If transformers is not installed.
     ArtifactError
-        If it is no such description, or of a kind that is not read.
+        If the description is invalid, or its type is not supported.
     """
     transformers = _transformers()
     try:
-        About.model_validate(about)
+        TowerDescription.model_validate(description)
     except ValidationError as error:
         raise ArtifactError(f"The description of a vision model is damaged ({_first_wrong(error)}).") from None
-    if _taken("", about["config"]) != about["config"]:
-        raise ArtifactError("The description of a vision model holds more than imatlas writes.")
-    body = _body(transformers, about)
-    return VisionTower(body, about).eval().requires_grad_(False)
+    if _supported("", description["config"]) != description["config"]:
+        raise ArtifactError("The description of a vision model is damaged (unknown entries).")
+    body = _body(transformers, description)
+    return VisionTower(body, description).eval().requires_grad_(False)
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """The values of a JSON file of a model; a cache of Hugging Face holds links to its files."""
-    values = read_json(path.resolve(), most_bytes=MOST_TOLD)
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """The values of a JSON file of a model; links are followed, since the cache of Hugging Face consists of them."""
+    values = read_json(path.resolve(), most_bytes=MAX_CONFIG_BYTES)
     if not isinstance(values, dict):
         raise ArtifactError(f"'{path}' is damaged (not a mapping)")
     return values
 
 
-def _fetched(name: str) -> Path:
-    """The folder of a model of Hugging Face, fetched into its cache: what is read of it, and nothing else."""
+def _downloaded(name: str) -> Path:
+    """The folder of a model of Hugging Face in its cache, with only the files that are read."""
     files = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
     try:
         from huggingface_hub import snapshot_download
@@ -226,24 +225,26 @@ def _fetched(name: str) -> Path:
         ) from None
 
 
-def _taken(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """What is taken from a config: its kind and its numbers.
+def _supported(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The supported part of a config: its type and its numbers.
 
     Raises
     ------
     InputError
-        If it is of a kind that is not read, leads to another model, or holds numbers out of range.
+        If its type is not supported, it refers to another model, or holds numbers out of range.
     """
     kind = config.get("model_type")
-    if isinstance(kind, str) and kind in HALVES and isinstance(config.get("vision_config"), dict):
-        return _taken(name, {**config["vision_config"], "model_type": HALVES[kind]})
-    if not isinstance(kind, str) or kind not in KINDS:
+    if isinstance(kind, str) and kind in VISION_HALVES and isinstance(config.get("vision_config"), dict):
+        return _supported(name, {**config["vision_config"], "model_type": VISION_HALVES[kind]})
+    if not isinstance(kind, str) or kind not in MODEL_TYPES:
         raise InputError(
-            f"The vision model '{name}' is of the kind {str(kind)[:40]!r}, which imatlas does not read; give one of "
-            f"{', '.join(sorted({*KINDS, *HALVES}))}."
+            f"The vision model '{name}' has the type {str(kind)[:40]!r}, which imatlas does not support; use one of "
+            f"{', '.join(sorted({*MODEL_TYPES, *VISION_HALVES}))}."
         )
-    if leads := [key for key in FORWARD if config.get(key)]:
-        raise InputError(f"The config of '{name}' leads to another model or to code ('{leads[0]}'); give a plain one.")
+    if redirects := [key for key in REDIRECTING if config.get(key)]:
+        raise InputError(
+            f"The config of '{name}' refers to another model or to code ('{redirects[0]}'); use a plain one."
+        )
     try:
         values = Config.model_validate(config).model_dump(exclude_none=True)
     except ValidationError as error:
@@ -251,10 +252,11 @@ def _taken(name: str, config: dict[str, Any]) -> dict[str, Any]:
     return {"model_type": kind, **values}
 
 
-def _body(transformers: Any, about: dict[str, Any]) -> Any:
-    """The network of a description, with first weights."""
-    kind, values = about["config"]["model_type"], {k: v for k, v in about["config"].items() if k != "model_type"}
-    config_class, model_class = (getattr(transformers, name) for name in KINDS[kind])
+def _body(transformers: Any, description: dict[str, Any]) -> Any:
+    """The network of a description, with initial weights."""
+    values = dict(description["config"])
+    kind = values.pop("model_type")
+    config_class, model_class = (getattr(transformers, name) for name in MODEL_TYPES[kind])
     return model_class(config_class(**values)).float()
 
 
@@ -264,63 +266,63 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
     names = ["model.safetensors"]
     if (folder / "model.safetensors.index.json").exists():
-        files = _told(folder / "model.safetensors.index.json").get("weight_map")
+        files = _read_mapping(folder / "model.safetensors.index.json").get("weight_map")
         names = sorted(set(TypeAdapter(dict[str, str]).validate_python(files).values()))
     tensors: dict[str, Tensor] = {}
     for name in names:
         if "/" in name or not name.endswith(".safetensors"):
-            raise ArtifactError(f"'{name}' is no file with weights")
+            raise ArtifactError(f"'{name}' is not a file of weights")
         path = within(folder, name, link=True).resolve()
         open_regular(path).close()
         tensors |= load_file(path)
     return tensors
 
 
-def _with_weights(transformers: Any, about: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """The network of a description, with the weights of a model that transformers saved.
+def _with_weights(transformers: Any, description: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """The network of a description, with weights saved by transformers.
 
     Raises
     ------
     ArtifactError
         If weights are missing.
     """
-    with torch.device("meta"):  # no memory is used for a network that the file cannot fill
-        empty = _body(transformers, about)
+    with torch.device("meta"):  # no memory is allocated for a network that the files cannot fill
+        empty = _body(transformers, description)
     n_needed = sum(v.numel() for k, v in empty.state_dict().items() if "pooler" not in k)
     n_given = sum(v.numel() for v in weights.values())
     if n_needed > 1.01 * n_given:
-        raise ArtifactError(f"The config describes {n_needed:,} weights, and the files hold {n_given:,}.")
+        raise ArtifactError(f"The config describes {n_needed:,} weights, but the files contain {n_given:,}.")
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for a pooler that is not used and may be missing
+        torch.manual_seed(0)  # for an unused pooler, which may be missing
         body, found = type(empty).from_pretrained(
             None, config=empty.config, state_dict=weights, dtype=torch.float32, output_loading_info=True
         )
-    pooled = about["config"]["model_type"] in POOLED
+    pooled = description["config"]["model_type"] in POOLED
     missing = [k for k in found["missing_keys"] if "mask_token" not in k and (pooled or "pooler" not in k)]
     if missing:
         raise ArtifactError(f"'{min(missing)}' and {len(missing) - 1} other weights are missing.")
     return body
 
 
-def _wanted(name: str, wants: dict[str, Any]) -> dict[str, Any]:
-    """Mean, deviation and side from the settings of an image processor."""
-    told = wants.get("do_normalize", True) and "image_mean" in wants
-    mean, deviation = (wants["image_mean"], wants.get("image_std")) if told else ([0.0] * 3, [1.0] * 3)
-    size = wants.get("crop_size") if wants.get("do_center_crop") else wants.get("size")
+def _pixel_format(name: str, processor: dict[str, Any]) -> dict[str, Any]:
+    """Mean, deviation and image size from the settings of an image processor."""
+    normalizes = processor.get("do_normalize", True) and "image_mean" in processor
+    mean, deviation = (processor["image_mean"], processor.get("image_std")) if normalizes else ([0.0] * 3, [1.0] * 3)
+    size = processor.get("crop_size") if processor.get("do_center_crop") else processor.get("size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
     if not isinstance(size, int):
         raise InputError(
-            f"The image processor of '{name}' names no size of pictures. Got {size!r}; mend preprocessor_config.json."
+            f"The image processor of '{name}' has no image size. Got {size!r}; correct preprocessor_config.json."
         )
-    wanted = {"mean": mean, "deviation": deviation, "image_size": size}
+    pixel_format = {"mean": mean, "deviation": deviation, "image_size": size}
     try:
-        About.model_validate({"config": {}, **wanted})
+        TowerDescription.model_validate({"config": {}, **pixel_format})
     except ValidationError as error:
         raise InputError(
-            f"The image processor of '{name}' cannot be used ({_first_wrong(error)}); mend preprocessor_config.json."
+            f"The image processor of '{name}' cannot be used ({_first_wrong(error)}); correct preprocessor_config.json."
         ) from None
-    return wanted
+    return pixel_format
 
 
 def _first_wrong(error: ValidationError) -> str:
@@ -341,7 +343,7 @@ def _transformers() -> Any:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """It draws a bar of its own while it reads, and tells of the weights of CLIP's other half, which is left out."""
+    """Silence its progress bar, and its warning of unused weights of a text half."""
     logging = transformers.logging
     before = logging.get_verbosity()
     shown = logging.is_progress_bar_enabled()

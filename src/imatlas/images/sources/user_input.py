@@ -39,6 +39,9 @@ IMAGE_COLUMNS = (
 )
 """Names of columns and fields that hold images or their paths, the likeliest first."""
 
+IMAGE_ARRAYS = ("images", "image", "x", "X", "x_train", "train_images", "data", "arr_0")
+"""Names of the arrays of a .npz file that hold images, the likeliest first."""
+
 
 def as_items(source: Any, field: str | int | None = None) -> Any:
     """A list, by position, of a column of pandas, Arrow or polars, of an array of paths, or of a single picture.
