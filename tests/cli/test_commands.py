@@ -1,4 +1,4 @@
-"""The command line: in process for every verb, and once from an installed wheel."""
+"""The commands in detail, in process, and once from an installed wheel; `test_every_command` sweeps over all."""
 
 from __future__ import annotations
 
@@ -11,61 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
 from pyarrow.parquet import read_table
 
 import imatlas as ia
 from imatlas.atlas.store import misfit
-from imatlas.cli import main
+from imatlas.cli import main, program
 from imatlas.errors import InputError, ParameterError
 from tests.atlas.test_learn import write_patches
 
-VERBS = (
-    "check",
-    "learn",
-    "fit",
-    "info",
-    "report",
-    "map",
-    "table",
-    "search",
-    "outliers",
-    "explain",
-    "sample",
-    "morph",
-    "sliders",
-    "score",
-    "export",
-    "demo",
-    "duplicates",
-)
 
-
-@pytest.fixture(scope="module")
-def atlas(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("cli")
-    photos = write_patches(root / "photos", 60)
-    assert main(["learn", str(photos), "-o", str(root / "photos.atlas"), "--budget", "3s", "--json"]) == 0
-    return root / "photos.atlas"
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example(verb, capsys):
-    assert main([verb, "--help"]) == 0
-    out = capsys.readouterr().out
-    assert f"imatlas {verb}" in out
-    if verb != "fit":
-        assert "Example:" in out
-
-
-def test_help_names_every_verb_and_loads_nothing_heavy():
+def test_help_lists_every_command_and_imports_nothing_heavy():
     code = (
         "import sys; from imatlas.cli import main; main(['--help']); main(['learn']); "
         "heavy = {'torch', 'sklearn', 'lance', 'numpy', 'PIL'} & set(sys.modules); sys.exit(3 if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(f" {verb} " in done.stdout for verb in VERBS)
+    assert all(f" {name} " in done.stdout for name in typer.main.get_command(program.app).commands)
 
 
 def test_wrong_usage_exits_with_2(capsys):
@@ -75,14 +39,14 @@ def test_wrong_usage_exits_with_2(capsys):
     assert "Missing argument" in capsys.readouterr().err
 
 
-def test_a_failure_is_one_line_and_exits_with_1(tmp_path, capsys):
+def test_a_failure_is_one_line_with_exit_code_1(tmp_path, capsys):
     assert main(["info", str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Error: There is no atlas in")
     assert err.count("\n") == 1
 
 
-def test_check_prints_words_and_json(atlas, capsys):
+def test_check_prints_text_and_json(atlas, capsys):
     photos = str(atlas.parent / "photos")
     assert main(["check", photos]) == 0
     out = capsys.readouterr().out
@@ -107,25 +71,25 @@ def test_info_table_and_search(atlas, tmp_path, capsys):
 def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
     first, second, third = ia.load(atlas).store.rows["key"][:3]
     sheet, table = tmp_path / "found.png", tmp_path / "found.csv"
-    asked = ["search", str(atlas), first, second, "--less", third, "--region", "2,2,20,20", "-k", "6"]
-    assert main([*asked, "-o", str(sheet)]) == 0
+    search = ["search", str(atlas), first, second, "--less", third, "--region", "2,2,20,20", "-k", "6"]
+    assert main([*search, "-o", str(sheet)]) == 0
     out = capsys.readouterr().out
     assert "closer than pairs" in out
     with Image.open(sheet) as picture:
-        assert picture.size == (3 * 130 + 2, 3 * 130 + 2)  # two asked for, six found
-    assert main([*asked, "-o", str(table), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [row["rank"] for row in told] == [1, 2, 3, 4, 5, 6]
-    assert not {first, second, third} & {row["key"] for row in told}
+        assert picture.size == (3 * 130 + 2, 3 * 130 + 2)  # two queries, six results
+    assert main([*search, "-o", str(table), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["rank"] for row in printed] == [1, 2, 3, 4, 5, 6]
+    assert not {first, second, third} & {row["key"] for row in printed}
     assert len(table.read_text().splitlines()) == 7
-    assert main([*asked, "-o", str(table)]) == 1
+    assert main([*arguments, "-o", str(table)]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["search", str(atlas), first, "--region", "1,2,3"]) == 2
     assert main(["search", str(atlas), first, "--region", "20,20,20,20"]) == 1
     assert "28 x 28 pixels" in capsys.readouterr().err
 
 
-def test_an_atlas_is_handed_over(atlas, tmp_path, capsys):
+def test_an_atlas_is_exported(atlas, tmp_path, capsys):
     assert main(["export", str(atlas), "--to", "folders", "-o", str(tmp_path / "clusters")]) == 0
     assert "60 images in" in capsys.readouterr().out
     assert sum(path.is_symlink() for path in (tmp_path / "clusters").rglob("*")) == 60
@@ -147,13 +111,13 @@ def test_an_atlas_is_handed_over(atlas, tmp_path, capsys):
     assert "is a model" in capsys.readouterr().err
 
 
-def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
+def test_clusters_are_listed_written_and_regrouped(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
     table = tmp_path / "clusters.csv"
     assert main(["clusters", str(atlas), "--groups", "1", "-o", str(table)]) == 0
-    told = capsys.readouterr().out
-    assert "most typical" in told
-    assert "group" in told
+    out = capsys.readouterr().out
+    assert "most typical" in out
+    assert "group" in printed
     rows = table.read_text().splitlines()
     assert rows[0].replace('"', "") == "key,cluster,confidence"
     assert [int(row.split(",")[1]) for row in rows[1:]] == opened.store.rows["cluster"].tolist()
@@ -161,9 +125,9 @@ def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
         opened.store.rows["confidence"].tolist(), abs=1e-6
     )
     assert main(["clusters", str(atlas), "--clusters", "3", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [row[1] for row in said["clusters"]] == sorted((row[1] for row in said["clusters"]), reverse=True)
-    assert (len(said["clusters"]), sum(row[1] for row in said["clusters"])) == (3, len(opened))
+    printed = json.loads(capsys.readouterr().out)
+    assert [row[1] for row in printed["clusters"]] == sorted((row[1] for row in printed["clusters"]), reverse=True)
+    assert (len(printed["clusters"]), sum(row[1] for row in printed["clusters"])) == (3, len(opened))
     assert (
         opened.store.rows["key"][opened.clusters().medoids[0]]
         in opened.store.rows["key"][opened.store.rows["cluster"] == 0]
@@ -172,7 +136,7 @@ def test_clusters_are_told_written_and_regrouped(atlas, tmp_path, capsys):
     assert "clusters to merge" in capsys.readouterr().err
 
 
-def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
+def test_outliers_are_listed_written_and_shown(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
     table, page = tmp_path / "outliers.csv", tmp_path / "outliers.html"
     assert main(["outliers", str(atlas), "--false-positive-rate", "20%", "-o", str(table), "--page", str(page)]) == 0
@@ -188,16 +152,16 @@ def test_outliers_are_told_written_and_shown(atlas, tmp_path, capsys):
     shutil.copy(next(Path(opened.store.manifest.source).glob("coins*")), new / "a.png")
     Image.fromarray(np.full((64, 64, 3), (255, 0, 255), np.uint8)).save(new / "b.png")
     assert main(["outliers", str(atlas), "--images", str(new), "--false-positive-rate", "0.05", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["metrics"]["n_images"] == 2
-    assert "a.png" not in [row["key"] for row in said["outliers"]]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["metrics"]["n_images"] == 2
+    assert "a.png" not in [row["key"] for row in printed["outliers"]]
     assert main(["outliers", str(atlas), "--false-positive-rate", "many"]) == 2
     assert "such as 1% or 0.01" in capsys.readouterr().err
     assert main(["outliers", str(atlas)]) == 0
     assert "--page outliers.html" in capsys.readouterr().out
 
 
-def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, capsys):
+def test_labels_are_propagated_to_all_and_to_new_images(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
     keys = opened.keys
     kinds = {key: key.partition("-")[0] for key in keys}
@@ -205,8 +169,8 @@ def test_a_few_labels_become_labels_for_all_and_for_new_images(atlas, tmp_path, 
     labels, table = tmp_path / "labels.csv", tmp_path / "all.csv"
     labels.write_text("key,label\n" + "".join(f"{key},{kinds[key]}\n" for key in few))
     assert main(["classify", str(atlas), "--labels", str(labels), "-o", str(table)]) == 0
-    told = capsys.readouterr().out
-    assert "Label these next" in told
+    out = capsys.readouterr().out
+    assert "Label these next" in printed
     rows = [line.replace('"', "").split(",") for line in table.read_text().splitlines()[1:]]
     assert np.mean([kinds[key] == label for key, label, _ in rows]) > 0.4
     photos = str(atlas.parent / "photos" / "c*.png")
@@ -226,9 +190,12 @@ def test_a_cluster_and_an_image_are_explained(atlas, tmp_path, capsys):
     assert "Heat maps" in page.read_text()
     key = str(ia.load(atlas).store.rows["key"][0])
     assert main(["explain", str(atlas), "--image", key, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["cluster"] == ia.load(atlas).store.rows["cluster"][0]
-    assert told["cell"][0] * ia.load(atlas).model("map").cols_ + told["cell"][1] == ia.load(atlas).store.rows["cell"][0]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["cluster"] == ia.load(atlas).store.rows["cluster"][0]
+    assert (
+        printed["cell"][0] * ia.load(atlas).model("map").cols_ + printed["cell"][1]
+        == ia.load(atlas).store.rows["cell"][0]
+    )
     for wrong in ([], ["--cluster", "0", "--image", key], ["--image", "none.png"], ["--cluster", "99"]):
         assert main(["explain", str(atlas), *wrong]) == 1
     assert main(["explain", str(atlas), "--cluster", "0", "-o", str(page)]) == 1
@@ -256,14 +223,14 @@ def test_new_images_carry_their_recipe_and_nothing_is_overwritten(atlas, tmp_pat
     capsys.readouterr()
 
 
-def test_samples_of_a_place_and_like_an_image(atlas, tmp_path, capsys):
+def test_samples_of_a_cell_and_variations_of_an_image(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
     key = opened.store.rows["key"][4]
     target = tmp_path / "new.png"
-    asked = ["--cell", "0,1", "--cluster", "0", "--weights", "2,1", "--json"]
-    assert main(["sample", str(atlas), "-o", str(target), "-n", "4", *asked]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["cell"], told["cluster"], told["weights"]) == ([[0, 1]], [0], [2.0, 1.0])
+    arguments = ["--cell", "0,1", "--cluster", "0", "--weights", "2,1", "--json"]
+    assert main(["sample", str(atlas), "-o", str(target), "-n", "4", *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["cell"], printed["cluster"], printed["weights"]) == ([[0, 1]], [0], [2.0, 1.0])
     assert json.loads(Image.open(target).text["imatlas"])["cell"] == [[0, 1]]
     photo = str(atlas.parent / "photos" / key)
     for like in (key, photo):
@@ -313,8 +280,8 @@ def test_the_map_as_a_picture(atlas, tmp_path, capsys):
     assert target.read_bytes() == before
     plain = ["map", str(atlas), "-o", str(target), "--width", "700", "--overwrite"]
     assert main([*plain, "--outline", "none", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["file"], told["show"], told["width"]) == (str(target), "exemplar", 700)
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["file"], printed["show"], printed["width"]) == (str(target), "exemplar", 700)
     assert target.read_bytes() != before
     assert main([*plain, "--outline", "regions"]) == 0
     opened = ia.load(atlas)
@@ -330,7 +297,7 @@ def test_the_map_as_a_picture(atlas, tmp_path, capsys):
     assert main(["map", str(atlas), "-o", str(target), "--show", "nothing"]) == 2
 
 
-def test_prototypes_that_nothing_can_decode_are_told(atlas, tmp_path):
+def test_prototypes_that_cannot_be_decoded_are_refused(atlas, tmp_path):
     opened = ia.load(atlas)
     opened.store._models["encoder"] = ia.PretrainedEncoder()
     with pytest.raises(InputError, match="features of a PretrainedEncoder, which cannot be decoded"):
@@ -355,14 +322,14 @@ def test_score_of_a_saved_model(atlas, tmp_path, capsys):
     assert main(["fit", "autoencoder", photos, "-o", model, "--max-steps", "5", "--no-progress"]) == 0
     capsys.readouterr()
     assert main(["score", model, "--images", photos, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["metrics"]["near_copies"] >= 0
-    assert any("Not measured with" in sentence for sentence in told["sentences"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["metrics"]["near_copies"] >= 0
+    assert any("Not measured with" in sentence for sentence in printed["sentences"])
     assert main(["score", model]) == 1
     assert "--images" in capsys.readouterr().err
 
 
-def test_the_views_that_a_model_would_learn_from_are_shown(atlas, tmp_path, capsys):
+def test_augmented_views_are_previewed(atlas, tmp_path, capsys):
     photos, sheet = str(atlas.parent / "photos"), tmp_path / "views.png"
     assert main(["fit", "self_supervised", photos, "-o", str(sheet), "--preview"]) == 0
     assert "mirrored" in capsys.readouterr().out
@@ -390,7 +357,7 @@ def test_fit_takes_the_options_that_the_model_declares(atlas, tmp_path, model, o
     assert "already exists" in capsys.readouterr().err
 
 
-def test_fit_tells_a_wrong_value_in_one_line(atlas, tmp_path, capsys):
+def test_fit_reports_a_wrong_value_in_one_line(atlas, tmp_path, capsys):
     assert main(["fit", "vae", str(atlas.parent / "photos"), "-o", str(tmp_path / "x"), "--latent-dim", "0"]) == 1
     assert "'latent_dim' parameter of VAE must be" in capsys.readouterr().err
 
@@ -431,8 +398,8 @@ def test_an_installed_wheel_works_away_from_the_checkout(tmp_path):
     assert (tmp_path / "photos.atlas" / "report.html").stat().st_size > 50_000
 
 
-def test_no_command_writes_over_what_dots_hide(atlas, tmp_path, capsys):
-    """At `x/../NAME` nothing is found while there is no `x`; but it is NAME that would be written."""
+def test_no_command_overwrites_through_a_path_with_dots(atlas, tmp_path, capsys):
+    """`x/../NAME` does not exist while there is no `x`, but NAME would be written."""
     photos, key = str(atlas.parent / "photos"), ia.load(atlas).keys[0]
     commands = [
         ("t.csv", "table", atlas),
@@ -462,6 +429,6 @@ def test_no_command_writes_over_what_dots_hide(atlas, tmp_path, capsys):
         mine.write_text("mine")
         assert main([*map(str, words), "-o", str(tmp_path / "keep" / "x" / ".." / name)]) == 1, words
         err = capsys.readouterr().err
-        assert any(said in err for said in ("already exists", "exists and is not an atlas")), err
+        assert any(message in err for message in ("already exists", "exists and is not an atlas")), err
         assert mine.read_text() == "mine"
     assert sorted(path.name for path in (tmp_path / "keep").iterdir()) == sorted(name for name, *_ in commands)

@@ -1,4 +1,4 @@
-"""How the program ends: Ctrl-C at any moment, a reader that leaves, an error that no code expected, any locale."""
+"""How the program ends: Ctrl-C at any time, a closed pipe, an unexpected error, any locale."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_ctrl_c_during_any_import_is_one_line(photos, n):
     assert done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_at_any_time_shows_no_place_in_the_code(photos):
-    for delay in (0.4, 0.6, 0.9):  # sooner ones are tested at imports, above: a busy machine may not have begun
+def test_ctrl_c_at_any_time_prints_no_traceback(photos):
+    for delay in (0.4, 0.6, 0.9):  # earlier times are covered by the imports above
         process = subprocess.Popen(
             [sys.executable, "-m", "imatlas", "check", str(photos)],
             stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def test_ctrl_c_at_any_time_shows_no_place_in_the_code(photos):
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1]
-        if "/imatlas/" in err or "Traceback" not in err:  # else Python itself had not started yet
+        if "/imatlas/" in err or "Traceback" not in err:  # otherwise Python itself had not started
             assert err.startswith("Stopped.")
             assert err.count("\n") == 1
             assert process.returncode == 1
@@ -73,7 +73,7 @@ def test_a_library_leaves_the_hooks_alone():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")
-def test_a_reader_that_leaves_is_no_error(photos):
+def test_a_closed_pipe_is_not_an_error(photos):
     command = f"{sys.executable} -m imatlas check {photos} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr in ("", "Reading images: 9 of 9\n")
@@ -83,7 +83,7 @@ def test_a_reader_that_leaves_is_no_error(photos):
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
 )
-def test_a_locale_without_letters_is_no_error(photos, locale):
+def test_an_ascii_locale_is_not_an_error(photos, locale):
     os.rename(photos / "0.png", os.fsencode(photos) + "/é\udcff☃.png".encode("utf-8", "surrogateescape"))
     (photos / "1.png").write_bytes((photos / "2.png").read_bytes())
     for arguments in (
@@ -100,7 +100,7 @@ def test_a_locale_without_letters_is_no_error(photos, locale):
 
 
 class PanicException(BaseException):
-    """As libraries in Rust raise it."""
+    """Like the exception of a panic in Rust."""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ class PanicException(BaseException):
     ],
 )
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_no_code_expected_is_one_line(monkeypatch, capsys, error, words, debug):
+def test_an_unexpected_error_is_one_line(monkeypatch, capsys, error, words, debug):
     def fail(arguments):
         raise error
 
@@ -133,7 +133,7 @@ def test_what_no_code_expected_is_one_line(monkeypatch, capsys, error, words, de
         assert err.count("\n") == 1
 
 
-def test_a_notice_is_a_line_without_its_place(monkeypatch, capsys):
+def test_a_notice_is_a_line_without_its_source_location(monkeypatch, capsys):
     monkeypatch.setattr(program, "_invoke", lambda _: warnings.warn("a\x1b[/b]", Notice, stacklevel=1) or 0)
     assert main(["info"]) == 0
     assert capsys.readouterr().err == "Note: a\\x1b[/b]\n"
@@ -151,7 +151,7 @@ def test_wrong_usage_shows_hostile_arguments_as_text(capsys, arguments):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
-def test_a_full_disk_behind_the_output_is_told_in_words():
+def test_a_full_disk_of_the_output_is_one_line():
     command = [sys.executable, "-m", "imatlas", "--version"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

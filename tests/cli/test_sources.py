@@ -1,4 +1,4 @@
-"""What commands learn from: one source or several, the first frame of a file or all, and the name that is suggested."""
+"""Sources of the commands: one or several, the first frame or all, and the suggested name of the atlas."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_several_files_are_one_source(here, capsys) -> None:
     assert "imatlas learn photos/0.png photos/1.png -o photos.atlas" in answer(capsys, "check", *files[:2])
     answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")
     assert ia.load("a.atlas").keys == [f"{i}.png" for i in range(6)]
-    answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")  # the same again goes on
+    answer(capsys, "learn", *files, "-o", "a.atlas", "--budget", "0.5s", "--json")  # continues
     answer(capsys, "fit", "kmeans", *files, "-o", "model", "--n-clusters", "2")
     assert len(ia.load("model").labels_) == 6
 
 
 def test_every_line_of_next_is_a_command_or_a_comment(here, capsys) -> None:
-    """What comes after a command that is pasted as a whole must not become its arguments."""
+    """A comment after a pasted command must not become its argument."""
     files = [f"photos/{i}.png" for i in range(6)]
     Path("~").mkdir()
     shutil.copy("photos/0.png", "~/a.png")
@@ -87,15 +87,15 @@ def test_every_line_of_next_is_a_command_or_a_comment(here, capsys) -> None:
 def test_several_folders_are_all_files_below_them(here, capsys) -> None:
     found = json.loads(answer(capsys, "check", "photos", "more", "--json"))
     assert found["metrics"]["n_images"] == 9
-    said = answer(capsys, "duplicates", "photos", "more")
-    assert "1 of 9 images" in said
-    assert "imatlas duplicates photos more -o plan.csv" in said
+    out = answer(capsys, "duplicates", "photos", "more")
+    assert "1 of 9 images" in out
+    assert "imatlas duplicates photos more -o plan.csv" in out
     answer(capsys, "duplicates", "photos", "more", "-o", "plan.csv")
     assert "more/copy.png" in Path("plan.csv").read_text()
     assert json.loads(answer(capsys, "check", "photos", "more/1.png", "--json"))["metrics"]["n_images"] == 7
 
 
-def test_what_cannot_be_one_of_several_sources_is_told(here, capsys) -> None:
+def test_what_cannot_be_one_of_several_sources_is_refused(here, capsys) -> None:
     shutil.make_archive("more", "zip", "more")
     assert main(["check", "photos", "more.zip"]) == 1
     assert "'more.zip' is an archive, a table or an array of images" in capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_a_name_that_looks_like_a_pattern_is_kept(here) -> None:
     assert suggested_name(["set [1]/"]) == Path("set [1].atlas")
 
 
-def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
+def test_all_frames_are_learned_with_the_option(here, capsys) -> None:
     for i in range(3):
         write(here / "anim" / f"{i}.gif", i, 4)
     shutil.copy("anim/0.gif", "anim/copy.gif")
@@ -148,9 +148,9 @@ def test_all_frames_are_learned_where_they_are_asked_for(here, capsys) -> None:
     assert main(learn) == 1
     assert "frames was 'all' and is now 'first'" in capsys.readouterr().err
     for source in ("anim", "a.atlas"):
-        said = answer(capsys, "duplicates", source, "--frames", "all")
-        assert "of 16 images are duplicates" in said
-        assert "plan.csv" not in said
+        out = answer(capsys, "duplicates", source, "--frames", "all")
+        assert "of 16 images are duplicates" in out
+        assert "plan.csv" not in out
     assert main(["duplicates", "anim", "--frames", "all", "-o", "plan.csv"]) == 2
     assert main(["duplicates", "a.atlas", "-o", "plan.csv"]) == 1
     assert not Path("plan.csv").exists()

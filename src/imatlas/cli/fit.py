@@ -21,7 +21,11 @@ from imatlas.cli.shared import (
 )
 from imatlas.system.terminal import say
 
-fit_app = typer.Typer(no_args_is_help=True, help="Fit one model to images and save it.")
+fit_app = typer.Typer(
+    no_args_is_help=True,
+    help="Fit one model to images and save it.",
+    epilog="Example: imatlas fit vae photos/ -o runs/vae",
+)
 app.add_typer(fit_app, name="fit")
 
 

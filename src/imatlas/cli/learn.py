@@ -188,14 +188,16 @@ def table(
     overwrite: Overwrite = False,
 ) -> None:
     """Print or write the table: one row per image with key, size, cell, position, cluster, outlier score, duplicate."""
+    if output is not None:
+        refuse_existing(output, overwrite)
     rows = open_atlas(atlas).table()
+    if output is not None:
+        write_table(rows, output)
     if json_:
         print_json(rows.to_pylist())
     elif output is None:
         write_csv_table(rows, sys.stdout.buffer)
     else:
-        refuse_existing(output, overwrite)
-        write_table(rows, output)
         say(f"Table: {output} ({len(rows):,} rows)")
 
 

@@ -1,0 +1,19 @@
+"""A small atlas for the tests of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imatlas.cli import main
+from tests.atlas.test_learn import write_patches
+
+
+@pytest.fixture(scope="package")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An atlas of the 60 patches in the folder 'photos' beside it."""
+    root = tmp_path_factory.mktemp("cli")
+    photos = write_patches(root / "photos", 60)
+    assert main(["learn", str(photos), "-o", str(root / "photos.atlas"), "--budget", "3s", "--json"]) == 0
+    return root / "photos.atlas"
