@@ -82,7 +82,7 @@ def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
     assert [row["rank"] for row in printed] == [1, 2, 3, 4, 5, 6]
     assert not {first, second, third} & {row["key"] for row in printed}
     assert len(table.read_text().splitlines()) == 7
-    assert main([*arguments, "-o", str(table)]) == 1
+    assert main([*search, "-o", str(table)]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["search", str(atlas), first, "--region", "1,2,3"]) == 2
     assert main(["search", str(atlas), first, "--region", "20,20,20,20"]) == 1
@@ -117,7 +117,7 @@ def test_clusters_are_listed_written_and_regrouped(atlas, tmp_path, capsys):
     assert main(["clusters", str(atlas), "--groups", "1", "-o", str(table)]) == 0
     out = capsys.readouterr().out
     assert "most typical" in out
-    assert "group" in printed
+    assert "group" in out
     rows = table.read_text().splitlines()
     assert rows[0].replace('"', "") == "key,cluster,confidence"
     assert [int(row.split(",")[1]) for row in rows[1:]] == opened.store.rows["cluster"].tolist()
@@ -164,21 +164,21 @@ def test_outliers_are_listed_written_and_shown(atlas, tmp_path, capsys):
 def test_labels_are_propagated_to_all_and_to_new_images(atlas, tmp_path, capsys):
     opened = ia.load(atlas)
     keys = opened.keys
-    kinds = {key: key.partition("-")[0] for key in keys}
-    few = [key for kind in sorted(set(kinds.values())) for key in [k for k in keys if kinds[k] == kind][:4]]
+    classes = {key: key.partition("-")[0] for key in keys}
+    few = [key for name in sorted(set(classes.values())) for key in [k for k in keys if classes[k] == name][:4]]
     labels, table = tmp_path / "labels.csv", tmp_path / "all.csv"
-    labels.write_text("key,label\n" + "".join(f"{key},{kinds[key]}\n" for key in few))
+    labels.write_text("key,label\n" + "".join(f"{key},{classes[key]}\n" for key in few))
     assert main(["classify", str(atlas), "--labels", str(labels), "-o", str(table)]) == 0
     out = capsys.readouterr().out
-    assert "Label these next" in printed
+    assert "Label these next" in out
     rows = [line.replace('"', "").split(",") for line in table.read_text().splitlines()[1:]]
-    assert np.mean([kinds[key] == label for key, label, _ in rows]) > 0.4
+    assert np.mean([classes[key] == label for key, label, _ in rows]) > 0.4
     photos = str(atlas.parent / "photos" / "c*.png")
     new = tmp_path / "new.json"
     assert main(["classify", str(atlas), "--labels", str(labels), "--images", photos, "-o", str(new), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["labeled"] == len(few)
     made = json.loads(new.read_text())
-    assert {row["label"] for row in made} <= set(kinds.values())
+    assert {row["label"] for row in made} <= set(classes.values())
     assert np.mean([row["label"] == row["key"].partition("-")[0] for row in made]) > 0.4
     assert main(["classify", str(atlas), "--labels", str(tmp_path / "none.csv")]) == 1
 

@@ -169,10 +169,8 @@ def test_frames_of_images_that_are_given_are_recorded(here) -> None:
 
 
 def test_an_atlas_whose_settings_lack_frames_is_damaged(here) -> None:
-    atlas = ia.learn("photos", "a.atlas", budget=0.5, progress=False)
-    path = atlas.folder / "atlas.json"
-    manifest = json.loads(path.read_text())
-    del manifest["settings"]["frames"]
-    path.write_text(json.dumps(manifest))
+    manifest = ia.learn("photos", "a.atlas", budget=0.5, progress=False).store.manifest
+    del manifest.settings["frames"]
+    manifest.commit(Path("a.atlas"))
     with pytest.raises(ArtifactError, match=r"is damaged \(settings.*frames: Field required\)"):
         ia.load("a.atlas")
