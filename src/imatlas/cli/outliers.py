@@ -48,7 +48,9 @@ def outliers(
     atlas: AtlasFolder,
     false_positive_rate: Annotated[
         str,
-        typer.Option("--false-positive-rate", metavar="SHARE", help="of ordinary images that may be called outliers"),
+        typer.Option(
+            "--false-positive-rate", metavar="SHARE", help="share of ordinary images that may be called outliers"
+        ),
     ] = "1%",
     images: Annotated[
         str | None, typer.Option("--images", help="judge these images instead of those of the atlas")
