@@ -1,5 +1,5 @@
-# `make demo` and `make test` do all their own set-up: they need Python 3.11 or newer, git and make, nothing else.
-# PIP_ARGS goes to every pip call; with it you can name an index, such as PyTorch's for CPU-only builds.
+# `make demo` and `make test` need only Python 3.11 or newer, git and make.
+# PIP_ARGS is passed to every pip call, for example to name PyTorch's index of CPU-only builds.
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
@@ -11,16 +11,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   install, then learn an atlas from real photographs and say where its report is (about two minutes)"
-	@echo "make test   install with all extras, then lint, check types and run all tests, WORKERS files at a time"
-	@echo "make bench NAME=som   one benchmark, its table saved under benchmarks/results/"
+	@echo "make demo   install, then learn an atlas from real photographs (about two minutes)"
+	@echo "make test   install the development extras, lint, check types and run all tests in WORKERS processes"
+	@echo "make bench NAME=som   run one benchmark and save its table under benchmarks/results/"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "imatlas needs Python 3.11 or newer, and '$(PYTHON)' is older; name another with 'make demo PYTHON=python3.12'."; exit 1; }
+	  { echo "imatlas needs Python 3.11 or newer, and '$(PYTHON)' is older; choose another with 'make demo PYTHON=python3.12'."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# A stamp for each set of packages: pip runs again only when what it would install has changed.
+# A stamp per set of packages: pip runs only when the requirements have changed.
 $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt $(PIP_ARGS) -e .
 	@touch $@

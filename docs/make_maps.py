@@ -1,6 +1,6 @@
-"""Make the maps of docs/map.md: python docs/make_maps.py [clothes] [emoji] [photos]
+"""Make the figures of docs/map.md: python docs/make_maps.py [fashion-mnist] [noto-emoji] [grocery-photos]
 
-The image sets are looked for in IMATLAS_DATA, or in `../shared/data` beside the checkout. Nothing here sees a label.
+The image sets are read from IMATLAS_DATA, or from `../shared/data` beside the checkout. No labels are used.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ DATA = Path(os.environ.get("IMATLAS_DATA", HERE.parents[1] / "shared" / "data"))
 PICTURES = HERE / "pictures"
 
 
-def clothes() -> None:
-    """60,000 pictures of Fashion-MNIST by their pixels: the mean of each cell, its U-matrix and its hits."""
+def fashion_mnist() -> None:
+    """60,000 images of Fashion-MNIST by their pixels: cell means, U-matrix and hits."""
     with gzip.open(DATA / "fashion_mnist" / "train-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     X = images.reshape(len(images), -1) / np.float32(255)
     som = ia.SOM(rows=20, cols=30, topology="hexagonal").fit(X)
     cells = som.predict(X)
     regions = ia.KMeans(n_clusters=12).fit(X).predict(som.codebook_)
-    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # black around: a hexagon cuts the toe off no shoe
+    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # Black margins, which hexagons may cut.
     sheet = plots.image_sheet(som, framed, cells, show="mean", clusters=regions)
     plots.save(sheet, PICTURES / "hex-fashion-mnist.webp", width_px=2000, quality=80)
     gaps = plots.u_matrix(som, between=True, clusters=regions)
@@ -36,8 +36,8 @@ def clothes() -> None:
     plots.save(plots.hit_map(som, cells), PICTURES / "hex-fashion-mnist-hits.webp", width_px=1200, quality=80)
 
 
-def emoji() -> None:
-    """1,688 emoji by the features of a pretrained encoder: the emoji nearest to each prototype."""
+def noto_emoji() -> None:
+    """1,688 emoji by the features of the pretrained encoder: the emoji nearest to each prototype."""
     images = ia.Images(DATA / "emoji" / "noto_emoji64.tar", image_size=64)
     X = ia.PretrainedEncoder().fit(images).transform(images)
     som = ia.SOM(rows=17, cols=24, topology="hexagonal").fit(X)
@@ -45,8 +45,8 @@ def emoji() -> None:
     plots.save(sheet, PICTURES / "hex-noto-emoji.webp", width_px=2000, quality=80)
 
 
-def photos() -> None:
-    """1,053 photographs from shops by the same features: the photograph nearest to each prototype."""
+def grocery_photos() -> None:
+    """1,053 shop photographs by the same features: the photograph nearest to each prototype."""
     images = ia.Images(DATA / "photos" / "grocery.tar", image_size=224)
     X = ia.PretrainedEncoder().fit(images).transform(images)
     som = ia.SOM(rows=11, cols=15, topology="hexagonal").fit(X)
@@ -56,6 +56,6 @@ def photos() -> None:
 
 
 if __name__ == "__main__":
-    chosen = sys.argv[1:] or ["clothes", "emoji", "photos"]
-    for name in chosen:
-        {"clothes": clothes, "emoji": emoji, "photos": photos}[name]()
+    figures = {"fashion-mnist": fashion_mnist, "noto-emoji": noto_emoji, "grocery-photos": grocery_photos}
+    for name in sys.argv[1:] or figures:
+        figures[name]()

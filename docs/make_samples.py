@@ -1,7 +1,7 @@
-"""Make the pictures of docs/new-images.md: python docs/make_samples.py generators clothes | morph CLOTHES.atlas
+"""Make the figures of docs/new-images.md: make_samples.py generators fashion_mnist | morph fashion-mnist.atlas
 
-`generators` draws the first images of each run that `python -m benchmarks generation --data SET` kept; `morph` draws a
-morph of images and a walk over the map of an atlas.
+`generators` shows the first images of each cached run of `python -m benchmarks generation --data SET`; `morph` shows a
+morph of images and a path over the map of an atlas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ N_SHOWN = 16
 
 NAMES = {
     "real": "real, for comparison",
-    "default": "Autoencoder, as learn has it",
+    "default": "Autoencoder, default of learn",
     "sharpened": "Autoencoder, sharpened",
     "autoencoder": "Autoencoder, not sharpened",
     "flow": "FlowMatching",
@@ -36,7 +36,7 @@ NAMES = {
 
 
 def rows_of_pictures(rows: dict[str, np.ndarray]) -> Figure:
-    """A row of images (n, H, W, C) uint8 under each name."""
+    """A labeled row of images (n, H, W, C) uint8 per name."""
     figure = Figure(figsize=(N_SHOWN * 0.62 + 2.4, len(rows) * 0.64), layout="none")
     for i, (name, images) in enumerate(rows.items()):
         axes = figure.add_axes((0.0, 1 - (i + 1) / len(rows), 1.0, 1 / len(rows)))
@@ -50,26 +50,28 @@ def rows_of_pictures(rows: dict[str, np.ndarray]) -> Figure:
 
 
 def generators(data: str) -> None:
-    """A row of new images for each kept run of a set, the newest of each model."""
+    """A row of generated images per model, from its newest cached run on a set."""
     rows = {NAMES["real"]: np.load(RUNS / data / "train.npy", mmap_mode="r")[:N_SHOWN]}
     for model, name in list(NAMES.items())[1:]:
-        kept = [path for path in (RUNS / data).glob(f"{model}-*min-*") if (path / "run.json").exists()]
-        if kept:
-            newest = max(kept, key=lambda path: (path / "run.json").stat().st_mtime)
+        runs = [path for path in (RUNS / data).glob(f"{model}-*min-*") if (path / "run.json").exists()]
+        if runs:
+            newest = max(runs, key=lambda path: (path / "run.json").stat().st_mtime)
             rows[name] = np.load(newest / "samples.npy", mmap_mode="r")[:N_SHOWN]
-    plots.save(rows_of_pictures(rows), PICTURES / f"generators-{data}.webp", width_px=1600, quality=85)
+    plots.save(
+        rows_of_pictures(rows), PICTURES / f"generators-{data.replace('_', '-')}.webp", width_px=1600, quality=85
+    )
 
 
 def morph(folder: str) -> None:
-    """A morph through four images that were held out, and a walk over the map from corner to corner."""
+    """A morph through four held-out images, and a path over the map from corner to corner."""
     atlas = ia.load(folder)
-    unseen = np.flatnonzero(atlas.store.rows["held_out"])
-    keys = [atlas.store.rows["key"][row] for row in unseen[:: max(1, len(unseen) // 4)][:4]]
+    held_out = np.flatnonzero(atlas.store.rows["held_out"])
+    keys = [atlas.store.rows["key"][row] for row in held_out[:: max(1, len(held_out) // 4)][:4]]
     rows, cols = atlas.map_conditions.shape
     path = [(0, 0), (0, cols - 1), (rows - 1, cols - 1), (rows - 1, 0)]
     shown = {
         "a morph of four images": atlas.morph(*keys, frames=N_SHOWN),
-        "a walk over the map": atlas.morph(cells=path, frames=N_SHOWN, random_state=1),
+        "a path over the map": atlas.morph(cells=path, frames=N_SHOWN, random_state=1),
         "near one image": atlas.sample(N_SHOWN, like=keys[0], strength=0.5),
         "of one cell": atlas.sample(N_SHOWN, cell=(rows // 2, cols // 2)),
     }

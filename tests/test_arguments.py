@@ -20,7 +20,7 @@ import imatlas as ia
 from imatlas.arguments import check_int, check_number, check_path, check_seed, shown
 from imatlas.errors import ImatlasError, InputError, InputTypeError, ParameterError
 from imatlas.images.dataset import Images
-from imatlas.images.sources.given import as_one, as_several
+from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.tasks.classify import classify, labels_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

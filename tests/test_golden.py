@@ -1,6 +1,6 @@
-"""Models that an earlier imatlas saved (format 2) must go on loading, and answer as they did.
+"""Models in format 2 load and give the recorded results.
 
-The folders under tests/golden were written by version 0.1.0. They are never written again once a version is released.
+The folders under tests/golden were written by version 0.1.0; after a release they are never rewritten.
 """
 
 from __future__ import annotations

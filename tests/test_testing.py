@@ -55,7 +55,7 @@ class Careless(Autoencoder):
 
 @estimator
 class Forgetful(Autoencoder):
-    """Returns nothing from `fit`."""
+    """Returns None from `fit`."""
 
     def fit(self, images, y=None, *, mask=None, **given):
         super().fit(images, mask=mask, **given)
@@ -72,7 +72,7 @@ class Meddler(Autoencoder):
 
 @estimator
 class Sociable(Autoencoder):
-    """Lets images of a batch see each other."""
+    """Subtracts the mean of the batch from the codes."""
 
     def transform(self, images, *, mask=None):
         codes = super().transform(images, mask=mask)
@@ -81,7 +81,7 @@ class Sociable(Autoencoder):
 
 @estimator
 class Narrow(Autoencoder):
-    """Gives 8 bits back, whatever it was fitted on."""
+    """Returns 8-bit images whatever it was fitted to."""
 
     def inverse_transform(self, Z):
         return super().inverse_transform(Z).astype(np.uint8)
@@ -89,7 +89,7 @@ class Narrow(Autoencoder):
 
 @estimator
 class Secretive(Autoencoder):
-    """Learns something that is not saved."""
+    """Learns an attribute that is not saved."""
 
     def fit(self, images, y=None, *, mask=None, **given):
         super().fit(images, mask=mask, **given)
@@ -111,7 +111,7 @@ class Lenient(Autoencoder):
 
 @estimator
 class Peeking(Autoencoder):
-    """Learns from pixels that are missing."""
+    """Ignores the mask in `fit`."""
 
     def fit(self, images, y=None, *, mask=None, **given):
         return super().fit(images, **given)
@@ -119,7 +119,7 @@ class Peeking(Autoencoder):
 
 @estimator
 class Idle(Autoencoder):
-    """Has a weight that nothing uses."""
+    """Has an unused weight."""
 
     def _build(self, spec):
         module = super()._build(spec)

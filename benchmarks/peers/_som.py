@@ -1,10 +1,10 @@
-"""The calling convention of the map runners: `python som_X.py TRAIN.npy SETTINGS.json CODEBOOK.npy`.
+"""Calling convention of the SOM runners: `python som_X.py TRAIN.npy SETTINGS.json CODEBOOK.npy`.
 
-SETTINGS holds rows, cols, topology, n_epochs, sigma (first radius), final_sigma (radius of the last epoch), init, seed,
-threads, and perhaps n_rows (learn from that many rows, drawn by the seed) or missing (the share of values that are made
-NaN, drawn by the seed). A radius is the standard deviation of the Gaussian neighborhood, in cells. One line of JSON
-comes back: seconds from the rows in memory to the codebook, after the same fit of 256 rows on 4 x 4 cells for warming
-up. The codebook is row-major, odd rows of hexagons shifted right.
+SETTINGS: rows, cols, topology, n_epochs, sigma (first radius), final_sigma (radius of the last epoch), init, seed,
+threads, and optionally n_rows (train on that many rows, drawn by the seed) or missing (share of values set to NaN). A
+radius is the standard deviation of the Gaussian neighborhood, in cells. Prints one line of JSON with the seconds from
+rows in memory to the codebook, after a warm-up fit of 256 rows on 4 x 4 cells. The codebook is row-major, odd rows of
+hexagons shifted right.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def run(distribution, fit):
         del gaps
     target = os.path.abspath(sys.argv[3])
     tiny = {"rows": 4, "cols": 4, "n_epochs": 2, "sigma": 1.5, "final_sigma": 1.0}
-    fit(np.array(data[:256]), {**settings, **tiny})  # what is imported, compiled or set up at the first call
+    fit(np.array(data[:256]), {**settings, **tiny})  # Imports, compilation, setup.
     began = time.perf_counter()
     fitted = fit(data, settings)
     seconds = time.perf_counter() - began
@@ -44,5 +44,5 @@ def run(distribution, fit):
         number = version(distribution)
     except PackageNotFoundError:
         number = ""
-    described = {"version": number, "seconds": seconds, "warmed": "a tiny fit", "input_mb": data.nbytes / 2**20, **more}
-    print(json.dumps(described), flush=True)
+    facts = {"version": number, "seconds": seconds, "input_mb": data.nbytes / 2**20, **more}
+    print(json.dumps(facts), flush=True)

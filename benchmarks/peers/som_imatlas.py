@@ -1,4 +1,4 @@
-"""imatlas' own map, run as the peers are. See `_som.py`. A setting that is None keeps the default of `SOM`."""
+"""imatlas.SOM; see `_som.py`. Settings that are None keep the default of `SOM`."""
 
 import torch
 from _som import run

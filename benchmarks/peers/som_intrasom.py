@@ -1,8 +1,8 @@
-"""IntraSOM, in an environment of its own. See `_som.py` for how it is called.
+"""IntraSOM; see `_som.py`.
 
-Its own scaling of the features is off, so that the codebook is in the units of the data; its fast profile (fp32, wide
-blocks) is on. The radius falls linearly in each of its two phases; half of the epochs in each, with the geometric mean
-of the two radii between them, come near to an exponential fall.
+Its feature scaling is off, so that the codebook is in the units of the data; its fast profile (fp32, wide blocks) is
+on. The radius decays linearly in each of its two phases; half of the epochs in each, with the geometric mean of the two
+radii between them, approximates an exponential decay.
 """
 
 import contextlib

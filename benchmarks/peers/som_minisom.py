@@ -1,7 +1,7 @@
-"""MiniSom, in an environment of its own. See `_som.py` for how it is called.
+"""MiniSom; see `_som.py`.
 
-Online learning, one row at a time: an epoch is as many updates as rows. Its radius falls to a third of the first by
-its default schedule, so a first radius of three times the last is given.
+Online learning, one row at a time: an epoch is as many updates as rows. Its default schedule decays the radius to a
+third, so the first radius is three times the last.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
-"""The simple baseline: a batch map in some ten lines of plain NumPy. See `_som.py` for how it is called."""
+"""Baseline: a batch SOM in ten lines of NumPy; see `_som.py`."""
 
 import numpy as np
 from _som import run
 
 
 def fit(data, settings):
-    """PCA start, fp32 products in chunks that stay in the cache, one spread with the whole Gaussian an epoch."""
+    """PCA start, fp32 products in cache-sized chunks, one smoothing with the full Gaussian per epoch."""
     rows, cols, n_epochs = settings["rows"], settings["cols"], settings["n_epochs"]
     first, last = settings["sigma"], settings["final_sigma"]
     y, x = (axis.ravel() for axis in np.mgrid[:rows, :cols].astype(np.float32))

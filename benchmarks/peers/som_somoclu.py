@@ -1,7 +1,7 @@
-"""Somoclu, in an environment of its own. See `_som.py` for how it is called.
+"""Somoclu; see `_som.py`.
 
-It cuts its neighborhood off at the radius and halves it by default (compactsupport, std_coeff=0.5); off and 1 make the
-radius a standard deviation. Its scale is 1 throughout: each epoch moves a prototype all the way, as a batch map does.
+By default its neighborhood is cut off at the radius and halved (compactsupport, std_coeff=0.5); off and 1 make the
+radius a standard deviation. With scale 1 each epoch moves a prototype all the way, as a batch SOM does.
 
 To install: NumPy and setuptools first, then `pip install --no-build-isolation somoclu==1.7.6`, with a C++ compiler and
 no `nvcc` on PATH; a build that fails installs the package without its library, in silence.

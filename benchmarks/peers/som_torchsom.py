@@ -1,8 +1,8 @@
-"""torchsom, in an environment of its own. See `_som.py` for how it is called.
+"""torchsom; see `_som.py`.
 
-It learns by mini-batches with a rate. Its schedules end at a radius of 1 or at a third of the first one, so its table
-of radii, one an epoch, is replaced by the exponential fall that was asked for, and its rate falls linearly to a tenth.
-Its hexagonal lattice moves every other row down by half a row, not to the right by half a cell: it is taken as it is.
+Mini-batches with a learning rate. Its schedules end at a radius of 1 or a third of the first one, so its table of radii
+per epoch is replaced by the requested exponential decay, and its learning rate decays linearly to a tenth. Its
+hexagonal lattice shifts every other row down by half a row, not right by half a cell: it is used as it is.
 """
 
 import torch

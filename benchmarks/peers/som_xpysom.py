@@ -1,7 +1,8 @@
-"""XPySom, in an environment of its own. See `_som.py` for how it is called.
+"""XPySom; see `_som.py`.
 
 Its `sigma` is halved by default (std_coeff=0.5); with 1 it is a standard deviation. Its radius would reach `sigmaN` one
-epoch after the last, so that is set to let the last epoch have the asked one. In a batch map its rates cancel out.
+epoch after the last, so `sigmaN` is set to give the last epoch the requested radius. In a batch SOM its learning rates
+cancel out.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Model folders: everything comes back bit for bit, nothing is half there, nothing is run that a file names."""
+"""Model folders: bit-equal round trips, atomic writes, and no code run by names in files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Toy(Estimator):
         return self
 
 
-def test_everything_comes_back(tmp_path, rng):
+def test_a_saved_model_is_restored(tmp_path, rng):
     inner = Toy(size=2).fit(rng.random((4, 2)))
     model = Toy(size=9, inner=inner).fit(rng.random((5, 3)))
     model.save(tmp_path / "toy")
@@ -58,7 +58,7 @@ def test_everything_comes_back(tmp_path, rng):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]
 
 
-def test_a_standing_folder_is_kept_unless_told_otherwise(tmp_path, rng):
+def test_an_existing_folder_is_replaced_only_on_request(tmp_path, rng):
     Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
     other = Toy(size=5).fit(rng.random((4, 2)))
     with pytest.raises(ArtifactError, match="already exists"):
@@ -67,7 +67,7 @@ def test_a_standing_folder_is_kept_unless_told_otherwise(tmp_path, rng):
     assert artifact.load(tmp_path / "toy", classes=(Toy,)).size == 5
 
 
-def test_a_failed_write_leaves_the_old_folder_and_no_crumbs(tmp_path, rng):
+def test_a_failed_write_leaves_the_old_folder_and_no_other_files(tmp_path, rng):
     model = Toy().fit(rng.random((4, 2)))
     model.save(tmp_path / "toy")
     model.odd_ = object()
@@ -97,9 +97,9 @@ def test_a_failed_write_leaves_the_old_folder_and_no_crumbs(tmp_path, rng):
         ({"state": {}}, "is not fitted"),
     ],
 )
-def test_what_cannot_be_used_says_why(tmp_path, rng, change, message):
+def test_unusable_models_are_refused_with_the_reason(tmp_path, rng, change, message):
     folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
-    resealed(folder, lambda told: told.update(change))
+    resealed(folder, lambda described: described.update(change))
     with pytest.raises(ArtifactError, match=message) as caught:
         artifact.load(folder, classes=(Toy,) if "class" not in change else ())
     assert str(folder) in str(caught.value)
@@ -114,7 +114,7 @@ def same_json(one, other):
 
 
 @pytest.mark.parametrize("name", artifact.FILES)
-def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
+def test_any_changed_byte_is_detected(tmp_path, rng, name):
     model = KMeans(n_clusters=2).fit(rng.random((9, 2)))
     folder = model.save(tmp_path / "model")
     content = (folder / name).read_bytes()
@@ -124,7 +124,9 @@ def test_one_changed_byte_anywhere_is_noticed(tmp_path, rng, name):
         changed = bytearray(content)
         changed[place] ^= 1
         (folder / name).write_bytes(changed)
-        if name == artifact.MODEL_JSON and same_json(changed, content):  # another blank, a digit that no float holds
+        if name == artifact.MODEL_JSON and same_json(
+            changed, content
+        ):  # other whitespace, or a digit beyond float precision
             assert np.array_equal(artifact.load(folder).cluster_centers_, before)
             continue
         with pytest.raises(ArtifactError, match=f"{re.escape(str(folder))}.*(fit the model again|upgrade imatlas)"):
@@ -155,27 +157,27 @@ def test_only_regular_files_are_read(tmp_path, rng, name, kind):
     "text",
     [b"[" * 10_000, b"\xff\xfe", b'{"a": ' * 3000, b"", b"[]", b"1" * 5000, b'{"format": NaN}', b'{"format": 2}'],
 )
-def test_json_of_any_sort_is_one_line(tmp_path, rng, text):
+def test_invalid_json_is_one_line(tmp_path, rng, text):
     folder = Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
     (folder / "model.json").write_bytes(text)
     with pytest.raises(ArtifactError, match="fit the model again"):
         artifact.load(folder, classes=(Toy,))
 
 
-def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
+def test_a_network_is_built_only_for_matching_weights(tmp_path):
     import tracemalloc
 
     images = synthetic_images(12, size=8)
     folder = Autoencoder(latent_dim=2, size="small", max_steps=1, progress=False).fit(images).save(tmp_path / "model")
     for change in ({"latent_dim": 60_000}, {"size": "large"}):
-        resealed(folder, lambda told, change=change: told["parameters"].update(change))
+        resealed(folder, lambda described, change=change: described["parameters"].update(change))
         tracemalloc.start()
         with pytest.raises(ArtifactError, match=r"must have the shape|do not match the network"):
             artifact.load(folder)
         assert tracemalloc.get_traced_memory()[1] < 50e6
         tracemalloc.stop()
-    resealed(folder, lambda told: told["parameters"].update(latent_dim=2, size="small"))
-    resealed(folder, lambda told: told["state"]["spec_"].update(height=20_000, width=20_000))
+    resealed(folder, lambda described: described["parameters"].update(latent_dim=2, size="small"))
+    resealed(folder, lambda described: described["state"]["spec_"].update(height=20_000, width=20_000))
     with pytest.raises(ArtifactError, match="pixels"):
         artifact.load(folder)
 
@@ -192,15 +194,15 @@ def test_a_network_is_built_only_for_weights_that_fill_it(tmp_path):
         ("other_", 1, "not a learned attribute of KMeans"),
     ],
 )
-def test_what_was_learned_must_fit_together(tmp_path, rng, name, value, message):
+def test_contradictory_attributes_are_refused(tmp_path, rng, name, value, message):
     folder = KMeans(n_clusters=2).fit(rng.random((9, 2))).save(tmp_path / "model")
-    resealed(folder, lambda told: told["state"].update({name: value}))
+    resealed(folder, lambda described: described["state"].update({name: value}))
     with pytest.raises(ArtifactError, match=message):
         artifact.load(folder)
 
 
 @pytest.mark.parametrize("spoil", [np.nan, np.inf])
-def test_a_model_that_is_broken_is_not_saved(tmp_path, rng, spoil):
+def test_a_broken_model_is_not_saved(tmp_path, rng, spoil):
     model = KMeans(n_clusters=2).fit(rng.random((9, 2)))
     model.cluster_centers_[0, 0] = spoil
     with pytest.raises(ArtifactError, match="finite numbers"):
@@ -208,13 +210,13 @@ def test_a_model_that_is_broken_is_not_saved(tmp_path, rng, spoil):
     assert not (tmp_path / "model").exists()
 
 
-def test_every_model_declares_what_it_learns():
+def test_every_model_declares_its_learned_attributes():
     for name in models.MODELS:
         declared = state_of(models.model_class(name))
         assert "n_features_in_" in declared or {"spec_", "module_"} <= set(declared)
 
 
-def test_damaged_and_missing_models_say_so(tmp_path, rng):
+def test_damaged_and_missing_models_are_refused(tmp_path, rng):
     with pytest.raises(SourceError, match="no model in"):
         artifact.load(tmp_path / "nothing")
     Toy().fit(rng.random((4, 2))).save(tmp_path / "toy")
@@ -228,12 +230,12 @@ def test_damaged_and_missing_models_say_so(tmp_path, rng):
 
 
 def resealed(folder, change):
-    """Change what a saved model says, as someone would who can compute its checksum."""
+    """Change a saved model and recompute its checksum."""
     path = folder / "model.json"
-    told = json.loads(path.read_text())
-    change(told)
-    told["seal"] = seal({k: v for k, v in told.items() if k != "seal"})
-    path.write_text(json.dumps(told))
+    described = json.loads(path.read_text())
+    change(described)
+    described["seal"] = seal({k: v for k, v in described.items() if k != "seal"})
+    path.write_text(json.dumps(described))
 
 
 @pytest.mark.parametrize(
@@ -246,13 +248,13 @@ def resealed(folder, change):
         ({"random_state": -1}, r"must be an int in the range \[0, \d+\] or None"),
     ],
 )
-def test_wrong_parameters_are_named_at_fit(values, message, rng):
+def test_invalid_parameters_are_named_at_fit(values, message, rng):
     model = Toy(**values)  # the constructor only stores
     with pytest.raises(ParameterError, match=message):
         model.fit(rng.random((4, 2)))
 
 
-def test_numpy_numbers_are_numbers_and_are_not_written_back(rng):
+def test_numpy_numbers_are_valid_and_not_converted(rng):
     model = Toy(size=np.int64(4)).fit(rng.random((4, 2)))
     assert type(model.size) is np.int64
 
@@ -264,7 +266,7 @@ def test_a_parameter_is_declared_once():
     assert declared["size"].expected() == "an int in the range [1, 9]"
 
 
-def test_what_was_not_learned_is_an_attribute_error(rng):
+def test_missing_attributes_are_attribute_errors(rng):
     X = rng.normal(size=(40, 3)).astype(np.float32)
     model = KMeans(n_clusters=2).fit(X)
     assert not hasattr(model, "something_")

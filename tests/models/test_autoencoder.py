@@ -28,7 +28,7 @@ class LinearAutoencoder(Autoencoder):
 
 
 def test_a_linear_autoencoder_finds_the_space_of_pca():
-    """Baldi, Hornik 1989: the best linear autoencoder rebuilds as well as PCA."""
+    """Baldi, Hornik 1989: the best linear autoencoder reconstructs as well as PCA."""
     images = synthetic_images(300, size=8, dtype="float32", random_state=0)
     model = LinearAutoencoder(
         latent_dim=3, penalty=0.0, max_steps=1500, learning_rate=5e-3, progress=False, augment=False
@@ -42,7 +42,7 @@ def test_a_linear_autoencoder_finds_the_space_of_pca():
     assert error < 1.03 * best
 
 
-def test_it_rebuilds_fashion_better_than_pca(fashion):
+def test_it_reconstructs_fashion_better_than_pca(fashion):
     train, test = fashion[0][:2500], fashion[0][2500:3000]
     model = Autoencoder(latent_dim=16, size="small", max_steps=220, progress=False, learning_rate=4e-3).fit(train)
     rows, other = (part.reshape(len(part), -1) / 255.0 for part in (train, test))
@@ -53,11 +53,11 @@ def test_it_rebuilds_fashion_better_than_pca(fashion):
     assert model.verdict_ == "still improving"
 
 
-def test_scores_are_minus_the_error(rng):
+def test_scores_are_the_negative_error(rng):
     images = synthetic_images(30, size=8, dtype="float32")
     model = Autoencoder(latent_dim=3, max_steps=30, size="small", progress=False, augment=False).fit(images)
     rebuilt = model.inverse_transform(model.transform(images))
-    # the images fill 0 to 1, the network sees -1 to 1
+    # the images are in [0, 1], the network's in [-1, 1]
     assert model.score_samples(images) == pytest.approx(-4 * ((rebuilt - images) ** 2).mean((1, 2, 3)), rel=1e-3)
     odd = rng.random(images.shape, dtype=np.float32)
     assert model.score_samples(odd).max() < model.score_samples(images).min()
@@ -73,7 +73,7 @@ def test_a_mask_leaves_masked_pixels_out_of_the_score(rng):
     assert not np.array_equal(model.score_samples(images, mask=mask), model.score_samples(images))
 
 
-def test_sixteen_bits_come_back_as_sixteen_bits():
+def test_sixteen_bits_are_kept():
     images = synthetic_images(60, size=16, dtype="uint16")
     model = Autoencoder(latent_dim=8, max_steps=150, size="small", progress=False).fit(images)
     rebuilt = model.inverse_transform(model.transform(images))
@@ -103,12 +103,12 @@ def test_large_images_go_through_in_small_chunks():
     assert model.sample(1).shape == (1, 128, 128, 3)
 
 
-def test_weights_are_float32_and_frozen_in_no_way():
+def test_weights_are_float32_and_trainable():
     model = Autoencoder(latent_dim=2, max_steps=1, size="small", progress=False).fit(synthetic_images(8))
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.module_.parameters())
 
 
-def test_pictures_are_brought_to_the_fitted_shape():
+def test_pictures_are_converted_to_the_fitted_shape():
     model = Autoencoder(latent_dim=2, max_steps=2, size="small", progress=False)
     model.fit(
         Images(synthetic_images(12, size=16, channels=3)), validation=Images(synthetic_images(4, size=16, channels=3))

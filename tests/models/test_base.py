@@ -1,4 +1,4 @@
-"""What every model of the table says of itself is so: what it takes, whether it takes labels, whether it goes on."""
+"""Every model in the table is as its class attributes say: input, labels, resumable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_vector_models_take_rows_and_refuse_images(name: str) -> None:
         cls().fit(rows.reshape(60, 2, 2, 1))
 
 
-def test_what_needs_labels_is_not_fitted_to_a_folder(tmp_path) -> None:
+def test_models_that_require_labels_are_not_fitted_to_a_folder(tmp_path) -> None:
     images = Images(synthetic_images(12, size=8, random_state=0))
     with pytest.raises(ImatlasError, match="imatlas classify"):
         fit_and_save(model_class("few_labels")(), images, tmp_path / "model")

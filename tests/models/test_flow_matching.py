@@ -1,4 +1,4 @@
-"""Flow matching: what it makes, what it is conditioned on, and the models it stands on."""
+"""Flow matching: samples, conditions, and its autoencoder."""
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,8 @@ def test_it_keeps_the_contract_in_pixels():
     check_image_estimator(FlowMatching(autoencoder=None, size="small", max_steps=3, n_steps=2, batch_size=16, **QUIET))
 
 
-def test_no_batch_size_changes_an_answer_where_vectors_are_wide(two_kinds):
-    images = two_kinds[0].astype(np.float32) / 255  # floats show the last bit
+def test_results_do_not_depend_on_the_batch_for_long_vectors(two_kinds):
+    images = two_kinds[0].astype(np.float32) / 255  # floats show differences in the last bit
     vectors = Autoencoder(latent_dim=128, size="small", max_steps=3, **QUIET)
     model = FlowMatching(autoencoder=vectors, size="small", max_steps=3, n_steps=2, **QUIET).fit(images)
     many, points = model.sample(5, random_state=0), model.transform(images[:5])
@@ -45,20 +45,20 @@ def test_no_batch_size_changes_an_answer_where_vectors_are_wide(two_kinds):
         assert np.array_equal(model.transform(images[:k]), points[:k])
 
 
-def test_a_label_says_what_comes_out(conditional):
+def test_samples_follow_their_labels(conditional):
     dark, bright = (conditional.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
     assert dark.max() < 128 < bright.min()
     mixed = conditional.sample(4, y=[3, 7, 7, 3], random_state=0).mean((1, 2, 3))
     np.testing.assert_array_equal(mixed > 128, [False, True, True, False])
 
 
-def test_without_a_label_both_kinds_come(conditional):
+def test_unconditional_samples_are_of_both_kinds(conditional):
     bright = conditional.sample(60, random_state=1).mean((1, 2, 3)) > 128
     assert 0.15 < bright.mean() < 0.85
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 4])
-def test_shortcuts_come_near_in_few_steps(conditional, n_steps):
+def test_shortcuts_are_close_in_few_steps(conditional, n_steps):
     slow = conditional.sample(30, y=7, random_state=0).astype(float)
     quick = conditional.sample(30, y=7, solver="shortcut", n_steps=n_steps, random_state=0).astype(float)
     assert np.abs(quick.mean() - slow.mean()) < 25
@@ -72,7 +72,7 @@ def test_every_solver_agrees_on_the_same_noise(conditional):
         assert np.abs(conditional.sample(8, y=3, random_state=0, **options) - fine).mean() < 4
 
 
-def test_vectors_say_what_comes_out(two_kinds):
+def test_samples_follow_their_vectors(two_kinds):
     images, y = two_kinds
     vectors = np.stack([y / 7, np.zeros(len(y))], axis=1)
     model = tiny(max_steps=250).fit(images, vectors)
@@ -81,7 +81,7 @@ def test_vectors_say_what_comes_out(two_kinds):
         model.sample(3, y=[1.0, 0.0, 0.0])
 
 
-def test_wrong_conditions_are_told(conditional, two_kinds):
+def test_invalid_conditions_are_refused(conditional, two_kinds):
     images, y = two_kinds
     with pytest.raises(InputError, match=r"fitted with \(3 to 7\)"):
         conditional.sample(3, y=5)
@@ -97,7 +97,7 @@ def test_wrong_conditions_are_told(conditional, two_kinds):
         tiny(max_steps=2).fit(images).sample(1, y=3)
 
 
-def test_noise_and_images_are_two_ends_of_one_path(conditional, two_kinds):
+def test_transform_and_inverse_transform_are_inverse(conditional, two_kinds):
     images, y = two_kinds
     noise = conditional.transform(images[:10], y=y[:10])
     assert noise.shape == (10, 4)
@@ -130,7 +130,7 @@ def test_variations_stay_near_when_weak(conditional, two_kinds):
         conditional.vary(images[:2], strength=1.5)
 
 
-def test_a_fitted_autoencoder_is_used_as_it_is_and_saved_once(two_kinds, tmp_path):
+def test_a_fitted_autoencoder_is_used_unchanged_and_saved_once(two_kinds, tmp_path):
     images, _ = two_kinds
     given = Autoencoder(latent_dim=4, size="small", max_steps=5, **QUIET).fit(images)
     before = {k: v.clone() for k, v in given.module_.state_dict().items()}
@@ -142,7 +142,7 @@ def test_a_fitted_autoencoder_is_used_as_it_is_and_saved_once(two_kinds, tmp_pat
     np.testing.assert_array_equal(loaded.sample(3), model.sample(3))
 
 
-def test_an_unfitted_one_is_copied_and_fitted(two_kinds):
+def test_an_unfitted_autoencoder_is_cloned_and_fitted(two_kinds):
     images, _ = two_kinds
     given = VAE(latent_dim=3, size="small", max_steps=5, **QUIET)
     model = tiny(autoencoder=given, max_steps=5).fit(images)
@@ -153,7 +153,7 @@ def test_an_unfitted_one_is_copied_and_fitted(two_kinds):
     assert isinstance(named.autoencoder_, VAE)
 
 
-def test_what_is_no_autoencoder_is_refused(two_kinds):
+def test_other_models_than_autoencoders_are_refused(two_kinds):
     images, _ = two_kinds
     with pytest.raises(ParameterError, match="must be an Autoencoder, a VAE"):
         tiny(autoencoder="kmeans").fit(images)
@@ -176,7 +176,7 @@ class Killed(Exception):
     pass
 
 
-def test_killed_while_the_flow_learns_and_resumed_it_is_the_same(two_kinds, tmp_path, monkeypatch):
+def test_killed_and_resumed_is_bit_equal_to_uninterrupted(two_kinds, tmp_path, monkeypatch):
     from imatlas.training import checkpoints, loop
 
     images, y = two_kinds
@@ -199,7 +199,7 @@ def test_killed_while_the_flow_learns_and_resumed_it_is_the_same(two_kinds, tmp_
     np.testing.assert_array_equal(resumed.sample(5, y=3), whole.sample(5, y=3))
 
 
-def test_a_loss_that_is_never_finite_ends_in_words(two_kinds, monkeypatch):
+def test_a_loss_that_is_never_finite_is_an_error(two_kinds, monkeypatch):
     images, _ = two_kinds
     given = Autoencoder(latent_dim=4, size="small", max_steps=5, **QUIET).fit(images)
     monkeypatch.setattr(
@@ -209,16 +209,16 @@ def test_a_loss_that_is_never_finite_ends_in_words(two_kinds, monkeypatch):
         tiny(autoencoder=given).fit(images)
 
 
-def test_optimal_pairs_are_the_nearest():
+def test_the_optimal_coupling_pairs_the_nearest():
     x1 = torch.tensor([[0.0], [10.0], [20.0]])
     x0 = torch.tensor([[19.0], [1.0], [11.0]])
     assert optimal_coupling(x0, x1).tolist() == [1, 2, 0]
 
 
-def test_white_points_are_white_and_come_back():
+def test_whitened_points_are_white_and_invertible():
     rng = np.random.default_rng(0)
     z = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 5).astype(np.float32)
-    z[:, 3] = z[:, 0]  # one dimension fewer than there are numbers
+    z[:, 3] = z[:, 0]  # rank 1 below the number of dimensions
     mean, axes = whitening_axes(z)
     points = np.linalg.solve(axes.T, (z - mean).T).T
     variances = np.linalg.eigvalsh(np.cov(points.T))
@@ -226,7 +226,7 @@ def test_white_points_are_white_and_come_back():
     np.testing.assert_allclose(mean + points @ axes, z, atol=1e-2)
 
 
-def test_an_untaught_flow_over_white_points_gives_normal_ones():
+def test_an_untrained_flow_over_whitened_points_gives_normal_ones():
     x = torch.randn((4000, 1, 1, 1), generator=torch.Generator().manual_seed(0))
     end = solvers.heun(lambda x, t: gaussian_velocity(x, t, torch.zeros_like(t)), x, 0.0, 1.0, 30)
     torch.testing.assert_close(end, x, rtol=1e-3, atol=1e-3)
@@ -236,7 +236,7 @@ def test_an_untaught_flow_over_white_points_gives_normal_ones():
         torch.testing.assert_close(end, x, rtol=1e-4, atol=1e-4)
 
 
-def test_labels_may_be_words_and_numbers_vectors_of_one(two_kinds, tmp_path):
+def test_labels_may_be_strings_and_floats_are_vectors_of_length_one(two_kinds, tmp_path):
     images, y = two_kinds
     words = np.where(y == 3, "dark", "light")
     for given in (words, words.astype(object), list(words), pd.Series(words, dtype="category")):
@@ -262,7 +262,7 @@ def test_labels_may_be_words_and_numbers_vectors_of_one(two_kinds, tmp_path):
 
 
 @pytest.mark.parametrize("first", [FlowMatching, Autoencoder, VAE, SelfSupervisedEncoder])
-def test_image_models_are_a_first_step_before_any_last_one(first, two_kinds):
+def test_image_models_can_be_the_first_step_of_a_pipeline(first, two_kinds):
     images, y = two_kinds
     model = first(max_steps=2, progress=False)
     for last, target in ((LogisticRegression(), np.where(y == 3, "a", "b")), (Ridge(), y / 2)):

@@ -87,7 +87,7 @@ def test_the_penalty_of_a_quadratic_critic():
 
 
 @pytest.mark.parametrize("loss", ["relativistic", "minimax", "hinge"])
-def test_the_discriminator_pays_for_its_slope(images, fitted, loss):
+def test_the_discriminator_loss_includes_the_gradient_penalties(images, fitted, loss):
     batch = make_batch(images[:16], fitted.spec_)
 
     def first(gamma):
@@ -101,17 +101,17 @@ def test_the_discriminator_pays_for_its_slope(images, fitted, loss):
     assert paid - free == pytest.approx(5.0 * 64 / 1024 / 2 * (logs["r1"] + logs["r2"]), rel=1e-3)
 
 
-def test_the_two_players_learn_in_turn(images, fitted):
-    """The generator's loss gives the discriminator nothing to follow, and the other way round."""
+def test_each_step_trains_one_network(images, fitted):
+    """The generator's loss has no gradient for the discriminator, and vice versa."""
     batch = make_batch(images[:16], fitted.spec_)
     module = fitted.module_
     names = []
     for name, loss, _ in fitted._losses(module, batch, seeded()):
         module.zero_grad()
         loss.backward()
-        for player in ("discriminator", "generator"):
-            gradients = [p.grad for p in getattr(module, player).parameters() if p.grad is not None]
-            assert bool(gradients) == (player == name)
+        for network in ("discriminator", "generator"):
+            gradients = [p.grad for p in getattr(module, network).parameters() if p.grad is not None]
+            assert bool(gradients) == (network == name)
         names.append(name)
     assert names == ["discriminator", "generator"]
     assert all(p.requires_grad for p in module.parameters())
@@ -125,7 +125,7 @@ def test_energy_distance_by_hand():
     assert float(energy_distance(near, far + 1)) > 0.5
 
 
-def test_diversity_of_what_is_known_to_vary():
+def test_diversity_of_known_sets():
     real = torch.from_numpy(two_kinds(64, 16)[0]).permute(0, 3, 1, 2).float() / 127.5 - 1
     assert float(diversity(real.flip(0), real)) == pytest.approx(1.0)
     assert float(diversity(real[:1].expand(64, -1, -1, -1), real)) == 0.0
@@ -140,10 +140,10 @@ def test_diversity_of_what_is_known_to_vary():
 
 @pytest.mark.parametrize("loss", ["relativistic", "minimax", "hinge"])
 def test_every_loss_learns(images, loss):
-    """Samples come much nearer to images that were held out, and vary as they do."""
+    """Samples become close to held-out images, and as diverse."""
     model = tiny(loss=loss, max_steps=120).fit(images)
-    looks = model.history_["held_out"]
-    assert looks[-1] < 0.5 * looks[0]
+    losses = model.history_["held_out"]
+    assert losses[-1] < 0.5 * losses[0]
     assert model.diversity_ > 0.5
     assert set(model.history_) == {
         "step", "images_seen", "seconds", "train", "r1", "r2", "generator", "diversity", "held_out",
@@ -151,8 +151,8 @@ def test_every_loss_learns(images, loss):
 
 
 @pytest.mark.parametrize("kind", ["labels", "vectors"])
-def test_conditions_are_kept(kind):
-    """Dark images where dark ones were asked for, and both where nothing was said."""
+def test_samples_follow_their_conditions(kind):
+    """Dark images for the label of dark ones, and both without a label."""
     pixels, labels = two_kinds()
     y = labels if kind == "labels" else np.stack([labels == 3, labels == 7], axis=1).astype(float)
     model = tiny(max_steps=100).fit(pixels, y)
@@ -166,7 +166,7 @@ def test_conditions_are_kept(kind):
     assert np.array_equal(model.sample(3, y=y[:3], random_state=5), model.sample(9, y=y[:9], random_state=5)[:3])
 
 
-def test_conditions_that_were_not_learned_are_refused(fitted):
+def test_unknown_conditions_are_refused(fitted):
     with pytest.raises(InputError, match="fitted without conditions"):
         fitted.sample(2, y=1)
     pixels, labels = two_kinds()
@@ -175,7 +175,7 @@ def test_conditions_that_were_not_learned_are_refused(fitted):
         model.sample(2, y=5)
 
 
-def test_a_conditional_model_is_saved_whole(tmp_path):
+def test_a_conditional_model_is_saved(tmp_path):
     from imatlas import load
 
     pixels, labels = two_kinds()
@@ -188,21 +188,21 @@ def test_a_conditional_model_is_saved_whole(tmp_path):
 
 @pytest.mark.parametrize("augment", [0.0, 0.9])
 def test_missing_pixels_are_gray_to_the_discriminator(images, fitted, augment):
-    """In real and in fake images alike: a mask on one side only would tell them apart."""
+    """In real and fake images alike: a mask in one of them would separate them."""
     x = make_batch(images[:16], fitted.spec_).x
     known = torch.rand(x.shape, generator=seeded(3)) < 0.6
-    seen = []
-    hook = fitted.module_.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    inputs = []
+    hook = fitted.module_.discriminator.register_forward_hook(lambda _, given, __: inputs.append(given[0]))
     next(tiny(augment=augment)._losses(fitted.module_, Batch(torch.where(known, x, 0.0), known, n_images=48), seeded()))
     hook.remove()
-    real, fake = seen[:2]
+    real, fake = inputs[:2]
     assert torch.equal(real == 0, fake == 0)
     assert float((real == 0).float().mean()) > 0.35
     if not augment:
         assert torch.equal(real != 0, known)
 
 
-def test_few_images_are_varied_more():
+def test_few_images_are_augmented_more():
     model = tiny()
     shares = [model._augment_probability(n) for n in (100, 5_000, 60_000)]
     assert shares == sorted(shares, reverse=True)
@@ -215,7 +215,7 @@ def test_few_images_are_varied_more():
 
 @estimator
 class Deaf(GAN):
-    """A GAN whose generator does not hear its noise: it can make one image only."""
+    """A GAN whose generator ignores its noise."""
 
     def _build(self, spec):
         module = super()._build(spec)
@@ -223,8 +223,8 @@ class Deaf(GAN):
         return module
 
 
-def test_collapse_rings_the_alarm(monkeypatch):
-    """Two kinds of images, and a generator that can make one image only."""
+def test_mode_collapse_gives_a_warning(monkeypatch):
+    """Two kinds of images, and a generator of a single image."""
     monkeypatch.setattr(gan, "MIN_STEPS", 100)
     pixels, _ = two_kinds()
     with pytest.warns(ConvergenceWarning, match=r"vary only 0\.00 times as much.*learning_rate below.*gamma above"):
@@ -233,13 +233,13 @@ def test_collapse_rings_the_alarm(monkeypatch):
     assert model.history_["diversity"][-1] < 0.01
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fine = tiny(max_steps=100).fit(pixels)  # the same images, a generator that hears
+        fine = tiny(max_steps=100).fit(pixels)  # the same images, a working generator
         tiny(Deaf, max_steps=20).fit(pixels)  # too short to tell
     assert fine.diversity_ > gan.LOW_DIVERSITY
 
 
-def test_too_high_a_rate_rings_the_alarm(monkeypatch):
-    """The real networks, driven into a collapse."""
+def test_a_learning_rate_that_is_too_high_gives_a_warning(monkeypatch):
+    """The real networks, driven to collapse."""
     monkeypatch.setattr(gan, "MIN_STEPS", 60)
     pixels, _ = two_kinds()
     with pytest.warns(ConvergenceWarning, match="Mode collapse"):
@@ -248,23 +248,23 @@ def test_too_high_a_rate_rings_the_alarm(monkeypatch):
 
 @estimator
 class Fragile(GAN):
-    """A GAN whose loss, of the player named, is NaN at the third step."""
+    """A GAN whose loss of the named network is NaN at the third step."""
 
-    player: str = "generator"
+    network: str = "generator"
 
     def _losses(self, module, batch, generator):
         for name, loss, logs in super()._losses(module, batch, generator):
-            planted = name == self.player and generator.initial_seed() == seeding.seed_of(1, "step", 3)
+            planted = name == self.network and generator.initial_seed() == seeding.seed_of(1, "step", 3)
             yield name, loss * torch.nan if planted else loss, logs
 
 
-@pytest.mark.parametrize("player", ["discriminator", "generator"])
-def test_a_nan_goes_back_to_the_last_good_state(images, player):
-    model = tiny(Fragile, max_steps=8, player=player).fit(images)
+@pytest.mark.parametrize("network", ["discriminator", "generator"])
+def test_a_nan_rolls_back_to_the_last_snapshot(images, network):
+    model = tiny(Fragile, max_steps=8, network=network).fit(images)
     assert [(entry["step"], entry["decision"]) for entry in model.decisions_] == [(3, "rollback")]
     assert torch.isfinite(weights(model)).all()
     assert model.n_steps_ == 8
-    replayed = tiny(Fragile, max_steps=8, player=player).fit(images, replay=model.decisions_)
+    replayed = tiny(Fragile, max_steps=8, network=network).fit(images, replay=model.decisions_)
     assert torch.equal(weights(replayed), weights(model))
 
 
@@ -311,7 +311,7 @@ class Hungry(GAN):
 
 
 def test_too_little_memory_in_the_middle_of_a_step_halves_the_batch(images):
-    """The discriminator has moved when memory runs out: both players go back, and the step is taken with half."""
+    """Memory runs out after the discriminator step: both networks are restored, and the batch is halved."""
     model = tiny(Hungry, batch_size=16, max_steps=6).fit(images)
     assert [(e["step"], e["decision"], e["batch_size"]) for e in model.decisions_] == [(0, "out_of_memory", 8)]
     assert model.n_steps_ == 6
@@ -319,8 +319,8 @@ def test_too_little_memory_in_the_middle_of_a_step_halves_the_batch(images):
     assert torch.equal(weights(model), weights(plain))
 
 
-def test_a_full_disk_does_not_stop_it(images, tmp_path):
-    """No file may grow over 20 kB: the checkpoints cannot be written, it says so, and learns on."""
+def test_a_full_disk_does_not_stop_the_training(images, tmp_path):
+    """With files limited to 20 kB, checkpoints cannot be written; that is reported and training goes on."""
     np.save(tmp_path / "images.npy", images)
     script = """
 import resource, signal, sys

@@ -1,4 +1,4 @@
-"""ONNX files: what they give, what they say of themselves, and that a wrong one is not left behind."""
+"""ONNX files: results, metadata, and removal of files that differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def onnxruntime():
-    """Skips where the extra is not installed; `make test` installs it."""
+    """Skip if the extra is not installed; `make test` installs it."""
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     return pytest.importorskip("onnxruntime")
@@ -62,7 +62,7 @@ def exported(onnxruntime, vae, tmp_path_factory):
 
 
 class Halves:
-    """A model of one small network; `flaw` is in its file alone."""
+    """A model of one small network; `flaw` is added in its file only."""
 
     def __init__(self, flaw: float = 0.0) -> None:
         self.flaw = flaw
@@ -74,14 +74,14 @@ class Halves:
         def call(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
             return module(x) * (1 + self.flaw if torch.compiler.is_exporting() else 1)
 
-        layer = torch.nn.utils.skip_init(torch.nn.Linear, 4, 2, bias=False)  # draws nothing by chance
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, 4, 2, bias=False)  # without random initialization
         torch.nn.init.constant_(layer.weight, 0.5)
         x = torch.linspace(-1, 1, 4 * N_CHECKED).reshape(-1, 4)
         contract = {"input x": "float32 (N, 4)", "output y": "float32 (N, 2)"}
         return {"halves": Network(layer, call, {"x": x}, "y", contract)}
 
 
-def test_both_networks_are_written_checked_and_told(exported) -> None:
+def test_both_networks_are_written_and_verified(exported) -> None:
     done, folder = exported
     assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
@@ -93,8 +93,8 @@ def test_both_networks_are_written_checked_and_told(exported) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_any_number_of_images_gives_what_the_model_gives(onnxruntime, exported, vae, images, n) -> None:
-    """The whole way from pixels to pixels, by the words in the file's metadata."""
+def test_any_number_of_images_gives_the_results_of_the_model(onnxruntime, exported, vae, images, n) -> None:
+    """From pixels to pixels, as the metadata of the file describes."""
     _, folder = exported
     encoder, decoder = (session(onnxruntime, folder / f"{part}.onnx") for part in ("encoder", "decoder"))
     x = (2 * (images[:n] - vae.spec_.low) / (vae.spec_.high - vae.spec_.low) - 1).astype(np.float32)
@@ -106,7 +106,7 @@ def test_any_number_of_images_gives_what_the_model_gives(onnxruntime, exported, 
     assert np.abs(rebuilt - vae.inverse_transform(z)).max() <= 1e-4 * 65535
 
 
-def test_a_file_says_what_it_is_and_nothing_of_this_machine(onnxruntime, exported, vae) -> None:
+def test_metadata_describes_the_network_and_nothing_of_this_machine(onnxruntime, exported, vae) -> None:
     _, folder = exported
     encoder = session(onnxruntime, folder / "encoder.onnx")
     said = encoder.get_modelmeta().custom_metadata_map
@@ -124,7 +124,7 @@ def test_a_file_says_what_it_is_and_nothing_of_this_machine(onnxruntime, exporte
             assert str(place).encode() not in content
 
 
-def test_a_planted_wrong_weight_is_found(onnxruntime, exported, vae, tmp_path) -> None:
+def test_a_changed_weight_is_found(onnxruntime, exported, vae, tmp_path) -> None:
     import onnx
 
     _, folder = exported
@@ -140,7 +140,7 @@ def test_a_planted_wrong_weight_is_found(onnxruntime, exported, vae, tmp_path) -
     assert right <= TOLERANCE * largest < wrong
 
 
-def test_a_file_that_differs_is_not_left_behind(onnxruntime, tmp_path) -> None:
+def test_a_file_that_differs_is_removed(onnxruntime, tmp_path) -> None:
     with pytest.raises(ArtifactError, match=r"file of the halves differs .* It was removed"):
         export_onnx(Halves(flaw=0.01), tmp_path / "new" / "halves")
     assert not list((tmp_path / "new").iterdir())
@@ -153,7 +153,7 @@ def test_a_file_that_differs_is_not_left_behind(onnxruntime, tmp_path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["halves.onnx", "new"]
 
 
-def test_nothing_is_replaced_but_an_earlier_export(onnxruntime, tmp_path, vae) -> None:
+def test_only_an_earlier_export_is_replaced(onnxruntime, tmp_path, vae) -> None:
     file, folder = tmp_path / "a.onnx", tmp_path / "photos"
     file.write_bytes(b"earlier")
     folder.mkdir()
@@ -173,7 +173,7 @@ def test_nothing_is_replaced_but_an_earlier_export(onnxruntime, tmp_path, vae) -
         export_onnx(vae, tmp_path / "vae.onnx")
 
 
-def test_chance_and_settings_are_left_as_they_were_and_the_bytes_are_the_same(onnxruntime, tmp_path) -> None:
+def test_export_is_deterministic_and_leaves_random_states_and_settings_unchanged(onnxruntime, tmp_path) -> None:
     logger = logging.getLogger("torch.onnx")
     before, level = torch.random.get_rng_state(), logger.level
     export_onnx(Halves(), tmp_path / "a.onnx")
@@ -216,9 +216,9 @@ def test_a_model_without_a_network_says_so(tmp_path, capsys) -> None:
         {"layers": "many", "views": 3, "rotation_invariant": True, "n_components": 3, "whiten": 0.5},
     ],
 )
-def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options) -> None:
-    """Without a file: to write a network of this depth takes ten seconds."""
-    side = 32 if options.get("views", 1) == 1 else 48  # several views are cut out of larger images
+def test_an_exported_pretrained_encoder_equals_transform(options) -> None:
+    """Without writing a file, which takes ten seconds for this network."""
+    side = 32 if options.get("views", 1) == 1 else 48  # several views are cropped from larger images
     images = synthetic_images(8, size=side, channels=3)
     model = PretrainedEncoder(image_size=32, **options).fit(images)
     [network] = model._networks().values()
@@ -228,28 +228,28 @@ def test_what_is_exported_of_pretrained_eyes_gives_what_transform_gives(options)
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_times_and_labels_are_inputs_too_and_their_number_must_be_free(onnxruntime, tmp_path, fixed) -> None:
+def test_times_and_labels_are_inputs_of_any_number(onnxruntime, tmp_path, fixed) -> None:
     labels = Condition(3, 0, 4)
     torch.nn.init.constant_(labels.embed.weight, 0.5)
     inputs = {"t": torch.linspace(0, 1, N_CHECKED), "y": torch.arange(N_CHECKED) % 3}
 
-    class Told(Halves):
+    class Labeled(Halves):
         def _networks(self) -> dict[str, Network]:
             def call(module: torch.nn.Module, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
                 return sinusoidal(t, 4) + module(y, len(t) if fixed else t.shape[0])
 
-            return {"told": Network(labels, call, inputs, "told", {})}
+            return {"labels": Network(labels, call, inputs, "vectors", {})}
 
     if fixed:  # while it is written, `len` is the number 2
-        with pytest.raises(ArtifactError, match=r"file of the told does not run .* It was removed"):
-            export_onnx(Told(), tmp_path / "told.onnx")
+        with pytest.raises(ArtifactError, match=r"file of the labels does not run .* It was removed"):
+            export_onnx(Labeled(), tmp_path / "labels.onnx")
         assert not list(tmp_path.iterdir())
         return
-    done = export_onnx(Told(), tmp_path / "told.onnx")["told"]
+    done = export_onnx(Labeled(), tmp_path / "labels.onnx")["labels"]
     assert 0 <= done.difference <= TOLERANCE * done.largest
-    told = session(onnxruntime, done.path)
-    assert [i.name for i in told.get_inputs()] == ["t", "y"]
-    [one] = told.run(None, {"t": np.array([0.25], np.float32), "y": np.array([2])})
+    got = session(onnxruntime, done.path)
+    assert [i.name for i in got.get_inputs()] == ["t", "y"]
+    [one] = got.run(None, {"t": np.array([0.25], np.float32), "y": np.array([2])})
     np.testing.assert_allclose(one, sinusoidal(torch.tensor([0.25]), 4).numpy() + 0.5, atol=1e-5)
 
 
@@ -264,7 +264,7 @@ def test_without_a_package_the_error_names_the_extra(monkeypatch, tmp_path, vae,
 
 
 @pytest.mark.parametrize("kind", ["free", "labels", "vectors"])
-def test_a_gan_is_exported_with_what_it_is_told(onnxruntime, kind, tmp_path) -> None:
+def test_a_conditional_gan_is_exported_with_its_condition(onnxruntime, kind, tmp_path) -> None:
     images = synthetic_images(24, size=(9, 12), channels=3, random_state=0)
     labels = np.arange(24) % 3 * 5
     y = {"free": None, "labels": labels, "vectors": np.stack([labels, labels**2 + 1.0], axis=1)}[kind]
@@ -290,7 +290,7 @@ def test_a_flow_is_exported_as_velocity_and_decoder(onnxruntime, over, tmp_path)
     x = seeding.noise(5, 3, model.n_noise)
     x = x if inner else x.reshape(3, 1, 16, 16)
     velocity = session(onnxruntime, tmp_path / "flow" / "velocity.onnx")
-    for i in range(4):  # four Euler steps, by the words of the contract
+    for i in range(4):  # four Euler steps, as the contract describes
         t = np.full(3, i / 4, np.float32)
         x = x + 0.25 * velocity.run(None, {"x": x, "t": t, "d": np.zeros(3, np.float32), "y": np.array([0, 1, 1])})[0]
     if inner:
@@ -300,19 +300,19 @@ def test_a_flow_is_exported_as_velocity_and_decoder(onnxruntime, over, tmp_path)
     assert np.abs(made.astype(int) - expected).max() <= 1
 
 
-def test_only_files_as_an_export_wrote_them_are_replaced(onnxruntime, tmp_path, vae) -> None:
+def test_only_unchanged_files_of_an_export_are_replaced(onnxruntime, tmp_path, vae) -> None:
     import onnx
 
     folder = tmp_path / "vae"
     export_onnx(vae, folder)
-    told = onnx.load(folder / "encoder.onnx")
-    assert "imatlas-sha256" in {entry.key for entry in told.metadata_props}
-    onnx.checker.check_model(told)
+    model = onnx.load(folder / "encoder.onnx")
+    assert "imatlas-sha256" in {entry.key for entry in model.metadata_props}
+    onnx.checker.check_model(model)
     written = (folder / "encoder.onnx").read_bytes()
     for mine, content in (
         ("my-quantized-2023.onnx", written),
         ("notes.onnx", b"about the library imatlas 1.0"),
-        ("encoder.onnx", told.SerializeToString()[:-1] + b"f"),
+        ("encoder.onnx", model.SerializeToString()[:-1] + b"f"),
     ):
         (folder / mine).write_bytes(content)
         with pytest.raises(ArtifactError, match=rf"'{mine}' in it was not written by imatlas"):

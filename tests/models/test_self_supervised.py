@@ -11,7 +11,7 @@ from imatlas.testing import synthetic_images
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_vicreg_is_least_for_equal_views_of_spread_and_unrelated_features():
+def test_vicreg_is_minimal_for_equal_views_of_decorrelated_features():
     generator = torch.Generator().manual_seed(0)
     z = torch.linalg.qr(torch.randn(64, 4, generator=generator) - 0.0)[0]
     z = (z - z.mean(0)) / (z - z.mean(0)).std(0) * 1.01
@@ -24,7 +24,7 @@ def test_vicreg_is_least_for_equal_views_of_spread_and_unrelated_features():
     assert float(vicreg(copied, copied)[2]) > 10 * float(vicreg(z, z)[2])
 
 
-def test_the_contrastive_loss_is_that_of_a_table_of_all_pairs():
+def test_nt_xent_equals_a_sum_over_all_pairs():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 5, 3, generator=generator).unbind()
     z = torch.nn.functional.normalize(torch.cat([a, b]), dim=1).numpy()
@@ -44,7 +44,7 @@ def test_the_network_takes_every_size(shape, grid):
 
 
 @pytest.mark.parametrize("method", ["vicreg", "simclr"])
-def test_it_finds_kinds_of_clothes_better_than_pixels_do(fashion, method):
+def test_features_cluster_fashion_better_than_pixels(fashion, method):
     images, labels = fashion[0][:3000], fashion[1][:3000]
     kept = np.isin(labels, [1, 2, 7, 8])  # trousers, pullovers, sneakers, bags
     images, labels = images[kept], labels[kept]

@@ -48,18 +48,18 @@ def test_recon_by_hand(images):
     assert loss_of(model, batch)[1]["recon"] == pytest.approx(float(nats.mean().detach()), rel=1e-4)
 
 
-def test_free_bits_cost_nothing_below_their_bound(images):
+def test_free_bits_cost_nothing(images):
     model = tiny(free_bits=0.0).fit(images)
     batch = make_batch(images, model.spec_)
     free, logs = loss_of(tiny(free_bits=100.0), batch, model.module_)
     assert float(free.detach()) == pytest.approx(logs["recon"] + 3 * 100.0, rel=1e-5)
-    # below the bound only recon is left to learn from
+    # below the bound only recon has a gradient
     costly, _ = loss_of(tiny(beta=0.0), batch, model.module_)
     head = model.module_.encoder.head.weight
     assert torch.equal(torch.autograd.grad(free, head)[0], torch.autograd.grad(costly, head)[0])
 
 
-def test_a_high_beta_empties_the_code_and_free_bits_keep_it(images):
+def test_a_high_beta_collapses_the_code_and_free_bits_prevent_it(images):
     batch = make_batch(images, tiny().fit(images).spec_)
     empty = loss_of(tiny(beta=100.0, max_steps=200).fit(images), batch)[1]["kl"]
     kept = loss_of(tiny(beta=100.0, free_bits=1.0, max_steps=200).fit(images), batch)[1]["kl"]
@@ -77,7 +77,7 @@ def test_every_likelihood_learns(images, likelihood):
     assert np.mean((rebuilt - images) ** 2) < 0.75 * np.mean((flat - images) ** 2)
 
 
-def test_the_learned_scale_is_the_size_of_the_error(images):
+def test_the_learned_scale_equals_the_error(images):
     """Rybkin et al. 2021, eq. 5: the best Gaussian has the mean squared error as its variance."""
     model = tiny(max_steps=400, learning_rate=4e-3).fit(images, validation=images)
     batch = make_batch(images, model.spec_)
@@ -88,11 +88,11 @@ def test_the_learned_scale_is_the_size_of_the_error(images):
     assert float(model.module_.log_scale.detach().exp()) == pytest.approx(float(error), rel=0.2)
 
 
-def test_masked_pixels_are_in_no_loss(images, rng):
+def test_masked_pixels_are_left_out_of_the_loss(images, rng):
     model = tiny(max_steps=5).fit(images)
     x = make_batch(images, model.spec_).x
     known = torch.from_numpy(rng.random(x.shape) < 0.7)
-    # the same encoding for both, so that only the target under the mask differs
+    # equal encodings, so that only the target under the mask differs
     mean_logvar = model.module_.encode(torch.where(known, x, 0.0))
     model.module_.encode = lambda _: mean_logvar
     first, _ = loss_of(model, Batch(x, known))
@@ -102,13 +102,13 @@ def test_masked_pixels_are_in_no_loss(images, rng):
     assert float(first.detach()) < float(whole.detach())
 
 
-def test_scores_are_higher_for_what_was_learned(images, rng):
+def test_scores_are_higher_for_training_images(images, rng):
     model = tiny(max_steps=200).fit(images)
     odd = rng.integers(0, 256, images.shape, dtype=np.uint8)
     assert model.score_samples(images).min() > model.score_samples(odd).max()
 
 
-def test_the_prior_is_sampled(images):
+def test_samples_come_from_the_prior(images):
     model = tiny(max_steps=5, prior="normal").fit(images)
     assert np.array_equal(model.sample(4, random_state=7), model.inverse_transform(seeding.noise(7, 4, 3)))
     assert np.array_equal(model.sample(4), model.sample(4))

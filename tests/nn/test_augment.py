@@ -1,4 +1,4 @@
-"""Varied pictures are the same pictures, moved."""
+"""Random augmentation: geometry, masks, probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_each_image_is_a_mirrored_or_shifted_copy_of_itself():
+def test_each_image_is_mirrored_or_shifted():
     x = torch.rand(16, 3, 16, 24, generator=seeded(0))
     moved, _ = flip_and_shift(x, seeded(1))
     assert moved.shape == x.shape
@@ -38,14 +38,14 @@ def test_missing_pixels_move_with_their_image():
     assert moved_known.dtype == torch.bool
 
 
-def test_chance_comes_from_the_generator_alone():
+def test_randomness_comes_from_the_generator_alone():
     x = torch.rand(8, 1, 16, 16, generator=seeded(0))
     assert torch.equal(flip_and_shift(x, seeded(5))[0], flip_and_shift(x, seeded(5))[0])
     assert not torch.equal(flip_and_shift(x, seeded(5))[0], flip_and_shift(x, seeded(6))[0])
 
 
-def test_a_variation_is_one_draw_for_all_that_get_it():
-    """Real and fake images in one draw are changed alike, so that the change itself tells nothing."""
+def test_real_and_fake_images_get_the_same_augmentation():
+    """So the augmentation itself does not separate real from fake."""
     x = torch.rand(16, 3, 16, 24, generator=seeded(0)) * 2 - 1
     varied = DiffAugment(16, 0.8, seeded(1))
     assert torch.equal(varied(x), varied(x))
@@ -53,18 +53,18 @@ def test_a_variation_is_one_draw_for_all_that_get_it():
     assert not torch.equal(DiffAugment(16, 0.8, seeded(2))(x), varied(x))
 
 
-def test_a_variation_leaves_enough_images_alone_to_learn_from():
-    """With probability p each, mirroring at p / 2: (1 - p / 2) (1 - p)^3 of the images stay as they are."""
+def test_enough_images_stay_unchanged():
+    """With probability p each, mirroring at p / 2: (1 - p / 2) (1 - p)^3 of the images are unchanged."""
     x = torch.rand(4000, 1, 8, 8, generator=seeded(0)) * 2 - 1
     for probability in (0.0, 0.2, 0.6):
         kept = (DiffAugment(4000, probability, seeded(3))(x) - x).abs().amax((1, 2, 3)) < 1e-5
         expected = (1 - probability / 2) * (1 - probability) ** 3
-        # where the one shift of the draw is by nothing, those that are moved stay too
+        # if the shift of the draw is zero, shifted images are unchanged, too
         assert expected - 0.03 < float(kept.float().mean()) < expected / (1 - probability) + 0.03
 
 
-def test_a_variation_moves_what_is_known_with_its_image():
-    """Mid-gray stays on what was not known, wherever the image went, whatever its colors became."""
+def test_the_mask_is_augmented_with_its_image():
+    """Unknown pixels stay mid-gray through geometry and color changes."""
     known = torch.rand(64, 1, 16, 16, generator=seeded(2)) < 0.7
     dark, bright = torch.where(known, -0.9, 0.0), torch.where(known, 0.9, 0.0)
     varied = DiffAugment(64, 0.9, seeded(3))
@@ -73,14 +73,14 @@ def test_a_variation_moves_what_is_known_with_its_image():
     assert 0.3 < float((varied(bright, known) == 0).float().mean()) < 0.8
 
 
-def test_a_cut_takes_a_quarter_of_an_image_at_most():
+def test_cutout_covers_at_most_a_quarter_of_an_image():
     x = torch.ones(256, 1, 16, 16)
     gone = (DiffAugment(256, 0.9, seeded(5))(x) == 0).float().mean((1, 2, 3))
     assert float(gone.mean()) > 0.1
     assert float(gone.max()) <= 0.25 + 1 - (14 / 16) ** 2, "what a shift leaves bare, and a cut of half a side each way"
 
 
-def test_a_generator_learns_through_a_variation():
+def test_augmentation_is_differentiable():
     x = torch.rand(32, 2, 16, 16, generator=seeded(0)).requires_grad_(True)
     DiffAugment(32, 0.6, seeded(4))(x).sum().backward()
     assert x.grad is not None

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: every published tensor finds its place, folding changes nothing, and it sees what it should."""
+"""EfficientNet-Lite0: every published tensor is used, folding is exact, photographs are classified."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def classifier(checkpoint: dict[str, torch.Tensor]) -> EfficientNetLite0:
     return network
 
 
-def seen(pixels: np.ndarray) -> torch.Tensor:
-    """The middle of a picture (H, W, 3) as the network expects it: 224 x 224, RGB, in [-1, 1]."""
+def prepared(pixels: np.ndarray) -> torch.Tensor:
+    """The center of a picture (H, W, 3) as network input: 224 x 224, RGB, in [-1, 1]."""
     image = Image.fromarray(pixels)
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -44,18 +44,18 @@ def seen(pixels: np.ndarray) -> torch.Tensor:
         ("camera", [872], 0.9),  # tripod; a gray picture
     ],
 )
-def test_names_pictures_as_imagenet_does(
+def test_photographs_are_classified(
     classifier: EfficientNetLite0, name: str, classes: list[int], at_least: float
 ) -> None:
     pixels = getattr(skimage.data, name)()
     rgb = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
     with torch.inference_mode():
-        chances = classifier.logits(classifier(seen(rgb))).softmax(1)[0]
+        chances = classifier.logits(classifier(prepared(rgb))).softmax(1)[0]
     assert float(chances[classes].sum()) > at_least
 
 
 def test_colors_are_red_green_blue(classifier: EfficientNetLite0) -> None:
-    x = seen(skimage.data.coffee())
+    x = prepared(skimage.data.coffee())
     with torch.inference_mode():
         right, swapped = (classifier.logits(classifier(v)).softmax(1)[0, 967] for v in (x, x.flip(1)))
     assert right > swapped
@@ -70,7 +70,7 @@ def test_folding_equals_batch_normalization(checkpoint: dict[str, torch.Tensor])
     torch.testing.assert_close(folded, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_tensor_too_many_or_too_few_is_refused(checkpoint: dict[str, torch.Tensor]) -> None:
+def test_extra_and_missing_tensors_are_refused(checkpoint: dict[str, torch.Tensor]) -> None:
     with pytest.raises(KeyError, match="does not"):
         fold_checkpoint({**checkpoint, "_blocks.0._se_reduce.weight": torch.zeros(1)})
     with pytest.raises(KeyError):
@@ -115,6 +115,6 @@ def test_every_stage_halves_as_published(classifier: EfficientNetLite0) -> None:
     assert features.shape == (1, 1280)
 
 
-def test_without_a_classifier_there_are_no_scores() -> None:
+def test_logits_need_a_classifier() -> None:
     with pytest.raises(ValueError, match="n_classes"):
         EfficientNetLite0().logits(torch.zeros(1, 1280))

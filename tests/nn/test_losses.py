@@ -39,7 +39,7 @@ def test_bernoulli_by_hand():
     assert torch.allclose(log_likelihood(x, logit, "bernoulli"), expected, atol=1e-6)
 
 
-def test_masked_means_and_sums_ignore_what_is_not_known(generator):
+def test_masked_means_and_sums_ignore_unknown_pixels(generator):
     values = torch.randn(3, 2, 4, 4, generator=generator)
     known = torch.rand(3, 2, 4, 4, generator=generator) < 0.6
     spoilt = torch.where(known, values, 1e6)

@@ -12,7 +12,7 @@ SHAPES = [(8, 8, 1), (9, 17, 5), (28, 28, 1), (30, 30, 3), (45, 64, 4), (64, 45,
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_size_goes_in_and_comes_out(shape):
+def test_encoder_and_decoder_take_any_size(shape):
     height, width, channels = shape
     encoder, decoder = Encoder(shape, 6, width=32), Decoder(shape, 6, width=32)
     x = torch.randn(2, channels, height, width)
@@ -21,7 +21,7 @@ def test_any_size_goes_in_and_comes_out(shape):
     x_hat = decoder(z)
     assert x_hat.shape == x.shape
     with torch.no_grad():
-        for module in (encoder, decoder):  # a block starts as the identity and would hide its first convolution
+        for module in (encoder, decoder):  # a block starts as the identity, which would hide its first convolution
             for block in module.blocks:
                 block.conv_out.weight.normal_(std=0.1)
     (decoder(encoder(x)) - x).square().mean().backward()
@@ -63,7 +63,7 @@ def test_padding_repeats_the_border():
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (256, 160, 3)])
-def test_both_players_take_any_size(shape):
+def test_generator_and_discriminator_take_any_size(shape):
     height, width, channels = shape
     generator = ImageGenerator(shape, 6, Condition(3, 0, 16), width=16)
     discriminator = Discriminator(shape, Condition(3, 0, 16), width=16)
@@ -75,14 +75,14 @@ def test_both_players_take_any_size(shape):
     (logit[0] - logit[1]).backward()
     for module in (generator, discriminator):
         got = {name for name, p in module.named_parameters() if p.grad is not None and (p.grad != 0).any()}
-        # a block starts as the identity and hides its first convolution; a label was given, so "anything" was not
+        # a block starts as the identity, which hides its first convolution; with labels the null embedding is unused
         assert {name for name, _ in module.named_parameters()} - got <= {
             name for name, _ in module.named_parameters() if "conv_in" in name or name == "condition.null"
         }
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (33, 70, 2)])
-def test_a_discriminator_sees_every_pixel_and_what_is_told(shape):
+def test_a_discriminator_depends_on_every_pixel_and_the_condition(shape):
     height, width, channels = shape
     discriminator = Discriminator(shape, Condition(0, 5, 16), width=16)
     x = torch.randn(1, channels, height, width, requires_grad=True)
@@ -93,7 +93,7 @@ def test_a_discriminator_sees_every_pixel_and_what_is_told(shape):
     assert float((logit - discriminator(x, y[1:])).detach().abs()) > 1e-6
 
 
-def test_a_generator_hears_noise_and_condition():
+def test_a_generator_depends_on_noise_and_condition():
     generator = ImageGenerator((12, 12, 1), 4, Condition(2, 0, 16), width=16)
     z, y = torch.randn(2, 4), torch.tensor([0, 1])
     x = generator(z[:1], y[:1])

@@ -1,4 +1,4 @@
-"""Packed networks: the answers of the plain ones, at any size and shape of batch."""
+"""Packed networks give the results of the plain ones for any shape of batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def drawn(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("size", [(7, 7), (8, 8), (7, 8)])
 @pytest.mark.parametrize("bounded", [False, True])
-def test_odd_padding_and_the_bound_are_those_of_the_plain_one(
+def test_padding_and_relu6_equal_those_of_the_convolution(
     kernel_size: int, size: tuple[int, int], bounded: bool
 ) -> None:
     layer = Convolution(8, 8, kernel_size, stride=2, groups=8, bounded=bounded).requires_grad_(False)
@@ -33,7 +33,7 @@ def test_odd_padding_and_the_bound_are_those_of_the_plain_one(
     torch.testing.assert_close(packed(torch.nn.Sequential(layer))(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_network_answers_alike_at_any_size_and_its_weights_stay() -> None:
+def test_results_are_equal_at_any_size_and_weights_are_unchanged() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         plain = EfficientNetLite0().eval().requires_grad_(False).to(memory_format=torch.channels_last)

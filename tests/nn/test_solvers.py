@@ -1,4 +1,4 @@
-"""Solvers against equations whose answer is known."""
+"""Solvers against closed-form solutions."""
 
 import math
 
@@ -8,12 +8,12 @@ import torch
 from imatlas.nn import solvers
 
 
-def turning(x, t):
-    """dx/dt = (-y, x): a turn by one radian a unit of time."""
+def rotation(x, t):
+    """dx/dt = (-y, x): a rotation by one radian per unit of time."""
     return torch.stack([-x[:, 1], x[:, 0]], dim=1)
 
 
-def turned(x, angle):
+def rotated(x, angle):
     cos, sin = math.cos(angle), math.sin(angle)
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], dim=1)
 
@@ -23,7 +23,7 @@ X = torch.tensor([[1.0, 0.0], [0.3, -2.0], [5.0, 5.0]], dtype=torch.float64)
 
 @pytest.mark.parametrize(("solve", "order"), [(solvers.euler, 1), (solvers.heun, 2)])
 def test_the_error_falls_with_the_order_of_the_method(solve, order):
-    few, many = (float((solve(turning, X, 0.0, 1.0, n) - turned(X, 1.0)).norm()) for n in (20, 40))
+    few, many = (float((solve(rotation, X, 0.0, 1.0, n) - rotated(X, 1.0)).norm()) for n in (20, 40))
     assert few / many == pytest.approx(2**order, rel=0.1)
     assert many < 0.1
 
@@ -41,14 +41,14 @@ def test_adaptive_keeps_its_tolerance_and_saves_steps(tolerance):
 
     def counted(x, t):
         calls.append(len(x))
-        return turning(x, t)
+        return rotation(x, t)
 
     end = solvers.adaptive(counted, X, 0.0, 3.0, tolerance=tolerance)
-    assert float((end - turned(X, 3.0)).norm(dim=1).max() / X.norm(dim=1).max()) < 20 * tolerance
+    assert float((end - rotated(X, 3.0)).norm(dim=1).max() / X.norm(dim=1).max()) < 20 * tolerance
     assert len(calls) < 300
 
 
-def test_adaptive_treats_each_sample_as_if_it_were_alone():
+def test_adaptive_treats_samples_independently():
     def stiff_for_some(x, t):
         return -x * torch.tensor([1.0, 50.0, 5.0], dtype=x.dtype)[: len(x), None] * torch.ones_like(x)
 
@@ -57,9 +57,9 @@ def test_adaptive_treats_each_sample_as_if_it_were_alone():
     assert torch.equal(together[:1], alone)
 
 
-def test_there_and_back():
+def test_the_reverse_flow_returns_to_the_start():
     for solve in (
-        lambda x, a, b: solvers.heun(turning, x, a, b, 50),
-        lambda x, a, b: solvers.adaptive(turning, x, a, b),
+        lambda x, a, b: solvers.heun(rotation, x, a, b, 50),
+        lambda x, a, b: solvers.adaptive(rotation, x, a, b),
     ):
         assert torch.allclose(solve(solve(X, 0.0, 1.0), 1.0, 0.0), X, atol=2e-2)

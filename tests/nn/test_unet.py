@@ -17,8 +17,8 @@ def inputs(shape, n=2):
     return torch.randn(n, channels, height, width), torch.rand(n), torch.randn(n, 6)
 
 
-def woken(unet):
-    """What starts at zero would hide all that comes before it."""
+def randomized(unet):
+    """The network with random weights in place of zeros, which hide the layers before them."""
     with torch.no_grad():
         for weight in unet.parameters():
             if not weight.any():
@@ -27,17 +27,17 @@ def woken(unet):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_size_comes_out_as_it_went_in_and_every_weight_learns(shape):
+def test_any_size_is_kept_and_every_weight_gets_a_gradient(shape):
     x, t, condition = inputs(shape)
-    velocity = woken(UNet(shape, 16, 1, 6))(x, t, condition)
+    velocity = randomized(UNet(shape, 16, 1, 6))(x, t, condition)
     assert velocity.shape == x.shape
-    unet = woken(UNet(shape, 16, 2, 6))
+    unet = randomized(UNet(shape, 16, 2, 6))
     (unet(x, t, condition) - x).square().mean().backward()
     assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_new_network_says_zero_everywhere_and_learns_from_there(shape):
+def test_a_new_network_returns_zero_and_gets_a_gradient(shape):
     x, t, condition = inputs(shape)
     unet = UNet(shape, 16, 1, 6)
     velocity = unet(x, t, condition)
@@ -47,9 +47,9 @@ def test_a_new_network_says_zero_everywhere_and_learns_from_there(shape):
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (11, 9, 3), (28, 28, 1), (33, 70, 2)])
-def test_every_pixel_sees_every_pixel(shape):
+def test_every_pixel_depends_on_every_pixel(shape):
     x, t, condition = inputs(shape, 1)
-    unet = woken(UNet(shape, 16, 1, 6))
+    unet = randomized(UNet(shape, 16, 1, 6))
     x.requires_grad_()
     unet(x, t, condition)[0, 0, 0, 0].backward()
     assert (x.grad != 0).all()
@@ -57,7 +57,7 @@ def test_every_pixel_sees_every_pixel(shape):
 
 def test_time_and_condition_change_the_velocity_and_other_images_do_not():
     x, t, condition = inputs((16, 16, 3), 3)
-    unet = woken(UNet((16, 16, 3), 16, 1, 6))
+    unet = randomized(UNet((16, 16, 3), 16, 1, 6))
     with torch.no_grad():
         velocity = unet(x, t, condition)
         assert (unet(x, t + 0.1, condition) != velocity).any()
@@ -66,7 +66,7 @@ def test_time_and_condition_change_the_velocity_and_other_images_do_not():
 
 
 @pytest.mark.parametrize("size", [8, 9, 16, 31, 32, 64, 100, 256])
-def test_attention_works_on_the_coarsest_grid_alone(size):
+def test_attention_is_on_the_coarsest_grid_only(size):
     unet = UNet((size, size + 3, 3), 16, 1, 6)
     level, depth = unet.level, 1
     while isinstance(level.inner, Level):
@@ -84,7 +84,7 @@ def test_a_new_block_is_the_identity():
 
 
 def test_attention_is_the_softmax_of_scalar_products():
-    attention = woken(SelfAttention(4)).double()
+    attention = randomized(SelfAttention(4)).double()
     x = torch.randn(2, 4, 3, 2, dtype=torch.float64)
     rows = attention.norm(x).reshape(2, 4, 6).transpose(1, 2)
     q, k, v = (part.reshape(2, 6, 4, 1) for part in attention.qkv(rows).chunk(3, dim=2))
@@ -98,7 +98,7 @@ def test_attention_is_the_softmax_of_scalar_products():
 
 
 @pytest.mark.parametrize("width", [7, 8, 32])
-def test_times_become_waves_that_tell_them_apart(width):
+def test_time_embeddings_are_distinct(width):
     t = torch.tensor([0.0, 0.001, 0.5, 1.0])
     waves = sinusoidal(t, width)
     assert waves.shape == (4, width)

@@ -6,13 +6,13 @@ from imatlas.errors import ParameterError
 from imatlas.training import devices
 
 
-def test_auto_takes_what_is_there():
+def test_auto_is_an_available_device():
     assert devices.pick_device("auto").type in ("cpu", "cuda", "mps")
     assert devices.pick_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "nosuch"])
-def test_a_device_that_is_not_there_is_refused(name):
+def test_an_unavailable_device_is_refused(name):
     with pytest.raises(ParameterError, match=f"'{name}'"):
         devices.pick_device(name)
 
@@ -26,7 +26,7 @@ def test_bf16_runs_in_bf16_and_weights_stay():
     assert linear.weight.dtype == torch.float32
 
 
-def test_memory_errors_are_told_from_others():
+def test_out_of_memory_errors_are_recognized():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50, dtype=torch.float32)
     assert devices.is_out_of_memory(error.value)

@@ -1,4 +1,4 @@
-"""The loop: budget and its replay, resume after a real kill, the way back from NaN, memory, Ctrl-C."""
+"""The loop: budget and replay, resume after a kill, rollback from NaN, out of memory, Ctrl-C."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ MARK = 30.0
 
 @estimator
 class Fragile(Autoencoder):
-    """An autoencoder whose loss is NaN for a batch that holds a marked image."""
+    """An autoencoder whose loss is NaN for a batch with a marked image."""
 
     def _losses(self, module, batch, generator):
         for name, loss, logs in super()._losses(module, batch, generator):
@@ -70,7 +70,7 @@ def images():
 
 @pytest.fixture
 def short_snapshots(monkeypatch):
-    """Snapshots every ten steps, each of them also on the disk."""
+    """Snapshots every ten steps, each also written to disk."""
     monkeypatch.setattr(loop, "SNAPSHOT", 10)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
 
@@ -96,7 +96,7 @@ def test_the_first_steps_are_those_of_a_plain_loop(images):
     assert torch.allclose(weights(model), by_hand, atol=1e-6)
 
 
-def test_the_average_follows_the_weights():
+def test_the_average_follows_the_live_weights():
     live = torch.nn.Linear(1, 1, bias=False)
     weights = checkpoints.Weights(live, {})
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_the_average_follows_the_weights():
     assert weights.ema.weight.item() == pytest.approx(0.5)
 
 
-def test_history_and_events_tell_the_same(images, tmp_path):
+def test_history_and_events_agree(images, tmp_path):
     events = []
     path = tmp_path / "metrics.jsonl"
     writer = JsonLines(path)
@@ -122,7 +122,7 @@ def test_history_and_events_tell_the_same(images, tmp_path):
     assert len(path.read_text().splitlines()) == len(events)
 
 
-def test_validation_images_are_watched_instead(images):
+def test_validation_images_replace_the_held_out_ones(images):
     starts = []
     model = tiny(max_steps=2)
     model.fit(images, validation=images[:7], callback=starts.append)
@@ -180,7 +180,7 @@ def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path, shor
     assert np.array_equal(resumed.sample(3), whole.sample(3))
 
 
-def test_a_finished_run_is_not_learned_again(images, tmp_path):
+def test_a_finished_run_is_not_trained_again(images, tmp_path):
     first = tiny().fit(images, checkpoint=tmp_path / "c")
     events = []
     second = tiny().fit(images, checkpoint=tmp_path / "c", callback=events.append)
@@ -194,10 +194,10 @@ def test_a_checkpoint_of_other_settings_or_images_is_refused(images, tmp_path):
         tiny(max_steps=2, latent_dim=5).fit(images, checkpoint=tmp_path)
     with pytest.raises(ArtifactError, match="images was"):
         tiny(max_steps=2).fit(255 - images, checkpoint=tmp_path)
-    tiny(max_steps=2, progress=False).fit(images, checkpoint=tmp_path)  # how it is shown does not matter
+    tiny(max_steps=2, progress=False).fit(images, checkpoint=tmp_path)  # display does not matter
 
 
-def test_what_is_no_checkpoint_is_left_alone(images, tmp_path):
+def test_a_foreign_file_is_not_replaced(images, tmp_path):
     (tmp_path / checkpoints.NAME).write_bytes(b"no such thing")
     with pytest.raises(ArtifactError, match=r"not a checkpoint.*move it away"):
         tiny().fit(images, checkpoint=tmp_path)
@@ -205,7 +205,7 @@ def test_what_is_no_checkpoint_is_left_alone(images, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["flip a weight", "flip a number", "cut"])
-def test_a_damaged_checkpoint_is_told_and_the_run_starts_anew(images, tmp_path, kind):
+def test_a_damaged_checkpoint_is_reported_and_the_run_starts_over(images, tmp_path, kind):
     whole = tiny(max_steps=3).fit(images)
     tiny(max_steps=3).fit(images, checkpoint=tmp_path)
     path = tmp_path / checkpoints.NAME
@@ -249,7 +249,7 @@ def test_a_forged_checkpoint_is_one_line(images, tmp_path, values, message):
     "kind",
     ["other images", "other settings", "shapes", "values", "NaN", "cut", "not ours", "a folder"],
 )
-def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there(images, tmp_path, kind):
+def test_a_disposable_checkpoint_that_does_not_fit_restarts_the_run(images, tmp_path, kind):
     place = checkpoints.Checkpoint(tmp_path / "c", disposable=True)
     settings = {"max_steps": 12, "precision": "fp32"}
     whole = tiny(**settings).fit(images)
@@ -281,7 +281,7 @@ def test_where_a_checkpoint_is_spare_the_run_starts_anew_as_if_it_were_not_there
         assert [p.read_text() for p in part.glob("*.before-*")] == ["mine"]
 
 
-def test_a_spare_checkpoint_goes_on_under_another_budget(images, tmp_path, short_snapshots):
+def test_a_disposable_checkpoint_resumes_under_another_budget(images, tmp_path, short_snapshots):
     place = checkpoints.Checkpoint(tmp_path, disposable=True)
 
     def stop(event):
@@ -309,7 +309,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_run(images, tmp_p
     assert model.n_steps_ == 3
 
 
-def test_without_a_seed_a_resumed_run_keeps_the_one_it_drew(images, tmp_path, short_snapshots):
+def test_without_a_seed_a_resumed_run_keeps_its_own(images, tmp_path, short_snapshots):
     def stop(event):
         if event["event"] == "loss" and event["step"] == 24:
             raise ConnectionError
@@ -324,14 +324,14 @@ def test_without_a_seed_a_resumed_run_keeps_the_one_it_drew(images, tmp_path, sh
 
 
 def marked(images):
-    """The images as floats, with one odd pixel in one image that is not among those held out."""
+    """The images as floats, with one extreme pixel in a training image."""
     floats = images.astype(np.float32) / 255 * 2 - 1
     floats[seeding.rng(1, "held out").permutation(48)[-1], 4, 4] = MARK
     return floats
 
 
-def test_a_nan_goes_back_to_the_last_good_state(images, capsys):
-    """One image in 44 gives NaN: each time the last state comes back and the rate halves; the run ends with weights."""
+def test_a_nan_rolls_back_to_the_last_snapshot(images, capsys):
+    """One image in 44 gives NaN: each time the last snapshot is restored and the rate halved."""
     floats = marked(images)
     model = tiny(Fragile, max_steps=8, batch_size=8, progress=True).fit(floats)
     rollbacks = [entry for entry in model.decisions_ if entry["decision"] == "rollback"]
@@ -344,7 +344,7 @@ def test_a_nan_goes_back_to_the_last_good_state(images, capsys):
     assert torch.equal(weights(replayed), weights(model))
 
 
-def test_a_rate_that_was_lowered_comes_back(images, monkeypatch):
+def test_a_lowered_rate_recovers(images, monkeypatch):
     monkeypatch.setattr(loop, "SNAPSHOT", 2)
     monkeypatch.setattr(loop, "CLEAN", 1)
     model = tiny(Fragile, max_steps=60, batch_size=4).fit(marked(images))
@@ -353,7 +353,7 @@ def test_a_rate_that_was_lowered_comes_back(images, monkeypatch):
     assert set(rates) == {0.5}
 
 
-def test_nan_without_end_says_what_to_do(images):
+def test_persistent_nan_is_an_error_with_advice(images):
     model = tiny(AlwaysNaN, learning_rate=1e-3)
     with pytest.raises(TrainingError, match=r"not finite 7 times in a row.*learning_rate below 2e-05"):
         model.fit(images)
@@ -383,7 +383,7 @@ def test_ctrl_c_keeps_what_was_learned(images):
     assert torch.equal(weights(replayed), weights(model))
 
 
-def test_ctrl_c_with_a_checkpoint_saves_and_the_same_call_goes_on(images, tmp_path):
+def test_ctrl_c_with_a_checkpoint_saves_and_the_same_call_resumes(images, tmp_path):
     def interrupt(event):
         if event["event"] == "loss" and event["step"] == 10:
             signal.raise_signal(signal.SIGINT)
@@ -401,7 +401,7 @@ def test_ctrl_c_with_a_checkpoint_saves_and_the_same_call_goes_on(images, tmp_pa
 
 
 @pytest.mark.parametrize("budget", ["soon", 0, -3])
-def test_a_wrong_budget_is_told_before_anything_is_learned(images, budget):
+def test_an_invalid_budget_is_refused_before_training(images, budget):
     model = tiny(budget=budget)
     with pytest.raises(ParameterError, match="budget"):
         model.fit(images)

@@ -23,7 +23,7 @@ def test_json_lines_are_written_at_once(tmp_path):
     ("seconds", "words"),
     [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (float("inf"), "unknown time"), (-1, "0 s")],
 )
-def test_durations_are_said_as_people_do(seconds, words):
+def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
 
 
@@ -88,7 +88,7 @@ def test_the_first_interrupt_waits_and_the_second_does_not():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_events_are_never_added_to_what_a_link_leads_to(tmp_path):
+def test_events_are_never_written_through_a_link(tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / "metrics.jsonl").symlink_to(mine)

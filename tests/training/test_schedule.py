@@ -10,14 +10,14 @@ from imatlas.training import schedule
     ("budget", "seconds"),
     [(90, 90), (0.5, 0.5), ("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125)],
 )
-def test_budget_is_read(budget, seconds):
+def test_budgets_are_parsed(budget, seconds):
     assert schedule.parse_budget(budget) == seconds
 
 
 @pytest.mark.parametrize(
     "budget", [0, -1, "", "5 minutes", "m", "5x", "m5", math.inf, math.nan, "-3s", "0m", "99999999999999h", 1e11]
 )
-def test_wrong_budget_is_refused(budget):
+def test_invalid_budgets_are_refused(budget):
     with pytest.raises(ParameterError, match="budget"):
         schedule.parse_budget(budget)
 
@@ -26,7 +26,7 @@ def test_no_budget_is_none():
     assert schedule.parse_budget(None) is None
 
 
-def test_learning_rate_rises_stays_and_falls_to_zero():
+def test_learning_rate_warms_up_stays_and_decays_to_zero():
     rates = [schedule.learning_rate(step, 80, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[10:81] == [1.0] * 71
@@ -66,7 +66,7 @@ def test_the_batch_is_halved_until_enough_steps_fit():
     assert schedule.batch_for_budget(24, 10.0, 40) == (24, 4)
 
 
-def test_bf16_is_taken_only_where_it_is_faster():
+def test_bf16_is_used_only_if_faster():
     assert schedule.faster_precision([1.0, 1.1, 0.9], []) == ("fp32", 1.0)
     assert schedule.faster_precision([1.0, 1.1, 0.9], [3.0, 2.0, 0.5, 0.6, 0.7]) == ("bf16", 0.6)
     assert schedule.faster_precision([1.0, 1.1, 0.9], [0.1, 0.1, 0.98, 0.99, 0.97]) == ("fp32", 1.0)

@@ -18,7 +18,7 @@ from imatlas.atlas.originals import Region, check_region
 from imatlas.atlas.store import Store
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.dataset import images_of
-from imatlas.images.sources.given import as_several
+from imatlas.images.sources.user_input import as_several
 from imatlas.images.tensors import to_view
 from imatlas.models import artifact
 from imatlas.plots import save

@@ -13,7 +13,7 @@ from imatlas.atlas.queries import embed, embedding_of, pixels_of, row_of, thumbn
 from imatlas.atlas.store import Store
 from imatlas.errors import InputError
 from imatlas.images.pixels import rgb_view
-from imatlas.images.sources.given import as_several
+from imatlas.images.sources.user_input import as_several
 from imatlas.images.spec import ImageSpec
 from imatlas.result import ImagePairs, Result
 from imatlas.tasks.explain import Space, explain_cluster, explain_image

@@ -18,7 +18,7 @@ from imatlas.images.dataset import Images, images_of, load_pixels, pixels_like
 from imatlas.images.decode import read_picture
 from imatlas.images.keys import keys_of
 from imatlas.images.pixels import alike, conformed, kind_of
-from imatlas.images.sources.given import as_one, as_several
+from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.images.spec import ImageSpec
 
 

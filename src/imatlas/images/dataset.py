@@ -26,15 +26,16 @@ from imatlas.arguments import (
 )
 from imatlas.errors import InputError, Notice
 from imatlas.images import intake
-from imatlas.images.decoded_set import DecodedSet, LazySet, Size, Thumbnails, pair
+from imatlas.images.decoded_set import DecodedSet, LazySet, Thumbnails
+from imatlas.images.image_size import Size, checked_size, height_width, is_side
 from imatlas.images.picture import Fit, Frames
 from imatlas.images.pixels import RGB, conformed, rgb_view
 from imatlas.images.records import Records
 from imatlas.images.sources.arrays import ArraySource
-from imatlas.images.sources.given import as_items
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
+from imatlas.images.sources.user_input import as_items
 from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
 
 
@@ -258,7 +259,7 @@ class Images:
             raise refused(
                 "image_size", "at_size", f"an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them", None
             )
-        height, width = pair(_checked_size(image_size))
+        height, width = height_width(checked_size(image_size))
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other = object.__new__(Images)
@@ -288,7 +289,7 @@ class Images:
         if channels not in (None, 3):
             raise refused("channels", "batches", "None or 3", channels)
         spec = self.spec
-        size = (spec.height, spec.width) if image_size is None else pair(_checked_size(image_size))
+        size = (spec.height, spec.width) if image_size is None else height_width(checked_size(image_size))
         rows = self._rows
         parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         opened = self._all
@@ -421,7 +422,9 @@ def load_pixels(
     """
     if spec is not None:
         image_size = (spec.height, spec.width)
-    resized = isinstance(images, np.ndarray) and image_size is not None and images.shape[1:3] != pair(image_size)
+    resized = (
+        isinstance(images, np.ndarray) and image_size is not None and images.shape[1:3] != height_width(image_size)
+    )
     if not resized:  # else the mask goes with the pixels, as NaN
         images, mask = with_mask(images, mask)
     if not isinstance(images, Images):
@@ -455,33 +458,13 @@ def _as_slice(index: np.ndarray) -> slice | None:
     return None
 
 
-def _is_side(value: Any) -> bool:
-    number = whole(value)
-    return number is not None and 1 <= number <= MAX_IMAGE_SIDE
-
-
-def _checked_size(image_size: Any) -> Any:
-    """The image size as it was given, or None.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither an int nor a pair of ints, or out of range.
-    """
-    pair = isinstance(image_size, tuple | list) and len(image_size) == 2 and all(_is_side(v) for v in image_size)
-    if not (image_size is None or _is_side(image_size) or pair):
-        must = f"None, an int in the range [1, {MAX_IMAGE_SIDE}], or a pair of them (height, width)"
-        raise refused("image_size", "Images", must, image_size)
-    return image_size
-
-
 def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any, thumbnail_size: Any) -> None:
     """Check the options of `Images`."""
 
     def fail(name: str, must: str, value: Any) -> None:
         raise refused(name, "Images", must, value)
 
-    _checked_size(image_size)
+    checked_size(image_size)
     if not isinstance(fit, str) or fit not in get_args(Fit):
         fail("fit", "one of " + ", ".join(map(repr, get_args(Fit))), fit)
     if not isinstance(frames, str) or frames not in get_args(Frames):
@@ -489,7 +472,7 @@ def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any
     colors = [whole(v) for v in background] if isinstance(background, tuple | list | np.ndarray) else []
     if len(colors) != 3 or not all(v is not None and 0 <= v <= 255 for v in colors):
         fail("background", "three ints in the range [0, 255]", background)
-    if not (workers is None or _is_side(workers)):
+    if not (workers is None or is_side(workers)):
         fail("workers", "None or an int in the range [1, 4096]", workers)
-    if not (thumbnail_size is None or _is_side(thumbnail_size)):
+    if not (thumbnail_size is None or is_side(thumbnail_size)):
         fail("thumbnail_size", "None or an int in the range [1, 4096]", thumbnail_size)

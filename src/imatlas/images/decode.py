@@ -20,7 +20,6 @@ from imatlas.images.formats.headers import jpeg_frame
 from imatlas.images.formats.jpeg import is_deep, read_jpeg, with_height
 from imatlas.images.formats.jpeg2000 import read_jpeg2000
 from imatlas.images.formats.pillow import picture_from, read_plain
-from imatlas.images.formats.planes import psd_size, read_psd, read_sgi, sgi_size
 from imatlas.images.formats.readers import (
     heif_size,
     is_plain_png,
@@ -31,6 +30,7 @@ from imatlas.images.formats.readers import (
     read_png,
     read_tiff,
 )
+from imatlas.images.formats.sgi_psd import psd_size, read_psd, read_sgi, sgi_size
 from imatlas.images.formats.sniff import format_of, plainly_branded
 from imatlas.images.formats.tga import read_tga, tga_size
 from imatlas.images.formats.warnings import quiet, silence_libtiff

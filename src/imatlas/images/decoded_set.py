@@ -18,6 +18,7 @@ from imatlas.errors import DecodeError
 from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
+from imatlas.images.image_size import automatic_size, height_width
 from imatlas.images.picture import Aim, Picture
 from imatlas.images.pixels import RGB, Kind, converted, kind_of, own_range, rgb_view, value_range
 from imatlas.images.records import Record, Records
@@ -29,9 +30,6 @@ from imatlas.images.tensors import to_view
 if TYPE_CHECKING:
     from imatlas.images.dataset import Images
 
-Size = int | tuple[int, int]
-_PEEK = 200
-_MANY = 200_000
 _LARGE = 2**22
 
 
@@ -137,12 +135,12 @@ class LazySet:
                 return self._decoded
             source, temporary = self.source, False
             size = images.image_size
-            if isinstance(source, ArraySource) and (size is None or pair(size) == source.array.shape[1:3]):
+            if isinstance(source, ArraySource) and (size is None or height_width(size) == source.array.shape[1:3]):
                 self._decoded = _of_array(source)
                 return self._decoded
             found = cache.open_cache(self._folder, check=False) if self._folder is not None else None
             if found is None:
-                height, width = _automatic_size(source) if size is None else pair(size)
+                height, width = automatic_size(source) if size is None else height_width(size)
                 plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
                 found, temporary = cache.open_or_build(
                     source, plan, images.cache_dir, workers=images.workers, progress=images.progress
@@ -211,26 +209,3 @@ def _array_records(keys: list[str], pixels: np.ndarray, spec: ImageSpec) -> Reco
     columns |= {name: pa.repeat(pa.scalar(value, pa.int32()), n) for name, value in numbers.items()}
     columns |= {"key": pa.array(keys), "sha256": pa.array(digests), "phash": pa.array(hashes)}
     return Records(pa.table({name: columns[name] for name in Record._fields}))
-
-
-def _automatic_size(source: Source) -> tuple[int, int]:
-    """The default image size; see `Images` for the rule."""
-    n = len(source.keys)
-    sizes = []
-    for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):
-        size = intake.peek_size(source, item)
-        if size is not None:
-            sizes.append(size)
-    if not sizes:
-        return (64, 64)
-    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
-        return sizes[0]
-    small = float(np.median([min(size) for size in sizes])) <= 40
-    return (32, 32) if small or n > _MANY else (64, 64)
-
-
-def pair(image_size: Size) -> tuple[int, int]:
-    """(height, width) of an image size."""
-    if isinstance(image_size, int | np.integer):
-        return (int(image_size), int(image_size))
-    return (int(image_size[0]), int(image_size[1]))

@@ -1,4 +1,4 @@
-"""The mixture that new images are drawn from, and the models that draw from it."""
+"""The mixture over latent vectors, and the models that sample from it."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ QUIET = {"progress": False, "precision": "fp32"}
 
 @pytest.fixture
 def clouds(rng):
-    """Two clouds of vectors, the label of each vector, and a vector that it is cond."""
+    """Two clouds of vectors, with a label and a condition vector for each."""
     z = np.concatenate([rng.normal(-5, 1, (300, 2)), rng.normal(5, 0.5, (100, 2))]).astype(np.float32)
     labels = np.repeat([0, 1], [300, 100])
     return z, labels, np.where(labels[:, None] == 0, [[1.0, 0.0]], [[0.0, 3.0]]).astype(np.float32)
@@ -24,23 +24,23 @@ def test_it_finds_two_clouds(clouds):
     order = np.argsort(mixture.means[:, 0])
     assert mixture.weights[order] == pytest.approx([0.75, 0.25])
     assert mixture.means[order] == pytest.approx(np.array([[-5, -5], [5, 5]]), abs=0.3)
-    # 100 vectors against 2 that are taken from what all have in common
+    # 100 vectors against 2 of shrinkage
     own = mixture.factors[order[1]] @ mixture.factors[order[1]].T
     assert own == pytest.approx(0.25 * np.eye(2), abs=0.1)
 
 
-def test_what_is_drawn_has_the_moments_of_the_vectors(rng):
+def test_samples_have_the_moments_of_the_vectors(rng):
     z = rng.normal(size=(4000, 3)) @ np.array([[2.0, 0, 0], [1, 1, 0], [0, 0.5, 0.1]]) + [1, 2, 3]
     mixture = fit_mixture(z.astype(np.float32), None, 0)
     assert len(mixture.weights) == 4000 // 60
     drawn = mixture.draw(rng.normal(size=(20_000, 3)).astype(np.float32), rng.random(20_000))
     assert drawn.mean(0) == pytest.approx(z.mean(0), abs=0.1)
-    # the pooled part of each covariance gives a little more spread than there was
+    # shrinkage to the pooled covariance adds a little variance
     assert np.trace(np.cov(drawn.T)) == pytest.approx(np.trace(np.cov(z.T)), rel=0.08)
 
 
 @pytest.mark.parametrize("kind", ["labels", "vectors"])
-def test_it_gives_what_it_is_asked_for(clouds, kind, rng):
+def test_samples_follow_their_conditions(clouds, kind, rng):
     z, labels, vectors = clouds
     cond = labels if kind == "labels" else vectors
     mixture = fit_mixture(z, cond, 0)
@@ -55,8 +55,8 @@ def test_it_gives_what_it_is_asked_for(clouds, kind, rng):
         assert (near < 0).all()
 
 
-def test_vectors_that_never_come_again_steer_too(rng):
-    """Told a place on a line that the vectors follow, the mixture gives vectors of that place."""
+def test_vectors_that_never_repeat_are_conditions_too(rng):
+    """Conditioned on a position along a line, samples are at that position."""
     place = rng.uniform(-10, 10, 3000).astype(np.float32)
     z = np.stack([place, rng.normal(0, 0.1, 3000)], axis=1).astype(np.float32)
     mixture = fit_mixture(z, place[:, None], 0)
@@ -66,14 +66,14 @@ def test_vectors_that_never_come_again_steer_too(rng):
         assert drawn[:, 0].std() < 1
 
 
-def test_one_image_of_a_kind_and_flat_vectors_are_no_accident():
+def test_single_images_and_constant_vectors_can_be_fitted():
     z = np.zeros((5, 3), np.float32)
     mixture = fit_mixture(z, np.array([0, 0, 0, 0, 1]), 0)
     drawn = mixture.draw(np.ones((2, 3)), np.array([0.2, 0.9999999]), np.array([0, 1]))
     assert np.abs(drawn).max() < 1e-3
 
 
-def test_a_variation_stays_in_the_neighborhood(clouds, rng):
+def test_variations_stay_in_their_gaussian(clouds, rng):
     mixture = fit_mixture(clouds[0], None, 0, n_components=2)
     z = clouds[0][:50]
     noise = rng.normal(size=z.shape)
@@ -91,7 +91,7 @@ def test_its_axes_are_those_of_the_vectors(rng):
 
 
 @pytest.mark.parametrize("cls", [Autoencoder, VAE])
-def test_a_model_makes_what_its_labels_say(cls, two_kinds):
+def test_samples_of_a_model_follow_their_labels(cls, two_kinds):
     images, y = two_kinds
     model = cls(latent_dim=4, size="small", max_steps=150, **QUIET).fit(images, y)
     dark, bright = (model.sample(20, y=label, random_state=0).mean((1, 2, 3)) for label in (3, 7))
@@ -114,7 +114,7 @@ def test_a_model_makes_what_its_labels_say(cls, two_kinds):
         model.vary(images[:4], strength=1.5)
 
 
-def test_what_samples_are_drawn_from_can_be_learned_anew(two_kinds, tmp_path):
+def test_the_prior_can_be_fitted_again(two_kinds, tmp_path):
     images, y = two_kinds
     model = Autoencoder(latent_dim=4, size="small", max_steps=60, **QUIET).fit(images)
     before = model.transform(images)
@@ -130,7 +130,7 @@ def test_what_samples_are_drawn_from_can_be_learned_anew(two_kinds, tmp_path):
 
 
 def test_a_mixture_is_nearer_to_the_codes_than_a_standard_normal():
-    """Codes of a VAE with a low beta are far from normal; what its samples look like says so."""
+    """Codes of a VAE with a low beta are far from normal, and so are its samples from a normal prior."""
     images = synthetic_images(200, size=8)
     drawn = {}
     for prior in ("mixture", "normal"):

@@ -1,4 +1,4 @@
-"""Sharpening, in which a decoder learns on from a discriminator."""
+"""Sharpening: adversarial fine-tuning of a decoder."""
 
 import subprocess
 import sys
@@ -33,14 +33,14 @@ def images():
 
 @pytest.fixture(scope="module")
 def grainy():
-    """Flat images with grain, which three numbers cannot tell: the least squared error is none of it."""
+    """Flat images with grain that three numbers cannot encode, so the squared error removes it."""
     rng = np.random.default_rng(0)
     level = rng.uniform(80, 170, (300, 1, 1, 1))
     return np.clip(level + rng.normal(0, 40, (300, 16, 16, 1)), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("cls", [Autoencoder, VAE])
-def test_only_the_decoder_learns_on(images, cls):
+def test_only_the_decoder_is_trained(images, cls):
     plain, sharp = tiny(cls).fit(images), tiny(cls).fit(images).sharpen(images)
     assert plain.sharpening_ is None
     assert sharp.sharpening_["step"][-1] == 10
@@ -50,8 +50,8 @@ def test_only_the_decoder_learns_on(images, cls):
     assert plain.history_["train"] == sharp.history_["train"]
 
 
-def test_grain_comes_back(grainy):
-    """Rebuilt images get the grain that the squared error took from them."""
+def test_grain_is_restored(grainy):
+    """Reconstructions regain the grain that the squared error removed."""
     given = {"max_steps": 450, "augment": False, "batch_size": 32}
     plain, sharp = tiny(**given).fit(grainy), tiny(**given).fit(grainy).sharpen(grainy, weight=0.3)
     real, smooth, rough = (
@@ -63,7 +63,7 @@ def test_grain_comes_back(grainy):
     assert sharp.sharpening_["held_out"][-1] < sharp.sharpening_["held_out"][0]
 
 
-def test_a_budget_holds_and_its_replay_is_bit_equal(images):
+def test_a_budget_is_kept_and_its_replay_is_bit_equal(images):
     model = tiny().fit(images)
     before = model.seconds_
     model.sharpen(images, budget=2)
@@ -73,14 +73,14 @@ def test_a_budget_holds_and_its_replay_is_bit_equal(images):
     assert torch.equal(state(model.module_), state(again.module_))
 
 
-def test_sharpened_twice_it_tells_the_decisions_of_the_second_time(images):
+def test_decisions_are_those_of_the_last_sharpening(images):
     model = tiny().fit(images).sharpen(images, budget=0.5)
     first = model.decisions_
     model.sharpen(images, budget=0.5)
     assert len(model.decisions_) == len(first)
 
 
-def test_it_wants_a_fitted_model_and_images_like_those_of_the_fit(images):
+def test_it_needs_a_fitted_model_and_images_like_those_of_the_fit(images):
     with pytest.raises(NotFittedError):
         tiny().sharpen(images)
     model = tiny().fit(images)
@@ -100,8 +100,8 @@ def test_the_sharpened_model_is_saved_with_its_history(images, tmp_path):
     np.testing.assert_array_equal(again.sample(2), model.sample(2))
 
 
-def test_killed_while_it_sharpens_it_goes_on(images, tmp_path):
-    """The process ends at step 7 of the last part; the same call gives the weights of a run that was not stopped."""
+def test_killed_and_resumed_is_bit_equal_to_uninterrupted(images, tmp_path):
+    """The process is killed at step 7; the same call gives the weights of an uninterrupted run."""
     np.save(tmp_path / "images.npy", images)
     script = """
 import os, sys
@@ -132,8 +132,8 @@ model.fit(images).sharpen(images, checkpoint=sys.argv[2])
     assert torch.equal(state(model.module_), state(tiny().fit(images).sharpen(images).module_))
 
 
-def test_missing_pixels_count_in_no_loss(images):
-    """What hides behind a mask changes nothing."""
+def test_missing_pixels_are_left_out_of_the_loss(images):
+    """Values under the mask have no effect."""
     mask = np.zeros(images.shape[:3], bool)
     mask[:, 4:8] = True
     other = np.where(mask[..., None], 255 - images, images)
@@ -141,7 +141,7 @@ def test_missing_pixels_count_in_no_loss(images):
     assert torch.equal(state(one.module_), state(two.module_))
 
 
-def test_the_two_players_learn_in_turn(images):
+def test_each_step_trains_one_network(images):
     model = tiny().fit(images)
     part = Sharpener(model=model, max_steps=1, **QUIET)
     part.spec_ = model.spec_

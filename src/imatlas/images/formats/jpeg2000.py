@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from imatlas.images import limits, memory_budget
-from imatlas.images.formats.boxes import inside
 from imatlas.images.formats.color import full_scale, of_lab
 from imatlas.images.formats.headers import Jpeg2000, jpeg2000
+from imatlas.images.formats.iso_boxes import inside
 from imatlas.images.formats.sniff import needs_extra
 from imatlas.images.formats.stated_color import jpeg2000_color, state_profile
 from imatlas.images.picture import (

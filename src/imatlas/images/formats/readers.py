@@ -221,7 +221,7 @@ def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
 def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
     """Read an array: a picture (H, W), (H, W, C) or (C, H, W), or a stack (N, H, W) or (N, H, W, C)."""
     from imatlas.images.sources.arrays import as_pixels, is_wide
-    from imatlas.images.sources.given import channels_last, is_one
+    from imatlas.images.sources.user_input import channels_last, is_one
 
     array = _npy_array(data)
     stack = channels_last(array)[None] if is_one(array.shape) else array

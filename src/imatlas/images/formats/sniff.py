@@ -7,7 +7,7 @@ import re
 import zlib
 
 from imatlas.errors import DecodeError
-from imatlas.images.formats.boxes import heif_bits
+from imatlas.images.formats.iso_boxes import heif_bits
 
 _NAMES = """
     jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from PIL import ExifTags, Image
 
-from imatlas.images.formats.boxes import boxes, inside, properties
 from imatlas.images.formats.color import (
     ADOBE_GAMMA,
     ADOBE_PRIMARIES,
@@ -17,6 +16,7 @@ from imatlas.images.formats.color import (
     profile_of_codes,
 )
 from imatlas.images.formats.headers import is_sound_chunk, png_chunks
+from imatlas.images.formats.iso_boxes import boxes, inside, properties
 
 
 def state_profile(image: Image.Image, data: bytes, format: str) -> list[str]:

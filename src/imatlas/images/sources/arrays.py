@@ -16,8 +16,8 @@ from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
-from imatlas.images.sources.given import IMAGE_ARRAYS, is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.origin import Origin, in_memory, located
+from imatlas.images.sources.user_input import IMAGE_ARRAYS, is_tensor, looks_like_one, numpy_of
 from imatlas.images.sources.zip_members import Member, packed_size
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imatlas.errors import Notice, SourceError
-from imatlas.images.sources.given import IMAGE_COLUMNS
+from imatlas.images.sources.user_input import IMAGE_COLUMNS
 
 
 class ArrowColumn:

@@ -16,8 +16,15 @@ from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.sources.arrays import as_pixels, is_wide, narrowest, without_masked
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
-from imatlas.images.sources.given import IMAGE_COLUMNS, channels_last, content_of, is_open_file, is_tensor, numpy_of
 from imatlas.images.sources.origin import Origin, in_memory, located
+from imatlas.images.sources.user_input import (
+    IMAGE_COLUMNS,
+    channels_last,
+    content_of,
+    is_open_file,
+    is_tensor,
+    numpy_of,
+)
 
 
 class DatasetSource:

@@ -29,10 +29,10 @@ from imatlas.images.sources.arrow import ArrowColumn
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource
-from imatlas.images.sources.given import as_items, is_stream, is_tensor
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
 from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
 from imatlas.images.sources.stacks import with_stacks
+from imatlas.images.sources.user_input import as_items, is_stream, is_tensor
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")

@@ -14,8 +14,8 @@ from imatlas.images import memory_budget
 from imatlas.images.sources.archives import Archive
 from imatlas.images.sources.arrow import columns_of_files, type_at, warn_of_choice
 from imatlas.images.sources.base import check_members, check_total, check_unpacked, reason_of
-from imatlas.images.sources.given import IMAGE_COLUMNS
 from imatlas.images.sources.parquet_pages import pages
+from imatlas.images.sources.user_input import IMAGE_COLUMNS
 
 
 class ParquetSource(Archive):

@@ -11,7 +11,7 @@ from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.sources.arrays import array_header, as_pixels, is_wide
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
-from imatlas.images.sources.given import channels_last, is_one
+from imatlas.images.sources.user_input import channels_last, is_one
 
 
 def with_stacks(files: FileSource) -> FileSource:
