@@ -63,7 +63,7 @@ def _places(atlas: Path) -> dict[str, np.ndarray]:
     opened = ia.load(atlas)
     order = np.argsort(opened.store.rows["key"])
     columns = {name: np.asarray(opened.store.rows[name])[order] for name in ("key", "x", "y", "cluster")}
-    columns["layout"] = np.asarray(opened.store.layout)[order]
+    columns["layout"] = np.asarray(opened.layout)[order]
     return columns
 
 

@@ -59,8 +59,8 @@ def synthetic_images(
     center = rng.uniform(0.2, 0.8, (2, n, 1, 1)) * np.array([height, width]).reshape(2, 1, 1, 1) / max(height, width)
     radius = rng.uniform(0.1, 0.3, (n, 1, 1))
     disc = 1 / (1 + np.exp(40 * (np.hypot(y - center[0], x - center[1]) - radius)))
-    color, ground = rng.uniform(0.4, 1.0, (n, 1, 1, channels)), rng.uniform(0.0, 0.4, (n, 1, 1, channels))
-    images = disc[..., None] * color + (1 - disc[..., None]) * ground * (0.5 + 0.5 * x[..., None])
+    color, background = rng.uniform(0.4, 1.0, (n, 1, 1, channels)), rng.uniform(0.0, 0.4, (n, 1, 1, channels))
+    images = disc[..., None] * color + (1 - disc[..., None]) * background * (0.5 + 0.5 * x[..., None])
     if dtype.startswith("float"):
         return images.astype(dtype)
     return np.rint(images * np.iinfo(dtype).max).astype(dtype)
@@ -95,9 +95,9 @@ def check_constructor_only_stores(estimator: Any) -> None:
     given = estimator.get_params(deep=False)
     assert cls(), "the constructor must work without arguments"
     assert set(vars(estimator)) == set(given), "the constructor must set its parameters and nothing else"
-    made = cls(**given)
+    copied = cls(**given)
     for name, value in given.items():
-        assert getattr(made, name) is value, f"the constructor must store '{name}' as given"
+        assert getattr(copied, name) is value, f"the constructor must store '{name}' as given"
     assert repr(clone(estimator)) == repr(estimator), "clone must give the same parameters"
     for name, parameter in parameters(cls).items():
         assert parameter.description, f"the parameter '{name}' needs a description"

@@ -209,7 +209,7 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learned, 
         )  # fmt: skip
     moved = [abs(new[key][c] - old[key][c]) for key in set(old) & set(new) for c in ("umap_x", "umap_y")]
     assert max(moved) == 0
-    assert np.isfinite(atlas.store.layout).all()
+    assert np.isfinite(atlas.layout).all()
 
 
 def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_an_atlas_is_exported(atlas, tmp_path, capsys):
     rows = read_table(parquet).to_pylist()
     opened = ia.load(atlas)
     assert [row["key"] for row in rows] == opened.keys
-    np.testing.assert_allclose([[row["x"], row["y"]] for row in rows], opened.store.layout)
+    np.testing.assert_allclose([[row["x"], row["y"]] for row in rows], opened.layout)
     assert rows[5]["neighbors"]["ids"] == opened.kneighbors(k=4)[1][5].tolist()
     assert rows[5]["image"]["bytes"] == opened.store.thumbnails([5])[0]
     assert main(["export", str(atlas), "-o", str(tmp_path / "x")]) == 1

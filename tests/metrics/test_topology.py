@@ -36,16 +36,16 @@ TORI = [
 
 
 @pytest.mark.parametrize(("topology", "most"), [("rectangular", 8), ("hexagonal", 6)])
-def test_the_table_and_the_positions_agree_on_who_touches(topology, most):
+def test_the_table_and_the_positions_agree_on_adjacent_cells(topology, most):
     table = neighbor_table(5, 6, topology)
     assert table.shape == (30, most)
     cells = np.arange(30)
-    touch = are_neighbors(cells[:, None], cells, 5, 6, topology)
-    assert np.array_equal(touch, touch.T)
+    adjacent = are_neighbors(cells[:, None], cells, 5, 6, topology)
+    assert np.array_equal(adjacent, adjacent.T)
     for cell in cells:
-        assert set(table[cell][table[cell] >= 0]) == set(np.flatnonzero(touch[cell]))
-    assert touch.sum(1).max() == most
-    assert touch[0].sum() == {"rectangular": 3, "hexagonal": 2}[topology]
+        assert set(table[cell][table[cell] >= 0]) == set(np.flatnonzero(adjacent[cell]))
+    assert adjacent.sum(1).max() == most
+    assert adjacent[0].sum() == {"rectangular": 3, "hexagonal": 2}[topology]
 
 
 def test_six_hexagons_are_one_unit_away():
@@ -63,15 +63,15 @@ def around(cell: int, rows: int, cols: int, topology: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("topology", "rows", "cols"), TORI)
-def test_on_a_torus_opposite_edges_touch(topology, rows, cols):
+def test_on_a_torus_opposite_edges_are_adjacent(topology, rows, cols):
     cells = np.arange(rows * cols)
     reach = {"rectangular": 2**0.5, "hexagonal": 1}[topology] + 1e-6
     table = neighbor_table(rows, cols, topology, toroidal=True)
-    touch = are_neighbors(cells[:, None], cells, rows, cols, topology, toroidal=True)
+    adjacent = are_neighbors(cells[:, None], cells, rows, cols, topology, toroidal=True)
     for cell in cells:
         expected = set(np.flatnonzero(around(cell, rows, cols, topology) < reach)) - {cell}
         listed = table[cell][table[cell] >= 0]
-        assert set(np.flatnonzero(touch[cell])) == expected
+        assert set(np.flatnonzero(adjacent[cell])) == expected
         assert set(listed) == expected
         assert len(listed) == len(expected), "a neighbor is listed twice"
         distances = lattice_distances(cell, cells, rows, cols, topology, toroidal=True)

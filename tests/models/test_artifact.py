@@ -17,7 +17,7 @@ from imatlas.errors import ArtifactError, ParameterError, SourceError
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 from imatlas.models.base import Estimator, estimator, parameters
-from imatlas.models.learned import state_of
+from imatlas.models.learned_attributes import state_of
 from imatlas.system.inventory import seal
 from imatlas.testing import synthetic_images
 

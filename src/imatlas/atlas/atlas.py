@@ -103,6 +103,11 @@ class Atlas:
         """The features of every image, (n_images, n_features) float32."""
         return self.store.embedding
 
+    @property
+    def layout(self) -> np.ndarray:
+        """Coordinates of every image in the plane, (n_images, 2) float32, similar images together (UMAP)."""
+        return self.store.layout
+
     def model(self, role: str) -> Any:
         """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
         return self.store.model(role)

@@ -32,7 +32,7 @@ from imatlas.errors import (
     UnsafePathError,
 )
 from imatlas.images.spec import ImageSpec
-from imatlas.models.learned import MAX_TEXT, Weights, contradiction
+from imatlas.models.learned_attributes import MAX_TEXT, Weights, contradiction
 from imatlas.system import atomic_io
 from imatlas.system.atomic_io import output_path, within, write_folder
 from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal

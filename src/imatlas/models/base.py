@@ -28,7 +28,7 @@ from sklearn.exceptions import NotFittedError
 from imatlas.arguments import MAX_SEED, check_seed, is_generator, shown, strict_yes
 from imatlas.errors import ParameterError
 from imatlas.models import artifact
-from imatlas.models.learned import State
+from imatlas.models.learned_attributes import State
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class Estimator(BaseEstimator):
     resumable: ClassVar[bool] = False
     """Whether `fit` takes a `checkpoint`, from which an interrupted run resumes."""
 
-    _state: ClassVar[State] = {}  # learned attributes: see `imatlas.models.learned`
+    _state: ClassVar[State] = {}  # learned attributes: see `imatlas.models.learned_attributes`
 
     def _contradiction(self) -> str:
         """A contradiction between learned attributes that are each as declared, in words; empty if there is none."""

@@ -38,7 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from imatlas import seeding
 from imatlas.arguments import check_int
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
+from imatlas.models.learned_attributes import COUNT, FINITE, TEXT, VECTORS, Array, Labels, State, Value
 from imatlas.models.parts.discriminant_axes import discriminant_axes
 from imatlas.models.parts.labels import accuracy_and_error, folds_of, many_classes, some_labels
 from imatlas.models.parts.rows import checked_rows

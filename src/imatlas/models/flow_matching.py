@@ -36,7 +36,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import Size, replay_of
-from imatlas.models.learned import Array, Fitted, State
+from imatlas.models.learned_attributes import Array, Fitted, State
 from imatlas.models.onnx import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
 from imatlas.models.parts.conditional import Generator, interpolate
 from imatlas.models.parts.latent import LatentModel

@@ -30,7 +30,7 @@ from imatlas.arguments import check_int
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import DEPTHS, WIDTHS, Size
-from imatlas.models.learned import Array, OneOf, State, Value
+from imatlas.models.learned_attributes import Array, OneOf, State, Value
 from imatlas.models.onnx import Network, images_out, random_vectors
 from imatlas.models.parts import adversarial
 from imatlas.models.parts.conditional import Generator

@@ -29,7 +29,7 @@ from imatlas.arguments import check_int
 from imatlas.errors import InputError
 from imatlas.metrics.clustering import modularity
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
+from imatlas.models.learned_attributes import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
 from imatlas.models.parts.discriminant_axes import discriminant_axes, means_of
 from imatlas.models.parts.lloyd import lloyd, moved_centers
 from imatlas.models.parts.rows import checked_rows

@@ -20,7 +20,7 @@ from imatlas.images.dataset import load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
-from imatlas.models.learned import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
+from imatlas.models.learned_attributes import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
 from imatlas.system.threads import sharing_cores
 from imatlas.training import batches, checkpoints, devices, loop, schedule
 from imatlas.training.batches import Batch

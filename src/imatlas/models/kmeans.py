@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import COUNT, VECTORS, Array, State, Value
+from imatlas.models.learned_attributes import COUNT, VECTORS, Array, State, Value
 from imatlas.models.parts.lloyd import Search, first_centers, lloyd, moved_centers
 from imatlas.models.parts.rows import N_PROJECTED, Rows, checked_rows, is_worth_projecting, principal_axes
 from imatlas.neighbors import (

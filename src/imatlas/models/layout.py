@@ -19,7 +19,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import VECTORS, Array, State, Value
+from imatlas.models.learned_attributes import VECTORS, Array, State, Value
 from imatlas.models.parts.rows import checked_rows
 from imatlas.models.parts.umap_graph import umap_layout, umap_rows
 from imatlas.neighbors import all_alike, as_tensor, k_nearest

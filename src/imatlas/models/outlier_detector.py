@@ -45,7 +45,7 @@ from sklearn.covariance import ledoit_wolf
 
 from imatlas.errors import InputError, Notice
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import SIDE, VECTORS, Array, State, Value
+from imatlas.models.learned_attributes import SIDE, VECTORS, Array, State, Value
 from imatlas.models.parts.rows import checked_rows
 from imatlas.neighbors import ROUNDING, all_distances, as_tensor, k_nearest
 from imatlas.system.threads import sharing_cores

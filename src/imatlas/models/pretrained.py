@@ -25,14 +25,14 @@ from imatlas.images.pixels import rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 from imatlas.models.base import Estimator, estimator
-from imatlas.models.learned import TEXT, Array, Module, Spec, State, Value
+from imatlas.models.learned_attributes import TEXT, Array, Module, Spec, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.models.parts.feature_cache import FeatureCache, contents_of
 from imatlas.models.parts.layer_features import WIDTHS, LayerFeatures, View, whitened_components
 from imatlas.models.parts.published_weights import WEIGHTS, load_checkpoint
 from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import N_FEATURES, EfficientNetLite0, fold_checkpoint
-from imatlas.nn.packed import packed, packs
+from imatlas.nn.packed_convolutions import packed, packs
 from imatlas.system.threads import sharing_cores
 from imatlas.training import devices
 
@@ -350,7 +350,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             __name__,
             "imatlas.models.parts.layer_features",
             "imatlas.nn.backbones",
-            "imatlas.nn.packed",
+            "imatlas.nn.packed_convolutions",
             "imatlas.images.decode",
         ):
             digest.update(Path(str(sys.modules[module].__file__)).read_bytes())

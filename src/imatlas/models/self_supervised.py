@@ -23,7 +23,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator, Size
-from imatlas.models.learned import SCALAR, TEXT, State, Value
+from imatlas.models.learned_attributes import SCALAR, TEXT, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.nn.losses import nt_xent, vicreg
 from imatlas.nn.pooled_encoder import PooledEncoder

@@ -35,7 +35,7 @@ from imatlas.errors import InputError, ParameterError
 from imatlas.lattice.geometry import lattice_positions, neighbor_table
 from imatlas.lattice.lattice import Lattice
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
+from imatlas.models.learned_attributes import COUNT, FINITE, SIDE, VECTORS, Array, State, Value
 from imatlas.models.parts.batch_som import (
     FINAL_SIGMAS,
     N_SHEET_AXES,

@@ -29,7 +29,7 @@ from imatlas import models
 from imatlas.errors import ParameterError
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.models.base import Estimator, Seed, estimator
-from imatlas.models.learned import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
+from imatlas.models.learned_attributes import COUNT, FINITE, VECTORS, Array, Fitted, Labels, State, Value
 from imatlas.models.parts.labels import accuracy_and_error, folds_of, some_labels, split_labels
 from imatlas.models.parts.rows import checked_rows
 from imatlas.system.threads import sharing_cores

@@ -327,7 +327,7 @@ class Run:
             self.weights.update_ema(state.step)
         elif kind in ("rollback", "out_of_memory"):
             self.weights.restore()
-        if kind == "rollback":  # go on behind the batch that failed
+        if kind == "rollback":  # skip the batch that failed
             state.failures, state.clean = state.failures + 1, 0
             state.images_seen += state.batch_size
             state.step += 1
@@ -419,7 +419,9 @@ class Run:
         try:
             checkpoints.write(folder, self.weights.saved, values)
         except (OSError, ArtifactError) as error:
-            self.progress.event("problem", f"The checkpoint could not be written ({error}); training goes on without.")
+            self.progress.event(
+                "problem", f"The checkpoint could not be written ({error}); training continues without it."
+            )
         else:
             self.progress.event("checkpoint", step=self.state.step, folder=str(folder))
         self._saved_at = time.monotonic() - self._begin

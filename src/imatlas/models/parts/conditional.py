@@ -12,7 +12,7 @@ from imatlas.arguments import shown
 from imatlas.errors import InputError
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
-from imatlas.models.learned import Array, Labels, State
+from imatlas.models.learned_attributes import Array, Labels, State
 from imatlas.models.onnx import N_CHECKED, random_vectors
 from imatlas.nn.condition import Condition
 

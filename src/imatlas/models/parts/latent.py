@@ -16,7 +16,7 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import decisions_of, replay_of
-from imatlas.models.learned import FINITE, HISTORY, Array, OneOf, State, Value
+from imatlas.models.learned_attributes import FINITE, HISTORY, Array, OneOf, State, Value
 from imatlas.models.onnx import Network, images_in, images_out, random_images, random_vectors
 from imatlas.models.parts.conditional import Generator, interpolate
 from imatlas.models.parts.mixture import Mixture, fit_mixture

@@ -20,7 +20,7 @@ from imatlas.images.memory_budget import amount
 from imatlas.result import DataTable, ImagePairs, Panel, Result
 from imatlas.system.atomic_io import relative
 from imatlas.tasks.duplicates.gallery import Gallery
-from imatlas.tasks.duplicates.matching import find_matches
+from imatlas.tasks.duplicates.near_duplicates import find_matches
 from imatlas.tasks.duplicates.plans import PlanRow, write_plan
 
 KINDS = ("near", "rotated by 90°", "rotated by 180°", "rotated by 270°") + ("mirrored",) + ("mirrored and rotated",) * 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from imatlas.nn.backbones import Convolution, EfficientNetLite0
-from imatlas.nn.packed import packed, packs
+from imatlas.nn.packed_convolutions import packed, packs
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
