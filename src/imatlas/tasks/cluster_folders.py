@@ -27,7 +27,7 @@ from imatlas.system.csv_files import csv_bytes, read_csv, write_csv
 from imatlas.system.inventory import entry_of
 
 LISTED = "clusters.csv"
-"""The list in an exported folder of which image became which file."""
+"""The CSV file in an exported folder that lists the file of each image."""
 
 MOST_NAME_BYTES = 255
 """Longest file name that file systems allow."""
@@ -61,7 +61,7 @@ def write_folders(
     read : function of a key -> bytes
         The content of an original, also from an archive; raises `DecodeError` or `SourceError`.
     output : path
-        The folder; `clusters.csv` in it lists which image became which file.
+        The folder; `clusters.csv` in it lists the file of each image.
     copy : bool
         Copy instead of linking.
     overwrite : bool
@@ -111,7 +111,7 @@ def write_folders(
         name="export",
         title="Cluster folders",
         sentences=sentences,
-        panels=[FileList(files=[(str(output / LISTED), "which image became which file")])],
+        panels=[FileList(files=[(str(output / LISTED), "the file of each image")])],
         data={"files": [str(output)], "left_out": [list(pair) for pair in lost]},
     )
 
