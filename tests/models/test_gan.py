@@ -320,7 +320,7 @@ def test_too_little_memory_in_the_middle_of_a_step_halves_the_batch(images):
 
 
 def test_a_full_disk_does_not_stop_the_training(images, tmp_path):
-    """With files limited to 20 kB, checkpoints cannot be written; that is reported and training goes on."""
+    """With files limited to 20 kB, checkpoints cannot be written; that is reported and training continues."""
     np.save(tmp_path / "images.npy", images)
     script = """
 import resource, signal, sys
@@ -341,4 +341,4 @@ print(problems[0])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "could not be written" in done.stdout
-    assert "training goes on" in done.stdout
+    assert "training continues" in done.stdout
