@@ -60,7 +60,7 @@ ROUNDS = 3
 """Rounds of discriminant axes and label propagation along them."""
 
 STUDENTS = 3
-"""Number of students, each taught by the previous one."""
+"""Number of students, each trained on the labels of the previous one."""
 
 MIN_ROWS_PER_CLASS = 100
 """Rows per class below which there is no self-training: a student would learn its teacher's mistakes."""
