@@ -111,7 +111,7 @@ def main() -> None:
             ("a file to its pixels", ImageFile.ImageFile, "load", lambda: Images(source)[0]),
             ("`sample` to the decoder", torch.nn.ConvTranspose2d, "forward",
              command("sample", atlas, "-o", root / "new", "-n", "2")),
-            ("`search` with an image of its own to the network", torch.nn.Conv2d, "forward",
+            ("`search` with a new image to the network", torch.nn.Conv2d, "forward",
              command("search", atlas, source / "03.png", "-k", "2")),
         ]  # fmt: skip
         print("| way | functions | files |\n|---|---|---|")
