@@ -17,20 +17,18 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.generation import (
     MIN_PER_CELL,
-    copying_score,
     density_coverage,
     frechet_distance,
     kernel_distance,
     kernel_distance_spread,
-    near_copy_chance,
-    near_copy_share,
     precision_recall,
 )
 from imatlas.metrics.restoration import mean_squared_error
 from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.neighbors import all_alike, as_tensor, nearest
+from imatlas.neighbors import all_alike
 from imatlas.result import Result
 from imatlas.system.threads import sharing_cores
+from imatlas.tasks.memorization import memorization, memorization_in_words
 
 MOST_TRAIN = 20_000
 """Training images used by PCA and by the test for memorization: bounds time and memory."""
@@ -58,12 +56,6 @@ NEAR, FAR = 50.0, 1000.0
 
 PERFECT = 1e-9
 """Mean squared error of pictures that differ only by rounding."""
-
-MEMORIZED = -3.0
-"""C_T below which a generator memorizes; above minus this, its images lie off the data."""
-
-SPARE_COPIES = 0.005
-"""Share of near copies that is tolerated beyond the expected one."""
 
 TITLE = "Quality of new images"
 
@@ -141,18 +133,18 @@ def score(
     known, unseen = (embed(train), embed(held_out)) if features is None else features
     new = embed(made)
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
-    metrics = {**_fidelity(unseen, new, real, random_state), **_memorization(known, unseen, new, random_state)}
+    metrics = {**_fidelity(unseen, new, real, random_state), **memorization(known, unseen, new, random_state)}
     sentences = []
     if autoencoder is not None:
         known_codes, codes, new_codes = (autoencoder.transform(images) for images in (train, held_out, made))
         span = spec.high - spec.low
         metrics = {**_reconstruction(autoencoder, codes, train, held_out, span, random_state), **metrics}
-        in_codes = _memorization(known_codes, codes, new_codes, random_state)
+        in_codes = memorization(known_codes, codes, new_codes, random_state)
         metrics |= {f"{name}_codes": in_codes[name] for name in ("c_t", "near_copies") if name in in_codes}
         sentences = _reconstruction_in_words(metrics, min(codes.shape[1], len(train)))
     sentences += [
         *_fidelity_in_words(metrics),
-        *_memorization_in_words(metrics),
+        *memorization_in_words(metrics),
         *_too_few_in_words(metrics, n_train, len(unseen), unseen.shape[1]),
     ]
     if n_made < wanted:
@@ -278,20 +270,6 @@ def _fidelity(unseen: np.ndarray, new: np.ndarray, real: np.ndarray, random_stat
     return found
 
 
-def _memorization(known: np.ndarray, unseen: np.ndarray, new: np.ndarray, random_state: int) -> dict[str, float]:
-    """C_T where there are enough images, and the share of near copies with the share expected by chance."""
-    found: dict[str, float] = {}
-    if len(unseen) >= MIN_PER_CELL:
-        try:
-            found["c_t"] = copying_score(known, unseen, new, random_state=random_state)
-        except InputError:  # no cell holds enough of both: new images lie where no held-out ones do
-            found["c_t"] = copying_score(known, unseen, new, n_cells=1, random_state=random_state)
-    to_train = [nearest(as_tensor(a), as_tensor(known))[1].numpy() for a in (new, unseen)]
-    found["near_copies"] = near_copy_share(*to_train)
-    found["near_copies_by_chance"], found["near_copies_deviation"] = near_copy_chance(len(unseen), len(new))
-    return found
-
-
 def _reconstruction_in_words(metrics: dict[str, float], n_dims: int) -> list[str]:
     ratio = metrics.get("mse_ratio_to_pca")
     if ratio is None and "heldout_mse" in metrics:
@@ -353,32 +331,6 @@ def _shortcoming(metrics: dict[str, float]) -> str:
     if unreal:
         return ": many new images do not look real"
     return ": new images are too similar to each other" if narrow else ""
-
-
-def _memorization_in_words(metrics: dict[str, float]) -> list[str]:
-    c_t, copies = metrics.get("c_t"), metrics["near_copies"]
-    chance = metrics["near_copies_by_chance"]
-    most = chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
-    if most >= 1:
-        return ["There are too few held-out images to tell whether it memorizes."]
-    memorized = metrics.get("near_copies_codes", 0.0)
-    if memorized > most:
-        return [
-            f"Memorization: {memorized:.1%} of the new images have nearly the same code as a training image "
-            f"({chance:.1%} expected by chance); they are blurred copies. More images or less training would help."
-        ]
-    share = f"{copies:.1%} of the new images are near copies of training images ({chance:.1%} expected by chance)"
-    if copies > most or (c_t is not None and c_t < MEMORIZED):
-        why = ""
-        if c_t is not None and c_t < MEMORIZED:
-            why = f"; new images lie nearer to training images than held-out ones do (C_T = {c_t:.1f})"
-        return [f"Memorization: {share}{why}. More images or less training would help."]
-    if c_t is None:
-        return [f"No sign of memorization, as far as so few held-out images can tell: {share}."]
-    words = [f"No sign of memorization: C_T = {c_t:.1f} (memorization: below {MEMORIZED:.0f}); {share}."]
-    if c_t > -MEMORIZED:
-        words.append("New images lie farther from training images than held-out ones do; more training would help.")
-    return words
 
 
 def _too_few_in_words(metrics: dict[str, float], n_train: int, n_unseen: int, n_features: int) -> list[str]:
