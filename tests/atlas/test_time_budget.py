@@ -29,5 +29,9 @@ def test_a_short_budget_leaves_the_report_its_time() -> None:
     assert short.judging_seconds(18) < long.judging_seconds(1800)
 
 
+def test_a_large_set_is_not_searched_for_edited_duplicates_so_its_report_is_quick() -> None:
+    assert TimeBudget("own", 300.0, 60_000).allowance("encoder", 0) == pytest.approx(0.74 * 300)
+
+
 def test_the_default_grows_with_the_set() -> None:
     assert [default_budget(n) for n in (1, 500, 501, 5_000, 20_000, 20_001)] == [90, 90, 180, 180, 300, 600]

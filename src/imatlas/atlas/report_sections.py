@@ -47,7 +47,7 @@ MOST_CLUSTERS = 40
 PICTURE, LARGE_PICTURE = 72, 128
 """Longest side in pixels of a picture in the report's grids, and in the cells of a small map."""
 
-MOST_COMPARED = 5_000
+MAX_COMPARED = 5_000
 """Images up to which the report searches for edited near-duplicates: some seconds."""
 
 SMALL_MAP = 300
@@ -307,10 +307,10 @@ def flagged(store: Store, n: int = 24) -> Result:
 
 
 def duplicates(atlas: Atlas, n: int = 12) -> Result:
-    """The duplicates; in sets of up to `MOST_COMPARED` images edited near-duplicates, too."""
+    """The duplicates; in sets of up to `MAX_COMPARED` images edited near-duplicates, too."""
     store, keys = atlas.store, atlas.keys
     command = ("imatlas", "duplicates", file_word(atlas.folder.name))
-    if len(keys) <= MOST_COMPARED:
+    if len(keys) <= MAX_COMPARED:
         found = atlas.duplicates()
         rows = np.flatnonzero((found.group >= 0) & ~found.best)
         rows = rows[np.argsort(found.similarity[rows], kind="stable")]
