@@ -227,7 +227,7 @@ def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):
     first = ia.learn(photos, folder, budget="60s", progress=False)
     embedding = first.embedding  # read now: the folder will hold another atlas
     assert first.store.manifest.stages["encoder"]["preset"] == "objects+texture"
-    assert "not compared" in first.store.manifest.stages["encoder"]["why"]
+    assert "without a comparison" in first.store.manifest.stages["encoder"]["why"]
     files = {path: path.stat().st_mtime_ns for path in (folder / "cache" / "features").iterdir()}
     assert files
     photos.rename(tmp_path / "moved")

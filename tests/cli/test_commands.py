@@ -74,7 +74,7 @@ def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
     search = ["search", str(atlas), first, second, "--less", third, "--region", "2,2,20,20", "-k", "6"]
     assert main([*search, "-o", str(sheet)]) == 0
     out = capsys.readouterr().out
-    assert "closer than pairs" in out
+    assert "vs. all pairs" in out
     with Image.open(sheet) as picture:
         assert picture.size == (3 * 130 + 2, 3 * 130 + 2)  # two queries, six results
     assert main([*search, "-o", str(table), "--json"]) == 0

@@ -65,7 +65,7 @@ def test_a_small_set_or_a_short_time_limit_gets_the_combined_preset(monkeypatch:
         chosen = encoder_for(images, n_all=44, seconds=seconds)
         assert (chosen.name, chosen.scores) == (COMBINED, {})
         assert (chosen.encoder.layers, chosen.encoder.views) == ("both", 3)
-        assert "not compared" in chosen.why
+        assert "without a comparison" in chosen.why
     assert encoder_for(images, n_all=5_000, seconds=0.0).encoder.views == 1
     monkeypatch.setattr(choosing, "MIN_IMAGES", 40)
     monkeypatch.setattr(choosing, "MIN_SAMPLE", 20)

@@ -14,7 +14,6 @@ from imatlas.atlas.store import Store
 from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
-from imatlas.models.layout import MIN_ROWS as MIN_LAYOUT_ROWS
 from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
@@ -199,10 +198,10 @@ def layout(store: Store) -> Result:
     n = len(model.references_)
     how = (
         "similar images lie together (UMAP). The distance between two islands means little."
-        if n >= MIN_LAYOUT_ROWS
+        if model.by_umap_
         else "the axes are the first two principal components."
     )
-    others = f" UMAP placed {n:,} of them; each of the others lies among its neighbors." if n < len(x) else ""
+    others = f" The layout is that of {n:,} images; the others lie among their nearest neighbors." if n < len(x) else ""
     return Result(
         name="layout",
         title="Layout",
@@ -230,9 +229,7 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     return Result(
         name="new",
         title="New images",
-        sentences=[
-            f"{n} generated images, from cells of the map as frequent as the images in them (seed {random_state})."
-        ],
+        sentences=[f"{n} generated images, drawn from map cells in proportion to their images (seed {random_state})."],
         panels=[
             ImageGrid(images=list(new), size=112, alt=f"{n} generated images."),
             ImagePairs(
@@ -278,7 +275,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     keys = atlas.store.rows["key"][rows].tolist()
     pairs = replace(
         atlas.outlier_heatmaps(keys[:n_explained], found),
-        title="What makes them outliers",
+        title="What is unusual about them",
         note="Highlighted is what is unlike every part of the nearest ordinary images.",
     )
     grid = ImageGrid(
@@ -335,7 +332,7 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
                 alt="Pairs of duplicates.",
             )
         )
-        sentences = [*sentences, f"To move them away: {shell(*command, '-o', 'plan.csv')}"]
+        sentences = [*sentences, f"To write a plan for moving them: {shell(*command, '-o', 'plan.csv')}"]
     return Result("duplicates", "Duplicates", sentences, metrics, panels)
 
 

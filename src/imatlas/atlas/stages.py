@@ -199,7 +199,7 @@ def layout(job: Job) -> dict[str, Any]:
     x, y = model.transform(embedding).T
     job.save_columns(umap_x=x, umap_y=y)
     n = len(model.references_)
-    others = f"; all others are placed among these {n:,}" if n < len(embedding) else ""
+    others = f"; the others are placed among the most similar of these {n:,}" if n < len(embedding) else ""
     if known:
         return {"summary": f"the layout is kept{others}"}
     method = f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"

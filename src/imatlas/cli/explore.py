@@ -160,11 +160,11 @@ def search(
     if json_:
         print_json(found.to_pylist())
         return
-    say("rank  distance  closer than pairs  than neighbors  key")
+    say("rank  distance    vs. all pairs  vs. neighbors  key")
     for row in found.to_pylist():
         closer = f"{row['closer_than']:17.1%}  {row['closer_than_neighbors']:14.0%}"
         say(f"{row['rank']:>4}  {row['distance']:8.4f}  {closer}  {row['key']}")
-    say("Closer than this share of random pairs of images, and of images and their nearest neighbors.")
+    say("Shares: of random pairs of images, and of images and their nearest neighbors, that are farther apart.")
     if output is not None:
         say(f"Results: {output}")
 

@@ -247,8 +247,8 @@ def encoder_for(
         n_components=n_components_of(len(images)), whiten=WHITEN, device=device, random_state=random_state, **combined
     )
     why = (
-        f"preset '{COMBINED}', not compared with others: a comparison needs {MIN_IMAGES} images and "
-        f"{MIN_SAMPLE * seconds_per_image:.0f} s; available are {len(images):,} images and "
-        f"{f'{seconds:.0f}' if seconds >= 1 else 'less than 1'} s"
+        f"preset '{COMBINED}', chosen without a comparison, which needs at least {MIN_IMAGES} images and "
+        f"{MIN_SAMPLE * seconds_per_image:.0f} s (here: {len(images):,} images, "
+        f"{f'{seconds:.0f}' if seconds >= 1 else 'less than 1'} s)"
     )
     return ChosenEncoder(encoder, COMBINED, {}, why)

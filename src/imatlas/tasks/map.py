@@ -78,7 +78,9 @@ def fit_map(
         ratio = error / kmeans_error if kmeans_error > 0 else 1.0
         metrics["kmeans_ratio"] = ratio
         protocol += f"; k-means with as many centers: {n_rows:,} images, {BASELINE_ITERATIONS} iterations"
-        sentences.append(f"{_ratio_in_words(ratio)} that of k-means with as many centers, which has no order.")
+        sentences.append(
+            f"{_ratio_in_words(ratio)} that of k-means with as many centers, which are not arranged on a map."
+        )
     result = Result("map", "The map", sentences, metrics, protocol=f"{protocol}; seed {random_state}")
     return FittedMap(som, result)
 

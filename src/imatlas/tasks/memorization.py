@@ -62,7 +62,7 @@ def memorization_in_words(metrics: dict[str, float]) -> list[str]:
             why = f"; new images lie nearer to training images than held-out ones do (C_T = {c_t:.1f})"
         return [f"Memorization: {share}{why}. More images or less training would help."]
     if c_t is None:
-        return [f"No sign of memorization, as far as so few held-out images can tell: {share}."]
+        return [f"No sign of memorization: {share}; the held-out images are too few to be sure."]
     words = [f"No sign of memorization: C_T = {c_t:.1f} (memorization: below {MEMORIZED:.0f}); {share}."]
     if c_t > -MEMORIZED:
         words.append("New images lie farther from training images than held-out ones do; more training would help.")

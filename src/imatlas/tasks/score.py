@@ -278,11 +278,11 @@ def _reconstruction_in_words(metrics: dict[str, float], n_dims: int) -> list[str
         return []
     pca = f"PCA with {counted(n_dims, 'component')}"
     if ratio < 0.95:
-        return [f"Its reconstruction error on held-out images is {1 - ratio:.0%} lower than that of {pca}."]
+        return [f"The generator's reconstruction error on held-out images is {1 - ratio:.0%} lower than that of {pca}."]
     verdict = "is as good" if ratio < 1.05 else "is better" if ratio < 2 else "is much better"
     return [
-        f"Its reconstruction error on held-out images is {ratio:.2f} times that of {pca}: this simple baseline "
-        f"{verdict}; more training time (--budget) or more images would help."
+        f"The generator's reconstruction error on held-out images is {ratio:.2f} times that of {pca}: this simple "
+        f"baseline {verdict}; more training time (--budget) or more images would help."
     ]
 
 

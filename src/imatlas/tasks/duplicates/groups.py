@@ -210,7 +210,7 @@ def _groups_result(
     if len(rows):
         sentences = [
             f"{len(rows):,} of {n:,} images {'is a duplicate' if len(rows) == 1 else 'are duplicates'}, in "
-            f"{counted(len(bests), 'group')}: {n_exact:,} exact, {len(rows) - n_exact:,} edited."
+            f"{counted(len(bests), 'group')}: {n_exact:,} exact, {len(rows) - n_exact:,} near."
         ]
         if gallery.size[rows].all():
             sentences.append(f"Without them the set would be {amount(int(gallery.size[rows].sum()))} smaller.")
