@@ -227,7 +227,7 @@ def test_weights_must_fill_the_network_that_the_config_describes(folders: dict[s
     shutil.copytree(folders["dinov2"], folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 2**14, "num_hidden_layers": 200}))
-    with pytest.raises(ArtifactError, match="weights, and the files hold"):
+    with pytest.raises(ArtifactError, match="weights, but the files contain"):
         load_tower(str(folder))
     (folder / "config.json").write_text(json.dumps(config))
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
