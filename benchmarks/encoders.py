@@ -17,19 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.cluster import KMeans
 
 from benchmarks._data import grocery_photos
 from benchmarks._peers import PEERS, python_of
 from benchmarks._table import mean_std, save_table
+from benchmarks.peers.encoders_ort import BATCH, SIDE, center_crop
 from imatlas import Images, PretrainedEncoder
 from imatlas.images.decode import read_picture
 from imatlas.images.picture import Aim
 from imatlas.metrics.clustering import clustering_scores
 from imatlas.models.onnx import export_onnx
 
-SIDE, BATCH = 224, 8
 Run = Callable[[list[Path]], tuple[np.ndarray, float]]
 """Files -> unit-length features (n, 1280), and CPU seconds."""
 
@@ -95,7 +94,7 @@ def _methods(folder: Path) -> dict[str, Run]:
         began = time.process_time()
         with torch.inference_mode():
             for start in range(0, len(files), BATCH):
-                batch = np.stack([_center_crop(path) for path in files[start : start + BATCH]])
+                batch = np.stack([center_crop(path) for path in files[start : start + BATCH]])
                 parts.append(module(torch.from_numpy(batch)).numpy())
         seconds = time.process_time() - began
         features = np.concatenate(parts)
@@ -118,15 +117,6 @@ def _methods(folder: Path) -> dict[str, Run]:
             return found["features"], float(found["seconds"])
 
     return {**methods, "ONNX Runtime fp32, Pillow": onnx}
-
-
-def _center_crop(path: Path) -> np.ndarray:
-    """Center crop of an image, (3, SIDE, SIDE) float32 in [-1, 1]."""
-    image = Image.open(path).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    small = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    return np.asarray(small, np.float32).transpose(2, 0, 1) / 127.5 - 1
 
 
 def _nmi(features: np.ndarray, labels: np.ndarray, seed: int) -> float:

@@ -6,31 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
-from PIL import Image
 
 from imatlas import Images
 from imatlas.tasks.check import check
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    from skimage import data
-
-    photo = Image.fromarray(data.astronaut())
-    photo.save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
-    photo.resize((200, 200)).save(tmp_path / "c.jpg", quality=70)
-    Image.fromarray(data.coffee()).save(tmp_path / "d.jpg")
-    for i, value in enumerate((0, 128, 255)):  # all flat, but not the same
-        Image.new("RGB", (300, 200), (value, value, value)).save(tmp_path / f"flat{i}.png")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    (tmp_path / "notes.txt").write_text("words")
-    return tmp_path
-
-
-def test_check_describes_a_folder(folder: Path) -> None:
-    images = Images(folder)
+def test_check_describes_a_folder(mixed_folder: Path) -> None:
+    images = Images(mixed_folder)
     result = check(
         images,
         estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "own, because there are few images"},

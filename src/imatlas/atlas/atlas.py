@@ -32,7 +32,7 @@ from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.export import write_numpy
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
 from imatlas.tasks.regions import Regions, regions
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, autoencoder_of, encoder_in_words, score
+from imatlas.tasks.score import NOT_MEASURED, autoencoder_of, score_on_map
 from imatlas.tasks.search import search, search_like, without_self
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Atlas:
     @property
     def keys(self) -> list[str]:
         """The key of every image, in the order of the table."""
-        return [str(key) for key in self.store.keys.to_pylist()]
+        keys: list[str] = self.store.keys.to_pylist()
+        return keys
 
     @property
     def embedding(self) -> np.ndarray:
@@ -555,18 +556,16 @@ class Atlas:
         train, held_out = (np.flatnonzero(store.rows["held_out"] == side) for side in (False, True))
         if not len(held_out):
             return NOT_MEASURED
-        if len(train) > MOST_TRAIN:
-            train = np.sort(np.random.default_rng(random_state).choice(train, MOST_TRAIN, replace=False))
-        generator = self.model("generator")
-        return score(
-            generator,
-            store.pixels(train),
-            store.pixels(held_out),
+        return score_on_map(
+            self.model("generator"),
+            store.map_conditions,
+            store.pixels,
+            train=train,
+            held_out=held_out,
+            embedding=store.embedding,
             spec=store.spec,
+            encoder=self.model("encoder"),
             embed=self.embed,
-            encoder=encoder_in_words(self.model("encoder")),
-            features=(store.embedding[train], store.embedding[held_out]),
-            sample=lambda n, seed: sample_from_map(generator, store.map_conditions, n, random_state=seed),
             random_state=random_state,
         )
 

@@ -54,28 +54,27 @@ def image_explained(store: Store, image: Any, *, heat: bool) -> Result:
     place = embedding_of(store, image)
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
     space = space.with_image(
-        place[0], name, thumbnails_of(store, image)[0], pixels_of(store, [image], _seen_as(store))[0]
+        place[0], name, thumbnails_of(store, image)[0], pixels_of(store, [image], _encoder_spec(store))[0]
     )
     return explain_image(space, len(store), cell=divmod(int(som.predict(place)[0]), som.cols_), heat=heat)
 
 
 def _space(store: Store) -> Space:
     """The clusters, embedding and pictures that an explanation needs."""
-    encoder = store.model("encoder")
-    large = encoder.pretrained
+    spec, large = _encoder_spec(store), store.model("encoder").pretrained
     return Space(
         store.model("clusters"),
         store.embedding,
         store.rows["key"].tolist(),
         show=lambda rows: list(store.thumbnails(rows)),
-        pixels=lambda rows: store.large_pixels(rows, encoder.source_side) if large else store.pixels(rows),
+        pixels=lambda rows: store.large_pixels(rows, spec.height) if large else store.pixels(rows),
         embed=lambda images: embed(store, images),
-        spec=ImageSpec(1, 1, 3) if large else store.spec,
+        spec=spec,
     )
 
 
-def _seen_as(store: Store) -> ImageSpec:
-    """Size and depth at which the encoder sees an image that is not in the atlas."""
+def _encoder_spec(store: Store) -> ImageSpec:
+    """Size and depth at which the encoder sees images."""
     encoder = store.model("encoder")
     if encoder.pretrained:
         return ImageSpec(encoder.source_side, encoder.source_side, 3)

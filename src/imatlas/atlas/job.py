@@ -111,11 +111,6 @@ class Job:
         return ImagesTable(self.folder / named["name"], named["version"], self.inventory)
 
     @property
-    def encoder_kind(self) -> str:
-        """The encoder that was chosen at intake: "pretrained", "own" or "self-supervised"."""
-        return str(self.manifest.stages["intake"]["encoder"])
-
-    @property
     def train(self) -> np.ndarray:
         """Rows of the images that models may learn from."""
         return np.flatnonzero(~self._held_out)

@@ -24,7 +24,7 @@ from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
-from imatlas.atlas.stages import STAGES, choose_encoder
+from imatlas.atlas.stages import STAGES, encoder_kind_for
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
@@ -368,7 +368,7 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     began = time.perf_counter()
     n = len(images)  # decodes, unless that was done
     intake_seconds = time.perf_counter() - began
-    kind, why = choose_encoder(images, "auto")
+    kind, why = encoder_kind_for(images, "auto")
     seconds = parse_budget(budget) or default_budget(n)
     rate = None
     if kind == "pretrained":

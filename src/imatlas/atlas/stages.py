@@ -32,12 +32,11 @@ from imatlas.system.csv_files import write_csv
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
 from imatlas.tasks.cluster import cluster, limits, sizes_in_words
-from imatlas.tasks.conditions import sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.quality_flags import Flags, quality_flags
-from imatlas.tasks.score import MOST_TRAIN, NOT_MEASURED, encoder_in_words, score
+from imatlas.tasks.score import NOT_MEASURED, encoder_in_words, score_on_map
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.training.checkpoints import Checkpoint
 
@@ -91,7 +90,7 @@ def intake(job: Job) -> dict[str, Any]:
     with job.journal.replacing(SKIPPED) as aside:
         write_csv(aside, ("key", "reason"), images.skipped)
     job.inventory.record([SKIPPED])
-    kind, why = choose_encoder(images, job.settings.encoder)
+    kind, why = encoder_kind_for(images, job.settings.encoder)
     in_words = f"{held_out.sum():,} held out" if held_out.any() else "none held out of so few"
     return {
         "n_images": n,
@@ -116,10 +115,10 @@ def encoder(job: Job) -> dict[str, Any]:
         model = job.model("encoder")
         options = {"cache": job.feature_cache} if model.pretrained else {}
         vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
-    elif job.encoder_kind == "pretrained":
+    elif job.budget.encoder == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
-    elif job.encoder_kind == "self-supervised":
+    elif job.budget.encoder == "self-supervised":
         model = _learn_self_supervised(job, job.seconds("encoder"))
         vectors = model.transform(job.images)
         job.save_model("encoder", model)
@@ -228,21 +227,18 @@ def report(job: Job) -> dict[str, Any]:
 
 def _score(job: Job) -> Result:
     """How good the generator is, from the pixel cache."""
-    seed, train = job.settings.random_state, job.train
-    if len(train) > MOST_TRAIN:
-        train = np.sort(np.random.default_rng(seed).choice(train, MOST_TRAIN, replace=False))
-    encoder, embedding = job.model("encoder"), job.table.vectors("embedding")
-    model, conditions = job.model("generator"), job.map_conditions
-    return score(
-        model,
-        np.asarray(job.images.pixels[train]),
-        np.asarray(job.images.pixels[job.held_out]),
+    encoder = job.model("encoder")
+    return score_on_map(
+        job.model("generator"),
+        job.map_conditions,
+        lambda rows: np.asarray(job.images.pixels[rows]),
+        train=job.train,
+        held_out=job.held_out,
+        embedding=job.table.vectors("embedding"),
         spec=job.images.spec,
+        encoder=encoder,
         embed=encoder.transform,
-        encoder=encoder_in_words(encoder),
-        features=(embedding[train], embedding[job.held_out]),
-        sample=lambda n, seed: sample_from_map(model, conditions, n, random_state=seed),
-        random_state=seed,
+        random_state=job.settings.random_state,
         seconds=job.budget.judging_seconds(job.learned),
     )
 
@@ -258,7 +254,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 }
 
 
-def choose_encoder(images: Images, asked: str) -> tuple[str, str]:
+def encoder_kind_for(images: Images, asked: str) -> tuple[str, str]:
     """The kind of encoder, and the reason in words.
 
     "auto" is the pretrained network for photographs (8-bit color without alpha, 32 px and more) and an autoencoder

@@ -28,6 +28,7 @@ from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.neighbors import all_alike
 from imatlas.result import Result
 from imatlas.system.threads import sharing_cores
+from imatlas.tasks.conditions import MapConditions, sample_from_map
 from imatlas.tasks.memorization import memorization, memorization_in_words
 
 MOST_TRAIN = 20_000
@@ -157,6 +158,53 @@ def score(
         f"seed {random_state}",
     ]
     return Result(name="quality", title=TITLE, sentences=sentences, metrics=metrics, protocol="; ".join(protocol))
+
+
+def score_on_map(
+    generator: Any,
+    conditions: MapConditions,
+    pixels: Callable[[np.ndarray], np.ndarray],
+    *,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    embedding: np.ndarray,
+    spec: ImageSpec,
+    encoder: Any,
+    embed: Callable[[np.ndarray], np.ndarray],
+    random_state: int = 0,
+    seconds: float | None = None,
+) -> Result:
+    """`score` of the generator of an atlas, whose new images are drawn from the map.
+
+    Parameters
+    ----------
+    generator : model with `sample`
+    conditions : MapConditions
+    pixels : callable
+        Rows (n,) to images (n, H, W, C) in the depth of `spec`.
+    train, held_out : arrays (n_train,), (n_held_out,) of int64
+        Rows of the atlas.
+    embedding : array (n_images, n_features) float32
+    spec : ImageSpec
+    encoder : fitted encoder
+        The model that made `embedding`, for the protocol.
+    embed, random_state, seconds
+        As for `score`.
+    """
+    if len(train) > MOST_TRAIN:
+        train = np.sort(np.random.default_rng(random_state).choice(train, MOST_TRAIN, replace=False))
+    return score(
+        generator,
+        pixels(train),
+        pixels(held_out),
+        spec=spec,
+        embed=embed,
+        encoder=encoder_in_words(encoder),
+        features=(embedding[train], embedding[held_out]),
+        sample=lambda n, seed: sample_from_map(generator, conditions, n, random_state=seed),
+        random_state=random_state,
+        seconds=seconds,
+    )
 
 
 @sharing_cores()

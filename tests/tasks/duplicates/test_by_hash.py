@@ -6,38 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from imatlas import Images
 from imatlas.images.hashing import hamming
 from imatlas.tasks.duplicates.by_hash import duplicate_of, duplicates, near_pairs
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    from skimage import data
-
-    photo = Image.fromarray(data.astronaut())
-    photo.save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
-    photo.resize((200, 200)).save(tmp_path / "c.jpg", quality=70)
-    Image.fromarray(data.coffee()).save(tmp_path / "d.jpg")
-    for i, value in enumerate((0, 128, 255)):  # all flat, but not the same
-        Image.new("RGB", (300, 200), (value, value, value)).save(tmp_path / f"flat{i}.png")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    (tmp_path / "notes.txt").write_text("words")
-    return tmp_path
-
-
-def test_duplicates_point_at_the_largest_or_first(folder: Path) -> None:
-    images = Images(folder, image_size=64)
+def test_duplicates_point_at_the_largest_or_first(mixed_folder: Path) -> None:
+    images = Images(mixed_folder, image_size=64)
     assert images.keys == ["a.png", "b.png", "c.jpg", "d.jpg", "flat0.png", "flat1.png", "flat2.png"]
     assert duplicate_of(images).tolist() == [-1, 0, 0, -1, -1, -1, -1]
     assert duplicate_of(images[[2, 3, 0]]).tolist() == [2, -1, -1]
 
 
-def test_the_result_lists_which_and_of_what_kind(folder: Path) -> None:
-    result = duplicates(Images(folder))
+def test_the_result_lists_which_and_of_what_kind(mixed_folder: Path) -> None:
+    result = duplicates(Images(mixed_folder))
     assert result.metrics == {"n_images": 7, "n_exact": 1, "n_near": 1}
     assert result.data["duplicates"] == [
         {"key": "b.png", "duplicate_of": "a.png", "kind": "exact"},
