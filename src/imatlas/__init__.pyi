@@ -14,6 +14,7 @@ from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.layout import Layout as Layout
 from imatlas.models.onnx import export_onnx as export_onnx
 from imatlas.models.outlier_detector import OutlierDetector as OutlierDetector
+from imatlas.models.patch_diffusion import PatchDiffusion as PatchDiffusion
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
 from imatlas.models.som import SOM as SOM
@@ -32,6 +33,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "KMeans",
     "Layout",
     "OutlierDetector",
+    "PatchDiffusion",
     "PretrainedEncoder",
     "SOM",
     "SOMClassifier",

@@ -17,6 +17,7 @@ MODELS: dict[str, str] = {
     "vae": "vae:VAE",
     "gan": "gan:GAN",
     "flow_matching": "flow_matching:FlowMatching",
+    "patch_diffusion": "patch_diffusion:PatchDiffusion",
     "self_supervised": "self_supervised:SelfSupervisedEncoder",
     "pretrained": "pretrained:PretrainedEncoder",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,22 +52,12 @@ class Generator(ImageEstimator):
         self.condition_range_: np.ndarray | None = None
         if y is None:
             return None
-        y = _plain(y)
-        if y.ndim not in (1, 2) or len(y) != n_images:
-            raise InputError(
-                f"'y' must hold one label or one vector for each of the {n_images} images. Got shape {y.shape}."
-            )
-        if y.ndim == 1 and y.dtype.kind != "f":
-            labels = np.unique(y)
-            self.classes_ = labels.astype(str if labels.dtype.kind == "U" else np.int64)
-            return self._conditions(y, n_images)
-        if y.dtype.kind == "U":
-            raise InputError("Vectors in 'y' must be numbers. Got text; give one label per image.")
-        y = y.reshape(n_images, -1).astype(np.float32)  # floats are vectors of length 1
-        if not np.isfinite(y).all():
-            raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; remove those images.")
-        self.condition_range_ = np.stack([y.mean(0), y.std(0) + 1e-6])
-        return self._conditions(y, n_images)
+        given = checked_conditions(y, n_images)
+        self.classes_ = given.classes
+        if given.vectors is not None:
+            self.condition_range_ = np.stack([given.vectors.mean(0), given.vectors.std(0) + 1e-6])
+            return self._conditions(given.vectors, n_images)
+        return given.indices
 
     def _conditions(self, y: Any, n: int) -> np.ndarray | None:
         """`y` as the network takes it: (n,) int64 or (n, n_features) float32; one label or vector applies to all.
@@ -78,26 +69,10 @@ class Generator(ImageEstimator):
         """
         if y is None:
             return None
-        y = _plain(y)
         if self.classes_ is not None:
-            labels = np.broadcast_to(y, (n,)) if y.ndim == 0 else y
-            if (
-                (self.classes_.dtype.kind in "OU") != (y.dtype.kind == "U")
-                or labels.shape != (n,)
-                or not np.isin(labels, self.classes_).all()
-            ):
-                raise InputError(
-                    f"'y' must be one label, or {n}, of the {len(self.classes_)} that the model was fitted with "
-                    f"({self.classes_[0]} to {self.classes_[-1]}). Got {_shortened(y)} instead."
-                )
-            return np.searchsorted(self.classes_.astype(labels.dtype) if y.dtype.kind == "U" else self.classes_, labels)
+            return labels_as_fitted(y, self.classes_, n)
         if self.condition_range_ is not None:
-            width = self.condition_range_.shape[1]
-            if width == 1 and y.ndim < 2:  # one number applies to all images
-                y = y.reshape(-1, 1) if y.size == n > 1 else y.reshape(-1)
-            vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
-            if y.dtype.kind == "U" or vectors.shape != (n, width):
-                raise InputError(f"'y' must be one vector of length {width}, or {n} of them. Got shape {y.shape}.")
+            vectors = vectors_as_fitted(y, self.condition_range_.shape[1], n)
             return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
 
@@ -144,6 +119,81 @@ class Generator(ImageEstimator):
     def reconstructor(self) -> Any:
         """The fitted model whose `transform` and `inverse_transform` encode and reconstruct images, or None."""
         return None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What `fit` was given as `y`: labels, as their ascending classes and the index of each; or vectors."""
+
+    classes: np.ndarray | None = None
+    indices: np.ndarray | None = None
+    vectors: np.ndarray | None = None
+
+
+def checked_conditions(y: Any, n_images: int) -> Conditions:
+    """A label or a vector for each image.
+
+    Raises
+    ------
+    InputError
+        If `y` is neither.
+    """
+    if y is None:
+        return Conditions()
+    y = _plain(y)
+    if y.ndim not in (1, 2) or len(y) != n_images:
+        raise InputError(
+            f"'y' must hold one label or one vector for each of the {n_images} images. Got shape {y.shape}."
+        )
+    if y.ndim == 1 and y.dtype.kind != "f":
+        labels = np.unique(y)
+        classes = labels.astype(str if labels.dtype.kind == "U" else np.int64)
+        return Conditions(classes, labels_as_fitted(y, classes, n_images))
+    if y.dtype.kind == "U":
+        raise InputError("Vectors in 'y' must be numbers. Got text; give one label per image.")
+    y = y.reshape(n_images, -1).astype(np.float32)  # floats are vectors of length 1
+    if not np.isfinite(y).all():
+        raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; remove those images.")
+    return Conditions(vectors=y)
+
+
+def labels_as_fitted(y: Any, classes: np.ndarray, n: int) -> np.ndarray:
+    """The index (n,) int64 of the class of each label; one label applies to all.
+
+    Raises
+    ------
+    InputError
+        If a label is not one of `classes`.
+    """
+    y = _plain(y)
+    labels = np.broadcast_to(y, (n,)) if y.ndim == 0 else y
+    if (
+        (classes.dtype.kind in "OU") != (y.dtype.kind == "U")
+        or labels.shape != (n,)
+        or not np.isin(labels, classes).all()
+    ):
+        raise InputError(
+            f"'y' must be one label, or {n}, of the {len(classes)} that the model was fitted with "
+            f"({classes[0]} to {classes[-1]}). Got {_shortened(y)} instead."
+        )
+    return np.searchsorted(classes.astype(labels.dtype) if y.dtype.kind == "U" else classes, labels)
+
+
+def vectors_as_fitted(y: Any, width: int, n: int) -> np.ndarray:
+    """Vectors (n, width); one vector applies to all.
+
+    Raises
+    ------
+    InputError
+        If the shape differs.
+    """
+    y = _plain(y)
+    if width == 1 and y.ndim < 2:  # one number applies to all images
+        y = y.reshape(-1, 1) if y.size == n > 1 else y.reshape(-1)
+    vectors = np.broadcast_to(y, (n, *y.shape)) if y.ndim == 1 else y
+    if y.dtype.kind == "U" or vectors.shape != (n, width):
+        raise InputError(f"'y' must be one vector of length {width}, or {n} of them. Got shape {y.shape}.")
+    return vectors
 
 
 def _shortened(y: np.ndarray) -> str:
