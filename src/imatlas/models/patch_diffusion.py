@@ -17,8 +17,9 @@ hundred images are enough, and it is known from which image each pixel comes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -59,6 +60,9 @@ NOVELTIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 
 UNCHECKED, MIN_AUDITED = 0.6, 8
 """The novelty without a check, and the fewest images that it is checked against."""
+
+AUDITED_SIDE = 32
+"""Longest side of the new images that are compared at 8 x 8 pixels."""
 
 WEAKEST, MORPH_STRENGTH = 0.05, 0.4
 """The noise level that the strength of edits starts from, and the strength in the middle between two images."""
@@ -241,7 +245,7 @@ class PatchDiffusion(Estimator):
             while these are compared.
         embed : callable, optional
             Images (n, H, W, C) to features (n, n_features), in which images are compared. None: their values at
-            8 x 8 pixels.
+            8 x 8 pixels, for which new images of half the size or less suffice.
         n_samples : int
             New images per candidate.
         seconds : float, optional
@@ -254,6 +258,7 @@ class PatchDiffusion(Estimator):
         from imatlas.models.parts.copy_audit import lowest_novelty
 
         self._check_fitted()
+        sampler = self if embed is not None else self._reduced()
         weights = np.ones(len(self.images_))
         if held_out is None:
             order = seeding.rng(self.seed_, "held out").permutation(len(self.images_))
@@ -264,7 +269,7 @@ class PatchDiffusion(Estimator):
             known = embed(self.images_[weights > 0])
             self.audit_, self.novelty_ = lowest_novelty(
                 lambda novelty: embed(
-                    self.sample(n_samples, novelty=novelty, weights=weights, random_state=self.seed_)
+                    sampler.sample(n_samples, novelty=novelty, weights=weights, random_state=self.seed_)
                 ),
                 known,
                 embed(held_out),
@@ -273,6 +278,21 @@ class PatchDiffusion(Estimator):
                 random_state=self.seed_,
             )
         return self
+
+    def _reduced(self) -> PatchDiffusion:
+        """This model with images that are reduced to at most `AUDITED_SIDE` pixels."""
+        factor = max(self.spec_.height, self.spec_.width) // AUDITED_SIDE
+        if factor < 2 or min(self.spec_.height, self.spec_.width) < factor * MIN_SIZE:
+            return self
+        small = copy.copy(self)
+        height, width = self.spec_.height // factor, self.spec_.width // factor
+        cut = (slice(None), slice(factor * height), slice(factor * width))
+        shape = (len(self.images_), height, factor, width, factor)
+        means = self.images_[cut].reshape(*shape, self.spec_.channels).mean((2, 4), dtype=np.float32)
+        small.images_ = (means if self.images_.dtype.kind == "f" else np.rint(means)).astype(self.images_.dtype)
+        small.missing_ = None if self.missing_ is None else self.missing_[cut].reshape(shape).max((2, 4))
+        small.spec_ = replace(self.spec_, height=height, width=width)
+        return small
 
     # -- new images --------------------------------------------------------------------------------------------------
 
