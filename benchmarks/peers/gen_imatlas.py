@@ -18,6 +18,8 @@ def fit(images, settings):
         return model.sharpen(images, weight=SHARPNESS, budget=max(SHARPENING * seconds, seconds - model.seconds_))
 
     method = settings["method"]
+    if method == "PatchDiffusion":
+        return patch_diffusion(images, shared["random_state"])
     autoencoder = ia.Autoencoder(latent_dim=width)
     if method == "sharpened" or (method == "default" and len(images) >= FEW_IMAGES):
         model = sharpened(autoencoder, seconds)
@@ -32,6 +34,27 @@ def fit(images, settings):
     n_images = model.history_["images_seen"][-1]
     training = f"{model.n_steps_:,} steps, {n_images:,} images, held-out loss {model.verdict_}"
     return lambda n, seed: model.sample(n, random_state=seed), count(model.module_), training
+
+
+def patch_diffusion(images, seed):
+    """PatchDiffusion as `learn` makes it: the space is that of the pretrained encoder for color, its own for gray."""
+    import imatlas as ia
+
+    if images.shape[3] == 1:
+        model = ia.PatchDiffusion(device="cpu", random_state=seed).fit(images)
+    else:
+        import numpy as np
+
+        order = np.random.default_rng(seed).permutation(len(images))
+        held_out, train = np.sort(order[: len(order) // 10]), np.sort(order[len(order) // 10 :])
+        encoder = ia.PretrainedEncoder(device="cpu", random_state=seed)
+        vectors = encoder.fit_transform(images)
+        shared = {"device": "cpu", "random_state": seed}
+        audited = ia.PatchDiffusion(novelty=0.5, **shared).fit(images[train], y=vectors[train])
+        audited.calibrate(images[held_out], encoder.transform, known=vectors[train])
+        model = ia.PatchDiffusion(novelty=audited.novelty_, **shared).fit(images, y=vectors)
+    facts = f"novelty {model.novelty_:g}, mirrored images {'take part' if model.mirrored_ else 'do not take part'}"
+    return lambda n, seed: model.sample(n, random_state=seed), 0, facts
 
 
 run("imatlas", fit)

@@ -230,6 +230,7 @@ class PatchDiffusion(Estimator):
         held_out: Any = None,
         embed: Callable[[np.ndarray], np.ndarray] | None = None,
         *,
+        known: np.ndarray | None = None,
         n_samples: int = 200,
         seconds: float | None = None,
     ) -> Any:
@@ -246,6 +247,8 @@ class PatchDiffusion(Estimator):
         embed : callable, optional
             Images (n, H, W, C) to features (n, n_features), in which images are compared. None: their values at
             8 x 8 pixels, for which new images of half the size or less suffice.
+        known : array (N, n_features), optional
+            The features of the images of the set, where they are known and `held_out` is given.
         n_samples : int
             New images per candidate.
         seconds : float, optional
@@ -266,7 +269,7 @@ class PatchDiffusion(Estimator):
             weights[rows], held_out = 0.0, self.images_[rows]
         embed = embed or (lambda pixels: small_features(pixels, self.spec_))
         if len(held_out) >= MIN_AUDITED:
-            known = embed(self.images_[weights > 0])
+            known = embed(self.images_[weights > 0]) if known is None else known
             self.audit_, self.novelty_ = lowest_novelty(
                 lambda novelty: embed(
                     sampler.sample(n_samples, novelty=novelty, weights=weights, random_state=self.seed_)
