@@ -254,17 +254,15 @@ def _composed(store: Store, n: int, random_state: int) -> Result:
     """New images composed of others, some beside those that gave most of their pixels."""
     model = store.model("generator")
     made, provenance = model.sample(n, random_state=random_state, return_provenance=True)
-    train = np.flatnonzero(~store.rows["held_out"])
     new = display_view(made, store.spec)
     shown = range(min(8, n))
     sources = [list(provenance.sources[i].items())[:N_SOURCES] for i in shown]
     rows, captions = [], []
     for i, some in zip(shown, sources, strict=True):
-        given = display_view(store.pixels(train[[row for row, _ in some]]), store.spec)
+        given = display_view(model.images_[[row for row, _ in some]], model.spec_)
         blank = np.full_like(new[i], 255)
         rows.append((new[i], *given, *[blank] * (N_SOURCES - len(some))))
-        keys = store.rows["key"][train[[row for row, _ in some]]]
-        captions.append(", ".join(f"{key} {share:.0%}" for key, (_, share) in zip(keys, some, strict=True)))
+        captions.append(", ".join(f"{share:.0%}" for _, share in some))
     return Result(
         name="new",
         title="New images",
