@@ -384,7 +384,9 @@ class PatchDiffusion(Estimator):
         array (height, width, C) of the fitted dtype
         """
         self._check_fitted()
-        keys = self._targets(y, len(np.atleast_1d(np.asarray(y))))
+        places = np.asarray(y)
+        n_axes = 1 if self.classes_ is None else 0  # of one place
+        keys = self._targets(y, 1 if y is None or places.ndim <= n_axes else len(places))
         if shape is None:
             shape = (self.spec_.height, self.spec_.width * max(1, 2 * len(keys) - 1))
         sampler = self._sampler(shape, False, novelty)
@@ -394,8 +396,12 @@ class PatchDiffusion(Estimator):
         for corner in sampler.corners():
             length = sampler.canvas[1 - along] - sampler.window[1 - along]
             at = corner[1 - along] / max(1, length) * (len(keys) - 1)
-            prior = np.where(used, -np.inf, 0.0) if (used == 0).sum() > self.n_neighbors else np.zeros(len(used))
-            one = self._composition(_between(keys, at), prior, rng)
+            target = _between(keys, at)
+            free = used == 0
+            if self.labels_ is not None and target is not None:
+                free &= self.labels_ == target
+            prior = np.where(free, 0.0, -np.inf) if free.sum() > self.n_neighbors else np.zeros(len(used))
+            one = self._composition(target, prior, rng)
             used[one.rows] = 1  # neighboring windows are composed of other images, so that nothing repeats
             compositions.append(one)
         return self._finished([self._run(sampler, compositions, rng)], sampler.canvas, False)[0]
@@ -431,9 +437,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_fitted()
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
-        pixels, missing = self._like_fitted(images, None)
-        if missing is not None:
-            raise InputError("Images to vary must be complete. Got missing pixels; fill them in with `inpaint`.")
+        pixels = self._complete_like_fitted(images)
         if strength == 0:
             return pixels.copy()
         return self._edited(to_values(pixels, self.spec_), self._sigma(strength), y, novelty, random_state)
@@ -465,7 +469,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_fitted()
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
-        a, b = (to_values(self._like_fitted(images, None)[0], self.spec_) for images in (first, second))
+        a, b = (to_values(self._complete_like_fitted(images), self.spec_) for images in (first, second))
         share = np.asarray(mask, dtype=np.float32)
         if len(a) != len(b) or share.shape not in ((), a.shape[2:], (len(a), *a.shape[2:])):
             raise InputError(
@@ -507,10 +511,12 @@ class PatchDiffusion(Estimator):
         self._check_fitted()
         n_frames = check_int(n_frames, "n_frames", type(self).__name__, low=1)
         if images is None:
+            if y is None:
+                raise InputError("A morph takes key images, or 'y' for new ones. Got neither.")
             seed = self._seed_of(random_state)
             places = np.asarray(y)
             images = np.concatenate([self.sample(1, y=place, novelty=novelty, random_state=seed) for place in places])
-        keys = to_values(self._like_fitted(images, None)[0], self.spec_)
+        keys = to_values(self._complete_like_fitted(images), self.spec_)
         position = np.linspace(0, len(keys) - 1, n_frames)
         leg = np.minimum(position.astype(int), max(0, len(keys) - 2))
         t = position - leg
@@ -584,7 +590,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_fitted()
         pixels, missing = self._like_fitted(images, None)
-        size = self.spec_.shape[:2]
+        size, shape = self.spec_.shape[:2], self._sampler(shape, False, novelty).canvas
         top, left = at if at is not None else ((shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2)
         if not (0 <= top <= shape[0] - size[0] and 0 <= left <= shape[1] - size[1]):
             raise InputError(
@@ -620,13 +626,13 @@ class PatchDiffusion(Estimator):
             If the shape is not two sizes in pixels.
         """
         size = self.spec_.shape[:2]
-        canvas = size if shape is None else tuple(shape)
-        if len(canvas) != 2 or not all(isinstance(n, int | np.integer) and n >= MIN_SIZE for n in canvas):
+        canvas = size if shape is None else tuple(np.atleast_1d(shape).tolist())
+        if len(canvas) != 2 or not all(isinstance(n, int) and n >= MIN_SIZE for n in canvas):
             raise InputError(f"'shape' must be a height and a width of at least {MIN_SIZE} pixels. Got {shape!r}.")
         if novelty is None:
             novelty = self.novelty_
         novelty = check_number(novelty, "novelty", type(self).__name__, low=0, high=1)
-        return Sampler(size, (int(canvas[0]), int(canvas[1])), tile, Locality.of(novelty), self.n_steps)
+        return Sampler(size, (canvas[0], canvas[1]), tile, Locality.of(novelty), self.n_steps)
 
     def _targets(self, y: Any, n: int) -> list[Any]:
         """What each of n new images is near to: None, the index of a label, or a point among `vectors_`."""
@@ -657,6 +663,9 @@ class PatchDiffusion(Estimator):
         """The sources of one new image near a target of `_targets`."""
         if self.labels_ is not None and isinstance(target, int):
             prior = np.where(self.labels_ == target, prior, -np.inf)
+            if not np.isfinite(prior).any():
+                assert self.classes_ is not None
+                raise InputError(f"All images of the label {self.classes_[target]!r} have a weight of 0.")
         if target is None or isinstance(target, int):
             chance = np.cumsum(np.exp(prior))
             drawn = min(int(np.searchsorted(chance, rng.random() * chance[-1], side="right")), len(prior) - 1)
@@ -743,7 +752,7 @@ class PatchDiffusion(Estimator):
         self, values: Tensor, known: Tensor, shape: Any, novelty: float | None, random_state: int | None
     ) -> np.ndarray:
         """Images of a shape that have values (N, C, H, W) where these are known, (N, H, W)."""
-        seed, sampler = self._seed_of(random_state), self._sampler(tuple(shape), False, novelty)
+        seed, sampler = self._seed_of(random_state), self._sampler(shape, False, novelty)
         device, made = devices.pick_device(self.device), []
         height, width = sampler.window
         for i, (one, seen) in enumerate(zip(values, known, strict=True)):
@@ -757,10 +766,15 @@ class PatchDiffusion(Estimator):
             made.append(self._run(sampler, compositions, rng, held=held))
         return self._finished(made, sampler.canvas, False)
 
+    def _complete_like_fitted(self, images: Any) -> np.ndarray:
+        """Pixels of images without missing pixels."""
+        pixels, missing = self._like_fitted(images, None)
+        if missing is not None:
+            raise InputError("Images to change must be complete. Got missing pixels; fill them in with `inpaint`.")
+        return pixels
+
     def _like_fitted(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Complete pixels (N, H, W, C) in the shape and depth of `fit`, and which are missing, (N, H, W) of uint8."""
-        if mask is not None and np.ndim(mask) == 2:
-            mask = np.broadcast_to(mask, (len(images), *np.shape(mask)))
         images, mask = with_mask(images, mask)
         if isinstance(images, np.ndarray):
             wanted = self.spec_.shape if images.ndim == 4 else self.spec_.shape[:2]
@@ -771,6 +785,8 @@ class PatchDiffusion(Estimator):
                 )
         pixels = load_pixels(images, spec=self.spec_)[0]
         if mask is not None:
+            if np.ndim(mask) == 2:
+                mask = np.broadcast_to(mask, (len(pixels), *np.shape(mask)))
             pixels = load_pixels(pixels, mask=mask)[0]
         return _complete(pixels, self.spec_)
 

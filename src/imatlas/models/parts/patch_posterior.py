@@ -33,8 +33,8 @@ which grows with the square root of their number of values, and so do the levels
 SMALLEST_PATCH, SMALLEST_UNTIL = 5, 0.1
 """Side of the smallest patch, in pixels, and the noise level up to which it is used."""
 
-ROUNDS = 4
-"""Images whose share is limited, at most, per step."""
+ROUNDS, MASKED = 16, -1e30
+"""Most times that a share is lowered per step, and the logit of images that miss a pixel."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def posterior(
     """
     logits = _log_likelihood(x, sources, side, certainty) / sigma**2 + sources.prior
     if sources.known is not None:
-        logits = logits.masked_fill(sources.known == 0, -1e30)
+        logits = logits.masked_fill(sources.known == 0, MASKED)
     weights = torch.softmax(logits, -1)
     if max_share < 1:
         weights = _limited(logits, weights, sources.groups, max_share)
@@ -145,7 +145,8 @@ def _log_likelihood(x: Tensor, sources: Sources, side: int, certainty: Tensor | 
     total = box_sum(box_sum(inner, side // 2, 0), side // 2, 1)
     if sources.known is None:
         return total
-    known = box_sum(box_sum(sources.known, side // 2, 0), side // 2, 1)
+    counted = sources.known if certainty is None else sources.known * certainty.unsqueeze(-1)
+    known = box_sum(box_sum(counted, side // 2, 0), side // 2, 1)
     return total * (known.amax(-1, keepdim=True) / known.clamp(min=1.0))
 
 
@@ -169,7 +170,11 @@ def shares(weights: Tensor, groups: Tensor) -> Tensor:
 
 
 def _limited(logits: Tensor, weights: Tensor, groups: Tensor, max_share: float) -> Tensor:
-    """Weights after the logits of groups above the largest share are lowered, each by one number for all pixels."""
+    """Weights after the logits of groups above the largest share are lowered, each by one number for all pixels.
+
+    Of G groups, one gives at least 1 / G.
+    """
+    max_share = max(max_share, 1 / (int(groups.max()) + 1))
     for _ in range(ROUNDS):
         share = shares(weights, groups)
         top = int(share.argmax())
@@ -178,7 +183,7 @@ def _limited(logits: Tensor, weights: Tensor, groups: Tensor, max_share: float) 
         mine = groups == top
         if bool(mine.all()):
             break
-        others = torch.logsumexp(logits.masked_fill(mine, -1e30), -1)
+        others = torch.logsumexp(logits.masked_fill(mine, MASKED), -1)
         margin = torch.logsumexp(logits[..., mine], -1) - others
         logits = logits - torch.where(mine, _excess(margin, max_share), 0.0)
         weights = torch.softmax(logits, -1)
@@ -188,7 +193,10 @@ def _limited(logits: Tensor, weights: Tensor, groups: Tensor, max_share: float) 
 def _excess(margin: Tensor, max_share: float) -> float:
     """The b at which the mean of sigmoid(margin - b) is `max_share`, by bisection."""
     margin = margin.flatten()
-    low, high = (float(v) for v in (margin.min() - 20.0, margin.max() + 20.0))
+    finite = margin[margin.abs() < -MASKED / 2]  # elsewhere the group, or all others, miss the pixel
+    if len(finite) == 0:
+        return 0.0
+    low, high = (float(v) for v in (finite.min() - 20.0, finite.max() + 20.0))
     for _ in range(40):
         middle = (low + high) / 2
         if float(torch.sigmoid(margin - middle).mean()) > max_share:

@@ -151,15 +151,17 @@ class _Scale:
     @classmethod
     def of(cls, sampler: Sampler, factor: int) -> _Scale:
         canvas, window = (tuple(max(1, round(n / factor)) for n in size) for size in (sampler.canvas, sampler.window))
-        indices = [
-            tuple((round(at / factor) + torch.arange(n)) % m for at, n, m in zip(corner, window, canvas, strict=True))
+        starts = (
+            tuple(
+                round(at / factor) if sampler.tile else round(at * (m - n) / max(1, full_m - full_n))
+                for at, n, m, full_n, full_m in zip(corner, window, canvas, sampler.window, sampler.canvas, strict=True)
+            )
             for corner in sampler.corners()
+        )
+        indices = [
+            tuple((at + torch.arange(n)) % m for at, n, m in zip(start, window, canvas, strict=True))
+            for start in starts
         ]
-        if not sampler.tile:  # rounding must not wrap a window around
-            indices = [
-                tuple(i if i[0] <= i[-1] else torch.arange(m - len(i), m) for i, m in zip(pair, canvas, strict=True))
-                for pair in indices
-            ]
         bumps = [torch.hann_window(n + 2, periodic=False)[1:-1] + 0.01 for n in window]
         level = level_scale(3 * window[0] * window[1])
         return cls(canvas, window, indices, bumps[0][:, None] * bumps[1], sampler.locality, level)  # type: ignore[arg-type]

@@ -122,7 +122,7 @@ class Composition:
         reach : int
             Largest shift in pixels.
         """
-        apart = np.square(small[:, None] - small[None]).mean(2)
+        apart = np.stack([np.square(small - one).mean(1) for one in small])
         groups = np.unique((apart <= NEAR_DUPLICATE**2).argmax(1), return_inverse=True)[1]  # the first that is alike
         variants = 2 if mirrored else 1
         n_shifted = COPIES // (variants * len(rows)) if reach else 1
