@@ -15,6 +15,7 @@ from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.outlier_detector import MIN_ROWS
+from imatlas.models.parts.patch_posterior import Locality
 from imatlas.neighbors import as_tensor, k_nearest
 from imatlas.result import (
     Cell,
@@ -31,8 +32,9 @@ from imatlas.result import (
 )
 from imatlas.system.csv_files import read_csv
 from imatlas.system.terminal import file_word, shell
+from imatlas.tasks.conditions import composes
 from imatlas.tasks.quality_flags import FLAGS
-from imatlas.tasks.score import autoencoder_of, small_pixels
+from imatlas.tasks.score import small_pixels
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -51,6 +53,9 @@ MAX_COMPARED = 5_000
 
 SMALL_MAP = 300
 """Cells up to which a map has room for large pictures."""
+
+N_SOURCES = 4
+"""Sources shown beside a composed image."""
 
 TYPICAL = 10
 """Images shown of each cluster: one row."""
@@ -221,6 +226,8 @@ def layout(store: Store) -> Result:
 
 def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     """Generated images, some beside the nearest training image."""
+    if composes(atlas.model("generator")):
+        return _composed(atlas.store, n, random_state)
     made = atlas.sample(n, random_state=random_state)
     train = np.flatnonzero(~atlas.store.rows["held_out"])
     train = train[:: max(1, len(train) // 5000)]
@@ -243,13 +250,52 @@ def new_images(atlas: Atlas, n: int = 24, random_state: int = 0) -> Result:
     )
 
 
+def _composed(store: Store, n: int, random_state: int) -> Result:
+    """New images composed of others, some beside those that gave most of their pixels."""
+    model = store.model("generator")
+    made, provenance = model.sample(n, random_state=random_state, return_provenance=True)
+    train = np.flatnonzero(~store.rows["held_out"])
+    new = display_view(made, store.spec)
+    shown = range(min(8, n))
+    sources = [list(provenance.sources[i].items())[:N_SOURCES] for i in shown]
+    rows, captions = [], []
+    for i, some in zip(shown, sources, strict=True):
+        given = display_view(store.pixels(train[[row for row, _ in some]]), store.spec)
+        blank = np.full_like(new[i], 255)
+        rows.append((new[i], *given, *[blank] * (N_SOURCES - len(some))))
+        keys = store.rows["key"][train[[row for row, _ in some]]]
+        captions.append(", ".join(f"{key} {share:.0%}" for key, (_, share) in zip(keys, some, strict=True)))
+    return Result(
+        name="new",
+        title="New images",
+        sentences=[
+            f"{n} new images (seed {random_state}), composed of {counted(len(model.images_), 'image')} with novelty "
+            f"{model.novelty_:g}. At most {Locality.of(model.novelty_).max_share:.0%} of the pixels of a new image are "
+            "of one image of the set.",
+        ],
+        panels=[
+            ImageGrid(images=list(new), size=112, alt=f"{n} new images."),
+            ImagePairs(
+                title="Where they come from",
+                note="Beside each new image are the images that gave most of its pixels, with their share.",
+                names=("new", *(f"source {i + 1}" for i in range(N_SOURCES))),
+                rows=rows,
+                captions=captions,
+                alt="New images beside their main sources.",
+            ),
+        ],
+    )
+
+
 def reconstructions(store: Store, n: int = 10) -> Result | None:
     """Held-out images beside their reconstructions."""
     held_out = np.flatnonzero(store.rows["held_out"])
     if not len(held_out):
         return None
     held_out = held_out[np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(int)]
-    generator = autoencoder_of(store.model("generator"))
+    generator = store.autoencoder
+    if generator is None:
+        return None
     pixels = store.pixels(held_out)
     rebuilt = display_view(generator.inverse_transform(generator.transform(pixels)), store.spec)
     return Result(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
+from imatlas.models.patch_diffusion import UNCHECKED, PatchDiffusion
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.neighbors import all_alike
@@ -31,7 +33,16 @@ from imatlas.result import Result
 from imatlas.system.csv_files import write_csv
 from imatlas.system.threads import slowdown
 from imatlas.tasks.choose_encoder import encoder_for, within_time
+from imatlas.tasks.choose_generator import (
+    FEW_TO_TRAIN,
+    MAX_COMPARED,
+    MAX_COMPOSED,
+    MIN_COMPARED,
+    MIN_HELD_OUT,
+    choose_generator,
+)
 from imatlas.tasks.cluster import cluster, limits, sizes_in_words
+from imatlas.tasks.conditions import composes, sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import outlier_scores
@@ -51,6 +62,9 @@ MIN_TO_HOLD_OUT = 8
 
 CHOOSING = 0.1
 """Share of the budget for comparing presets of the pretrained encoder."""
+
+CALIBRATING = 0.25
+"""Share of the generator's time for calibrating and comparing one that is not trained, if another one is."""
 
 SHARPNESS, SHARPENING = 0.05, 0.33
 """Weight of the adversarial loss that sharpens the decoder, and the share of its time spent on that."""
@@ -209,11 +223,19 @@ def layout(job: Job) -> dict[str, Any]:
 
 def generator(job: Job) -> dict[str, Any]:
     """Train the generator, conditioned on the cell of each image, unless an earlier run has."""
+    before = job.manifest.stages.get("generator", {})
+    why = before.get("why", "")
     if "generator" not in job.manifest.models:
-        job.save_model("generator", _learn_generator(job, job.seconds("generator")))
+        model, why = _chosen_generator(job, job.seconds("generator"))
+        job.save_model("generator", model)
     model = job.model("generator")
-    verdict = f", held-out loss {model.verdict_}" if len(job.held_out) else ""
-    return {"summary": f"{type(model).__name__}, {counted(model.n_steps_, 'step')}{verdict}"}
+    if composes(model):
+        summary = f"{type(model).__name__}, composed of {counted(len(model.images_), 'image')}"
+        summary += f" with novelty {model.novelty_:g}"
+    else:
+        verdict = f", held-out loss {model.verdict_}" if len(job.held_out) else ""
+        summary = f"{type(model).__name__}, {counted(model.n_steps_, 'step')}{verdict}"
+    return {"summary": f"{summary}; {why}" if why else summary, "why": why}
 
 
 def report(job: Job) -> dict[str, Any]:
@@ -313,6 +335,44 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
     if len(job.held_out):
         vectors[job.held_out] = model.transform(job.images[job.held_out], cache=job.feature_cache)
     return model, vectors, {"preset": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
+
+
+def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
+    """The generator, and why: of a small set one that composes new images of these, unless a trained one is better."""
+    n, encoder = len(job.train), job.model("encoder")
+    if n > MAX_COMPOSED:
+        return _learn_generator(job, seconds), f"trained, because more than {MAX_COMPOSED:,} images are enough for that"
+    began = time.perf_counter()
+    embedding, cells = job.table.vectors("embedding"), job.map_conditions
+    known, held_out = embedding[job.train], embedding[job.held_out]
+    model = PatchDiffusion(novelty=UNCHECKED, random_state=job.settings.random_state, device=job.settings.device).fit(
+        job.images[job.train], y=known
+    )
+    trains = n >= FEW_TO_TRAIN and not hasattr(encoder, "fit_prior")
+    allowed = seconds * (CALIBRATING if trains else 2 * CALIBRATING)
+    started = time.perf_counter()
+    model.sample(1, random_state=job.settings.random_state)
+    n_samples = int(allowed / 4 / (time.perf_counter() - started))  # three candidates, and the comparison
+    if len(held_out) >= MIN_HELD_OUT:
+        pixels = np.asarray(job.images.pixels[job.held_out])
+        n_audited = int(np.clip(n_samples, MIN_COMPARED, MAX_COMPARED))
+        model.calibrate(pixels, encoder.transform, known=known, n_samples=n_audited, seconds=allowed / 2)
+    generators: dict[str, Any] = {"PatchDiffusion": model}
+    if trains or hasattr(encoder, "fit_prior"):
+        trained = _learn_generator(job, max(1.0, seconds - (time.perf_counter() - began)))
+        generators[type(trained).__name__] = trained
+    chosen, why = choose_generator(
+        {
+            name: (one, partial(sample_from_map, one, cells, random_state=job.settings.random_state))
+            for name, one in generators.items()
+        },
+        known,
+        held_out,
+        encoder.transform,
+        n_samples=n_samples,
+        random_state=job.settings.random_state,
+    )
+    return chosen, why or f"composed of the images, because {counted(n, 'image')} are too few to train a network"
 
 
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:

@@ -25,6 +25,7 @@ from imatlas.models.layout import Layout
 from imatlas.models.som import SOM
 from imatlas.system.atomic_io import within
 from imatlas.tasks.conditions import MapConditions
+from imatlas.tasks.score import autoencoder_of
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
 ROLES = ("encoder", "map", "clusters", "layout", "generator")
@@ -168,6 +169,12 @@ class Store:
     def originals(self) -> Originals:
         """The original images, where the source still exists."""
         return Originals(self.manifest.source, self.manifest.settings.get("field"))
+
+    @property
+    def autoencoder(self) -> Any:
+        """The model that encodes images as short codes and decodes them: of the generator or the encoder, or None."""
+        found = (autoencoder_of(self.model(role)) for role in ("generator", "encoder"))
+        return next((model for model in found if model is not None), None)
 
     def model(self, role: str) -> Any:
         """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator".

@@ -147,7 +147,7 @@ def sample_from_map(
     InputError
         If a target is given and the generator was fitted without conditions.
     """
-    if not targets and not is_conditional(generator):
+    if not targets and (composes(generator) or not is_conditional(generator)):
         return generator.sample(n, random_state=random_state)
     require_conditional(generator)
     cells = conditions.draw(n, random_state=random_state, **targets)
@@ -170,7 +170,12 @@ def require_conditional(generator: Any) -> None:
 
 def is_conditional(generator: Any) -> bool:
     """Whether a generator was fitted with conditions."""
-    return getattr(generator, "condition_range_", None) is not None
+    return bool(generator.takes_vectors)
+
+
+def composes(generator: Any) -> bool:
+    """Whether a generator composes new images of those of the set, and so draws its own places among them."""
+    return hasattr(generator, "panorama")
 
 
 def _as_floats(weights: Any) -> np.ndarray:

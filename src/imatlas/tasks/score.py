@@ -124,7 +124,9 @@ def score(
     n_made = wanted = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
     most_train = MOST_TRAIN
     if seconds is not None:
-        n_made = min(n_made, max(FEWEST_IN_A_HURRY, _affordable(embed, held_out, seconds / 2)))
+        draw = sample or (lambda n, seed: generator.sample(n, random_state=seed))
+        made_in_time = _drawn_within(seconds / 2, lambda: draw(1, random_state))
+        n_made = min(n_made, max(FEWEST_IN_A_HURRY, min(_affordable(embed, held_out, seconds / 2), made_in_time)))
         if autoencoder is not None:
             most_train = max(LEAST_TRAIN, _affordable(autoencoder.transform, held_out, seconds / 8))
     if n_train > most_train:
@@ -262,6 +264,14 @@ def encoder_in_words(encoder: Any) -> str:
 def autoencoder_of(generator: Any) -> Any:
     """The model that encodes images as short codes and decodes them: the generator, what it is built on, or None."""
     return getattr(generator, "reconstructor", None)
+
+
+def _drawn_within(seconds: float, draw: Callable[[], np.ndarray]) -> int:
+    """How many images are generated in a time, by the time for one; the first is not timed."""
+    draw()
+    began = time.perf_counter()
+    draw()
+    return int(seconds / max(1e-9, time.perf_counter() - began))
 
 
 def _affordable(network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, seconds: float) -> int:

@@ -116,6 +116,11 @@ class Generator(ImageEstimator):
         return Condition(n_labels, n_features, width)
 
     @property
+    def takes_vectors(self) -> bool:
+        """Whether `y` of `sample` may be vectors, because `fit` was given some."""
+        return self.condition_range_ is not None
+
+    @property
     def reconstructor(self) -> Any:
         """The fitted model whose `transform` and `inverse_transform` encode and reconstruct images, or None."""
         return None
