@@ -635,7 +635,7 @@ class Atlas:
         Raises
         ------
         InputError
-            If the generator has no latent vectors, or the image cannot be read.
+            If neither generator nor encoder has latent vectors, or the image cannot be read.
         """
         return new_images.sliders(self.store, image, directions, steps)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import check_int, check_number, check_path, check_seed, refused, whole
+from imatlas.arguments import article, check_int, check_number, check_path, check_seed, refused, whole
 from imatlas.atlas import queries
 from imatlas.atlas.store import Store
 from imatlas.errors import DecodeError, InputError, SourceError
@@ -20,11 +20,10 @@ from imatlas.images.decode import read_picture
 from imatlas.images.picture import Fit
 from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.images.tensors import to_view
-from imatlas.tasks.conditions import Cell, is_conditional, require_conditional
-from imatlas.tasks.score import autoencoder_of
+from imatlas.tasks.conditions import Cell, composes, is_conditional, require_conditional
 
-KNOWN = 250
-"""Value, of 255, from which a pixel of a resized mask is known."""
+MISSING, KNOWN, TOLERANCE = 64, 192, 3
+"""Values of a mask while it is resized, within which a filter may overshoot, and how much a known pixel may deviate."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,6 @@ class Provenance:
         found = [(image, key, share) for image, one in enumerate(self.sources) for key, share in one.items()]
         kinds = {"image": pa.int64(), "key": pa.string(), "share": pa.float64()}
         return pa.table({name: pa.array([row[i] for row in found], kinds[name]) for i, name in enumerate(kinds)})
-
-
-def composes(model: Any) -> bool:
-    """Whether a generator composes images of patches: on a canvas of any size, with novelty and provenance."""
-    return hasattr(model, "panorama")
 
 
 def sample(
@@ -84,7 +78,7 @@ def sample(
                 f"Variations of images take no {' and no '.join(map(repr, other))}; sample the cells of the images "
                 "instead, with strength=1."
             )
-        _require_places(model)
+        require_conditional(model)
         turn = np.arange(n) % len(images)
         pixels, y = queries.pixels_of(store, images)[turn], store.map_conditions.prototypes[near[turn]]
         made = model.vary(pixels, strength=strength, y=y, random_state=random_state, **options)
@@ -92,8 +86,8 @@ def sample(
     if images:
         targets["near"] = near.tolist()
     if targets:
-        _require_places(model)
-    if targets or is_conditional(model):
+        require_conditional(model)
+    if targets or (is_conditional(model) and not composes(model)):
         conditions = store.map_conditions
         options["y"] = conditions.prototypes[conditions.draw(n, random_state=random_state, **targets)]
     if not return_provenance:
@@ -112,7 +106,7 @@ def morph(store: Store, images: Sequence[Any], cells: Sequence[Cell], frames: in
             f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
             f"{len(cells)} cells."
         )
-    _require_places(model)
+    require_conditional(model)
     way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
     pixels = queries.pixels_of(store, images) if images else None
     made = model.morph(frames, images=pixels, y=store.map_conditions.prototypes[way], random_state=random_state)
@@ -141,7 +135,7 @@ def panorama(
     size = size if shape is None else check_shape(shape, "panorama")
     model = store.model("generator")
     _require(model, "panorama", "panorama")
-    _require_places(model)
+    require_conditional(model)
     if images:
         y = np.concatenate([queries.embedding_of(store, image) for image in images])
     else:
@@ -191,10 +185,10 @@ def extend(
 def sliders(store: Store, image: Any, directions: int, steps: int) -> np.ndarray:
     """See `Atlas.sliders`."""
     directions = check_int(directions, "directions", "sliders", low=1)
-    steps, generator = check_int(steps, "steps", "sliders", low=2), store.model("generator")
-    model = autoencoder_of(generator)
+    steps, model = check_int(steps, "steps", "sliders", low=2), store.autoencoder
     if model is None:
-        raise InputError(f"The generator is a {type(generator).__name__}, which has no latent vectors to move along.")
+        name = type(store.model("generator")).__name__
+        raise InputError(f"The generator is a {name}, which has no latent vectors to move along.")
     pixels = None if image is None else queries.pixels_of(store, [image])
     made = model.sliders(pixels, n_directions=directions, n_steps=steps)
     return to_view(made.reshape(-1, *made.shape[2:]), store.spec).reshape(*made.shape[:4], -1)
@@ -232,15 +226,9 @@ def _require(model: Any, verb: str, asked: str) -> None:
     """Refuse a generator without the method `verb`, which `asked` needs."""
     if not hasattr(model, verb):
         raise InputError(
-            f"The generator of this atlas is a {type(model).__name__}, which is not able to do {asked}; learn an atlas "
-            "whose generator is a PatchDiffusion, or leave it out."
+            f"The generator of this atlas is {article(type(model).__name__)}, which does not support {asked}; a "
+            "PatchDiffusion does, which 'imatlas learn' chooses for small sets of images."
         )
-
-
-def _require_places(model: Any) -> None:
-    """Refuse a generator that takes no vectors of the embedding as conditions."""
-    if not getattr(model, "takes_vectors", False):
-        require_conditional(model)
 
 
 # -- provenance --------------------------------------------------------------------------------------------------------
@@ -324,10 +312,11 @@ def _transparent(store: Store, image: Any) -> np.ndarray:
 
 
 def _resized(store: Store, image: Any, mask: np.ndarray) -> np.ndarray:
-    """A mask, cropped, padded or stretched as its image is; a pixel of which any part is missing is missing."""
+    """A mask, cropped, padded or stretched as its image is; a pixel that a missing one contributes to is missing."""
     height, width = store.spec.shape[:2]
     if mask.shape == (height, width) or not mask.any():
         return mask if mask.any() else np.zeros((height, width), bool)
     fit: Fit = store.manifest.settings["fit"] if len(queries.row_of(store, image)) else "crop"
-    known = np.where(mask, 0, 255).astype(np.uint8)[None, ..., None]
-    return Images(known, image_size=(height, width), fit=fit).pixels[0, ..., 0] < KNOWN
+    values = np.where(mask, MISSING, KNOWN).astype(np.uint8)[None, ..., None]
+    resized = Images(values, image_size=(height, width), fit=fit, background=(KNOWN,) * 3).pixels[0, ..., 0]
+    return np.abs(resized.astype(int) - KNOWN) > TOLERANCE

@@ -83,8 +83,8 @@ def sample(
     json_: Json = False,
 ) -> None:
     """Generate new images: of all kinds, of a cell or cluster, or variations of an image."""
-    from imatlas.atlas.new_images import composes
     from imatlas.system.csv_files import write_csv
+    from imatlas.tasks.conditions import composes
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(output, overwrite)
