@@ -19,6 +19,7 @@ import imatlas as ia
 from imatlas.atlas.store import misfit
 from imatlas.cli import main, program
 from imatlas.errors import InputError, ParameterError
+from imatlas.system.csv_files import read_csv
 from tests.atlas.test_learn import write_patches
 
 
@@ -268,6 +269,71 @@ def test_a_morph_of_images_and_of_cells(atlas, tmp_path, capsys):
     assert "no suffix of a video format" in capsys.readouterr().err
 
 
+def test_new_images_of_another_size_name_their_sources(composed, tmp_path, capsys):
+    sheet, table = tmp_path / "new.png", tmp_path / "sources.csv"
+    options = ["--shape", "28x50", "--tile", "--novelty", "0.4", "--provenance", str(table), "--json"]
+    assert main(["sample", str(composed), "-n", "1", "-o", str(sheet), *options]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    with Image.open(sheet) as picture:
+        assert picture.size == (50, 28)
+        recipe = json.loads(picture.text["imatlas"])
+        made = np.asarray(picture)
+    assert (recipe["shape"], recipe["tile"], recipe["novelty"]) == ([28, 50], True, 0.4)
+    assert recipe["sources"] == printed["sources"]
+    opened = ia.load(composed)
+    same = opened.sample(1, shape=(28, 50), tile=True, novelty=0.4)
+    np.testing.assert_array_equal(made, same[0, ..., 0])
+    rows = [(int(row["image"]), row["key"], float(row["share"])) for row in read_csv(table, ["share"], what="sources")]
+    assert {image for image, _, _ in rows} == {0}
+    assert {key for _, key, _ in rows} <= set(opened.keys)
+    assert sum(share for _, _, share in rows) == pytest.approx(1)
+    first = [key for _, key, _ in rows[:5]]
+    assert list(recipe["sources"][0]) == first
+    folder = tmp_path / "singles"
+    assert main(["sample", str(composed), "-n", "2", "-o", str(folder)]) == 0
+    with Image.open(folder / "00001.png") as picture:
+        assert 0 < sum(json.loads(picture.text["imatlas"])["sources"].values()) < 1.001
+
+
+def test_wrong_sizes_and_outputs_of_new_images(composed, tmp_path, capsys):
+    where = ["-o", str(tmp_path / "new.png")]
+    assert main(["sample", str(composed), *where, "--shape", "28"]) == 2
+    assert "A size is a height and a width" in capsys.readouterr().err
+    assert main(["sample", str(composed), *where, "--provenance", str(tmp_path / "sources.txt")]) == 1
+    assert "must be a .csv file" in capsys.readouterr().err
+    key = ia.load(composed).keys[0]
+    for words in (["panorama", key], ["inpaint", key], ["extend", key, "--shape", "40x40"]):
+        assert main([words[0], str(composed), *words[1:], "-o", str(tmp_path / "new.gif")]) == 1
+        assert "must be a .png file" in capsys.readouterr().err
+    assert main(["inpaint", str(composed), key, *where]) == 1
+    assert "no missing pixels" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_panorama_and_edits_carry_their_recipe(composed, tmp_path):
+    key = ia.load(composed).keys[0]
+    out, photo = tmp_path / "out.png", tmp_path / "hole.png"
+    arguments = ["--cells", "0,0", "--cells", "1,1", "--novelty", "0.7"]
+    assert main(["panorama", str(composed), *arguments, "-o", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.size == (3 * 28, 28)
+        recipe = json.loads(picture.text["imatlas"])
+    assert (recipe["cells"], recipe["shape"], recipe["novelty"]) == ([[0, 0], [1, 1]], [28, 84], 0.7)
+    with Image.open(composed.parent / "photos" / key) as picture:
+        whole = np.asarray(picture)
+    opacity = np.full_like(whole, 255)
+    opacity[10:18, 10:18] = 0
+    Image.merge("LA", [Image.fromarray(whole), Image.fromarray(opacity)]).save(photo)
+    assert main(["inpaint", str(composed), str(photo), "-o", str(out), "--overwrite"]) == 0
+    with Image.open(out) as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[opacity > 0], whole[opacity > 0])
+        assert json.loads(picture.text["imatlas"])["image"] == str(photo)
+    assert main(["extend", str(composed), key, "--shape", "28x40", "--at", "0,12", "-o", str(out), "--overwrite"]) == 0
+    with Image.open(out) as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[:, 12:], whole)
+        assert json.loads(picture.text["imatlas"])["at"] == [0, 12]
+
+
 def test_the_map_as_a_picture(atlas, tmp_path, capsys):
     target = tmp_path / "map.png"
     assert main(["map", str(atlas), "-o", str(target), "--width", "700"]) == 0
@@ -413,6 +479,9 @@ def test_no_command_overwrites_through_a_path_with_dots(atlas, tmp_path, capsys)
         ("samples", "sample", atlas),
         ("l.png", "sliders", atlas),
         ("m.gif", "morph", atlas, key, key),
+        ("p.png", "panorama", atlas, key),
+        ("i.png", "inpaint", atlas, key),
+        ("w.png", "extend", atlas, key, "--shape", "40x40"),
         ("n.npz", "export", atlas, "--to", "numpy"),
         ("n.npy", "export", atlas, "--to", "numpy"),
         ("e.parquet", "export", atlas, "--to", "embedding-atlas"),

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
 import imatlas as ia
 from imatlas.cli import demo_images, main, program
@@ -35,6 +37,9 @@ RUNS = {
     "duplicates": "{photos} -o {out}/plan.csv",
     "sample": "{atlas} -n 2 -o {out}/new.png",
     "morph": "{atlas} {key} {other} --frames 3 -o {out}/morph.gif",
+    "panorama": "{composed} {key} {other} -o {out}/panorama.png",
+    "inpaint": "{composed} {key} --mask {mask} -o {out}/whole.png",
+    "extend": "{composed} {key} --shape 28x48 -o {out}/wide.png",
     "sliders": "{atlas} -n 2 --steps 3 -o {out}/sliders.png",
     "score": "{atlas}",
     "export": "{atlas} --to numpy -o {out}/embedding.npz",
@@ -46,12 +51,15 @@ FITTED = [name for name in MODELS if model_class(name).labels != "required"]
 
 
 @pytest.fixture(scope="module")
-def words(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def words(atlas: Path, composed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What stands for the names in `RUNS`, except the output folder."""
     keys = ia.load(atlas).keys
     labels = tmp_path_factory.mktemp("labels") / "labels.csv"
     labels.write_text("key,label\n" + "".join(f"{key},{key.partition('-')[0]}\n" for key in keys[:24]))
+    mask = labels.with_name("mask.png")
+    Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), 10)).save(mask)
     named = {"atlas": atlas, "photos": atlas.parent / "photos", "labels": labels, "key": keys[0], "other": keys[1]}
+    named |= {"composed": composed, "mask": mask}
     return {name: str(value) for name, value in named.items()}
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import check_int, check_number, check_path, check_seed, refused, strict_yes
-from imatlas.atlas import explanations, exports, queries, report_sections
+from imatlas.arguments import check_int, check_path, check_seed, strict_yes
+from imatlas.atlas import explanations, exports, new_images, queries, report_sections
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
 from imatlas.atlas.originals import Region, check_region
@@ -19,7 +19,6 @@ from imatlas.atlas.store import Store
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.dataset import images_of
 from imatlas.images.sources.user_input import as_several
-from imatlas.images.tensors import to_view
 from imatlas.models import artifact
 from imatlas.plots import save
 from imatlas.report import render
@@ -27,12 +26,12 @@ from imatlas.result import ImagePairs, Result
 from imatlas.system.inventory import is_atlas
 from imatlas.tasks.classify import Classified, classify
 from imatlas.tasks.cluster import Clusters, cluster, describe, limits
-from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
+from imatlas.tasks.conditions import Cell
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.export import write_numpy
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
 from imatlas.tasks.regions import Regions, regions
-from imatlas.tasks.score import NOT_MEASURED, autoencoder_of, score_on_map
+from imatlas.tasks.score import NOT_MEASURED, score_on_map
 from imatlas.tasks.search import search, search_like, without_self
 
 if TYPE_CHECKING:
@@ -424,6 +423,7 @@ class Atlas:
             return explanations.cluster_explained(self.store, cluster, heat=heat)
         return explanations.image_explained(self.store, image, heat=heat)
 
+    @strict_yes
     def sample(
         self,
         n: int,
@@ -433,9 +433,16 @@ class Atlas:
         like: Any = None,
         strength: float = 0.6,
         weights: Sequence[float] | None = None,
+        novelty: float | None = None,
+        shape: tuple[int, int] | None = None,
+        tile: bool = False,
+        return_provenance: bool = False,
         random_state: int = 0,
-    ) -> np.ndarray:
+    ) -> Any:
         """New images; image i depends only on (`random_state`, i).
+
+        `novelty`, `shape`, `tile` and `return_provenance` need a generator that composes images of patches, a
+        `imatlas.PatchDiffusion`.
 
         Parameters
         ----------
@@ -450,33 +457,38 @@ class Atlas:
             Of variations: 0 reconstructs the image, 1 is a new image of its cell.
         weights : sequence of float, optional
             Relative frequency of each cell, cluster and image asked for, in this order. None: equal.
+        novelty : float in [0, 1], optional
+            0: near the images of the atlas, 1: free collage. None: as the generator was calibrated.
+        shape : (height, width), optional
+            Of the new images in pixels. None: as the generator was fitted.
+        tile : bool
+            Whether opposite borders fit each other, so that copies can be laid side by side without a seam.
+        return_provenance : bool
+            Also return from which images of the atlas the pixels come.
 
         Returns
         -------
-        array (n, H, W, C) uint8
+        images : array (n, H, W, C) uint8
+        provenance : imatlas.atlas.new_images.Provenance
+            Only with `return_provenance`: rows of the table for each pixel, and keys with their shares.
 
         Raises
         ------
         ParameterError
             If a number is out of its range.
         InputError
-            If there is no such cell or cluster, or an image cannot be read.
+            If there is no such cell or cluster, an image cannot be read, or the generator lacks an option.
         """
-        n, random_state = check_int(n, "n", "sample", low=1), check_seed(random_state, "sample")
-        strength = check_number(strength, "strength", "sample", low=0, high=1)
-        store, model = self.store, self.model("generator")
-        asked = {"cell": cell, "cluster": cluster, "weights": weights}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        images = [] if like is None else as_several(like, "like")
-        near = queries.cells_of(store, images)
-        if images and not asked and strength < 1:
-            require_conditional(model)
-            turn = np.arange(n) % len(images)
-            pixels, y = queries.pixels_of(store, images)[turn], store.map_conditions.prototypes[near[turn]]
-            return to_view(model.vary(pixels, strength=strength, y=y, random_state=random_state), store.spec)
-        if images:
-            asked["near"] = near.tolist()
-        return to_view(sample_from_map(model, store.map_conditions, n, random_state=random_state, **asked), store.spec)
+        return new_images.sample(
+            self.store,
+            n,
+            targets={"cell": cell, "cluster": cluster, "weights": weights},
+            like=like,
+            strength=strength,
+            options={"novelty": novelty, "shape": shape, "tile": tile},
+            return_provenance=return_provenance,
+            random_state=random_state,
+        )
 
     def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
         """A video from image to image, or along a path of cells, through images that do not exist.
@@ -502,20 +514,109 @@ class Atlas:
         InputError
             If fewer than two images or cells are given.
         """
-        frames, random_state = check_int(frames, "frames", "morph", low=2), check_seed(random_state, "morph")
-        if isinstance(cells, str) or not hasattr(cells, "__len__"):
-            raise refused("cells", "morph", "a sequence of (row, column) or of flat indices", cells)
-        store, model = self.store, self.model("generator")
-        if bool(images) == bool(len(cells)) or max(len(images), len(cells)) < 2:
-            raise InputError(
-                f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
-                f"{len(cells)} cells."
-            )
-        require_conditional(model)
-        way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
-        pixels = queries.pixels_of(store, images) if images else None
-        made = model.morph(frames, images=pixels, y=store.map_conditions.prototypes[way], random_state=random_state)
-        return to_view(made, store.spec)
+        return new_images.morph(self.store, images, cells, frames, random_state)
+
+    def panorama(
+        self,
+        *images: Any,
+        cells: Sequence[Cell] = (),
+        shape: tuple[int, int] | None = None,
+        novelty: float | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        """One wide new image along a path through the atlas: its beginning on the left, its end on the right.
+
+        Parameters
+        ----------
+        *images : images
+            One or more; at each place on the path the new image is composed of what is similar to them.
+        cells : sequence of (row, column) or flat index
+            One or more, instead of images; the path leads over the cells between them.
+        shape : (height, width), optional
+            In pixels. None: as high as the images of the generator, and one image wide for each image or cell and for
+            each space between two, at least three.
+        novelty : float in [0, 1], optional
+            As in `sample`.
+        random_state : int
+
+        Returns
+        -------
+        array (height, width, C) uint8
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of its range.
+        InputError
+            If neither or both of images and cells are given, or the generator composes no panoramas.
+        """
+        options: dict[str, Any] = {"shape": shape, "novelty": novelty, "random_state": random_state}
+        return new_images.panorama(self.store, images, cells, **options)
+
+    def inpaint(
+        self, images: Any, mask: Any = None, *, novelty: float | None = None, random_state: int = 0
+    ) -> np.ndarray:
+        """Images whose missing pixels are filled in from the images of the atlas; known pixels stay as they are.
+
+        Parameters
+        ----------
+        images : image or sequence of images
+        mask : path of a black and white picture, or array (H, W) or (n, H, W) of bool, optional
+            White, or True, where a pixel is missing; of the size of the image, or of the generator's images. None:
+            pixels that are fully transparent, NaN or masked.
+        novelty : float in [0, 1], optional
+            As in `sample`.
+        random_state : int
+
+        Returns
+        -------
+        array (n, H, W, C) uint8
+            In the size of the generator's images.
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of its range.
+        InputError
+            If the mask does not fit, no pixel or no other is missing, or the generator fills in no pixels.
+        """
+        return new_images.inpaint(self.store, images, mask, novelty, random_state)
+
+    def extend(
+        self,
+        image: Any,
+        shape: tuple[int, int],
+        *,
+        at: tuple[int, int] | None = None,
+        novelty: float | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        """An image on a larger canvas, continued beyond its borders.
+
+        Parameters
+        ----------
+        image : image
+        shape : (height, width)
+            Of the canvas in pixels, at least that of the generator's images.
+        at : (top, left), optional
+            Where the image lies on the canvas. None: in its middle.
+        novelty : float in [0, 1], optional
+            As in `sample`.
+        random_state : int
+
+        Returns
+        -------
+        array (height, width, C) uint8
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of its range.
+        InputError
+            If the image does not fit on the canvas, or the generator extends no images.
+        """
+        options: dict[str, Any] = {"at": at, "novelty": novelty, "random_state": random_state}
+        return new_images.extend(self.store, image, shape, **options)
 
     def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
         """What changes along the directions of largest variance in latent space; see `imatlas.Autoencoder.sliders`.
@@ -534,18 +635,9 @@ class Atlas:
         Raises
         ------
         InputError
-            If the generator has no latent vectors, or the image cannot be read.
+            If neither generator nor encoder has latent vectors, or the image cannot be read.
         """
-        directions = check_int(directions, "directions", "sliders", low=1)
-        steps, store, generator = check_int(steps, "steps", "sliders", low=2), self.store, self.model("generator")
-        model = autoencoder_of(generator)
-        if model is None:
-            raise InputError(
-                f"The generator is a {type(generator).__name__}, which has no latent vectors to move along."
-            )
-        pixels = None if image is None else queries.pixels_of(store, [image])
-        made = model.sliders(pixels, n_directions=directions, n_steps=steps)
-        return to_view(made.reshape(-1, *made.shape[2:]), store.spec).reshape(*made.shape[:4], -1)
+        return new_images.sliders(self.store, image, directions, steps)
 
     def score(self, *, random_state: int = 0) -> Result:
         """How good the generator is, measured on the held-out images.

@@ -20,7 +20,22 @@ from imatlas.cli.shared import (
     print_result,
     refuse_existing,
 )
+from imatlas.system.atomic_io import output_path
 from imatlas.system.terminal import say
+
+N_SOURCES = 5
+"""Number of sources of an image in its recipe."""
+
+Novelty = Annotated[
+    float | None,
+    typer.Option(
+        "--novelty",
+        min=0,
+        max=1,
+        help="0: near the images of the atlas, 1: free collage",
+        show_default="as calibrated",
+    ),
+]
 
 
 @app.command(epilog="Example: imatlas sample photos.atlas -n 16 -o new.png --like a.jpg --strength 0.5")
@@ -47,30 +62,65 @@ def sample(
         str | None,
         typer.Option("--weights", help="weights of the cells, clusters and images in this order, such as 2,1,1"),
     ] = None,
+    novelty: Novelty = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape", metavar="HEIGHTxWIDTH", help="size in pixels, such as 256x512", show_default="as learned"
+        ),
+    ] = None,
+    tile: Annotated[
+        bool, typer.Option("--tile", help="make images that can be laid side by side without a seam")
+    ] = False,
+    provenance: Annotated[
+        Path | None,
+        typer.Option(
+            "--provenance", metavar="FILE.csv", help="write from which images new ones are composed: image,key,share"
+        ),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
     """Generate new images: of all kinds, of a cell or cluster, or variations of an image."""
+    from imatlas.system.csv_files import write_csv
+    from imatlas.tasks.conditions import composes
     from imatlas.tasks.sample import write_samples
 
     refuse_existing(output, overwrite)
+    if provenance is not None:
+        _check_suffix(provenance, ".csv")
+        refuse_existing(provenance, overwrite)
     opened = open_atlas(atlas)
     conditions: dict[str, Any] = {
         "cell": [_pair(text) for text in cell] if cell else None,
         "cluster": cluster or None,
         "like": like or None,
         "weights": _numbers(weights) if weights else None,
+        "novelty": novelty,
+        "shape": _size(shape) if shape else None,
+        "tile": tile or None,
     }
     conditions = {name: value for name, value in conditions.items() if value is not None}
-    images = _displayable(opened, opened.sample(n, strength=strength, random_state=seed, **conditions))
+    varies = bool(like) and strength < 1 and not (cell or cluster or weights)
+    traced = provenance is not None or (not varies and composes(opened.model("generator")))
+    made = opened.sample(n, strength=strength, random_state=seed, return_provenance=traced, **conditions)
+    made, found = made if traced else (made, None)
+    images = _displayable(opened, made)
     recipe = {"atlas": atlas.name, "n": n, "seed": seed, "imatlas": __version__, **conditions}
     recipe |= {"strength": strength} if like else {}
-    written = write_samples(images, output, recipe=recipe, overwrite=overwrite)
+    top = None if found is None else [_largest(one) for one in found.sources]
+    written = write_samples(images, output, recipe=recipe, sources=top, overwrite=overwrite)
+    if found is not None and provenance is not None:
+        rows = [(number, key, share) for number, one in enumerate(found.sources) for key, share in one.items()]
+        write_csv(output_path(provenance), ("image", "key", "share"), rows)
     if json_:
-        print_json({"files": [str(path) for path in written], **recipe})
+        named = {} if provenance is None else {"provenance": str(provenance)}
+        print_json({"files": [str(path) for path in written], **recipe, **({"sources": top} if top else {}), **named})
     else:
         say(f"New images: {output} ({n} images, seed {seed})")
+        if provenance is not None:
+            say(f"Sources: {provenance}")
 
 
 @app.command(epilog="Example: imatlas morph photos.atlas a.jpg b.jpg -o morph.gif")
@@ -108,6 +158,94 @@ def morph(
         print_json({"file": str(output), **recipe})
     else:
         say(f"Morph: {output} ({frames} frames, {frames / fps:.1f} s)")
+
+
+@app.command(epilog="Example: imatlas panorama photos.atlas a.jpg b.jpg -o panorama.png --shape 128x1024")
+def panorama(
+    atlas: AtlasFolder,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE ...", help="one or more images: files, or keys of the atlas")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")] = Path("panorama.png"),
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cells", metavar="ROW,COLUMN", help="cell of a path on the map, instead of images; repeat for each cell"
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape", metavar="HEIGHTxWIDTH", help="size in pixels", show_default="by the number of images or cells"
+        ),
+    ] = None,
+    novelty: Novelty = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Generate one wide image along a path through images, or through cells of the map."""
+    _check_suffix(output, ".png")
+    refuse_existing(output, overwrite)
+    pairs, size = [_pair(text) for text in cells or []], _size(shape) if shape else None
+    opened = open_atlas(atlas)
+    made = opened.panorama(*(images or []), cells=pairs, shape=size, novelty=novelty, random_state=seed)
+    recipe = {"images": images or [], "cells": pairs, "shape": size or made.shape[:2], "novelty": novelty}
+    _write_picture(opened, made, output, "Panorama", {"atlas": atlas.name, **recipe, "seed": seed}, json_)
+
+
+@app.command(epilog="Example: imatlas inpaint photos.atlas a.jpg --mask mask.png -o whole.png")
+def inpaint(
+    atlas: AtlasFolder,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or a key of the atlas")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            help="picture of the size of the image, white where pixels are missing",
+            show_default="where the image is fully transparent",
+        ),
+    ] = None,
+    novelty: Novelty = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Fill in missing pixels of an image from the images of the atlas."""
+    _check_suffix(output, ".png")
+    refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    made = opened.inpaint([image], mask, novelty=novelty, random_state=seed)[0]
+    recipe = {"atlas": atlas.name, "image": image, "mask": None if mask is None else mask.name, "novelty": novelty}
+    _write_picture(opened, made, output, "Filled in", {**recipe, "seed": seed}, json_)
+
+
+@app.command(epilog="Example: imatlas extend photos.atlas a.jpg --shape 128x256 -o wide.png")
+def extend(
+    atlas: AtlasFolder,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or a key of the atlas")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    shape: Annotated[
+        str, typer.Option("--shape", metavar="HEIGHTxWIDTH", help="size of the canvas in pixels, such as 128x256")
+    ],
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TOP,LEFT", help="place of the image on the canvas", show_default="its middle"),
+    ] = None,
+    novelty: Novelty = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Continue an image beyond its borders on a larger canvas."""
+    _check_suffix(output, ".png")
+    refuse_existing(output, overwrite)
+    size, place = _size(shape), _pair(at, "A place is a row and a column in pixels") if at else None
+    opened = open_atlas(atlas)
+    made = opened.extend(image, size, at=place, novelty=novelty, random_state=seed)
+    recipe = {"atlas": atlas.name, "image": image, "shape": size, "at": place, "novelty": novelty, "seed": seed}
+    _write_picture(opened, made, output, "Extended", recipe, json_)
 
 
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
@@ -173,11 +311,48 @@ def _displayable(opened: Any, made: Any) -> Any:
     return shown
 
 
-def _pair(text: str) -> tuple[int, int]:
+def _write_picture(opened: Any, made: Any, output: Path, name: str, recipe: dict[str, Any], json_: bool) -> None:
+    """Write one new image (H, W, C) with its recipe, and print where."""
+    import json
+
+    from imatlas.images.encode import encode
+    from imatlas.system.atomic_io import write_file
+
+    shown = _displayable(opened, made)
+    recipe = {key: value for key, value in recipe.items() if value is not None} | {"imatlas": __version__}
+    write_file(output_path(output), encode(shown, text={"imatlas": json.dumps(recipe)}))
+    if json_:
+        print_json({"file": str(output), **recipe})
+    else:
+        say(f"{name}: {output} ({shown.shape[1]} x {shown.shape[0]} pixels, seed {recipe['seed']})")
+
+
+def _largest(sources: dict[str, float]) -> dict[str, float]:
+    """The first sources of an image, with rounded shares."""
+    return {key: round(share, 4) for key, share in list(sources.items())[:N_SOURCES]}
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    """Refuse a file name with another ending."""
+    from imatlas.errors import InputError
+
+    if path.suffix.lower() != suffix:
+        raise InputError(f"The output must be a {suffix} file. Got '{path.name}'; change its name.")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Parse a size such as "256x512"."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"A size is a height and a width in pixels, such as 256x512. Got '{text}'.")
+    return int(parts[0]), int(parts[1])
+
+
+def _pair(text: str, what: str = "A cell is a row and a column") -> tuple[int, int]:
     """Parse a cell such as "3,4"."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise typer.BadParameter(f"A cell is a row and a column, such as 3,4. Got '{text}'.")
+        raise typer.BadParameter(f"{what}, such as 3,4. Got '{text}'.")
     return int(parts[0]), int(parts[1])
 
 

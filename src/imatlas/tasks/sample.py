@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ def write_samples(
     output: str | Path,
     *,
     recipe: dict[str, Any],
+    sources: Sequence[dict[str, float]] | None = None,
     columns: int | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write images as one contact sheet (if `output` ends in .png) or as numbered files in a folder.
+
+    A sheet of one image is that image.
 
     Parameters
     ----------
@@ -40,6 +44,8 @@ def write_samples(
     output : path
     recipe : dict
         What reproduces the images; stored as JSON in the text chunk "imatlas" of every PNG, with the image's number.
+    sources : sequence of dict, optional
+        For each image what it is composed of; part of the recipe.
     columns : int, optional
         Of the sheet; by default it is nearly square.
     overwrite : bool
@@ -59,7 +65,9 @@ def write_samples(
     """
     output = output_path(check_path(output, "output", "write_samples"))
     if output.suffix.lower() == ".png":
-        write_file(output, encode(contact_sheet(images, columns), text={"imatlas": json.dumps(recipe)}))
+        sheet = images[0] if len(images) == 1 and columns is None else contact_sheet(images, columns)
+        recipe = recipe if sources is None else recipe | {"sources": list(sources)}
+        write_file(output, encode(sheet, text={"imatlas": json.dumps(recipe)}))
         return [output]
     if output.suffix:
         raise InputError(f"The output must be a .png file or a folder. Got '{output.name}'; change its name.")
@@ -67,7 +75,8 @@ def write_samples(
 
     def write(aside: Path) -> None:
         for number, (name, image) in enumerate(zip(names, images, strict=True)):
-            content = encode(image, text={"imatlas": json.dumps(recipe | {"image": number})})
+            own = {"image": number} if sources is None else {"image": number, "sources": sources[number]}
+            content = encode(image, text={"imatlas": json.dumps(recipe | own)})
             (aside / name).write_bytes(with_own_hash(name, content))
 
     before = _written_before(output)

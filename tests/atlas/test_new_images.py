@@ -1,0 +1,183 @@
+"""New images and edits from the generator of an atlas that composes images of patches."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imatlas as ia
+from imatlas.atlas import new_images
+from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.manifest import Manifest
+from imatlas.errors import InputError, ParameterError
+from tests.atlas.test_learn import write_patches
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def with_patches(folder: Path) -> Path:
+    """An atlas whose generator becomes a PatchDiffusion, as `learn` fits it."""
+    store = ia.load(folder).store
+    train = np.flatnonzero(~store.rows["held_out"])
+    model = ia.PatchDiffusion(novelty=0.6, n_steps=6).fit(store.pixels(train), y=store.embedding[train])
+    manifest = Manifest.read(folder)
+    name = manifest.new_name(folder, "generator")
+    model.save(folder / name)
+    inventory = manifest.inventory(folder)
+    inventory.record([f"{name}/{path.name}" for path in sorted((folder / name).iterdir())])
+    manifest.models["generator"] = name
+    manifest.commit(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    root = tmp_path_factory.mktemp("new images")
+    photos = write_patches(root / "photos", 60)
+    ia.learn(photos, root / "photos.atlas", budget="3s", progress=False)
+    return Atlas(with_patches(root / "photos.atlas"))
+
+
+@pytest.fixture
+def trained(atlas: Atlas) -> Atlas:
+    """The atlas with a generator that composes nothing: the autoencoder that is its encoder."""
+    other = Atlas(atlas.folder)
+    other.store._models["generator"] = other.model("encoder")
+    return other
+
+
+def test_samples_take_novelty_a_shape_and_tiling(atlas: Atlas) -> None:
+    model, prototypes = atlas.model("generator"), atlas.store.map_conditions.prototypes
+    np.testing.assert_array_equal(atlas.sample(2, random_state=1), model.sample(2, random_state=1))
+    options = {"novelty": 0.3, "shape": (20, 41), "tile": True}
+    made = atlas.sample(1, cell=(0, 1), random_state=1, **options)
+    assert made.shape == (1, 20, 41, 1)
+    np.testing.assert_array_equal(made, model.sample(1, y=prototypes[1], random_state=1, **options))
+    varied = atlas.sample(1, like=atlas.keys[0], strength=0.3, novelty=0.2)
+    assert varied.shape == (1, 28, 28, 1)
+
+
+def test_provenance_names_images_of_the_atlas_that_are_not_held_out(atlas: Atlas) -> None:
+    made, found = atlas.sample(2, shape=(28, 40), return_provenance=True)
+    np.testing.assert_array_equal(made, atlas.sample(2, shape=(28, 40)))
+    assert found.rows.shape == (2, 28, 40)
+    held_out = atlas.store.rows["held_out"].astype(bool)
+    assert held_out.any()
+    assert not held_out[found.rows].any()
+    for rows, sources in zip(found.rows, found.sources, strict=True):
+        numbers, counts = np.unique(rows, return_counts=True)
+        shares = {atlas.keys[row]: count / rows.size for row, count in zip(numbers, counts, strict=True)}
+        assert sources == pytest.approx(shares)
+        assert list(sources.values()) == sorted(sources.values(), reverse=True)
+    table = found.table().to_pylist()
+    assert table[0] == {"image": 0, "key": next(iter(found.sources[0])), "share": max(found.sources[0].values())}
+    assert len(table) == sum(map(len, found.sources))
+
+
+def test_a_panorama_leads_through_images_or_cells(atlas: Atlas) -> None:
+    key, other = atlas.keys[:2]
+    model = atlas.model("generator")
+    made = atlas.panorama(key, other, novelty=0.5, random_state=2)
+    expected = model.panorama(atlas.embedding[:2], shape=(28, 3 * 28), novelty=0.5, random_state=2)
+    np.testing.assert_array_equal(made, expected)
+    assert atlas.panorama(cells=[(0, 0), (1, 1), 0]).shape == (28, 5 * 28, 1)
+    assert atlas.panorama(cells=[3], shape=(40, 30)).shape == (40, 30, 1)
+    with pytest.raises(InputError, match="Got 0 images and 0 cells"):
+        atlas.panorama()
+    with pytest.raises(InputError, match="Got 1 images and 1 cells"):
+        atlas.panorama(key, cells=[0])
+
+
+def test_inpainting_fills_in_what_a_mask_a_file_or_transparency_marks(atlas: Atlas, tmp_path: Path) -> None:
+    whole = atlas.store.pixels([0])[0]
+    hole = np.zeros((28, 28), bool)
+    hole[10:18, 10:18] = True
+    made = atlas.inpaint(atlas.keys[0], hole, random_state=1)
+    assert made.shape == (1, 28, 28, 1)
+    np.testing.assert_array_equal(made[0][~hole], whole[~hole])
+    broken = np.where(hole[..., None], 0, whole).astype(np.uint8)
+    np.testing.assert_array_equal(atlas.inpaint([broken, broken], np.stack([hole, hole]), random_state=1)[:1], made)
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.where(hole, 255, 0).astype(np.uint8)).save(mask)
+    np.testing.assert_array_equal(atlas.inpaint(atlas.keys[0], mask, random_state=1), made)
+    clear = tmp_path / "clear.png"
+    opacity = np.where(hole, 0, 255).astype(np.uint8)
+    Image.merge("LA", [Image.fromarray(whole[..., 0]), Image.fromarray(opacity)]).save(clear)
+    np.testing.assert_array_equal(atlas.inpaint(clear, random_state=1), made)
+    masked = np.ma.MaskedArray(whole, hole[..., None])
+    np.testing.assert_array_equal(atlas.inpaint(masked, random_state=1)[0][~hole], whole[~hole])
+
+
+def test_a_mask_of_a_large_image_is_cropped_and_reduced_as_the_image(atlas: Atlas) -> None:
+    large = np.full((56, 80, 1), 90, np.uint8)
+    large[20:36, 32:48] = 255
+    made = atlas.inpaint(large, large[..., 0] == 255)[0]
+    # Columns 12 to 68 are kept, at half the size, where the hole spreads by the width of the filter.
+    far = np.ones((28, 28), bool)
+    far[7:21, 7:21] = False
+    assert np.abs(made[far].astype(int) - 90).max() <= 4
+    assert (made[10:18, 10:18] < 255).any()
+
+
+def test_the_mask_of_a_padded_image_is_padded_with_known_pixels(atlas: Atlas, monkeypatch) -> None:
+    monkeypatch.setitem(atlas.store.manifest.settings, "fit", "pad")
+    mask = np.zeros((28, 56), bool)
+    mask[:, 20:36] = True
+    found = new_images._resized(atlas.store, atlas.keys[0], mask)
+    assert found[8:20, 11:17].all()
+    assert not found[:5].any()
+    assert not found[:, :7].any()
+
+
+def test_what_cannot_be_filled_in_is_refused(atlas: Atlas) -> None:
+    key = atlas.keys[0]
+    for mask, message in (
+        (None, "Image 0 has no missing pixels"),
+        (np.zeros((28, 28), bool), "Image 0 has no missing pixels"),
+        (np.ones((28, 28), bool), "Image 0 has only missing pixels"),
+        (np.ones((28, 28)), "Got float64 of shape (28, 28) for 1 images"),
+        (np.ones((2, 28, 28), bool), "Got bool of shape (2, 28, 28) for 1 images"),
+        (np.ones((9, 30), bool), "must have the size of the image, 28 x 28 pixels. Got 30 x 9"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            atlas.inpaint(key, mask)
+
+
+def test_an_extended_image_is_kept_where_it_lies(atlas: Atlas) -> None:
+    whole = atlas.store.pixels([0])[0]
+    np.testing.assert_array_equal(atlas.extend(atlas.keys[0], (28, 40))[:, 6:34], whole)
+    np.testing.assert_array_equal(atlas.extend(whole, (36, 28), at=(8, 0), novelty=0.2)[8:], whole)
+    with pytest.raises(InputError, match="The canvas must hold the image"):
+        atlas.extend(whole, (20, 40))
+    for shape, at in (((28,), None), ("28x40", None), ((28, 0), None), ((28, 40), (-1, 0)), ((28, 40), 3)):
+        with pytest.raises(ParameterError, match="must be two ints"):
+            atlas.extend(whole, shape, at=at)
+
+
+def test_options_that_variations_do_not_have_are_refused(atlas: Atlas) -> None:
+    for options in ({"shape": (28, 40)}, {"tile": True}, {"return_provenance": True}):
+        with pytest.raises(InputError, match=f"take no '{next(iter(options))}'"):
+            atlas.sample(1, like=atlas.keys[0], **options)
+    assert atlas.sample(1, like=atlas.keys[0], strength=1, shape=(28, 40)).shape == (1, 28, 40, 1)
+    with pytest.raises(ParameterError, match="'novelty'"):
+        atlas.sample(1, novelty=2.0)
+    with pytest.raises(ParameterError, match="'shape'"):
+        atlas.sample(1, shape=28)
+
+
+def test_a_generator_that_composes_nothing_says_so(trained: Atlas) -> None:
+    key, hole = trained.keys[0], np.eye(28, dtype=bool)
+    for asked, call in (
+        ("'novelty'", lambda: trained.sample(1, novelty=0.5)),
+        ("'shape' and 'tile'", lambda: trained.sample(1, shape=(28, 40), tile=True)),
+        ("'return_provenance'", lambda: trained.sample(1, return_provenance=True)),
+        ("panorama", lambda: trained.panorama(key)),
+        ("inpaint", lambda: trained.inpaint(key, hole)),
+        ("extend", lambda: trained.extend(key, (28, 40))),
+    ):
+        with pytest.raises(InputError, match=f"is an Autoencoder, which does not support {asked}; a PatchDiffusion"):
+            call()
