@@ -36,7 +36,7 @@ N_SLOW = 2_000
 
 MODELS: dict[str, tuple[str, str, str]] = {
     "patch": ("imatlas", "PatchDiffusion", "imatlas PatchDiffusion, nothing trained (default of learn for small sets)"),
-    "default": ("imatlas", "default", "imatlas Autoencoder, mixture (default of learn)"),
+    "default": ("imatlas", "default", "imatlas Autoencoder, mixture"),
     "sharpened": ("imatlas", "sharpened", "imatlas Autoencoder, sharpened, mixture"),
     "autoencoder": ("imatlas", "Autoencoder", "imatlas Autoencoder, mixture (simple baseline)"),
     "flow": ("imatlas", "FlowMatching", "imatlas FlowMatching over the sharpened Autoencoder"),

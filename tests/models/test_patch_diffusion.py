@@ -139,7 +139,7 @@ def test_images_of_weight_0_are_never_used(model, images):
     assert (provenance.rows % 3 == 0).all()
     one = np.zeros(len(images))
     one[7] = 3
-    made, provenance = model.sample(1, weights=one, novelty=0, return_provenance=True)
+    _, provenance = model.sample(1, weights=one, novelty=0, return_provenance=True)
     assert (provenance.rows == 7).all()
 
 
