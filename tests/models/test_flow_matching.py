@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from imatlas import VAE, Autoencoder, FlowMatching, SelfSupervisedEncoder
 from imatlas.errors import InputError, ParameterError, TrainingError
 from imatlas.models import artifact
-from imatlas.models.parts.whitening import whitening_axes
+from imatlas.models.parts.principal_axes import MIN_DEVIATION, principal_axes, to_points
 from imatlas.nn import solvers
 from imatlas.nn.velocity import gaussian_velocity, optimal_coupling
 from imatlas.testing import check_image_estimator, synthetic_images
@@ -57,13 +57,27 @@ def test_unconditional_samples_are_of_both_kinds(conditional):
     assert 0.15 < bright.mean() < 0.85
 
 
+@pytest.fixture(scope="module")
+def with_shortcuts(two_kinds):
+    images, y = two_kinds
+    return tiny(max_steps=500, solver="shortcut").fit(images, y)
+
+
 @pytest.mark.parametrize("n_steps", [1, 2, 4])
-def test_shortcuts_are_close_in_few_steps(conditional, n_steps):
-    slow = conditional.sample(30, y=7, random_state=0).astype(float)
-    quick = conditional.sample(30, y=7, solver="shortcut", n_steps=n_steps, random_state=0).astype(float)
+def test_shortcuts_are_close_in_few_steps(with_shortcuts, n_steps):
+    slow = with_shortcuts.sample(30, y=7, solver="heun", random_state=0).astype(float)
+    quick = with_shortcuts.sample(30, y=7, n_steps=n_steps, random_state=0).astype(float)
     assert np.abs(quick.mean() - slow.mean()) < 25
-    other = conditional.sample(30, y=3, random_state=0).astype(float)
+    other = with_shortcuts.sample(30, y=3, solver="heun", random_state=0).astype(float)
     assert np.abs(quick - slow).mean() < np.abs(quick - other).mean() / 2
+
+
+def test_shortcuts_are_learned_on_request(conditional, with_shortcuts, tmp_path):
+    assert "shortcuts" in with_shortcuts.history_
+    assert "shortcuts" not in conditional.history_
+    assert artifact.load(with_shortcuts.save(tmp_path / "model")).has_shortcuts_
+    with pytest.raises(ParameterError, match="fit it with solver='shortcut'"):
+        conditional.sample(2, y=3, solver="shortcut")
 
 
 def test_every_solver_agrees_on_the_same_noise(conditional):
@@ -215,25 +229,42 @@ def test_the_optimal_coupling_pairs_the_nearest():
     assert optimal_coupling(x0, x1).tolist() == [1, 2, 0]
 
 
-def test_whitened_points_are_white_and_invertible():
+def test_points_keep_the_shares_of_variance_and_are_invertible():
     rng = np.random.default_rng(0)
     z = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 5).astype(np.float32)
     z[:, 3] = z[:, 0]  # rank 1 below the number of dimensions
-    mean, axes = whitening_axes(z)
-    points = np.linalg.solve(axes.T, (z - mean).T).T
-    variances = np.linalg.eigvalsh(np.cov(points.T))
-    np.testing.assert_allclose(variances[1:], 1, atol=0.01)
+    mean, axes, deviations = principal_axes(z)
+    points = to_points(z, mean, axes)
     np.testing.assert_allclose(mean + points @ axes, z, atol=1e-2)
+    np.testing.assert_allclose(np.cov(points[:, 1:].T, bias=True), np.diag(deviations[1:] ** 2), atol=1e-3)
+    assert deviations[0] == np.float32(MIN_DEVIATION)
+    np.testing.assert_allclose(points.var(0).sum() / 6, 1, atol=0.01)
+    lengths = np.linalg.norm(axes, axis=1)
+    clear = deviations > MIN_DEVIATION
+    np.testing.assert_allclose(lengths[clear], lengths[-1], rtol=1e-5)
 
 
-def test_an_untrained_flow_over_whitened_points_gives_normal_ones():
-    x = torch.randn((4000, 1, 1, 1), generator=torch.Generator().manual_seed(0))
-    end = solvers.heun(lambda x, t: gaussian_velocity(x, t, torch.zeros_like(t)), x, 0.0, 1.0, 30)
-    torch.testing.assert_close(end, x, rtol=1e-3, atol=1e-3)
+def test_an_untrained_flow_over_points_gives_normal_ones_of_their_deviations():
+    deviations = torch.tensor([0.3, 1.0, 2.0])
+    x = torch.randn((4000, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    right = x * deviations[:, None, None]
+    end = solvers.heun(lambda x, t: gaussian_velocity(x, t, torch.zeros_like(t), deviations), x, 0.0, 1.0, 100)
+    torch.testing.assert_close(end, right, rtol=5e-3, atol=5e-3)
     for n_steps in (1, 2, 4):
         d = torch.full((len(x),), 1 / n_steps)
-        end = solvers.euler(lambda x, t, d=d: gaussian_velocity(x, t, d), x, 0.0, 1.0, n_steps)
-        torch.testing.assert_close(end, x, rtol=1e-4, atol=1e-4)
+        end = solvers.euler(lambda x, t, d=d: gaussian_velocity(x, t, d, deviations), x, 0.0, 1.0, n_steps)
+        torch.testing.assert_close(end, right, rtol=1e-4, atol=1e-4)
+
+
+def test_without_max_steps_training_ends_once_the_held_out_loss_gets_worse(two_kinds):
+    images, _ = two_kinds
+    vectors = Autoencoder(latent_dim=16, size="small", max_steps=60, **QUIET).fit(images)
+    model = tiny(autoencoder=vectors, max_steps=None).fit(images)
+    decision = model.decisions_[-1]
+    assert decision["decision"] == "schedule"
+    assert decision["decay_start"] == decision["step"] < decision["max_steps"] == model.n_steps_ < 1000
+    again = tiny(autoencoder=vectors, max_steps=None).fit(images, replay=model.decisions_)
+    np.testing.assert_array_equal(again.sample(4), model.sample(4))
 
 
 def test_labels_may_be_strings_and_floats_are_vectors_of_length_one(two_kinds, tmp_path):

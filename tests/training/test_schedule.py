@@ -59,6 +59,14 @@ def test_verdict(losses, words):
     assert schedule.verdict(losses) == words
 
 
+def test_a_run_may_stop_early_only_after_enough_evaluations():
+    worse = [1.0, 0.2, 0.1, 0.1, 0.12, 0.15, 0.18, 0.2]
+    assert schedule.overfits(worse)
+    assert not schedule.overfits(worse[1:])
+    assert not schedule.overfits([1.0, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    assert not schedule.overfits([None] * 20)
+
+
 def test_the_batch_is_halved_until_enough_steps_fit():
     assert schedule.batch_for_budget(64, 0.01, 100) == (64, 10_000)
     assert schedule.batch_for_budget(64, 0.1, 40) == (32, 800)

@@ -36,11 +36,11 @@ from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import Size, replay_of
-from imatlas.models.learned_attributes import Array, Fitted, State
+from imatlas.models.learned_attributes import Array, Fitted, State, Value
 from imatlas.models.onnx import N_CHECKED, Network, images_in, images_out, random_images, random_vectors
 from imatlas.models.parts.conditional import Generator, interpolate
 from imatlas.models.parts.latent import LatentModel
-from imatlas.models.parts.whitening import whiten, whitening_axes
+from imatlas.models.parts.principal_axes import principal_axes, to_points
 from imatlas.nn import solvers
 from imatlas.nn.losses import masked_mean
 from imatlas.nn.mlp import ConditionalMLP
@@ -65,9 +65,6 @@ AUTOENCODER_SHARE = 0.6
 COND_DROPOUT = 0.15
 """Fraction of images trained without their condition, for guidance."""
 
-MAX_EPOCHS = 60.0
-"""Most epochs without `max_steps`: beyond these a flow over few vectors starts to memorize them."""
-
 Solver = Literal["euler", "heun", "adaptive", "shortcut"]
 
 
@@ -75,16 +72,20 @@ Solver = Literal["euler", "heun", "adaptive", "shortcut"]
 class FlowMatching(Generator):
     """Generative model that samples along a learned flow from noise to an autoencoder's vectors, or to pixels.
 
-    The loss is the mean squared error of the velocity at logit-normal times; a quarter of each batch learns shortcuts
-    instead. Missing pixels (NaN, or `mask`) are left out of the loss.
+    The loss is the mean squared error of the velocity at logit-normal times; with solver='shortcut' a quarter of each
+    batch learns shortcuts instead. Missing pixels (NaN, or `mask`) are left out of the loss. Without `max_steps`,
+    training ends early once the held-out loss is getting worse: a flow over few vectors would memorize them.
 
     Attributes
     ----------
     autoencoder_ : Autoencoder or VAE, or None in pixels
         Whose vectors the flow generates.
-    latent_mean_, latent_axes_ : arrays (latent_dim,), (latent_dim, latent_dim) float32, or None in pixels
-        Mean and principal axes of the training vectors, each axis as long as its standard deviation. The flow runs
-        over whitened points p (mean 0, covariance 1), with z = mean + p · axes.
+    latent_mean_, latent_axes_, latent_deviations_ : arrays (latent_dim,), (latent_dim, latent_dim), (latent_dim,)
+        float32, or None in pixels. Mean and principal axes of the training vectors. The flow runs over points p with
+        z = mean + p · axes; along axis i their standard deviation is latent_deviations_[i], and their mean variance
+        over all axes is 1.
+    has_shortcuts_ : bool
+        Whether the flow has learned shortcuts.
 
     Examples
     --------
@@ -110,7 +111,11 @@ class FlowMatching(Generator):
         Field(description="pairs of noise and images in a batch: random, or nearest by optimal transport"),
     ] = "independent"
     solver: Annotated[
-        Solver, Field(description="ODE solver of samples: 'heun', 'euler', 'adaptive', or 'shortcut' for 1 to 16 steps")
+        Solver,
+        Field(
+            description="ODE solver of samples: 'heun', 'euler', 'adaptive', or 'shortcut' for 1 to 16 steps, which is "
+            "learned only if it is chosen before the fit"
+        ),
     ] = "heun"
     n_steps: Annotated[int, Field(ge=1, le=1000, description="solver steps per sample; 'adaptive' chooses its own")] = (
         15
@@ -118,20 +123,24 @@ class FlowMatching(Generator):
     guidance: Annotated[float, Field(ge=0, description="strength of the condition in samples; 1 is as learned")] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="images per training step")] = 256
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
-    _max_epochs: ClassVar[float | None] = MAX_EPOCHS
+    _stops_early: ClassVar[bool] = True
     _state: ClassVar[State] = {
         "autoencoder_": Fitted(("LatentModel",), optional=True),
         "latent_mean_": Array("float32", "autoencoder_.latent_dim", optional=True),
         "latent_axes_": Array("float32", "autoencoder_.latent_dim", "autoencoder_.latent_dim", optional=True),
+        "latent_deviations_": Array("float32", "autoencoder_.latent_dim", low=0, optional=True),
+        "has_shortcuts_": Value(bool),
     }
 
     # -- training ------------------------------------------------------------------------------------------------
 
     def _prepare(self, data: Data, seed: int, **options: Any) -> tuple[Data, dict[str, Any]]:
-        """The whitened vectors of the images, as images of one pixel."""
+        """The points of the images, as images of one pixel."""
+        self.has_shortcuts_ = self.solver == "shortcut"
         self.autoencoder_: Any = None
         self.latent_mean_: np.ndarray | None = None
         self.latent_axes_: np.ndarray | None = None
+        self.latent_deviations_: np.ndarray | None = None
         if self.autoencoder is None:
             return data, {}
         model, parts = self._autoencoder_to_use(), {}
@@ -139,8 +148,9 @@ class FlowMatching(Generator):
             parts["autoencoder"] = self._fit_autoencoder(model, data, seed, **options)
         z, held_out = (model._vectors(pixels, data.spec) for pixels in (data.pixels, data.held_out))
         self.autoencoder_ = model
-        self.latent_mean_, self.latent_axes_ = whitening_axes(z if data.rows is None else z[data.rows])
-        p, held_out = self._whitened(z), self._whitened(held_out)
+        training = z if data.rows is None else z[data.rows]
+        self.latent_mean_, self.latent_axes_, self.latent_deviations_ = principal_axes(training)
+        p, held_out = self._to_points(z), self._to_points(held_out)
         spec = ImageSpec(1, 1, p.shape[1], "float32", -1.0, 1.0)
         return Data(p[:, None, None], spec, held_out[:, None, None], data.y, data.held_out_y, data.rows), parts
 
@@ -184,19 +194,19 @@ class FlowMatching(Generator):
         return model._fit_data(data, seed, checkpoint=part, replay=own, callback=callback)
 
     def _contradiction(self) -> str:
-        parts = (self.autoencoder_, self.latent_mean_, self.latent_axes_)
+        parts = (self.autoencoder_, self.latent_mean_, self.latent_axes_, self.latent_deviations_)
         if any(part is None for part in parts) and any(part is not None for part in parts):
-            return "'autoencoder_', 'latent_mean_' and 'latent_axes_' belong together"
+            return "'autoencoder_', 'latent_mean_', 'latent_axes_' and 'latent_deviations_' belong together"
         if self.autoencoder_ is not None and self.autoencoder_.spec_ != self.spec_:
             return "'autoencoder_' was fitted to other images"
         return super()._contradiction()
 
     def _build(self, spec: ImageSpec) -> VelocityNetwork:
         condition = self._condition(COND_WIDTH)
-        if self.latent_mean_ is not None:
+        if self.latent_deviations_ is not None:
             width, depth = MLP_SIZES[self.size]
-            mlp = ConditionalMLP(len(self.latent_mean_), width, depth, COND_WIDTH)
-            return VelocityNetwork(condition, mlp, COND_WIDTH)
+            mlp = ConditionalMLP(len(self.latent_deviations_), width, depth, COND_WIDTH)
+            return VelocityNetwork(condition, mlp, COND_WIDTH, torch.from_numpy(self.latent_deviations_))
         width, depth = UNET_SIZES[self.size]
         return VelocityNetwork(condition, UNet(spec.shape, width, depth, COND_WIDTH), COND_WIDTH)
 
@@ -210,21 +220,24 @@ class FlowMatching(Generator):
         t = torch.randn(n, generator=generator, device=x_1.device).sigmoid()
         d = torch.zeros_like(t)
         dropped = torch.rand(n, generator=generator, device=x_1.device) < COND_DROPOUT
-        short = slice(n // 4)  # these learn shortcuts
-        t[short], d[short] = shortcut_times(n // 4, generator, t.device)
+        n_short = n // 4 if self.has_shortcuts_ else 0
+        short = slice(n_short)  # these learn shortcuts
+        t[short], d[short] = shortcut_times(n_short, generator, t.device)
         x_t = _between(x_0, x_1, t)
         target = x_1 - x_0
-        if n // 4:
+        if n_short:
             y = None if batch.y is None else batch.y[short]
             mean_v = two_step_velocity(module, x_t[short], t[short], d[short] / 2, y, dropped[short])
-            target = torch.cat([mean_v.to(target.dtype), target[n // 4 :]])
+            target = torch.cat([mean_v.to(target.dtype), target[n_short:]])
         v = module(x_t, t, d, batch.y, dropped)
         error = (v.float() - target).square()
         if batch.known is not None:
             yield "adam", masked_mean(error, batch.known), {}
             return
         error = error.flatten(1).mean(1)
-        logs = {"velocity": error[n // 4 :].mean(), "shortcuts": error[short].sum() / max(1, n // 4)}
+        logs = {"velocity": error[n_short:].mean()}
+        if self.has_shortcuts_:
+            logs["shortcuts"] = error[short].sum() / max(1, n_short)
         yield "adam", error.mean(), logs
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -381,7 +394,7 @@ class FlowMatching(Generator):
         return self.autoencoder_
 
     def _networks(self) -> dict[str, Network]:
-        """The velocity, and with an autoencoder the decoder from a whitened point to an image."""
+        """The velocity, and with an autoencoder the decoder from a point to an image."""
         cond, cond_contract = self._onnx_condition()
         in_pixels = self.latent_mean_ is None
         x = random_images(self.spec_) if in_pixels else random_vectors(self.n_noise)
@@ -396,7 +409,8 @@ class FlowMatching(Generator):
             "input x": f"{of_x}; at t = 0 standard normal noise, at t = 1 "
             + ("images" if in_pixels else "points for the decoder"),
             "input t": "float32 (N,): time, from 0 to 1",
-            "input d": "float32 (N,): 0, or the length of a shortcut step: 1, 1/2, 1/4, 1/8, 1/16",
+            "input d": "float32 (N,): 0"
+            + (", or the length of a shortcut step: 1, 1/2, 1/4, 1/8, 1/16" if self.has_shortcuts_ else ""),
             **cond_contract,
             "output v": "float32, as x: the velocity; a step of length h goes from x at time t to x + h v at t + h",
         }
@@ -416,19 +430,19 @@ class FlowMatching(Generator):
         return {"velocity": velocity, "decoder": decoder}
 
     def _points(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
-        """Images as points x_1 (N, n_noise): whitened vectors, or pixels."""
+        """Images as points x_1 (N, n_noise): vectors in their principal axes, or pixels."""
         pixels = self._load_like_fitted(images, mask)
         if self.autoencoder_ is not None:
-            return self._whitened(self.autoencoder_._vectors(pixels, self.spec_))
+            return self._to_points(self.autoencoder_._vectors(pixels, self.spec_))
         return self._encode_chunks(lambda _, batch: batch.x.flatten(1), pixels)
 
-    def _whitened(self, z: np.ndarray) -> np.ndarray:
-        """Vectors (N, latent_dim) as whitened points."""
+    def _to_points(self, z: np.ndarray) -> np.ndarray:
+        """Vectors (N, latent_dim) as points in their principal axes."""
         assert self.latent_mean_ is not None
         assert self.latent_axes_ is not None
         mean, axes = self.latent_mean_, self.latent_axes_
         # In chunks of one size: the rounding of a matrix product depends on its number of rows.
-        return self.autoencoder_._in_chunks(lambda part: whiten(part, mean, axes), z)
+        return self.autoencoder_._in_chunks(lambda part: to_points(part, mean, axes), z)
 
     def _images(self, points: np.ndarray) -> np.ndarray:
         """Pixels (N, H, W, C) of points x_1."""
@@ -460,6 +474,11 @@ class FlowMatching(Generator):
         if solver not in ("euler", "heun", "adaptive", "shortcut"):
             raise ParameterError(
                 f"The 'solver' must be 'euler', 'heun', 'adaptive' or 'shortcut'. Got {solver!r} instead."
+            )
+        if solver == "shortcut" and not self.has_shortcuts_:
+            raise ParameterError(
+                "The 'shortcut' solver needs a flow that learned shortcuts. This one did not; fit it with "
+                "solver='shortcut'."
             )
         if solver == "shortcut" and n_steps not in (1, 2, 4, 8, 16):
             raise ParameterError(f"The 'shortcut' solver takes 1, 2, 4, 8 or 16 steps. Got n_steps={n_steps} instead.")

@@ -103,7 +103,7 @@ class ImageEstimator(Estimator):
         "seed_": Value(Annotated[int, Field(ge=0, le=MAX_SEED)]),
     }
 
-    _max_epochs: ClassVar[float | None] = None  # largest number of epochs of a run without `max_steps`
+    _stops_early: ClassVar[bool] = False  # without `max_steps`, once the held-out loss is getting worse
 
     # -- implemented by a model ------------------------------------------------------------------------------------
 

@@ -26,15 +26,20 @@ class VelocityNetwork(nn.Module):
         A U-Net over images, or an MLP over vectors (images of one pixel).
     width : int
         Length of the embedding of times and conditions.
+    deviations : tensor (D,)
+        Standard deviations of the vectors; the MLP is added to the velocity of Gaussian vectors with these.
     """
 
-    def __init__(self, condition: nn.Module, body: nn.Module, width: int) -> None:
+    deviations: Tensor
+
+    def __init__(self, condition: nn.Module, body: nn.Module, width: int, deviations: Tensor | None = None) -> None:
         super().__init__()
         self.width = width
         self.times = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU())
         self.condition = condition
         self.mix = nn.Sequential(nn.Linear(width, width), nn.SiLU())
         self.body = body
+        self.register_buffer("deviations", deviations, persistent=False)
 
     def forward(
         self, x: Tensor, t: Tensor, d: Tensor, y: Tensor | None = None, dropped: Tensor | None = None
@@ -43,19 +48,29 @@ class VelocityNetwork(nn.Module):
         times = torch.cat([sinusoidal(t, self.width), sinusoidal(d, self.width)], dim=1)
         cond = self.mix(self.times(times) + self.condition(y, x.shape[0], dropped))
         if isinstance(self.body, ConditionalMLP):
-            return self.body(x.flatten(1), cond).view_as(x) + gaussian_velocity(x, t, d)
+            return self.body(x.flatten(1), cond).view_as(x) + gaussian_velocity(x, t, d, self.deviations)
         return self.body(x, t, cond)
 
 
-def gaussian_velocity(x: Tensor, t: Tensor, d: Tensor) -> Tensor:
-    """Mean velocity from t to t + d of the flow from standard normal noise to standard normal data.
+def gaussian_velocity(x: Tensor, t: Tensor, d: Tensor, deviations: Tensor) -> Tensor:
+    """Mean velocity (N, D, 1, 1) from t to t + d of the flow from standard normal noise to data N(0, diag(sigma²)).
 
-    x_t has the standard deviation s(t) = sqrt(t² + (1 - t)²) and keeps its direction: x_(t+d) = x_t s(t + d) / s(t).
-    Over whitened vectors, the network only has to learn the difference from it.
+    Each coordinate of x_t has the standard deviation s(t) = sqrt(sigma² t² + (1 - t)²) and moves in proportion to it:
+    x_(t+d) = x_t s(t + d) / s(t).
+
+    Parameters
+    ----------
+    x : tensor (N, D, 1, 1)
+    t, d : tensors (N,)
+    deviations : tensor (D,)
+        sigma.
     """
-    s_t, s_next = ((u.square() + (1 - u).square()).sqrt() for u in (t, t + d))
-    rate = torch.where(d > 0, (s_next / s_t - 1) / d.clamp(min=1e-6), (2 * t - 1) / s_t.square())
-    return rate.view(-1, 1, 1, 1) * x
+    t, d = t[:, None], d[:, None]
+    variance = deviations.square()
+    s_t, s_next = ((variance * u.square() + (1 - u).square()).sqrt() for u in (t, t + d))
+    limit = (variance * t - (1 - t)) / s_t.square()
+    rate = torch.where(d > 0, (s_next / s_t - 1) / d.clamp(min=1e-6), limit)
+    return rate[:, :, None, None] * x
 
 
 def optimal_coupling(x_0: Tensor, x_1: Tensor) -> Tensor:

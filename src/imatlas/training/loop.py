@@ -71,7 +71,7 @@ class Learner(Protocol):
     precision: Any
     progress: bool
     _half_life: float
-    _max_epochs: float | None
+    _stops_early: bool
 
     def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
 
@@ -145,8 +145,6 @@ class Run:
         max_steps = learner.max_steps
         if max_steps is None and self.budget is None:
             max_steps = schedule.default_steps(n_images, size)
-        if learner.max_steps is None and learner._max_epochs is not None:
-            max_steps = min(max_steps or 10**9, max(1, round(learner._max_epochs * n_images / size)))
         precision: devices.Precision | None = learner.precision
         if learner.precision == "auto":
             supported = devices.has_bf16(self.device)
@@ -267,6 +265,7 @@ class Run:
         interval = schedule.evaluation_interval(state.max_steps or state.expected_steps)
         if state.step % interval == 0 or self._finished():
             self._evaluate()
+            self._check_held_out_loss()
         if state.step % SNAPSHOT == 0:
             state.failures, state.clean = 0, state.clean + 1
             if state.rate < 1 and state.clean >= CLEAN:
@@ -361,6 +360,18 @@ class Run:
             if state.max_steps is not None and state.max_steps <= max_steps:
                 max_steps, decay_start = state.max_steps, state.decay_start or 0
             self._decide("schedule", max_steps=max_steps, decay_start=decay_start)
+
+    def _check_held_out_loss(self) -> None:
+        """Decay the learning rate now, and stop, if the model overfits."""
+        state, learner = self.state, self.learner
+        if not learner._stops_early or learner.max_steps is not None or self.replay is not None:
+            return
+        decays = state.decay_start is not None and state.step >= state.decay_start
+        if decays or not schedule.overfits(state.history["held_out"]):
+            return
+        max_steps = round(state.step / schedule.DECAY_SHARE) + 1
+        message = f"The held-out loss is getting worse; training ends at step {max_steps}."
+        self._decide("schedule", message, max_steps=max_steps, decay_start=state.step)
 
     def _choose_precision_and_batch(self, seconds_left: float) -> None:
         state = self.state

@@ -21,6 +21,9 @@ DECAY_SHARE = 0.8
 MIN_STEPS = 600
 """With a budget, the batch size is halved (not below 16) until at least this many steps fit."""
 
+MIN_EVALUATIONS = 8
+"""Evaluations on the held-out images before a run may stop early."""
+
 MAX_INTERVAL = 250
 """Most steps between two evaluations on the held-out images."""
 
@@ -101,3 +104,8 @@ def verdict(losses: list[float | None]) -> str:
     if finite[-1] < earlier - 0.01 * gained:
         return "still improving"
     return "getting worse" if finite[-1] > earlier + 0.05 * gained else "flat"
+
+
+def overfits(losses: list[float | None]) -> bool:
+    """Whether held-out losses, oldest first, have been getting worse over enough evaluations to stop early."""
+    return len(losses) >= MIN_EVALUATIONS and verdict(losses) == "getting worse"
