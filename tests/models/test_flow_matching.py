@@ -256,8 +256,8 @@ def test_an_untrained_flow_over_points_gives_normal_ones_of_their_deviations():
         torch.testing.assert_close(end, right, rtol=1e-4, atol=1e-4)
 
 
-def test_without_max_steps_training_ends_once_the_held_out_loss_gets_worse(two_kinds):
-    images, _ = two_kinds
+def test_without_max_steps_training_ends_once_the_held_out_loss_gets_worse():
+    images = synthetic_images(60, size=16, random_state=0)
     vectors = Autoencoder(latent_dim=16, size="small", max_steps=60, **QUIET).fit(images)
     model = tiny(autoencoder=vectors, max_steps=None).fit(images)
     decision = model.decisions_[-1]

@@ -9,7 +9,8 @@ Lipman, Chen, Ben-Hamu, Nickel, Le 2023, "Flow matching for generative modeling"
 Over the vectors of an autoencoder a small network suffices, as in Rombach et al. 2022, "High-resolution image
 synthesis with latent diffusion models".
 
-- Times are logit-normal: Esser et al. 2024, "Scaling rectified flow transformers" (section 3.1).
+- Times are logit-normal: Esser et al. 2024, "Scaling rectified flow transformers" (section 3.1); closer to 1/2 over
+  vectors.
 - Minibatch optimal transport pairs noise and data so that paths cross less: Tong et al. 2024, "Improving and
   generalizing flow-based generative models with minibatch optimal transport" (algorithm 3).
 - Few steps: the network also gets the length d of the step, and learns that one step of 2d equals two of d: Frans,
@@ -64,6 +65,9 @@ AUTOENCODER_SHARE = 0.6
 
 COND_DROPOUT = 0.15
 """Fraction of images trained without their condition, for guidance."""
+
+VECTOR_TIMES, PIXEL_TIMES = 0.5, 1.0
+"""Standard deviation of logit(t) in training, over vectors and over pixels."""
 
 Solver = Literal["euler", "heun", "adaptive", "shortcut"]
 
@@ -217,7 +221,7 @@ class FlowMatching(Generator):
         x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device)
         if self.coupling == "optimal":
             x_0 = x_0[optimal_coupling(x_0, x_1)]
-        t = torch.randn(n, generator=generator, device=x_1.device).sigmoid()
+        t = (self._time_spread * torch.randn(n, generator=generator, device=x_1.device)).sigmoid()
         d = torch.zeros_like(t)
         dropped = torch.rand(n, generator=generator, device=x_1.device) < COND_DROPOUT
         n_short = n // 4 if self.has_shortcuts_ else 0
@@ -240,11 +244,15 @@ class FlowMatching(Generator):
             logs["shortcuts"] = error[short].sum() / max(1, n_short)
         yield "adam", error.mean(), logs
 
+    @property
+    def _time_spread(self) -> float:
+        return PIXEL_TIMES if self.latent_mean_ is None else VECTOR_TIMES
+
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The error of the velocity at evenly spaced times, with fixed noise."""
+        """The error of the velocity at evenly spaced quantiles of the training times, with fixed noise."""
         x_1, n = batch.x, len(batch.x)
         x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device)
-        t = (torch.arange(n, device=x_1.device) + 0.5) / n
+        t = (self._time_spread * torch.special.ndtri((torch.arange(n, device=x_1.device) + 0.5) / n)).sigmoid()
         v = module(_between(x_0, x_1, t), t, torch.zeros_like(t), batch.y)
         return masked_mean((v.float() - (x_1 - x_0)).square(), batch.known)
 
