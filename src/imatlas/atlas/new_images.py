@@ -20,7 +20,7 @@ from imatlas.images.decode import read_picture
 from imatlas.images.picture import Fit
 from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.images.tensors import to_view
-from imatlas.tasks.conditions import Cell, composes, is_conditional, require_conditional
+from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
 
 MISSING, KNOWN, TOLERANCE = 64, 192, 3
 """Values of a mask while it is resized, within which a filter may overshoot, and how much a known pixel may deviate."""
@@ -85,15 +85,13 @@ def sample(
         return to_view(made, store.spec)
     if images:
         targets["near"] = near.tolist()
-    if targets:
-        require_conditional(model)
-    if targets or (is_conditional(model) and not composes(model)):
-        conditions = store.map_conditions
-        options["y"] = conditions.prototypes[conditions.draw(n, random_state=random_state, **targets)]
+    if return_provenance:
+        options["return_provenance"] = True
+    made = sample_from_map(model, store.map_conditions, n, random_state=random_state, options=options, **targets)
     if not return_provenance:
-        return to_view(model.sample(n, random_state=random_state, **options), store.spec)
-    made, found = model.sample(n, random_state=random_state, return_provenance=True, **options)
-    return to_view(made, store.spec), _in_atlas(store, model, found)
+        return to_view(made, store.spec)
+    images_made, found = made
+    return to_view(images_made, store.spec), _in_atlas(store, model, found)
 
 
 def morph(store: Store, images: Sequence[Any], cells: Sequence[Cell], frames: int, random_state: int) -> np.ndarray:

@@ -339,38 +339,35 @@ def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dic
 
 def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
     """The generator, and why: of a small set one that composes new images of these, unless a trained one is better."""
-    n, encoder = len(job.train), job.model("encoder")
+    n, encoder, seed = len(job.train), job.model("encoder"), job.settings.random_state
     if n > MAX_COMPOSED:
         return _learn_generator(job, seconds), f"trained, because more than {MAX_COMPOSED:,} images are enough for that"
     began = time.perf_counter()
     embedding, cells = job.table.vectors("embedding"), job.map_conditions
     known, held_out = embedding[job.train], embedding[job.held_out]
-    model = PatchDiffusion(novelty=UNCHECKED, random_state=job.settings.random_state, device=job.settings.device).fit(
-        job.images[job.train], y=known
-    )
-    trains = n >= FEW_TO_TRAIN and not hasattr(encoder, "fit_prior")
+    model = PatchDiffusion(novelty=UNCHECKED, random_state=seed, device=job.settings.device)
+    model.fit(job.images[job.train], y=known)
+    decodes = hasattr(encoder, "fit_prior")
+    trains = n >= FEW_TO_TRAIN and not decodes
     allowed = seconds * (CALIBRATING if trains else 2 * CALIBRATING)
     started = time.perf_counter()
-    model.sample(1, random_state=job.settings.random_state)
+    model.sample(1, random_state=seed)
     n_samples = int(allowed / 4 / (time.perf_counter() - started))  # three candidates, and the comparison
     if len(held_out) >= MIN_HELD_OUT:
         pixels = np.asarray(job.images.pixels[job.held_out])
         n_audited = int(np.clip(n_samples, MIN_COMPARED, MAX_COMPARED))
         model.calibrate(pixels, encoder.transform, known=known, n_samples=n_audited, seconds=allowed / 2)
     generators: dict[str, Any] = {"PatchDiffusion": model}
-    if trains or hasattr(encoder, "fit_prior"):
+    if trains or decodes:
         trained = _learn_generator(job, max(1.0, seconds - (time.perf_counter() - began)))
         generators[type(trained).__name__] = trained
     chosen, why = choose_generator(
-        {
-            name: (one, partial(sample_from_map, one, cells, random_state=job.settings.random_state))
-            for name, one in generators.items()
-        },
+        {name: (one, partial(sample_from_map, one, cells, random_state=seed)) for name, one in generators.items()},
         known,
         held_out,
         encoder.transform,
         n_samples=n_samples,
-        random_state=job.settings.random_state,
+        random_state=seed,
     )
     return chosen, why or f"composed of the images, because {counted(n, 'image')} are too few to train a network"
 

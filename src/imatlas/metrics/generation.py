@@ -210,6 +210,18 @@ def copying_score(
     return float(np.average(scores, weights=weights))
 
 
+def copying_score_if_enough(
+    train: np.ndarray, held_out: np.ndarray, generated: np.ndarray, *, random_state: int = 0
+) -> float | None:
+    """`copying_score`, in a single cell if no cell holds enough of both sides; None if there are not enough in all."""
+    if min(len(held_out), len(generated)) < MIN_PER_CELL:
+        return None
+    try:
+        return copying_score(train, held_out, generated, random_state=random_state)
+    except InputError:  # new images lie where no held-out ones do
+        return copying_score(train, held_out, generated, n_cells=1, random_state=random_state)
+
+
 def near_copy_share(
     generated_to_train: np.ndarray, held_out_to_train: np.ndarray, *, quantile: float = COPY_QUANTILE
 ) -> float:

@@ -710,7 +710,10 @@ class PatchDiffusion(Estimator):
     ) -> tuple[Tensor, Tensor]:
         """One new image (C, H, W) and the row of the main source (H, W) of each pixel, on the CPU."""
         device = devices.pick_device(self.device)
-        stacks = [partial(one.stack, self.images_, self.missing_, self.spec_, device=device) for one in compositions]
+        stack_of = {
+            id(one): partial(one.stack, self.images_, self.missing_, self.spec_, device=device) for one in compositions
+        }
+        stacks = [stack_of[id(one)] for one in compositions]
         image, rows = sampler(stacks, rng, self.spec_.channels, device, start, held)
         return image.cpu(), rows.cpu()
 

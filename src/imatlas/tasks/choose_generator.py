@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imatlas.metrics.generation import kernel_distance
-from imatlas.tasks.memorization import MEMORIZED, SPARE_COPIES, memorization
+from imatlas.tasks.memorization import memorization, memorizes
 
 MAX_COMPOSED = 5_000
 """Most training images of a set for which composing new images is considered."""
@@ -68,9 +68,7 @@ def choose_generator(
     found = {}
     for name, (model, sample) in generators.items():
         new = embed(sample(n))
-        audit = memorization(known, held_out, new, random_state)
-        most = audit["near_copies_by_chance"] + max(SPARE_COPIES, 3 * audit["near_copies_deviation"])
-        copies = audit["near_copies"] > most or audit.get("c_t", 0.0) < MEMORIZED
+        copies = memorizes(memorization(known, held_out, new, random_state))
         found[name] = Compared(model, kernel_distance(held_out, new), copies)
     honest = {name: one for name, one in found.items() if not one.copies} or found
     best = min(honest, key=lambda name: honest[name].distance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +129,14 @@ class MapConditions:
 
 
 def sample_from_map(
-    generator: Any, conditions: MapConditions, n: int, *, random_state: int = 0, **targets: Any
-) -> np.ndarray:
+    generator: Any,
+    conditions: MapConditions,
+    n: int,
+    *,
+    random_state: int = 0,
+    options: Mapping[str, Any] | None = None,
+    **targets: Any,
+) -> Any:
     """New images for places on the map, (n, H, W, C) in the dtype of the training images.
 
     Parameters
@@ -139,6 +145,8 @@ def sample_from_map(
     conditions : MapConditions
     n : int
     random_state : int
+    options : mapping, optional
+        Further options of the generator's `sample`; what it returns is returned.
     **targets
         As for `MapConditions.draw`.
 
@@ -148,10 +156,10 @@ def sample_from_map(
         If a target is given and the generator was fitted without conditions.
     """
     if not targets and (composes(generator) or not is_conditional(generator)):
-        return generator.sample(n, random_state=random_state)
+        return generator.sample(n, random_state=random_state, **(options or {}))
     require_conditional(generator)
     cells = conditions.draw(n, random_state=random_state, **targets)
-    return generator.sample(n, y=conditions.prototypes[cells], random_state=random_state)
+    return generator.sample(n, y=conditions.prototypes[cells], random_state=random_state, **(options or {}))
 
 
 def require_conditional(generator: Any) -> None:

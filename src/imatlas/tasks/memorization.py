@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imatlas.errors import InputError
-from imatlas.metrics.generation import MIN_PER_CELL, copying_score, near_copy_chance, near_copy_share
+from imatlas.metrics.generation import copying_score_if_enough, near_copy_chance, near_copy_share
 from imatlas.neighbors import as_tensor, nearest
 
 MEMORIZED = -3.0
@@ -31,22 +30,30 @@ def memorization(known: np.ndarray, unseen: np.ndarray, new: np.ndarray, random_
         `near_copies_deviation`.
     """
     found: dict[str, float] = {}
-    if len(unseen) >= MIN_PER_CELL:
-        try:
-            found["c_t"] = copying_score(known, unseen, new, random_state=random_state)
-        except InputError:  # no cell holds enough of both: new images lie where no held-out ones do
-            found["c_t"] = copying_score(known, unseen, new, n_cells=1, random_state=random_state)
+    c_t = copying_score_if_enough(known, unseen, new, random_state=random_state)
+    if c_t is not None:
+        found["c_t"] = c_t
     to_train = [nearest(as_tensor(a), as_tensor(known))[1].numpy() for a in (new, unseen)]
     found["near_copies"] = near_copy_share(*to_train)
     found["near_copies_by_chance"], found["near_copies_deviation"] = near_copy_chance(len(unseen), len(new))
     return found
 
 
+def most_copies(metrics: dict[str, float]) -> float:
+    """The share of near copies up to which a generator is not said to memorize."""
+    return metrics["near_copies_by_chance"] + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+
+
+def memorizes(metrics: dict[str, float]) -> bool:
+    """The verdict on the metrics of `memorization`."""
+    return metrics["near_copies"] > most_copies(metrics) or metrics.get("c_t", 0.0) < MEMORIZED
+
+
 def memorization_in_words(metrics: dict[str, float]) -> list[str]:
     """The verdict on the metrics of `memorization`, in sentences."""
     c_t, copies = metrics.get("c_t"), metrics["near_copies"]
     chance = metrics["near_copies_by_chance"]
-    most = chance + max(SPARE_COPIES, 3 * metrics["near_copies_deviation"])
+    most = most_copies(metrics)
     if most >= 1:
         return ["There are too few held-out images to tell whether it memorizes."]
     memorized = metrics.get("near_copies_codes", 0.0)
@@ -56,7 +63,7 @@ def memorization_in_words(metrics: dict[str, float]) -> list[str]:
             f"({chance:.1%} expected by chance); they are blurred copies. More images or less training would help."
         ]
     share = f"{copies:.1%} of the new images are near copies of training images ({chance:.1%} expected by chance)"
-    if copies > most or (c_t is not None and c_t < MEMORIZED):
+    if memorizes(metrics):
         why = ""
         if c_t is not None and c_t < MEMORIZED:
             why = f"; new images lie nearer to training images than held-out ones do (C_T = {c_t:.1f})"

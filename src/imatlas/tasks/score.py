@@ -123,16 +123,17 @@ def score(
     n_train, autoencoder = len(train), autoencoder_of(generator)
     n_made = wanted = int(np.clip(len(held_out), FEWEST_MADE, MOST_MADE))
     most_train = MOST_TRAIN
+    draw = sample or (lambda n, seed: generator.sample(n, random_state=seed))
     if seconds is not None:
-        draw = sample or (lambda n, seed: generator.sample(n, random_state=seed))
-        made_in_time = _drawn_within(seconds / 2, lambda: draw(1, random_state))
-        n_made = min(n_made, max(FEWEST_IN_A_HURRY, min(_affordable(embed, held_out, seconds / 2), made_in_time)))
+        few = held_out[np.arange(PROBED) % len(held_out)]
+        drawn = _affordable(lambda n: draw(n, random_state), seconds / 2)
+        n_made = min(n_made, max(FEWEST_IN_A_HURRY, min(_affordable(lambda n: embed(few[:n]), seconds / 2), drawn)))
         if autoencoder is not None:
-            most_train = max(LEAST_TRAIN, _affordable(autoencoder.transform, held_out, seconds / 8))
+            most_train = max(LEAST_TRAIN, _affordable(lambda n: autoencoder.transform(few[:n]), seconds / 8))
     if n_train > most_train:
         rows = np.sort(rng.choice(n_train, most_train, replace=False))
         train, features = train[rows], None if features is None else (features[0][rows], features[1])
-    made = sample(n_made, random_state) if sample else generator.sample(n_made, random_state=random_state)
+    made = draw(n_made, random_state)
     known, unseen = (embed(train), embed(held_out)) if features is None else features
     new = embed(made)
     real = known[np.sort(rng.choice(len(known), min(len(known), len(new)), replace=False))]
@@ -266,20 +267,11 @@ def autoencoder_of(generator: Any) -> Any:
     return getattr(generator, "reconstructor", None)
 
 
-def _drawn_within(seconds: float, draw: Callable[[], np.ndarray]) -> int:
-    """How many images are generated in a time, by the time for one; the first is not timed."""
-    draw()
+def _affordable(run: Callable[[int], Any], seconds: float) -> int:
+    """How many images `run(n)` processes in a time, by the time for 16; its first call is not timed."""
+    run(1)
     began = time.perf_counter()
-    draw()
-    return int(seconds / max(1e-9, time.perf_counter() - began))
-
-
-def _affordable(network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, seconds: float) -> int:
-    """How many images a network processes in a time, by the time for 16; its first call is not timed."""
-    few = images[np.arange(PROBED) % len(images)]
-    network(few[:1])
-    began = time.perf_counter()
-    network(few)
+    run(PROBED)
     return int(seconds * PROBED / max(1e-9, time.perf_counter() - began))
 
 

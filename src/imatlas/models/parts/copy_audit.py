@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from imatlas.errors import InputError
-from imatlas.metrics.generation import MIN_PER_CELL, copying_score, near_copy_chance, near_copy_share
+from imatlas.metrics.generation import copying_score_if_enough, near_copy_chance, near_copy_share
 from imatlas.neighbors import as_tensor, nearest
 
 MOST_COPIES, LEAST_C_T = 1.5, -1.0
@@ -47,7 +46,7 @@ def lowest_novelty(
         chance = near_copy_chance(len(held_out), len(new))[0]
         share = near_copy_share(nearest(as_tensor(new), as_tensor(known))[1].numpy(), to_known)
         found = {"novelty": float(candidates[middle]), "near_copies": share, "near_copies_by_chance": chance}
-        c_t = _copying(known, held_out, new, random_state)
+        c_t = copying_score_if_enough(known, held_out, new, random_state=random_state)
         if c_t is not None:
             found["c_t"] = c_t
         tried.append(found)
@@ -58,13 +57,3 @@ def lowest_novelty(
         if seconds is not None and time.perf_counter() - began > seconds:
             break
     return tried, float(candidates[high])
-
-
-def _copying(known: np.ndarray, held_out: np.ndarray, new: np.ndarray, random_state: int) -> float | None:
-    """C_T, or None with too few images."""
-    if min(len(held_out), len(new)) < MIN_PER_CELL:
-        return None
-    try:
-        return copying_score(known, held_out, new, random_state=random_state)
-    except InputError:  # no cell holds enough of both
-        return copying_score(known, held_out, new, n_cells=1, random_state=random_state)

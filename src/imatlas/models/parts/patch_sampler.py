@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -115,7 +115,11 @@ class Sampler:
         image, rows = None, torch.empty(0)
         while factor >= 1:
             scale = _Scale.of(self, factor)
-            sources = [stack(factor, scale.window, which) for stack, which in zip(stacks, chosen, strict=True)]
+            if image is None:  # windows with one stack share its sources
+                made = {stack: stack(factor, scale.window, None) for stack in dict.fromkeys(stacks)}
+                sources = [made[stack] for stack in stacks]
+            else:
+                sources = [stack(factor, scale.window, which) for stack, which in zip(stacks, chosen, strict=True)]
             noise = torch.from_numpy(rng.standard_normal((n_channels, *scale.canvas), dtype=np.float32)).to(device)
             fixed = held if held is None or factor == 1 else _held_at(held, scale.canvas)
             highest, steps = SIGMA_MAX * scale.level, self.n_steps
@@ -191,7 +195,7 @@ class _Scale:
         if held is not None:
             compared = torch.where(held.known, held.values, x)
             certainty = torch.where(held.known, (sigma / min(sigma, HELD)) ** 2, 1.0)
-        if len(sources) == 1 and self.window == self.canvas and int(self.indices[0][0][0]) == 0:
+        if len(sources) == 1:  # it covers the canvas
             mean, weights = posterior(compared, sources[0], sigma, side, self.locality.max_share, certainty)
             return mean, [weights]
         bump = self.bump.to(x.device)
@@ -256,7 +260,7 @@ def _held_at(held: Held, size: tuple[int, int]) -> Held:
     known = held.known.float()
     share = adaptive_avg_pool2d(known[None], size)[0]
     values = adaptive_avg_pool2d(held.values * known, size) / share.clamp(min=1e-6)
-    return replace(held, values=values, known=share > 0.5)
+    return Held(values, share > 0.5)
 
 
 def _fraction(sigma: float, highest: float) -> float:

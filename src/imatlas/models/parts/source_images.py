@@ -127,11 +127,11 @@ class Composition:
         variants = 2 if mirrored else 1
         n_shifted = COPIES // (variants * len(rows)) if reach else 1
         n_copies = variants * max(1, n_shifted)
-        repeat = lambda a: np.tile(a, n_copies)  # noqa: E731
         shift = rng.integers(-reach, reach + 1, (n_copies, len(rows), 2))
         shift[:variants] = 0
         flipped = np.broadcast_to((np.arange(n_copies) % variants == 1)[:, None], (n_copies, len(rows)))
-        return cls(repeat(rows), repeat(prior), repeat(groups), flipped.ravel(), shift.reshape(-1, 2))
+        rows, prior, groups = (np.tile(each, n_copies) for each in (rows, prior, groups))
+        return cls(rows, prior, groups, flipped.ravel(), shift.reshape(-1, 2))
 
     def stack(
         self,
