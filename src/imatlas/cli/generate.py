@@ -37,6 +37,17 @@ Novelty = Annotated[
     ),
 ]
 
+Cells = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cells", metavar="ROW,COLUMN", help="cell of a path on the map, instead of images; repeat for each cell"
+    ),
+]
+
+OneImage = Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or a key of the atlas")]
+
+PngFile = Annotated[Path, typer.Option("-o", "--output", help="a .png file")]
+
 
 @app.command(epilog="Example: imatlas sample photos.atlas -n 16 -o new.png --like a.jpg --strength 0.5")
 def sample(
@@ -112,8 +123,8 @@ def sample(
     top = None if found is None else [_largest(one) for one in found.sources]
     written = write_samples(images, output, recipe=recipe, sources=top, overwrite=overwrite)
     if found is not None and provenance is not None:
-        rows = [(number, key, share) for number, one in enumerate(found.sources) for key, share in one.items()]
-        write_csv(output_path(provenance), ("image", "key", "share"), rows)
+        table = found.table()
+        write_csv(output_path(provenance), table.column_names, zip(*table.to_pydict().values(), strict=True))
     if json_:
         named = {} if provenance is None else {"provenance": str(provenance)}
         print_json({"files": [str(path) for path in written], **recipe, **({"sources": top} if top else {}), **named})
@@ -130,12 +141,7 @@ def morph(
         list[str] | None, typer.Argument(metavar="IMAGE ...", help="two or more images: files, or keys of the atlas")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="a .gif, .webp or .mp4 file")] = Path("morph.gif"),
-    cells: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cells", metavar="ROW,COLUMN", help="cell of a path on the map, instead of images; repeat for each cell"
-        ),
-    ] = None,
+    cells: Cells = None,
     frames: Annotated[int, typer.Option("--frames", min=2, help="number of frames")] = 60,
     fps: Annotated[float, typer.Option("--fps", min=1, max=60, help="frames per second")] = 20.0,
     seed: Seed = 0,
@@ -166,13 +172,8 @@ def panorama(
     images: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGE ...", help="one or more images: files, or keys of the atlas")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")] = Path("panorama.png"),
-    cells: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cells", metavar="ROW,COLUMN", help="cell of a path on the map, instead of images; repeat for each cell"
-        ),
-    ] = None,
+    output: PngFile = Path("panorama.png"),
+    cells: Cells = None,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -197,8 +198,8 @@ def panorama(
 @app.command(epilog="Example: imatlas inpaint photos.atlas a.jpg --mask mask.png -o whole.png")
 def inpaint(
     atlas: AtlasFolder,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or a key of the atlas")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    image: OneImage,
+    output: PngFile,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -224,8 +225,8 @@ def inpaint(
 @app.command(epilog="Example: imatlas extend photos.atlas a.jpg --shape 128x256 -o wide.png")
 def extend(
     atlas: AtlasFolder,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an image file, or a key of the atlas")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    image: OneImage,
+    output: PngFile,
     shape: Annotated[
         str, typer.Option("--shape", metavar="HEIGHTxWIDTH", help="size of the canvas in pixels, such as 128x256")
     ],
@@ -251,7 +252,7 @@ def extend(
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
 def sliders(
     atlas: AtlasFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="a .png file")],
+    output: PngFile,
     like: Annotated[
         str | None, typer.Option("--like", help="image to start from: a file or a key", show_default="the mean")
     ] = None,
@@ -313,14 +314,11 @@ def _displayable(opened: Any, made: Any) -> Any:
 
 def _write_picture(opened: Any, made: Any, output: Path, name: str, recipe: dict[str, Any], json_: bool) -> None:
     """Write one new image (H, W, C) with its recipe, and print where."""
-    import json
-
-    from imatlas.images.encode import encode
-    from imatlas.system.atomic_io import write_file
+    from imatlas.tasks.sample import write_samples
 
     shown = _displayable(opened, made)
     recipe = {key: value for key, value in recipe.items() if value is not None} | {"imatlas": __version__}
-    write_file(output_path(output), encode(shown, text={"imatlas": json.dumps(recipe)}))
+    write_samples(shown[None], output, recipe=recipe)
     if json_:
         print_json({"file": str(output), **recipe})
     else:

@@ -448,6 +448,15 @@ def load_pixels(
     return pixels, own
 
 
+def load_masked(images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
+    """Pixels and spec of any model input; with a mask, pixels become floats and the spec keeps their original depth."""
+    images, mask = with_mask(images, mask)
+    pixels, spec = load_pixels(images)
+    if mask is not None:
+        pixels, _ = load_pixels(pixels, mask=mask)
+    return pixels, spec
+
+
 def _as_slice(index: np.ndarray) -> slice | None:
     """An evenly increasing index as a slice, which copies nothing."""
     if len(index) == 0:

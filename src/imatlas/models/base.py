@@ -209,6 +209,11 @@ class Estimator(BaseEstimator):
             self._drawn = check_seed(self.random_state, type(self).__name__)
         return self._drawn
 
+    def _seed_of(self, random_state: Any) -> int:
+        """The seed of samples of a fitted model: `random_state`, or `seed_`, that of the fit, where it is None."""
+        fitted: Any = self
+        return int(fitted.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
+
     @strict_yes
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted model to a folder, atomically: `model.json` and `weights.safetensors`.

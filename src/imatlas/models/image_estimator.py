@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from imatlas import seeding
-from imatlas.arguments import MAX_SEED, check_seed, is_generator, whole
+from imatlas.arguments import MAX_SEED, is_generator, whole
 from imatlas.errors import InputError
-from imatlas.images.dataset import load_pixels, with_mask
+from imatlas.images.dataset import load_masked, load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
@@ -192,29 +192,13 @@ class ImageEstimator(Estimator):
         """
         self._check_parameters()
         schedule.parse_budget(self.budget)
-        pixels, spec = self._load(images, mask)
-        if len(pixels) < 2:
-            raise InputError(f"{type(self).__name__} needs at least 2 images. Got {len(pixels)} instead.")
-        if min(spec.height, spec.width) < MIN_SIZE:
-            raise InputError(
-                f"{type(self).__name__} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
-                f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
-            )
-        if spec.height * spec.width > MAX_PIXELS:
-            raise InputError(
-                f"{type(self).__name__} needs images of at most {MAX_PIXELS:,} pixels. "
-                f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
-            )
+        pixels, spec = load_to_fit(images, mask, type(self).__name__)
         seed = self._seed()
         if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
             seed = saved
         cond = self._learn_conditions(y, len(pixels))
         data = self._hold_out(pixels, spec, validation, seed, cond, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
-
-    def _seed_of(self, random_state: Any) -> int:
-        """The seed of samples: `random_state`, or that of the fit where it is None."""
-        return int(self.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
 
     def _fit_data(
         self,
@@ -272,14 +256,6 @@ class ImageEstimator(Estimator):
     def _prepare(self, data: batches.Data, seed: int, **options: Any) -> tuple[batches.Data, dict[str, Any]]:
         """The data that the network is trained on, and by name the models fitted first to prepare it."""
         return data, {}
-
-    def _load(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:
-        """Pixels and spec of images; with a mask, pixels become floats and the spec keeps their original depth."""
-        images, mask = with_mask(images, mask)
-        pixels, spec = load_pixels(images)
-        if mask is not None:
-            pixels, _ = load_pixels(pixels, mask=mask)
-        return pixels, spec
 
     def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """Pixels (N, H, W, C) as the fitted network takes them."""
@@ -415,6 +391,30 @@ class ImageEstimator(Estimator):
         if z.ndim != 2 or z.shape[1] != latent_dim:
             raise InputError(f"Latent vectors must be an array (n, {latent_dim}). Got shape {z.shape} instead.")
         return z
+
+
+def load_to_fit(images: Any, mask: np.ndarray | None, name: str) -> tuple[np.ndarray, ImageSpec]:
+    """Pixels and spec of the images for a fit; with a mask, pixels become floats and the spec keeps their depth.
+
+    Raises
+    ------
+    InputError
+        If there are too few images, or they are too small or too large, for the model of this name.
+    """
+    pixels, spec = load_masked(images, mask)
+    if len(pixels) < 2:
+        raise InputError(f"{name} needs at least 2 images. Got {len(pixels)} instead.")
+    if min(spec.height, spec.width) < MIN_SIZE:
+        raise InputError(
+            f"{name} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+            f"Got {spec.height} x {spec.width} instead; enlarge them with image_size."
+        )
+    if spec.height * spec.width > MAX_PIXELS:
+        raise InputError(
+            f"{name} needs images of at most {MAX_PIXELS:,} pixels. "
+            f"Got {spec.height} x {spec.width} instead; make them smaller with image_size."
+        )
+    return pixels, spec
 
 
 def decisions_of(parts: Mapping[str, Any]) -> list[dict[str, Any]]:

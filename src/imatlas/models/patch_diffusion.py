@@ -30,11 +30,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from imatlas import seeding
-from imatlas.arguments import MAX_SEED, check_int, check_number, check_seed
+from imatlas.arguments import MAX_SEED, check_int, check_number
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import Estimator, estimator
+from imatlas.models.image_estimator import MAX_PIXELS, MIN_SIZE, load_to_fit
 from imatlas.models.learned_attributes import FINITE, Array, Labels, OneOf, Spec, State, Value
 from imatlas.models.parts.conditional import checked_conditions, labels_as_fitted, vectors_as_fitted
 from imatlas.models.parts.patch_posterior import SIGMA_MAX, Locality, level_scale
@@ -51,9 +52,6 @@ from imatlas.models.parts.source_images import (
 )
 from imatlas.system.threads import sharing_cores
 from imatlas.training import devices
-
-MIN_SIZE, MAX_PIXELS = 8, 2**22
-"""Smallest height and width of images, and most pixels: 2,048 x 2,048."""
 
 NOVELTIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 """Settings that `calibrate` chooses from."""
@@ -193,18 +191,11 @@ class PatchDiffusion(Estimator):
             If there are too few images, they are too small or too large, or `y` does not fit.
         """
         self._check_parameters()
-        name = type(self).__name__
-        pixels, spec, missing = _loaded(images, mask)
-        if len(pixels) < 2:
-            raise InputError(f"{name} needs at least 2 images. Got {len(pixels)} instead.")
-        if min(spec.height, spec.width) < MIN_SIZE or spec.height * spec.width > MAX_PIXELS:
-            raise InputError(
-                f"{name} needs images from {MIN_SIZE} x {MIN_SIZE} to {MAX_PIXELS:,} pixels. "
-                f"Got {spec.height} x {spec.width} instead; resize them with image_size."
-            )
+        masked, spec = load_to_fit(images, mask, type(self).__name__)
+        pixels, missing = _complete(masked, spec)
         given = checked_conditions(y, len(pixels))
         self.spec_, self.seed_ = spec, self._seed()
-        self.images_: np.ndarray = pixels
+        self.images_ = np.ascontiguousarray(pixels)
         self.missing_: np.ndarray | None = missing
         self.classes_, self.labels_ = given.classes, given.indices
         self.space_ = "own" if given.vectors is None else "given"
@@ -608,10 +599,6 @@ class PatchDiffusion(Estimator):
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _seed_of(self, random_state: Any) -> int:
-        """The seed of samples: `random_state`, or that of the fit where it is None."""
-        return int(self.seed_) if random_state is None else check_seed(random_state, type(self).__name__)
-
     def _sigma(self, strength: float) -> float:
         """The noise level of a strength of edits; for 1 that of samples."""
         highest = SIGMA_MAX * level_scale(3 * self.spec_.height * self.spec_.width)
@@ -792,15 +779,6 @@ class PatchDiffusion(Estimator):
                 mask = np.broadcast_to(mask, (len(pixels), *np.shape(mask)))
             pixels = load_pixels(pixels, mask=mask)[0]
         return _complete(pixels, self.spec_)
-
-
-def _loaded(images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec, np.ndarray | None]:
-    """Complete pixels, their spec, and which pixels are missing, as `PatchDiffusion` keeps them."""
-    images, mask = with_mask(images, mask)
-    pixels, spec = load_pixels(images)
-    masked = pixels if mask is None else load_pixels(pixels, mask=mask)[0]
-    pixels, missing = _complete(masked, spec)
-    return np.ascontiguousarray(pixels), spec, missing
 
 
 def _complete(pixels: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray | None]:

@@ -19,6 +19,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch import Tensor, nn
 
 from imatlas import seeding
+from imatlas.images.dataset import load_masked
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
@@ -103,7 +104,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
             How the views differ from the images, and why.
         """
         self._check_parameters()
-        pixels, spec = self._load(images, None)
+        pixels, spec = load_masked(images, None)
         seed = self._seed()
         views = self._views(pixels, spec, seed)
         rows = np.sort(seeding.rng(seed, "preview").permutation(len(pixels))[:n_images])
