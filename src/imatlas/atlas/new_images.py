@@ -36,8 +36,8 @@ class Provenance:
         The row in the table of the atlas of the image that weighs most at each pixel; -1 if that image was removed
         from the atlas, or changed, since the generator was fitted.
     sources : list of dict {str: float}
-        For each new image, the keys of its images when the generator was fitted, with their share of the pixels, largest
-        first; they sum to 1.
+        For each new image, the keys that its images had when the generator was fitted, with their share of the pixels,
+        largest first; they sum to 1.
     """
 
     rows: np.ndarray
