@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import imatlas as ia
 from imatlas.atlas import new_images
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.manifest import Manifest
-from imatlas.errors import InputError, ParameterError
+from imatlas.errors import ArtifactError, InputError, ParameterError
 from tests.atlas.test_learn import write_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,6 +31,8 @@ def with_patches(folder: Path) -> Path:
     inventory = manifest.inventory(folder)
     inventory.record([f"{name}/{path.name}" for path in sorted((folder / name).iterdir())])
     manifest.models["generator"] = name
+    known = [str(key) for key in store.rows["key"][train]]
+    manifest.composed_of = dict(zip(known, store.rows["sha256"][train].tolist(), strict=True))
     manifest.commit(folder)
     return folder
 
@@ -76,6 +79,41 @@ def test_provenance_names_images_of_the_atlas_that_are_not_held_out(atlas: Atlas
     table = found.table().to_pylist()
     assert table[0] == {"image": 0, "key": next(iter(found.sources[0])), "share": max(found.sources[0].values())}
     assert len(table) == sum(map(len, found.sources))
+
+
+def test_provenance_keeps_the_keys_of_the_fit_when_images_are_removed_added_and_changed(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(atlas.folder.parent / "photos", tmp_path / "photos"))
+    folder = Path(shutil.copytree(atlas.folder, tmp_path / "photos.atlas"))
+    known = [key for key, aside in zip(atlas.keys, atlas.store.rows["held_out"], strict=True) if not aside]
+    model = atlas.model("generator")
+    _, of_model = model.sample(4, return_provenance=True)
+    gone, changed = known[0], known[int(of_model.rows[0, 0, 0])]
+    assert gone != changed
+    (photos / gone).unlink()
+    write_patches(photos, 1, start=1001)  # brick-1001.png
+    with Image.open(photos / changed) as picture:
+        picture.rotate(180).save(photos / changed)
+    updated = ia.learn(photos, folder, budget="3s", progress=False, moved_from=atlas.folder.parent / "photos")
+    assert updated.store.manifest.models["generator"] == atlas.store.manifest.models["generator"]
+    now = updated.table().to_pydict()
+    assert len(known) == len(now["key"]) - sum(now["held_out"])  # the number alone would say that nothing has changed
+    assert "brick-1001.png" in now["key"]
+    _, found = updated.sample(4, return_provenance=True)
+    for sources, rows in zip(found.sources, of_model.sources, strict=True):
+        assert sources == {known[row]: share for row, share in rows.items()}
+    keys = [None if key in (gone, changed) else key for key in known]
+    expected = [now["key"].index(key) if key else -1 for key in keys]
+    np.testing.assert_array_equal(found.rows, np.array(expected)[of_model.rows])
+    assert found.rows[0, 0, 0] == -1
+
+
+def test_a_list_of_sources_of_another_length_is_damage(atlas: Atlas) -> None:
+    other = Atlas(atlas.folder)
+    other.store.manifest.composed_of.popitem()
+    with pytest.raises(ArtifactError, match="learn the atlas again with --overwrite"):
+        other.sample(1, return_provenance=True)
 
 
 def test_a_panorama_leads_through_images_or_cells(atlas: Atlas) -> None:

@@ -470,7 +470,8 @@ class Atlas:
         -------
         images : array (n, H, W, C) uint8
         provenance : imatlas.atlas.new_images.Provenance
-            Only with `return_provenance`: rows of the table for each pixel, and keys with their shares.
+            Only with `return_provenance`: rows of the table for each pixel, and keys with their shares. An update
+            keeps the generator; images that it removes from the atlas remain sources, without a row.
 
         Raises
         ------

@@ -33,9 +33,11 @@ class Provenance:
     Attributes
     ----------
     rows : array (n, H, W) of int64
-        The row in the table of the atlas of the image that weighs most at each pixel.
+        The row in the table of the atlas of the image that weighs most at each pixel; -1 if that image was removed
+        from the atlas, or changed, since the generator was fitted.
     sources : list of dict {str: float}
-        For each new image, the keys of its images with their share of the pixels, largest first; they sum to 1.
+        For each new image, the keys that its images had when the generator was fitted, with their share of the pixels,
+        largest first; they sum to 1.
     """
 
     rows: np.ndarray
@@ -91,7 +93,7 @@ def sample(
     if not return_provenance:
         return to_view(made, store.spec)
     images_made, found = made
-    return to_view(images_made, store.spec), _in_atlas(store, model, found)
+    return to_view(images_made, store.spec), _in_atlas(store, found)
 
 
 def morph(store: Store, images: Sequence[Any], cells: Sequence[Cell], frames: int, random_state: int) -> np.ndarray:
@@ -232,18 +234,11 @@ def _require(model: Any, verb: str, asked: str) -> None:
 # -- provenance --------------------------------------------------------------------------------------------------------
 
 
-def _in_atlas(store: Store, model: Any, found: Any) -> Provenance:
+def _in_atlas(store: Store, found: Any) -> Provenance:
     """Provenance by training image of the generator, by rows and keys of the atlas."""
-    train = np.flatnonzero(~store.rows["held_out"].astype(bool))
-    if len(train) != len(model.images_):
-        raise InputError(
-            f"The generator was fitted on {len(model.images_):,} images and the atlas has {len(train):,} that are not "
-            "held out, so the sources of its images are not known; finish the atlas with the same 'imatlas learn' "
-            "command again."
-        )
-    keys = store.rows["key"]
-    sources = [{str(keys[train[row]]): share for row, share in one.items()} for one in found.sources]
-    return Provenance(train[found.rows], sources)
+    keys, rows = store.composed_of
+    sources = [{keys[row]: share for row, share in one.items()} for one in found.sources]
+    return Provenance(rows[found.rows], sources)
 
 
 # -- masks -------------------------------------------------------------------------------------------------------------
