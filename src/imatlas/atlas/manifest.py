@@ -63,6 +63,8 @@ class Manifest:
         Name and version of the images table.
     models : dict
         Role ("encoder", "map", "clusters", "layout", "generator") -> name of the folder.
+    composed_of : dict
+        The images that the generator is composed of, in its order: key -> SHA-256. Empty if it is a network.
     metrics : dict
         Words and numbers of the report, by stage.
     files : dict
@@ -76,6 +78,7 @@ class Manifest:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     table: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    composed_of: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -307,6 +310,7 @@ class _Schema(BaseModel):
     models: dict[
         Annotated[str, Field(pattern=r"^[a-z]{1,30}$")], Annotated[str, Field(pattern=f"^(?:{MODEL.pattern})$")]
     ]
+    composed_of: dict[_Text, _Hash]
     metrics: dict[Annotated[str, Field(pattern=r"^[a-z]{1,30}$")], _Numbers]
     spec: dict[str, Any]
     notes: list[_Text]

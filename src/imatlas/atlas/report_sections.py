@@ -257,12 +257,12 @@ def _composed(store: Store, n: int, random_state: int) -> Result:
     new = display_view(made, store.spec)
     shown = range(min(8, n))
     sources = [list(provenance.sources[i].items())[:N_SOURCES] for i in shown]
-    rows, captions = [], []
+    rows, captions, keys = [], [], store.composed_of[0]
     for i, some in zip(shown, sources, strict=True):
         given = display_view(model.images_[[row for row, _ in some]], model.spec_)
         blank = np.full_like(new[i], 255)
         rows.append((new[i], *given, *[blank] * (N_SOURCES - len(some))))
-        captions.append(", ".join(f"{share:.0%}" for _, share in some))
+        captions.append(", ".join(f"{keys[row]} {share:.0%}" for row, share in some))
     return Result(
         name="new",
         title="New images",

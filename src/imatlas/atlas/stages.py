@@ -228,6 +228,8 @@ def generator(job: Job) -> dict[str, Any]:
     if "generator" not in job.manifest.models:
         model, why = _chosen_generator(job, job.seconds("generator"))
         job.save_model("generator", model)
+        keys, hashes = job.images.keys, job.images.records["sha256"].tolist()
+        job.manifest.composed_of = {keys[row]: hashes[row] for row in job.train} if composes(model) else {}
     model = job.model("generator")
     if composes(model):
         summary = f"{type(model).__name__}, composed of {counted(len(model.images_), 'image')}"

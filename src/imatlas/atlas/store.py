@@ -158,6 +158,28 @@ class Store:
         """The cell and cluster of every image, and the condition that the generator takes for each cell."""
         return MapConditions.on(self.model("map"), self.rows["cell"], self.rows["cluster"])
 
+    @cached_property
+    def composed_of(self) -> tuple[list[str], np.ndarray]:
+        """The images that the generator is composed of, in its order: keys, and rows of the table, (n_sources,) int64.
+
+        The row of an image that was removed from the atlas since, or changed, is -1.
+
+        Raises
+        ------
+        ArtifactError
+            If the atlas does not list as many images as the generator has.
+        """
+        known = self.manifest.composed_of
+        n_sources = len(self.model("generator").images_)
+        if len(known) != n_sources:
+            raise ArtifactError(
+                f"The atlas is damaged: '{self.folder / 'atlas.json'}' lists {len(known):,} images that its generator "
+                f"is composed of, and this has {n_sources:,}; learn the atlas again with --overwrite."
+            )
+        now = zip(self.rows["key"].tolist(), self.rows["sha256"].tolist(), strict=True)
+        row_of = {found: row for row, found in enumerate(now)}
+        return list(known), np.array([row_of.get(source, -1) for source in known.items()], np.int64)
+
     @property
     def layout(self) -> np.ndarray:
         """Coordinates of every image in the plane, (n_images, 2) float32 (UMAP)."""
