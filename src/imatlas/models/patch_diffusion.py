@@ -12,7 +12,9 @@ hundred images are enough, and it is known from which image each pixel comes.
 - A canvas that is larger than the images is covered by overlapping windows, whose estimates are averaged at each step:
   Bar-Tal et al. 2023, "MultiDiffusion" (eq. 3). Windows that wrap around make seamless tiles.
 - Large images are made from coarse to fine: the small image first, then patches of the same sources at each scale.
-- Edits start from the image plus noise: Meng et al. 2022, "SDEdit". Known pixels are held at each step.
+- Edits start from the image plus noise: Meng et al. 2022, "SDEdit". Known pixels are held at each step. Scattered
+  missing pixels, which those around them determine, take their most probable values under a Gaussian mixture of small
+  patches: see `imatlas.models.parts.patch_mixture`.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from imatlas.models.base import Estimator, estimator
 from imatlas.models.image_estimator import MAX_PIXELS, MIN_SIZE, load_to_fit
 from imatlas.models.learned_attributes import FINITE, Array, Labels, OneOf, Spec, State, Value
 from imatlas.models.parts.conditional import checked_conditions, labels_as_fitted, vectors_as_fitted
+from imatlas.models.parts.patch_mixture import PatchMixture, is_scattered
 from imatlas.models.parts.patch_posterior import SIGMA_MAX, Locality, level_scale
 from imatlas.models.parts.patch_sampler import Held, Sampler, Start
 from imatlas.models.parts.source_images import (
@@ -557,8 +560,11 @@ class PatchDiffusion(Estimator):
         pixels, missing = self._like_fitted(images, mask)
         if missing is None:
             return pixels.copy()
-        known = torch.from_numpy(missing == 0)
-        made = self._held(to_values(pixels, self.spec_), known, self.spec_.shape[:2], novelty, random_state)
+        values, known = self._without_scattered(to_values(pixels, self.spec_), torch.from_numpy(missing == 0))
+        if known.all():
+            made = from_values(values, self.spec_)
+        else:
+            made = self._held(values, known, self.spec_.shape[:2], novelty, random_state)
         return np.where(missing[..., None] > 0, made, pixels)
 
     @sharing_cores()
@@ -745,6 +751,17 @@ class PatchDiffusion(Estimator):
             start = Start(one.to(device), sigma) if sigma > 0 else None
             made.append(self._run(sampler, [composition], rng, start) if start else (one, torch.empty(0)))
         return self._finished(made, sampler.canvas, False)
+
+    def _without_scattered(self, values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) whose scattered missing pixels are filled, and what is then known, (N, H, W)."""
+        if not any(is_scattered(one).any() for one in known.numpy()):
+            return values, known
+        if "_mixture" not in vars(self):
+            self._mixture = PatchMixture.of(self.images_, self.missing_, self.spec_, self.seed_)
+        if self._mixture is None:
+            return values, known
+        filled = [self._mixture.fill_scattered(*one) for one in zip(values, known, strict=True)]
+        return torch.stack([image for image, _ in filled]), torch.stack([seen for _, seen in filled])
 
     def _held(
         self, values: Tensor, known: Tensor, shape: Any, novelty: float | None, random_state: int | None

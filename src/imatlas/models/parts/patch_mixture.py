@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
 from imatlas import seeding
+from imatlas.images.spec import ImageSpec
+from imatlas.models.parts.source_images import to_values
 
 SIDE, MAX_VALUES = 6, 256
 """Side of the patches in pixels, and the largest number of values of one; more channels make it smaller."""
@@ -32,21 +34,27 @@ MAX_COMPONENTS, PATCHES_EACH = 256, 500
 MAX_PATCHES, N_ASSIGNMENTS = 128_000, 6
 """Patches that the mixture is fitted to, and times that each of them chooses its Gaussian."""
 
+MAX_IMAGES = 1024
+"""Images that patches are taken from."""
+
 INIT_COMPONENTS, CONTRAST = 24, 0.3
 """Principal components in which Gaussians are initialized, and the contrast above which that of patches counts less."""
 
 FLOOR = 1e-5
 """Added to variances of values in [-1, 1]; rounding to 8 bits alone has 5e-6."""
 
-CHOICE, ROUGHNESS = 3e-3, 1e-4
+CHOICE, ROUGHNESS = 3e-3, 3e-5
 """Variance of the errors of a fill while patches choose their Gaussian, and of patches around their Gaussian."""
 
-ROUNDS, STEPS = 2, 24
+ROUNDS, STEPS = 3, 40
 """Times that patches choose their Gaussian, and steps of conjugate gradients after each."""
 
 RIVALS, JUDGES, FAR = 24, 64, 20.0
 """Gaussians that a patch chooses from once it has one, the patches by which those of each Gaussian are found, and the
 log-density below the best from which a Gaussian is no rival."""
+
+CONVERGED = 1e-10
+"""Residual, relative to the first and squared, below which conjugate gradients stop."""
 
 CHUNK = 16_384
 """Patches that are compared with all Gaussians at a time."""
@@ -56,7 +64,7 @@ KNOWN_NEARBY = 0.25
 
 
 def is_scattered(known: np.ndarray) -> np.ndarray:
-    """Which pixels (H, W) are missing and have enough known ones, (H, W) of bool, in the patch around them."""
+    """Which pixels (H, W) of bool are missing and have enough known ones, (H, W) of bool, in the patch around them."""
     return ~known & (uniform_filter(known.astype(float), SIDE, mode="nearest") >= KNOWN_NEARBY)
 
 
@@ -80,16 +88,18 @@ class PatchMixture:
     weights: Tensor
 
     @classmethod
-    def of(cls, images: Tensor, known: Tensor | None, seed: int) -> PatchMixture | None:
-        """The mixture of the complete patches of images (N, C, H, W) in [-1, 1]; None if there is none.
+    def of(cls, images: np.ndarray, missing: np.ndarray | None, spec: ImageSpec, seed: int) -> PatchMixture | None:
+        """The mixture of the complete patches of images (N, H, W, C); None if there is none.
 
-        `known` (N, H, W) of bool says which pixels are not missing. Each patch belongs to one Gaussian, the one in
+        `missing` (N, H, W) is positive where pixels are missing. Each patch belongs to one Gaussian, the one in
         which it is most probable, in turn with the Gaussians being those of their patches (classification EM: Celeux &
         Govaert 1992).
         """
-        channels = images.shape[1]
-        side = min(SIDE, math.isqrt(MAX_VALUES // channels), *images.shape[2:])
-        patches = _some_patches(images, known, side, seeding.rng(seed, "patches")) if side else torch.empty(0, 1)
+        channels, rng = images.shape[3], seeding.rng(seed, "patches")
+        side = max(1, min(SIDE, math.isqrt(MAX_VALUES // channels)))
+        rows = np.sort(rng.permutation(len(images))[:MAX_IMAGES])
+        known = None if missing is None else torch.from_numpy(missing[rows] == 0)
+        patches = _some_patches(to_values(images[rows], spec), known, side, rng)
         if len(patches) < 2:
             return None
         own = patches.reshape(len(patches), channels, side * side)
@@ -109,16 +119,23 @@ class PatchMixture:
         return cls(side, level.mean(0).repeat_interleave(side * side), covariances, weights)
 
     def fill(self, image: Tensor, known: Tensor) -> Tensor:
-        """An image (C, H, W) with its most probable values where `known` (H, W) is False; it starts from `image`."""
+        """An image (C, H, W) with its most probable values where `known` (H, W) is False."""
         missing = (~known).to(image.dtype)
         eye = torch.eye(len(self.mean))
         precisions = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances + ROUGHNESS * eye))
-        x = image
+        x = torch.from_numpy(_smooth_fill(image.numpy(), known.numpy()))
         for _ in range(ROUNDS):
             patches = unfold(x[None], self.side)[0].T - self.mean
             labels = _most_probable(patches, self.covariances + CHOICE * eye, self.weights)
             x = self._most_probable_image(x, missing, labels, precisions)
         return x
+
+    def fill_scattered(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """An image (C, H, W) whose scattered missing pixels are filled, and which pixels are then known, (H, W)."""
+        scattered = torch.from_numpy(is_scattered(known.numpy()))
+        if not scattered.any():
+            return image, known
+        return torch.where(scattered, self.fill(image, known), image), known | scattered
 
     def _most_probable_image(self, x: Tensor, missing: Tensor, labels: Tensor, precisions: Tensor) -> Tensor:
         """The minimum over the missing pixels, by preconditioned conjugate gradients from x; labels (P,) of patches."""
@@ -137,9 +154,9 @@ class PatchMixture:
         diagonal = image_of(precisions.diagonal(dim1=1, dim2=2)[labels])
         residual = -gradient(x, self.mean)
         step = z = residual / diagonal
-        product = (residual * z).sum()
+        product = first = (residual * z).sum()
         for _ in range(STEPS):
-            if product <= 0:
+            if product <= CONVERGED * first:
                 break
             change = gradient(step)
             rate = product / (step * change).sum()
@@ -148,6 +165,18 @@ class PatchMixture:
             product, before = (residual * z).sum(), product
             step = z + product / before * step
         return x
+
+
+def _smooth_fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """An image (C, H, W) with averages of the nearest known pixels where `known` (H, W) is False."""
+    filled, left, sigma = image.copy(), ~known, 0.7
+    while left.any():
+        share = gaussian_filter(known.astype(np.float32), sigma, mode="constant")
+        means = gaussian_filter(image * known, (0, sigma, sigma), mode="constant") / share.clip(1e-6)
+        reached = left & (share > 0.05)
+        filled[:, reached] = means[:, reached]
+        left, sigma = left & ~reached, 2 * sigma
+    return filled
 
 
 def _some_patches(images: Tensor, known: Tensor | None, side: int, rng: np.random.Generator) -> Tensor:
