@@ -118,16 +118,20 @@ class PatchMixture:
         covariances += torch.kron(of_level, torch.ones(side * side, side * side))
         return cls(side, level.mean(0).repeat_interleave(side * side), covariances, weights)
 
-    def fill(self, image: Tensor, known: Tensor) -> Tensor:
-        """An image (C, H, W) with its most probable values where `known` (H, W) is False."""
-        missing = (~known).to(image.dtype)
+    def fill(self, image: Tensor, known: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """An image (C, H, W) with its most probable values where `known` (H, W) is False.
+
+        `wanted` (H, W) of bool says which missing pixels matter, None: all; only patches with one of these are used.
+        """
+        missing = ~known
         eye = torch.eye(len(self.mean))
         precisions = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances + ROUGHNESS * eye))
         x = torch.from_numpy(_smooth_fill(image.numpy(), known.numpy()))
+        used = unfold((missing if wanted is None else wanted)[None, None].to(x.dtype), self.side)[0].amax(0) > 0
         for _ in range(ROUNDS):
-            patches = unfold(x[None], self.side)[0].T - self.mean
+            patches = unfold(x[None], self.side)[0].T[used] - self.mean
             labels = _most_probable(patches, self.covariances + CHOICE * eye, self.weights)
-            x = self._most_probable_image(x, missing, labels, precisions)
+            x = self._most_probable_image(x, missing, used.nonzero()[:, 0], labels, precisions)
         return x
 
     def fill_scattered(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,25 +139,33 @@ class PatchMixture:
         scattered = torch.from_numpy(is_scattered(known.numpy()))
         if not scattered.any():
             return image, known
-        return torch.where(scattered, self.fill(image, known), image), known | scattered
+        return torch.where(scattered, self.fill(image, known, scattered), image), known | scattered
 
-    def _most_probable_image(self, x: Tensor, missing: Tensor, labels: Tensor, precisions: Tensor) -> Tensor:
-        """The minimum over the missing pixels, by preconditioned conjugate gradients from x; labels (P,) of patches."""
+    def _most_probable_image(
+        self, x: Tensor, missing: Tensor, used: Tensor, labels: Tensor, precisions: Tensor
+    ) -> Tensor:
+        """The minimum over the missing pixels, by preconditioned conjugate gradients from x.
+
+        `used` (P,) are the patches that count, and `labels` (P,) their Gaussians.
+        """
         size = x.shape[1:]
-        order = labels.argsort()
+        used = used[labels.argsort()]
         counts = labels.bincount(minlength=len(precisions)).tolist()
+        everywhere = torch.zeros((size[0] - self.side + 1) * (size[1] - self.side + 1), len(self.mean))
 
         def image_of(patches: Tensor) -> Tensor:
-            return fold(patches.T[None], size, self.side)[0]
+            return fold(everywhere.index_copy(0, used, patches).T[None], size, self.side)[0]
+
+        diagonal = image_of(precisions.diagonal(dim1=1, dim2=2)[labels.sort().values])
+        free = missing & (diagonal > 0)
 
         def gradient(v: Tensor, mean: Tensor | float = 0.0) -> Tensor:
-            parts = (unfold(v[None], self.side)[0].T - mean)[order].split(counts)
-            weighted = torch.cat([part @ precision for part, precision in zip(parts, precisions, strict=True)])
-            return image_of(torch.empty_like(weighted).index_copy_(0, order, weighted)) * missing
+            parts = (unfold(v[None], self.side)[0].T[used] - mean).split(counts)
+            return image_of(torch.cat([part @ precisions[k] for k, part in enumerate(parts)])) * free
 
-        diagonal = image_of(precisions.diagonal(dim1=1, dim2=2)[labels])
+        scale = torch.where(free, diagonal, 1.0)
         residual = -gradient(x, self.mean)
-        step = z = residual / diagonal
+        step = z = residual / scale
         product = first = (residual * z).sum()
         for _ in range(STEPS):
             if product <= CONVERGED * first:
@@ -161,7 +173,7 @@ class PatchMixture:
             change = gradient(step)
             rate = product / (step * change).sum()
             x, residual = x + rate * step, residual - rate * change
-            z = residual / diagonal
+            z = residual / scale
             product, before = (residual * z).sum(), product
             step = z + product / before * step
         return x
