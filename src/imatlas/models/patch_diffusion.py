@@ -33,6 +33,7 @@ from imatlas import seeding
 from imatlas.arguments import MAX_SEED, check_int, check_number
 from imatlas.errors import InputError
 from imatlas.images.dataset import load_pixels, with_mask
+from imatlas.images.memory_budget import amount
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.image_estimator import MAX_PIXELS, MIN_SIZE, load_to_fit
@@ -41,6 +42,7 @@ from imatlas.models.parts.conditional import checked_conditions, labels_as_fitte
 from imatlas.models.parts.patch_posterior import SIGMA_MAX, Locality, level_scale
 from imatlas.models.parts.patch_sampler import Held, Sampler, Start
 from imatlas.models.parts.source_images import (
+    COPIES,
     SHIFT,
     SMALL,
     Composition,
@@ -334,14 +336,14 @@ class PatchDiffusion(Estimator):
         ParameterError
             If a number is out of its range.
         InputError
-            If `y`, `weights` or `shape` do not fit.
+            If `y` or `weights` do not fit, or `shape` is wrong or would take more memory than there is.
         """
         self._check_fitted()
         name = type(self).__name__
         n = check_int(n_samples, "n_samples", name, low=0)
         targets = self._targets(y, n)
         prior = self._log_weights(weights)
-        sampler = self._sampler(shape, tile, novelty)
+        sampler = self._sampler(shape, tile, novelty, n_stacks=1)
         seed = self._seed_of(random_state)
         made = []
         for i in range(n):
@@ -612,13 +614,13 @@ class PatchDiffusion(Estimator):
         highest = SIGMA_MAX * level_scale(3 * self.spec_.height * self.spec_.width)
         return WEAKEST * (highest / WEAKEST) ** strength if strength > 0 else 0.0
 
-    def _sampler(self, shape: Any, tile: bool, novelty: float | None) -> Sampler:
-        """The sampler of a canvas.
+    def _sampler(self, shape: Any, tile: bool, novelty: float | None, n_stacks: int | None = None) -> Sampler:
+        """The sampler of a canvas; `n_stacks` as in `Sampler.n_bytes`.
 
         Raises
         ------
         InputError
-            If the shape is not two sizes in pixels.
+            If the shape is not two sizes in pixels, or its image would take more memory than there is.
         """
         size = self.spec_.shape[:2]
         canvas = size if shape is None else tuple(np.atleast_1d(shape).tolist())
@@ -627,7 +629,16 @@ class PatchDiffusion(Estimator):
         if novelty is None:
             novelty = self.novelty_
         novelty = check_number(novelty, "novelty", type(self).__name__, low=0, high=1)
-        return Sampler(size, (canvas[0], canvas[1]), tile, Locality.of(novelty), self.n_steps)
+        sampler = Sampler(size, (canvas[0], canvas[1]), tile, Locality.of(novelty), self.n_steps)
+        n_sources = max(COPIES, self.n_neighbors * (2 if self.mirrored_ else 1))
+        needed = sampler.n_bytes(self.spec_.channels, n_sources, n_stacks)
+        available = devices.total_memory(devices.pick_device(self.device))
+        if needed > available:
+            raise InputError(
+                f"A canvas of {canvas[0]} x {canvas[1]} pixels would take {amount(needed)} of memory, and there are "
+                f"{amount(available)}; ask for a smaller 'shape'."
+            )
+        return sampler
 
     def _targets(self, y: Any, n: int) -> list[Any]:
         """What each of n new images is near to: None, the index of a label, or a point among `vectors_`."""
