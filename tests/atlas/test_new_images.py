@@ -196,6 +196,62 @@ def test_an_extended_image_is_kept_where_it_lies(atlas: Atlas) -> None:
             atlas.extend(whole, shape, at=at)
 
 
+def test_a_blend_is_the_first_image_where_a_mask_is_0_and_the_second_where_it_is_1(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    first, second = atlas.keys[:2]
+    a, b = atlas.store.pixels([0, 1])
+    model = atlas.model("generator")
+    ramp = np.broadcast_to(np.linspace(0, 1, 28, dtype=np.float32), (28, 28))
+    for axis, mask in (("horizontal", ramp), ("vertical", ramp.T)):
+        made = atlas.blend(first, second, axis=axis, strength=0.3, novelty=0.2, random_state=4)
+        expected = model.blend(a[None], b[None], mask, strength=0.3, novelty=0.2, random_state=4)
+        np.testing.assert_array_equal(made, expected[0])
+    faded = atlas.blend(first, b, strength=0)
+    np.testing.assert_allclose(faded, (a.astype(float) + b) / 2, atol=0.51)
+    np.testing.assert_array_equal(atlas.blend(first, second, 1, strength=0), b)
+    half = np.arange(28) < 14
+    file = tmp_path / "mask.png"
+    Image.fromarray(np.tile(np.where(half, 0, 255), (28, 1)).astype(np.uint8)).save(file)
+    by_file = atlas.blend(first, second, file, strength=0)
+    np.testing.assert_array_equal(by_file, np.where(half[:, None], a, b))
+    np.testing.assert_array_equal(atlas.blend(first, second, np.tile(~half, (28, 1)), strength=0), by_file)
+
+
+def test_the_mask_of_a_blend_is_cropped_and_reduced_as_the_first_image(atlas: Atlas) -> None:
+    large = np.full((56, 80, 1), 90, np.uint8)
+    mask = np.zeros((56, 80))
+    mask[:, 40:] = 1  # the middle of the columns 12 to 68 that are kept
+    made = atlas.blend(large, np.full((28, 28, 1), 200, np.uint8), mask, strength=0)
+    np.testing.assert_array_equal(made[:, :12], 90)
+    np.testing.assert_array_equal(made[:, 16:], 200)
+
+
+def test_a_mask_that_does_not_fit_a_blend_is_refused(atlas: Atlas) -> None:
+    first, second = atlas.keys[:2]
+    for mask, message in (
+        (1.5, "Got float64 of shape ()"),
+        (np.full((28, 28), np.nan), "Got float64 of shape (28, 28)"),
+        (np.full((28, 28), 255, np.uint8), "Got uint8 of shape (28, 28)"),
+        (np.zeros((1, 28, 28)), "Got float64 of shape (1, 28, 28)"),
+        (np.zeros((9, 30)), "must have the size of the image, 28 x 28 pixels. Got 30 x 9"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            atlas.blend(first, second, mask)
+    with pytest.raises(InputError, match="either a 'mask' or an 'axis'"):
+        atlas.blend(first, second, 0.5, axis="vertical")
+    with pytest.raises(ParameterError, match="'axis'"):
+        atlas.blend(first, second, axis="diagonal")
+
+
+def test_a_morph_takes_novelty(atlas: Atlas) -> None:
+    pixels = atlas.store.pixels([0, 1])
+    model = atlas.model("generator")
+    made = atlas.morph(*atlas.keys[:2], frames=3, novelty=0.9, random_state=1)
+    np.testing.assert_array_equal(made, model.morph(3, images=pixels, novelty=0.9, random_state=1))
+    assert (made != atlas.morph(*atlas.keys[:2], frames=3, novelty=0.0, random_state=1)).any()
+
+
 def test_options_that_variations_do_not_have_are_refused(atlas: Atlas) -> None:
     for options in ({"shape": (28, 40)}, {"tile": True}, {"return_provenance": True}):
         with pytest.raises(InputError, match=f"take no '{next(iter(options))}'"):
@@ -216,6 +272,8 @@ def test_a_generator_that_composes_nothing_says_so(trained: Atlas) -> None:
         ("panorama", lambda: trained.panorama(key)),
         ("inpaint", lambda: trained.inpaint(key, hole)),
         ("extend", lambda: trained.extend(key, (28, 40))),
+        ("blend", lambda: trained.blend(key, key)),
+        ("'novelty'", lambda: trained.morph(key, key, novelty=0.5)),
     ):
         with pytest.raises(InputError, match=f"is an Autoencoder, which does not support {asked}; a PatchDiffusion"):
             call()

@@ -302,7 +302,7 @@ def test_wrong_sizes_and_outputs_of_new_images(composed, tmp_path, capsys):
     assert main(["sample", str(composed), *where, "--provenance", str(tmp_path / "sources.txt")]) == 1
     assert "must be a .csv file" in capsys.readouterr().err
     key = ia.load(composed).keys[0]
-    for words in (["panorama", key], ["inpaint", key], ["extend", key, "--shape", "40x40"]):
+    for words in (["panorama", key], ["inpaint", key], ["extend", key, "--shape", "40x40"], ["blend", key, key]):
         assert main([words[0], str(composed), *words[1:], "-o", str(tmp_path / "new.gif")]) == 1
         assert "must be a .png file" in capsys.readouterr().err
     assert main(["inpaint", str(composed), key, *where]) == 1
@@ -332,6 +332,31 @@ def test_a_panorama_and_edits_carry_their_recipe(composed, tmp_path):
     with Image.open(out) as picture:
         np.testing.assert_array_equal(np.asarray(picture)[:, 12:], whole)
         assert json.loads(picture.text["imatlas"])["at"] == [0, 12]
+
+
+def test_a_blend_by_a_mask_and_a_morph_take_novelty(composed, tmp_path, capsys):
+    keys = ia.load(composed).keys[:2]
+    out, mask = tmp_path / "out.png", tmp_path / "mask.png"
+    values = np.zeros((28, 28), np.uint8)
+    values[:, 10:] = np.linspace(0, 255, 18)
+    Image.fromarray(values).save(mask)
+    arguments = ["--mask", str(mask), "--strength", "0.4", "--novelty", "0.2", "--seed", "3"]
+    assert main(["blend", str(composed), *keys, *arguments, "-o", str(out)]) == 0
+    with Image.open(out) as picture:
+        recipe = json.loads(picture.text["imatlas"])
+        made = np.asarray(picture)
+    assert recipe.pop("imatlas") == ia.__version__
+    asked = {"images": keys, "mask": "mask.png", "strength": 0.4, "novelty": 0.2, "seed": 3}
+    assert recipe == {"atlas": composed.name, **asked}
+    options = {"strength": 0.4, "novelty": 0.2, "random_state": 3}
+    np.testing.assert_array_equal(made, ia.load(composed).blend(*keys, values / 255, **options)[..., 0])
+    assert main(["blend", str(composed), *keys, "-o", str(out), "--overwrite", "--axis", "across"]) == 2
+    assert main(["blend", str(composed), *keys, "-o", str(out), "--overwrite", "--axis", "vertical", *arguments]) == 1
+    assert "either a 'mask' or an 'axis'" in capsys.readouterr().err
+    video = tmp_path / "morph.gif"
+    assert main(["morph", str(composed), *keys, "-o", str(video), "--frames", "3", "--novelty", "0.9"]) == 0
+    with Image.open(video) as image:
+        assert json.loads(image.info["comment"])["novelty"] == 0.9
 
 
 def test_the_map_as_a_picture(atlas, tmp_path, capsys):

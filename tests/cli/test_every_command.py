@@ -40,6 +40,7 @@ RUNS = {
     "panorama": "{composed} {key} {other} -o {out}/panorama.png",
     "inpaint": "{composed} {key} --mask {mask} -o {out}/whole.png",
     "extend": "{composed} {key} --shape 28x48 -o {out}/wide.png",
+    "blend": "{composed} {key} {other} --axis vertical -o {out}/both.png",
     "sliders": "{atlas} -n 2 --steps 3 -o {out}/sliders.png",
     "score": "{atlas}",
     "export": "{atlas} --to numpy -o {out}/embedding.npz",

@@ -295,6 +295,9 @@ def test_blend_joins_pairs(model, images):
         model.blend(images[:2], images[:1])
     with pytest.raises(InputError, match="mask"):
         model.blend(images[:2], images[:2], np.zeros((3, 3)))
+    for wrong, words in ((1.5, "Got values from 1.5 to 1.5"), (half - 0.5, "-0.5 to 0.5"), (np.nan, "nan")):
+        with pytest.raises(InputError, match=f"must be from 0 to 1.*{words}"):
+            model.blend(images[:2], images[2:4], wrong)
 
 
 def test_a_morph_ends_in_its_keys(model, images):

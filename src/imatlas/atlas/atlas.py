@@ -491,7 +491,14 @@ class Atlas:
             random_state=random_state,
         )
 
-    def morph(self, *images: Any, cells: Sequence[Cell] = (), frames: int = 60, random_state: int = 0) -> np.ndarray:
+    def morph(
+        self,
+        *images: Any,
+        cells: Sequence[Cell] = (),
+        frames: int = 60,
+        novelty: float | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
         """A video from image to image, or along a path of cells, through images that do not exist.
 
         Parameters
@@ -501,8 +508,10 @@ class Atlas:
         cells : sequence of (row, column) or flat index
             Two or more, instead of images: new images of these cells and all between them, from the same noise.
         frames : int
+        novelty : float in [0, 1], optional
+            As in `sample`.
         random_state : int
-            Seed of that noise.
+            Seed of the noise.
 
         Returns
         -------
@@ -511,11 +520,56 @@ class Atlas:
         Raises
         ------
         ParameterError
-            If `frames` is not an int of at least 2.
+            If `frames` is not an int of at least 2, or another number is out of its range.
         InputError
-            If fewer than two images or cells are given.
+            If fewer than two images or cells are given, or the generator has no `novelty`.
         """
-        return new_images.morph(self.store, images, cells, frames, random_state)
+        options: dict[str, Any] = {"frames": frames, "novelty": novelty, "random_state": random_state}
+        return new_images.morph(self.store, images, cells, **options)
+
+    def blend(
+        self,
+        first: Any,
+        second: Any,
+        mask: Any = None,
+        *,
+        axis: new_images.Axis | None = None,
+        strength: float = 0.5,
+        novelty: float | None = None,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        """One image of two: the first where a mask is black, the second where it is white, joined by what is similar.
+
+        The join is a collage where the images differ, so a mask should follow what is in them.
+
+        Parameters
+        ----------
+        first, second : images
+        mask : path of a gray picture, number, or array (H, W) from 0 to 1, optional
+            How much of the second image is wanted; of the size of the first image, or of the generator's images. None:
+            half of each everywhere.
+        axis : {'horizontal', 'vertical'}, optional
+            Instead of a mask: from the first image on the left, or at the top, to the second on the right, or below.
+        strength : float in [0, 1]
+            0 cross-fades; with more, what is joined is composed anew.
+        novelty : float in [0, 1], optional
+            As in `sample`.
+        random_state : int
+
+        Returns
+        -------
+        array (H, W, C) uint8
+            In the size of the generator's images.
+
+        Raises
+        ------
+        ParameterError
+            If a number is out of its range, or there is no such axis.
+        InputError
+            If the mask does not fit, there are both mask and axis, or the generator blends no images.
+        """
+        options: dict[str, Any] = {"strength": strength, "novelty": novelty, "random_state": random_state}
+        return new_images.blend(self.store, first, second, mask, axis=axis, **options)
 
     def panorama(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,10 @@ from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
 
 MISSING, KNOWN, TOLERANCE = 64, 192, 3
 """Values of a mask while it is resized, within which a filter may overshoot, and how much a known pixel may deviate."""
+
+
+Axis = Literal["horizontal", "vertical"]
+"""The direction in which a blend goes from its first image to its second."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,15 @@ def sample(
     return to_view(images_made, store.spec), _in_atlas(store, found)
 
 
-def morph(store: Store, images: Sequence[Any], cells: Sequence[Cell], frames: int, random_state: int) -> np.ndarray:
+def morph(
+    store: Store,
+    images: Sequence[Any],
+    cells: Sequence[Cell],
+    *,
+    frames: int,
+    novelty: float | None,
+    random_state: int,
+) -> np.ndarray:
     """See `Atlas.morph`."""
     frames, random_state = check_int(frames, "frames", "morph", low=2), check_seed(random_state, "morph")
     _check_cells(cells, "morph")
@@ -106,11 +118,14 @@ def morph(store: Store, images: Sequence[Any], cells: Sequence[Cell], frames: in
             f"A morph goes between two or more images, or along two or more cells. Got {len(images)} images and "
             f"{len(cells)} cells."
         )
+    if novelty is not None:
+        _require(model, "panorama", "'novelty'")
     require_conditional(model)
+    options = {} if novelty is None else {"novelty": novelty}
     way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
     pixels = queries.pixels_of(store, images) if images else None
-    made = model.morph(frames, images=pixels, y=store.map_conditions.prototypes[way], random_state=random_state)
-    return to_view(made, store.spec)
+    y = store.map_conditions.prototypes[way]
+    return to_view(model.morph(frames, images=pixels, y=y, random_state=random_state, **options), store.spec)
 
 
 def panorama(
@@ -182,6 +197,32 @@ def extend(
     return to_view(made, store.spec)[0]
 
 
+def blend(
+    store: Store,
+    first: Any,
+    second: Any,
+    mask: Any,
+    *,
+    axis: Axis | None,
+    strength: float,
+    novelty: float | None,
+    random_state: int,
+) -> np.ndarray:
+    """See `Atlas.blend`."""
+    random_state = check_seed(random_state, "blend")
+    strength = check_number(strength, "strength", "blend", low=0, high=1)
+    if axis is not None and (not isinstance(axis, str) or axis not in get_args(Axis)):
+        raise refused("axis", "blend", "'horizontal', 'vertical' or None", axis)
+    if axis is not None and mask is not None:
+        raise InputError("A blend takes either a 'mask' or an 'axis'. Got both; omit one.")
+    model = store.model("generator")
+    _require(model, "blend", "blend")
+    pixels = queries.pixels_of(store, [first, second])
+    share = _share_of_second(store, first, mask, axis)
+    options: dict[str, Any] = {"strength": strength, "novelty": novelty, "random_state": random_state}
+    return to_view(model.blend(pixels[:1], pixels[1:], share, **options), store.spec)[0]
+
+
 def sliders(store: Store, image: Any, directions: int, steps: int) -> np.ndarray:
     """See `Atlas.sliders`."""
     directions = check_int(directions, "directions", "sliders", low=1)
@@ -249,7 +290,7 @@ def _missing(store: Store, images: list[Any], mask: Any) -> np.ndarray:
     if mask is None:
         masks = [_transparent(store, image) for image in images]
     else:
-        array = _read_mask(mask) if isinstance(mask, str | Path) else np.asarray(mask)
+        array = _read_gray(mask, "inpaint") >= 0.5 if isinstance(mask, str | Path) else np.asarray(mask)
         if array.dtype != bool or array.ndim not in (2, 3) or (array.ndim == 3 and len(array) != len(images)):
             raise InputError(
                 "The 'mask' must be an image file, or bool of shape (H, W) or (n, H, W), True where a pixel is "
@@ -278,13 +319,34 @@ def _check_mask(store: Store, image: Any, mask: np.ndarray) -> None:
         )
 
 
-def _read_mask(path: str | Path) -> np.ndarray:
-    """A black and white picture as a mask, (H, W): True where it is white."""
-    images = Images(as_one(check_path(path, "mask", "inpaint"), "mask"))
-    spec = images.spec
-    view = to_view(np.asarray(images[0]), spec)
-    seen = view[..., : 3 if view.shape[-1] >= 3 else 1].mean(-1) >= 128
-    return np.asarray(seen & (view[..., -1] >= 128) if spec.alpha else seen)
+def _read_gray(path: str | Path, of: str) -> np.ndarray:
+    """A gray picture (H, W) from 0, black or transparent, to 1, white."""
+    images = Images(as_one(check_path(path, "mask", of), "mask"))
+    view = to_view(np.asarray(images[0]), images.spec) / 255
+    gray: np.ndarray = view[..., : 3 if view.shape[-1] >= 3 else 1].mean(-1)
+    return gray * view[..., -1] if images.spec.alpha else gray
+
+
+def _share_of_second(store: Store, first: Any, mask: Any, axis: Axis | None) -> np.ndarray:
+    """How much of the second image of a blend is wanted: one number, or (H, W) in the size that the models see."""
+    height, width = store.spec.shape[:2]
+    if axis is not None:
+        across = np.linspace(0, 1, width) if axis == "horizontal" else np.linspace(0, 1, height)[:, None]
+        return np.broadcast_to(across, (height, width))
+    if mask is None:
+        return np.array(0.5)
+    share = _read_gray(mask, "blend") if isinstance(mask, str | Path) else np.asarray(mask)
+    if share.dtype.kind not in "bfiu" or share.ndim not in (0, 2) or not ((share >= 0) & (share <= 1)).all():
+        raise InputError(
+            "The 'mask' of a blend must be an image file, or a number or an array (H, W) from 0, the first image, to "
+            f"1, the second. Got {share.dtype} of shape {share.shape}."
+        )
+    if share.ndim == 0:
+        return share.astype(float)
+    _check_mask(store, first, share)
+    if share.shape == (height, width):
+        return share.astype(float)
+    return _like_image(store, first, np.rint(255 * share.astype(float)).astype(np.uint8), 0) / 255
 
 
 def _transparent(store: Store, image: Any) -> np.ndarray:
@@ -309,7 +371,13 @@ def _resized(store: Store, image: Any, mask: np.ndarray) -> np.ndarray:
     height, width = store.spec.shape[:2]
     if mask.shape == (height, width) or not mask.any():
         return mask if mask.any() else np.zeros((height, width), bool)
-    fit: Fit = store.manifest.settings["fit"] if len(queries.row_of(store, image)) else "crop"
-    values = np.where(mask, MISSING, KNOWN).astype(np.uint8)[None, ..., None]
-    resized = Images(values, image_size=(height, width), fit=fit, background=(KNOWN,) * 3).pixels[0, ..., 0]
+    resized = _like_image(store, image, np.where(mask, MISSING, KNOWN).astype(np.uint8), KNOWN)
     return np.abs(resized.astype(int) - KNOWN) > TOLERANCE
+
+
+def _like_image(store: Store, image: Any, values: np.ndarray, background: int) -> np.ndarray:
+    """Values (h, w) uint8 at the size that the models see, cropped, padded or stretched as an image is."""
+    fit: Fit = store.manifest.settings["fit"] if len(queries.row_of(store, image)) else "crop"
+    size = store.spec.shape[:2]
+    images = Images(values[None, ..., None], image_size=size, fit=fit, background=(background,) * 3)
+    return np.asarray(images.pixels[0, ..., 0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -143,6 +143,7 @@ def morph(
     output: Annotated[Path, typer.Option("-o", "--output", help="a .gif, .webp or .mp4 file")] = Path("morph.gif"),
     cells: Cells = None,
     frames: Annotated[int, typer.Option("--frames", min=2, help="number of frames")] = 60,
+    novelty: Novelty = None,
     fps: Annotated[float, typer.Option("--fps", min=1, max=60, help="frames per second")] = 20.0,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -157,9 +158,10 @@ def morph(
     refuse_existing(output, overwrite)
     pairs = [_pair(text) for text in cells or []]
     opened = open_atlas(atlas)
-    made = _displayable(opened, opened.morph(*(images or []), cells=pairs, frames=frames, random_state=seed))
+    made = opened.morph(*(images or []), cells=pairs, frames=frames, novelty=novelty, random_state=seed)
     recipe = {"atlas": atlas.name, "images": images or [], "cells": pairs, "frames": frames, "seed": seed}
-    write_video(output, made, fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
+    recipe |= {} if novelty is None else {"novelty": novelty}
+    write_video(output, _displayable(opened, made), fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
     if json_:
         print_json({"file": str(output), **recipe})
     else:
@@ -247,6 +249,42 @@ def extend(
     made = opened.extend(image, size, at=place, novelty=novelty, random_state=seed)
     recipe = {"atlas": atlas.name, "image": image, "shape": size, "at": place, "novelty": novelty, "seed": seed}
     _write_picture(opened, made, output, "Extended", recipe, json_)
+
+
+@app.command(epilog="Example: imatlas blend photos.atlas a.jpg b.jpg --axis horizontal -o both.png")
+def blend(
+    atlas: AtlasFolder,
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="an image file, or a key of the atlas")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="another")],
+    output: PngFile,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            help="gray picture of the size of the first image: black where that is wanted, white where the second is",
+            show_default="half of each everywhere",
+        ),
+    ] = None,
+    axis: Annotated[
+        Literal["horizontal", "vertical"] | None,
+        typer.Option("--axis", help="instead of a mask: from the first image to the second along this axis"),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, max=1, help="0 cross-fades; with more, the join is composed anew")
+    ] = 0.5,
+    novelty: Novelty = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Join two images by a mask, or along an axis."""
+    _check_suffix(output, ".png")
+    refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    options: dict[str, Any] = {"axis": axis, "strength": strength, "novelty": novelty}
+    made = opened.blend(first, second, mask, random_state=seed, **options)
+    recipe = {"atlas": atlas.name, "images": [first, second], "mask": None if mask is None else mask.name, **options}
+    _write_picture(opened, made, output, "Blended", {**recipe, "seed": seed}, json_)
 
 
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")

@@ -440,7 +440,7 @@ class PatchDiffusion(Estimator):
         second: Any,
         mask: np.ndarray | float = 0.5,
         *,
-        strength: float = 0.4,
+        strength: float = 0.5,
         novelty: float | None = None,
         random_state: int | None = None,
     ) -> np.ndarray:
@@ -457,6 +457,11 @@ class PatchDiffusion(Estimator):
         Returns
         -------
         array (N, H, W, C) of the fitted dtype
+
+        Raises
+        ------
+        InputError
+            If the numbers of images differ, or `mask` does not fit them or is not from 0 to 1.
         """
         self._check_fitted()
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
@@ -467,6 +472,9 @@ class PatchDiffusion(Estimator):
                 f"A blend takes as many second images as first ones, and a mask of shape {tuple(a.shape[2:])}. "
                 f"Got {len(a)} and {len(b)} images, and a mask of shape {share.shape}."
             )
+        if not ((share >= 0) & (share <= 1)).all():
+            low, high = (float(value) for value in (share.min(), share.max()))
+            raise InputError(f"The mask of a blend must be from 0 to 1. Got values from {low:g} to {high:g}.")
         wanted = torch.from_numpy(np.broadcast_to(share, (len(a), *a.shape[2:])).copy())[:, None]
         mixed = a + wanted * (b - a)
         if strength == 0:
