@@ -327,6 +327,16 @@ def test_a_morph_ends_in_its_keys(model, images):
         model.morph(3)
 
 
+def test_edits_after_another_fit_use_its_images(images):
+    model = quick().fit(images[:14])
+    model.vary(images[:1])
+    model.fit(images[14:])
+    np.testing.assert_array_equal(model.vary(images[:1]), quick().fit(images[14:]).vary(images[:1]))
+    fewer = model.set_params(n_neighbors=3).inpaint(images[:1], np.eye(SIZE, dtype=bool))
+    expected = quick(n_neighbors=3).fit(images[14:]).inpaint(images[:1], np.eye(SIZE, dtype=bool))
+    np.testing.assert_array_equal(fewer, expected)
+
+
 # -- kinds of images -----------------------------------------------------------------------------------------------
 
 
