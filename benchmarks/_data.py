@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(os.environ.get("IMATLAS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SCRATCH = Path(__file__).parent / ".data"
@@ -51,6 +52,21 @@ def eurosat() -> Path:
 def noto_emoji() -> Path:
     """The folder of 1,688 RGBA emoji, a folder per category."""
     return unpacked("emoji/noto_emoji64.tar", "noto_emoji64")
+
+
+def bsds500(part: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Key, pixels (H, W, 3) uint8 and human segmentations (n_annotators, H, W) of the images of BSDS500.
+
+    200 of "train", 100 of "val"; 481 x 321 or 321 x 481 pixels. Train is there to choose settings, val to report.
+    """
+    folder = ROOT / "bsds500"
+    with tarfile.open(folder / "images_train_val.tar") as tar, np.load(folder / "groundtruth_train_val.npz") as truths:
+        for key in truths.files:
+            if key.startswith(f"{part}/"):
+                file = tar.extractfile(f"{key}.jpg")
+                assert file is not None
+                with Image.open(file) as picture:
+                    yield key, np.asarray(picture.convert("RGB")), truths[key]
 
 
 SETS = {
