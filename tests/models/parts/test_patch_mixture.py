@@ -26,7 +26,7 @@ def test_a_pixel_is_scattered_if_enough_pixels_around_it_are_known():
 
 
 def test_the_fill_is_the_minimum_of_the_quadratic_form(monkeypatch):
-    monkeypatch.setattr(patch_mixture, "STEPS", 400)
+    monkeypatch.setattr(patch_mixture, "STEPS", (400,))
     monkeypatch.setattr(patch_mixture, "ROUGHNESS", 1e-2)
     rng = np.random.default_rng(0)
     root = torch.from_numpy(rng.normal(0, 0.3, (9, 9)).astype(np.float32))

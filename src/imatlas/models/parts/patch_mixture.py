@@ -46,8 +46,8 @@ FLOOR = 1e-5
 CHOICE, ROUGHNESS = 3e-3, 3e-5
 """Variance of the errors of a fill while patches choose their Gaussian, and of patches around their Gaussian."""
 
-ROUNDS, STEPS = 3, 40
-"""Times that patches choose their Gaussian, and steps of conjugate gradients after each."""
+STEPS = (24, 24, 48)
+"""Steps of conjugate gradients after each time that patches choose their Gaussian."""
 
 RIVALS, JUDGES, FAR = 24, 64, 20.0
 """Gaussians that a patch chooses from once it has one, the patches by which those of each Gaussian are found, and the
@@ -128,10 +128,10 @@ class PatchMixture:
         precisions = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances + ROUGHNESS * eye))
         x = torch.from_numpy(_smooth_fill(image.numpy(), known.numpy()))
         used = unfold((missing if wanted is None else wanted)[None, None].to(x.dtype), self.side)[0].amax(0) > 0
-        for _ in range(ROUNDS):
+        for steps in STEPS:
             patches = unfold(x[None], self.side)[0].T[used] - self.mean
             labels = _most_probable(patches, self.covariances + CHOICE * eye, self.weights)
-            x = self._most_probable_image(x, missing, used.nonzero()[:, 0], labels, precisions)
+            x = self._most_probable_image(x, missing, used.nonzero()[:, 0], labels, precisions, steps)
         return x
 
     def fill_scattered(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class PatchMixture:
         return torch.where(scattered, self.fill(image, known, scattered), image), known | scattered
 
     def _most_probable_image(
-        self, x: Tensor, missing: Tensor, used: Tensor, labels: Tensor, precisions: Tensor
+        self, x: Tensor, missing: Tensor, used: Tensor, labels: Tensor, precisions: Tensor, steps: int
     ) -> Tensor:
         """The minimum over the missing pixels, by preconditioned conjugate gradients from x.
 
@@ -167,7 +167,7 @@ class PatchMixture:
         residual = -gradient(x, self.mean)
         step = z = residual / scale
         product = first = (residual * z).sum()
-        for _ in range(STEPS):
+        for _ in range(steps):
             if product <= CONVERGED * first:
                 break
             change = gradient(step)
