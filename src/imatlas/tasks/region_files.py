@@ -208,7 +208,8 @@ def coco(names: Sequence[str], label_maps: Sequence[np.ndarray], categories: Seq
         A region without holes is a list of polygons; one with holes a run-length encoding, which COCO marks as crowd.
     """
     titles = ["region"] if categories is None else list(categories)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for i, (name, labels) in enumerate(zip(names, label_maps, strict=True), 1):
         height, width = labels.shape
         images.append({"id": i, "file_name": name, "height": height, "width": width})
