@@ -61,6 +61,7 @@ HIERARCHIES = {
     "OpenCV mean shift": Method("opencv", "segments_opencv.py", "mean shift", _geometric(80, 4, 20)),
 }
 SUPERPIXELS = {
+    "imatlas hierarchy": Method("imatlas", "segments_imatlas.py", "hierarchy, number"),
     "OpenCV SLIC": Method("opencv", "segments_opencv.py", "slic"),
     "OpenCV SLICO": Method("opencv", "segments_opencv.py", "slico"),
     "OpenCV SEEDS": Method("opencv", "segments_opencv.py", "seeds"),
@@ -114,7 +115,7 @@ def hierarchy(images: list[Image], options: argparse.Namespace) -> None:
             "Measures as in the code of the benchmark (Arbelaez et al. 2011), whose stored examples are reproduced: "
             "covering, PRI and VOI to all digits, F to 0.0002. A scale is a value of the sweep, the same for all "
             "images. VOI in bits, less is better; F: boundary F-measure, tolerance 0.0075 of the diagonal.",
-            "imatlas: levels 0.96 to 0; its dozen weights were fitted to human segmentations of training images. "
+            "imatlas: levels 0.96 to 0; its 17 weights were fitted to human segmentations of training images. "
             "felzenszwalb: scales 10,000 to 20, sigma 0.8, smallest segment half the scale in pixels. slic: 2 to 400 "
             "segments, compactness 10. quickshift: largest distance 160 to 5. Mean shift: color radius 80 to 4, "
             "spatial radius 8, Lab; segments under 100 pixels merged.",

@@ -11,5 +11,10 @@ def hierarchy(image, levels):
     return [tree.cut(level) for level in levels]
 
 
+def hierarchy_by_number(image, numbers):
+    tree = hierarchy_of(image, ImageSpec(*image.shape))
+    return [tree.segments(round(n)) for n in numbers]
+
+
 if __name__ == "__main__":
-    run("imatlas", {"hierarchy": hierarchy})
+    run("imatlas", {"hierarchy": hierarchy, "hierarchy, number": hierarchy_by_number})
