@@ -527,6 +527,7 @@ def test_no_command_overwrites_through_a_path_with_dots(atlas, tmp_path, capsys)
         ("e.parquet", "export", atlas, "--to", "embedding-atlas"),
         ("folders", "export", atlas, "--to", "folders"),
         ("plan.csv", "duplicates", photos),
+        ("segments", "segment", photos),
         ("kmeans", "fit", "kmeans", photos),
         ("demo", "demo"),
         ("a.atlas", "learn", photos),
