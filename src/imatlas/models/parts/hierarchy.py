@@ -118,7 +118,7 @@ class Hierarchy:
 def hierarchy_of(pixels: np.ndarray, spec: ImageSpec) -> Hierarchy:
     """Hierarchy of the segmentations of one image, from its own statistics; deterministic.
 
-    About 0.5 s and 400 MB at 481 x 321 on one core; both grow in proportion to the number of pixels.
+    About 0.5 s and 160 MB at 481 x 321 on one core; both grow in proportion to the number of pixels.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ def adjacency(regions: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
 class RegionMerging:
     """State of the merging of n regions into one; the merged ones get the numbers n, n + 1, … 2 n - 2.
 
-    About 0.1 s for 450 regions.
+    About 0.06 s for 470 regions.
 
     Parameters
     ----------
