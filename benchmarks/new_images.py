@@ -1,6 +1,7 @@
-"""New images and edits without training: `python -m benchmarks new_images [--only speed edits]`.
+"""New images and edits without training: `python -m benchmarks new_images [--only speed edits novelty]`.
 
-Speed of `PatchDiffusion`, and the quality of its edits of held-out photographs against classical methods.
+Speed of `PatchDiffusion`, the quality of its edits of held-out photographs against classical methods, and what its
+novelty does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from benchmarks._classifier import as_input, classifier
 from benchmarks._data import labeled
 from benchmarks._memory import run_measured
+from benchmarks._novelty import curve
 from benchmarks._table import save_table
 from imatlas import Images, PatchDiffusion
 from imatlas.metrics.restoration import psnr
@@ -24,12 +26,14 @@ from imatlas.metrics.restoration import psnr
 EDITED = 60
 """Held-out photographs that are edited."""
 
+PARTS = ("speed", "edits", "novelty")
+
 BLOCK, TILES, N_LARGE = 32, 20, 100_000
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks new_images")
-    parser.add_argument("--only", nargs="+", choices=("speed", "edits"), default=("speed", "edits"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -41,6 +45,8 @@ def main(argv: list[str]) -> None:
         _speeds(options.threads)
     if "edits" in options.only:
         _edits()
+    if "novelty" in options.only:
+        curve()
 
 
 SPEEDS = {

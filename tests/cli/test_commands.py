@@ -418,6 +418,21 @@ def test_score_of_a_saved_model(atlas, tmp_path, capsys):
     assert any("Not measured with" in sentence for sentence in printed["sentences"])
     assert main(["score", model]) == 1
     assert "--images" in capsys.readouterr().err
+    assert main(["score", model, "--images", photos, "--held-out", photos]) == 1
+    assert "and no others" in capsys.readouterr().err
+
+
+def test_score_of_a_saved_model_that_holds_no_images_out(atlas, tmp_path, capsys):
+    photos, model = str(atlas.parent / "photos"), str(tmp_path / "patches")
+    assert main(["fit", "patch_diffusion", photos, "-o", model, "--n-steps", "3", "--novelty", "0.6"]) == 0
+    capsys.readouterr()
+    others = write_patches(tmp_path / "others", 12, start=500)
+    assert main(["score", model, "--held-out", str(others), "--json"]) == 0
+    assert "12 held-out and 60 training images" in json.loads(capsys.readouterr().out)["protocol"]
+    assert main(["score", model, "--images", photos]) == 1
+    assert "(--held-out)" in capsys.readouterr().err
+    assert main(["score", model, "--held-out", photos]) == 1
+    assert "Got 60 of 60 that are" in capsys.readouterr().err
 
 
 def test_augmented_views_are_previewed(atlas, tmp_path, capsys):
@@ -512,6 +527,7 @@ def test_no_command_overwrites_through_a_path_with_dots(atlas, tmp_path, capsys)
         ("e.parquet", "export", atlas, "--to", "embedding-atlas"),
         ("folders", "export", atlas, "--to", "folders"),
         ("plan.csv", "duplicates", photos),
+        ("segments", "segment", photos),
         ("kmeans", "fit", "kmeans", photos),
         ("demo", "demo"),
         ("a.atlas", "learn", photos),

@@ -42,6 +42,7 @@ RUNS = {
     "extend": "{composed} {key} --shape 28x48 -o {out}/wide.png",
     "blend": "{composed} {key} {other} --axis vertical -o {out}/both.png",
     "sliders": "{atlas} -n 2 --steps 3 -o {out}/sliders.png",
+    "segment": "{photos} --segments 3 -o {out}/segments",
     "score": "{atlas}",
     "export": "{atlas} --to numpy -o {out}/embedding.npz",
     "fit": "kmeans {photos} --n-clusters 2 -o {out}/model",

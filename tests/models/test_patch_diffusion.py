@@ -1,5 +1,7 @@
 """New images composed of patches: where their pixels come from, what edits keep, and which images are taken."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import imatlas as ia
 from imatlas import PatchDiffusion
 from imatlas.errors import ImatlasError, InputError
 from imatlas.testing import synthetic_images
+from imatlas.training import devices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -300,6 +303,21 @@ def test_blend_joins_pairs(model, images):
             model.blend(images[:2], images[2:4], wrong)
 
 
+def test_a_canvas_beyond_the_memory_is_refused_before_it_is_made(model, images, monkeypatch):
+    for call in (model.sample, partial(model.sample, tile=True), partial(model.extend, images[:1])):
+        with pytest.raises(InputError, match=r"canvas of 100000 x 200000 pixels would take [\d,.]+ GB of memory"):
+            call(shape=(100_000, 200_000))
+    sampler = model._sampler((SIZE, 20 * SIZE), False, None)
+    n_windows = len(sampler.corners())
+    weights = 4 * n_windows * SIZE * SIZE * 120  # of the windows of one step
+    assert 2 * weights < sampler.n_bytes(3, 120, n_stacks=1) < 5 * weights
+    assert sampler.n_bytes(3, 120) > sampler.n_bytes(3, 120, n_stacks=1) + 3 * (n_windows - 1) * weights / n_windows
+    monkeypatch.setattr(devices, "machine_memory", lambda: 2 * weights)
+    with pytest.raises(InputError, match="ask for a smaller 'shape'"):
+        model.sample(1, shape=(SIZE, 20 * SIZE))
+    assert model.sample(1).shape == (1, SIZE, SIZE, 3)
+
+
 def test_a_morph_ends_in_its_keys(model, images):
     frames = model.morph(5, images=images[:3])
     assert frames.shape == (5, SIZE, SIZE, 3)
@@ -307,6 +325,16 @@ def test_a_morph_ends_in_its_keys(model, images):
     assert not np.array_equal(frames[1], frames[0])
     with pytest.raises(InputError, match="key images"):
         model.morph(3)
+
+
+def test_edits_after_another_fit_use_its_images(images):
+    model = quick().fit(images[:14])
+    model.vary(images[:1])
+    model.fit(images[14:])
+    np.testing.assert_array_equal(model.vary(images[:1]), quick().fit(images[14:]).vary(images[:1]))
+    fewer = model.set_params(n_neighbors=3).inpaint(images[:1], np.eye(SIZE, dtype=bool))
+    expected = quick(n_neighbors=3).fit(images[14:]).inpaint(images[:1], np.eye(SIZE, dtype=bool))
+    np.testing.assert_array_equal(fewer, expected)
 
 
 # -- kinds of images -----------------------------------------------------------------------------------------------

@@ -149,8 +149,21 @@ def test_models_that_cannot_be_scored_are_refused(fashion_sets):
     model.fit(images, validation=fashion_sets["held_out"][:20])
     with pytest.raises(InputError, match="none were held out"):
         score_model(model, images)
-    with pytest.raises(InputError, match="A KMeans has no 'sample'"):
+    with pytest.raises(InputError, match="KMeans generates no images"):
         score_model(ia.KMeans(), images)
+
+
+def test_a_generator_that_contains_its_images_is_scored_on_others(fashion_sets):
+    images, others = fashion_sets["train"][:80], fashion_sets["held_out"][:40]
+    model = ia.PatchDiffusion(novelty=0.6, n_steps=4, device="cpu", random_state=0).fit(images)
+    result = score_model(model, held_out=others)
+    assert "40 held-out and 80 training images at 28 x 28" in result.protocol
+    assert result.metrics["kernel_distance"] > result.metrics["kernel_floor"]
+    for known, unseen in ((images, None), (None, None), (images, others)):
+        with pytest.raises(InputError, match=r"This PatchDiffusion contains the images .* give others"):
+            score_model(model, known, held_out=unseen)
+    with pytest.raises(InputError, match="Got 3 of 43 that are"):
+        score_model(model, held_out=np.concatenate([others, images[:3]]))
 
 
 def test_blurred_copies_are_found_by_their_codes():

@@ -319,6 +319,10 @@ def score(
     images: Annotated[
         str | None, typer.Option("--images", help="for a model: the images that it was fitted to")
     ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option("--held-out", help="instead, for a PatchDiffusion: others of the same kind, which it never saw"),
+    ] = None,
     json_: Json = False,
     seed: Seed = 0,
 ) -> None:
@@ -329,14 +333,15 @@ def score(
 
     opened = load(folder)
     if isinstance(opened, Atlas):
-        if images is not None:
-            raise InputError(f"'{folder}' is an atlas and contains its images; omit --images.")
+        if images is not None or held_out is not None:
+            raise InputError(f"'{folder}' is an atlas and contains its images; omit --images and --held-out.")
         print_result(opened.score(random_state=seed), json_)
         return
-    if images is None:
-        raise InputError(f"'{folder}' is a model; give the images that it was fitted to with --images.")
-    pictures = open_images(images, image_size=None, progress=not json_)
-    print_result(score_model(opened, pictures, random_state=seed), json_)
+    known, unseen = (
+        None if source is None else open_images(source, image_size=None, progress=not json_)
+        for source in (images, held_out)
+    )
+    print_result(score_model(opened, known, held_out=unseen, random_state=seed), json_)
 
 
 def _displayable(opened: Any, made: Any) -> Any:

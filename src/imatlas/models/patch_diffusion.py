@@ -12,7 +12,9 @@ hundred images are enough, and it is known from which image each pixel comes.
 - A canvas that is larger than the images is covered by overlapping windows, whose estimates are averaged at each step:
   Bar-Tal et al. 2023, "MultiDiffusion" (eq. 3). Windows that wrap around make seamless tiles.
 - Large images are made from coarse to fine: the small image first, then patches of the same sources at each scale.
-- Edits start from the image plus noise: Meng et al. 2022, "SDEdit". Known pixels are held at each step.
+- Edits start from the image plus noise: Meng et al. 2022, "SDEdit". Known pixels are held at each step. Scattered
+  missing pixels, which those around them determine, take their most probable values under a Gaussian mixture of small
+  patches: see `imatlas.models.parts.patch_mixture`.
 """
 
 from __future__ import annotations
@@ -27,22 +29,21 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from imatlas import seeding
 from imatlas.arguments import MAX_SEED, check_int, check_number
 from imatlas.errors import InputError
-from imatlas.images.dataset import load_pixels, with_mask
-from imatlas.images.spec import ImageSpec
+from imatlas.images.memory_budget import amount
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.image_estimator import MAX_PIXELS, MIN_SIZE, load_to_fit
 from imatlas.models.learned_attributes import FINITE, Array, Labels, OneOf, Spec, State, Value
 from imatlas.models.parts.conditional import checked_conditions, labels_as_fitted, vectors_as_fitted
+from imatlas.models.parts.patch_mixture import PatchMixture, is_scattered
 from imatlas.models.parts.patch_posterior import SIGMA_MAX, Locality, level_scale
 from imatlas.models.parts.patch_sampler import Held, Sampler, Start
+from imatlas.models.parts.pixels_to_edit import complete_pixels, pixels_to_edit, without_missing
 from imatlas.models.parts.source_images import (
-    SHIFT,
-    SMALL,
+    COPIES,
     Composition,
     from_values,
     mirrored_are_alike,
@@ -50,6 +51,7 @@ from imatlas.models.parts.source_images import (
     small_features,
     to_values,
 )
+from imatlas.models.parts.source_search import SourceSearch
 from imatlas.system.threads import sharing_cores
 from imatlas.training import devices
 
@@ -192,7 +194,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_parameters()
         masked, spec = load_to_fit(images, mask, type(self).__name__)
-        pixels, missing = _complete(masked, spec)
+        pixels, missing = without_missing(masked, spec)
         given = checked_conditions(y, len(pixels))
         self.spec_, self.seed_ = spec, self._seed()
         self.images_ = np.ascontiguousarray(pixels)
@@ -334,14 +336,14 @@ class PatchDiffusion(Estimator):
         ParameterError
             If a number is out of its range.
         InputError
-            If `y`, `weights` or `shape` do not fit.
+            If `y` or `weights` do not fit, or `shape` is wrong or would take more memory than there is.
         """
         self._check_fitted()
         name = type(self).__name__
         n = check_int(n_samples, "n_samples", name, low=0)
         targets = self._targets(y, n)
         prior = self._log_weights(weights)
-        sampler = self._sampler(shape, tile, novelty)
+        sampler = self._sampler(shape, tile, novelty, n_stacks=1)
         seed = self._seed_of(random_state)
         made = []
         for i in range(n):
@@ -428,7 +430,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_fitted()
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
-        pixels = self._complete_like_fitted(images)
+        pixels = complete_pixels(images, self.spec_)
         if strength == 0:
             return pixels.copy()
         return self._edited(to_values(pixels, self.spec_), self._sigma(strength), y, novelty, random_state)
@@ -465,7 +467,7 @@ class PatchDiffusion(Estimator):
         """
         self._check_fitted()
         strength = check_number(strength, "strength", type(self).__name__, low=0, high=1)
-        a, b = (to_values(self._complete_like_fitted(images), self.spec_) for images in (first, second))
+        a, b = (to_values(complete_pixels(images, self.spec_), self.spec_) for images in (first, second))
         share = np.asarray(mask, dtype=np.float32)
         if len(a) != len(b) or share.shape not in ((), a.shape[2:], (len(a), *a.shape[2:])):
             raise InputError(
@@ -515,7 +517,7 @@ class PatchDiffusion(Estimator):
             seed = self._seed_of(random_state)
             places = np.asarray(y)
             images = np.concatenate([self.sample(1, y=place, novelty=novelty, random_state=seed) for place in places])
-        keys = to_values(self._complete_like_fitted(images), self.spec_)
+        keys = to_values(complete_pixels(images, self.spec_), self.spec_)
         position = np.linspace(0, len(keys) - 1, n_frames)
         leg = np.minimum(position.astype(int), max(0, len(keys) - 2))
         t = position - leg
@@ -554,11 +556,14 @@ class PatchDiffusion(Estimator):
         array (N, H, W, C) of the fitted dtype
         """
         self._check_fitted()
-        pixels, missing = self._like_fitted(images, mask)
+        pixels, missing = pixels_to_edit(images, mask, self.spec_)
         if missing is None:
             return pixels.copy()
-        known = torch.from_numpy(missing == 0)
-        made = self._held(to_values(pixels, self.spec_), known, self.spec_.shape[:2], novelty, random_state)
+        values, known = self._without_scattered(to_values(pixels, self.spec_), torch.from_numpy(missing == 0))
+        if known.all():
+            made = from_values(values, self.spec_)
+        else:
+            made = self._held(values, known, self.spec_.shape[:2], novelty, random_state)
         return np.where(missing[..., None] > 0, made, pixels)
 
     @sharing_cores()
@@ -588,7 +593,7 @@ class PatchDiffusion(Estimator):
         array (N, height, width, C) of the fitted dtype
         """
         self._check_fitted()
-        pixels, missing = self._like_fitted(images, None)
+        pixels, missing = pixels_to_edit(images, None, self.spec_)
         size, shape = self.spec_.shape[:2], self._sampler(shape, False, novelty).canvas
         top, left = at if at is not None else ((shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2)
         if not (0 <= top <= shape[0] - size[0] and 0 <= left <= shape[1] - size[1]):
@@ -612,13 +617,13 @@ class PatchDiffusion(Estimator):
         highest = SIGMA_MAX * level_scale(3 * self.spec_.height * self.spec_.width)
         return WEAKEST * (highest / WEAKEST) ** strength if strength > 0 else 0.0
 
-    def _sampler(self, shape: Any, tile: bool, novelty: float | None) -> Sampler:
-        """The sampler of a canvas.
+    def _sampler(self, shape: Any, tile: bool, novelty: float | None, n_stacks: int | None = None) -> Sampler:
+        """The sampler of a canvas; `n_stacks` as in `Sampler.n_bytes`.
 
         Raises
         ------
         InputError
-            If the shape is not two sizes in pixels.
+            If the shape is not two sizes in pixels, or its image would take more memory than there is.
         """
         size = self.spec_.shape[:2]
         canvas = size if shape is None else tuple(np.atleast_1d(shape).tolist())
@@ -627,7 +632,16 @@ class PatchDiffusion(Estimator):
         if novelty is None:
             novelty = self.novelty_
         novelty = check_number(novelty, "novelty", type(self).__name__, low=0, high=1)
-        return Sampler(size, (canvas[0], canvas[1]), tile, Locality.of(novelty), self.n_steps)
+        sampler = Sampler(size, (canvas[0], canvas[1]), tile, Locality.of(novelty), self.n_steps)
+        n_sources = max(COPIES, self.n_neighbors * (2 if self.mirrored_ else 1))
+        needed = sampler.n_bytes(self.spec_.channels, n_sources, n_stacks)
+        available = devices.total_memory(devices.pick_device(self.device))
+        if needed > available:
+            raise InputError(
+                f"A canvas of {canvas[0]} x {canvas[1]} pixels would take {amount(needed)} of memory, and there are "
+                f"{amount(available)}; ask for a smaller 'shape'."
+            )
+        return sampler
 
     def _targets(self, y: Any, n: int) -> list[Any]:
         """What each of n new images is near to: None, the index of a label, or a point among `vectors_`."""
@@ -654,46 +668,25 @@ class PatchDiffusion(Estimator):
         with np.errstate(divide="ignore"):
             return np.log(values / values.max())
 
+    def _search(self) -> SourceSearch:
+        """The search among the fitted images; kept, because it computes features of all of them."""
+        known = vars(self).get("_searched")
+        if known is None or known.images is not self.images_ or known.n_neighbors != self.n_neighbors:
+            spec, vectors, labels = self.spec_, self.vectors_, self.labels_
+            known = SourceSearch(self.images_, spec, vectors, labels, self.mirrored_, self.n_neighbors)
+            self._searched = known
+        return known
+
     def _composition(self, target: Any, prior: np.ndarray, rng: np.random.Generator) -> Composition:
         """The sources of one new image near a target of `_targets`."""
-        if self.labels_ is not None and isinstance(target, int):
-            prior = np.where(self.labels_ == target, prior, -np.inf)
-            if not np.isfinite(prior).any():
-                assert self.classes_ is not None
-                raise InputError(f"All images of the label {self.classes_[target]!r} have a weight of 0.")
-        if target is None or isinstance(target, int):
-            chance = np.cumsum(np.exp(prior))
-            drawn = min(int(np.searchsorted(chance, rng.random() * chance[-1], side="right")), len(prior) - 1)
-            target = self.vectors_[drawn]
-        return self._nearest(np.square(self.vectors_ - target).sum(1), prior, rng)
-
-    def _nearest(self, distances: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> Composition:
-        """The sources with the smallest distances, among those with a weight."""
-        distances = np.where(np.isfinite(prior), distances, np.inf)
-        n = min(self.n_neighbors, int(np.isfinite(prior).sum()))
-        rows = np.argpartition(distances, n - 1)[:n]
-        rows = rows[np.argsort(distances[rows], kind="stable")]
-        reach = round(SHIFT * max(self.spec_.height, self.spec_.width))
-        small = small_features(self.images_[rows], self.spec_)
-        return Composition.of(rows, prior[rows], small, self.mirrored_, reach, rng)
-
-    def _alike(self, values: list[Tensor], known: Tensor | None, rng: np.random.Generator) -> Composition:
-        """The sources that are most like any of some images (C, H, W), at the pixels (H, W) that are known."""
-        small = self._small()
-        distances = np.full(len(small), np.inf)
-        for one in values:
-            weight = torch.ones(1, *one.shape[1:]) if known is None else known[None].float()
-            share = adaptive_avg_pool2d(weight, SMALL)
-            query = (adaptive_avg_pool2d(one * weight, SMALL) / share.clamp(min=1e-6)).flatten().numpy()
-            counts = share.expand(len(one), -1, -1).flatten().numpy()
-            distances = np.minimum(distances, (np.square(small - query) * counts).sum(1))
-        return self._nearest(distances, np.zeros(len(small)), rng)
-
-    def _small(self) -> np.ndarray:
-        """`small_features` of all images, computed once."""
-        if "_small_images" not in vars(self):
-            self._small_images = small_features(self.images_, self.spec_)
-        return self._small_images
+        search = self._search()
+        if not isinstance(target, int):
+            return search.near(target, prior, rng)
+        prior = search.of_label(target, prior)
+        if not np.isfinite(prior).any():
+            assert self.classes_ is not None
+            raise InputError(f"All images of the label {self.classes_[target]!r} have a weight of 0.")
+        return search.near(None, prior, rng)
 
     def _run(
         self,
@@ -739,12 +732,23 @@ class PatchDiffusion(Estimator):
         for i, one in enumerate(values):
             rng = seeding.rng(seed, "sample", i)
             if targets[i] is None:
-                composition = self._alike([others[i] for others in also] or [one], None, rng)
+                composition = self._search().alike([others[i] for others in also] or [one], None, rng)
             else:
                 composition = self._composition(targets[i], self._log_weights(None), rng)
             start = Start(one.to(device), sigma) if sigma > 0 else None
             made.append(self._run(sampler, [composition], rng, start) if start else (one, torch.empty(0)))
         return self._finished(made, sampler.canvas, False)
+
+    def _without_scattered(self, values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) whose scattered missing pixels are filled, and what is then known, (N, H, W)."""
+        if not any(is_scattered(one).any() for one in known.numpy()):
+            return values, known
+        if "_mixture" not in vars(self):
+            self._mixture = PatchMixture.of(self.images_, self.missing_, self.spec_, self.seed_)
+        if self._mixture is None:
+            return values, known
+        filled = [self._mixture.fill_scattered(*one) for one in zip(values, known, strict=True)]
+        return torch.stack([image for image, _ in filled]), torch.stack([seen for _, seen in filled])
 
     def _held(
         self, values: Tensor, known: Tensor, shape: Any, novelty: float | None, random_state: int | None
@@ -759,44 +763,10 @@ class PatchDiffusion(Estimator):
             for top, left in sampler.corners():
                 region = (slice(top, top + height), slice(left, left + width))
                 some = seen[region] if seen[region].any() else None
-                compositions.append(self._alike([one[:, *region] * (1 if some is None else some)], some, rng))
+                compositions.append(self._search().alike([one[:, *region] * (1 if some is None else some)], some, rng))
             held = Held(one.to(device), seen.to(device))
             made.append(self._run(sampler, compositions, rng, held=held))
         return self._finished(made, sampler.canvas, False)
-
-    def _complete_like_fitted(self, images: Any) -> np.ndarray:
-        """Pixels of images without missing pixels."""
-        pixels, missing = self._like_fitted(images, None)
-        if missing is not None:
-            raise InputError("Images to change must be complete. Got missing pixels; fill them in with `inpaint`.")
-        return pixels
-
-    def _like_fitted(self, images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Complete pixels (N, H, W, C) in the shape and depth of `fit`, and which are missing, (N, H, W) of uint8."""
-        images, mask = with_mask(images, mask)
-        if isinstance(images, np.ndarray):
-            wanted = self.spec_.shape if images.ndim == 4 else self.spec_.shape[:2]
-            if images.shape[1:] != wanted:
-                raise InputError(
-                    f"Images must be an array (n, {', '.join(map(str, wanted))}), like those of fit. "
-                    f"Got shape {images.shape} instead."
-                )
-        pixels = load_pixels(images, spec=self.spec_)[0]
-        if mask is not None:
-            if np.ndim(mask) == 2:
-                mask = np.broadcast_to(mask, (len(pixels), *np.shape(mask)))
-            pixels = load_pixels(pixels, mask=mask)[0]
-        return _complete(pixels, self.spec_)
-
-
-def _complete(pixels: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels of the dtype of `spec` with the middle value where any channel is missing, and where that is."""
-    missing = ~np.isfinite(pixels).all(-1) if pixels.dtype.kind == "f" else np.zeros((), bool)
-    if missing.any():
-        pixels = np.where(missing[..., None], np.float32((spec.low + spec.high) / 2), pixels)
-    if pixels.dtype != spec.dtype:
-        pixels = np.rint(pixels).astype(spec.dtype)
-    return pixels, missing.astype(np.uint8) if missing.any() else None
 
 
 def _between(keys: list[Any], at: float) -> Any:

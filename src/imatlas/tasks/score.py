@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 
 from imatlas.arguments import counted
 from imatlas.errors import InputError
+from imatlas.images.dataset import load_pixels
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.generation import (
     MIN_PER_CELL,
@@ -28,7 +29,7 @@ from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.neighbors import all_alike
 from imatlas.result import Result
 from imatlas.system.threads import sharing_cores
-from imatlas.tasks.conditions import MapConditions, sample_from_map
+from imatlas.tasks.conditions import MapConditions, composes, sample_from_map
 from imatlas.tasks.memorization import memorization, memorization_in_words
 
 MOST_TRAIN = 20_000
@@ -211,28 +212,26 @@ def score_on_map(
 
 
 @sharing_cores()
-def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
-    """`score` of a fitted generator on the images that its `fit` held out, in features of the pretrained encoder.
+def score_model(model: Any, images: Any = None, *, held_out: Any = None, random_state: int = 0) -> Result:
+    """`score` of a fitted generator on images that its `fit` held out, in features of the pretrained encoder.
 
     Parameters
     ----------
-    model : fitted model with `sample` and `training_split`
-    images : Images, or anything that `Images` takes
-        Those that the model was fitted on.
+    model : fitted model with `sample`
+    images : Images, or anything that `Images` takes, optional
+        Those that the model was fitted on, of which it held some out.
+    held_out : Images, or anything that `Images` takes, optional
+        Instead of `images`, for a model that contains those and held none out: others of the same kind.
     random_state : int
 
     Raises
     ------
     InputError
-        If the model generates no images, was fitted on others, or held none out.
+        If the model generates no images, or the images are not those that it needs.
     """
-    for verb in ("sample", "training_split"):
-        if not hasattr(model, verb):
-            raise InputError(f"A {type(model).__name__} has no '{verb}'; score a generator, such as a VAE.")
-    pixels, learned, aside = model.training_split(images)
-    if len(learned) > MOST_EMBEDDED:
-        learned = np.sort(np.random.default_rng(random_state).choice(learned, MOST_EMBEDDED, replace=False))
-    train, held_out = np.asarray(pixels[learned]), np.asarray(pixels[aside])
+    train, unseen = _known_and_unseen(model, images, held_out)
+    if len(train) > MOST_EMBEDDED:
+        train = train[np.sort(np.random.default_rng(random_state).choice(len(train), MOST_EMBEDDED, replace=False))]
     # Twice the size of the images, in steps of the network: 224 px would take 12 times as long for small ones.
     side = int(np.clip(math.ceil(max(model.spec_.shape[:2]) / 16) * 32, 64, 224))
     encoder = PretrainedEncoder(
@@ -241,17 +240,46 @@ def score_model(model: Any, images: Any, *, random_state: int = 0) -> Result:
         device=model.device,
         random_state=random_state,
     )
-    features = encoder.fit_transform(train), encoder.transform(held_out)
+    features = encoder.fit_transform(train), encoder.transform(unseen)
     return score(
         model,
         train,
-        held_out,
+        unseen,
         spec=model.spec_,
         embed=encoder.transform,
         encoder=encoder_in_words(encoder),
         features=features,
         random_state=random_state,
     )
+
+
+def _known_and_unseen(model: Any, images: Any, held_out: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The images that a model was fitted to and others, each (n, H, W, C) in its size and depth."""
+    name = type(model).__name__
+    if not hasattr(model, "sample"):
+        raise InputError(f"A model of the class {name} generates no images; score a generator, such as a VAE.")
+    if not composes(model):
+        if images is None or held_out is not None:
+            raise InputError(
+                f"This {name} is scored on images that its fit held out; give those that it was fitted to with "
+                "'images' (--images), and no others."
+            )
+        pixels, learned, aside = model.training_split(images)
+        return np.asarray(pixels[learned]), np.asarray(pixels[aside])
+    if held_out is None or images is not None:
+        raise InputError(
+            f"This {name} contains the images that it was fitted to, and held none out; give others of the "
+            "same kind with 'held_out' (--held-out), and no 'images' (--images)."
+        )
+    unseen = load_pixels(held_out, spec=model.spec_)[0]
+    known = {one.tobytes() for one in model.images_}
+    n_known = sum(one.tobytes() in known for one in unseen)
+    if n_known:
+        raise InputError(
+            f"Held-out images must not be among those that the model was fitted to. Got {n_known:,} of {len(unseen):,} "
+            "that are; leave them out."
+        )
+    return model.images_, unseen
 
 
 def encoder_in_words(encoder: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from imatlas.errors import ParameterError
+from imatlas.images.memory_budget import machine_memory
 
 Precision = Literal["fp32", "bf16"]
 
@@ -42,6 +43,13 @@ def has_bf16(device: torch.device) -> bool:
         able = torch.cpu.get_capabilities()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False
+
+
+def total_memory(device: torch.device) -> int:
+    """The memory of a device in bytes; that of the machine where the device has none of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return machine_memory()
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -30,6 +30,12 @@ REFINED_FROM, REFINING_STEPS, REFINING_SOURCES = 0.5, 5, 16
 HELD = 0.1
 """Noise level, at most, at which pixels that are held fixed are compared: no image of the set has exactly these."""
 
+WORKING = 8
+"""Arrays of the size of an image, or of the sources of a window, that a step needs at a time."""
+
+VALUE_BYTES = 6
+"""Bytes of a float32 value, and what the allocator holds besides: measured 1.1 to 1.6 times 4 in all."""
+
 OVERLAP = 0.5
 """Least overlap of neighboring windows of a canvas, as a fraction of the window."""
 
@@ -88,6 +94,33 @@ class Sampler:
         )
         return [(top, left) for top in tops for left in lefts]
 
+    def n_bytes(self, n_channels: int, n_sources: int, n_stacks: int | None = None) -> int:
+        """About how much memory one image takes, in bytes, at the scale that takes most.
+
+        Parameters
+        ----------
+        n_channels : int
+        n_sources : int
+            Of a window at the coarsest scale, with copies.
+        n_stacks : int, optional
+            Different stacks of sources at that scale. None: one for each window.
+        """
+        n_windows = math.prod(
+            _n_offsets(length, window, self.tile) for length, window in zip(self.canvas, self.window, strict=True)
+        )
+        n_stacks, factor, most = n_stacks or n_windows, self._coarsest(), 0
+        while factor >= 1:
+            canvas, window = (math.prod(max(1, n // factor) for n in size) for size in (self.canvas, self.window))
+            # Pixels of each stack, weights of each window in this step and the last one, and the work on one window.
+            n_arrays = n_stacks * n_channels + 2 * n_windows + n_channels + WORKING
+            most = max(most, VALUE_BYTES * (window * n_sources * n_arrays + canvas * n_channels * WORKING))
+            n_sources, n_stacks, factor = min(n_sources, REFINING_SOURCES), n_windows, factor // 2
+        return most
+
+    def _coarsest(self) -> int:
+        """The factor by which images are reduced at the coarsest scale."""
+        return 2 ** max(0, math.ceil(math.log2(max(self.window) / BASE_SIDE)))
+
     def __call__(
         self,
         stacks: Sequence[Stack],
@@ -110,7 +143,7 @@ class Sampler:
         start : Start, optional
         held : Held, optional
         """
-        factor = 2 ** max(0, math.ceil(math.log2(max(self.window) / BASE_SIDE)))
+        factor = self._coarsest()
         chosen: list[Tensor | None] = [None] * len(stacks)
         image, rows = None, torch.empty(0)
         while factor >= 1:
@@ -224,12 +257,16 @@ class _Scale:
 
 def _offsets(length: int, window: int, tile: bool) -> list[int]:
     """Evenly spaced starts of windows that cover an axis with the least overlap."""
-    stride = max(1.0, window * (1 - OVERLAP))
+    n = _n_offsets(length, window, tile)
     if tile:
-        n = max(2, math.ceil(length / stride))
         return [round(i * length / n) for i in range(n)]
-    n = math.ceil((length - window) / stride) + 1
     return [round(i * (length - window) / max(1, n - 1)) for i in range(n)]
+
+
+def _n_offsets(length: int, window: int, tile: bool) -> int:
+    """How many windows that are."""
+    stride = max(1.0, window * (1 - OVERLAP))
+    return max(2, math.ceil(length / stride)) if tile else math.ceil((length - window) / stride) + 1
 
 
 def _most_used(weights: Tensor, before: Tensor | None) -> Tensor:

@@ -1,0 +1,47 @@
+"""The command that splits images into segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imatlas.cli.shared import Json, Sources, app, one_source, print_result, refuse_existing
+
+
+@app.command(epilog="Example: imatlas segment photos/ -o segments/ --level 0.4 --coco")
+def segment(
+    images: Sources,
+    output: Annotated[Path, typer.Option("-o", "--output", help="a new folder for the results")],
+    level: Annotated[
+        float | None,
+        typer.Option("--level", min=0, max=1, help="0: fine, 1: coarse", show_default="0.5"),
+    ] = None,
+    n_segments: Annotated[
+        int | None, typer.Option("--segments", min=1, help="number of segments of each image, instead of a level")
+    ] = None,
+    pixel_size: Annotated[
+        float, typer.Option("--pixel-size", help="side of a pixel, in the unit of areas and lengths in the table")
+    ] = 1.0,
+    coco: Annotated[bool, typer.Option("--coco", help="also write coco.json")] = False,
+    cut_outs: Annotated[
+        bool, typer.Option("--cut-outs", help="also write each segment as an image with alpha")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Split images into segments, without labels: label maps, overlays and a table of regions."""
+    from imatlas.tasks.segment import segment_files
+
+    refuse_existing(output, overwrite=False)
+    result = segment_files(
+        one_source(images),
+        output,
+        level=level,
+        n_segments=n_segments,
+        pixel_size=pixel_size,
+        with_coco=coco,
+        with_cut_outs=cut_outs,
+        progress=not json_,
+    )
+    print_result(result, json_)

@@ -1,0 +1,251 @@
+"""Regions of label maps: measurements, outlines, pictures, and files for other programs.
+
+A label map (H, W) of integers has the region of each pixel, from 0; -1 is no region. Files have labels from 1, and 0 is
+no region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import find_objects
+from skimage.measure import regionprops_table
+from skimage.segmentation import find_boundaries
+
+from imatlas.arguments import check_number
+from imatlas.errors import InputError
+
+SHAPE_PROPERTIES = {
+    "area": "area",
+    "centroid-0": "row",
+    "centroid-1": "column",
+    "bbox-0": "top",
+    "bbox-1": "left",
+    "bbox-2": "bottom",
+    "bbox-3": "right",
+    "perimeter": "perimeter",
+    "equivalent_diameter_area": "diameter",
+    "eccentricity": "eccentricity",
+    "solidity": "solidity",
+    "orientation": "orientation",
+}
+"""Measurements of scikit-image, and their names in the table."""
+
+MAX_LABEL = 65_535
+
+
+def measure_regions(labels: np.ndarray, pixels: np.ndarray, *, pixel_size: float = 1.0) -> dict[str, np.ndarray]:
+    """One row per region, as columns.
+
+    Parameters
+    ----------
+    labels : array (H, W) of int
+    pixels : array (H, W, C)
+        The image.
+    pixel_size : float
+        Side of a pixel in the unit of the table: areas are in its square, positions and lengths in it.
+
+    Returns
+    -------
+    dict of arrays (n_regions,)
+        `label`; `area`; `row`, `column` of the centroid; `top`, `left`, `bottom`, `right` in pixels, the last two
+        exclusive; `perimeter`; `diameter` of the circle of this area; `eccentricity` of the ellipse with the same
+        second moments in [0, 1); `solidity`, the share of the convex hull in (0, 1]; `orientation` of the long axis in
+        radians from the vertical; `mean_0` ..., `std_0` ... of each channel, in the values of the image.
+
+    Raises
+    ------
+    InputError
+        If the label map does not have the size of the image.
+    ParameterError
+        If the pixel size is not positive.
+    """
+    labels, pixels = _checked(labels, pixels)
+    size = check_number(pixel_size, "pixel_size", "measure_regions", low=0, above=True)
+    properties = sorted({name.split("-")[0] for name in SHAPE_PROPERTIES} - {"solidity"})
+    shifted = labels + 1
+    values = pixels.astype(np.float64)
+    found = regionprops_table(
+        shifted, properties=("label", *properties, "area_convex"), spacing=(size, size) if size != 1 else None
+    )
+    columns = {"label": found["label"].astype(np.int64) - 1}
+    found["solidity"] = found["area"] / np.maximum(found["area_convex"], found["area"])
+    for name, title in SHAPE_PROPERTIES.items():
+        columns[title] = np.asarray(found[name])
+    counts = np.bincount(shifted.ravel())
+    for channel in range(pixels.shape[2]):
+        sums = np.bincount(shifted.ravel(), values[..., channel].ravel())
+        means = sums / np.maximum(counts, 1)
+        squares = np.bincount(shifted.ravel(), np.square(values[..., channel] - means[shifted]).ravel())
+        columns[f"mean_{channel}"] = means[found["label"]]
+        columns[f"std_{channel}"] = np.sqrt(squares / np.maximum(counts, 1))[found["label"]]
+    return columns
+
+
+def outlines(labels: np.ndarray) -> dict[int, list[np.ndarray]]:
+    """The outlines of each region along the edges of its pixels.
+
+    Returns
+    -------
+    dict of int to list of arrays (n_corners, 2)
+        Corners as (x, y), where pixel (row, column) covers x from column to column + 1 and y from row to row + 1. Outer
+        outlines run clockwise as seen on a screen, outlines of holes the other way; parts that touch at a corner only
+        are separate.
+    """
+    shifted = np.asarray(labels) + 1
+    found = {}
+    for label, place in enumerate(find_objects(shifted)):
+        if place is not None:
+            offset = np.array([place[1].start, place[0].start])
+            found[label] = [ring + offset for ring in _rings(shifted[place] == label + 1)]
+    return found
+
+
+def _rings(mask: np.ndarray) -> list[np.ndarray]:
+    """The closed outlines of a mask, with corners only."""
+    padded = np.pad(mask, 1)
+    inside = padded[1:-1, 1:-1]
+    follows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    # Each edge between the mask and the rest, directed so that the mask is on its right.
+    for outside, start, end in (
+        (padded[:-2, 1:-1], (0, 0), (1, 0)),
+        (padded[1:-1, 2:], (1, 0), (1, 1)),
+        (padded[2:, 1:-1], (1, 1), (0, 1)),
+        (padded[1:-1, :-2], (0, 1), (0, 0)),
+    ):
+        rows, columns = np.nonzero(inside & ~outside)
+        for x, y in zip(columns.tolist(), rows.tolist(), strict=True):
+            follows.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
+    rings = []
+    while follows:
+        start = min(follows)
+        ring, at, heading = [], start, (0, 0)
+        while at in follows:
+            choices = follows[at]
+            right = (at[0] - heading[1], at[1] + heading[0])
+            after = choices.pop(choices.index(right) if right in choices else 0)
+            if not choices:
+                del follows[at]
+            turned = (after[0] - at[0], after[1] - at[1])
+            if turned != heading:
+                ring.append(at)
+            at, heading = after, turned
+        if heading == (ring[1][0] - ring[0][0], ring[1][1] - ring[0][1]):
+            ring = ring[1:]
+        rings.append(np.array(ring))
+    return rings
+
+
+def overlay(pixels: np.ndarray, labels: np.ndarray, *, color: Sequence[int] = (255, 220, 0)) -> np.ndarray:
+    """A picture (H, W, 3) uint8 with the borders of regions drawn in a color, of a picture (H, W, 3) uint8."""
+    labels, pixels = _checked(labels, pixels)
+    picture = pixels.copy()
+    picture[find_boundaries(labels, mode="inner", background=-1)] = color
+    return picture
+
+
+def mean_colors(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, C) uint8 in which each region has its mean color; pixels without a region stay."""
+    labels, pixels = _checked(labels, pixels)
+    shifted = labels.ravel() + 1
+    counts = np.maximum(np.bincount(shifted), 1)
+    flat = pixels.reshape(-1, pixels.shape[2])
+    means = np.stack([np.bincount(shifted, channel)[shifted] / counts[shifted] for channel in flat.T], 1)
+    return np.where(shifted[:, None] > 0, np.rint(means), flat).astype(pixels.dtype).reshape(pixels.shape)
+
+
+def cut_out(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of a picture (H, W, 3) uint8 within the bounding box of a mask (H, W), with alpha: (h, w, 4) uint8.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty or of another size.
+    """
+    mask, pixels = _checked(mask, pixels)
+    if not mask.any():
+        raise InputError("A cut-out needs at least one pixel. Got an empty mask.")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    alpha = mask[place].astype(np.uint8)[..., None] * 255
+    return np.concatenate([np.where(alpha > 0, pixels[place], 0).astype(np.uint8), alpha], 2)
+
+
+def label_png(labels: np.ndarray) -> bytes:
+    """A label map (H, W) as the bytes of a 16-bit PNG with labels from 1.
+
+    Raises
+    ------
+    InputError
+        If there are more than 65,535 regions.
+    """
+    shifted = np.asarray(labels) + 1
+    if shifted.max(initial=0) > MAX_LABEL:
+        raise InputError(f"A 16-bit PNG holds {MAX_LABEL:,} regions. Got {int(shifted.max()):,}; write an NPZ file.")
+    stream = BytesIO()
+    Image.fromarray(shifted.astype(np.uint16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def coco(names: Sequence[str], label_maps: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> dict:
+    """Label maps as COCO JSON: `images`, `annotations` and `categories`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        File names of the images.
+    label_maps : sequence of arrays (H, W) of int
+    categories : sequence of str, optional
+        Names of the labels, where a label means the same in all images. None: all regions are of one category.
+
+    Returns
+    -------
+    dict
+        A region without holes is a list of polygons; one with holes a run-length encoding, which COCO marks as crowd.
+    """
+    titles = ["region"] if categories is None else list(categories)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for i, (name, labels) in enumerate(zip(names, label_maps, strict=True), 1):
+        height, width = labels.shape
+        images.append({"id": i, "file_name": name, "height": height, "width": width})
+        for label, rings in outlines(labels).items():
+            region: dict[str, Any] = {"id": len(annotations) + 1, "image_id": i}
+            region["category_id"] = 1 if categories is None else label + 1
+            corners = np.concatenate(rings)
+            (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+            holes = any(_signed_area(ring) < 0 for ring in rings)
+            mask = labels == label
+            region["segmentation"] = (
+                {"size": [height, width], "counts": _runs(mask)} if holes else [ring.ravel().tolist() for ring in rings]
+            )
+            region |= {"area": int(mask.sum()), "bbox": [left, top, right - left, bottom - top], "iscrowd": int(holes)}
+            annotations.append(region)
+    listed = [{"id": i, "name": title, "supercategory": ""} for i, title in enumerate(titles, 1)]
+    return {"images": images, "annotations": annotations, "categories": listed}
+
+
+def _signed_area(ring: np.ndarray) -> float:
+    """The area within an outline; negative for holes."""
+    x, y = ring.T
+    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    """Lengths of runs along columns, alternately outside and inside, beginning outside."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    changes = np.flatnonzero(np.diff(flat))
+    return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
+
+
+def _checked(labels: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, pixels = np.asarray(labels), np.asarray(pixels)
+    if labels.ndim != 2 or pixels.ndim != 3 or labels.shape != pixels.shape[:2]:
+        raise InputError(
+            f"A label map (H, W) and an image (H, W, C) of one size are needed. Got {labels.shape} and {pixels.shape}."
+        )
+    return labels, pixels
