@@ -2,7 +2,7 @@
 
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
-all methods give as many. Settings were chosen on the training part, val is reported, the test part is not used.
+all methods give as many. Settings of peers were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
 """
