@@ -57,6 +57,9 @@ SMALL_MAP = 300
 N_SOURCES = 4
 """Sources shown beside a composed image."""
 
+SMALLEST_SHARE = 0.01
+"""Share of the pixels from which an image is shown as a source."""
+
 TYPICAL = 10
 """Images shown of each cluster: one row."""
 
@@ -256,7 +259,10 @@ def _composed(store: Store, n: int, random_state: int) -> Result:
     made, provenance = model.sample(n, random_state=random_state, return_provenance=True)
     new = display_view(made, store.spec)
     shown = range(min(8, n))
-    sources = [list(provenance.sources[i].items())[:N_SOURCES] for i in shown]
+    sources = [
+        [(row, share) for k, (row, share) in enumerate(one.items()) if k == 0 or share >= SMALLEST_SHARE][:N_SOURCES]
+        for one in provenance.sources[: len(shown)]
+    ]
     rows, captions, keys = [], [], store.composed_of[0]
     for i, some in zip(shown, sources, strict=True):
         given = display_view(model.images_[[row for row, _ in some]], model.spec_)
