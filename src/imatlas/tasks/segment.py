@@ -22,7 +22,7 @@ from imatlas.images.picture import Picture
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.boundary_cues import rgb_of
+from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.hierarchy import hierarchy_of
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import output_path, write_folder
@@ -104,9 +104,9 @@ def segment_files(
             hierarchy = hierarchy_of(pixels, spec)
             labels = hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
             name = f"{len(files) + 1:05d}-{_plain(key)}"
-            view = np.rint(255 * rgb_of(pixels, spec)).astype(np.uint8)
+            view = rgb_view(pixels, spec)
             (aside / f"labels/{name}.png").write_bytes(label_png(labels))
-            (aside / f"overlays/{name}.png").write_bytes(encode(overlay(view, labels)))
+            (aside / f"overlays/{name}.png").write_bytes(encode(overlay(view, labels), compress_level=1))
             if with_cut_outs:
                 _write_cut_outs(aside / "cut-outs", name, view, labels)
             counts.append(int(labels.max()) + 1)

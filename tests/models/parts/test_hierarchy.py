@@ -8,7 +8,7 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.hierarchies import cut_saliency
 from imatlas.metrics.segmentation import covering
-from imatlas.models.parts.boundary_cues import rgb_of
+from imatlas.models.parts.channels import rgb_of
 from imatlas.models.parts.hierarchy import hierarchy_of, ordered
 
 HEIGHT, WIDTH = 60, 80
@@ -69,6 +69,20 @@ def test_the_parts_of_images_of_each_kind(kind, truth, rng):
         truth = (truth > 0) * label(truth > 0)[0]
     assert found.regions.shape == truth.shape
     assert covering(found.segments(3), truth) > 0.8  # two segments reach 0.76
+
+
+@pytest.mark.parametrize("kind", ["gray", "RGBA", "alpha alone", "16-bit", "seven channels", "float with gaps"])
+def test_a_reduced_copy_finds_the_same_parts(kind, truth, rng):
+    """At four times the size, so that the image is halved twice."""
+    truth = truth.repeat(4, axis=0).repeat(4, axis=1)
+    pixels, low, high = kinds(truth, rng)[kind]
+    found = hierarchy_of(pixels, spec_of(pixels, low, high), max_pixels=HEIGHT * WIDTH)
+    if kind == "alpha alone":
+        truth = (truth > 0) * label(truth > 0)[0]
+    assert found.regions.shape == truth.shape
+    assert found.n_regions == found.regions.max() + 1 < 200
+    assert all(label(found.regions == region)[1] == 1 for region in range(found.n_regions))
+    assert covering(found.segments(3), truth) > 0.9
 
 
 def test_sixteen_bits_are_not_read_as_eight(truth, rng):

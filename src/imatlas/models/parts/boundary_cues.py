@@ -16,9 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imatlas.images.pixels import composited_visibly
-from imatlas.images.spec import ImageSpec
-from imatlas.images.tensors import to_tensor
 from imatlas.models.parts.half_discs import (
     half_disc_differences,
     halved,
@@ -70,34 +67,6 @@ class ImageFeatures:
     """Features (16, h, w) at stride 2, of mean squared deviation about 1."""
     last_block: Tensor
     """Features (112, ...) at stride 16, of mean squared deviation about 1."""
-
-
-def rgb_of(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Pixels (H, W, C) of any kind as RGB (H, W, 3) float32 in [0, 1].
-
-    `low` and `high` of the spec become 0 and 1, values outside are clipped, missing ones become 0.5. RGBA is composited
-    on a background on which it is visible, gray is repeated. Other channels are projected on their first three
-    principal axes in this image; the first becomes lightness, the others color.
-    """
-    if spec.has_alpha:
-        pixels = composited_visibly(pixels[None], (255, 255, 255))[0]
-    values = ((to_tensor(pixels[None], spec)[0] + 1) / 2).permute(1, 2, 0).numpy()
-    values = np.clip(np.nan_to_num(values, nan=0.5), 0, 1)
-    if values.shape[-1] == 1:
-        return np.repeat(values, 3, axis=-1)
-    return values if values.shape[-1] == 3 else _principal_colors(values)
-
-
-def _principal_colors(values: np.ndarray) -> np.ndarray:
-    """Channels (H, W, C) as RGB (H, W, 3) in [0, 1]."""
-    flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    flat = flat - flat.mean(axis=0)
-    axes = np.linalg.eigh(flat.T @ flat / len(flat))[1][:, ::-1][:, :3]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    projected = flat @ axes
-    scale = 2 * max(float(np.abs(projected[:, 0]).max()), 1e-6)
-    mixing = np.array([[1, 1, 1], [1, -1, 0], [0.5, 0.5, -1]])[: axes.shape[1]]
-    return np.clip(0.5 + projected / scale @ mixing, 0, 1).reshape(*values.shape[:2], 3).astype(np.float32)
 
 
 @cache
