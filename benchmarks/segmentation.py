@@ -1,8 +1,9 @@
-"""Segmentation of BSDS500: `python -m benchmarks segmentation [--only hierarchy superpixels] [--methods NAMES]`.
+"""Segmentation of BSDS500: `python -m benchmarks segmentation [--only PARTS] [--methods NAMES]`.
 
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
-all methods give as many. Settings of peers were fixed beforehand and not tuned. Val is reported, test is not used.
+all methods give as many. `scribbles`: segments from strokes (`_scribbles.py`). Settings of the peers of the first two
+were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
 """
@@ -24,6 +25,7 @@ import numpy as np
 
 from benchmarks._data import bsds500
 from benchmarks._peers import PEERS, add_prefix_option, env_command, last_json, python_of
+from benchmarks._scribbles import scribbles
 from benchmarks._table import save_table, saved_table
 from imatlas.metrics.hierarchies import HierarchyCounts, cut_saliency, score_hierarchy, summarize
 from imatlas.metrics.segmentation import achievable_accuracy, boundary_recall, compactness, undersegmentation_error
@@ -272,4 +274,5 @@ def _save(options: argparse.Namespace, name: str, *table: Any) -> None:
 PARTS: dict[str, Callable[[list[Image], argparse.Namespace], None]] = {
     "hierarchy": hierarchy,
     "superpixels": superpixels,
+    "scribbles": scribbles,
 }

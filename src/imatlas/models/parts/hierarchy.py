@@ -81,7 +81,7 @@ class Hierarchy:
             Of the edge to its lower neighbor.
         """
         regions = self.regions
-        return self._joined(regions[:, :-1], regions[:, 1:]), self._joined(regions[:-1], regions[1:])
+        return self.joined(regions[:, :-1], regions[:, 1:]), self.joined(regions[:-1], regions[1:])
 
     def confidence(self) -> np.ndarray:
         """Confidence (H, W) float32 in [0, 1] of a boundary at each pixel: the largest saliency of its edges."""
@@ -107,8 +107,8 @@ class Hierarchy:
         labels = higra.labelisation_horizontal_cut_from_threshold(self._tree(), order, float(last))
         return np.unique(labels, return_inverse=True)[1].astype(np.int32)[self.regions]
 
-    def _joined(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Level at which regions of two equal shapes are joined."""
+    def joined(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Level at which each region of one array is joined with that of another of equal shape; 0 for itself."""
         joined = np.zeros(first.shape, np.float32)
         apart = first != second
         if apart.any():
