@@ -111,7 +111,7 @@ NOTES = [
     "stroke (3 pixels wide, up to 40 long, along the middle) or one point at a random place near its medial axis; "
     "seed 0. Mean over images of the mean IoU of these segments, over their pixels.",
     "Chosen on 60 training images: steepness and weight of appearance of imatlas, blur of the gradient "
-    f"({BLUR:g} of 0.5 to 3). random_walker: RGB, cg_j, beta {BETA:g}, the best of 130 to 60,000 on 10 training images. "
+    f"({BLUR:g} of 0.5 to 3). random_walker: RGB, cg_j, beta {BETA:g}, the best on 10 training images. "
     "The weights of imatlas's hierarchy were fitted to training images.",
     "Seconds: medians, 1 thread, on a shared machine: rough. An answer has all labels of an image at once.",
 ]
