@@ -24,7 +24,7 @@ from imatlas.models.parts.scribbles import segment_by_strokes
 Image = tuple[str, np.ndarray, np.ndarray]
 """Key, pixels and human segmentations."""
 
-BLUR, BETA = 3.0, 130.0
+BLUR, BETA = 3.0, 1000.0
 """Of watershed and random walker; the best on training images."""
 SEED = 0
 

@@ -47,8 +47,8 @@ def chain(levels, features=None):
     pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
     features = np.zeros((n, 1)) if features is None else features
     hierarchy = ordered(regions, parents, np.zeros(2 * n - 1))
-    blank = np.zeros((1, n), np.float32)
-    return RegionGraph(np.zeros((1, n, 3)), blank, hierarchy, pairs, np.ones(n - 1), np.array(levels), features)
+    rgb, blank = np.zeros((1, n, 3), np.float32), np.zeros((1, n), np.float32)
+    return RegionGraph(hierarchy, regions, rgb, blank, pairs, np.ones(n - 1), np.array(levels), features)
 
 
 def test_on_a_chain_the_probability_falls_linearly(monkeypatch):
@@ -134,6 +134,18 @@ def test_a_photograph_in_two_strokes():
     outside = [(20, 370), (100, 190), (150, 180), (200, 10)]
     assert all(labels[place] == 1 for place in inside)
     assert all(labels[place] == 2 for place in outside)
+
+
+def test_a_large_image_answers_from_a_reduced_copy(pixels, truth):
+    """Strokes at full size, also two in one region; outlines at full size."""
+    large = pixels.repeat(3, axis=0).repeat(3, axis=1)
+    graph = region_graph(large, spec_of(large), max_pixels=5000)
+    assert graph.reduced.shape == (45, 60)
+    parts = [([(9, 15), (15, 210)], 4), ([(75, 60), (105, 90)], 7), ([(45, 189), (120, 198)], 9), ((90, 92), 4)]
+    strokes = drawn(parts, large.shape[:2], width=3)
+    labels = segment_by_strokes(graph, strokes).labels
+    np.testing.assert_array_equal(labels[strokes > 0], strokes[strokes > 0])
+    assert (labels == np.array([4, 7, 9])[truth].repeat(3, axis=0).repeat(3, axis=1)).mean() > 0.9
 
 
 def test_points_and_lines_are_drawn():

@@ -14,7 +14,7 @@ import numpy as np
 
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.boundary_cues import boundary_probability, image_features
+from imatlas.models.parts.boundary_cues import ImageFeatures, boundary_probability, image_features
 from imatlas.models.parts.channels import Channels, rgb_of
 from imatlas.models.parts.outline_refinement import enlarged, refined
 from imatlas.models.parts.region_merging import RegionMerging, watershed_regions
@@ -144,29 +144,49 @@ def hierarchy_of(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
     InputError
         If there is no pixel.
     """
+    pyramid = pyramid_of(pixels, spec, max_pixels)
+    tree = merged(pyramid[-1])[0]
+    return replace(tree, regions=full_size_regions(tree.regions, pyramid))
+
+
+def pyramid_of(pixels: np.ndarray, spec: ImageSpec, max_pixels: int) -> list[Channels]:
+    """An image and its copies of half the size each, until one has at most `max_pixels` pixels.
+
+    Raises
+    ------
+    InputError
+        If there is no pixel.
+    """
     if pixels.ndim != 3 or not pixels.size:
         raise InputError(f"An image to segment has shape (H, W, C) and at least one pixel. Got {pixels.shape}.")
     pyramid = [Channels.of(pixels, spec)]
     while pyramid[-1].shape[0] * pyramid[-1].shape[1] > max_pixels:
         pyramid.append(pyramid[-1].halved())
-    reduced = pyramid.pop()
-    tree = _hierarchy_of(rgb_of(reduced.pixels, reduced.spec))
-    regions = tree.regions
-    while pyramid:
-        image = pyramid.pop()
+    return pyramid
+
+
+def full_size_regions(regions: np.ndarray, pyramid: list[Channels]) -> np.ndarray:
+    """Regions (H, W) at the size of the first image of a pyramid, from those of its last."""
+    for image in pyramid[-2::-1]:
         regions = refined(enlarged(regions, image.shape[:2]), image)
-    return replace(tree, regions=regions)
+    return regions
 
 
-def _hierarchy_of(rgb: np.ndarray) -> Hierarchy:
-    """Hierarchy of an image (H, W, 3) of values in [0, 1], at its full size."""
-    if np.ptp(rgb.reshape(-1, 3), axis=0).max() == 0:  # One color.
-        return Hierarchy(np.zeros(rgb.shape[:2], np.int32), np.zeros(1, np.int64), np.zeros(1))
+def merged(image: Channels) -> tuple[Hierarchy, np.ndarray, ImageFeatures]:
+    """Hierarchy of an image at its full size, the boundary probability (H, W) and the features that it is made from."""
+    rgb = rgb_of(image.pixels, image.spec)
     features = image_features(rgb)
+    if np.ptp(rgb.reshape(-1, 3), axis=0).max() == 0:  # One color.
+        size = rgb.shape[:2]
+        return (
+            Hierarchy(np.zeros(size, np.int32), np.zeros(1, np.int64), np.zeros(1)),
+            np.zeros(size, np.float32),
+            features,
+        )
     probability = boundary_probability(features)
     regions = watershed_regions(probability)
     merging = RegionMerging(regions, probability, features).run()
-    return ordered(regions, merging.parents, merging.separation)
+    return ordered(regions, merging.parents, merging.separation), probability, features
 
 
 def ordered(regions: np.ndarray, parents: np.ndarray, separation: np.ndarray) -> Hierarchy:

@@ -6,31 +6,35 @@ boundary is and at which level of the hierarchy they become one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array, diags_array
 
-from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.boundary_cues import boundary_probability, image_features, rgb_of
-from imatlas.models.parts.hierarchy import Hierarchy, ordered
-from imatlas.models.parts.region_merging import RegionMerging, adjacency, region_means, watershed_regions
+from imatlas.models.parts.channels import rgb_of
+from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, full_size_regions, merged, pyramid_of
+from imatlas.models.parts.region_merging import adjacency, region_means
 
 
 @dataclass(frozen=True, eq=False)
 class RegionGraph:
-    """The n finest regions of an image, their E pairs of neighbors, and what both look like."""
+    """The n finest regions of an image, their E pairs of neighbors, and what both look like.
 
-    rgb: np.ndarray
-    """The image (H, W, 3) float32 in [0, 1]."""
-    probability: np.ndarray
-    """Of a boundary at each pixel, (H, W) float32."""
+    Of an image of more than `MAX_PIXELS` pixels, all but the outlines of the regions comes from a reduced copy.
+    """
+
     hierarchy: Hierarchy
+    reduced: np.ndarray
+    """The regions (h, w) int32 of the reduced copy; of the image itself, if it is small enough."""
+    rgb: np.ndarray
+    """The reduced copy (h, w, 3) float32 in [0, 1]."""
+    probability: np.ndarray
+    """Of a boundary at each pixel of the reduced copy, (h, w) float32."""
     pairs: np.ndarray
     """Numbers (E, 2) of the regions that touch."""
     lengths: np.ndarray
-    """Length (E,) of their boundary, in edges between pixels."""
+    """Length (E,) of their boundary, in edges between pixels of the reduced copy."""
     levels: np.ndarray
     """Level (E,) in [0, 1] at which they are joined: the saliency of their boundary."""
     features: np.ndarray
@@ -44,11 +48,11 @@ class RegionGraph:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Pixels (n,) of each region."""
-        return np.bincount(self.regions.ravel(), minlength=self.hierarchy.n_regions)
+        """Pixels (n,) of each region of the reduced copy."""
+        return np.bincount(self.reduced.ravel(), minlength=self.hierarchy.n_regions)
 
 
-def region_graph(pixels: np.ndarray, spec: ImageSpec) -> RegionGraph:
+def region_graph(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_PIXELS) -> RegionGraph:
     """Graph of the regions of one image, as slow as `hierarchy_of`; all that follows is quick.
 
     Parameters
@@ -57,30 +61,31 @@ def region_graph(pixels: np.ndarray, spec: ImageSpec) -> RegionGraph:
         Of any size and number of channels, as `rgb_of` takes them.
     spec : ImageSpec
         Its dtype, range and alpha count; the size is that of the pixels.
+    max_pixels : int
+        Of the reduced copy.
 
     Raises
     ------
     InputError
         If there is no pixel.
     """
-    if pixels.ndim != 3 or not pixels.size:
-        raise InputError(f"An image to segment has shape (H, W, C) and at least one pixel. Got {pixels.shape}.")
-    rgb = rgb_of(pixels, spec)
-    if np.ptp(rgb.reshape(-1, 3), axis=0).max() == 0:  # One color.
-        one = Hierarchy(np.zeros(rgb.shape[:2], np.int32), np.zeros(1, np.int64), np.zeros(1))
-        none = np.zeros(0)
-        return RegionGraph(
-            rgb, np.zeros(rgb.shape[:2], np.float32), one, np.zeros((0, 2), np.int64), none, none, np.zeros((1, 1))
-        )
-    features = image_features(rgb)
-    probability = boundary_probability(features)
-    regions = watershed_regions(probability)
-    merging = RegionMerging(regions, probability, features).run()
-    hierarchy = ordered(regions, merging.parents, merging.separation)
-    pairs, _, lengths = adjacency(regions, probability)
-    means, bounds = region_means(regions, features)
+    pyramid = pyramid_of(pixels, spec, max_pixels)
+    small = pyramid[-1]
+    hierarchy, probability, features = merged(small)
+    reduced = hierarchy.regions
+    means, bounds = region_means(reduced, features)
     means[:, : bounds[-1]] = np.sqrt(means[:, : bounds[-1]])
-    return RegionGraph(rgb, probability, hierarchy, pairs, lengths, hierarchy.joined(*pairs.T), means)
+    pairs, _, lengths = adjacency(reduced, probability)
+    return RegionGraph(
+        hierarchy=replace(hierarchy, regions=full_size_regions(reduced, pyramid)),
+        reduced=reduced,
+        rgb=rgb_of(small.pixels, small.spec),
+        probability=probability,
+        pairs=pairs,
+        lengths=lengths,
+        levels=hierarchy.joined(*pairs.T),
+        features=means,
+    )
 
 
 def laplacian(n: int, pairs: np.ndarray, weights: np.ndarray) -> csr_array:

@@ -92,9 +92,10 @@ def segment_by_strokes(graph: RegionGraph, strokes: np.ndarray) -> Strokes:
         return Strokes(graph.regions, classes, shares)
     regions, places = graph.regions.copy(), find_objects(graph.regions + 1)
     for region in disputed:
-        mask = graph.regions[places[region]] == region
-        pieces = _pieces(mask, strokes[places[region]], graph.probability[places[region]])
-        regions[places[region]][mask] = n + np.searchsorted(classes, pieces[mask])
+        place = places[region]
+        mask = graph.regions[place] == region
+        pieces = _pieces(mask, strokes[place], _boundaries_in(graph, place))
+        regions[place][mask] = n + np.searchsorted(classes, pieces[mask])
     return Strokes(regions, classes, np.concatenate([shares, np.eye(n_classes)]))
 
 
@@ -174,3 +175,14 @@ def _pieces(mask: np.ndarray, strokes: np.ndarray, probability: np.ndarray) -> n
 
     heights = np.round(gaussian_filter(probability, SMOOTHING) * N_STEPS).astype(np.int32)
     return watershed(heights, np.where(mask, strokes, 0), mask=mask)
+
+
+def _boundaries_in(graph: RegionGraph, place: tuple[slice, slice]) -> np.ndarray:
+    """Boundary probability (h, w) within a rectangle of the image."""
+    if graph.probability.shape == graph.regions.shape:
+        return graph.probability[place]
+    rows, columns = (
+        np.arange(part.start, part.stop) * small // large
+        for part, small, large in zip(place, graph.probability.shape, graph.regions.shape, strict=True)
+    )
+    return graph.probability[np.ix_(rows, columns)]
