@@ -9,7 +9,6 @@ import numpy as np
 
 from imatlas.images.pixels import RGB, composited, visible_background
 from imatlas.images.spec import ImageSpec
-from imatlas.images.tensors import to_tensor
 
 WHITE: RGB = (255, 255, 255)
 BAND = 1 << 18
@@ -45,12 +44,15 @@ class Channels:
         """Some of the pixels (..., C) as float32 in [0, 1]."""
         if self.spec.has_alpha:
             pixels = composited(pixels, self.background)
-        flat = pixels.reshape(1, 1, -1, pixels.shape[-1])
-        values = (to_tensor(flat, self.spec)[0, :, 0].T.numpy() + 1) / 2
-        return np.clip(np.nan_to_num(values, nan=0.5), 0, 1).reshape(pixels.shape)
+        values = pixels.astype(np.float32)
+        values -= self.spec.low
+        values *= 1 / (self.spec.high - self.spec.low)
+        if pixels.dtype == np.float32:
+            values[~np.isfinite(values)] = 0.5
+        return np.clip(values, 0, 1, out=values)
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Pixels (P, C) float32 at P places."""
+        """Pixels (..., C) float32 at places (...)."""
         return self.values(self.pixels[rows, columns])
 
     def bands(self) -> Iterator[tuple[slice, np.ndarray]]:
