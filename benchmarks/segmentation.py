@@ -63,6 +63,7 @@ HIERARCHIES = {
     "OpenCV mean shift": Method("opencv", "segments_opencv.py", "mean shift", _geometric(80, 4, 20)),
 }
 SUPERPIXELS = {
+    "imatlas superpixels": Method("imatlas", "segments_imatlas.py", "superpixels"),
     "imatlas hierarchy": Method("imatlas", "segments_imatlas.py", "hierarchy, number"),
     "OpenCV SLIC": Method("opencv", "segments_opencv.py", "slic"),
     "OpenCV SLICO": Method("opencv", "segments_opencv.py", "slico"),

@@ -36,3 +36,9 @@ def test_json_says_what_was_skipped(photo, tmp_path, capsys):
     assert found["skipped"][0][0] == "b.jpg"
     assert main(["segment", str(photo), "-o", str(tmp_path / "x"), "--level", "0.3", "--segments", "2"]) == 1
     assert "not both" in capsys.readouterr().err
+
+
+def test_superpixels(photo, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["segment", str(photo), "-o", str(out), "--method", "superpixels", "--segments", "30"]) == 0
+    assert "1 image split into 30 segments" in capsys.readouterr().out

@@ -81,6 +81,19 @@ def test_levels_go_from_fine_to_coarse(folder, tmp_path):
     assert counts[0] > counts[1] >= counts[2] == 1
 
 
+def test_superpixels_have_a_number_and_no_level(folder, tmp_path):
+    segment_files(folder, tmp_path / "out", method="superpixels", n_segments=40)
+    files = {row["key"]: row["segments"] for row in rows_of(tmp_path / "out" / "images.csv")}
+    assert files.pop("thin.png") == "30"  # as many as pixels
+    assert set(files.values()) == {"40"}
+    result = segment_files(folder / "a b.png", tmp_path / "default", method="superpixels")
+    assert result.metrics["n_segments"] == 200
+    with pytest.raises(InputError, match="no level"):
+        segment_files(folder, tmp_path / "more", method="superpixels", level=0.5)
+    with pytest.raises(ParameterError, match="method"):
+        segment_files(folder, tmp_path / "more", method="slic")
+
+
 def test_refusals(folder, tmp_path):
     with pytest.raises(InputError, match="not both"):
         segment_files(folder, tmp_path / "out", level=0.5, n_segments=3)

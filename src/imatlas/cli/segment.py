@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,12 +14,19 @@ from imatlas.cli.shared import Json, Sources, app, one_source, print_result, ref
 def segment(
     images: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", help="a new folder for the results")],
+    method: Annotated[
+        Literal["hierarchy", "superpixels"],
+        typer.Option("--method", help="parts that a person would name, or small segments that follow the colors"),
+    ] = "hierarchy",
     level: Annotated[
         float | None,
         typer.Option("--level", min=0, max=1, help="0: fine, 1: coarse", show_default="0.5"),
     ] = None,
     n_segments: Annotated[
-        int | None, typer.Option("--segments", min=1, help="number of segments of each image, instead of a level")
+        int | None,
+        typer.Option(
+            "--segments", min=1, help="number of segments of each image, instead of a level; 200 for superpixels"
+        ),
     ] = None,
     pixel_size: Annotated[
         float, typer.Option("--pixel-size", help="side of a pixel, in the unit of areas and lengths in the table")
@@ -37,6 +44,7 @@ def segment(
     result = segment_files(
         one_source(images),
         output,
+        method=method,
         level=level,
         n_segments=n_segments,
         pixel_size=pixel_size,

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.arguments import check_int, check_number, check_path, counted
+from imatlas.arguments import check_int, check_number, check_path, counted, refused
 from imatlas.errors import DecodeError, InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode
@@ -24,6 +24,7 @@ from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.hierarchy import hierarchy_of
+from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import output_path, write_folder
 from imatlas.system.csv_files import write_csv
@@ -37,6 +38,9 @@ WHITE = (255, 255, 255)
 LEVEL = 0.5
 """Default level: regions that are more likely one than two are joined."""
 
+N_SUPERPIXELS = 200
+"""Default number of superpixels of an image."""
+
 MIN_CUT_OUT = 0.01
 """Share of the pixels of an image from which a segment becomes a cut-out."""
 
@@ -45,6 +49,7 @@ def segment_files(
     source: Any,
     output: str | Path,
     *,
+    method: Literal["hierarchy", "superpixels"] = "hierarchy",
     level: float | None = None,
     n_segments: int | None = None,
     pixel_size: float = 1.0,
@@ -60,6 +65,8 @@ def segment_files(
     output : path
         A new folder: `labels/` with label maps as 16-bit PNG (labels from 1), `overlays/`, `regions.csv` and
         `regions.parquet` with one row per segment, `images.csv` with the files of each image.
+    method : {"hierarchy", "superpixels"}
+        The parts that a person would name, or small segments that follow the colors (200 by default).
     level : float in [0, 1], optional
         From fine to coarse: regions whose probability of being separate is at most this are joined. Default 0.5.
     n_segments : int, optional
@@ -78,12 +85,16 @@ def segment_files(
     Raises
     ------
     InputError
-        If no image can be read, or both `level` and `n_segments` are given.
+        If no image can be read, both `level` and `n_segments` are given, or superpixels and a level.
     ParameterError
         If one of the numbers is out of its range.
     ArtifactError
         If `output` already exists.
     """
+    if method not in ("hierarchy", "superpixels"):
+        raise refused("method", "segment_files", "'hierarchy' or 'superpixels'", method)
+    if method == "superpixels" and level is not None:
+        raise InputError("Superpixels have no level; give 'n_segments', their number.")
     if level is not None and n_segments is not None:
         raise InputError("Give either 'level' or 'n_segments', not both.")
     if n_segments is not None:
@@ -101,8 +112,7 @@ def segment_files(
         tables, maps = [], []
         for key, picture in _pictures(opened, skipped, progress):
             pixels, spec = _upright(picture)
-            hierarchy = hierarchy_of(pixels, spec)
-            labels = hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
+            labels = _segments(pixels, spec, method, level, n_segments)
             name = f"{len(files) + 1:05d}-{_plain(key)}"
             view = rgb_view(pixels, spec)
             (aside / f"labels/{name}.png").write_bytes(label_png(labels))
@@ -129,6 +139,14 @@ def segment_files(
 
     write_folder(output, write)
     return _result(output, counts, skipped)
+
+
+def _segments(pixels: np.ndarray, spec: ImageSpec, method: str, level: float, n_segments: int | None) -> np.ndarray:
+    """Label map (H, W) of one image; `level` counts where no number is given."""
+    if method == "superpixels":
+        return superpixels_of(pixels, spec, N_SUPERPIXELS if n_segments is None else n_segments)
+    hierarchy = hierarchy_of(pixels, spec)
+    return hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
 
 
 def _pictures(source: Source, skipped: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, Picture]]:
