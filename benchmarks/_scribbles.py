@@ -24,7 +24,7 @@ from imatlas.models.parts.scribbles import segment_by_strokes
 Image = tuple[str, np.ndarray, np.ndarray]
 """Key, pixels and human segmentations."""
 
-BLUR, BETA = 3.0, 1000.0
+BLUR, BETA = 3.0, 8000.0
 """Of watershed and random walker; the best on training images."""
 SEED = 0
 
@@ -81,7 +81,7 @@ def _random_walk(pixels: np.ndarray, strokes: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a faster solver that is not installed
         numbers, consecutive = np.unique(strokes, return_inverse=True)  # it renumbers labels
-        found = random_walker(pixels / 255, consecutive, beta=BETA, mode="cg_j", channel_axis=-1)
+        found = random_walker(rgb2lab(pixels) / 100, consecutive, beta=BETA, mode="cg_j", channel_axis=-1)
         return numbers[found]
 
 
@@ -111,7 +111,7 @@ NOTES = [
     "stroke (3 pixels wide, up to 40 long, along the middle) or one point at a random place near its medial axis; "
     "seed 0. Mean over images of the mean IoU of these segments, over their pixels.",
     "Chosen on 60 training images: steepness and weight of appearance of imatlas, blur of the gradient "
-    f"({BLUR:g} of 0.5 to 3). random_walker: RGB, cg_j, beta {BETA:g}, the best on 10 training images. "
-    "The weights of imatlas's hierarchy were fitted to training images.",
+    f"({BLUR:g} of 0.5 to 3). random_walker: Lab / 100, cg_j, beta {BETA:g} (of 130 to 60,000, RGB and Lab; "
+    "the best on 10 training images). The weights of imatlas's hierarchy were fitted to training images.",
     "Seconds: medians, 1 thread, on a shared machine: rough. An answer has all labels of an image at once.",
 ]

@@ -2,8 +2,8 @@
 
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
-all methods give as many. `scribbles`: segments from strokes (`_scribbles.py`). Settings of the peers of the first two
-were fixed beforehand and not tuned. Val is reported, test is not used.
+all methods give as many. `scribbles`: segments from strokes. `objects`: salient objects.
+Settings of the peers of the first two were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
 """
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import _objects
 from benchmarks._data import bsds500
 from benchmarks._peers import PEERS, add_prefix_option, env_command, last_json, python_of
 from benchmarks._scribbles import scribbles
@@ -176,6 +177,11 @@ def superpixels(images: list[Image], options: argparse.Namespace) -> None:
     )
 
 
+def objects(images: list[Image], options: argparse.Namespace) -> None:
+    """Masks of salient objects on composites and photographs."""
+    _objects.compare(images, options, lambda script, chosen: _run(Method(*script), [0], chosen, options))
+
+
 def _number_to_ask_for(method: Method, images: list[Image], options: argparse.Namespace) -> float:
     """The number whose mean number of segments is nearest to `N_SEGMENTS`, of a few tried."""
     asked, tried = float(N_SEGMENTS), {}
@@ -276,4 +282,5 @@ PARTS: dict[str, Callable[[list[Image], argparse.Namespace], None]] = {
     "hierarchy": hierarchy,
     "superpixels": superpixels,
     "scribbles": scribbles,
+    "objects": objects,
 }
