@@ -22,7 +22,7 @@ def test_segments_are_written_and_told(photo, tmp_path, capsys):
     assert main(["segment", str(photo), "-o", str(out), "--segments", "2", "--coco"]) == 0
     assert "1 image split into 2 segments" in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == [
-        "coco.json", "images.csv", "labels", "overlays", "regions.csv", "regions.parquet"
+        "coco.json", "images.csv", "labels", "overlays", "regions.csv", "regions.parquet", "segments.json"
     ]  # fmt: skip
     assert main(["segment", str(photo), "-o", str(out)]) == 1  # nothing is overwritten
     assert "already exists" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Measurements, outlines and files of regions."""
 
+import json
 from io import BytesIO
 
 import numpy as np
@@ -7,7 +8,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from imatlas.errors import InputError, ParameterError
-from imatlas.tasks.region_files import coco, cut_out, label_png, mean_colors, measure_regions, outlines, overlay
+from imatlas.images.decode import read_picture
+from imatlas.tasks.region_files import (
+    coco,
+    coco_text,
+    cut_out,
+    label_file,
+    label_png,
+    mean_colors,
+    measure_regions,
+    outlines,
+    overlay,
+)
 
 
 def random_labels(seed, shape=(13, 17), n=5):
@@ -142,3 +154,17 @@ def test_coco_masks_are_the_regions(seed):
         box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert region["bbox"] == box
     assert any(region["iscrowd"] for region in found["annotations"])
+
+
+def test_more_labels_than_16_bits_hold_are_a_tiff():
+    labels = np.arange(300 * 300).reshape(300, 300)
+    suffix, content = label_file(labels)
+    assert suffix == ".tif"
+    np.testing.assert_array_equal(read_picture(content).pixels()[..., 0], labels + 1)
+    assert label_file(labels[:200] % 65535)[0] == ".png"
+
+
+def test_coco_as_text_is_the_same_as_at_once():
+    maps = [np.kron([[0, 1], [2, 1]], np.ones((3, 4), int)), np.pad(np.ones((3, 3), int), 2), np.full((4, 4), -1)]
+    names = ["a.png", "b.png", "c.png"]
+    assert json.loads("".join(coco_text(zip(names, maps, strict=True)))) == coco(names, maps)

@@ -2,13 +2,19 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from pyarrow import parquet
 
-from imatlas.errors import ArtifactError, InputError, ParameterError
+from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError
+from imatlas.images.sources.opening import open_source
+from imatlas.tasks.region_files import measure_regions
 from imatlas.tasks.segment import segment_files
 
 
@@ -107,3 +113,128 @@ def test_refusals(folder, tmp_path):
     with pytest.raises(ArtifactError):
         segment_files(folder, tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
+RUN = "import sys; from imatlas.tasks.segment import segment_files; segment_files(*sys.argv[1:3], n_segments=3)"
+
+
+def content_of(folder):
+    """Every file of a folder, without the times that some formats contain."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for_lines(path, n, process):
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= n:
+            return
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1].decode())
+
+
+def test_a_killed_run_continues_to_the_same_result(folder, tmp_path):
+    for i in range(12):
+        Image.fromarray(np.roll(scene(), 3 * i, axis=0)).save(folder / f"z{i}.png")
+    segment_files(folder, tmp_path / "whole", n_segments=3)
+    out, aside = tmp_path / "out", tmp_path / "out.unfinished"
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(out)], stderr=subprocess.PIPE)
+    wait_for_lines(aside / "done.jsonl", 3, process)
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    with open(aside / "done.jsonl", "ab") as file:
+        file.write(b'{"key": "z9')  # killed while it wrote a line
+    (aside / "labels" / ".00009-z9.png.0123456789abcdef.new").write_bytes(b"half a file")
+    (aside / "labels" / "00099-orphan.png").write_bytes(b"of no line")
+    written = (aside / "labels" / "00001-a-b.png").stat().st_mtime_ns
+    result = segment_files(folder, out, n_segments=3)
+    assert result.metrics["n_images"] == 18
+    assert (out / "labels" / "00001-a-b.png").stat().st_mtime_ns == written
+    assert not aside.exists()
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(folder, tmp_path, monkeypatch):
+    """The output of a run that was stopped after two images."""
+    from imatlas.tasks import segment
+
+    calls = iter(range(3))
+
+    def measure(*arguments, **options):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return measure_regions(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segment, "measure_regions", measure)
+        with pytest.raises(KeyboardInterrupt):
+            segment_files(folder, tmp_path / "out", n_segments=3)
+    assert (tmp_path / "out.unfinished" / "done.jsonl").read_bytes().count(b"\n") == 2
+    return tmp_path / "out"
+
+
+def test_images_that_changed_meanwhile_are_done_anew(folder, stopped, tmp_path):
+    Image.fromarray(255 - scene()[:30]).save(folder / "a b.png")
+    (folder / "alpha.png").unlink()
+    segment_files(folder, stopped, n_segments=3, with_cut_outs=False)
+    files = {row["key"]: row for row in rows_of(stopped / "images.csv")}
+    assert sorted(files) == ["a b.png", "deep.png", "more/gray.png", "seven.npy", "thin.png"]
+    assert pixels_of(stopped / files["a b.png"]["labels"]).shape == (30, 64)
+    named = {row[kind] for row in files.values() for kind in ("labels", "overlay")}
+    assert named == {name for name in content_of(stopped) if "/" in name}
+    assert {row["key"] for row in rows_of(stopped / "regions.csv")} == set(files)
+
+
+def test_other_settings_stop_and_are_listed(folder, stopped):
+    with pytest.raises(ArtifactError, match="n_segments: 3, now None"):
+        segment_files(folder, stopped, level=0.3)
+    segment_files(folder, stopped, n_segments=1, overwrite=True)
+    assert {row["segments"] for row in rows_of(stopped / "images.csv")} == {"1"}
+    assert not (stopped.parent / "out.unfinished").exists()
+
+
+def test_files_of_others_stay(folder, stopped):
+    (stopped.parent / "out.unfinished" / "mine.txt").write_text("kept")
+    with pytest.raises(ArtifactError, match=r"mine\.txt"):
+        segment_files(folder, stopped, n_segments=1, overwrite=True)
+    assert (stopped.parent / "out.unfinished" / "mine.txt").read_text() == "kept"
+
+
+def test_two_writers_are_refused(folder, stopped):
+    with FileLock(str(stopped.parent / "out.unfinished" / ".lock")), pytest.raises(AtlasBusyError):
+        segment_files(folder, stopped, n_segments=3)
+
+
+def test_a_line_that_names_other_files_is_refused(folder, stopped):
+    lines = stopped.parent / "out.unfinished" / "done.jsonl"
+    lines.write_bytes(lines.read_bytes().replace(b"labels/", b"../../labels/"))
+    with pytest.raises(ArtifactError, match="damaged"):
+        segment_files(folder, stopped, n_segments=3)
+
+
+def test_overwriting_replaces_only_an_earlier_output(folder, tmp_path):
+    out = tmp_path / "out"
+    segment_files(folder, out, n_segments=3, with_cut_outs=True)
+    with pytest.raises(ArtifactError, match="already exists"):
+        segment_files(folder, out, n_segments=2)
+    segment_files(folder / "a b.png", out, n_segments=2, overwrite=True)
+    assert sorted(content_of(out)) == [
+        *("images.csv", "labels/00001-a-b.png", "overlays/00001-a-b.png", "regions.csv", "regions.parquet"),
+        "segments.json",
+    ]
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(ArtifactError, match=r"mine\.txt"):
+        segment_files(folder, out, overwrite=True)
+    with pytest.raises(ArtifactError, match="not a folder that"):
+        segment_files(folder / "a b.png", folder, overwrite=True)
+
+
+def test_arrays_in_memory_continue_too(tmp_path, monkeypatch):
+    images = np.stack([scene(), np.roll(scene(), 8, axis=1)])
+    segment_files(images, tmp_path / "out", n_segments=2)
+    assert [row["segments"] for row in rows_of(tmp_path / "out" / "images.csv")] == ["2", "2"]
+
+
+def test_segments_are_no_source_of_images(folder):
+    segment_files(folder, folder / "segments", n_segments=2)
+    assert not [key for key in open_source(folder).keys if key.startswith("segments")]

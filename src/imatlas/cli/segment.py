@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imatlas.cli.shared import Json, Sources, app, one_source, print_result, refuse_existing
+from imatlas.cli.shared import Json, Overwrite, Sources, app, one_source, print_result, refuse_existing
 
 
 @app.command(epilog="Example: imatlas segment photos/ -o segments/ --level 0.4 --coco")
@@ -35,12 +35,16 @@ def segment(
     cut_outs: Annotated[
         bool, typer.Option("--cut-outs", help="also write each segment as an image with alpha")
     ] = False,
+    overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
-    """Split images into segments, without labels: label maps, overlays and a table of regions."""
+    """Split images into segments, without labels: label maps, overlays and a table of regions.
+
+    A run that was stopped is continued by the same command.
+    """
     from imatlas.tasks.segment import segment_files
 
-    refuse_existing(output, overwrite=False)
+    refuse_existing(output, overwrite)
     result = segment_files(
         one_source(images),
         output,
@@ -50,6 +54,7 @@ def segment(
         pixel_size=pixel_size,
         with_coco=coco,
         with_cut_outs=cut_outs,
+        overwrite=overwrite,
         progress=not json_,
     )
     print_result(result, json_)

@@ -286,17 +286,31 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, replaces: Colle
     make_folder(folder.parent)
     aside = aside_of(folder)
     aside.mkdir()
+    created = aside.lstat()
     try:
         write(aside)
         flush_tree(aside)
-        check_free(folder, replaces)  # again, as writing may take an hour
-        if not os.path.lexists(folder):
-            os.rename(aside, folder)
-            flush(folder.parent)
-            return
+        put_in_place(aside, folder, replaces=replaces)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # created above under a random name
+        with suppress(OSError):
+            if os.path.samestat(created, aside.lstat()):  # else it is the old folder, after the exchange
+                shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def put_in_place(aside: Path, folder: Path, *, replaces: Collection[str] | None = None) -> None:
+    """Rename a folder, flushed to disk, to another name beside it; the rest is as in `write_folder`.
+
+    Raises
+    ------
+    ArtifactError
+        As `write_folder`; `aside` then stays.
+    """
+    check_free(folder, replaces)  # again, as writing may take an hour
+    if not os.path.lexists(folder):
+        os.rename(aside, folder)
+        flush(folder.parent)
+        return
     _keep_mode(folder, aside)
     old = _change_places(aside, folder)
     flush(folder.parent)
@@ -304,7 +318,7 @@ def write_folder(folder: Path, write: Callable[[Path], None], *, replaces: Colle
     if os.path.lexists(old):  # files that others created meanwhile
         kept = _before(folder)
         os.rename(old, kept)
-        warnings.warn(f"Files that others wrote to '{folder}' while it was replaced are in '{kept}' now.", stacklevel=2)
+        warnings.warn(f"Files that others wrote to '{folder}' while it was replaced are in '{kept}' now.", stacklevel=3)
 
 
 def check_free(folder: Path, replaces: Collection[str] | None) -> None:
@@ -342,7 +356,6 @@ def _change_places(aside: Path, folder: Path) -> Path:
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(folder):
             os.rename(old, folder)
-        shutil.rmtree(aside, ignore_errors=True)  # the new one, not yet moved
         raise
     return old
 

@@ -17,10 +17,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from imatlas.errors import InputError, Notice, SourceError
-from imatlas.system.atomic_io import write_file
+from imatlas.system.atomic_io import replacing
 from imatlas.system.terminal import visible
 
 MAX_BYTES = 2**28
@@ -80,15 +80,20 @@ def text_of(cell: str) -> str:
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """A CSV file in UTF-8 with these rows."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([cell(name) for name in columns])
-    writer.writerows([cell(value) for value in row] for row in rows)
+    _write(text, columns, rows)
     return text.getvalue().encode()
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Replace a file by a CSV file in UTF-8 with these rows."""
-    write_file(path, csv_bytes(columns, rows))
+    """Replace a file by a CSV file in UTF-8 with these rows, which are written one by one."""
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        _write(file, columns, rows)
+
+
+def _write(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    writer = csv.writer(file)
+    writer.writerow([cell(name) for name in columns])
+    writer.writerows([cell(value) for value in row] for row in rows)
 
 
 def read_csv(path: str | Path, required: Sequence[str], *, what: str) -> Iterator[CsvRow]:

@@ -6,7 +6,8 @@ no region.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +19,7 @@ from skimage.segmentation import find_boundaries
 
 from imatlas.arguments import check_number
 from imatlas.errors import InputError
+from imatlas.images.encode import encode
 
 SHAPE_PROPERTIES = {
     "area": "area",
@@ -196,6 +198,13 @@ def cut_out(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.concatenate([np.where(alpha > 0, pixels[place], 0).astype(np.uint8), alpha], 2)
 
 
+def label_file(labels: np.ndarray) -> tuple[str, bytes]:
+    """A label map (H, W) as a file with labels from 1, and its suffix: 16-bit PNG, or 32-bit TIFF if they need it."""
+    if np.max(labels, initial=-1) < MAX_LABEL:
+        return ".png", label_png(labels)
+    return ".tif", encode((np.asarray(labels) + 1).astype(np.uint32), "tiff")
+
+
 def label_png(labels: np.ndarray) -> bytes:
     """A label map (H, W) as the bytes of a 16-bit PNG with labels from 1.
 
@@ -206,7 +215,7 @@ def label_png(labels: np.ndarray) -> bytes:
     """
     shifted = np.asarray(labels) + 1
     if shifted.max(initial=0) > MAX_LABEL:
-        raise InputError(f"A 16-bit PNG holds {MAX_LABEL:,} regions. Got {int(shifted.max()):,}; write an NPZ file.")
+        raise InputError(f"A 16-bit PNG holds {MAX_LABEL:,} regions. Got {int(shifted.max()):,}; use label_file.")
     stream = BytesIO()
     Image.fromarray(shifted.astype(np.uint16)).save(stream, "PNG")
     return stream.getvalue()
@@ -228,26 +237,51 @@ def coco(names: Sequence[str], label_maps: Sequence[np.ndarray], categories: Seq
     dict
         A region without holes is a list of polygons; one with holes a run-length encoding, which COCO marks as crowd.
     """
-    titles = ["region"] if categories is None else list(categories)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for i, (name, labels) in enumerate(zip(names, label_maps, strict=True), 1):
-        height, width = labels.shape
-        images.append({"id": i, "file_name": name, "height": height, "width": width})
-        for label, rings in outlines(labels).items():
-            region: dict[str, Any] = {"id": len(annotations) + 1, "image_id": i}
-            region["category_id"] = 1 if categories is None else label + 1
-            corners = np.concatenate(rings)
-            (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
-            holes = any(_signed_area(ring) < 0 for ring in rings)
-            mask = labels == label
-            region["segmentation"] = (
-                {"size": [height, width], "counts": _runs(mask)} if holes else [ring.ravel().tolist() for ring in rings]
-            )
-            region |= {"area": int(mask.sum()), "bbox": [left, top, right - left, bottom - top], "iscrowd": int(holes)}
-            annotations.append(region)
-    listed = [{"id": i, "name": title, "supercategory": ""} for i, title in enumerate(titles, 1)]
-    return {"images": images, "annotations": annotations, "categories": listed}
+        images.append(_coco_image(i, name, labels))
+        annotations += _coco_regions(i, labels, len(annotations) + 1, by_label=categories is not None)
+    return {"images": images, "annotations": annotations, "categories": _coco_categories(categories)}
+
+
+def coco_text(label_maps: Iterable[tuple[str, np.ndarray]]) -> Iterator[str]:
+    """Parts of the text of `coco` for any number of file names and label maps, which are read one by one."""
+    images = []
+    yield '{"annotations": ['
+    n = 0
+    for i, (name, labels) in enumerate(label_maps, 1):
+        images.append(_coco_image(i, name, labels))
+        for region in _coco_regions(i, labels, n + 1, by_label=False):
+            yield (", " if n else "") + json.dumps(region)
+            n += 1
+    yield f'], "images": {json.dumps(images)}, "categories": {json.dumps(_coco_categories(None))}}}'
+
+
+def _coco_image(i: int, name: str, labels: np.ndarray) -> dict[str, Any]:
+    return {"id": i, "file_name": name, "height": labels.shape[0], "width": labels.shape[1]}
+
+
+def _coco_categories(categories: Sequence[str] | None) -> list[dict[str, Any]]:
+    titles = ["region"] if categories is None else categories
+    return [{"id": i, "name": title, "supercategory": ""} for i, title in enumerate(titles, 1)]
+
+
+def _coco_regions(image: int, labels: np.ndarray, first: int, *, by_label: bool) -> Iterator[dict[str, Any]]:
+    """The annotations of one image, numbered from `first`; the category is the label or always 1."""
+    for i, (label, rings) in enumerate(outlines(labels).items()):
+        region: dict[str, Any] = {"id": first + i, "image_id": image, "category_id": label + 1 if by_label else 1}
+        corners = np.concatenate(rings)
+        (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+        holes = any(_signed_area(ring) < 0 for ring in rings)
+        inside = labels[top:bottom, left:right] == label
+        region["segmentation"] = (
+            {"size": list(labels.shape), "counts": _runs(labels == label)}
+            if holes
+            else [ring.ravel().tolist() for ring in rings]
+        )
+        box = [left, top, right - left, bottom - top]
+        yield region | {"area": int(inside.sum()), "bbox": box, "iscrowd": int(holes)}
 
 
 def _signed_area(ring: np.ndarray) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +26,11 @@ from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.hierarchy import hierarchy_of
 from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.result import FileList, Result
-from imatlas.system.atomic_io import output_path, write_folder
+from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
-from imatlas.tasks.region_files import coco, cut_out, label_png, measure_regions, overlay
+from imatlas.system.terminal import finite
+from imatlas.tasks.region_files import coco_text, cut_out, label_file, measure_regions, overlay
+from imatlas.tasks.unfinished_folder import Done, UnfinishedFolder, stamp_of, stamps_of, written_before
 
 RANGE = (0.1, 99.9)
 """Percentiles of 16-bit and float pixels that become black and white for the segmentation."""
@@ -44,6 +46,9 @@ N_SUPERPIXELS = 200
 MIN_CUT_OUT = 0.01
 """Share of the pixels of an image from which a segment becomes a cut-out."""
 
+TABLE_IMAGES = 1000
+"""Images whose segments are written to the tables together."""
+
 
 def segment_files(
     source: Any,
@@ -55,16 +60,21 @@ def segment_files(
     pixel_size: float = 1.0,
     with_coco: bool = False,
     with_cut_outs: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> Result:
     """Split every image into segments, without labels, and write them.
+
+    Until everything is done, the files are in the folder `OUTPUT.unfinished`. A run that was killed is continued by the
+    same call: finished images stay, except those that have changed since.
 
     Parameters
     ----------
     source : folder, pattern, archive, array or list, as `Images` takes them
     output : path
-        A new folder: `labels/` with label maps as 16-bit PNG (labels from 1), `overlays/`, `regions.csv` and
-        `regions.parquet` with one row per segment, `images.csv` with the files of each image.
+        A new folder: `labels/` with label maps as 16-bit PNG (labels from 1; 32-bit TIFF for
+        more than 65,535), `overlays/`, `regions.csv` and `regions.parquet` with one row per segment, `images.csv` with
+        the files of each image.
     method : {"hierarchy", "superpixels"}
         The parts that a person would name, or small segments that follow the colors (200 by default).
     level : float in [0, 1], optional
@@ -75,6 +85,8 @@ def segment_files(
         Side of a pixel in the unit of the table.
     with_coco, with_cut_outs : bool
         Also write `coco.json`; and `cut-outs/` with each segment of at least 1 % of its image, as RGBA.
+    overwrite : bool
+        Replace the output of an earlier call, and begin a killed one anew if its settings differ.
     progress : bool
 
     Returns
@@ -89,7 +101,9 @@ def segment_files(
     ParameterError
         If one of the numbers is out of its range.
     ArtifactError
-        If `output` already exists.
+        If `output` already exists and is not to be replaced, or a killed run had other settings, which are listed.
+    AtlasBusyError
+        If another process writes the same output.
     """
     if method not in ("hierarchy", "superpixels"):
         raise refused("method", "segment_files", "'hierarchy' or 'superpixels'", method)
@@ -102,42 +116,33 @@ def segment_files(
     level = check_number(LEVEL if level is None else level, "level", "segment_files", low=0, high=1)
     output = output_path(check_path(output, "output", "segment_files"))
     opened = open_source(source)
+    settings: dict[str, Any] = {
+        "source": opened.origin.place,
+        "method": method,
+        "level": level,
+        "n_segments": n_segments,
+        "pixel_size": pixel_size,
+    }
+    settings |= {"coco": with_coco, "cut_outs": with_cut_outs}
+    check_free(output, written_before(output, overwrite))
     skipped = list(opened.skipped)
-    counts: list[int] = []
-
-    def write(aside: Path) -> None:
-        for name in ("labels", "overlays", *(["cut-outs"] if with_cut_outs else [])):
-            (aside / name).mkdir()
-        files: list[tuple[str, int, str, str]] = []
-        tables, maps = [], []
-        for key, picture in _pictures(opened, skipped, progress):
+    with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
+        for key, stamp, picture in _pictures(opened, run, skipped, progress):
             pixels, spec = _upright(picture)
             labels = _segments(pixels, spec, method, level, n_segments)
-            name = f"{len(files) + 1:05d}-{_plain(key)}"
-            view = rgb_view(pixels, spec)
-            (aside / f"labels/{name}.png").write_bytes(label_png(labels))
-            (aside / f"overlays/{name}.png").write_bytes(encode(overlay(view, labels), compress_level=1))
-            if with_cut_outs:
-                _write_cut_outs(aside / "cut-outs", name, view, labels)
-            counts.append(int(labels.max()) + 1)
-            files.append((key, counts[-1], f"labels/{name}.png", f"overlays/{name}.png"))
-            tables.append(_table(key, measure_regions(labels, pixels, pixel_size=pixel_size)))
-            if with_coco:
-                maps.append(labels.astype(np.uint16))
-        if not files:
+            name = run.new_name(_plain(key))
+            regions = measure_regions(labels, pixels, pixel_size=pixel_size)
+            columns = {title: finite(values.tolist()) for title, values in regions.items()}
+            files = _write_files(run, name, rgb_view(pixels, spec), labels, with_cut_outs)
+            n = int(labels.max()) + 1
+            run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns))
+        if not len(run):
+            run.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
             raise InputError(f"No image can be read in '{opened.name}'{why}; nothing was written.")
-        write_csv(aside / "images.csv", ("key", "segments", "labels", "overlay"), files)
-        regions = pa.concat_tables(tables, promote_options="default")
-        parquet.write_table(regions, aside / "regions.parquet")
-        write_csv(
-            aside / "regions.csv", regions.column_names, zip(*(c.to_pylist() for c in regions.columns), strict=True)
-        )
-        if with_coco:
-            content = json.dumps(coco([row[0] for row in files], maps))
-            (aside / "coco.json").write_text(content, encoding="utf-8")
-
-    write_folder(output, write)
+        counts = [done.n_segments for done in run.lines()]
+        _write_tables(run, with_coco)
+        run.finish(overwrite)
     return _result(output, counts, skipped)
 
 
@@ -149,16 +154,86 @@ def _segments(pixels: np.ndarray, spec: ImageSpec, method: str, level: float, n_
     return hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
 
 
-def _pictures(source: Source, skipped: list[tuple[str, str]], progress: bool) -> Iterator[tuple[str, Picture]]:
-    """Each item that is an image; the others are added to `skipped` with a reason."""
+def _pictures(
+    source: Source, run: UnfinishedFolder, skipped: list[tuple[str, str]], progress: bool
+) -> Iterator[tuple[str, str, Picture]]:
+    """Key, stamp and picture of each image that is not done; items that are no image are added to `skipped`."""
+    stamps = stamps_of(source)
     for i in with_progress(range(len(source.keys)), "Segmenting", progress):
         key = source.keys[i]
+        if key in run:
+            continue
         try:
             value = source.read(i)
             picture = read_picture(value, name=key) if isinstance(value, bytes) else picture_from(value, WHITE)
-            yield key, picture.to_srgb()
+            yield key, stamp_of(stamps[i], source, i), picture.to_srgb()
         except DecodeError as error:
             skipped.append((key, str(error)))
+
+
+def _write_files(run: UnfinishedFolder, name: str, view: np.ndarray, labels: np.ndarray, cut_outs: bool) -> list[str]:
+    """Write the label map, the overlay and the cut-outs of an image; returns their names."""
+    suffix, content = label_file(labels)
+    files = [
+        run.write(f"labels/{name}{suffix}", content),
+        run.write(f"overlays/{name}.png", encode(overlay(view, labels), compress_level=1)),
+    ]
+    if cut_outs:
+        sizes = np.bincount(labels.ravel())
+        for label in np.flatnonzero(sizes >= MIN_CUT_OUT * labels.size):
+            content = encode(cut_out(view, labels == label), compress_level=1)
+            files.append(run.write(f"cut-outs/{name}-{label + 1}.png", content))
+    return files
+
+
+def _write_tables(run: UnfinishedFolder, with_coco: bool) -> None:
+    """Write what lists all images, one after the other: with many images, this does not fit into memory."""
+    files = ((done.key, done.n_segments, *done.files[:2]) for done in run.lines())
+    write_csv(run.folder / "images.csv", ("key", "segments", "labels", "overlay"), files)
+    names = ["key", *run.columns]
+    rows = (row for table in _tables(run) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
+    write_csv(run.folder / "regions.csv", names, rows)
+    with (
+        replacing(run.folder / "regions.parquet") as aside,
+        aside.open("wb") as file,
+        parquet.ParquetWriter(file, _schema(run)) as writer,
+    ):
+        for table in _tables(run):
+            writer.write_table(table)
+    if with_coco:
+        maps = ((done.key, _label_map(run.folder / done.files[0])) for done in run.lines())
+        with replacing(run.folder / "coco.json") as aside, aside.open("w", encoding="utf-8") as text:
+            text.writelines(coco_text(maps))
+
+
+def _tables(run: UnfinishedFolder) -> Iterator[pa.Table]:
+    """The segments of some thousand images at a time; labels are those in the files."""
+    schema = _schema(run)
+    lines = run.lines()
+    while several := list(islice(lines, TABLE_IMAGES)):
+        yield pa.concat_tables(_table(done, schema) for done in several)
+
+
+def _table(done: Done, schema: pa.Schema) -> pa.Table:
+    n = len(done.columns["label"])
+    columns: dict[str, Any] = {"key": [done.key] * n}
+    for field in schema:
+        if field.name in done.columns:
+            shift = int(field.name == "label")
+            missing = None if pa.types.is_integer(field.type) else np.nan
+            columns[field.name] = [missing if v is None else v + shift for v in done.columns[field.name]]
+    return pa.table([pa.array(columns.get(f.name, [None] * n), f.type) for f in schema], schema=schema)
+
+
+def _schema(run: UnfinishedFolder) -> pa.Schema:
+    integers = ("label", "top", "left", "bottom", "right")
+    types = [(name, pa.int64() if name in integers else pa.float64()) for name in run.columns]
+    return pa.schema([("key", pa.string()), *types])
+
+
+def _label_map(path: Path) -> np.ndarray:
+    """The labels (H, W) int32, from 0, in a file."""
+    return read_picture(path.read_bytes()).pixels()[..., 0].astype(np.int32) - 1
 
 
 def _upright(picture: Picture) -> tuple[np.ndarray, ImageSpec]:
@@ -174,18 +249,6 @@ def _upright(picture: Picture) -> tuple[np.ndarray, ImageSpec]:
     dtype: Any = pixels.dtype.name if pixels.dtype.name in ("uint8", "uint16") else "float32"
     spec = ImageSpec(height, width, channels, dtype, low, high, alpha=picture.kind.alpha)
     return pixels if dtype != "float32" else pixels.astype(np.float32), spec
-
-
-def _write_cut_outs(folder: Path, name: str, view: np.ndarray, labels: np.ndarray) -> None:
-    sizes = np.bincount(labels.ravel())
-    for label in np.flatnonzero(sizes >= MIN_CUT_OUT * labels.size):
-        (folder / f"{name}-{label + 1}.png").write_bytes(encode(cut_out(view, labels == label)))
-
-
-def _table(key: str, columns: dict[str, np.ndarray]) -> pa.Table:
-    """The segments of one image; labels are those in the files."""
-    n = len(columns["label"])
-    return pa.table({"key": [key] * n, **columns, "label": columns["label"] + 1})
 
 
 def _plain(key: str) -> str:

@@ -29,7 +29,7 @@ def _kind_of(folder: str, names: set[str]) -> str:
 
 
 def own_export(folder: str | Path) -> str:
-    """The kind of an export or a sample, which may be a source if it is given itself; else ""."""
+    """The kind of an export, of segments or a sample, which may be a source if it is given itself; else ""."""
     try:
         names = os.listdir(folder)
         if "clusters.csv" in names and any(_CLUSTER.fullmatch(name) for name in names):
@@ -37,6 +37,8 @@ def own_export(folder: str | Path) -> str:
                 return "an export of clusters" if file.read(18) == b"key,cluster,file\r\n" else ""
     except OSError:
         return ""
+    if "segments.json" in names and "labels" in names:
+        return "a folder of segments"
     if "00000.png" in names and all(_SAMPLE.fullmatch(name) for name in names):
         from imatlas.system.inventory import is_as_written
 

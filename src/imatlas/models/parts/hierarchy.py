@@ -19,8 +19,9 @@ from imatlas.models.parts.channels import Channels, rgb_of
 from imatlas.models.parts.outline_refinement import enlarged, refined
 from imatlas.models.parts.region_merging import RegionMerging, watershed_regions
 
-MAX_PIXELS = 1 << 20
-"""An image with more pixels is halved until it has no more; then parts and levels are alike at all sizes."""
+MAX_PIXELS = 4 * 481 * 321
+"""An image with more pixels is halved until it has no more; then parts and levels are alike at all sizes. The reduced
+copy is not smaller than the images that the weights were fitted to."""
 
 
 @dataclass(frozen=True, eq=False)
