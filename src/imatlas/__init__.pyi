@@ -16,6 +16,7 @@ from imatlas.models.onnx import export_onnx as export_onnx
 from imatlas.models.outlier_detector import OutlierDetector as OutlierDetector
 from imatlas.models.patch_diffusion import PatchDiffusion as PatchDiffusion
 from imatlas.models.pretrained import PretrainedEncoder as PretrainedEncoder
+from imatlas.models.segmenter import Segmenter as Segmenter
 from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
 from imatlas.models.som import SOM as SOM
 from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "PretrainedEncoder",
     "SOM",
     "SOMClassifier",
+    "Segmenter",
     "SelfSupervisedEncoder",
     "VAE",
     "__version__",

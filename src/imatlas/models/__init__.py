@@ -20,6 +20,7 @@ MODELS: dict[str, str] = {
     "patch_diffusion": "patch_diffusion:PatchDiffusion",
     "self_supervised": "self_supervised:SelfSupervisedEncoder",
     "pretrained": "pretrained:PretrainedEncoder",
+    "segmenter": "segmenter:Segmenter",
 }
 
 

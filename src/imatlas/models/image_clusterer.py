@@ -34,6 +34,7 @@ from imatlas.models.parts.discriminant_axes import discriminant_axes, means_of
 from imatlas.models.parts.lloyd import lloyd, moved_centers
 from imatlas.models.parts.rows import checked_rows
 from imatlas.models.parts.umap_graph import umap_layout, umap_seconds
+from imatlas.models.parts.ward import ward_linkage
 from imatlas.neighbors import all_alike, as_tensor, k_nearest, nearest_index
 from imatlas.system.threads import sharing_cores
 
@@ -234,7 +235,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise InputError(f"There are {self.n_clusters_} clusters to merge. Got n_groups={n_groups}; ask for fewer.")
         if self.n_clusters_ == 1:
             return np.zeros(1, np.int64)
-        merges = _ward(
+        merges = ward_linkage(
             self._along_axes(self.cluster_centers_).double().numpy(),
             np.bincount(self.labels_, minlength=self.n_clusters_),
         )
@@ -391,23 +392,3 @@ def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.
         if converged:
             break
     return labels, axes
-
-
-def _ward(centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Ward linkage of clusters with sizes, in the format of `scipy.cluster.hierarchy.linkage`."""
-    n = len(centers)
-    position, weight = {i: centers[i] for i in range(n)}, {i: float(sizes[i]) for i in range(n)}
-    members = dict.fromkeys(range(n), 1)
-    merges = np.empty((n - 1, 4))
-    for step in range(n - 1):
-        alive = sorted(position)
-        points, mass = np.stack([position[i] for i in alive]), np.array([weight[i] for i in alive])
-        cost = ((points[:, None] - points) ** 2).sum(2) * (mass[:, None] * mass / (mass[:, None] + mass))
-        np.fill_diagonal(cost, np.inf)
-        a, b = sorted(alive[i] for i in np.unravel_index(cost.argmin(), cost.shape))
-        total = weight[a] + weight[b]
-        members[n + step] = members[a] + members[b]
-        merges[step] = a, b, np.sqrt(2 * cost.min()), members[n + step]
-        position[n + step] = (position.pop(a) * weight[a] + position.pop(b) * weight[b]) / total
-        weight[n + step] = total
-    return merges

@@ -1,0 +1,286 @@
+"""Segmentation of a set of images into shared classes: one label means the same stuff in all images.
+
+    each image -> hierarchy of regions, with the mean features of the pretrained encoder in each    (`RegionTree`)
+    regions of all images -> many clusters -> the trees are labeled with them, the clusters are moved, and again
+    -> clusters are merged to the number of classes (Ward) -> the trees are labeled with the classes, and again
+
+Clusters of patches are smeared over outlines, and those of regions depend on how an image was cut. Here both are found
+together, as in expectation maximization: given the classes, each tree is cut and labeled at the least cost
+(`RegionTree.labeled`); given the segments, distances are measured in units of the deviation *within* segments, and
+classes are their means.
+
+Hamilton et al. 2022, "Unsupervised Semantic Segmentation by Distilling Feature Correspondences" (STEGO), and
+Melas-Kyriazi et al. 2022, "Deep Spectral Methods", cluster deep features over a set of images, too; they train a
+network, or solve an eigenproblem for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from sklearn.base import ClusterMixin
+
+from imatlas.errors import InputError
+from imatlas.images.dataset import Images, images_of
+from imatlas.images.spec import ImageSpec
+from imatlas.models.base import Estimator, Seed, estimator
+from imatlas.models.image_clusterer import propose_n_clusters
+from imatlas.models.kmeans import KMeans
+from imatlas.models.learned_attributes import COUNT, SIDE, Array, Spec, State, Value
+from imatlas.models.parts.region_tree import N_FEATURES, RegionTree
+from imatlas.models.parts.ward import ward_linkage
+from imatlas.system.threads import sharing_cores
+
+MAX_FIT_IMAGES = 200
+"""Images that the classes are learned from, at most."""
+N_COMPONENTS = 60
+"""Principal components of the features, at most."""
+N_FIRST_SEGMENTS = 10
+"""Segments of each image, before there are classes."""
+OVERCLUSTERING = 2
+"""Clusters for each class, before they are merged."""
+N_DEFAULT_CLUSTERS = 30
+"""Clusters before the number of classes is chosen."""
+ROUNDS, STEPS, LAST_STEPS = 3, 3, 4
+WINDOW = 1 / 64
+"""Share of an image within which features vary without being different stuff."""
+SHRINKAGE = 0.1
+"""Weight of equal variances in the covariance within segments."""
+EVIDENCE = 3.3
+"""Log-likelihood ratio of a label that is nearer by a squared deviation of 1 all over an image."""
+SMALL = 0.3
+"""Segments smaller than this share of the median segment are no cluster of their own."""
+
+
+@estimator
+class Segmenter(ClusterMixin, Estimator):
+    """Segmentation of images into classes of stuff that are the same in all of them, without labels.
+
+    It takes about 1 s per image of 481 x 321 pixels. Features are those of EfficientNet-Lite0, which was trained with
+    ImageNet's labels; outlines are those of `imatlas.models.parts.hierarchy`. The same seed gives the same result.
+
+    Attributes
+    ----------
+    n_classes_ : int
+        The given or proposed number, or fewer if there are no more different segments.
+    class_shares_ : ndarray (n_classes,) float64
+        Share of the fitted images in each class; class 0 is the largest.
+    mean_ : ndarray (n_features,) float32
+    axes_ : ndarray (n_features, n_axes) float32
+        Features less `mean_`, times `axes_`, have unit deviation within segments.
+    cluster_centers_ : ndarray (n_classes, n_axes) float32
+        Classes along the axes.
+    n_images_ : int
+        Images that the classes were learned from: at most 200, drawn at random from larger sets.
+    spec_ : ImageSpec
+        Depth and value range of the fitted images.
+
+    Examples
+    --------
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(4, size=48, channels=3)
+    >>> Segmenter(n_classes=2).fit(images).predict(images).shape
+    (4, 48, 48)
+    """
+
+    n_classes: Annotated[
+        int | None, Field(ge=1, description="number of classes; None: chosen by the modularity of all segments")
+    ] = None
+    random_state: Seed = 0
+    input = "images"
+    pretrained = True
+
+    _state: ClassVar[State] = {
+        "spec_": Spec(),
+        "n_classes_": Value(SIDE),
+        "n_images_": Value(COUNT),
+        "mean_": Array("float32", N_FEATURES),
+        "axes_": Array("float32", N_FEATURES, "n_axes"),
+        "cluster_centers_": Array("float32", "n_classes_", "n_axes"),
+        "class_shares_": Array("float64", "n_classes_", low=0, high=1),
+    }
+
+    @sharing_cores()
+    def fit(self, images: Any, y: Any = None) -> Segmenter:
+        """Learn the classes.
+
+        Parameters
+        ----------
+        images : Images, array or tensor (N, H, W[, C]), or any source that `Images` takes
+            uint8, uint16 or float.
+        y : None
+            Ignored.
+
+        Raises
+        ------
+        ParameterError, InputError, InputTypeError
+            If a parameter is invalid, or the images cannot be read.
+        """
+        self._check_parameters()
+        opened = images_of(images)
+        rows = np.sort(np.random.default_rng(self._seed()).permutation(len(opened))[:MAX_FIT_IMAGES])
+        spec = opened.spec
+        return self.fit_trees([RegionTree.of(pixels, spec) for pixels in _each(opened[rows])], spec)
+
+    def fit_trees(self, trees: list[RegionTree], spec: ImageSpec) -> Segmenter:
+        """Learn the classes from images of any sizes, given as trees; `spec` is that of one of them.
+
+        Raises
+        ------
+        InputError
+            If there is no image.
+        """
+        self._check_parameters()
+        if not trees:
+            raise InputError("A Segmenter learns from at least one image. Got none.")
+        seed = self._seed()
+        nodes = [tree.cut(N_FIRST_SEGMENTS) for tree in trees]
+        mean, projection = _principal_axes(trees, nodes)
+        rows = [(tree.means - mean) @ projection for tree in trees]
+        n_clusters = N_DEFAULT_CLUSTERS if self.n_classes is None else OVERCLUSTERING * self.n_classes
+        for _ in range(ROUNDS):
+            whitening = _whitening(trees, rows, nodes)
+            projection, rows = projection @ whitening, [values @ whitening for values in rows]
+            segments, shares = _segments(trees, rows, nodes)
+            centers = _clusters(segments, shares, n_clusters, seed)
+            for _ in range(STEPS):
+                centers, weights, nodes = _moved(trees, rows, centers)
+        if self.n_classes is None:
+            segments, _ = _segments(trees, rows, nodes)
+            n_classes = propose_n_clusters(segments, random_state=seed).n_clusters
+        else:
+            n_classes = self.n_classes
+        centers = _merged(centers, weights, n_classes)
+        for _ in range(LAST_STEPS):
+            centers, weights, nodes = _moved(trees, rows, centers)
+        order = np.argsort(-weights, kind="stable")
+        self.spec_ = spec
+        self.n_classes_, self.n_images_ = len(centers), len(trees)
+        self.mean_, self.axes_ = mean.astype(np.float32), projection.astype(np.float32)
+        self.cluster_centers_, self.class_shares_ = centers[order].astype(np.float32), weights[order] / weights.sum()
+        return self
+
+    @sharing_cores()
+    def predict(self, images: Any) -> np.ndarray:
+        """Class of each pixel (N, H, W) int32, from 0.
+
+        Parameters
+        ----------
+        images : Images, array or tensor (N, H, W[, C]), or any source that `Images` takes
+            Of the fitted depth.
+
+        Raises
+        ------
+        InputError
+            If the depth differs from the fitted images.
+        """
+        self._check_fitted()
+        opened = images_of(images)
+        if opened.spec.dtype != self.spec_.dtype:
+            raise InputError(
+                f"This Segmenter was fitted on {self.spec_.dtype} images. Got {opened.spec.dtype} instead; give images "
+                "of the same depth."
+            )
+        spec = replace(opened.spec, low=self.spec_.low, high=self.spec_.high)
+        labels = np.empty((len(opened), spec.height, spec.width), np.int32)
+        for i, pixels in enumerate(_each(opened)):
+            labels[i] = self.label_tree(RegionTree.of(pixels, spec))
+        return labels
+
+    def label_tree(self, tree: RegionTree) -> np.ndarray:
+        """Class of each pixel (H, W) int32 of one image of any size, given as tree."""
+        self._check_fitted()
+        costs = _costs(tree, (tree.means - self.mean_) @ self.axes_, self.cluster_centers_)
+        return tree.full_size(tree.labeled(costs)[0]).astype(np.int32)
+
+
+def _each(images: Images) -> Iterator[np.ndarray]:
+    """Pixels (H, W, C) of each image."""
+    for pixels in images.batches(16):
+        yield from pixels
+
+
+def _principal_axes(trees: list[RegionTree], nodes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (F,) and principal axes (F, D) of the features of segments."""
+    segments, shares = _segments(trees, [tree.means for tree in trees], nodes)
+    mean = shares @ segments
+    centered = segments - mean
+    values, axes = np.linalg.eigh((centered * shares[:, None]).T @ centered)
+    n = min(N_COMPONENTS, max(1, int((values > 1e-9 * max(values[-1], 1e-30)).sum())))
+    return mean, axes[:, ::-1][:, :n] / np.sqrt(max(values.sum(), 1e-12))
+
+
+def _segments(
+    trees: list[RegionTree], rows: list[np.ndarray], nodes: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means (S, D) of the segments of all images, and their shares (S,) of all images, from rows of each region."""
+    means, shares = [], []
+    for tree, values, of_region in zip(trees, rows, nodes, strict=True):
+        index = np.unique(of_region, return_inverse=True)[1]
+        weights = np.bincount(index, weights=tree.shares)
+        sums = np.zeros((len(weights), values.shape[1]))
+        np.add.at(sums, index, values * tree.shares[:, None])
+        means.append(sums / weights[:, None])
+        shares.append(weights / len(trees))
+    return np.concatenate(means), np.concatenate(shares)
+
+
+def _whitening(trees: list[RegionTree], rows: list[np.ndarray], nodes: list[np.ndarray]) -> np.ndarray:
+    """Transform (D, D) after which windows differ from the mean of their segment by a covariance of 1."""
+    n_axes = rows[0].shape[1]
+    covariance = np.zeros((n_axes, n_axes))
+    for tree, values, of_region in zip(trees, rows, nodes, strict=True):
+        means = tree.node_means(values)
+        windows = np.minimum(tree.largest_within(WINDOW), of_region)  # no larger than the segment
+        differences = means[windows] - means[of_region]
+        covariance += (differences * tree.shares[:, None]).T @ differences / len(trees)
+    level = max(float(np.trace(covariance)) / n_axes, 1e-9)
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * level * np.eye(n_axes)
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)).T)
+
+
+def _clusters(segments: np.ndarray, shares: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Centers (K, D) of segments (S, D), without small ones."""
+    large = shares >= SMALL * np.median(shares)
+    segments = segments[large].astype(np.float32)
+    n_clusters = min(n_clusters, len(np.unique(segments, axis=0)))
+    model = KMeans(n_clusters=n_clusters, n_init=5, random_state=seed)
+    return model.fit(segments, sample_weight=shares[large]).cluster_centers_.astype(np.float64)
+
+
+def _costs(tree: RegionTree, values: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Cost (n, K) of each class in each finest region: squared distances, times the share of the image."""
+    squares = (values**2).sum(axis=1)[:, None] - 2 * values @ centers.T + (centers**2).sum(axis=1)
+    return np.asarray(EVIDENCE * tree.shares[:, None] * np.maximum(squares, 0), np.float64)
+
+
+def _moved(
+    trees: list[RegionTree], rows: list[np.ndarray], centers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Label all trees and move the centers to the means of their regions; those without any are left out.
+
+    Returns the centers (K, D), the images' total share (K,) of each, and the labeled node of each finest region.
+    """
+    sums, weights, nodes = np.zeros_like(centers), np.zeros(len(centers)), []
+    for tree, values in zip(trees, rows, strict=True):
+        labels, of_region = tree.labeled(_costs(tree, values, centers))
+        np.add.at(sums, labels, values * tree.shares[:, None])
+        weights += np.bincount(labels, weights=tree.shares, minlength=len(centers))
+        nodes.append(of_region)
+    used = weights > 0
+    return sums[used] / weights[used, None], weights[used], nodes
+
+
+def _merged(centers: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+    """Weighted means (n, D) of groups of centers, by Ward linkage; at most as many as there are."""
+    from scipy.cluster.hierarchy import fcluster
+
+    if len(centers) <= n:
+        return centers
+    groups = fcluster(ward_linkage(centers, weights), n, "maxclust") - 1
+    totals = np.bincount(groups, weights=weights)
+    return np.stack([np.bincount(groups, weights=weights * axis) / totals for axis in centers.T], axis=1)
