@@ -42,3 +42,15 @@ def test_superpixels(photo, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["segment", str(photo), "-o", str(out), "--method", "superpixels", "--segments", "30"]) == 0
     assert "1 image split into 30 segments" in capsys.readouterr().out
+
+
+def test_objects_and_strokes(photo, tmp_path, capsys):
+    strokes = tmp_path / "strokes.csv"
+    strokes.write_text("key,y,x,label\na.png,20,20,5\na.png,2,2,1\n")
+    out = tmp_path / "out"
+    assert main(["segment", str(photo), "-o", str(out), "--objects", "--scribbles", str(strokes)]) == 0
+    assert "1 image split into 2 segments" in capsys.readouterr().out
+    with Image.open(next((out / "objects").iterdir())) as cut:
+        assert cut.mode == "RGBA"
+    assert main(["segment", str(photo), "-o", str(tmp_path / "x"), "--scribbles", str(tmp_path / "no.csv")]) == 1
+    assert "which is none" in capsys.readouterr().err

@@ -100,6 +100,59 @@ def test_superpixels_have_a_number_and_no_level(folder, tmp_path):
         segment_files(folder, tmp_path / "more", method="slic")
 
 
+def test_objects_are_cut_out_with_their_boxes(folder, tmp_path):
+    out = tmp_path / "out"
+    segment_files(folder, out, with_objects=True)
+    files = {row["key"]: row for row in rows_of(out / "images.csv")}
+    for key in ("a b.png", "deep.png", "more/gray.png", "seven.npy"):
+        box = [int(files[key][name]) for name in ("top", "left", "bottom", "right")]
+        np.testing.assert_allclose(box, [12, 20, 36, 44], atol=2)
+        cut = pixels_of(out / files[key]["object"])
+        assert cut.shape[2] == 4
+        assert cut[10, 10, 3] == 255
+    assert files["thin.png"]["object"] == files["thin.png"]["top"] == ""  # one color
+
+
+def test_strokes_become_segments_with_their_labels(folder, tmp_path):
+    strokes = tmp_path / "strokes"
+    strokes.mkdir()
+    labels = np.zeros((48, 64), np.uint8)
+    labels[20:24, 30], labels[2, 5:50] = 7, 3
+    Image.fromarray(labels).save(strokes / "a b.png")
+    Image.fromarray(labels[:-1]).save(strokes / "gray.png")
+    out = tmp_path / "out"
+    result = segment_files(folder, out, scribbles=strokes)
+    assert result.metrics["n_segments"] == 2
+    found = pixels_of(out / rows_of(out / "images.csv")[0]["labels"])
+    assert (found[labels > 0] == labels[labels > 0]).all()
+    assert (found[14:34, 22:42] == 7).all()
+    assert {row["label"] for row in rows_of(out / "regions.csv")} == {"3", "7"}
+    reasons = dict(result.data["skipped"])
+    assert "48x64x1; got 47x64x1" in reasons["more/gray.png"]
+    assert "no strokes" in reasons["deep.png"]
+
+
+def test_points_in_a_table(folder, tmp_path):
+    table = tmp_path / "points.csv"
+    table.write_text("key,label,y,x\nmore/gray.png,2,20,30\nmore/gray.png,1,2,2\na b.png,1,99,0\n")
+    out = tmp_path / "out"
+    result = segment_files(folder, out, scribbles=table)
+    (row,) = rows_of(out / "images.csv")
+    assert row["key"] == "more/gray.png"
+    assert pixels_of(out / row["labels"])[24, 32] == 2
+    assert "within 48 x 64" in dict(result.data["skipped"])["a b.png"]
+    table.write_text("key,y,x\n")
+    with pytest.raises(InputError, match="columns"):
+        segment_files(folder, tmp_path / "more", scribbles=table)
+    table.write_text("key,y,x,label\na b.png,1,2,sky\n")
+    with pytest.raises(InputError, match="Line 2"):
+        segment_files(folder, tmp_path / "more", scribbles=table)
+    with pytest.raises(InputError, match="which is none"):
+        segment_files(folder, tmp_path / "more", scribbles=tmp_path / "nothing.csv")
+    with pytest.raises(InputError, match="Strokes decide"):
+        segment_files(folder, tmp_path / "more", scribbles=table, n_segments=3)
+
+
 def test_refusals(folder, tmp_path):
     with pytest.raises(InputError, match="not both"):
         segment_files(folder, tmp_path / "out", level=0.5, n_segments=3)

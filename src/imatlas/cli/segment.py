@@ -35,6 +35,16 @@ def segment(
     cut_outs: Annotated[
         bool, typer.Option("--cut-outs", help="also write each segment as an image with alpha")
     ] = False,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="also write the salient object of each image, with alpha, and its box")
+    ] = False,
+    scribbles: Annotated[
+        Path | None,
+        typer.Option(
+            "--scribbles",
+            help="segments from strokes: a folder of PNG (labels in gray, 0: nothing drawn) or a CSV of key,y,x,label",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
@@ -54,6 +64,8 @@ def segment(
         pixel_size=pixel_size,
         with_coco=coco,
         with_cut_outs=cut_outs,
+        with_objects=objects,
+        scribbles=scribbles,
         overwrite=overwrite,
         progress=not json_,
     )

@@ -184,6 +184,8 @@ def mean_colors(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def cut_out(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The part of a picture (H, W, 3) uint8 within the bounding box of a mask (H, W), with alpha: (h, w, 4) uint8.
 
+    Instead of a mask, alpha in [0, 1] (H, W) may be given.
+
     Raises
     ------
     InputError
@@ -194,7 +196,7 @@ def cut_out(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
         raise InputError("A cut-out needs at least one pixel. Got an empty mask.")
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    alpha = mask[place].astype(np.uint8)[..., None] * 255
+    alpha = np.rint(255 * mask[place]).astype(np.uint8)[..., None]
     return np.concatenate([np.where(alpha > 0, pixels[place], 0).astype(np.uint8), alpha], 2)
 
 

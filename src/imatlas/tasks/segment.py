@@ -24,12 +24,16 @@ from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.hierarchy import hierarchy_of
+from imatlas.models.parts.region_graph import RegionGraph, region_graph
+from imatlas.models.parts.salient_object import salient_object, soft_alpha
+from imatlas.models.parts.scribbles import segment_by_strokes
 from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
 from imatlas.system.terminal import finite
 from imatlas.tasks.region_files import coco_text, cut_out, label_file, measure_regions, overlay
+from imatlas.tasks.stroke_files import StrokeFiles
 from imatlas.tasks.unfinished_folder import Done, UnfinishedFolder, stamp_of, stamps_of, written_before
 
 RANGE = (0.1, 99.9)
@@ -42,6 +46,9 @@ LEVEL = 0.5
 
 N_SUPERPIXELS = 200
 """Default number of superpixels of an image."""
+
+OBJECT_COLUMNS = ("object", "top", "left", "bottom", "right")
+"""Of `images.csv`: file and box of the salient object, the last two exclusive; empty if there is none."""
 
 MIN_CUT_OUT = 0.01
 """Share of the pixels of an image from which a segment becomes a cut-out."""
@@ -60,6 +67,8 @@ def segment_files(
     pixel_size: float = 1.0,
     with_coco: bool = False,
     with_cut_outs: bool = False,
+    with_objects: bool = False,
+    scribbles: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Result:
@@ -85,6 +94,11 @@ def segment_files(
         Side of a pixel in the unit of the table.
     with_coco, with_cut_outs : bool
         Also write `coco.json`; and `cut-outs/` with each segment of at least 1 % of its image, as RGBA.
+    with_objects : bool
+        Also write `objects/`, the salient object of each image as RGBA with a soft edge, and its box in `images.csv`.
+    scribbles : path, optional
+        Strokes of each image, as `StrokeFiles` takes them; segments then continue these strokes, with their labels.
+        Images without are skipped.
     overwrite : bool
         Replace the output of an earlier call, and begin a killed one anew if its settings differ.
     progress : bool
@@ -97,7 +111,8 @@ def segment_files(
     Raises
     ------
     InputError
-        If no image can be read, both `level` and `n_segments` are given, or superpixels and a level.
+        If no image can be read, both `level` and `n_segments` are given, or superpixels and a level, or one of these
+        and strokes; or if the strokes cannot be read.
     ParameterError
         If one of the numbers is out of its range.
     ArtifactError
@@ -111,6 +126,9 @@ def segment_files(
         raise InputError("Superpixels have no level; give 'n_segments', their number.")
     if level is not None and n_segments is not None:
         raise InputError("Give either 'level' or 'n_segments', not both.")
+    if scribbles is not None and (method != "hierarchy" or level is not None or n_segments is not None):
+        raise InputError("Strokes decide on the segments; give no 'method', 'level' or 'n_segments' with them.")
+    strokes = None if scribbles is None else StrokeFiles(scribbles)
     if n_segments is not None:
         n_segments = check_int(n_segments, "n_segments", "segment_files", low=1)
     level = check_number(LEVEL if level is None else level, "level", "segment_files", low=0, high=1)
@@ -123,34 +141,52 @@ def segment_files(
         "n_segments": n_segments,
         "pixel_size": pixel_size,
     }
-    settings |= {"coco": with_coco, "cut_outs": with_cut_outs}
+    settings |= {"coco": with_coco, "cut_outs": with_cut_outs, "objects": with_objects}
+    settings["scribbles"] = None if strokes is None else strokes.stamp()
     check_free(output, written_before(output, overwrite))
     skipped = list(opened.skipped)
     with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
         for key, stamp, picture in _pictures(opened, run, skipped, progress):
             pixels, spec = _upright(picture)
-            labels = _segments(pixels, spec, method, level, n_segments)
+            graph = None if strokes is None and not with_objects else region_graph(pixels, spec)
+            if strokes is None or graph is None:
+                labels = _segments(pixels, spec, method, level, n_segments, graph)
+            else:
+                try:
+                    labels = segment_by_strokes(graph, strokes.of(key, graph.regions.shape)).labels - 1
+                except InputError as error:
+                    skipped.append((key, str(error)))
+                    continue
             name = run.new_name(_plain(key))
             regions = measure_regions(labels, pixels, pixel_size=pixel_size)
             columns = {title: finite(values.tolist()) for title, values in regions.items()}
-            files = _write_files(run, name, rgb_view(pixels, spec), labels, with_cut_outs)
-            n = int(labels.max()) + 1
-            run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns))
+            view = rgb_view(pixels, spec)
+            files = _write_files(run, name, view, labels, with_cut_outs)
+            found = None if graph is None or not with_objects else salient_object(graph)
+            box = None if found is None else found.box
+            if found is not None and box is not None:
+                content = encode(cut_out(view, soft_alpha(view, found.mask)), compress_level=1)
+                files.append(run.write(f"objects/{name}.png", content))
+            n = len(columns["label"])
+            place = None if box is None else list(box)
+            run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns, box=place))
         if not len(run):
             run.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-            raise InputError(f"No image can be read in '{opened.name}'{why}; nothing was written.")
+            raise InputError(f"No image of '{opened.name}' can be segmented{why}; nothing was written.")
         counts = [done.n_segments for done in run.lines()]
-        _write_tables(run, with_coco)
+        _write_tables(run, with_coco, with_objects)
         run.finish(overwrite)
     return _result(output, counts, skipped)
 
 
-def _segments(pixels: np.ndarray, spec: ImageSpec, method: str, level: float, n_segments: int | None) -> np.ndarray:
+def _segments(
+    pixels: np.ndarray, spec: ImageSpec, method: str, level: float, n_segments: int | None, graph: RegionGraph | None
+) -> np.ndarray:
     """Label map (H, W) of one image; `level` counts where no number is given."""
     if method == "superpixels":
         return superpixels_of(pixels, spec, N_SUPERPIXELS if n_segments is None else n_segments)
-    hierarchy = hierarchy_of(pixels, spec)
+    hierarchy = hierarchy_of(pixels, spec) if graph is None else graph.hierarchy
     return hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
 
 
@@ -186,10 +222,14 @@ def _write_files(run: UnfinishedFolder, name: str, view: np.ndarray, labels: np.
     return files
 
 
-def _write_tables(run: UnfinishedFolder, with_coco: bool) -> None:
+def _write_tables(run: UnfinishedFolder, with_coco: bool, with_objects: bool) -> None:
     """Write what lists all images, one after the other: with many images, this does not fit into memory."""
-    files = ((done.key, done.n_segments, *done.files[:2]) for done in run.lines())
-    write_csv(run.folder / "images.csv", ("key", "segments", "labels", "overlay"), files)
+    files = (
+        (done.key, done.n_segments, *done.files[:2], *(_object_columns(done) if with_objects else ()))
+        for done in run.lines()
+    )
+    titles = ("key", "segments", "labels", "overlay", *(OBJECT_COLUMNS if with_objects else ()))
+    write_csv(run.folder / "images.csv", titles, files)
     names = ["key", *run.columns]
     rows = (row for table in _tables(run) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
     write_csv(run.folder / "regions.csv", names, rows)
@@ -204,6 +244,10 @@ def _write_tables(run: UnfinishedFolder, with_coco: bool) -> None:
         maps = ((done.key, _label_map(run.folder / done.files[0])) for done in run.lines())
         with replacing(run.folder / "coco.json") as aside, aside.open("w", encoding="utf-8") as text:
             text.writelines(coco_text(maps))
+
+
+def _object_columns(done: Done) -> tuple[str | int, ...]:
+    return ("",) * len(OBJECT_COLUMNS) if done.box is None else (done.files[-1], *done.box)
 
 
 def _tables(run: UnfinishedFolder) -> Iterator[pa.Table]:

@@ -44,8 +44,8 @@ FORMAT = 1
 
 OWN_FILES = re.compile(
     r"segments\.json|done\.jsonl|\.lock|images\.csv|regions\.(csv|parquet)|coco\.json"
-    r"|(labels|overlays|cut-outs)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)"
-    r"|((labels|overlays|cut-outs)/)?\.[^/]+\.[0-9a-f]{16}\.new"
+    r"|(labels|overlays|cut-outs|objects)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)"
+    r"|((labels|overlays|cut-outs|objects)/)?\.[^/]+\.[0-9a-f]{16}\.new"
 )
 """Names of the files that a run writes; no other file is ever deleted."""
 
@@ -61,10 +61,12 @@ class Done(BaseModel):
     name : str
         Start of the names of its files.
     files : list of str
-        Relative to the folder: the label map, the overlay, then the cut-outs.
+        Relative to the folder: the label map, the overlay, then the cut-outs and the object.
     n_segments : int
     columns : dict of list
         Its rows of the table of regions; null stands for NaN.
+    box : list of int, optional
+        top, left, bottom, right of its object.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -75,6 +77,7 @@ class Done(BaseModel):
     files: list[str]
     n_segments: int
     columns: dict[str, list[int | float | None]]
+    box: list[int] | None = None
 
 
 class UnfinishedFolder:
