@@ -46,7 +46,8 @@ def test_a_class_is_the_same_stuff_in_all_images_also_new_ones() -> None:
     images, truths = mosaics(12)
     model = Segmenter(n_classes=3).fit(images[:9])
     found = model.predict(images)
-    assert found.shape == truths.shape and found.dtype == np.int32
+    assert found.shape == truths.shape
+    assert found.dtype == np.int32
     for part in (slice(9), slice(9, None)):
         assert mean_iou(np.concatenate(list(found[part])), np.concatenate(list(truths[part]))) > 0.9
     assert model.class_shares_.sum() == pytest.approx(1)
@@ -85,7 +86,8 @@ def test_tiny_images(shape: tuple[int, int, int]) -> None:
 def test_no_more_classes_than_different_segments() -> None:
     black = np.zeros((3, 32, 32, 3), np.uint8)
     model = Segmenter(n_classes=4).fit(black)
-    assert model.n_classes_ == 1 and (model.predict(black) == 0).all()
+    assert model.n_classes_ == 1
+    assert (model.predict(black) == 0).all()
 
 
 def test_16_bit_images_and_many_channels() -> None:

@@ -12,6 +12,7 @@ from filelock import FileLock
 from PIL import Image
 from pyarrow import parquet
 
+import imatlas as ia
 from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError
 from imatlas.images.sources.opening import open_source
 from imatlas.tasks.region_files import measure_regions
@@ -94,7 +95,7 @@ def test_superpixels_have_a_number_and_no_level(folder, tmp_path):
     assert set(files.values()) == {"40"}
     result = segment_files(folder / "a b.png", tmp_path / "default", method="superpixels")
     assert result.metrics["n_segments"] == 200
-    with pytest.raises(InputError, match="no level"):
+    with pytest.raises(InputError, match="Only a hierarchy has levels"):
         segment_files(folder, tmp_path / "more", method="superpixels", level=0.5)
     with pytest.raises(ParameterError, match="method"):
         segment_files(folder, tmp_path / "more", method="slic")
@@ -151,6 +152,64 @@ def test_points_in_a_table(folder, tmp_path):
         segment_files(folder, tmp_path / "more", scribbles=tmp_path / "nothing.csv")
     with pytest.raises(InputError, match="Strokes decide"):
         segment_files(folder, tmp_path / "more", scribbles=table, n_segments=3)
+
+
+def two_textures(folder):
+    """Six images, each of stripes on one side and of noise on the other, on the left or the right."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    x = np.arange(96)[None]
+    for i in range(6):
+        noise, stripes = 128 + 5 * rng.standard_normal((96, 96)), 128 + 60 * np.sin(x / 1.5)
+        left = np.broadcast_to(x < 40 + 3 * i, (96, 96))
+        Image.fromarray(np.where(left == (i % 2 == 0), noise, stripes).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_classes_are_the_same_in_all_images_of_a_collection(folder, tmp_path):
+    textures = two_textures(tmp_path / "textures")
+    out = tmp_path / "out"
+    segment_files(textures, out, method="collection", n_segments=2)
+    labels = [pixels_of(out / row["labels"]) for row in rows_of(out / "images.csv")]
+    assert all(set(np.unique(each)) == {1, 2} for each in labels)
+    first = labels[0][48, 5]
+    for i, each in enumerate(labels):
+        left = first if i % 2 == 0 else 3 - first
+        assert (each[:, :36] == left).mean() > 0.95
+        assert (each[:, 60:] == 3 - left).mean() > 0.95
+    model = ia.load(out / "model")
+    assert model.n_classes_ == 2
+    segment_files(textures, out, method="collection", n_segments=1, overwrite=True)
+    assert all(row["segments"] == "1" for row in rows_of(out / "images.csv"))
+    mixed = tmp_path / "mixed"
+    segment_files(folder, mixed, method="collection", n_segments=2, with_coco=True)  # of all kinds
+    assert len(rows_of(mixed / "images.csv")) == 6
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match="None of 1 file"):
+        segment_files(empty, tmp_path / "nothing", method="collection")
+    assert not (tmp_path / "nothing.unfinished").exists()
+
+
+def test_a_killed_run_continues_with_its_classes(tmp_path):
+    textures, out = two_textures(tmp_path / "textures"), tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def stop(run, done):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imatlas.tasks.segment.UnfinishedFolder.add", stop)
+        with pytest.raises(Killed):
+            segment_files(textures, out, method="collection", n_segments=2)
+    saved = (tmp_path / "out.unfinished" / "model" / "weights.safetensors").read_bytes()
+    for i in range(5):
+        (textures / f"{i}.png").unlink()  # classes learned from the rest would be others
+    segment_files(textures, out, method="collection", n_segments=2)
+    assert (out / "model" / "weights.safetensors").read_bytes() == saved
 
 
 def test_refusals(folder, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imatlas.cli.shared import Json, Overwrite, Sources, app, one_source, print_result, refuse_existing
+from imatlas.cli.shared import Json, Overwrite, Seed, Sources, app, one_source, print_result, refuse_existing
 
 
 @app.command(epilog="Example: imatlas segment photos/ -o segments/ --level 0.4 --coco")
@@ -15,8 +15,12 @@ def segment(
     images: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", help="a new folder for the results")],
     method: Annotated[
-        Literal["hierarchy", "superpixels"],
-        typer.Option("--method", help="parts that a person would name, or small segments that follow the colors"),
+        Literal["hierarchy", "superpixels", "collection"],
+        typer.Option(
+            "--method",
+            help="parts that a person would name, small segments that follow the colors, or classes that are the same "
+            "in all images",
+        ),
     ] = "hierarchy",
     level: Annotated[
         float | None,
@@ -25,7 +29,10 @@ def segment(
     n_segments: Annotated[
         int | None,
         typer.Option(
-            "--segments", min=1, help="number of segments of each image, instead of a level; 200 for superpixels"
+            "--segments",
+            min=1,
+            help="number of segments of each image, instead of a level (200 for superpixels); or of classes of the "
+            "collection (proposed if not given)",
         ),
     ] = None,
     pixel_size: Annotated[
@@ -46,6 +53,7 @@ def segment(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    seed: Seed = 0,
     json_: Json = False,
 ) -> None:
     """Split images into segments, without labels: label maps, overlays and a table of regions.
@@ -67,6 +75,7 @@ def segment(
         with_objects=objects,
         scribbles=scribbles,
         overwrite=overwrite,
+        random_state=seed,
         progress=not json_,
     )
     print_result(result, json_)

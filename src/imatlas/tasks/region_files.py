@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from scipy.ndimage import find_objects
+from skimage.color import hsv2rgb
 from skimage.measure import regionprops_table
 from skimage.segmentation import find_boundaries
 
@@ -38,6 +39,9 @@ SHAPE_PROPERTIES = {
 """Measurements of scikit-image, and their names in the table."""
 
 MAX_LABEL = 65_535
+
+GOLDEN_ANGLE = 0.381966
+"""Share of a turn between the hues of two classes, so that any number of them differ."""
 
 BAND = 1 << 20
 """Pixels whose colors are measured together."""
@@ -169,6 +173,18 @@ def overlay(pixels: np.ndarray, labels: np.ndarray, *, color: Sequence[int] = (2
     picture = pixels.copy()
     picture[find_boundaries(labels, mode="inner", background=-1)] = color
     return picture
+
+
+def class_overlay(pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 half in the color of the class of each pixel, with the borders of classes in white.
+
+    A class has the same color in all pictures.
+    """
+    classes, pixels = _checked(classes, pixels)
+    angles = np.arange(int(classes.max(initial=0)) + 1) * GOLDEN_ANGLE
+    colors = 255 * hsv2rgb(np.stack([angles % 1, *np.broadcast_arrays(0.75, 0.5 + 0.5 * (angles * 3.3 % 1))], axis=-1))
+    tinted = np.rint(0.5 * pixels + 0.5 * colors[classes]).astype(np.uint8)
+    return overlay(tinted, classes, color=(255, 255, 255))
 
 
 def mean_colors(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:

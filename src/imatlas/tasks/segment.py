@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imatlas.arguments import check_int, check_number, check_path, counted, refused
+from imatlas.arguments import check_int, check_number, check_path, check_seed, counted, refused
 from imatlas.errors import DecodeError, InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode
@@ -22,19 +22,24 @@ from imatlas.images.picture import Picture
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
+from imatlas.models import artifact
 from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.hierarchy import hierarchy_of
 from imatlas.models.parts.region_graph import RegionGraph, region_graph
+from imatlas.models.parts.region_tree import RegionTree
 from imatlas.models.parts.salient_object import salient_object, soft_alpha
 from imatlas.models.parts.scribbles import segment_by_strokes
 from imatlas.models.parts.superpixels import superpixels_of
+from imatlas.models.segmenter import MAX_FIT_IMAGES, Segmenter
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
 from imatlas.system.terminal import finite
-from imatlas.tasks.region_files import coco_text, cut_out, label_file, measure_regions, overlay
+from imatlas.tasks.region_files import class_overlay, coco_text, cut_out, label_file, measure_regions, overlay
 from imatlas.tasks.stroke_files import StrokeFiles
 from imatlas.tasks.unfinished_folder import Done, UnfinishedFolder, stamp_of, stamps_of, written_before
+
+Method = Literal["hierarchy", "superpixels", "collection"]
 
 RANGE = (0.1, 99.9)
 """Percentiles of 16-bit and float pixels that become black and white for the segmentation."""
@@ -61,7 +66,7 @@ def segment_files(
     source: Any,
     output: str | Path,
     *,
-    method: Literal["hierarchy", "superpixels"] = "hierarchy",
+    method: Method = "hierarchy",
     level: float | None = None,
     n_segments: int | None = None,
     pixel_size: float = 1.0,
@@ -70,6 +75,7 @@ def segment_files(
     with_objects: bool = False,
     scribbles: str | Path | None = None,
     overwrite: bool = False,
+    random_state: int = 0,
     progress: bool = False,
 ) -> Result:
     """Split every image into segments, without labels, and write them.
@@ -84,12 +90,13 @@ def segment_files(
         A new folder: `labels/` with label maps as 16-bit PNG (labels from 1; 32-bit TIFF for
         more than 65,535), `overlays/`, `regions.csv` and `regions.parquet` with one row per segment, `images.csv` with
         the files of each image.
-    method : {"hierarchy", "superpixels"}
-        The parts that a person would name, or small segments that follow the colors (200 by default).
+    method : {"hierarchy", "superpixels", "collection"}
+        The parts that a person would name; small segments that follow the colors (200 by default); or classes of stuff
+        that are the same in all images, learned by a `Segmenter` from at most 200 of them. It is saved in `model/`.
     level : float in [0, 1], optional
         From fine to coarse: regions whose probability of being separate is at most this are joined. Default 0.5.
     n_segments : int, optional
-        Number of segments of every image, instead of a level.
+        Number of segments of every image, instead of a level; of a collection, the number of classes.
     pixel_size : float
         Side of a pixel in the unit of the table.
     with_coco, with_cut_outs : bool
@@ -101,6 +108,8 @@ def segment_files(
         Images without are skipped.
     overwrite : bool
         Replace the output of an earlier call, and begin a killed one anew if its settings differ.
+    random_state : int
+        Seed of the classes of a collection.
     progress : bool
 
     Returns
@@ -111,7 +120,7 @@ def segment_files(
     Raises
     ------
     InputError
-        If no image can be read, both `level` and `n_segments` are given, or superpixels and a level, or one of these
+        If no image can be read, both `level` and `n_segments` are given, a level without a hierarchy, or one of these
         and strokes; or if the strokes cannot be read.
     ParameterError
         If one of the numbers is out of its range.
@@ -120,10 +129,10 @@ def segment_files(
     AtlasBusyError
         If another process writes the same output.
     """
-    if method not in ("hierarchy", "superpixels"):
-        raise refused("method", "segment_files", "'hierarchy' or 'superpixels'", method)
-    if method == "superpixels" and level is not None:
-        raise InputError("Superpixels have no level; give 'n_segments', their number.")
+    if method not in get_args(Method):
+        raise refused("method", "segment_files", "'hierarchy', 'superpixels' or 'collection'", method)
+    if method != "hierarchy" and level is not None:
+        raise InputError(f"Only a hierarchy has levels, not method='{method}'; give 'n_segments' instead.")
     if level is not None and n_segments is not None:
         raise InputError("Give either 'level' or 'n_segments', not both.")
     if scribbles is not None and (method != "hierarchy" or level is not None or n_segments is not None):
@@ -143,13 +152,17 @@ def segment_files(
     }
     settings |= {"coco": with_coco, "cut_outs": with_cut_outs, "objects": with_objects}
     settings["scribbles"] = None if strokes is None else strokes.stamp()
+    settings["random_state"] = check_seed(random_state, "segment_files")
     check_free(output, written_before(output, overwrite))
     skipped = list(opened.skipped)
     with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
+        classes = _shared_classes(run, opened, settings, progress) if method == "collection" else None
         for key, stamp, picture in _pictures(opened, run, skipped, progress):
             pixels, spec = _upright(picture)
             graph = None if strokes is None and not with_objects else region_graph(pixels, spec)
-            if strokes is None or graph is None:
+            if classes is not None:
+                labels = classes.label_tree(RegionTree.of(pixels, spec))
+            elif strokes is None or graph is None:
                 labels = _segments(pixels, spec, method, level, n_segments, graph)
             else:
                 try:
@@ -161,7 +174,7 @@ def segment_files(
             regions = measure_regions(labels, pixels, pixel_size=pixel_size)
             columns = {title: finite(values.tolist()) for title, values in regions.items()}
             view = rgb_view(pixels, spec)
-            files = _write_files(run, name, view, labels, with_cut_outs)
+            files = _write_files(run, name, view, labels, overlay if classes is None else class_overlay, with_cut_outs)
             found = None if graph is None or not with_objects else salient_object(graph)
             box = None if found is None else found.box
             if found is not None and box is not None:
@@ -190,6 +203,32 @@ def _segments(
     return hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
 
 
+def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, Any], progress: bool) -> Segmenter:
+    """The classes of all images: those of the killed run that is continued, or learned from a sample."""
+    if run.model:
+        return artifact.load(run.model, classes=(Segmenter,))
+    seed, trees = settings["random_state"], []
+    rows = np.sort(np.random.default_rng(seed).permutation(len(source.keys))[:MAX_FIT_IMAGES])
+    for i in with_progress(rows.tolist(), "Learning classes", progress):
+        try:
+            pixels, spec = _upright(_read(source, i))
+        except DecodeError:  # told when it is to be segmented
+            continue
+        trees.append(RegionTree.of(pixels, spec))
+    if not trees:
+        run.discard()
+        raise InputError(f"None of {counted(len(rows), 'file')} of '{source.name}' can be read; nothing was written.")
+    model = Segmenter(n_classes=settings["n_segments"], random_state=seed).fit_trees(trees, spec)
+    run.save_model(model)
+    return model
+
+
+def _read(source: Source, item: int) -> Picture:
+    value = source.read(item)
+    picture = read_picture(value, name=source.keys[item]) if isinstance(value, bytes) else picture_from(value, WHITE)
+    return picture.to_srgb()
+
+
 def _pictures(
     source: Source, run: UnfinishedFolder, skipped: list[tuple[str, str]], progress: bool
 ) -> Iterator[tuple[str, str, Picture]]:
@@ -200,19 +239,24 @@ def _pictures(
         if key in run:
             continue
         try:
-            value = source.read(i)
-            picture = read_picture(value, name=key) if isinstance(value, bytes) else picture_from(value, WHITE)
-            yield key, stamp_of(stamps[i], source, i), picture.to_srgb()
+            yield key, stamp_of(stamps[i], source, i), _read(source, i)
         except DecodeError as error:
             skipped.append((key, str(error)))
 
 
-def _write_files(run: UnfinishedFolder, name: str, view: np.ndarray, labels: np.ndarray, cut_outs: bool) -> list[str]:
+def _write_files(
+    run: UnfinishedFolder,
+    name: str,
+    view: np.ndarray,
+    labels: np.ndarray,
+    drawn: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    cut_outs: bool,
+) -> list[str]:
     """Write the label map, the overlay and the cut-outs of an image; returns their names."""
     suffix, content = label_file(labels)
     files = [
         run.write(f"labels/{name}{suffix}", content),
-        run.write(f"overlays/{name}.png", encode(overlay(view, labels), compress_level=1)),
+        run.write(f"overlays/{name}.png", encode(drawn(view, labels), compress_level=1)),
     ]
     if cut_outs:
         sizes = np.bincount(labels.ravel())

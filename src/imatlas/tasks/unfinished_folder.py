@@ -4,6 +4,7 @@
       segments.json          the settings; at the end also the names of all files
       done.jsonl             one line per finished image: its key and stamp, its files and its rows of the table
       labels/ overlays/ …    the files
+      model/                 with shared classes, the model of these
 
 The same call finds the folder and continues. Images that have changed since are done anew; files that no line names,
 such as those of the image at which the run was killed, are deleted.
@@ -18,6 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -40,12 +42,14 @@ from imatlas.system.inventory import open_regular, parse_json, read_json
 from imatlas.system.terminal import json_text
 
 SETTINGS, DONE, LOCK = "segments.json", "done.jsonl", ".lock"
+MODEL = ("model/weights.safetensors", "model/model.json")
 FORMAT = 1
 
 OWN_FILES = re.compile(
     r"segments\.json|done\.jsonl|\.lock|images\.csv|regions\.(csv|parquet)|coco\.json"
     r"|(labels|overlays|cut-outs|objects)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)"
-    r"|((labels|overlays|cut-outs|objects)/)?\.[^/]+\.[0-9a-f]{16}\.new"
+    r"|model/(model\.json|weights\.safetensors)"
+    r"|((labels|overlays|cut-outs|objects|model)/)?\.[^/]+\.[0-9a-f]{16}\.new"
 )
 """Names of the files that a run writes; no other file is ever deleted."""
 
@@ -145,6 +149,18 @@ class UnfinishedFolder:
         write_file(self.folder / name, content)
         return name
 
+    @property
+    def model(self) -> Path | None:
+        """The folder of the saved model, once there is one."""
+        return self.folder / "model" if all((self.folder / name).is_file() for name in MODEL) else None
+
+    def save_model(self, model: Any) -> None:
+        """Save a fitted model."""
+        with TemporaryDirectory() as aside:
+            saved = model.save(Path(aside) / "model").parent
+            for name in MODEL:
+                self.write(name, (saved / name).read_bytes())
+
     def add(self, done: Done) -> None:
         """Record a finished image, flushed to disk; its files are."""
         with open_append(self.folder / DONE) as file:
@@ -202,6 +218,8 @@ class UnfinishedFolder:
         items = {key: i for i, key in enumerate(source.keys)}
         stamps = stamps_of(source)
         kept, length = {SETTINGS, LOCK, DONE}, 0
+        if self.model:
+            kept.update(MODEL)
         if (self.folder / DONE).exists():
             with open_regular(self.folder / DONE) as file:
                 for line in file:
