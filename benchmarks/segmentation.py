@@ -2,7 +2,8 @@
 
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
-all methods give as many. `scribbles`: segments from strokes. `objects`: salient objects.
+all methods give as many. `scribbles`: segments from strokes. `objects`: salient objects. `large`: time and
+memory of one large image.
 Settings of the peers of the first two were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
@@ -25,6 +26,7 @@ import numpy as np
 
 from benchmarks import _objects
 from benchmarks._data import bsds500
+from benchmarks._large_images import large
 from benchmarks._peers import PEERS, add_prefix_option, env_command, last_json, python_of
 from benchmarks._scribbles import scribbles
 from benchmarks._table import save_table, saved_table
@@ -283,4 +285,5 @@ PARTS: dict[str, Callable[[list[Image], argparse.Namespace], None]] = {
     "superpixels": superpixels,
     "scribbles": scribbles,
     "objects": objects,
+    "large": large,
 }

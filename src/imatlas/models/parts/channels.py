@@ -70,8 +70,8 @@ class Channels:
         for rows, values in self.bands():
             padded = np.pad(values, ((0, len(values) % 2), (0, width % 2), (0, 0)), mode="edge")
             top = rows.start // 2
-            blocks = padded.reshape(len(padded) // 2, 2, size[1], 2, channels)
-            out[top : top + len(blocks)] = blocks.mean(axis=(1, 3))
+            pairs = padded[::2] + padded[1::2]  # much faster than a mean over two axes
+            out[top : top + len(pairs)] = (pairs[:, ::2] + pairs[:, 1::2]) / 4
         return Channels(out, ImageSpec(*size, dtype="float32", low=0.0, high=1.0), WHITE)
 
 

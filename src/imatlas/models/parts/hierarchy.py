@@ -7,6 +7,7 @@ All of this on a reduced copy of a large image, whose regions are then brought t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.boundary_cues import ImageFeatures, boundary_probability, image_features
+from imatlas.models.parts.boundary_cues import STRIDE_MULTIPLE, ImageFeatures, boundary_probability, image_features
 from imatlas.models.parts.channels import Channels, rgb_of
 from imatlas.models.parts.outline_refinement import enlarged, refined
 from imatlas.models.parts.region_merging import RegionMerging, watershed_regions
@@ -153,6 +154,8 @@ def hierarchy_of(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
 def pyramid_of(pixels: np.ndarray, spec: ImageSpec, max_pixels: int) -> list[Channels]:
     """An image and its copies of half the size each, until one has at most `max_pixels` pixels.
 
+    A side counts as `STRIDE_MULTIPLE` at least, since the network pads to it.
+
     Raises
     ------
     InputError
@@ -161,7 +164,8 @@ def pyramid_of(pixels: np.ndarray, spec: ImageSpec, max_pixels: int) -> list[Cha
     if pixels.ndim != 3 or not pixels.size:
         raise InputError(f"An image to segment has shape (H, W, C) and at least one pixel. Got {pixels.shape}.")
     pyramid = [Channels.of(pixels, spec)]
-    while pyramid[-1].shape[0] * pyramid[-1].shape[1] > max_pixels:
+    least = STRIDE_MULTIPLE
+    while math.prod(max(side, least) for side in pyramid[-1].shape[:2]) > max(max_pixels, least**2):
         pyramid.append(pyramid[-1].halved())
     return pyramid
 

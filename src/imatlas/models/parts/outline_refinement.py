@@ -106,7 +106,8 @@ class _Outlines:
         """
         inside = (regions == of).astype(np.float32)
         sums = np.einsum("spc,sp->pc", samples, inside) + self._means[of]
-        return np.square(colors - sums / (inside.sum(axis=0) + 1)[:, None]).sum(axis=1)
+        difference = colors - sums / (inside.sum(axis=0) + 1)[:, None]
+        return np.einsum("pc,pc->p", difference, difference)
 
     def _around(self, rows: np.ndarray, columns: np.ndarray, radii: Sequence[int]) -> np.ndarray:
         """Regions (8 len(radii), P) of the pixels at some distances; -1 outside of the image."""
@@ -139,9 +140,9 @@ def region_statistics(regions: np.ndarray, image: Channels) -> tuple[np.ndarray,
     sums, squares, counts = np.zeros((n, channels)), np.zeros(n), np.zeros(n)
     for rows, values in image.bands():
         labels = regions[rows].ravel()
-        flat = values.reshape(-1, channels).astype(np.float64)
+        flat = values.reshape(-1, channels)
         counts += np.bincount(labels, minlength=n)
-        squares += np.bincount(labels, weights=np.square(flat).sum(axis=1), minlength=n)
+        squares += np.bincount(labels, weights=np.einsum("pc,pc->p", flat, flat), minlength=n)
         for channel in range(channels):
             sums[:, channel] += np.bincount(labels, weights=flat[:, channel], minlength=n)
     means = sums / counts[:, None]
