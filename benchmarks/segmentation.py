@@ -2,8 +2,8 @@
 
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
-all methods give as many. `scribbles`: segments from strokes. `objects`: salient objects. `large`: time and
-memory of one large image.
+all methods give as many. `collection`: classes that are the same in all images. `scribbles`: segments from strokes.
+`objects`: salient objects. `large`: time and memory of one large image.
 Settings of the peers of the first two were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _objects
+from benchmarks._collection import collection
 from benchmarks._data import bsds500
 from benchmarks._large_images import large
 from benchmarks._peers import PEERS, add_prefix_option, env_command, last_json, python_of
@@ -283,6 +284,7 @@ def _save(options: argparse.Namespace, name: str, *table: Any) -> None:
 PARTS: dict[str, Callable[[list[Image], argparse.Namespace], None]] = {
     "hierarchy": hierarchy,
     "superpixels": superpixels,
+    "collection": collection,
     "scribbles": scribbles,
     "objects": objects,
     "large": large,
