@@ -38,8 +38,19 @@ def mosaics(n: int, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarr
     return np.stack(images), np.stack(truths)
 
 
-def test_it_keeps_the_contract() -> None:
-    check_image_estimator(Segmenter(n_classes=3))
+@pytest.mark.parametrize("options", [{"method": "superpixels"}])
+def test_methods_keep_the_contract(options: dict) -> None:
+    check_image_estimator(Segmenter(**options))
+
+
+def test_segments_of_each_image() -> None:
+    images, truths = mosaics(3)
+    parts = Segmenter(method="hierarchy", n_segments=2).fit(images).predict(images)
+    for found, truth in zip(parts, truths, strict=True):
+        assert mean_iou(found, truth) > 0.85
+    assert (Segmenter(method="hierarchy", level=1).fit(images).predict(images) == 0).all()
+    small = Segmenter(method="superpixels", n_segments=20).fit(images).predict(images)
+    assert [len(np.unique(labels)) for labels in small] == [20] * 3
 
 
 def test_a_class_is_the_same_stuff_in_all_images_also_new_ones() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -31,10 +31,16 @@ from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.image_clusterer import propose_n_clusters
 from imatlas.models.kmeans import KMeans
 from imatlas.models.learned_attributes import COUNT, SIDE, Array, Spec, State, Value
+from imatlas.models.parts.hierarchy import hierarchy_of
 from imatlas.models.parts.region_tree import N_FEATURES, RegionTree
+from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.models.parts.ward import ward_linkage
 from imatlas.system.threads import sharing_cores
 
+LEVEL = 0.5
+"""Default level of a hierarchy: regions that are more likely one than two are joined."""
+N_SUPERPIXELS = 200
+"""Default number of superpixels of an image."""
 MAX_FIT_IMAGES = 200
 """Images that the classes are learned from, at most."""
 N_COMPONENTS = 60
@@ -58,15 +64,20 @@ SMALL = 0.3
 
 @estimator
 class Segmenter(ClusterMixin, Estimator):
-    """Segmentation of images into classes of stuff that are the same in all of them, without labels.
+    """Segmentation of images without labels: classes of stuff that are the same in all, or the parts of each image.
 
-    It takes about 1 s per image of 481 x 321 pixels. Features are those of EfficientNet-Lite0, which was trained with
-    ImageNet's labels; outlines are those of `imatlas.models.parts.hierarchy`. The same seed gives the same result.
+    For methods other than "collection", `fit` only takes note of the depth of the images, and the labels of one image
+    have nothing to do with those of another. A collection takes about 1 s per image of 481 x 321 pixels. Features are
+    those of EfficientNet-Lite0, which was trained with ImageNet's labels; outlines are those of
+    `imatlas.models.parts.hierarchy`. The same seed gives the same result.
 
     Attributes
     ----------
+    spec_ : ImageSpec
+        Depth and value range of the fitted images.
     n_classes_ : int
-        The given or proposed number, or fewer if there are no more different segments.
+        Of a collection, as all that follows: the given or proposed number, or fewer if there are no more different
+        segments.
     class_shares_ : ndarray (n_classes,) float64
         Share of the fitted images in each class; class 0 is the largest.
     mean_ : ndarray (n_features,) float32
@@ -76,8 +87,6 @@ class Segmenter(ClusterMixin, Estimator):
         Classes along the axes.
     n_images_ : int
         Images that the classes were learned from: at most 200, drawn at random from larger sets.
-    spec_ : ImageSpec
-        Depth and value range of the fitted images.
 
     Examples
     --------
@@ -87,8 +96,23 @@ class Segmenter(ClusterMixin, Estimator):
     (4, 48, 48)
     """
 
+    method: Annotated[
+        Literal["collection", "hierarchy", "superpixels"],
+        Field(
+            description="classes that are the same in all images; parts of each image that a person would name; or "
+            "small segments that follow the colors"
+        ),
+    ] = "collection"
+    level: Annotated[
+        float, Field(ge=0, le=1, description="of a hierarchy, from fine to coarse; without n_segments")
+    ] = LEVEL
+    n_segments: Annotated[
+        int | None,
+        Field(ge=1, description=f"segments of each image, of a hierarchy or superpixels ({N_SUPERPIXELS} if None)"),
+    ] = None
     n_classes: Annotated[
-        int | None, Field(ge=1, description="number of classes; None: chosen by the modularity of all segments")
+        int | None,
+        Field(ge=1, description="classes of a collection; None: chosen by the modularity of all segments"),
     ] = None
     random_state: Seed = 0
     input = "images"
@@ -96,12 +120,12 @@ class Segmenter(ClusterMixin, Estimator):
 
     _state: ClassVar[State] = {
         "spec_": Spec(),
-        "n_classes_": Value(SIDE),
-        "n_images_": Value(COUNT),
-        "mean_": Array("float32", N_FEATURES),
-        "axes_": Array("float32", N_FEATURES, "n_axes"),
-        "cluster_centers_": Array("float32", "n_classes_", "n_axes"),
-        "class_shares_": Array("float64", "n_classes_", low=0, high=1),
+        "n_classes_": Value(SIDE, optional=True),
+        "n_images_": Value(COUNT, optional=True),
+        "mean_": Array("float32", N_FEATURES, optional=True),
+        "axes_": Array("float32", N_FEATURES, "n_axes", optional=True),
+        "cluster_centers_": Array("float32", "n_classes_", "n_axes", optional=True),
+        "class_shares_": Array("float64", "n_classes_", low=0, high=1, optional=True),
     }
 
     @sharing_cores()
@@ -124,10 +148,13 @@ class Segmenter(ClusterMixin, Estimator):
         opened = images_of(images)
         rows = np.sort(np.random.default_rng(self._seed()).permutation(len(opened))[:MAX_FIT_IMAGES])
         spec = opened.spec
+        if self.method != "collection":
+            self.spec_ = spec
+            return self
         return self.fit_trees([RegionTree.of(pixels, spec) for pixels in _each(opened[rows])], spec)
 
     def fit_trees(self, trees: list[RegionTree], spec: ImageSpec) -> Segmenter:
-        """Learn the classes from images of any sizes, given as trees; `spec` is that of one of them.
+        """Learn the classes of a collection from images of any sizes, given as trees; `spec` is that of one of them.
 
         Raises
         ------
@@ -166,7 +193,7 @@ class Segmenter(ClusterMixin, Estimator):
 
     @sharing_cores()
     def predict(self, images: Any) -> np.ndarray:
-        """Class of each pixel (N, H, W) int32, from 0.
+        """Class or segment of each pixel (N, H, W) int32, from 0.
 
         Parameters
         ----------
@@ -188,11 +215,21 @@ class Segmenter(ClusterMixin, Estimator):
         spec = replace(opened.spec, low=self.spec_.low, high=self.spec_.high)
         labels = np.empty((len(opened), spec.height, spec.width), np.int32)
         for i, pixels in enumerate(_each(opened)):
-            labels[i] = self.label_tree(RegionTree.of(pixels, spec))
+            labels[i] = self.label(pixels, spec)
         return labels
 
+    def label(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+        """Class or segment of each pixel (H, W) int32, from 0, of one image (H, W, C) of any size."""
+        self._check_fitted()
+        if self.method == "collection":
+            return self.label_tree(RegionTree.of(pixels, spec))
+        if self.method == "superpixels":
+            return superpixels_of(pixels, spec, self.n_segments or N_SUPERPIXELS)
+        hierarchy = hierarchy_of(pixels, spec)
+        return hierarchy.segments(self.n_segments) if self.n_segments else hierarchy.cut(self.level)
+
     def label_tree(self, tree: RegionTree) -> np.ndarray:
-        """Class of each pixel (H, W) int32 of one image of any size, given as tree."""
+        """Class of each pixel (H, W) int32 of one image of a collection, given as tree."""
         self._check_fitted()
         costs = _costs(tree, (tree.means - self.mean_) @ self.axes_, self.cluster_centers_)
         return tree.full_size(tree.labeled(costs)[0]).astype(np.int32)

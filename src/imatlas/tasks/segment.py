@@ -30,7 +30,7 @@ from imatlas.models.parts.region_tree import RegionTree
 from imatlas.models.parts.salient_object import salient_object, soft_alpha
 from imatlas.models.parts.scribbles import segment_by_strokes
 from imatlas.models.parts.superpixels import superpixels_of
-from imatlas.models.segmenter import MAX_FIT_IMAGES, Segmenter
+from imatlas.models.segmenter import LEVEL, MAX_FIT_IMAGES, N_SUPERPIXELS, Segmenter
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
@@ -45,12 +45,6 @@ RANGE = (0.1, 99.9)
 """Percentiles of 16-bit and float pixels that become black and white for the segmentation."""
 
 WHITE = (255, 255, 255)
-
-LEVEL = 0.5
-"""Default level: regions that are more likely one than two are joined."""
-
-N_SUPERPIXELS = 200
-"""Default number of superpixels of an image."""
 
 OBJECT_COLUMNS = ("object", "top", "left", "bottom", "right")
 """Of `images.csv`: file and box of the salient object, the last two exclusive; empty if there is none."""
