@@ -39,7 +39,7 @@ def test_noise_tears_no_region_and_loses_none(size, rng):
 
 
 def test_connectivity_by_the_ring_is_that_of_a_slow_reference():
-    for code, keeps in enumerate(outline_refinement._keeps_connected()):
+    for code, keeps in enumerate(outline_refinement.keeps_connected()):
         window = np.zeros((3, 3), int)
         for bit, (dy, dx) in enumerate(RING):
             window[1 + dy, 1 + dx] = code >> bit & 1

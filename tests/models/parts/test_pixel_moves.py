@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.ndimage import label
 
-from imatlas.models.parts.pixel_moves import RING, moved, removable, segment_means
+from imatlas.models.parts.outline_refinement import RING
+from imatlas.models.parts.pixel_moves import moved, segment_means
 
 
 def energy(labels, features, pair_cost):
@@ -14,18 +15,6 @@ def energy(labels, features, pair_cost):
     around = [padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] for dy, dx in RING]
     pairs = sum(int(((other != labels) & (other >= 0)).sum()) for other in around)
     return ((features - means[labels.ravel()]) ** 2).sum() + pair_cost * pairs / 2
-
-
-def test_removable_pixels_are_those_that_connect_nothing():
-    """Against a search for connected parts of all 256 neighborhoods."""
-    for code in range(255):
-        square = np.zeros((3, 3), int)
-        for i, (dy, dx) in enumerate(RING):
-            square[1 + dy, 1 + dx] = code >> i & 1
-        parts = label(square)[0]
-        beside = {int(parts[y, x]) for y, x in ((0, 1), (1, 0), (1, 2), (2, 1))} - {0}
-        assert removable()[code] == (len(beside) == 1)
-    assert not removable()[255]
 
 
 def test_segments_stay_connected_and_the_energy_falls(rng):

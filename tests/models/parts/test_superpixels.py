@@ -18,6 +18,7 @@ from imatlas.metrics.segmentation import (
     region_contrast,
     undersegmentation_error,
 )
+from imatlas.models.parts.hierarchy import MAX_PIXELS
 from imatlas.models.parts.superpixels import merged, superpixels_of
 from tests.conftest import need_data
 
@@ -112,6 +113,16 @@ def test_a_small_object_keeps_a_superpixel_of_its_own(rng):
     inside = labels == labels[43, 63]
     assert inside[41:46, 61:66].all()
     assert inside.sum() <= 11 * 11  # the object is smoothed
+
+
+def test_a_large_image_is_divided_at_a_reduced_size(truth, rng):
+    """900 x 800 pixels: the boundaries found at half the size are those of the full size."""
+    truth = np.kron(truth, np.ones((15, 10), int))
+    assert truth.size > MAX_PIXELS
+    labels = found_in((picture(truth, 1, rng) * 255).astype(np.uint8), 40)
+    check(labels, truth.shape, 40)
+    assert boundary_recall(labels, truth) > 0.98
+    assert achievable_accuracy(labels, truth) > 0.995
 
 
 def test_the_same_image_gives_the_same_superpixels(truth, rng):

@@ -82,7 +82,7 @@ class _Outlines:
         """Move each of these pixels (P,), none of which are neighbors, to the adjacent region of the least energy."""
         ring = self._around(rows, columns, (1,))
         own = self.regions[rows + 1, columns + 1]
-        movable = _keeps_connected()[((ring == own) << np.arange(8)[:, None]).sum(axis=0)]
+        movable = keeps_connected()[((ring == own) << np.arange(8)[:, None]).sum(axis=0)]
         rows, columns, ring, own = rows[movable], columns[movable], ring[:, movable], own[movable]
         samples = self._around(rows, columns, RADII), self._colors_around(rows, columns, RADII)
         colors = self._image.at(rows, columns)
@@ -151,7 +151,7 @@ def region_statistics(regions: np.ndarray, image: Channels) -> tuple[np.ndarray,
 
 
 @cache
-def _keeps_connected() -> np.ndarray:
+def keeps_connected() -> np.ndarray:
     """Whether a region stays connected without a pixel, (256,) by the bits of its neighbors in it, as in `RING`.
 
     They do if those that share a side with the pixel are connected to each other along the ring.

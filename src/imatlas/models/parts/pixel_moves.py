@@ -8,13 +8,12 @@ not touch move together: those of every other row and column.
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import product
 
 import numpy as np
 
-RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
-"""The 8 neighbors of a pixel in turn, so that one and the next share a side; the odd ones share a side with it."""
+from imatlas.models.parts.outline_refinement import RING, keeps_connected
+
 OUTSIDE = -1
 
 
@@ -74,7 +73,7 @@ def _move(
     places = (rows + 1) * width + columns + 1
     steps = np.array([dy * width + dx for dy, dx in RING])
     own, ring = labels[places], labels[places[:, None] + steps]
-    free = removable()[(ring == own[:, None]) @ (1 << np.arange(8))]
+    free = keeps_connected()[(ring == own[:, None]) @ (1 << np.arange(8))]
     places, own, ring = places[free], own[free], ring[free]
     values = features[(rows * (width - 2) + columns)[free]]
 
@@ -83,29 +82,9 @@ def _move(
         return ((values - means[label]) ** 2).sum(axis=1) + pair_cost * differs.sum(axis=1)
 
     best, least = own, energy(own)
-    for beside in ring.T[1::2]:
+    for beside in ring.T[::2]:
         label = np.where(beside == OUTSIDE, own, beside)
         cost = energy(label)
         best, least = np.where(cost < least, label, best), np.minimum(cost, least)
     labels[places] = best
     return int((best != own).sum())
-
-
-@cache
-def removable() -> np.ndarray:
-    """Whether a pixel can leave its segment without cutting it, by which of its ring are in that segment (256,) bool.
-
-    Bit i stands for `RING[i]`. The pixels beside it that are in the segment must be connected within the ring.
-    """
-    found = np.zeros(256, bool)
-    for code in range(256):
-        inside = [bool(code >> i & 1) for i in range(8)]
-        starts = [i for i in range(8) if inside[i] and not inside[i - 1]]
-        runs = []
-        for start in starts:
-            run = [start]
-            while inside[(run[-1] + 1) % 8]:
-                run.append((run[-1] + 1) % 8)
-            runs.append(run)
-        found[code] = sum(any(i % 2 for i in run) for run in runs) == 1
-    return found
