@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import imatlas as ia
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.segmentation import mean_iou
 from imatlas.models.parts.hierarchy import Hierarchy
-from imatlas.models.parts.region_tree import RegionTree
+from imatlas.models.parts.region_tree import RegionTree, dense_features
 from imatlas.models.segmenter import Segmenter
 from imatlas.testing import check_image_estimator
+from imatlas.training.batches import make_batch
 
 
 def mosaics(n: int, seed: int = 0, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -157,3 +159,19 @@ def test_nodes_with_a_share_of_the_image() -> None:
     assert tree.largest_within(0.6).tolist() == [6, 6, 6, 6]
     assert tree.cut(3).tolist() == [4, 4, 2, 3]
     assert tree.node_means(np.arange(4.0)[:, None])[:, 0].tolist() == [0, 1, 2, 3, 0.5, 2.5, 1.5]
+
+
+def test_the_network_for_onnx_gives_the_distances_of_places() -> None:
+    images, _ = mosaics(6)
+    model = Segmenter(n_classes=3).fit(images)
+    [network] = model._networks().values()
+    with torch.inference_mode():
+        distances = network(make_batch(images, model.spec_).x)
+    assert distances.shape == (6, 3, 24, 24)
+    nearest = distances.argmin(1).numpy()
+    assert (nearest == model.predict(images)[:, ::4, ::4]).mean() > 0.6  # places are noisy, segments are not
+    places = (dense_features(images[0] / np.float32(255)).transpose(1, 2, 0) - model.mean_) @ model.axes_
+    expected = ((places[:, :, None] - model.cluster_centers_) ** 2).sum(-1)
+    np.testing.assert_allclose(distances[0].permute(1, 2, 0).numpy(), expected, rtol=1e-3, atol=1e-2)
+    with pytest.raises(InputError, match="Only a Segmenter of a collection"):
+        Segmenter(method="hierarchy").fit(images)._networks()

@@ -21,8 +21,10 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from sklearn.base import ClusterMixin
+from torch import Tensor
 
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images, images_of
@@ -31,8 +33,10 @@ from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.image_clusterer import propose_n_clusters
 from imatlas.models.kmeans import KMeans
 from imatlas.models.learned_attributes import COUNT, SIDE, Array, Spec, State, Value
+from imatlas.models.onnx import Network, images_in, random_images
+from imatlas.models.parts.boundary_cues import texture_network
 from imatlas.models.parts.hierarchy import hierarchy_of
-from imatlas.models.parts.region_tree import N_FEATURES, RegionTree
+from imatlas.models.parts.region_tree import N_FEATURES, RegionTree, dense_maps
 from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.models.parts.ward import ward_linkage
 from imatlas.system.threads import sharing_cores
@@ -233,6 +237,31 @@ class Segmenter(ClusterMixin, Estimator):
         self._check_fitted()
         costs = _costs(tree, (tree.means - self.mean_) @ self.axes_, self.cluster_centers_)
         return tree.full_size(tree.labeled(costs)[0]).astype(np.int32)
+
+    def _networks(self) -> dict[str, Network]:
+        """The features of a collection, for ONNX: squared distances of each place to the classes, without outlines."""
+        channels = self.spec_.channels
+        if self.method != "collection" or channels not in (1, 3):
+            raise InputError(
+                "Only a Segmenter of a collection of gray or RGB images has a network to export. "
+                f"Got method='{self.method}' and {channels} channels."
+            )
+        mean, axes, centers = (torch.from_numpy(a) for a in (self.mean_, self.axes_, self.cluster_centers_))
+
+        def call(module: Any, x: Tensor) -> Tensor:
+            maps = dense_maps(module, x.expand(-1, 3, -1, -1))
+            places = (maps.permute(0, 2, 3, 1) - mean) @ axes
+            squares = (places**2).sum(-1, keepdim=True) - 2 * places @ centers.T + (centers**2).sum(-1)
+            return squares.permute(0, 3, 1, 2)
+
+        contract = {
+            "input images": images_in(self.spec_),
+            "output distances": f"float32 (N, {len(centers)}, ceil(H / 4), ceil(W / 4)): squared distance of each "
+            "place to each class; the class is the nearest one",
+        }
+        return {
+            "classes": Network(texture_network(), call, {"images": random_images(self.spec_)}, "distances", contract)
+        }
 
 
 def _each(images: Images) -> Iterator[np.ndarray]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.boundary_cues import STRIDE_MULTIPLE, texture_network
 from imatlas.models.parts.channels import Channels, rgb_of
 from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, full_size_regions, merged, pyramid_of
+from imatlas.nn.backbones import EfficientNetLite0
 
 BLOCKS = {4: 40, 10: 112, 14: 192}
 """Blocks of EfficientNet-Lite0 whose outputs are the features of a region, and their channels."""
@@ -125,15 +127,20 @@ class RegionTree:
 
 @torch.inference_mode()
 def dense_features(rgb: np.ndarray) -> np.ndarray:
-    """Features (N_FEATURES, ceil(H / 4), ceil(W / 4)) float32 of an image (H, W, 3) in [0, 1]; bilinear in between."""
+    """Features (N_FEATURES, ceil(H / 4), ceil(W / 4)) float32 of an image (H, W, 3) in [0, 1]."""
     x = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None]
+    return dense_maps(texture_network(), x * 2 - 1)[0].numpy()
+
+
+def dense_maps(network: EfficientNetLite0, x: Tensor) -> Tensor:
+    """Features (N, N_FEATURES, ceil(H / 4), ceil(W / 4)) of images (N, 3, H, W) in [-1, 1]; bilinear in between."""
     height, width = x.shape[2:]
-    x = F.interpolate(x, scale_factor=ENLARGEMENT, mode="bicubic", align_corners=False).clamp(0, 1) * 2 - 1
+    x = F.interpolate(x, scale_factor=ENLARGEMENT, mode="bicubic", align_corners=False).clamp(-1, 1)
     x = F.pad(x, (0, -x.shape[3] % STRIDE_MULTIPLE, 0, -x.shape[2] % STRIDE_MULTIPLE), mode="replicate")
     size = (x.shape[2] // ENLARGEMENT // 4, x.shape[3] // ENLARGEMENT // 4)
-    maps = texture_network().maps(x, tuple(BLOCKS))
-    out = torch.cat([F.interpolate(block, size=size, mode="bilinear", align_corners=False) for block in maps], 1)[0]
-    return out[:, : -(-height // 4), : -(-width // 4)].numpy()
+    maps = network.maps(x, tuple(BLOCKS))
+    out = torch.cat([F.interpolate(block, size=size, mode="bilinear", align_corners=False) for block in maps], 1)
+    return out[:, :, : -(-height // 4), : -(-width // 4)]
 
 
 def region_means(regions: np.ndarray, maps: np.ndarray) -> np.ndarray:
