@@ -102,11 +102,11 @@ def test_the_edge_takes_the_colors_between(rng):
     assert set(alpha[~disc(radius=27)]) == {0}
 
 
-def test_alpha_does_not_depend_on_the_bands(rng, monkeypatch):
+def test_alpha_does_not_depend_on_the_tiles(rng, monkeypatch):
     mask = disc()
     picture = scene(mask, rng)
     whole = soft_alpha(picture, mask)
-    monkeypatch.setattr("imatlas.models.parts.salient_object.BAND", 120 * 7)
+    monkeypatch.setattr("imatlas.models.parts.salient_object.TILE", 17)
     np.testing.assert_allclose(soft_alpha(picture, mask), whole, atol=1e-6)
     for one in (np.zeros_like(mask), np.ones_like(mask)):
         np.testing.assert_array_equal(soft_alpha(picture, one), one)
@@ -115,7 +115,7 @@ def test_alpha_does_not_depend_on_the_bands(rng, monkeypatch):
 def test_the_guided_filter_keeps_what_is_linear_in_the_colors(rng):
     image = rng.random((30, 30, 3))
     values = image @ np.array([0.3, -0.2, 0.5]) + 0.1
-    np.testing.assert_allclose(_guided(image, values), values, atol=2e-3)
+    np.testing.assert_allclose(_guided(image, values, np.ones((30, 30), bool)), values, atol=2e-3)
 
 
 def test_a_row_of_caps():

@@ -36,8 +36,8 @@ MINOR = 0.5
 
 RADIUS, SMOOTHNESS, EDGE = 4, 1e-4, 3
 """Guided filter: half its window in pixels, its regularization, and how far from the outline pixels may be soft."""
-BAND = 1 << 18
-"""Pixels that are filtered together, which bounds the memory."""
+TILE = 128
+"""Side of the squares that are filtered one by one, those on the outline only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +79,22 @@ def soft_alpha(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     alpha = mask.astype(np.float32)
     ball = np.ones((2 * EDGE + 1,) * 2, bool)
-    rows = max(1, BAND // mask.shape[1])
-    for top in range(0, len(mask), rows):
-        above = min(top, 2 * RADIUS + EDGE)
-        around = slice(top - above, top + rows + 2 * RADIUS + EDGE)
-        near = binary_dilation(mask[around], ball) & ~binary_erosion(mask[around], ball, border_value=1)
-        inner = near[above : above + rows]
-        if inner.any():
-            filtered = _guided(picture[around] / 255, mask[around].astype(np.float64))[above : above + rows]
-            alpha[top : top + rows][inner] = np.clip(filtered[inner], 0, 1)
+    margin = 2 * RADIUS + EDGE
+    for top, left in np.ndindex(*(-(-side // TILE) for side in mask.shape)):
+        tile = slice(top * TILE, (top + 1) * TILE), slice(left * TILE, (left + 1) * TILE)
+        around = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in tile)
+        part = mask[around]
+        if part.all() or not part.any():
+            continue
+        near = binary_dilation(part, ball) & ~binary_erosion(part, ball, border_value=1)
+        filtered = _guided(picture[around] / 255, part.astype(np.float64), near)
+        inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(tile, around, strict=True))
+        alpha[tile] = np.where(near, np.clip(filtered, 0, 1), part)[inner]
     return alpha
 
 
-def _guided(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values (H, W), filtered so that they are locally linear in the colors of an image (H, W, 3)."""
+def _guided(image: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values (H, W), filtered to be locally linear in the colors of an image (H, W, 3); valid where wanted."""
 
     def mean(maps: np.ndarray) -> np.ndarray:
         return uniform_filter(maps, (2 * RADIUS + 1,) * 2, mode="nearest", axes=(0, 1))
@@ -100,7 +102,9 @@ def _guided(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     colors, level = mean(image), mean(values)
     covariance = mean(image * values[..., None]) - colors * level[..., None]
     spread = mean(image[..., :, None] * image[..., None, :]) - colors[..., :, None] * colors[..., None, :]
-    slope = np.linalg.solve(spread + SMOOTHNESS * np.eye(3), covariance[..., None])[..., 0]
+    slope = np.zeros_like(image)
+    used = binary_dilation(wanted, np.ones((2 * RADIUS + 1,) * 2, bool))
+    slope[used] = np.linalg.solve(spread[used] + SMOOTHNESS * np.eye(3), covariance[used][..., None])[..., 0]
     offset = level - (slope * colors).sum(axis=-1)
     return (mean(slope) * image).sum(axis=-1) + mean(offset)
 
