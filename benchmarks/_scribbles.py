@@ -16,7 +16,7 @@ from skimage.filters import sobel
 from skimage.segmentation import random_walker, watershed
 
 from benchmarks._strokes import KINDS, simulated
-from benchmarks._table import save_table
+from benchmarks._table import save_table, saved_table
 from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.region_graph import RegionGraph, region_graph
 from imatlas.models.parts.scribbles import segment_by_strokes
@@ -52,8 +52,10 @@ def scribbles(images: list[Image], options: argparse.Namespace) -> None:
         means = [round(float(np.mean(found[kind])), 4) for kind in KINDS]
         rows.append([title, len(used), *means, *(round(float(np.median(s)), 4) for s in seconds)])
         print(rows[-1], flush=True)
-    if options.part == "val" and options.n is None and not options.methods:
-        save_table("segmentation_scribbles", TITLE, COLUMNS, rows, NOTES)
+        if options.part == "val" and options.n is None:  # rows of methods that were not run are kept
+            run = {row[0] for row in rows}
+            kept = [row for row in saved_table(NAME, TITLE)["rows"] if row[0] not in run]
+            save_table(NAME, TITLE, COLUMNS, kept + rows, NOTES)
 
 
 def drawn_iou(labels: np.ndarray, truth: np.ndarray, strokes: np.ndarray) -> float:
@@ -101,9 +103,10 @@ METHODS: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[Any, np.ndarray]
 }
 """What is done once for an image, and then for its strokes."""
 
-SLOW = {name: 20 for name in METHODS if "random_walker" in name}
+SLOW = {name: 5 for name in METHODS if "random_walker" in name}
 """Images to report on; all by default."""
 
+NAME = "segmentation_scribbles"
 TITLE = "Segments from strokes: BSDS500, val"
 COLUMNS = ("method", "images", *(f"mean IoU, {kind}" for kind in KINDS), "s per image", "s per answer")
 NOTES = [
