@@ -90,6 +90,26 @@ def test_search_by_several_by_a_region_and_as_a_sheet(atlas, tmp_path, capsys):
     assert "28 x 28 pixels" in capsys.readouterr().err
 
 
+def test_search_in_parts_and_segments_of_an_atlas(atlas, tmp_path, capsys):
+    first = ia.load(atlas).keys[0]
+    sheet, table = tmp_path / "found.png", tmp_path / "found.csv"
+    search = ["search", str(atlas), first, "--regions", "-k", "5"]
+    assert main([*search, "-o", str(sheet)]) == 0
+    assert "Looked for the part at left" in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.size == (3 * 130 + 2, 2 * 130 + 2)  # the query and five results
+    assert main([*search, "--point", "14,14", "-o", str(table), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed[0]) == {"rank", "key", "distance", "left", "top", "width", "height"}
+    assert len(table.read_text().splitlines()) == 6
+    assert main([*search, "--point", "14"]) == 2
+    assert main(["search", str(atlas), first, "--point", "14,14"]) == 1
+    assert "--regions" in capsys.readouterr().err
+    out = tmp_path / "segments"
+    assert main(["segment", str(atlas), "-o", str(out), "--method", "superpixels", "--segments", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["n_images"] == 60
+
+
 def test_an_atlas_is_exported(atlas, tmp_path, capsys):
     assert main(["export", str(atlas), "--to", "folders", "-o", str(tmp_path / "clusters")]) == 0
     assert "60 images in" in capsys.readouterr().out

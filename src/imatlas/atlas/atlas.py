@@ -14,7 +14,8 @@ from imatlas.arguments import check_int, check_path, check_seed, strict_yes
 from imatlas.atlas import explanations, exports, new_images, queries, report_sections
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
-from imatlas.atlas.originals import Region, check_region
+from imatlas.atlas.originals import Region, check_point, check_region
+from imatlas.atlas.region_search import search_regions
 from imatlas.atlas.store import Store
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.dataset import images_of
@@ -33,6 +34,7 @@ from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
 from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import NOT_MEASURED, score_on_map
 from imatlas.tasks.search import search, search_like, without_self
+from imatlas.tasks.segment import Method, segment_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -218,8 +220,14 @@ class Atlas:
         like: Sequence[Any] = (),
         unlike: Sequence[Any] = (),
         region: Region | None = None,
+        regions: bool = False,
+        point: tuple[int, int] | None = None,
+        progress: bool = False,
     ) -> pa.Table:
         """The images nearest to one image, to a region of it, or to several and far from others.
+
+        With `regions`, a part of the query is looked for among the parts of all images (docs/search.md). The first such
+        search takes about 1 s an image, and needs the originals; their parts are then kept in the atlas's cache.
 
         Parameters
         ----------
@@ -231,6 +239,13 @@ class Atlas:
             Counter-examples; see `imatlas.tasks.search.search_like`.
         region : (left, top, width, height), optional
             Part of `query` to search with, in pixels of its original size.
+        regions : bool
+            Search in parts of images. What is looked for is the region, the part at the point, or else the salient
+            object of the query.
+        point : (x, y), optional
+            In pixels of the query; only with `regions`.
+        progress : bool
+            Show how far the first search in parts is.
 
         Returns
         -------
@@ -240,15 +255,25 @@ class Atlas:
             `closer_than_neighbors`: the share of images whose own nearest image is farther away (0.5 is as near as
             neighbors usually are here, 0 is farther than any). The query images themselves are left out.
 
+            With `regions`: `rank`, `key`, `distance` (cosine; 0 is the same, 1 unrelated), and `left`, `top`, `width`
+            and `height` of the nearest part of each image.
+
         Raises
         ------
         ParameterError
             If `k` is not an int of at least 1, or the region is not four ints.
         InputError, InputTypeError, SourceError
-            If an image cannot be read, or the region does not lie within it.
+            If an image cannot be read, or the region does not lie within it; with `regions`, if the originals are gone,
+            or there are several examples, or both a region and a point.
         """
         k, store = check_int(k, "k", "search", low=1), self.store
         region = None if region is None else check_region(region)
+        if regions:
+            if len(as_several(like, "like")) or len(as_several(unlike, "unlike")):
+                raise InputError("A search in parts of images takes one query; give no others, or no 'regions'.")
+            return search_regions(store, query, k, region, None if point is None else check_point(point), progress)
+        if point is not None:
+            raise InputError("A point chooses a part of an image; give it with regions=True (--regions).")
         like, unlike = as_several(like, "like"), as_several(unlike, "unlike")
         first = (
             queries.embedding_of(store, query, "query")
@@ -268,6 +293,54 @@ class Atlas:
                 "closer_than": found.closer_than[0, keep],
                 "closer_than_neighbors": found.closer_than_neighbors[0, keep],
             }
+        )
+
+    @strict_yes
+    def segment(
+        self,
+        output: str | Path,
+        *,
+        method: Method = "hierarchy",
+        level: float | None = None,
+        n_segments: int | None = None,
+        pixel_size: float = 1.0,
+        with_coco: bool = False,
+        with_cut_outs: bool = False,
+        with_objects: bool = False,
+        scribbles: str | Path | None = None,
+        overwrite: bool = False,
+        random_state: int = 0,
+        progress: bool = False,
+    ) -> Result:
+        """Split the original of every image into segments, and write them.
+
+        Parameters
+        ----------
+        output : path
+            A new folder.
+        method, level, n_segments, pixel_size, with_coco, with_cut_outs, with_objects, scribbles, overwrite,
+        random_state, progress
+            As in `imatlas.tasks.segment.segment_files`, which also says what is written and raised.
+
+        Raises
+        ------
+        SourceError
+            If the originals are gone. Single ones that are gone, or have changed, are skipped.
+        """
+        return segment_files(
+            self.store.originals_of(),
+            output,
+            method=method,
+            level=level,
+            n_segments=n_segments,
+            pixel_size=pixel_size,
+            with_coco=with_coco,
+            with_cut_outs=with_cut_outs,
+            with_objects=with_objects,
+            scribbles=scribbles,
+            overwrite=overwrite,
+            random_state=random_state,
+            progress=progress,
         )
 
     def kneighbors(self, images: Any = None, k: int = 10) -> tuple[np.ndarray, np.ndarray]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from imatlas.arguments import refused, whole
-from imatlas.errors import DecodeError, ImatlasError, InputError, UnsafePathError
+from imatlas.errors import DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.decode import read_picture
 from imatlas.images.formats.sniff import format_of
 from imatlas.images.keys import file_name_of
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
+from imatlas.images.sources.keyed import KeyedSource
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.shards import table_of
 from imatlas.system.atomic_io import relative
@@ -123,6 +124,21 @@ class Originals:
             format_of(content, key)
         return content
 
+    def source(self, keys: list[str], hashes: list[str]) -> KeyedSource:
+        """Some images, each read as by `content`, as a source for `open_source`.
+
+        Raises
+        ------
+        SourceError
+            If folder or file no longer exist, or the images were given in memory.
+        """
+        if self.folder is None and not self._is_file:
+            raise SourceError(
+                f"This needs the original images, but '{self.name}', which the atlas was learned from, is not here; "
+                "put it back, or learn an atlas from where the images are now."
+            )
+        return KeyedSource(self.name, keys, hashes, self.content)
+
     def pixels(self, key: str, sha256: str) -> np.ndarray:
         """An image at its original size (H, W, C), upright.
 
@@ -157,6 +173,14 @@ def check_region(region: Any) -> Region:
         raise refused("region", "search", "four ints: left, top, width and height in pixels", region)
     left, top, width, height = (number or 0 for number in numbers)
     return left, top, width, height
+
+
+def check_point(point: Any) -> tuple[int, int]:
+    """The point (x, y) as two ints; raises ParameterError if it is not."""
+    numbers = [whole(part) for part in point] if isinstance(point, list | tuple) else []
+    if len(numbers) != 2 or any(number is None for number in numbers):
+        raise refused("point", "search", "two ints: x and y in pixels", point)
+    return numbers[0] or 0, numbers[1] or 0
 
 
 def cropped(image: np.ndarray, region: Region, name: str) -> np.ndarray:

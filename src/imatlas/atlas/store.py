@@ -17,6 +17,7 @@ from imatlas.atlas.originals import Originals
 from imatlas.atlas.table import REPAIR, ImagesTable
 from imatlas.errors import ArtifactError, DecodeError, InputError
 from imatlas.images.decode import check_thumbnail
+from imatlas.images.sources.keyed import KeyedSource
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.models import artifact
@@ -191,6 +192,11 @@ class Store:
     def originals(self) -> Originals:
         """The original images, where the source still exists."""
         return Originals(self.manifest.source, self.manifest.settings.get("field"))
+
+    def originals_of(self, rows: np.ndarray | None = None) -> KeyedSource:
+        """The original images of some rows, or of all, as a source; raises SourceError if they are gone."""
+        keys, hashes = (self.rows[name] if rows is None else self.rows[name][rows] for name in ("key", "sha256"))
+        return self.originals.source(keys.tolist(), hashes.tolist())
 
     @property
     def autoencoder(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -137,6 +137,17 @@ def search(
             "--region", metavar="LEFT,TOP,WIDTH,HEIGHT", help="search for this part of the first image, in pixels"
         ),
     ] = None,
+    regions: Annotated[
+        bool,
+        typer.Option(
+            "--regions",
+            help="find a part in parts of images: the region, the part at the point, or else the salient object; the "
+            "first time takes about 1 s an image",
+        ),
+    ] = False,
+    point: Annotated[
+        str | None, typer.Option("--point", metavar="X,Y", help="with --regions: the part at this pixel")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="number of images to find")] = 10,
     output: Annotated[
         Path | None,
@@ -152,7 +163,11 @@ def search(
         refuse_existing(output, overwrite)
     box = _region(region) if region else None
     opened = open_atlas(atlas)
-    found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=box)
+    if regions:
+        _search_regions(opened, query, less or [], box, point, k, output, json_)
+        return
+    at = None if point is None else _point(point)
+    found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=box, point=at)
     if output is not None and output.suffix.lower() == ".png":
         write_sheet(opened.thumbnails(query, region=box), opened.thumbnails(found["key"].to_pylist()), output)
     elif output is not None:
@@ -167,6 +182,50 @@ def search(
     say("Shares: of random pairs of images, and of images and their nearest neighbors, that are farther apart.")
     if output is not None:
         say(f"Results: {output}")
+
+
+def _search_regions(
+    opened: Any,
+    query: list[str],
+    less: list[str],
+    region: tuple[int, int, int, int] | None,
+    point: str | None,
+    k: int,
+    output: Path | None,
+    json_: bool,
+) -> None:
+    """Search in parts of images, print the result and write it; a sheet shows the part that was found in each image."""
+    from imatlas.atlas.region_search import query_region, write_region_sheet
+
+    at = None if point is None else _point(point)
+    found = opened.search(
+        query[0], k, like=query[1:], unlike=less, region=region, point=at, regions=True, progress=not json_
+    )
+    rows, looked_for = found.to_pylist(), query_region(found)
+    if output is not None and output.suffix.lower() == ".png":
+        write_region_sheet(opened.store, query[0], found, output)
+    elif output is not None:
+        write_table(found, output)
+    if json_:
+        print_json(rows)
+        return
+    left, top, width, height = looked_for
+    say(f"Looked for the part at left {left}, top {top}, {width} x {height} pixels of the query.")
+    say("rank  distance  left,top,width,height  key")
+    for row in rows:
+        box = f"{row['left']},{row['top']},{row['width']},{row['height']}"
+        say(f"{row['rank']:>4}  {row['distance']:8.4f}  {box:>21}  {row['key']}")
+    say("Distances: 0 is the same, 1 is unrelated.")
+    if output is not None:
+        say(f"Results: {output}")
+
+
+def _point(text: str) -> tuple[int, int]:
+    """Parse a point such as "120,80"."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"--point takes x and y in pixels, such as 120,80. Got '{text}'.")
+    return int(parts[0]), int(parts[1])
 
 
 def _region(text: str) -> tuple[int, int, int, int]:

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from imatlas.cli.shared import Json, Overwrite, Seed, Sources, app, one_source, print_result, refuse_existing
+from imatlas.cli.shared import (
+    Json,
+    Overwrite,
+    Seed,
+    Sources,
+    app,
+    one_source,
+    open_atlas,
+    print_result,
+    refuse_existing,
+)
 
 
 @app.command(epilog="Example: imatlas segment photos/ -o segments/ --level 0.4 --coco")
@@ -58,13 +68,15 @@ def segment(
 ) -> None:
     """Split images into segments, without labels: label maps, overlays and a table of regions.
 
-    A run that was stopped is continued by the same command.
+    Of an atlas folder, the originals of its images are split. A run that was stopped is continued by the same command.
     """
+    from imatlas.system.inventory import is_atlas
     from imatlas.tasks.segment import segment_files
 
     refuse_existing(output, overwrite)
+    is_one_atlas = len(images) == 1 and is_atlas(images[0])
     result = segment_files(
-        one_source(images),
+        open_atlas(Path(images[0])).store.originals_of() if is_one_atlas else one_source(images),
         output,
         method=method,
         level=level,

@@ -152,7 +152,7 @@ def segment_files(
     with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
         classes = _shared_classes(run, opened, settings, progress) if method == "collection" else None
         for key, stamp, picture in _pictures(opened, run, skipped, progress):
-            pixels, spec = _upright(picture)
+            pixels, spec = upright(picture)
             graph = None if strokes is None and not with_objects else region_graph(pixels, spec)
             if classes is not None:
                 labels = classes.label_tree(RegionTree.of(pixels, spec))
@@ -205,7 +205,7 @@ def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, A
     rows = np.sort(np.random.default_rng(seed).permutation(len(source.keys))[:MAX_FIT_IMAGES])
     for i in with_progress(rows.tolist(), "Learning classes", progress):
         try:
-            pixels, spec = _upright(_read(source, i))
+            pixels, spec = upright(read_item(source, i))
         except DecodeError:  # told when it is to be segmented
             continue
         trees.append(RegionTree.of(pixels, spec))
@@ -217,7 +217,8 @@ def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, A
     return model
 
 
-def _read(source: Source, item: int) -> Picture:
+def read_item(source: Source, item: int) -> Picture:
+    """An item as a picture in sRGB; raises DecodeError if it is none."""
     value = source.read(item)
     picture = read_picture(value, name=source.keys[item]) if isinstance(value, bytes) else picture_from(value, WHITE)
     return picture.to_srgb()
@@ -233,7 +234,7 @@ def _pictures(
         if key in run:
             continue
         try:
-            yield key, stamp_of(stamps[i], source, i), _read(source, i)
+            yield key, stamp_of(stamps[i], source, i), read_item(source, i)
         except DecodeError as error:
             skipped.append((key, str(error)))
 
@@ -318,7 +319,7 @@ def _label_map(path: Path) -> np.ndarray:
     return read_picture(path.read_bytes()).pixels()[..., 0].astype(np.int32) - 1
 
 
-def _upright(picture: Picture) -> tuple[np.ndarray, ImageSpec]:
+def upright(picture: Picture) -> tuple[np.ndarray, ImageSpec]:
     """Pixels (H, W, C) and their spec, with the range of this image."""
     pixels = picture.pixels()
     if pixels.dtype == np.uint8:

@@ -29,6 +29,7 @@ from imatlas.images.sources.arrow import ArrowColumn
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource
+from imatlas.images.sources.keyed import KeyedSource
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
 from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
 from imatlas.images.sources.stacks import with_stacks
@@ -48,7 +49,7 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     InputTypeError
         If images cannot be read from the object.
     """
-    if isinstance(source, FileSource | ShardSource):
+    if isinstance(source, FileSource | ShardSource | KeyedSource):
         return source
     name = None if field is None else str(field)
     memory_budget.budget()  # raises for a wrong setting before anything is read
