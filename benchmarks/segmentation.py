@@ -3,7 +3,8 @@
 `hierarchy`: the measures of the BSDS benchmark over scales. `superpixels`: boundary recall, undersegmentation error,
 achievable accuracy and compactness at about 200 segments; the number asked for is adjusted on training images, so that
 all methods give as many. `collection`: classes that are the same in all images. `scribbles`: segments from strokes.
-`objects`: salient objects. `large`: time and memory of one large image.
+`objects`: salient objects. `large`: time and memory of one large image. `domain`: microscopy and satellite images with
+known masks (`benchmarks._domain` says how to get them).
 Settings of the peers of the first two were fixed beforehand and not tuned. Val is reported, test is not used.
 `--ucm FOLDER` adds a row for stored ultrametric contour maps (`ID.mat` with `ucm2`, as published for gPb-owt-ucm).
 Peer environment: opencv, with benchmarks/peers/segments_opencv.txt (see `benchmarks._peers`).
@@ -26,7 +27,8 @@ import numpy as np
 
 from benchmarks import _objects
 from benchmarks._collection import collection
-from benchmarks._data import bsds500
+from benchmarks._data import SCRATCH, bsds500
+from benchmarks._domain import domain
 from benchmarks._large_images import large
 from benchmarks._peers import PEERS, add_prefix_option, env_command, last_json, python_of
 from benchmarks._scribbles import scribbles
@@ -90,6 +92,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--n", type=int, help="only the first images; saves no table")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ucm", type=Path, help="folder of stored ultrametric contour maps")
+    parser.add_argument("--wheels", type=Path, default=SCRATCH / "domain", help="folder of the images of `domain`")
     add_prefix_option(parser)
     options = parser.parse_args(argv)
     images = list(islice(bsds500(options.part), options.n))
@@ -289,4 +292,5 @@ PARTS: dict[str, Callable[[list[Image], argparse.Namespace], None]] = {
     "scribbles": scribbles,
     "objects": objects,
     "large": large,
+    "domain": domain,
 }

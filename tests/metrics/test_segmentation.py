@@ -17,6 +17,7 @@ from imatlas.metrics.segmentation import (
     mean_iou,
     rand_index,
     region_contrast,
+    seg_measure,
     stability,
     undersegmentation_error,
     variation_of_information,
@@ -135,3 +136,15 @@ def test_stability_by_hand():
     assert stability(HALVES, np.array([[0, 0, 0, 1]] * 2)) == pytest.approx(
         ((0.75 * 2 / 3 + 0.25 / 2) + (0.5 * 2 / 3 + 0.5 / 2 * 1)) / 2
     )
+
+
+def test_seg_needs_more_than_half_of_an_object():
+    truth = np.array([[1, 1, 1, 1, 0, 7, 7, 0, 3, 3]] * 2)
+    labels = np.array([[5, 5, 5, 0, 0, 2, 0, 0, 9, 9]] * 2)
+    # Of 1, three quarters are covered; exactly half of 7 is not enough; 3 is found.
+    assert seg_measure(labels, truth) == pytest.approx((3 / 4 + 0 + 1) / 3)
+    assert seg_measure(np.where(labels == 9, 5, labels), truth) == pytest.approx((6 / 12 + 0 + 4 / 10) / 3)  # joined
+    assert seg_measure(truth, truth) == 1
+    assert seg_measure(np.zeros_like(truth), truth) == 0  # background matches nothing
+    with pytest.raises(InputError, match="true objects"):
+        seg_measure(labels, np.zeros_like(truth))
