@@ -78,7 +78,7 @@ def _labels(images: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, int, f
     for title, n_classes in {"imatlas Segmenter": N_CLASSES, "imatlas Segmenter, number proposed": None}.items():
         began = time.perf_counter()
         model = Segmenter(n_classes=n_classes, random_state=seed).fit_trees(trees[:N_FITTED], spec)
-        labels = np.stack([model.label_tree(tree) for tree in trees])
+        labels = np.stack([model.label_tree(tree)[tree.hierarchy.regions] for tree in trees])
         found[title] = (labels, model.n_classes_, shared + _per_image(began, images))
     return found
 

@@ -188,7 +188,7 @@ def _bright(half: Half) -> np.ndarray:
 def _segmenter(halves: list[Half]) -> tuple[list[Found], str]:
     trees = [RegionTree.of(half.pixels, half.spec) for half in halves]
     model = Segmenter(n_classes=2).fit_trees(trees, halves[0].spec)
-    classes = [model.label_tree(tree) for tree in trees]
+    classes = [model.label_tree(tree)[tree.hierarchy.regions] for tree in trees]
     gray, both = np.concatenate([half.gray.ravel() for half in halves]), np.concatenate([c.ravel() for c in classes])
     brighter = int(np.argmax([gray[both == each].mean() for each in range(model.n_classes_)]))
     return [(label(each == brighter), True) for each in classes], "2 classes"

@@ -14,6 +14,7 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.segmentation import mean_iou
 from imatlas.models.parts.hierarchy import Hierarchy
+from imatlas.models.parts.region_graph import region_graph
 from imatlas.models.parts.region_tree import RegionTree, dense_features
 from imatlas.models.segmenter import Segmenter
 from imatlas.testing import check_image_estimator
@@ -74,7 +75,7 @@ def test_images_of_other_sizes_and_files(tmp_path: Path) -> None:
     labels = model.predict(wide[None])[0]
     assert labels.shape == wide.shape[:2]
     tree = RegionTree.of(wide, ImageSpec(*wide.shape))
-    assert np.array_equal(model.label_tree(tree), labels)
+    assert np.array_equal(model.label_tree(tree)[tree.hierarchy.regions], labels)
     loaded = ia.load(model.save(tmp_path / "model"))
     assert np.array_equal(loaded.predict(wide[None])[0], labels)
 
@@ -82,9 +83,10 @@ def test_images_of_other_sizes_and_files(tmp_path: Path) -> None:
 def test_large_images_are_labeled_at_full_size() -> None:
     images, truths = mosaics(6)
     model = Segmenter(n_classes=3).fit(images)
-    tree = RegionTree.of(images[0], ImageSpec(*images[0].shape), max_pixels=48 * 48)
-    assert tree.hierarchy.regions.shape == (48, 48)
-    labels = model.label_tree(tree)
+    spec = ImageSpec(*images[0].shape)
+    graph = region_graph(images[0], spec, max_pixels=48 * 48)
+    assert graph.reduced.shape == (48, 48)
+    labels = model.label(images[0], spec, graph)
     assert labels.shape == truths[0].shape
 
 
@@ -119,7 +121,7 @@ def small_tree() -> RegionTree:
     """Regions 0 to 3, of which 0 and 1 form node 4, 2 and 3 node 5, and all node 6."""
     parents, levels = np.array([4, 4, 5, 5, 6, 6, 6]), np.array([0, 0, 0, 0, 0.3, 0.6, 0.8])
     hierarchy = Hierarchy(np.array([[0, 1], [2, 3]], np.int32), parents, levels)
-    return RegionTree(hierarchy, [], np.zeros((4, 344), np.float32), np.full(4, 0.25))
+    return RegionTree(hierarchy, np.zeros((4, 344), np.float32), np.full(4, 0.25))
 
 
 def test_labels_are_those_of_least_cost() -> None:

@@ -36,6 +36,7 @@ from imatlas.models.learned_attributes import COUNT, SIDE, Array, Spec, State, V
 from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.models.parts.boundary_cues import texture_network
 from imatlas.models.parts.hierarchy import hierarchy_of
+from imatlas.models.parts.region_graph import RegionGraph, region_graph
 from imatlas.models.parts.region_tree import N_FEATURES, RegionTree, dense_maps
 from imatlas.models.parts.superpixels import superpixels_of
 from imatlas.models.parts.ward import ward_linkage
@@ -222,21 +223,24 @@ class Segmenter(ClusterMixin, Estimator):
             labels[i] = self.label(pixels, spec)
         return labels
 
-    def label(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-        """Class or segment of each pixel (H, W) int32, from 0, of one image (H, W, C) of any size."""
-        self._check_fitted()
+    def label(self, pixels: np.ndarray, spec: ImageSpec, graph: RegionGraph | None = None) -> np.ndarray:
+        """Class or segment of each pixel (H, W) int32, from 0, of one image (H, W, C) of any size.
+
+        `graph` is its `region_graph`, if that is known already. Only a collection needs to be fitted.
+        """
         if self.method == "collection":
-            return self.label_tree(RegionTree.of(pixels, spec))
+            graph = region_graph(pixels, spec) if graph is None else graph
+            return self.label_tree(RegionTree.on(graph))[graph.regions]
         if self.method == "superpixels":
             return superpixels_of(pixels, spec, self.n_segments or N_SUPERPIXELS)
-        hierarchy = hierarchy_of(pixels, spec)
+        hierarchy = hierarchy_of(pixels, spec) if graph is None else graph.hierarchy
         return hierarchy.segments(self.n_segments) if self.n_segments else hierarchy.cut(self.level)
 
     def label_tree(self, tree: RegionTree) -> np.ndarray:
-        """Class of each pixel (H, W) int32 of one image of a collection, given as tree."""
+        """Class (n,) int32 of each of the finest regions of one image of a collection."""
         self._check_fitted()
         costs = _costs(tree, (tree.means - self.mean_) @ self.axes_, self.cluster_centers_)
-        return tree.full_size(tree.labeled(costs)[0]).astype(np.int32)
+        return tree.labeled(costs)[0].astype(np.int32)
 
     def _networks(self) -> dict[str, Network]:
         """The features of a collection, for ONNX: squared distances of each place to the classes, without outlines."""

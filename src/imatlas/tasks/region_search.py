@@ -7,14 +7,14 @@ parts of all images -> features standardized over all of them -> cosine distance
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import find_objects
 
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.region_graph import RegionGraph, region_graph
-from imatlas.models.parts.region_tree import N_FEATURES, RegionTree, dense_features, region_means
+from imatlas.models.parts.region_graph import region_graph
+from imatlas.models.parts.region_tree import N_FEATURES, RegionTree
 from imatlas.models.parts.salient_object import salient_object
 
 N_PARTS = 8
@@ -64,7 +64,7 @@ def query_of(
 ) -> Query:
     """What to look for in one image (H, W, C): a region, the part at a point (x, y), or else its salient object."""
     graph = region_graph(pixels, spec, max_pixels=MAX_PIXELS)
-    tree = _tree(graph)
+    tree = RegionTree.on(graph)
     if point is not None:
         mask = _part_at(tree, int(graph.regions[point[1], point[0]]))[graph.regions]
     elif region is not None:
@@ -145,12 +145,6 @@ def _corners(tree: RegionTree) -> np.ndarray:
         higra.accumulate_sequential(nodes, last, higra.Accumulators.max),
     )
     return np.concatenate(ends, axis=1)
-
-
-def _tree(graph: RegionGraph) -> RegionTree:
-    """The tree of the image of a graph, on its reduced copy."""
-    means = region_means(graph.reduced, dense_features(graph.rgb))
-    return RegionTree(replace(graph.hierarchy, regions=graph.reduced), [], means, graph.sizes / graph.reduced.size)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -24,13 +24,11 @@ from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 from imatlas.models.parts.channels import rgb_view
-from imatlas.models.parts.hierarchy import hierarchy_of
-from imatlas.models.parts.region_graph import RegionGraph, region_graph
+from imatlas.models.parts.region_graph import region_graph
 from imatlas.models.parts.region_tree import RegionTree
 from imatlas.models.parts.salient_object import salient_object, soft_alpha
 from imatlas.models.parts.scribbles import segment_by_strokes
-from imatlas.models.parts.superpixels import superpixels_of
-from imatlas.models.segmenter import LEVEL, MAX_FIT_IMAGES, N_SUPERPIXELS, Segmenter
+from imatlas.models.segmenter import LEVEL, MAX_FIT_IMAGES, Segmenter
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
@@ -150,14 +148,17 @@ def segment_files(
     check_free(output, written_before(output, overwrite))
     skipped = list(opened.skipped)
     with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
-        classes = _shared_classes(run, opened, settings, progress) if method == "collection" else None
+        segmenter = (
+            _shared_classes(run, opened, settings, progress)
+            if method == "collection"
+            else Segmenter(method=method, level=level, n_segments=n_segments)
+        )
+        drawn = class_overlay if method == "collection" else overlay
         for key, stamp, picture in _pictures(opened, run, skipped, progress):
             pixels, spec = upright(picture)
             graph = None if strokes is None and not with_objects else region_graph(pixels, spec)
-            if classes is not None:
-                labels = classes.label_tree(RegionTree.of(pixels, spec))
-            elif strokes is None or graph is None:
-                labels = _segments(pixels, spec, method, level, n_segments, graph)
+            if strokes is None or graph is None:
+                labels = segmenter.label(pixels, spec, graph)
             else:
                 try:
                     labels = segment_by_strokes(graph, strokes.of(key, graph.regions.shape)).labels - 1
@@ -168,7 +169,7 @@ def segment_files(
             regions = measure_regions(labels, pixels, pixel_size=pixel_size)
             columns = {title: finite(values.tolist()) for title, values in regions.items()}
             view = rgb_view(pixels, spec)
-            files = _write_files(run, name, view, labels, overlay if classes is None else class_overlay, with_cut_outs)
+            files = _write_files(run, name, view, labels, drawn, with_cut_outs)
             found = None if graph is None or not with_objects else salient_object(graph)
             box = None if found is None else found.box
             if found is not None and box is not None:
@@ -185,16 +186,6 @@ def segment_files(
         _write_tables(run, with_coco, with_objects)
         run.finish(overwrite)
     return _result(output, counts, skipped)
-
-
-def _segments(
-    pixels: np.ndarray, spec: ImageSpec, method: str, level: float, n_segments: int | None, graph: RegionGraph | None
-) -> np.ndarray:
-    """Label map (H, W) of one image; `level` counts where no number is given."""
-    if method == "superpixels":
-        return superpixels_of(pixels, spec, N_SUPERPIXELS if n_segments is None else n_segments)
-    hierarchy = hierarchy_of(pixels, spec) if graph is None else graph.hierarchy
-    return hierarchy.cut(level) if n_segments is None else hierarchy.segments(n_segments)
 
 
 def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, Any], progress: bool) -> Segmenter:

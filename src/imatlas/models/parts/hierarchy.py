@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def hierarchy_of(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
         If there is no pixel.
     """
     pyramid = pyramid_of(pixels, spec, max_pixels)
-    tree = merged(pyramid[-1])[0]
+    tree = merged(pyramid[-1]).hierarchy
     return replace(tree, regions=full_size_regions(tree.regions, pyramid))
 
 
@@ -177,21 +177,29 @@ def full_size_regions(regions: np.ndarray, pyramid: list[Channels]) -> np.ndarra
     return regions
 
 
-def merged(image: Channels) -> tuple[Hierarchy, np.ndarray, ImageFeatures]:
-    """Hierarchy of an image at its full size, the boundary probability (H, W) and the features that it is made from."""
+class Merged(NamedTuple):
+    """Hierarchy of an image at its full size, and what it is made from."""
+
+    hierarchy: Hierarchy
+    rgb: np.ndarray
+    """(H, W, 3) float32 in [0, 1]."""
+    probability: np.ndarray
+    """Of a boundary at each pixel, (H, W) float32."""
+    features: ImageFeatures
+
+
+def merged(image: Channels) -> Merged:
+    """Hierarchy of an image at its full size."""
     rgb = rgb_of(image.pixels, image.spec)
     features = image_features(rgb)
     if np.ptp(rgb.reshape(-1, 3), axis=0).max() == 0:  # One color.
         size = rgb.shape[:2]
-        return (
-            Hierarchy(np.zeros(size, np.int32), np.zeros(1, np.int64), np.zeros(1)),
-            np.zeros(size, np.float32),
-            features,
-        )
+        whole = Hierarchy(np.zeros(size, np.int32), np.zeros(1, np.int64), np.zeros(1))
+        return Merged(whole, rgb, np.zeros(size, np.float32), features)
     probability = boundary_probability(features)
     regions = watershed_regions(probability)
     merging = RegionMerging(regions, probability, features).run()
-    return ordered(regions, merging.parents, merging.separation), probability, features
+    return Merged(ordered(regions, merging.parents, merging.separation), rgb, probability, features)
 
 
 def ordered(regions: np.ndarray, parents: np.ndarray, separation: np.ndarray) -> Hierarchy:

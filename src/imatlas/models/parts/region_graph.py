@@ -12,7 +12,6 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array, diags_array
 
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.channels import rgb_of
 from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, full_size_regions, merged, pyramid_of
 from imatlas.models.parts.region_merging import adjacency, region_means
 
@@ -70,8 +69,7 @@ def region_graph(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
         If there is no pixel.
     """
     pyramid = pyramid_of(pixels, spec, max_pixels)
-    small = pyramid[-1]
-    hierarchy, probability, features = merged(small)
+    hierarchy, rgb, probability, features = merged(pyramid[-1])
     reduced = hierarchy.regions
     means, bounds = region_means(reduced, features)
     means[:, : bounds[-1]] = np.sqrt(means[:, : bounds[-1]])
@@ -79,7 +77,7 @@ def region_graph(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
     return RegionGraph(
         hierarchy=replace(hierarchy, regions=full_size_regions(reduced, pyramid)),
         reduced=reduced,
-        rgb=rgb_of(small.pixels, small.spec),
+        rgb=rgb,
         probability=probability,
         pairs=pairs,
         lengths=lengths,

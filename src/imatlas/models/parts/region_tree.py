@@ -6,7 +6,7 @@ nodes of the tree: the cut and the labels of least total cost are found exactly,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.boundary_cues import STRIDE_MULTIPLE, texture_network
-from imatlas.models.parts.channels import Channels, rgb_of
-from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, full_size_regions, merged, pyramid_of
+from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, merged, pyramid_of
+from imatlas.models.parts.region_graph import RegionGraph
 from imatlas.nn.backbones import EfficientNetLite0
 
 BLOCKS = {4: 40, 10: 112, 14: 192}
@@ -33,8 +33,7 @@ class RegionTree:
     """Hierarchy of one image and the mean features of its n finest regions."""
 
     hierarchy: Hierarchy
-    pyramid: list[Channels]
-    """The image and its halved copies; the hierarchy is of the last."""
+    """Of the image, or of its reduced copy."""
     means: np.ndarray
     """(n, N_FEATURES) float32."""
     shares: np.ndarray
@@ -42,12 +41,19 @@ class RegionTree:
 
     @classmethod
     def of(cls, pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_PIXELS) -> RegionTree:
-        """The tree of an image (H, W, C), as `hierarchy_of` takes it."""
-        pyramid = pyramid_of(pixels, spec, max_pixels)
-        hierarchy = merged(pyramid[-1])[0]
+        """The tree of an image (H, W, C), as `hierarchy_of` takes it; outlines are not brought to its full size."""
+        hierarchy, rgb, _, _ = merged(pyramid_of(pixels, spec, max_pixels)[-1])
+        return cls._with_features(hierarchy, rgb)
+
+    @classmethod
+    def on(cls, graph: RegionGraph) -> RegionTree:
+        """The tree of the image of a graph, with the same regions."""
+        return cls._with_features(replace(graph.hierarchy, regions=graph.reduced), graph.rgb)
+
+    @classmethod
+    def _with_features(cls, hierarchy: Hierarchy, rgb: np.ndarray) -> RegionTree:
         shares = np.bincount(hierarchy.regions.ravel()) / hierarchy.regions.size
-        means = region_means(hierarchy.regions, dense_features(rgb_of(pyramid[-1].pixels, pyramid[-1].spec)))
-        return cls(hierarchy, pyramid, means, shares)
+        return cls(hierarchy, region_means(hierarchy.regions, dense_features(rgb)), shares)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums (2 n - 1, D) over the finest regions in each node, of values (n, D)."""
@@ -110,10 +116,6 @@ class RegionTree:
                 least[parent] += min(together, apart)
         nodes = self._nodes_from(whole)
         return uniform.argmin(axis=1)[nodes], nodes
-
-    def full_size(self, labels: np.ndarray) -> np.ndarray:
-        """Labels (H, W) at the size of the image, from those of the finest regions (n,)."""
-        return labels[full_size_regions(self.hierarchy.regions, self.pyramid)]
 
     def _nodes_from(self, whole: np.ndarray) -> np.ndarray:
         """Node of each finest region: the highest above it for which `whole` (2 n - 1,) is True."""
