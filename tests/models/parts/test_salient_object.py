@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.region_graph import region_graph
 from imatlas.models.parts.salient_object import SalientObject, _background, _guided, salient_object, soft_alpha
 from tests.conftest import need_data
-
-
-def spec_of(pixels, low=0.0, high=255.0):
-    return ImageSpec(*pixels.shape, dtype=pixels.dtype.name, low=low, high=high)
+from tests.models.parts.scenes import spec_of
 
 
 def found_in(pixels, **options):

@@ -11,19 +11,7 @@ from imatlas.models.parts.hierarchy import ordered
 from imatlas.models.parts.region_graph import RegionGraph, laplacian, region_graph
 from imatlas.models.parts.scribbles import drawn, segment_by_strokes
 from tests.conftest import need_data
-
-
-def spec_of(pixels, low=0.0, high=255.0):
-    return ImageSpec(*pixels.shape, dtype=pixels.dtype.name, low=low, high=high)
-
-
-@pytest.fixture
-def truth():
-    """A disc, a bar and the ground."""
-    y, x = np.mgrid[:60, :80]
-    truth = np.where((y - 30) ** 2 + (x - 25) ** 2 < 18**2, 1, 0)
-    truth[10:50, 55:72] = 2
-    return truth
+from tests.models.parts.scenes import spec_of
 
 
 @pytest.fixture

@@ -21,27 +21,11 @@ from imatlas.metrics.segmentation import (
 from imatlas.models.parts.hierarchy import MAX_PIXELS
 from imatlas.models.parts.superpixels import merged, superpixels_of
 from tests.conftest import need_data
-
-HEIGHT, WIDTH = 60, 80
-
-
-@pytest.fixture
-def truth():
-    """A disc, a bar and the ground."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    truth = np.where((y - 30) ** 2 + (x - 25) ** 2 < 18**2, 1, 0)
-    truth[10:50, 55:72] = 2
-    return truth
-
-
-def picture(truth, channels, rng):
-    """Each part of `truth` in its own values (H, W, channels) in [0, 1], with noise."""
-    values = np.linspace(0.15, 0.85, 3)[np.stack([np.roll(np.arange(3), c) for c in range(channels)], axis=1)]
-    return np.clip(values[truth] + rng.normal(0, 0.03, (*truth.shape, channels)), 0, 1)
+from tests.models.parts.scenes import HEIGHT, WIDTH, kinds, picture, spec_of
 
 
 def found_in(pixels, n, low=0.0, high=255.0):
-    return superpixels_of(pixels, ImageSpec(*pixels.shape, dtype=pixels.dtype.name, low=low, high=high), n)
+    return superpixels_of(pixels, spec_of(pixels, low, high), n)
 
 
 def check(labels, shape, n):
@@ -50,25 +34,6 @@ def check(labels, shape, n):
     assert labels.shape == shape
     assert np.array_equal(np.unique(labels), np.arange(n))
     assert all(label(labels == i)[1] == 1 for i in range(n))
-
-
-def kinds(truth, rng):
-    """Name, pixels and range of images of the same parts."""
-    gray, rgb, many = (picture(truth, channels, rng) for channels in (1, 3, 7))
-    cut_out = np.concatenate([np.zeros_like(rgb), (truth > 0)[..., None]], axis=-1)
-    gaps = many.astype(np.float32)
-    gaps[:4, :4] = np.nan
-    return {
-        "gray": ((gray * 255).astype(np.uint8), 0, 255),
-        "RGB": ((rgb * 255).astype(np.uint8), 0, 255),
-        "RGBA": ((np.concatenate([rgb, np.ones_like(gray)], axis=-1) * 255).astype(np.uint8), 0, 255),
-        "alpha alone": ((cut_out * 255).astype(np.uint8), 0, 255),
-        "16-bit": ((1000 + rgb * 3000).astype(np.uint16), 1000, 4000),
-        "dark 16-bit": ((30000 + rgb * 900).astype(np.uint16), 0, 65535),
-        "two channels": ((picture(truth, 2, rng) * 255).astype(np.uint8), 0, 255),
-        "seven channels": ((many * 60000).astype(np.uint16), 0, 60000),
-        "float with gaps": (gaps * 8 - 4, -4, 4),
-    }
 
 
 @pytest.mark.parametrize("kind", kinds(np.zeros((1, 1), int), np.random.default_rng(0)))
