@@ -15,6 +15,9 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, full_size_regions, merged, pyramid_of
 from imatlas.models.parts.region_merging import adjacency, region_means
 
+FAR = 1e-4
+"""Levels are kept this far from 0 and 1, so that every region is reached."""
+
 
 @dataclass(frozen=True, eq=False)
 class RegionGraph:
@@ -84,6 +87,12 @@ def region_graph(pixels: np.ndarray, spec: ImageSpec, *, max_pixels: int = MAX_P
         levels=hierarchy.joined(*pairs.T),
         features=means,
     )
+
+
+def ease_of_crossing(lengths: np.ndarray, levels: np.ndarray, steepness: float) -> np.ndarray:
+    """Weights (E,) of boundaries: their lengths (E,), times the odds of being no boundary to the power `steepness`."""
+    levels = np.clip(levels, FAR, 1 - FAR)
+    return lengths * ((1 - levels) / levels) ** steepness
 
 
 def laplacian(n: int, pairs: np.ndarray, weights: np.ndarray) -> csr_array:

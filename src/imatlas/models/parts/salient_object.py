@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.distance import cdist
 
-from imatlas.models.parts.region_graph import RegionGraph, laplacian
+from imatlas.models.parts.region_graph import FAR, RegionGraph, ease_of_crossing, laplacian
 from imatlas.models.parts.region_merging import adjacency
 
 MAX_REGIONS = 400
@@ -27,8 +27,6 @@ REACH = 0.25
 """Standard deviation of the distance at which contrast counts, a share of the longer side."""
 STEEPNESS = 1.5
 """Power of the odds of a level by which saliency may change across a boundary."""
-FAR = 1e-4
-"""Levels are kept this far from 0 and 1."""
 THRESHOLD = 0.5
 """Saliency above which a pixel belongs to the object."""
 MINOR = 0.5
@@ -143,7 +141,7 @@ def _saliency(graph: RegionGraph, coarse: np.ndarray) -> np.ndarray:
     foreground = np.where(contrast > threshold_otsu(contrast), contrast * (1 - background), 0)
     # Least squares: s near 0 in the background and near 1 in the foreground, and alike where no boundary is.
     sides = np.sqrt(sizes)
-    smoothness = laplacian(len(sizes), pairs, lengths * ((1 - levels) / levels) ** STEEPNESS)
+    smoothness = laplacian(len(sizes), pairs, ease_of_crossing(lengths, levels, STEEPNESS))
     weights = sides * (background + foreground) + 1e-9
     return _stretched(spsolve((smoothness + diags_array(weights)).tocsc(), sides * foreground))
 

@@ -6,7 +6,7 @@ Image Segmentation Using Prior Models", 2005: what a place looks like may count 
 walker steps between the finest regions of a hierarchy, some hundred or thousand instead of a million pixels, and
 crosses a boundary the less likely, the higher the level at which its two sides are joined.
 
-The three numbers below were chosen on training images of BSDS500 (`python -m benchmarks segmentation --only
+The two numbers below were chosen on training images of BSDS500 (`python -m benchmarks segmentation --only
 scribbles`).
 """
 
@@ -24,15 +24,13 @@ from scipy.sparse.linalg import splu
 from scipy.spatial.distance import cdist
 
 from imatlas.errors import InputError
-from imatlas.models.parts.region_graph import RegionGraph, laplacian
+from imatlas.models.parts.region_graph import RegionGraph, ease_of_crossing, laplacian
 from imatlas.models.parts.region_merging import N_STEPS, SMOOTHING
 
 STEEPNESS = 2.5
 """Power of the odds of a level by which a boundary is harder to cross."""
 PRIOR = 0.05
 """Weight of the appearance of a region, for each pixel along a side of it."""
-FAR = 1e-4
-"""Levels are kept this far from 0 and 1, so that every region is reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +154,7 @@ def _walked(graph: RegionGraph, pixels: np.ndarray) -> np.ndarray:
     shares = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     if known.all():
         return shares
-    levels = np.clip(graph.levels, FAR, 1 - FAR)
-    weights = graph.lengths * ((1 - levels) / levels) ** STEEPNESS
+    weights = ease_of_crossing(graph.lengths, graph.levels, STEEPNESS)
     distances = cdist(graph.features[~known], graph.features[known], "sqeuclidean")
     nearest = np.stack([distances[:, found[known]].min(axis=1) for found in (pixels > 0).T], axis=1)
     prior = np.exp(nearest.min(axis=1, keepdims=True) - nearest)
