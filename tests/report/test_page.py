@@ -438,6 +438,11 @@ def test_long_names_keep_both_ends() -> None:
     assert len(shortened(name)) == 44
     assert shortened(name).startswith("Holidays/")
     assert shortened(name).endswith("/DCIM_0042.jpeg")
+    for first in range(30):  # wherever the cut falls, no number is cut
+        shares = "a" * first + " 46%, 000002 41%, 000003 40%, 000006 16%, 000005 33%, 000007 25%"
+        cut = shortened(shares)
+        assert len(cut) <= 44
+        assert set(re.findall(r"[\d.]+%", cut)) <= set(re.findall(r"[\d.]+%", shares))
 
 
 def test_colors_can_be_read_in_both_themes() -> None:

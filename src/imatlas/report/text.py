@@ -38,8 +38,11 @@ def is_number(value: Any) -> bool:
 
 
 def shortened(text: str, length: int = 44) -> str:
-    """A long name with an ellipsis in the middle."""
-    return text if len(text) <= length else f"{text[: length // 2 - 4]}…{text[-length // 2 - 3 :]}"
+    """A long name with an ellipsis in the middle, between words where there are some: "46%" never becomes "6%"."""
+    if len(text) <= length:
+        return text
+    before, after = text[: length // 2 - 4], text[-length // 2 - 3 :]
+    return f"{before.rpartition(' ')[0] or before}…{after.partition(' ')[2] or after}"
 
 
 def images(count: int) -> str:
