@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imatlas.arguments import counted
+from imatlas.atlas.segments_section import segments
 from imatlas.atlas.store import Store
 from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
@@ -73,6 +74,7 @@ def sections(atlas: Atlas) -> list[Result]:
         layout(store),
         new_images(atlas),
         reconstructions(store),
+        segments(store),
         outliers(atlas),
         flagged(store),
         duplicates(atlas),
