@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,6 +121,38 @@ def segment_files(
     AtlasBusyError
         If another process writes the same output.
     """
+    settings, strokes = _settings(method, level, n_segments, scribbles)
+    opened = open_source(source)
+    settings |= {"source": opened.origin.place, "pixel_size": pixel_size, "coco": with_coco, "cut_outs": with_cut_outs}
+    settings |= {"objects": with_objects, "random_state": check_seed(random_state, "segment_files")}
+    output = output_path(check_path(output, "output", "segment_files"))
+    check_free(output, written_before(output, overwrite))
+    skipped = list(opened.skipped)
+    with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
+        segmenter = (
+            _shared_classes(run, opened, settings, progress)
+            if method == "collection"
+            else Segmenter(method=method, level=settings["level"], n_segments=settings["n_segments"])
+        )
+        for key, stamp, picture in _pictures(opened, run, skipped, progress):
+            try:
+                _segment(run, key, stamp, picture, segmenter, strokes, settings)
+            except InputError as error:
+                skipped.append((key, str(error)))
+        if not len(run):
+            run.discard()
+            why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+            raise InputError(f"No image of '{opened.name}' can be segmented{why}; nothing was written.")
+        counts = [done.n_segments for done in run.lines()]
+        _write_tables(run, with_coco, with_objects)
+        run.finish(overwrite)
+    return _result(output, counts, skipped)
+
+
+def _settings(
+    method: Method, level: float | None, n_segments: int | None, scribbles: str | Path | None
+) -> tuple[dict[str, Any], StrokeFiles | None]:
+    """What decides on the segments, checked, and the strokes."""
     if method not in get_args(Method):
         raise refused("method", "segment_files", "'hierarchy', 'superpixels' or 'collection'", method)
     if method != "hierarchy" and level is not None:
@@ -130,62 +162,43 @@ def segment_files(
     if scribbles is not None and (method != "hierarchy" or level is not None or n_segments is not None):
         raise InputError("Strokes decide on the segments; give no 'method', 'level' or 'n_segments' with them.")
     strokes = None if scribbles is None else StrokeFiles(scribbles)
-    if n_segments is not None:
-        n_segments = check_int(n_segments, "n_segments", "segment_files", low=1)
-    level = check_number(LEVEL if level is None else level, "level", "segment_files", low=0, high=1)
-    output = output_path(check_path(output, "output", "segment_files"))
-    opened = open_source(source)
-    settings: dict[str, Any] = {
-        "source": opened.origin.place,
+    settings = {
         "method": method,
-        "level": level,
-        "n_segments": n_segments,
-        "pixel_size": pixel_size,
+        "level": check_number(LEVEL if level is None else level, "level", "segment_files", low=0, high=1),
+        "n_segments": None if n_segments is None else check_int(n_segments, "n_segments", "segment_files", low=1),
+        "scribbles": None if strokes is None else strokes.stamp(),
     }
-    settings |= {"coco": with_coco, "cut_outs": with_cut_outs, "objects": with_objects}
-    settings["scribbles"] = None if strokes is None else strokes.stamp()
-    settings["random_state"] = check_seed(random_state, "segment_files")
-    check_free(output, written_before(output, overwrite))
-    skipped = list(opened.skipped)
-    with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
-        segmenter = (
-            _shared_classes(run, opened, settings, progress)
-            if method == "collection"
-            else Segmenter(method=method, level=level, n_segments=n_segments)
-        )
-        drawn = class_overlay if method == "collection" else overlay
-        for key, stamp, picture in _pictures(opened, run, skipped, progress):
-            pixels, spec = upright(picture)
-            graph = None if strokes is None and not with_objects else region_graph(pixels, spec)
-            if strokes is None or graph is None:
-                labels = segmenter.label(pixels, spec, graph)
-            else:
-                try:
-                    labels = segment_by_strokes(graph, strokes.of(key, graph.regions.shape)).labels - 1
-                except InputError as error:
-                    skipped.append((key, str(error)))
-                    continue
-            name = run.new_name(_plain(key))
-            regions = measure_regions(labels, pixels, pixel_size=pixel_size)
-            columns = {title: finite(values.tolist()) for title, values in regions.items()}
-            view = rgb_view(pixels, spec)
-            files = _write_files(run, name, view, labels, drawn, with_cut_outs)
-            found = None if graph is None or not with_objects else salient_object(graph)
-            box = None if found is None else found.box
-            if found is not None and box is not None:
-                content = encode(cut_out(view, soft_alpha(view, found.mask)), compress_level=1)
-                files.append(run.write(f"objects/{name}.png", content))
-            n = len(columns["label"])
-            place = None if box is None else list(box)
-            run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns, box=place))
-        if not len(run):
-            run.discard()
-            why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-            raise InputError(f"No image of '{opened.name}' can be segmented{why}; nothing was written.")
-        counts = [done.n_segments for done in run.lines()]
-        _write_tables(run, with_coco, with_objects)
-        run.finish(overwrite)
-    return _result(output, counts, skipped)
+    return settings, strokes
+
+
+def _segment(
+    run: UnfinishedFolder,
+    key: str,
+    stamp: str,
+    picture: Picture,
+    segmenter: Segmenter,
+    strokes: StrokeFiles | None,
+    settings: dict[str, Any],
+) -> None:
+    """Segment one image and write its files; raises InputError if it has no strokes, or none that can be used."""
+    pixels, spec = upright(picture)
+    graph = None if strokes is None and not settings["objects"] else region_graph(pixels, spec)
+    if strokes is None or graph is None:
+        labels = segmenter.label(pixels, spec, graph)
+    else:
+        labels = segment_by_strokes(graph, strokes.of(key, graph.regions.shape)).labels - 1
+    name = run.new_name(_plain(key))
+    regions = measure_regions(labels, pixels, pixel_size=settings["pixel_size"])
+    columns = {title: finite(values.tolist()) for title, values in regions.items()}
+    view = rgb_view(pixels, spec)
+    files = _write_files(run, name, view, labels, settings)
+    found = None if graph is None or not settings["objects"] else salient_object(graph)
+    box = None if found is None else found.box
+    if found is not None and box is not None:
+        content = encode(cut_out(view, soft_alpha(view, found.mask)), compress_level=1)
+        files.append(run.write(f"objects/{name}.png", content))
+    n, place = len(columns["label"]), None if box is None else list(box)
+    run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns, box=place))
 
 
 def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, Any], progress: bool) -> Segmenter:
@@ -231,20 +244,16 @@ def _pictures(
 
 
 def _write_files(
-    run: UnfinishedFolder,
-    name: str,
-    view: np.ndarray,
-    labels: np.ndarray,
-    drawn: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    cut_outs: bool,
+    run: UnfinishedFolder, name: str, view: np.ndarray, labels: np.ndarray, settings: dict[str, Any]
 ) -> list[str]:
     """Write the label map, the overlay and the cut-outs of an image; returns their names."""
     suffix, content = label_file(labels)
+    drawn = (class_overlay if settings["method"] == "collection" else overlay)(view, labels)
     files = [
         run.write(f"labels/{name}{suffix}", content),
-        run.write(f"overlays/{name}.png", encode(drawn(view, labels), compress_level=1)),
+        run.write(f"overlays/{name}.png", encode(drawn, compress_level=1)),
     ]
-    if cut_outs:
+    if settings["cut_outs"]:
         sizes = np.bincount(labels.ravel())
         for label in np.flatnonzero(sizes >= MIN_CUT_OUT * labels.size):
             content = encode(cut_out(view, labels == label), compress_level=1)
