@@ -138,6 +138,8 @@ def check_fit(estimator: Any) -> None:
     learned = [name for name in vars(estimator) if name not in before]
     misnamed = [name for name in learned if not name.endswith("_") and not name.startswith("_")]
     assert learned, "fit must learn something"
+    if hasattr(estimator, "fit_predict"):
+        assert len(clone(estimator).fit_predict(images)) == len(images), "fit_predict must answer for each image"
     assert not misnamed, f"learned attributes must end in '_': {misnamed}"
 
 

@@ -54,6 +54,7 @@ def test_segments_of_each_image() -> None:
     assert (Segmenter(method="hierarchy", level=1).fit(images).predict(images) == 0).all()
     small = Segmenter(method="superpixels", n_segments=20).fit(images).predict(images)
     assert [len(np.unique(labels)) for labels in small] == [20] * 3
+    np.testing.assert_array_equal(Segmenter(method="hierarchy", n_segments=2).fit_predict(images), parts)
 
 
 def test_a_class_is_the_same_stuff_in_all_images_also_new_ones() -> None:

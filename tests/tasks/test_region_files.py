@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.decode import read_picture
 from imatlas.tasks.region_files import (
-    coco,
     coco_text,
     cut_out,
     label_file,
@@ -132,11 +131,13 @@ def test_pictures_of_regions():
 def test_coco_masks_are_the_regions(seed):
     labels = random_labels(seed)
     labels[3:6, 3:6], labels[4, 4] = 0, 1
-    found = coco(["a.png", "b.png"], [labels, labels[:5]], ["sky", "sea", "sand", "rock", "tree"])
+    titles = ["sky", "sea", "sand", "rock", "tree"]
+    found = json.loads("".join(coco_text([("a.png", labels), ("b.png", labels[:5])], titles)))
     assert [image["height"] for image in found["images"]] == [13, 5]
     for region in found["annotations"]:
         of_image = labels if region["image_id"] == 1 else labels[:5]
         wanted = of_image == region["category_id"] - 1
+        assert region["label"] == region["category_id"]
         if region["iscrowd"]:
             counts = region["segmentation"]["counts"]
             flat = np.repeat(np.arange(len(counts)) % 2, counts)
@@ -164,7 +165,10 @@ def test_more_labels_than_16_bits_hold_are_a_tiff():
     assert label_file(labels[:200] % 65535)[0] == ".png"
 
 
-def test_coco_as_text_is_the_same_as_at_once():
-    maps = [np.kron([[0, 1], [2, 1]], np.ones((3, 4), int)), np.pad(np.ones((3, 3), int), 2), np.full((4, 4), -1)]
-    names = ["a.png", "b.png", "c.png"]
-    assert json.loads("".join(coco_text(zip(names, maps, strict=True)))) == coco(names, maps)
+def test_coco_without_categories_has_labels_and_may_be_empty():
+    maps = [np.kron([[0, 1], [2, 1]], np.ones((3, 4), int)), np.full((4, 4), -1)]
+    found = json.loads("".join(coco_text(zip(["a.png", "b.png"], maps, strict=True))))
+    assert [region["label"] for region in found["annotations"]] == [1, 2, 3]
+    assert {region["category_id"] for region in found["annotations"]} == {1}
+    assert [category["name"] for category in found["categories"]] == ["region"]
+    assert len(found["images"]) == 2

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,11 @@ def test_levels_go_from_fine_to_coarse(folder, tmp_path):
     assert counts[0] > counts[1] >= counts[2] == 1
 
 
+def test_more_segments_than_there_are_parts_is_told(folder, tmp_path):
+    result = segment_files(folder, tmp_path / "out", n_segments=3000)
+    assert "6 images of 6 cannot be split into 3,000 segments." in result.sentences
+
+
 def test_superpixels_have_a_number_and_no_level(folder, tmp_path):
     segment_files(folder, tmp_path / "out", method="superpixels", n_segments=40)
     files = {row["key"]: row["segments"] for row in rows_of(tmp_path / "out" / "images.csv")}
@@ -131,6 +137,10 @@ def test_strokes_become_segments_with_their_labels(folder, tmp_path):
     reasons = dict(result.data["skipped"])
     assert "48x64x1; got 47x64x1" in reasons["more/gray.png"]
     assert "no strokes" in reasons["deep.png"]
+    assert {row["key"]: row["reason"] for row in rows_of(out / "skipped.csv")} == reasons
+    Image.fromarray(labels).save(strokes / "of nothing.png")
+    result = segment_files(folder, out, scribbles=strokes, overwrite=True)
+    assert "'of nothing'" in result.sentences[-1]
 
 
 def test_points_in_a_table(folder, tmp_path):
@@ -142,6 +152,10 @@ def test_points_in_a_table(folder, tmp_path):
     assert row["key"] == "more/gray.png"
     assert pixels_of(out / row["labels"])[24, 32] == 2
     assert "within 48 x 64" in dict(result.data["skipped"])["a b.png"]
+    table.write_text("key,y,x\n")
+    table.write_text("key,label,y,x\ngray,2,20,30\n")
+    with pytest.raises(InputError, match="1 key belong to no image, such as 'gray'"):
+        segment_files(folder, tmp_path / "more", scribbles=table)
     table.write_text("key,y,x\n")
     with pytest.raises(InputError, match="columns"):
         segment_files(folder, tmp_path / "more", scribbles=table)
@@ -182,8 +196,13 @@ def test_classes_are_the_same_in_all_images_of_a_collection(folder, tmp_path):
     segment_files(textures, out, method="collection", n_segments=1, overwrite=True)
     assert all(row["segments"] == "1" for row in rows_of(out / "images.csv"))
     mixed = tmp_path / "mixed"
-    segment_files(folder, mixed, method="collection", n_segments=2, with_coco=True)  # of all kinds
+    result = segment_files(folder, mixed, method="collection", n_segments=2, with_coco=True)  # of all kinds
     assert len(rows_of(mixed / "images.csv")) == 6
+    coco = json.loads((mixed / "coco.json").read_text())
+    assert [category["name"] for category in coco["categories"]] == ["class 1", "class 2"]
+    assert all(region["label"] == region["category_id"] for region in coco["annotations"])
+    assert "there are 2" in result.sentences[1]
+    assert {Path(name).name for name, _ in result.panels[0].files} >= {"coco.json", "model", "skipped.csv"}
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "broken.jpg").write_bytes(b"no image")
@@ -217,6 +236,9 @@ def test_refusals(folder, tmp_path):
         segment_files(folder, tmp_path / "out", level=0.5, n_segments=3)
     with pytest.raises(ParameterError):
         segment_files(folder, tmp_path / "out", level=2)
+    with pytest.raises(ParameterError, match="pixel_size"):
+        segment_files(folder, tmp_path / "out", pixel_size=0)
+    assert not (tmp_path / "out.unfinished").exists()
     with pytest.raises(InputError, match="No image"):
         segment_files(folder / "broken.jpg", tmp_path / "out")
     assert not (tmp_path / "out").exists()

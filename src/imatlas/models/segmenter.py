@@ -23,7 +23,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.base import ClusterMixin
 from torch import Tensor
 
 from imatlas.errors import InputError
@@ -68,7 +67,7 @@ SMALL = 0.3
 
 
 @estimator
-class Segmenter(ClusterMixin, Estimator):
+class Segmenter(Estimator):
     """Segmentation of images without labels: classes of stuff that are the same in all, or the parts of each image.
 
     For methods other than "collection", `fit` only takes note of the depth of the images, and the labels of one image
@@ -222,6 +221,10 @@ class Segmenter(ClusterMixin, Estimator):
         for i, pixels in enumerate(_each(opened)):
             labels[i] = self.label(pixels, spec)
         return labels
+
+    def fit_predict(self, images: Any, y: Any = None) -> np.ndarray:
+        """`fit`, then `predict` of the same images."""
+        return self.fit(images).predict(images)
 
     def label(self, pixels: np.ndarray, spec: ImageSpec, graph: RegionGraph | None = None) -> np.ndarray:
         """Class or segment of each pixel (H, W) int32, from 0, of one image (H, W, C) of any size.

@@ -239,41 +239,28 @@ def label_png(labels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def coco(names: Sequence[str], label_maps: Sequence[np.ndarray], categories: Sequence[str] | None = None) -> dict:
-    """Label maps as COCO JSON: `images`, `annotations` and `categories`.
+def coco_text(label_maps: Iterable[tuple[str, np.ndarray]], categories: Sequence[str] | None = None) -> Iterator[str]:
+    """Parts of the text of a COCO JSON file of any number of label maps, which are read one by one.
+
+    A region without holes is a list of polygons; one with holes a run-length encoding, which COCO marks as crowd.
+    Beside what COCO knows, each annotation has the `label` of its region, from 1 as in the label maps.
 
     Parameters
     ----------
-    names : sequence of str
-        File names of the images.
-    label_maps : sequence of arrays (H, W) of int
+    label_maps : iterable of (str, ndarray (H, W) of int)
+        File name and label map, from 0, of each image.
     categories : sequence of str, optional
         Names of the labels, where a label means the same in all images. None: all regions are of one category.
-
-    Returns
-    -------
-    dict
-        A region without holes is a list of polygons; one with holes a run-length encoding, which COCO marks as crowd.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for i, (name, labels) in enumerate(zip(names, label_maps, strict=True), 1):
-        images.append(_coco_image(i, name, labels))
-        annotations += _coco_regions(i, labels, len(annotations) + 1, by_label=categories is not None)
-    return {"images": images, "annotations": annotations, "categories": _coco_categories(categories)}
-
-
-def coco_text(label_maps: Iterable[tuple[str, np.ndarray]]) -> Iterator[str]:
-    """Parts of the text of `coco` for any number of file names and label maps, which are read one by one."""
     images = []
     yield '{"annotations": ['
     n = 0
     for i, (name, labels) in enumerate(label_maps, 1):
         images.append(_coco_image(i, name, labels))
-        for region in _coco_regions(i, labels, n + 1, by_label=False):
+        for region in _coco_regions(i, labels, n + 1, by_label=categories is not None):
             yield (", " if n else "") + json.dumps(region)
             n += 1
-    yield f'], "images": {json.dumps(images)}, "categories": {json.dumps(_coco_categories(None))}}}'
+    yield f'], "images": {json.dumps(images)}, "categories": {json.dumps(_coco_categories(categories))}}}'
 
 
 def _coco_image(i: int, name: str, labels: np.ndarray) -> dict[str, Any]:
@@ -288,7 +275,8 @@ def _coco_categories(categories: Sequence[str] | None) -> list[dict[str, Any]]:
 def _coco_regions(image: int, labels: np.ndarray, first: int, *, by_label: bool) -> Iterator[dict[str, Any]]:
     """The annotations of one image, numbered from `first`; the category is the label or always 1."""
     for i, (label, rings) in enumerate(outlines(labels).items()):
-        region: dict[str, Any] = {"id": first + i, "image_id": image, "category_id": label + 1 if by_label else 1}
+        category = label + 1 if by_label else 1
+        region: dict[str, Any] = {"id": first + i, "image_id": image, "category_id": category, "label": label + 1}
         corners = np.concatenate(rings)
         (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
         holes = any(_signed_area(ring) < 0 for ring in rings)

@@ -122,6 +122,7 @@ def segment_files(
         If another process writes the same output.
     """
     settings, strokes = _settings(method, level, n_segments, scribbles)
+    pixel_size = check_number(pixel_size, "pixel_size", "segment_files", low=0, above=True)
     opened = open_source(source)
     settings |= {"source": opened.origin.place, "pixel_size": pixel_size, "coco": with_coco, "cut_outs": with_cut_outs}
     settings |= {"objects": with_objects, "random_state": check_seed(random_state, "segment_files")}
@@ -142,11 +143,15 @@ def segment_files(
         if not len(run):
             run.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-            raise InputError(f"No image of '{opened.name}' can be segmented{why}; nothing was written.")
+            if strokes is not None and (others := strokes.unused(opened.keys)):
+                why += f"; {_without_image(others)}"
+            raise InputError(f"No image of {opened.name} can be segmented{why}; nothing was written.")
         counts = [done.n_segments for done in run.lines()]
-        _write_tables(run, with_coco, with_objects)
+        classes = segmenter.n_classes_ if method == "collection" else None
+        _write_tables(run, settings, skipped, classes)
         run.finish(overwrite)
-    return _result(output, counts, skipped)
+    unused = [] if strokes is None else strokes.unused(opened.keys)
+    return _result(output, settings, counts, classes, skipped, unused)
 
 
 def _settings(
@@ -261,8 +266,13 @@ def _write_files(
     return files
 
 
-def _write_tables(run: UnfinishedFolder, with_coco: bool, with_objects: bool) -> None:
+def _write_tables(
+    run: UnfinishedFolder, settings: dict[str, Any], skipped: list[tuple[str, str]], n_classes: int | None
+) -> None:
     """Write what lists all images, one after the other: with many images, this does not fit into memory."""
+    with_coco, with_objects = settings["coco"], settings["objects"]
+    if skipped:
+        write_csv(run.folder / "skipped.csv", ("key", "reason"), skipped)
     files = (
         (done.key, done.n_segments, *done.files[:2], *(_object_columns(done) if with_objects else ()))
         for done in run.lines()
@@ -282,7 +292,8 @@ def _write_tables(run: UnfinishedFolder, with_coco: bool, with_objects: bool) ->
     if with_coco:
         maps = ((done.key, _label_map(run.folder / done.files[0])) for done in run.lines())
         with replacing(run.folder / "coco.json") as aside, aside.open("w", encoding="utf-8") as text:
-            text.writelines(coco_text(maps))
+            classes = None if n_classes is None else [f"class {k}" for k in range(1, n_classes + 1)]
+            text.writelines(coco_text(maps, classes))
 
 
 def _object_columns(done: Done) -> tuple[str | int, ...]:
@@ -339,21 +350,45 @@ def _plain(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", Path(key).stem).strip("-")[:60] or "image"
 
 
-def _result(output: Path, counts: list[int], skipped: list[tuple[str, str]]) -> Result:
+def _result(
+    output: Path,
+    settings: dict[str, Any],
+    counts: list[int],
+    n_classes: int | None,
+    skipped: list[tuple[str, str]],
+    unused: list[str],
+) -> Result:
     middle = int(np.median(counts))
     sentences = [f"{counted(len(counts), 'image')} split into {counted(sum(counts), 'segment')}; median {middle}."]
+    if n_classes is not None:
+        sentences.append(f"A label is the same kind of stuff in all images; there are {n_classes}.")
+    elif (wanted := settings["n_segments"]) and (n_fewer := sum(count < wanted for count in counts)):
+        sentences.append(f"{counted(n_fewer, 'image')} of {len(counts):,} cannot be split into {wanted:,} segments.")
     if skipped:
         sentences.append(f"{counted(len(skipped), 'file')} skipped, such as {skipped[0][0]}: {skipped[0][1]}.")
-    files = [
-        (str(output / "labels"), "label maps, 16-bit PNG, labels from 1"),
-        (str(output / "overlays"), "the borders on the images"),
-        (str(output / "regions.csv"), "area, position, shape and color of each segment"),
-    ]
+    if unused:
+        sentences.append(f"Not used: {_without_image(unused)}.")
+    written = {
+        "labels": "label maps, 16-bit PNG, labels from 1",
+        "overlays": "the classes on the images" if n_classes is not None else "the borders on the images",
+        "regions.csv": "area, position, shape and color of each segment",
+        "images.csv": "the files of each image",
+        "coco.json": "outlines for programs that read COCO",
+        "cut-outs": "each segment as an RGBA image",
+        "objects": "the salient object of each image as an RGBA image",
+        "model": "the classes, for new images: imatlas.load",
+        "skipped.csv": "the files that were skipped, and why",
+    }
     return Result(
         name="segment",
         title="Segments",
         sentences=sentences,
         metrics={"n_images": len(counts), "n_segments": sum(counts)},
-        panels=[FileList(files=files)],
+        panels=[FileList(files=[(str(output / n), what) for n, what in written.items() if (output / n).exists()])],
         data={"files": [str(output)], "skipped": [list(pair) for pair in skipped]},
     )
+
+
+def _without_image(keys: list[str]) -> str:
+    """Says that strokes were not used."""
+    return f"strokes of {counted(len(keys), 'key')} belong to no image, such as '{keys[0]}'"

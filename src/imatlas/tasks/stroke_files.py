@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,10 @@ class StrokeFiles:
             found = "x".join(map(str, strokes.shape))
             raise InputError(f"strokes are gray and of its size, {size[0]}x{size[1]}x1; got {found} in '{file.name}'")
         return strokes[..., 0].astype(np.int32)
+
+    def unused(self, keys: Sequence[str]) -> list[str]:
+        """Those that belong to none of these images: keys of a CSV file, names of PNG files without their ending."""
+        return sorted(self._points.keys() - set(keys)) + sorted(self._images.keys() - {Path(key).stem for key in keys})
 
     def stamp(self) -> str:
         """Path, and a hash that changes with the strokes."""

@@ -46,7 +46,7 @@ MODEL = ("model/weights.safetensors", "model/model.json")
 FORMAT = 1
 
 OWN_FILES = re.compile(
-    r"segments\.json|done\.jsonl|\.lock|images\.csv|regions\.(csv|parquet)|coco\.json"
+    r"segments\.json|done\.jsonl|\.lock|(images|skipped)\.csv|regions\.(csv|parquet)|coco\.json"
     r"|(labels|overlays|cut-outs|objects)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)"
     r"|model/(model\.json|weights\.safetensors)"
     r"|((labels|overlays|cut-outs|objects|model)/)?\.[^/]+\.[0-9a-f]{16}\.new"

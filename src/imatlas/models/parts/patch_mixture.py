@@ -28,10 +28,10 @@ from imatlas.models.parts.source_images import to_values
 SIDE, MAX_VALUES = 6, 256
 """Side of the patches in pixels, and the largest number of values of one; more channels make it smaller."""
 
-MAX_COMPONENTS, PATCHES_EACH = 256, 500
+MAX_COMPONENTS, PATCHES_EACH = 512, 500
 """Most Gaussians, and the patches that each takes at least on average."""
 
-MAX_PATCHES, N_ASSIGNMENTS = 128_000, 6
+MAX_PATCHES, N_ASSIGNMENTS = 256_000, 4
 """Patches that the mixture is fitted to, and times that each of them chooses its Gaussian."""
 
 MAX_IMAGES = 1024
@@ -43,13 +43,13 @@ INIT_COMPONENTS, CONTRAST = 24, 0.3
 FLOOR = 1e-5
 """Added to variances of values in [-1, 1]; rounding to 8 bits alone has 5e-6."""
 
-CHOICE, ROUGHNESS = 3e-3, 3e-5
+CHOICE, ROUGHNESS = 3e-3, 1e-4
 """Variance of the errors of a fill while patches choose their Gaussian, and of patches around their Gaussian."""
 
 STEPS = (24, 24, 48)
 """Steps of conjugate gradients after each time that patches choose their Gaussian."""
 
-RIVALS, JUDGES, FAR = 24, 64, 20.0
+RIVALS, JUDGES, FAR = 24, 16, 20.0
 """Gaussians that a patch chooses from once it has one, the patches by which those of each Gaussian are found, and the
 log-density below the best from which a Gaussian is no rival."""
 
