@@ -34,7 +34,7 @@ def test_json_says_what_was_skipped(photo, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["n_images"] == 1
     assert found["skipped"][0][0] == "b.jpg"
-    assert main(["segment", str(photo), "-o", str(tmp_path / "x"), "--level", "0.3", "--segments", "2"]) == 1
+    assert main(["segment", str(photo), "-o", str(tmp_path / "x"), "--level", "0.3", "--segments", "2"]) == 2
     assert "not both" in capsys.readouterr().err
 
 

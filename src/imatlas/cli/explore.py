@@ -164,7 +164,9 @@ def search(
     box = _region(region) if region else None
     opened = open_atlas(atlas)
     if regions:
-        _search_regions(opened, query, less or [], box, point, k, output, json_)
+        if query[1:] or less:
+            raise typer.BadParameter("--regions takes one query; leave out the others, or --regions.")
+        _search_regions(opened, query[0], box, point, k, output, json_)
         return
     at = None if point is None else _point(point)
     found = opened.search(query[0], k, like=query[1:], unlike=less or (), region=box, point=at)
@@ -186,8 +188,7 @@ def search(
 
 def _search_regions(
     opened: Any,
-    query: list[str],
-    less: list[str],
+    query: str,
     region: tuple[int, int, int, int] | None,
     point: str | None,
     k: int,
@@ -198,12 +199,10 @@ def _search_regions(
     from imatlas.atlas.region_search import query_region, write_region_sheet
 
     at = None if point is None else _point(point)
-    found = opened.search(
-        query[0], k, like=query[1:], unlike=less, region=region, point=at, regions=True, progress=not json_
-    )
+    found = opened.search(query, k, region=region, point=at, regions=True, progress=not json_)
     rows, looked_for = found.to_pylist(), query_region(found)
     if output is not None and output.suffix.lower() == ".png":
-        write_region_sheet(opened.store, query[0], found, output)
+        write_region_sheet(opened.store, query, found, output)
     elif output is not None:
         write_table(found, output)
     if json_:
@@ -215,7 +214,7 @@ def _search_regions(
     for row in rows:
         box = f"{row['left']},{row['top']},{row['width']},{row['height']}"
         say(f"{row['rank']:>4}  {row['distance']:8.4f}  {box:>21}  {row['key']}")
-    say("Distances: 0 is the same, 1 is unrelated.")
+    say("Distances: 0 is the same part, 1 is unrelated. An image has at most eight parts to be found.")
     if output is not None:
         say(f"Results: {output}")
 

@@ -73,6 +73,10 @@ def segment(
     from imatlas.system.inventory import is_atlas
     from imatlas.tasks.segment import segment_files
 
+    if level is not None and n_segments is not None:
+        raise typer.BadParameter("give either --level or --segments, not both.")
+    if level is not None and method != "hierarchy":
+        raise typer.BadParameter(f"--level is for the method 'hierarchy'; give --segments with '{method}'.")
     refuse_existing(output, overwrite)
     is_one_atlas = len(images) == 1 and is_atlas(images[0])
     result = segment_files(
