@@ -1,17 +1,21 @@
 """Weights of `boundary_cues` and `region_merging`, fitted to training images of BSDS500.
 
-`python -m benchmarks hierarchy_weights` prints them, to be copied into both files. Every `STEP`-th image is used. The
-weights of cues are fitted first; merging is fitted in three rounds, each on the pairs that merging meets with the
-weights of the round before.
+`python -m benchmarks hierarchy_weights` prints them, to be copied into both files, and with `--gray` those for images
+without color, where a cue that is the same everywhere gets no weight. Every `STEP`-th image is used. The
+weights of cues are fitted first, then those of merging; each in three rounds, on the directions and the pairs that the
+weights of the round before choose.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.special import expit
+from skimage.color import rgb2gray
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks._data import bsds500
@@ -23,25 +27,29 @@ from imatlas.models.parts.region_merging import PAIR_FEATURES, RegionMerging, wa
 STEP = 2
 N_SAMPLES = 3000
 N_ROUNDS = 3
-FAR = 2.5
-"""Distance in cues' pixels from any human boundary at which a pixel is an example of none."""
+LEAST_DEVIATION = 1e-3
+"""Standard deviation below which a feature gets no weight."""
+FAR = 4
+"""Distance in pixels from any human boundary at which a pixel is an example of none."""
 
-Example = tuple[ImageFeatures, np.ndarray, np.ndarray]
-"""Features, cues at half size (float16), human segmentations."""
+Example = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Cues (n, len(CUES), N_DIRECTIONS) at n pixels, share of people who see a boundary there, pixels each stands for."""
 
 
 def main(argv: list[str]) -> None:
-    examples = []
-    for _, image, truths in islice(bsds500("train"), 0, None, STEP):
-        features = image_features(image.astype(np.float32) / 255)
-        examples.append((features, boundary_cues.boundary_cues(features).numpy().astype(np.float16), truths))
-    weights = None
-    for _ in range(2):
-        weights, intercept = _cue_weights(examples, weights)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks hierarchy_weights")
+    parser.add_argument("--gray", action="store_true", help="the weights for images without color")
+    gray = parser.parse_args(argv).gray
+    images = [(image_features(_read(image, gray)), truths) for _, image, truths in _training()]
+    rng = np.random.default_rng(0)
+    examples = [_sampled(features, truths, rng) for features, truths in images]
+    weights, intercept = _cue_weights(*(np.concatenate(part) for part in zip(*examples, strict=True)))
     _show("CUES", CUES, weights, intercept)
+    CUES.update((name, (weight, weight)) for name, weight in zip(CUES, weights.tolist(), strict=True))
+    boundary_cues.INTERCEPTS = (intercept, intercept)
     cases = []
-    for features, cues, truths in examples:
-        probability = _probability(features, cues, weights, intercept)
+    for features, truths in images:
+        probability = boundary_cues.boundary_probability(features)
         cases.append((features, probability, watershed_regions(probability), truths))
     weights, intercept = np.eye(len(PAIR_FEATURES))[0], 0.0
     for _ in range(N_ROUNDS):
@@ -49,38 +57,48 @@ def main(argv: list[str]) -> None:
     _show("PAIR_FEATURES", PAIR_FEATURES, weights, intercept)
 
 
-def _cue_weights(examples: list[Example], weights: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """Weights of the cues in the direction that is most likely by the given weights (or by the sum of cues)."""
-    rng = np.random.default_rng(0)
-    rows, share, counts = [], [], []
-    for _, stored, truths in examples:
-        cues = stored.astype(np.float32)
-        scale = 1 / cues.mean(axis=(1, 2, 3)) if weights is None else weights
-        direction = np.tensordot(scale, cues, 1).argmax(axis=0)
-        cues = np.take_along_axis(cues, direction[None, None], axis=1)[:, 0]
-        found = np.stack([_halved(boundary_map(truth, thinned=False)) for truth in truths])
-        near, far = np.flatnonzero(found.any(axis=0)), np.flatnonzero(distance_transform_edt(~found.any(axis=0)) > FAR)
-        for pool, n in ((near, 2 * N_SAMPLES // 5), (far, 3 * N_SAMPLES // 5)):
-            drawn = rng.choice(pool, min(n, len(pool)), replace=False)
-            rows.append(cues.reshape(len(cues), -1)[:, drawn].T)
-            share.append(found.mean(axis=0).ravel()[drawn])
-            counts.append(np.full(len(drawn), len(pool) / max(len(drawn), 1)))
-    return _logistic(*(np.concatenate(part) for part in (rows, share, counts)))
+def _training() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    return islice(bsds500("train"), 0, None, STEP)
 
 
-def _halved(found: np.ndarray) -> np.ndarray:
-    """Whether any of 2 x 2 pixels is set."""
-    height, width = found.shape
-    padded = np.pad(found, ((0, height % 2), (0, width % 2)))
-    return padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2).any(axis=(1, 3))
+def _read(image: np.ndarray, gray: bool) -> np.ndarray:
+    """An image (H, W, 3) in [0, 1]; of a gray one, all channels are equal."""
+    rgb = image.astype(np.float32) / 255
+    return np.repeat(rgb2gray(rgb)[..., None], 3, axis=2) if gray else rgb
 
 
-def _probability(features: ImageFeatures, cues: np.ndarray, weights: np.ndarray, intercept: float) -> np.ndarray:
-    import torch
+def _sampled(features: ImageFeatures, truths: np.ndarray, rng: np.random.Generator) -> Example:
+    """Examples of one image: `N_SAMPLES` pixels, on or `FAR` from boundaries."""
+    coarse, fine = boundary_cues.boundary_cues(features)
+    found = np.stack([_beside(truth) for truth in truths])
+    near, far = np.flatnonzero(found.any(axis=0)), np.flatnonzero(distance_transform_edt(~found.any(axis=0)) > FAR)
+    cues = np.concatenate([*(full_size(cue, fine.shape[2:])[None] for cue in coarse), fine])
+    cues = cues.reshape(*cues.shape[:2], -1)
+    rows, counts = [], []
+    for pool, n in ((near, 2 * N_SAMPLES // 5), (far, 3 * N_SAMPLES // 5)):
+        rows.append(rng.choice(pool, min(n, len(pool)), replace=False))
+        counts.append(np.full(len(rows[-1]), len(pool) / max(len(rows[-1]), 1)))
+    drawn = np.concatenate(rows)
+    return np.moveaxis(cues[..., drawn], 2, 0), found.mean(axis=0).ravel()[drawn], np.concatenate(counts)
 
-    logits = np.tensordot(weights, cues.astype(np.float64), 1) + intercept
-    probability = torch.from_numpy(expit(logits).astype(np.float32))
-    return full_size(probability, features.lab.shape[1:]).amax(0).numpy()
+
+def _cue_weights(cues: np.ndarray, share: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights of the cues in the direction that is most likely by them; by the sum of cues at first."""
+    weights, intercept = np.ones(cues.shape[1]), 0.0
+    for _ in range(N_ROUNDS):
+        direction = np.einsum("nkd,k->nd", cues, weights).argmax(axis=1)
+        rows = np.take_along_axis(cues, direction[:, None, None], axis=2)[..., 0]
+        weights, intercept = _logistic(rows.astype(np.float64), share, counts)
+    return weights, intercept
+
+
+def _beside(truth: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) bool beside a boundary, on either side."""
+    found = boundary_map(truth, thinned=False)
+    both = found.copy()
+    both[:, 1:] |= found[:, :-1]
+    both[1:] |= found[:-1]
+    return both
 
 
 class RecordedMerging(RegionMerging):
@@ -127,6 +145,7 @@ def _separate(
 def _logistic(rows: np.ndarray, share: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float]:
     """Logistic regression for examples that are positive to a share; weights of the features as they are."""
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    deviation[deviation < LEAST_DEVIATION] = np.inf
     standardized = (rows - mean) / deviation
     counts = counts / counts.mean()
     model = LogisticRegression(max_iter=500).fit(
@@ -138,6 +157,6 @@ def _logistic(rows: np.ndarray, share: np.ndarray, counts: np.ndarray) -> tuple[
     return weights, float(model.intercept_[0] - weights @ mean)
 
 
-def _show(title: str, names: dict[str, float], weights: np.ndarray, intercept: float) -> None:
+def _show(title: str, names: Iterable[str], weights: np.ndarray, intercept: float) -> None:
     print(title, {name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True)})
     print("INTERCEPT", round(intercept, 3), flush=True)

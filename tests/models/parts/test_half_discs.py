@@ -7,10 +7,12 @@ import torch
 
 from imatlas.models.parts.half_discs import (
     N_DIRECTIONS,
+    directional,
     gaussian,
     half_disc_differences,
     halved,
     histogram_distances,
+    structure_tensor,
 )
 
 
@@ -65,3 +67,19 @@ def test_halved_means_and_gaussian_keeps_constants():
     maps = torch.arange(15.0).reshape(1, 3, 5)
     assert halved(maps)[0].tolist() == [[3, 5, 6.5], [10.5, 12.5, 14]]
     torch.testing.assert_close(gaussian(torch.full((2, 3, 1), 7.0), 1.5), torch.full((2, 3, 1), 7.0))
+
+
+def test_structure_tensor_of_ramps_is_exact():
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(30.0), indexing="ij")
+    tensor = structure_tensor(torch.stack([2 * x + y, 3 * y]))
+    inside = tensor[:, 3:-3, 3:-3]
+    torch.testing.assert_close(inside, torch.tensor([4.0, 2, 10])[:, None, None].expand_as(inside), atol=1e-3, rtol=0)
+
+
+def test_gradients_across_directions_are_those_of_a_ramp():
+    y, x = torch.meshgrid(torch.arange(15.0), torch.arange(15.0), indexing="ij")
+    angle = 3 * math.pi / N_DIRECTIONS  # of the lines of equal value
+    ramp = 5 * (y * math.cos(angle) - x * math.sin(angle))
+    found = directional(structure_tensor(ramp[None]))[:, 7, 7]
+    expected = [abs(5 * math.cos(angle - i * math.pi / N_DIRECTIONS)) for i in range(N_DIRECTIONS)]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=2e-3, rtol=0)

@@ -32,6 +32,15 @@ def test_the_parts_of_images_of_each_kind(kind, truth, rng):
     assert covering(found.segments(3), truth) > 0.8  # two segments reach 0.76
 
 
+@pytest.mark.parametrize("contrast", [0.1, 0.2])
+def test_levels_mean_the_same_without_color(contrast, truth, rng):
+    """A gray image, in which color tells nothing apart, is split at the default level, too; weights are its own."""
+    gray = 0.5 + contrast * (truth - 1) + rng.normal(0, 0.03, truth.shape)
+    pixels = (np.clip(gray, 0, 1) * 255).astype(np.uint8)[..., None]
+    for same in (pixels, np.repeat(pixels, 3, axis=2)):
+        assert 3 <= len(np.unique(hierarchy_of(same, spec_of(same)).cut(0.5))) <= 10  # 1 by the weights of color
+
+
 @pytest.mark.parametrize("kind", ["gray", "RGBA", "alpha alone", "16-bit", "seven channels", "float with gaps"])
 def test_a_reduced_copy_finds_the_same_parts(kind, truth, rng):
     """At four times the size, so that the image is halved twice."""

@@ -1,4 +1,4 @@
-"""Differences of the two halves of a disc around each pixel, cut along a direction: oriented boundary cues.
+"""Differences of the two halves of a disc around each pixel, cut along a direction, and gradients: oriented cues.
 
 Martin, Fowlkes and Malik 2004, "Learning to Detect Natural Image Boundaries Using Local Brightness, Color, and Texture
 Cues". Direction i of `N_DIRECTIONS` is i π / `N_DIRECTIONS` from the x axis towards y.
@@ -111,6 +111,32 @@ def gaussian(maps: Tensor, deviation: float) -> Tensor:
     maps = maps[:, None]
     maps = F.conv2d(F.pad(maps, (reach, reach, 0, 0), mode="replicate"), kernel[:, :, None])
     return F.conv2d(F.pad(maps, (0, 0, reach, reach), mode="replicate"), kernel[..., None])[:, 0]
+
+
+def structure_tensor(maps: Tensor) -> Tensor:
+    """Structure tensor (3, H, W), as xx, xy and yy, of maps (C, H, W): products of their gradients, summed over maps.
+
+    Gradients are those at a Gaussian scale of 1 pixel, in units per pixel (Di Zenzo 1986).
+    """
+    steps = torch.arange(-3.0, 4)
+    smooth = torch.exp(-0.5 * steps**2)
+    smooth = smooth / smooth.sum()
+    slope = steps * smooth / (steps**2 * smooth).sum()  # 1 for a ramp
+    padded = F.pad(maps[None], (3,) * 4, mode="replicate").contiguous(memory_format=torch.channels_last)
+
+    def along(x: Tensor, kernel: Tensor, shape: tuple[int, int]) -> Tensor:
+        return F.conv2d(x, kernel.reshape(1, 1, *shape).expand(len(maps), -1, -1, -1), groups=len(maps))
+
+    x = along(along(padded, smooth, (7, 1)), slope, (1, 7))[0]
+    y = along(along(padded, slope, (7, 1)), smooth, (1, 7))[0]
+    return torch.stack([x.square().sum(0), (x * y).sum(0), y.square().sum(0)])
+
+
+def directional(tensor: Tensor) -> Tensor:
+    """Sizes (N_DIRECTIONS, H, W) of the gradients across each direction, from a structure tensor (3, H, W)."""
+    angles = torch.arange(N_DIRECTIONS) * (math.pi / N_DIRECTIONS)
+    across = torch.stack([angles.sin() ** 2, -2 * angles.sin() * angles.cos(), angles.cos() ** 2], dim=1)
+    return torch.tensordot(across, tensor, dims=1).clamp_(min=0).sqrt_()
 
 
 def _half_discs(radius: float) -> Tensor:

@@ -19,20 +19,20 @@ from torch import Tensor
 from imatlas.models.parts.boundary_cues import BLOCKS, N_TEXTONS, ImageFeatures, one_hot
 
 PAIR_FEATURES = {
-    "boundary logit": 0.632,
-    "lightness": 0.114,
-    "color": 1.049,
-    "fine textons": 0.719,
-    "coarse textons": 1.709,
-    "last block": 0.825,
-    "log size of the smaller": 0.392,
-    "log size of the larger": 0.295,
-    "shared boundary": -1.648,
+    "boundary logit": (0.761, 0.764),
+    "lightness": (-0.034, 0.854),
+    "color": (0.953, 0.0),
+    "fine textons": (0.953, 0.849),
+    "coarse textons": (1.381, 1.384),
+    "last block": (0.5, 0.483),
+    "log size of the smaller": (0.35, 0.338),
+    "log size of the larger": (0.239, 0.279),
+    "shared boundary": (-1.487, -1.591),
 }
-"""Weight of each feature of a pair in the logit of being separate."""
-INTERCEPT = 0.677
+"""Weights of each feature of a pair in the logit of being separate: in images with color, and in those without."""
+INTERCEPTS = (0.867, 1.295)
 
-SMOOTHING = 1.0
+SMOOTHING = 0.7
 """Standard deviation in pixels by which the boundary probability is smoothed before its watershed."""
 N_STEPS = 400
 """Steps to which the boundary probability is rounded, so that noise makes no minima."""
@@ -104,6 +104,8 @@ class RegionMerging:
         self.parents = np.arange(2 * n - 1)
         self.separation = np.zeros(2 * n - 1)
         self._first = adjacency(regions, probability)
+        self._weights = np.array(list(PAIR_FEATURES.values()))[:, int(features.is_gray)]
+        self._intercept = INTERCEPTS[features.is_gray]
 
     def run(self) -> RegionMerging:
         """Merge all regions."""
@@ -128,7 +130,7 @@ class RegionMerging:
 
     def scores(self, a: np.ndarray, b: np.ndarray, strength: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Probability that the regions of each pair are separate."""
-        logits = self.pair_features(a, b, strength, lengths) @ np.array(list(PAIR_FEATURES.values())) + INTERCEPT
+        logits = self.pair_features(a, b, strength, lengths) @ self._weights + self._intercept
         return 1 / (1 + np.exp(-logits))
 
     def pair_features(self, a: np.ndarray, b: np.ndarray, strength: np.ndarray, lengths: np.ndarray) -> np.ndarray:
