@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
             rows.append([f"{label} {run.get('version', '')}".strip(), *row])
             print(rows[-1], flush=True)
         else:
-            rows += [row for row in saved if row[0].startswith(label)]
+            rows += [row for row in saved if label in (row[0], row[0].rpartition(" ")[0])]  # the version follows
     save_table(table, title, COLUMNS, rows, _notes(options, data, judge))
 
 
@@ -182,7 +182,7 @@ def _notes(options: argparse.Namespace, data: Labeled, judge: Classifier) -> lis
         "PatchDiffusion searches neighbors in features of the pretrained encoder (of small images for gray sets), in "
         "which its novelty is also calibrated; it was given no training time and no labels of the set, but ImageNet's "
         "labels trained that encoder.",
-        "Sharpened: adversarial training of the decoder alone for a third of the autoencoder's time; learn does it "
+        "Sharpened: training of the decoder alone on textures for a third of the autoencoder's time; learn does it "
         "from 2,000 images on. FlowMatching: 60 % of the time is its autoencoder's. pythae's RAE and VAE use small "
         "convolutional networks of ours (its own are sized for a GPU) and pythae's trainer, stopped by the clock; "
         "torchcfm and denoising-diffusion-pytorch use their own U-Nets with 32 channels. See "

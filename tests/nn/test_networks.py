@@ -21,9 +21,9 @@ def test_encoder_and_decoder_take_any_size(shape):
     x_hat = decoder(z)
     assert x_hat.shape == x.shape
     with torch.no_grad():
-        for module in (encoder, decoder):  # a block starts as the identity, which would hide its first convolution
-            for block in module.blocks:
-                block.conv_out.weight.normal_(std=0.1)
+        for module in (*encoder.modules(), *decoder.modules()):
+            if isinstance(module, ResidualBlock):  # starts as the identity, which would hide its first convolution
+                module.conv_out.weight.normal_(std=0.1)
     (decoder(encoder(x)) - x).square().mean().backward()
     for module in (encoder, decoder):
         assert all(p.grad is not None and (p.grad != 0).any() for p in module.parameters())
@@ -48,6 +48,17 @@ def test_stages_leave_four_to_eight_pixels():
         assert widths[-1] == 64
         assert widths == sorted(widths)
         assert grid[0] * 2 ** len(widths) >= size
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_a_new_decoder_draws_no_grid(size):
+    """Features that are equal everywhere give an image that is, away from its border."""
+    decoder = Decoder((size, size, 3), 4)
+    features = torch.randn(2, 64, 1, 1).expand(-1, -1, *decoder.grid)
+    x = decoder.last(torch.nn.functional.silu(decoder.stages(features)))
+    inner = x[:, :, size // 3 : -(size // 3), size // 3 : -(size // 3)]
+    assert x.detach().std() > 1e-2
+    assert torch.allclose(inner, inner.mean((2, 3), keepdim=True), atol=1e-5)
 
 
 def test_a_new_block_is_the_identity():

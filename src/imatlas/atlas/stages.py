@@ -66,8 +66,8 @@ CHOOSING = 0.1
 CALIBRATING = 0.25
 """Share of the generator's time for calibrating and comparing one that is not trained, if another one is."""
 
-SHARPNESS, SHARPENING = 0.05, 0.33
-"""Weight of the adversarial loss that sharpens the decoder, and the share of its time spent on that."""
+SHARPNESS, SHARPENING = 0.1, 0.33
+"""Weight of textures in the loss that sharpens the decoder, and the share of its time spent on that."""
 
 FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from the records of the intake."""
@@ -384,7 +384,7 @@ def _learn_generator(job: Job, seconds: float) -> Autoencoder:
 
 
 def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarray | None = None) -> Autoencoder:
-    """An autoencoder of the training images, its decoder sharpened if there are enough of them for a discriminator."""
+    """An autoencoder of the training images, its decoder sharpened if there are many."""
     images, sharpened = job.images[job.train], len(job.train) >= FEW_IMAGES
     place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
     model: Autoencoder = (

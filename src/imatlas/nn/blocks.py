@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -25,6 +26,28 @@ class ResidualBlock(nn.Module):
         """(N, width, H, W) -> (N, width, H, W)."""
         h = self.conv_in(nn.functional.silu(x))
         return x + self.conv_out(nn.functional.silu(h))
+
+
+class Upsampling(nn.Module):
+    """Convolution to twice the height and width: 3 x 3 to four times the channels, rearranged to 2 x 2 pixels each.
+
+    Shi et al. 2016, "Real-time single image and video super-resolution using an efficient sub-pixel convolutional
+    neural network". The four filters of a channel start equal, so that no grid is visible (Aitken et al. 2017,
+    "Checkerboard artifact free sub-pixel convolution"); a transposed convolution starts with one.
+    """
+
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n, 4 * m, 3, padding=1)
+        one = torch.empty(m, n, 3, 3)
+        nn.init.kaiming_normal_(one, nonlinearity="relu")
+        with torch.no_grad():
+            self.conv.weight.copy_(one.repeat_interleave(4, dim=0))
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n, H, W) -> (N, m, 2 H, 2 W)."""
+        return nn.functional.pixel_shuffle(self.conv(x), 2)
 
 
 def stage_widths(height: int, width: int, widest: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Sharpening: adversarial fine-tuning of a decoder."""
+"""Sharpening: fine-tuning of a decoder on textures."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ from sklearn.exceptions import NotFittedError
 
 import imatlas
 from imatlas import VAE, Autoencoder
-from imatlas.models.parts.sharpening import Sharpener
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,15 +138,3 @@ def test_missing_pixels_are_left_out_of_the_loss(images):
     other = np.where(mask[..., None], 255 - images, images)
     one, two = (tiny().fit(x, mask=mask).sharpen(x, mask=mask) for x in (images, other))
     assert torch.equal(state(one.module_), state(two.module_))
-
-
-def test_each_step_trains_one_network(images):
-    model = tiny().fit(images)
-    part = Sharpener(model=model, max_steps=1, **QUIET)
-    part.spec_ = model.spec_
-    module = part._build(model.spec_)
-    from imatlas.training.batches import make_batch
-
-    batch = make_batch(images[:16], model.spec_, n_images=5000)
-    names = [name for name, _, _ in part._losses(module, batch, torch.Generator().manual_seed(0))]
-    assert names == ["discriminator", "decoder"]

@@ -114,7 +114,7 @@ class LatentModel(Generator):
         self,
         images: Any,
         *,
-        weight: float = 0.05,
+        weight: float = 0.1,
         mask: np.ndarray | None = None,
         validation: Any = None,
         budget: float | str | None = None,
@@ -123,16 +123,16 @@ class LatentModel(Generator):
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
     ) -> Any:
-        """Train the decoder further against a discriminator, for sharper images; the encoder stays unchanged.
+        """Train the decoder further, to give its images the textures of the real ones: they become sharper.
 
-        Use it with at least 2,000 images: with fewer the discriminator overfits, and artifacts appear.
+        The encoder stays unchanged. The squared error of reconstructions grows: textures are not where they were.
 
         Parameters
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
             The images given to `fit`.
         weight : float, at least 0
-            Of the adversarial loss beside the squared error.
+            Of the distance of textures beside the squared error.
         budget : seconds, or such as '90s', '5m', optional
             Training time; a third of that of `fit` is a good value.
         max_steps : int, optional

@@ -1,10 +1,9 @@
-"""Adversarial fine-tuning of a decoder, for sharper images.
+"""Fine-tuning of a decoder on textures, for sharper images.
 
-The squared error is minimal at the mean of all images with the same vector, which is blurred. So a discriminator
-compares each image with its reconstruction, and the decoder is trained against it: Larsen et al. 2016, "Autoencoding
-beyond pixels using a learned similarity metric"; Esser et al. 2021, "Taming transformers for high-resolution image
-synthesis" (section 3.1). The relativistic loss suits such pairs: Huang et al. 2024, "The GAN is dead; long live the
-GAN! A modern baseline GAN" (section 2).
+The squared error is minimal at the mean of all images with the same vector, which is blurred: a grain whose place the
+vector does not tell costs less if it is left out. So the decoder is trained further to give each image as much of it as
+the real one has, wherever it lies: Gatys et al. 2016, "Image style transfer using convolutional neural networks" (eq.
+7), here in windows (`imatlas.nn.texture`).
 """
 
 from __future__ import annotations
@@ -21,68 +20,57 @@ from torch.optim import Optimizer
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
-from imatlas.models.parts import adversarial
-from imatlas.nn.augment import augment_probability
-from imatlas.nn.condition import Condition
-from imatlas.nn.discriminator import Discriminator
-from imatlas.nn.losses import energy_distance, fill_missing, grid_statistics, masked_mean
+from imatlas.nn.losses import fill_missing, masked_mean
+from imatlas.nn.texture import random_filters, texture_distance
 from imatlas.training.batches import Batch
 
-WIDTH = 32
-"""Channels of the discriminator's coarsest grid."""
+GRAIN = 0.5
+"""Standard deviation of the strengths of the decoder's noise, at the start."""
 
 
 class SharpenerModule(nn.Module):
-    """The autoencoder, and the discriminator that its decoder is trained against."""
+    """The autoencoder whose decoder is trained."""
 
-    def __init__(self, autoencoder: nn.Module, shape: tuple[int, int, int]) -> None:
+    def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
         self.autoencoder: Any = autoencoder
-        self.discriminator = Discriminator(shape, Condition(0, 0, WIDTH), width=WIDTH)
 
 
 @estimator
 class Sharpener(ImageEstimator):
-    """The model that `sharpen` trains: the decoder of a fitted autoencoder and a discriminator.
+    """The model that `sharpen` trains: the decoder of a fitted autoencoder.
 
-    The decoder minimizes the mean squared error plus `sharpness` times the relativistic loss; the discriminator has the
-    gradient penalties of `GAN`. The held-out loss is the energy distance of reconstructions and images, downsampled.
+    It minimizes the mean squared error plus `sharpness` times the distance of textures, with new filters in every step:
+    of fixed ones it would learn what they do not see.
     """
 
     model: Annotated[Any, Field(description="the fitted autoencoder")] = None
-    sharpness: Annotated[float, Field(ge=0, description="weight of the adversarial loss")] = 0.05
-    _half_life = adversarial.HALF_LIFE
+    sharpness: Annotated[float, Field(ge=0, description="weight of the distance of textures")] = 0.1
 
     def _build(self, spec: ImageSpec) -> SharpenerModule:
-        return SharpenerModule(copy.deepcopy(self.model.module_).cpu(), spec.shape)
+        autoencoder: Any = copy.deepcopy(self.model.module_).cpu()
+        if self.model.sharpening_ is None:
+            for grain in autoencoder.decoder.grains:
+                nn.init.normal_(grain.strength, std=GRAIN)
+        return SharpenerModule(autoencoder)
 
     def _optimizers(self, module: Any) -> dict[str, Optimizer]:
-        return adversarial.optimizers(
-            self.learning_rate, discriminator=module.discriminator, decoder=module.autoencoder.decoder
-        )
+        weights = module.autoencoder.decoder.parameters()
+        return {"adam": torch.optim.AdamW(weights, lr=self.learning_rate, betas=(0.9, 0.99), fused=True)}
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        batch = self.model._augmented(batch, generator)
-        discriminator, known = module.discriminator, batch.known
-        x_hat = self._reconstruct(module, batch, generator)
-        probability = augment_probability(batch.n_images)
-        real, fake = adversarial.augmented(batch.x, fill_missing(x_hat, known), known, probability, generator)
-        loss, logs = adversarial.discriminator_step(discriminator, real, fake, generator)
-        yield "discriminator", loss, logs
-
-        g_loss = adversarial.generator_step(discriminator, real, fake)
-        recon = masked_mean((x_hat - batch.x).square(), known)
-        yield "decoder", recon + self.sharpness * g_loss, {"recon": recon, "adversarial": g_loss}
-        discriminator.requires_grad_(True)
+        yield self._loss(module, self.model._augmented(batch, generator), generator)
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-        x_hat = fill_missing(self._reconstruct(module, batch, generator), batch.known)
-        return energy_distance(grid_statistics(x_hat), grid_statistics(batch.x))
+        return self._loss(module, batch, generator)[1]
 
-    def _reconstruct(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Reconstructions (N, C, H, W) float32 of the images of a batch."""
+    def _loss(self, module: Any, batch: Batch, generator: torch.Generator) -> tuple[str, Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z = self.model._sample_code(module.autoencoder, batch, generator)
-        return self.model._decode(module.autoencoder, z).float()
+        x_hat = self.model._decode(module.autoencoder, z).float()
+        recon = masked_mean((x_hat - batch.x).square(), batch.known)
+        filters = random_filters(batch.x.shape[1], generator)
+        texture = texture_distance(fill_missing(x_hat, batch.known), fill_missing(batch.x, batch.known), filters)
+        return "adam", recon + self.sharpness * texture, {"recon": recon, "texture": texture}
