@@ -58,7 +58,7 @@ N_DEFAULT_CLUSTERS = 30
 ROUNDS, STEPS, LAST_STEPS = 3, 3, 4
 WINDOW = 1 / 64
 """Share of an image within which features vary without being different stuff."""
-SHRINKAGE = 0.1
+SHRINKAGE = 0.4
 """Weight of equal variances in the covariance within segments."""
 EVIDENCE = 3.3
 """Log-likelihood ratio of a label that is nearer by a squared deviation of 1 all over an image."""
