@@ -4,15 +4,15 @@ After Arbelaez et al. 2011, "Contour Detection and Hierarchical Image Segmentati
 halves of discs, and a logistic function of a few weights adds them up. We differ in three ways: textons are clusters,
 in this one image, of features of the pretrained encoder, and the features themselves are compared too; the logarithms
 of cues are added, so that they confirm each other; and the finest cues are gradients at full size, which say where
-exactly a boundary is. The eight weights were fitted to training images of BSDS500; nothing else knows human
-segmentations.
+exactly a boundary is. The eight weights, and eight for images without color, were fitted to training images of BSDS500;
+nothing else knows human segmentations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from imatlas.models.parts.half_discs import (
 )
 from imatlas.models.parts.published_weights import load_checkpoint
 from imatlas.nn.backbones import EfficientNetLite0, fold_checkpoint
+from imatlas.nn.blocks import pad_to
 
 CUES = {
     "lightness histogram, 5 px": (0.567, 1.409),
@@ -81,7 +82,7 @@ class ImageFeatures:
     last_block: Tensor
     """Features (112, ...) at stride 16, of mean squared deviation about 1."""
 
-    @property
+    @cached_property
     def is_gray(self) -> bool:
         """Whether the image has no color, or one tint: then other weights hold, as color cannot tell parts apart."""
         return float(self.lab[1:].std(dim=(1, 2), correction=0).max()) < LEAST_COLOR
@@ -130,8 +131,7 @@ def image_features(rgb: np.ndarray) -> ImageFeatures:
 
 def block_maps(rgb: np.ndarray) -> list[Tensor]:
     """Feature maps of an image (H, W, 3) after `BLOCKS`, each (C, ceil(H / stride), ceil(W / stride))."""
-    x = _padded(torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] * 2 - 1)
-    maps = texture_network().maps(x, tuple(BLOCKS))
+    maps = texture_network().maps(padded(network_input(rgb)), tuple(BLOCKS))
     return [
         block[0, :, : -(-rgb.shape[0] // stride), : -(-rgb.shape[1] // stride)].contiguous()
         for block, stride in zip(maps, BLOCKS.values(), strict=True)
@@ -140,15 +140,24 @@ def block_maps(rgb: np.ndarray) -> list[Tensor]:
 
 def first_block(rgb: np.ndarray) -> Tensor:
     """Features (16, H, W) of an image (H, W, 3) after the first block, at each pixel: those of the doubled image."""
-    x = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] * 2 - 1
-    x = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False).clamp(-1, 1)
-    return texture_network().maps(_padded(x), (0,))[0][0, :, : rgb.shape[0], : rgb.shape[1]]
+    maps = texture_network().maps(padded(doubled(network_input(rgb))), (0,))
+    return maps[0][0, :, : rgb.shape[0], : rgb.shape[1]]
 
 
-def _padded(x: Tensor) -> Tensor:
+def network_input(rgb: np.ndarray) -> Tensor:
+    """An image (H, W, 3) in [0, 1] as the network takes it: (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] * 2 - 1
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] at twice the size: the network then sees finer texture."""
+    return F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def padded(x: Tensor) -> Tensor:
     """Images (N, C, H, W), edges repeated until the sides are multiples of `STRIDE_MULTIPLE`."""
-    height, width = x.shape[2:]
-    return F.pad(x, (0, -width % STRIDE_MULTIPLE, 0, -height % STRIDE_MULTIPLE), mode="replicate")
+    height, width = (side + -side % STRIDE_MULTIPLE for side in x.shape[2:])
+    return pad_to(x, height, width)
 
 
 def boundary_probability(features: ImageFeatures) -> np.ndarray:

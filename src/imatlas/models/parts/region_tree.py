@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.boundary_cues import STRIDE_MULTIPLE, texture_network
+from imatlas.models.parts.boundary_cues import doubled, network_input, padded, texture_network
 from imatlas.models.parts.hierarchy import MAX_PIXELS, Hierarchy, merged, pyramid_of
 from imatlas.models.parts.region_graph import RegionGraph
 from imatlas.nn.backbones import EfficientNetLite0
@@ -22,8 +22,6 @@ from imatlas.nn.backbones import EfficientNetLite0
 BLOCKS = {4: 40, 10: 112, 14: 192}
 """Blocks of EfficientNet-Lite0 whose outputs are the features of a region, and their channels."""
 N_FEATURES = sum(BLOCKS.values())
-ENLARGEMENT = 2
-"""The network sees the image enlarged, for features of finer texture."""
 CERTAIN = 1e-3
 """Levels of the hierarchy are kept this far from 0 and 1."""
 
@@ -130,16 +128,14 @@ class RegionTree:
 @torch.inference_mode()
 def dense_features(rgb: np.ndarray) -> np.ndarray:
     """Features (N_FEATURES, ceil(H / 4), ceil(W / 4)) float32 of an image (H, W, 3) in [0, 1]."""
-    x = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None]
-    return dense_maps(texture_network(), x * 2 - 1)[0].numpy()
+    return dense_maps(texture_network(), network_input(rgb))[0].numpy()
 
 
 def dense_maps(network: EfficientNetLite0, x: Tensor) -> Tensor:
     """Features (N, N_FEATURES, ceil(H / 4), ceil(W / 4)) of images (N, 3, H, W) in [-1, 1]; bilinear in between."""
     height, width = x.shape[2:]
-    x = F.interpolate(x, scale_factor=ENLARGEMENT, mode="bicubic", align_corners=False).clamp(-1, 1)
-    x = F.pad(x, (0, -x.shape[3] % STRIDE_MULTIPLE, 0, -x.shape[2] % STRIDE_MULTIPLE), mode="replicate")
-    size = (x.shape[2] // ENLARGEMENT // 4, x.shape[3] // ENLARGEMENT // 4)
+    x = padded(doubled(x))
+    size = (x.shape[2] // 8, x.shape[3] // 8)
     maps = network.maps(x, tuple(BLOCKS))
     out = torch.cat([F.interpolate(block, size=size, mode="bilinear", align_corners=False) for block in maps], 1)
     return out[:, :, : -(-height // 4), : -(-width // 4)]
