@@ -167,8 +167,7 @@ class LatentModel(Generator):
         sharpener._check_parameters()
         own = replay_of("sharpening", replay)
         sharpener._fit_data(data, self.seed_, checkpoint=checkpoint, replay=own, callback=callback)
-        module: Any = sharpener.module_
-        self.module_ = module.autoencoder
+        self.module_ = sharpener.module_
         self.sharpening_ = sharpener.history_
         of_fit = [decision for decision in self.decisions_ if decision.get("of") != "sharpening"]
         self.decisions_ = [*of_fit, *decisions_of({"sharpening": sharpener})]

@@ -28,14 +28,6 @@ GRAIN = 0.5
 """Standard deviation of the strengths of the decoder's noise, at the start."""
 
 
-class SharpenerModule(nn.Module):
-    """The autoencoder whose decoder is trained."""
-
-    def __init__(self, autoencoder: nn.Module) -> None:
-        super().__init__()
-        self.autoencoder: Any = autoencoder
-
-
 @estimator
 class Sharpener(ImageEstimator):
     """The model that `sharpen` trains: the decoder of a fitted autoencoder.
@@ -47,15 +39,15 @@ class Sharpener(ImageEstimator):
     model: Annotated[Any, Field(description="the fitted autoencoder")] = None
     sharpness: Annotated[float, Field(ge=0, description="weight of the distance of textures")] = 0.1
 
-    def _build(self, spec: ImageSpec) -> SharpenerModule:
+    def _build(self, spec: ImageSpec) -> nn.Module:
         autoencoder: Any = copy.deepcopy(self.model.module_).cpu()
         if self.model.sharpening_ is None:
             for grain in autoencoder.decoder.grains:
                 nn.init.normal_(grain.strength, std=GRAIN)
-        return SharpenerModule(autoencoder)
+        return autoencoder
 
     def _optimizers(self, module: Any) -> dict[str, Optimizer]:
-        weights = module.autoencoder.decoder.parameters()
+        weights = module.decoder.parameters()
         return {"adam": torch.optim.AdamW(weights, lr=self.learning_rate, betas=(0.9, 0.99), fused=True)}
 
     def _losses(
@@ -68,8 +60,8 @@ class Sharpener(ImageEstimator):
 
     def _loss(self, module: Any, batch: Batch, generator: torch.Generator) -> tuple[str, Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            z = self.model._sample_code(module.autoencoder, batch, generator)
-        x_hat = self.model._decode(module.autoencoder, z).float()
+            z = self.model._sample_code(module, batch, generator)
+        x_hat = self.model._decode(module, z).float()
         recon = masked_mean((x_hat - batch.x).square(), batch.known)
         filters = random_filters(batch.x.shape[1], generator)
         texture = texture_distance(fill_missing(x_hat, batch.known), fill_missing(batch.x, batch.known), filters)
