@@ -132,7 +132,7 @@ def the_map(store: Store) -> Result:
     heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
     each = int(np.clip(MOST_PICTURES // n_cells, 3, 12))
     members = [np.flatnonzero(rows["cell"] == cell) for cell in range(n_cells)]
-    ordered = [_by_distance(store.embedding, m, som.codebook_[cell])[:each] for cell, m in enumerate(members)]
+    ordered = [store.nearest_first(m, som.codebook_[cell])[:each] for cell, m in enumerate(members)]
     shown = np.concatenate(ordered)
     pictures = dict(zip(shown.tolist(), _pictures(store, shown), strict=True))
     faces = [near[0] for near in ordered if len(near)]
@@ -182,7 +182,7 @@ def clusters(store: Store) -> Result:
     largest = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:MOST_CLUSTERS]
     for label, count in largest:
         members = np.flatnonzero(rows["cluster"] == label)
-        typical = _by_distance(store.embedding, members, model.cluster_centers_[label])[:TYPICAL]
+        typical = store.nearest_first(members, model.cluster_centers_[label])[:TYPICAL]
         confidence = f"{rows['confidence'][members].mean():.0%}"
         panels.append(
             ImageGrid(
@@ -474,12 +474,6 @@ def _empty_in_words(n_empty: int, n_cells: int) -> str:
     if not n_empty:
         return "."
     return f"; {n_empty:,} of {n_cells:,} cells {'is' if n_empty == 1 else 'are'} empty."
-
-
-def _by_distance(embedding: np.ndarray, members: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """The rows `members`, nearest to `center` first."""
-    distance = ((embedding[members] - center) ** 2).sum(1)
-    return members[np.argsort(distance, kind="stable")]
 
 
 def _minutes(seconds: float) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from imatlas.arguments import counted
 from imatlas.atlas.store import Store
-from imatlas.images.decode import read_picture
+from imatlas.images.decode import check_thumbnail, read_picture
 from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.region_graph import region_graph
 from imatlas.models.parts.region_tree import RegionTree
@@ -30,7 +30,7 @@ def segments(store: Store, random_state: int = 0) -> Result | None:
     """
     if store.manifest.settings.get("encoder") in ("own", "self-supervised"):
         return None
-    opened = [upright(read_picture(data)) for data in store.thumbnails(_typical(store)[:N_LEARNED])]
+    opened = [upright(read_picture(check_thumbnail(data))) for data in store.thumbnails(_typical(store, N_LEARNED))]
     opened = [(pixels, spec) for pixels, spec in opened if min(pixels.shape[:2]) >= SMALLEST]
     if not opened:
         return None
@@ -64,14 +64,12 @@ def segments(store: Store, random_state: int = 0) -> Result | None:
     )
 
 
-def _typical(store: Store) -> np.ndarray:
-    """All rows: the image nearest to the center of each cluster, those of large clusters first, then the second..."""
-    labels = store.rows["cluster"]
+def _typical(store: Store, n: int) -> np.ndarray:
+    """Up to n rows: the most typical image of each cluster, those of large clusters first, then the second of each…"""
+    labels, counts = np.unique(store.rows["cluster"], return_counts=True)
     centers = store.model("clusters").cluster_centers_
-    distances = ((store.embedding - centers[np.maximum(labels, 0)]) ** 2).sum(axis=1)
-    rank = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members[np.argsort(distances[members], kind="stable")]] = np.arange(len(members))
-    sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    return np.lexsort((labels, -sizes[2][sizes[1]], rank))
+    largest = labels[np.argsort(-counts, kind="stable")][:n]
+    ordered = [
+        store.nearest_first(np.flatnonzero(store.rows["cluster"] == label), centers[label])[:n] for label in largest
+    ]
+    return np.array([rows[i] for i in range(n) for rows in ordered if i < len(rows)][:n])

@@ -231,6 +231,11 @@ class Store:
             self._models[role] = model
         return self._models[role]
 
+    def nearest_first(self, rows: np.ndarray, center: np.ndarray) -> np.ndarray:
+        """Some rows, ordered by the distance of their embedding to a point of it."""
+        distance = ((self.embedding[rows] - center) ** 2).sum(1)
+        return rows[np.argsort(distance, kind="stable")]
+
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The thumbnails of some rows, each as the bytes of an image file.
 
