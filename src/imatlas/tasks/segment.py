@@ -140,18 +140,17 @@ def segment_files(
                 _segment(run, key, stamp, picture, segmenter, strokes, settings)
             except InputError as error:
                 skipped.append((key, str(error)))
+        unused = [] if strokes is None else strokes.unused(opened.keys)
         if not len(run):
             run.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-            if strokes is not None and (others := strokes.unused(opened.keys)):
-                why += f"; {_without_image(others)}"
+            why += f"; {_without_image(unused)}" if unused else ""
             raise InputError(f"No image of {opened.name} can be segmented{why}; nothing was written.")
         counts = [done.n_segments for done in run.lines()]
-        classes = segmenter.n_classes_ if method == "collection" else None
-        _write_tables(run, settings, skipped, classes)
+        n_classes = segmenter.n_classes_ if method == "collection" else None
+        _write_tables(run, settings, skipped, n_classes)
         run.finish(overwrite)
-    unused = [] if strokes is None else strokes.unused(opened.keys)
-    return _result(output, settings, counts, classes, skipped, unused)
+    return _result(output, settings, counts, n_classes, skipped, unused)
 
 
 def _settings(
