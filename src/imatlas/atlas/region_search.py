@@ -27,7 +27,7 @@ from imatlas.system.atomic_io import is_link
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.region_search import N_FEATURES, N_NUMBERS, N_PARTS, nearest_parts, parts_of, query_of
 from imatlas.tasks.search import write_sheet
-from imatlas.tasks.segment import read_item, upright
+from imatlas.tasks.source_pictures import read_item, upright
 
 CACHED = "segments.1"
 """Name of the parts in the cache; a change of `parts_of` gets a new one."""

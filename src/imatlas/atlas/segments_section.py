@@ -14,7 +14,7 @@ from imatlas.models.segmenter import Segmenter
 from imatlas.result import ImagePairs, Result
 from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.region_files import class_overlay, overlay
-from imatlas.tasks.segment import upright
+from imatlas.tasks.source_pictures import upright
 
 N_LEARNED, N_SHOWN = 24, 12
 """Images that the classes are learned from, and those shown."""

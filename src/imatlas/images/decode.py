@@ -43,7 +43,7 @@ from imatlas.images.picture import (
     explained,
     orientation_of,
 )
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 
 def read_frames(
@@ -52,8 +52,9 @@ def read_frames(
     name: str = "",
     frames: Frames = "first",
     aim: Aim | None = None,
-    background: RGB = (255, 255, 255),
+    background: Background = (255, 255, 255),
     packed: int | None = None,
+    own_colors: bool = False,
 ) -> Iterator[Picture]:
     """Yield the first picture in a file, or all of its frames in order.
 
@@ -67,10 +68,13 @@ def read_frames(
         What to take from animations and stacks.
     aim : Aim, optional
         The target size; lets large pictures be decoded at reduced scale.
-    background : (int, int, int)
-        What 16-bit pictures with opacity are composited on. 8-bit ones keep their alpha channel here.
+    background : (int, int, int), optional
+        What 16-bit pictures with opacity are composited on; None: they keep their alpha. 8-bit ones always keep it.
     packed : int, optional
         The size of the file on disk, if it was unpacked from an archive: `Source.packed`.
+    own_colors : bool
+        Leave gray and RGB in the colors of the file, and their ICC profile in `Picture.profile`, instead of converting
+        them to sRGB.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def read_frames(
                 # Not around the yield: between two pictures this thread may do other work.
                 with memory_budget.using(own or share), np.errstate(all="ignore"):  # type: ignore[arg-type]
                     picture = next(pictures, None)
-                    if picture is not None:
+                    if picture is not None and not own_colors:
                         picture = picture.to_srgb()
                 if picture is None and not n_read:  # as in a damaged container
                     raise DecodeError(f"a damaged {format} file: there is no picture in it")

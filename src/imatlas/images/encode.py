@@ -68,7 +68,9 @@ def encode(
         raise InputError(f"A picture must have the shape (H, W, C) or (H, W). Got {pixels.shape}.")
     plain = pixels.dtype == np.uint8 and pixels.shape[2] in (1, 2, 3, 4)
     if format == "tiff":
-        return _encode_tiff(pixels)
+        from imatlas.images.formats.tiff import encode_tiff
+
+        return encode_tiff(pixels, alpha=pixels.shape[2] == 4 and pixels.dtype == np.uint8)
     if not plain and not (format == "png" and pixels.dtype == np.uint16 and pixels.shape[2] == 1):
         raise InputError(
             f"A {format.upper()} file cannot hold {pixels.shape[2]} channels of {pixels.dtype}; write a TIFF, or the "
@@ -89,25 +91,6 @@ def encode(
         for chunk, content in (chunks or {}).items():
             info.add(chunk, content)
         image.save(out, "PNG", pnginfo=info, compress_level=compress_level)
-    return out.getvalue()
-
-
-def _encode_tiff(pixels: np.ndarray) -> bytes:
-    """Pixels (H, W, C) as a Deflate-compressed TIFF; four 8-bit channels are RGBA."""
-    import tifffile
-
-    channels = pixels.shape[2]
-    opacity = channels == 4 and pixels.dtype == np.uint8
-    out = BytesIO()
-    tifffile.imwrite(
-        out,
-        pixels[..., 0] if channels == 1 else pixels,
-        photometric="rgb" if channels == 3 or opacity else "minisblack",
-        planarconfig=None if channels == 1 else "contig",
-        extrasamples=["unassalpha"] if opacity else None,
-        compression="zlib",
-        metadata=None,
-    )
     return out.getvalue()
 
 
@@ -135,7 +118,7 @@ def encode_thumbnail(pixels: np.ndarray, *, stack: bool = False) -> bytes:
     """
     if stack:
         shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
-        return encode(shown, "png", chunks={_STACK: _encode_tiff(pixels)})
+        return encode(shown, "png", chunks={_STACK: encode(pixels, "tiff")})
     if pixels.shape[2] in (2, 4) or max(pixels.shape[:2]) <= 48:
         return encode(pixels, "png")
     return encode(pixels, "jpeg", quality=85)

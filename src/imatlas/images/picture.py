@@ -16,7 +16,7 @@ from imatlas.images.formats import color
 from imatlas.images.formats.headers import jpeg_segments
 from imatlas.images.formats.png import with_transparency
 from imatlas.images.formats.row_bands import array_of
-from imatlas.images.pixels import LUMA, RGB, Kind, composited, padding, upright, visible_background
+from imatlas.images.pixels import LUMA, RGB, Background, Kind, composited, padding, upright, visible_background
 from imatlas.images.resize import as_array, quickly_resized, reduced_by_blocks, resized
 from imatlas.images.sources.base import reason_of
 
@@ -256,13 +256,14 @@ def flattened(
     return composited(array, background) if exact else on_background(array, background), notes
 
 
-def from_samples(array: np.ndarray, format: str, mode: str, profile: bytes, background: RGB) -> Picture:
-    """A picture of samples (H, W, C), the last of 2 or 4 being alpha; pictures deeper than 8 bits are composited."""
+def from_samples(array: np.ndarray, format: str, mode: str, profile: bytes, background: Background) -> Picture:
+    """A picture of samples (H, W, C), the last of 2 or 4 being alpha; see `Background` for deep ones."""
     notes: list[str] = []
-    if array.shape[2] in (2, 4) and array.dtype != np.uint8:
+    deep_alpha = array.shape[2] in (2, 4) and array.dtype != np.uint8
+    if deep_alpha and background is not None:
         array, notes = flattened(array, background, profile)
-        profile = b""
-    picture = Picture(as_stored(array), format, mode)
+        profile, deep_alpha = b"", False
+    picture = Picture(as_stored(array), format, mode, alpha=deep_alpha)
     picture.profile, picture.notes = profile, notes
     return picture
 
@@ -275,15 +276,16 @@ def note_frames(picture: Picture, n_frames: int, frame: int, wanted: int) -> Non
         picture.notes.append(f"of {n_frames} frames the first {wanted} are used")
 
 
-def finished(image: Image.Image, format: str, background: RGB) -> Picture:
+def finished(image: Image.Image, format: str, background: Background) -> Picture:
     """Decode an opened image and convert it to L, LA, RGB, RGBA, or an array of uint16 or float32."""
     mode = image.mode
     if mode.startswith("I;16"):
         deep = array_of(image).astype(np.uint16, copy=False)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
-            deep = on_background(with_transparency(deep, np.array([transparent], np.uint16)), background)
-        return Picture(deep, format, mode)
+            deep = with_transparency(deep, np.array([transparent], np.uint16))
+            deep = deep if background is None else on_background(deep, background)
+        return Picture(deep, format, mode, alpha=deep.shape[2] == 2)
     if mode in ("I", "F"):
         values = array_of(image)
         # 16-bit PNG and PGM may come as 32-bit integers.

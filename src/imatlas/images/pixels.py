@@ -11,6 +11,8 @@ from imatlas.errors import InputError
 from imatlas.images.spec import DTypeName, ImageSpec
 
 RGB = tuple[int, int, int]
+Background = RGB | None
+"""What 16-bit and float pictures with alpha are composited on; None: they keep their alpha, as 8-bit ones always do."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _TOP = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 _SAMPLE = 2**24

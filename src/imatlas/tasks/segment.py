@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,12 +15,9 @@ from imatlas.arguments import check_int, check_number, check_path, check_seed, c
 from imatlas.errors import DecodeError, InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode
-from imatlas.images.formats.pillow import picture_from
 from imatlas.images.intake import with_progress
-from imatlas.images.picture import Picture
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
-from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 from imatlas.models.parts.channels import rgb_view
 from imatlas.models.parts.region_graph import region_graph
@@ -34,15 +30,11 @@ from imatlas.system.atomic_io import check_free, output_path, replacing
 from imatlas.system.csv_files import write_csv
 from imatlas.system.terminal import finite
 from imatlas.tasks.region_files import class_overlay, coco_text, cut_out, label_file, measure_regions, overlay
+from imatlas.tasks.source_pictures import Item, plain_title, read_item, unfinished_items, upright
 from imatlas.tasks.stroke_files import StrokeFiles
-from imatlas.tasks.unfinished_folder import Done, UnfinishedFolder, stamp_of, stamps_of, written_before
+from imatlas.tasks.unfinished_folder import Done, Layout, UnfinishedFolder, written_before
 
 Method = Literal["hierarchy", "superpixels", "collection"]
-
-RANGE = (0.1, 99.9)
-"""Percentiles of 16-bit and float pixels that become black and white for the segmentation."""
-
-WHITE = (255, 255, 255)
 
 OBJECT_COLUMNS = ("object", "top", "left", "bottom", "right")
 """Of `images.csv`: file and box of the salient object, the last two exclusive; empty if there is none."""
@@ -52,6 +44,37 @@ MIN_CUT_OUT = 0.01
 
 TABLE_IMAGES = 1000
 """Images whose segments are written to the tables together."""
+
+
+class Segmented(Done):
+    """One image that is segmented.
+
+    Attributes
+    ----------
+    files : list of str
+        The label map, the overlay, then the cut-outs and the object.
+    n_segments : int
+    columns : dict of list
+        Its rows of the table of regions; null stands for NaN.
+    box : list of int, optional
+        top, left, bottom, right of its object.
+    """
+
+    n_segments: int
+    columns: dict[str, list[int | float | None]]
+    box: list[int] | None = None
+
+
+LAYOUT = Layout(
+    command="segment",
+    settings="segments.json",
+    done=Segmented,
+    folders="labels|overlays|cut-outs|objects",
+    files=r"(images|skipped)\.csv|regions\.(csv|parquet)|coco\.json"
+    r"|(labels|overlays|cut-outs|objects)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)",
+)
+
+Run = UnfinishedFolder[Segmented]
 
 
 def segment_files(
@@ -127,19 +150,19 @@ def segment_files(
     settings |= {"source": opened.origin.place, "pixel_size": pixel_size, "coco": with_coco, "cut_outs": with_cut_outs}
     settings |= {"objects": with_objects, "random_state": check_seed(random_state, "segment_files")}
     output = output_path(check_path(output, "output", "segment_files"))
-    check_free(output, written_before(output, overwrite))
+    check_free(output, written_before(output, overwrite, LAYOUT))
     skipped = list(opened.skipped)
-    with UnfinishedFolder.opened(output, settings, opened, overwrite=overwrite) as run:
+    with UnfinishedFolder.opened(output, settings, opened, LAYOUT, overwrite=overwrite) as run:
         segmenter = (
             _shared_classes(run, opened, settings, progress)
             if method == "collection"
             else Segmenter(method=method, level=settings["level"], n_segments=settings["n_segments"])
         )
-        for key, stamp, picture in _pictures(opened, run, skipped, progress):
+        for item in unfinished_items(opened, run, skipped, "Segmenting", progress=progress):
             try:
-                _segment(run, key, stamp, picture, segmenter, strokes, settings)
+                _segment(run, item, segmenter, strokes, settings)
             except InputError as error:
-                skipped.append((key, str(error)))
+                skipped.append((item.key, str(error)))
         unused = [] if strokes is None else strokes.unused(opened.keys)
         if not len(run):
             run.discard()
@@ -176,22 +199,20 @@ def _settings(
 
 
 def _segment(
-    run: UnfinishedFolder,
-    key: str,
-    stamp: str,
-    picture: Picture,
+    run: Run,
+    item: Item,
     segmenter: Segmenter,
     strokes: StrokeFiles | None,
     settings: dict[str, Any],
 ) -> None:
     """Segment one image and write its files; raises InputError if it has no strokes, or none that can be used."""
-    pixels, spec = upright(picture)
+    pixels, spec = upright(item.picture)
     graph = None if strokes is None and not settings["objects"] else region_graph(pixels, spec)
     if strokes is None or graph is None:
         labels = segmenter.label(pixels, spec, graph)
     else:
-        labels = segment_by_strokes(graph, strokes.of(key, graph.regions.shape)).labels - 1
-    name = run.new_name(_plain(key))
+        labels = segment_by_strokes(graph, strokes.of(item.key, graph.regions.shape)).labels - 1
+    name = run.new_name(plain_title(item.key))
     regions = measure_regions(labels, pixels, pixel_size=settings["pixel_size"])
     columns = {title: finite(values.tolist()) for title, values in regions.items()}
     view = rgb_view(pixels, spec)
@@ -202,10 +223,10 @@ def _segment(
         content = encode(cut_out(view, soft_alpha(view, found.mask)), compress_level=1)
         files.append(run.write(f"objects/{name}.png", content))
     n, place = len(columns["label"]), None if box is None else list(box)
-    run.add(Done(key=key, stamp=stamp, name=name, files=files, n_segments=n, columns=columns, box=place))
+    run.add(Segmented(key=item.key, stamp=item.stamp, files=files, n_segments=n, columns=columns, box=place))
 
 
-def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, Any], progress: bool) -> Segmenter:
+def _shared_classes(run: Run, source: Source, settings: dict[str, Any], progress: bool) -> Segmenter:
     """The classes of all images: those of the killed run that is continued, or learned from a sample."""
     if run.model:
         return artifact.load(run.model, classes=(Segmenter,))
@@ -225,31 +246,7 @@ def _shared_classes(run: UnfinishedFolder, source: Source, settings: dict[str, A
     return model
 
 
-def read_item(source: Source, item: int) -> Picture:
-    """An item as a picture in sRGB; raises DecodeError if it is none."""
-    value = source.read(item)
-    picture = read_picture(value, name=source.keys[item]) if isinstance(value, bytes) else picture_from(value, WHITE)
-    return picture.to_srgb()
-
-
-def _pictures(
-    source: Source, run: UnfinishedFolder, skipped: list[tuple[str, str]], progress: bool
-) -> Iterator[tuple[str, str, Picture]]:
-    """Key, stamp and picture of each image that is not done; items that are no image are added to `skipped`."""
-    stamps = stamps_of(source)
-    for i in with_progress(range(len(source.keys)), "Segmenting", progress):
-        key = source.keys[i]
-        if key in run:
-            continue
-        try:
-            yield key, stamp_of(stamps[i], source, i), read_item(source, i)
-        except DecodeError as error:
-            skipped.append((key, str(error)))
-
-
-def _write_files(
-    run: UnfinishedFolder, name: str, view: np.ndarray, labels: np.ndarray, settings: dict[str, Any]
-) -> list[str]:
+def _write_files(run: Run, name: str, view: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> list[str]:
     """Write the label map, the overlay and the cut-outs of an image; returns their names."""
     suffix, content = label_file(labels)
     drawn = (class_overlay if settings["method"] == "collection" else overlay)(view, labels)
@@ -265,9 +262,7 @@ def _write_files(
     return files
 
 
-def _write_tables(
-    run: UnfinishedFolder, settings: dict[str, Any], skipped: list[tuple[str, str]], n_classes: int | None
-) -> None:
+def _write_tables(run: Run, settings: dict[str, Any], skipped: list[tuple[str, str]], n_classes: int | None) -> None:
     """Write what lists all images, one after the other: with many images, this does not fit into memory."""
     with_coco, with_objects = settings["coco"], settings["objects"]
     if skipped:
@@ -278,15 +273,15 @@ def _write_tables(
     )
     titles = ("key", "segments", "labels", "overlay", *(OBJECT_COLUMNS if with_objects else ()))
     write_csv(run.folder / "images.csv", titles, files)
-    names = ["key", *run.columns]
-    rows = (row for table in _tables(run) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
-    write_csv(run.folder / "regions.csv", names, rows)
+    schema = _schema(run)
+    rows = (row for table in _tables(run, schema) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
+    write_csv(run.folder / "regions.csv", schema.names, rows)
     with (
         replacing(run.folder / "regions.parquet") as aside,
         aside.open("wb") as file,
-        parquet.ParquetWriter(file, _schema(run)) as writer,
+        parquet.ParquetWriter(file, schema) as writer,
     ):
-        for table in _tables(run):
+        for table in _tables(run, schema):
             writer.write_table(table)
     if with_coco:
         maps = ((done.key, _label_map(run.folder / done.files[0])) for done in run.lines())
@@ -295,19 +290,18 @@ def _write_tables(
             text.writelines(coco_text(maps, classes))
 
 
-def _object_columns(done: Done) -> tuple[str | int, ...]:
+def _object_columns(done: Segmented) -> tuple[str | int, ...]:
     return ("",) * len(OBJECT_COLUMNS) if done.box is None else (done.files[-1], *done.box)
 
 
-def _tables(run: UnfinishedFolder) -> Iterator[pa.Table]:
+def _tables(run: Run, schema: pa.Schema) -> Iterator[pa.Table]:
     """The segments of some thousand images at a time; labels are those in the files."""
-    schema = _schema(run)
     lines = run.lines()
     while several := list(islice(lines, TABLE_IMAGES)):
         yield pa.concat_tables(_table(done, schema) for done in several)
 
 
-def _table(done: Done, schema: pa.Schema) -> pa.Table:
+def _table(done: Segmented, schema: pa.Schema) -> pa.Table:
     n = len(done.columns["label"])
     columns: dict[str, Any] = {"key": [done.key] * n}
     for field in schema:
@@ -318,35 +312,16 @@ def _table(done: Done, schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array(columns.get(f.name, [None] * n), f.type) for f in schema], schema=schema)
 
 
-def _schema(run: UnfinishedFolder) -> pa.Schema:
+def _schema(run: Run) -> pa.Schema:
     integers = ("label", "top", "left", "bottom", "right")
-    types = [(name, pa.int64() if name in integers else pa.float64()) for name in run.columns]
+    columns = dict.fromkeys(name for done in run.lines() for name in done.columns)
+    types = [(name, pa.int64() if name in integers else pa.float64()) for name in columns]
     return pa.schema([("key", pa.string()), *types])
 
 
 def _label_map(path: Path) -> np.ndarray:
     """The labels (H, W) int32, from 0, in a file."""
     return read_picture(path.read_bytes()).pixels()[..., 0].astype(np.int32) - 1
-
-
-def upright(picture: Picture) -> tuple[np.ndarray, ImageSpec]:
-    """Pixels (H, W, C) and their spec, with the range of this image."""
-    pixels = picture.pixels()
-    if pixels.dtype == np.uint8:
-        low, high = 0.0, 255.0
-    else:
-        known = pixels[np.isfinite(pixels)]
-        low, high = (float(v) for v in np.percentile(known, RANGE)) if known.size else (0.0, 1.0)
-        high = high if high > low else low + 1
-    height, width, channels = pixels.shape
-    dtype: Any = pixels.dtype.name if pixels.dtype.name in ("uint8", "uint16") else "float32"
-    spec = ImageSpec(height, width, channels, dtype, low, high, alpha=picture.kind.alpha)
-    return pixels if dtype != "float32" else pixels.astype(np.float32), spec
-
-
-def _plain(key: str) -> str:
-    """A part of a file name that says which image it is: letters, digits and dashes, at most 60."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", Path(key).stem).strip("-")[:60] or "image"
 
 
 def _result(

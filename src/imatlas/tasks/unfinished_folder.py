@@ -1,10 +1,11 @@
 """The folder of a run that writes files for each image and can be killed at any moment.
 
-    segments.unfinished/     next to the output, whose name it gets when everything is done
-      segments.json          the settings; at the end also the names of all files
-      done.jsonl             one line per finished image: its key and stamp, its files and its rows of the table
+    OUTPUT.unfinished/       next to the output, whose name it gets when everything is done
+      segments.json          the settings, under a name that says which command wrote it; at the end also the names of
+                             all files
+      done.jsonl             one line per finished image: its key and stamp, its files, its rows of tables
       labels/ overlays/ …    the files
-      model/                 with shared classes, the model of these
+      model/                 with a model that is learned from all images, that model
 
 The same call finds the folder and continues. Images that have changed since are done anew; files that no line names,
 such as those of the image at which the run was killed, are deleted.
@@ -16,11 +17,14 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -41,72 +45,91 @@ from imatlas.system.atomic_io import (
 from imatlas.system.inventory import open_regular, parse_json, read_json
 from imatlas.system.terminal import json_text
 
-SETTINGS, DONE, LOCK = "segments.json", "done.jsonl", ".lock"
+DONE, LOCK = "done.jsonl", ".lock"
 MODEL = ("model/weights.safetensors", "model/model.json")
-FORMAT = 1
-
-OWN_FILES = re.compile(
-    r"segments\.json|done\.jsonl|\.lock|(images|skipped)\.csv|regions\.(csv|parquet)|coco\.json"
-    r"|(labels|overlays|cut-outs|objects)/\d{5,}-[A-Za-z0-9-]+\.(png|tif)"
-    r"|model/(model\.json|weights\.safetensors)"
-    r"|((labels|overlays|cut-outs|objects|model)/)?\.[^/]+\.[0-9a-f]{16}\.new"
-)
-"""Names of the files that a run writes; no other file is ever deleted."""
+FORMAT = 2
 
 
 class Done(BaseModel):
-    """One finished image.
+    """One finished image; commands add what their tables need.
 
     Attributes
     ----------
     key : str
     stamp : str
         Changes with the content of the image.
-    name : str
-        Start of the names of its files.
     files : list of str
-        Relative to the folder: the label map, the overlay, then the cut-outs and the object.
-    n_segments : int
-    columns : dict of list
-        Its rows of the table of regions; null stands for NaN.
-    box : list of int, optional
-        top, left, bottom, right of its object.
+        Relative to the folder.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: str
     stamp: str
-    name: str
     files: list[str]
-    n_segments: int
-    columns: dict[str, list[int | float | None]]
-    box: list[int] | None = None
 
 
-class UnfinishedFolder:
+D = TypeVar("D", bound=Done)
+
+
+@dataclass(frozen=True)
+class Layout(Generic[D]):
+    """What a command leaves in its folder.
+
+    Attributes
+    ----------
+    command : str
+        Its name, for messages.
+    settings : str
+        Name of the file of its settings.
+    done : type
+        Of the line of a finished image.
+    folders : str
+        Pattern of the names of the folders that it writes.
+    files : str
+        Pattern of the names of its other files.
+    """
+
+    command: str
+    settings: str
+    done: type[D]
+    folders: str
+    files: str
+
+    @cached_property
+    def own_files(self) -> re.Pattern[str]:
+        """Names of the files that the command writes; no other file is ever deleted."""
+        return re.compile(
+            rf"{re.escape(self.settings)}|done\.jsonl|\.lock|model/(model\.json|weights\.safetensors)|{self.files}"
+            rf"|(({self.folders}|model)/)?\.[^/]+\.[0-9a-f]{{16}}\.new"
+        )
+
+
+class UnfinishedFolder(Generic[D]):
     """The folder in which a run writes; see the module. Use `opened`.
 
     Attributes
     ----------
     folder : Path
-    columns : dict of str to None
-        Names of all columns of the table, in order.
+    taken_files, taken_folders : set of str
+        Names of the files of finished images and of the folders around them; see `folded`.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, settings: Mapping[str, Any], layout: Layout[D]) -> None:
         self.output = output
         self.folder = unfinished(output)
         self.settings = dict(settings)
-        self.columns: dict[str, None] = {}
-        self._done: dict[str, tuple[str, int, int]] = {}  # key -> stamp, number of its files, number of its line
+        self.layout = layout
+        self.taken_files: set[str] = set()
+        self.taken_folders: set[str] = set()
+        self._done: dict[str, int] = {}  # key -> number of its line
         self._n_lines = 0
 
     @classmethod
     @contextmanager
     def opened(
-        cls, output: Path, settings: Mapping[str, Any], source: Source, *, overwrite: bool
-    ) -> Iterator[UnfinishedFolder]:
+        cls, output: Path, settings: Mapping[str, Any], source: Source, layout: Layout[D], *, overwrite: bool
+    ) -> Iterator[UnfinishedFolder[D]]:
         """The unfinished folder of an output, locked: that of a killed run with the same settings, or a new one.
 
         Raises
@@ -116,7 +139,7 @@ class UnfinishedFolder:
         AtlasBusyError
             If another process is writing it.
         """
-        run = cls(output, settings)
+        run = cls(output, settings, layout)
         make_folder(run.folder)
         if is_link(run.folder):
             raise ArtifactError(f"'{run.folder}' is a link, which is not followed here; move it away.")
@@ -131,7 +154,7 @@ class UnfinishedFolder:
             yield run
         finally:
             lock.release()
-            if not (run.folder / SETTINGS).exists():  # nothing of it is left
+            if not (run.folder / layout.settings).exists():  # nothing of it is left
                 remove_listed(run.folder, [LOCK])
 
     def __contains__(self, key: str) -> bool:
@@ -141,8 +164,8 @@ class UnfinishedFolder:
         return len(self._done)
 
     def new_name(self, title: str) -> str:
-        """The start of the file names of the next image."""
-        return f"{max((number for _, number, _ in self._done.values()), default=0) + 1:05d}-{title}"
+        """The start of the file names of the next image, which no other has."""
+        return f"{self._n_lines + 1:05d}-{title}"
 
     def write(self, name: str, content: bytes) -> str:
         """Write a file atomically, and return its name."""
@@ -161,7 +184,7 @@ class UnfinishedFolder:
             for name in MODEL:
                 self.write(name, (saved / name).read_bytes())
 
-    def add(self, done: Done) -> None:
+    def add(self, done: D) -> None:
         """Record a finished image, flushed to disk; its files are."""
         with open_append(self.folder / DONE) as file:
             file.write(done.model_dump_json().encode() + b"\n")
@@ -169,11 +192,11 @@ class UnfinishedFolder:
             os.fsync(file.fileno())
         self._count(done)
 
-    def lines(self) -> Iterator[Done]:
+    def lines(self) -> Iterator[D]:
         """The finished images, one after the other, in the order in which they were finished."""
         if not (self.folder / DONE).exists():
             return
-        current = {line for _, _, line in self._done.values()}
+        current = set(self._done.values())
         with open_regular(self.folder / DONE) as file:
             for number, line in enumerate(file):
                 if number in current:
@@ -185,7 +208,7 @@ class UnfinishedFolder:
         files = sorted(set(_files_of(self.folder)) - {LOCK})
         self._write_settings(files=files)
         flush_tree(self.folder)
-        put_in_place(self.folder, self.output, replaces=written_before(self.output, overwrite))
+        put_in_place(self.folder, self.output, replaces=written_before(self.output, overwrite, self.layout))
         remove_listed(self.output, [LOCK])
 
     def discard(self) -> None:
@@ -193,12 +216,12 @@ class UnfinishedFolder:
         remove_listed(self.folder, [name for name in _files_of(self.folder) if name != LOCK])
 
     def _begin(self, source: Source, overwrite: bool) -> None:
-        others = [name for name in _files_of(self.folder) if not OWN_FILES.fullmatch(name)]
+        others = [name for name in _files_of(self.folder) if not self.layout.own_files.fullmatch(name)]
         if others:
             message = f"'{self.folder}' contains '{others[0]}', which imatlas did not write; move it away."
             raise ArtifactError(message)
-        if (self.folder / SETTINGS).exists():
-            differences = _differences(read_json(self.folder / SETTINGS), self.settings)
+        if (self.folder / self.layout.settings).exists():
+            differences = _differences(read_json(self.folder / self.layout.settings), self.settings)
             if differences and not overwrite:
                 raise ArtifactError(
                     f"'{self.folder}' is an unfinished run with other settings ({'; '.join(differences)}); repeat that "
@@ -211,13 +234,13 @@ class UnfinishedFolder:
 
     def _write_settings(self, **more: Any) -> None:
         values = {"format": FORMAT, "settings": self.settings, **more}
-        write_file(self.folder / SETTINGS, json_text(values).encode())
+        write_file(self.folder / self.layout.settings, json_text(values).encode())
 
     def _resume(self, source: Source) -> None:
         """Read what is done; delete what is not."""
         items = {key: i for i, key in enumerate(source.keys)}
         stamps = stamps_of(source)
-        kept, length = {SETTINGS, LOCK, DONE}, 0
+        kept, length = {self.layout.settings, LOCK, DONE}, 0
         if self.model:
             kept.update(MODEL)
         if (self.folder / DONE).exists():
@@ -236,15 +259,18 @@ class UnfinishedFolder:
             os.truncate(self.folder / DONE, length)
         remove_listed(self.folder, [name for name in _files_of(self.folder) if name not in kept])
 
-    def _count(self, done: Done) -> None:
-        self._done[done.key] = (done.stamp, int(done.name.split("-")[0]), self._n_lines)
-        self.columns |= dict.fromkeys(done.columns)
+    def _count(self, done: D) -> None:
+        self._done[done.key] = self._n_lines
         self._n_lines += 1
+        for name in done.files:
+            path = PurePosixPath(folded(name))
+            self.taken_files.add(str(path))
+            self.taken_folders.update(map(str, path.parents))
 
-    def _parsed(self, line: bytes) -> Done:
+    def _parsed(self, line: bytes) -> D:
         try:
-            done = Done.model_validate(parse_json(line))
-            if not re.fullmatch(r"\d{5,}-[A-Za-z0-9-]+", done.name) or not all(map(OWN_FILES.fullmatch, done.files)):
+            done = self.layout.done.model_validate(parse_json(line))
+            if not all(map(self.layout.own_files.fullmatch, done.files)):
                 raise ValueError("a name that no run writes")
         except (ValidationError, ValueError) as error:
             message = (
@@ -252,6 +278,11 @@ class UnfinishedFolder:
             )
             raise ArtifactError(message) from None
         return done
+
+
+def folded(name: str) -> str:
+    """A file name as file systems compare it that know no case and one form of each character."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def unfinished(output: Path) -> Path:
@@ -276,7 +307,7 @@ def stamp_of(stamp: str | None, source: Source, item: int) -> str:
     return hashlib.sha256(value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()).hexdigest()
 
 
-def written_before(output: Path, overwrite: bool) -> list[str] | None:
+def written_before(output: Path, overwrite: bool, layout: Layout[Any]) -> list[str] | None:
     """The files of an earlier output, which may be replaced: with `overwrite`, or if there are none; else None.
 
     Raises
@@ -291,12 +322,13 @@ def written_before(output: Path, overwrite: bool) -> list[str] | None:
     if not overwrite:
         return None
     try:
-        values = read_json(output / SETTINGS)
+        values = read_json(output / layout.settings)
     except (OSError, ArtifactError):
         values = None
     files = values.get("files") if isinstance(values, dict) else None
-    if not isinstance(files, list) or not all(isinstance(name, str) and OWN_FILES.fullmatch(name) for name in files):
-        raise ArtifactError(f"'{output}' is not a folder that 'imatlas segment' wrote; choose another name.")
+    own = layout.own_files
+    if not isinstance(files, list) or not all(isinstance(name, str) and own.fullmatch(name) for name in files):
+        raise ArtifactError(f"'{output}' is not a folder that 'imatlas {layout.command}' wrote; choose another name.")
     check_free(output, files)
     return files
 

@@ -14,7 +14,7 @@ from imatlas.images.formats.pillow import read_plain
 from imatlas.images.formats.sniff import not_read
 from imatlas.images.formats.stated_color import profile_of_bmp
 from imatlas.images.picture import Aim, Frames, Picture, as_stored, check_pixels, flattened
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 _RLE = (1, 2)
 _MASKS = (3, 6)
@@ -56,7 +56,7 @@ def bmp_size(data: bytes) -> tuple[int, int]:
     return (header.height, header.width)
 
 
-def read_bmp(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_bmp(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a BMP of any kind except those for printers and video."""
     header = Bmp(data)
     check_pixels(header.width, header.height)
@@ -72,7 +72,7 @@ def read_bmp(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
     yield from read_plain(data, format, frames, aim, background)
 
 
-def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
+def _by_masks(data: bytes, header: Bmp, background: Background) -> Picture:
     """A BMP whose samples are given by masks: 565, 1555, 4444, 10 bits per color, in any order."""
     each = header.bits // 8
     row = -(-header.width * each // 4) * 4
@@ -100,10 +100,12 @@ def _by_masks(data: bytes, header: Bmp, background: RGB) -> Picture:
             values = (band >> shift) & top
             array[top_row : top_row + step, :, channel] = np.rint(values * (full / top))
     notes, profile = [scaled_note(bits)] if 8 < bits < 16 else [], profile_of_bmp(data)
-    if len(masks) == 4 and dtype == np.uint16:
+    deep_alpha = len(masks) == 4 and dtype == np.uint16
+    if deep_alpha and background is not None:
+        deep_alpha = False
         array, color_notes = flattened(array, background, profile)
         notes, profile = notes + color_notes, b""
-    picture = Picture(as_stored(array), "BMP", "RGBA" if len(masks) == 4 else "RGB")
+    picture = Picture(as_stored(array), "BMP", "RGBA" if len(masks) == 4 else "RGB", alpha=deep_alpha)
     picture.notes, picture.profile = notes, profile
     return picture
 

@@ -29,10 +29,10 @@ from imatlas.images.picture import (
     orientation_of,
     room_for,
 )
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 
-def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_jpeg(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a JPEG, reduced if the target allows; further pictures inside (depth, gain maps) are ignored."""
     header = jpeg_frame(data)
     if is_deep(header):

@@ -27,14 +27,16 @@ from imatlas.images.picture import (
     orientation_of,
     room_for,
 )
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 _LAB = 14
 _YCC = 18
 _KNOWN_SPACES = (0, 12, 16, 17, _YCC, _LAB)  # none given, inks, sRGB, gray
 
 
-def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_jpeg2000(
+    data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background
+) -> Iterator[Picture]:
     """Read a JPEG 2000 of any depth up to 16 bits."""
     cost = jpeg2000(data)
     check_pixels(*cost.size, cost.channels)
@@ -72,7 +74,7 @@ def read_jpeg2000(data: bytes, format: str, frames: Frames, aim: Aim | None, bac
     yield picture
 
 
-def _as_pillow_reads(image: Any, data: bytes, cost: Jpeg2000, space: int, background: RGB) -> Picture:
+def _as_pillow_reads(image: Any, data: bytes, cost: Jpeg2000, space: int, background: Background) -> Picture:
     """What Pillow reads, with unusual depths corrected, as it shifts samples up to the next one."""
     bits, profile = cost.bits, image.info["icc_profile"]
     image.load()
@@ -92,7 +94,7 @@ def _as_pillow_reads(image: Any, data: bytes, cost: Jpeg2000, space: int, backgr
     return finished(image, "JPEG2000", background)
 
 
-def _deep_colors(image: Any, data: bytes, cost: Jpeg2000, space: int, background: RGB) -> Picture:
+def _deep_colors(image: Any, data: bytes, cost: Jpeg2000, space: int, background: Background) -> Picture:
     """Colors of more than 8 bits, through the extra: Pillow rounds them to 8 bits, and white to black."""
     what = f"a JPEG 2000 of {cost.bits} bits in color"
     _need(cost, len(data), 1)

@@ -27,7 +27,7 @@ from imatlas.images.picture import (
     note_frames,
     orientation_of,
 )
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 # Pillow keeps only the upper byte of 16-bit samples in several channels: the layouts that give the lower byte instead.
 _LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGB;16L": "RGB;16B", "RGBA;16L": "RGBA;16B"}
@@ -35,7 +35,7 @@ _LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGB;16L": "RGB;16B
 _PROFILE = 34675  # the tag of a TIFF
 
 
-def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 255)) -> Picture:
+def picture_from(value: np.ndarray | Image.Image, background: Background = (255, 255, 255)) -> Picture:
     """A picture from pixels in memory: an array (H, W, C) of uint8, uint16 or float32, or a Pillow image."""
     try:
         if isinstance(value, np.ndarray):
@@ -59,7 +59,7 @@ def picture_from(value: np.ndarray | Image.Image, background: RGB = (255, 255, 2
 
 
 def read_plain(
-    data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB, pages: list[int] | None = None
+    data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background, pages: list[int] | None = None
 ) -> Iterator[Picture]:
     """Read any format through Pillow; `pages` are the numbers of the pages that count as frames."""
     image = Image.open(BytesIO(data), formats=(format,))

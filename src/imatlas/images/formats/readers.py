@@ -33,7 +33,7 @@ from imatlas.images.picture import (
     orientation_of,
     step_for,
 )
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 
 def is_plain_png(data: bytes, frames: Frames) -> bool:
@@ -52,7 +52,7 @@ def _is_deep(data: bytes, header: Png) -> bool:
     return header.depth == 16 and (header.color in (2, 4, 6) or b"tRNS" in data[: data.find(b"IDAT")])
 
 
-def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a PNG by bands of rows: one that is large, or has 16 bits in several channels; see `is_plain_png`."""
     header = png_header(data)
     assert header is not None
@@ -70,12 +70,12 @@ def read_png(data: bytes, format: str, frames: Frames, aim: Aim | None, backgrou
 
 
 def _png_by_bands(
-    bands: PngBands, packed: int, aim: Aim | None, background: RGB, orientation: int, profile: bytes
+    bands: PngBands, packed: int, aim: Aim | None, background: Background, orientation: int, profile: bytes
 ) -> Picture:
     """A non-interlaced PNG, reduced while it is read if its target is small."""
     header = bands.header
     full = (header.width, header.height)
-    flat = bands.alpha and bands.dtype == np.uint16  # 16-bit alpha is composited
+    flat = bands.alpha and bands.dtype == np.uint16 and background is not None
     each = max(4, bands.channels * bands.dtype.itemsize)
     step = step_for(full, orientation, aim, header.width * header.height * each)
     channels = bands.channels - (flat and step == 1)
@@ -86,11 +86,11 @@ def _png_by_bands(
     sink = Sink(header.height, header.width, channels, bands.dtype, step, bands.alpha)
     notes: list[str] = []
     for top, rows in bands.bands():
-        if flat and step == 1:
+        if flat and step == 1 and background is not None:
             rows, notes = flattened(rows.astype(np.uint16), background, profile, exact=True)
         sink.put(top, 0, rows)
     array = sink.result()
-    if flat and step > 1:
+    if flat and step > 1 and background is not None:
         array, notes = flattened(array, background, profile, exact=True)
     picture = Picture(as_stored(array) if step > 1 or held <= limits.LARGE else array, "PNG", "", alpha=alpha)
     picture.full, picture.scale, picture.orientation = full, step, orientation
@@ -98,7 +98,7 @@ def _png_by_bands(
     return picture
 
 
-def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a Netpbm file; text and unusual depths are parsed here, as Pillow takes a microsecond per number."""
     if data[1:2] in b"123567Ff":
         file = Netpbm(data)
@@ -111,7 +111,7 @@ def read_netpbm(data: bytes, format: str, frames: Frames, aim: Aim | None, backg
                     times * n_bytes + 2**26, len(data), f"a picture of {file.width} x {file.height} pixels"
                 )
             array, alpha = file.pixels(data), file.alpha
-            if alpha and array.dtype != np.uint8:
+            if alpha and array.dtype != np.uint8 and background is not None:
                 (array, _), alpha = flattened(array, background, b""), False
             is_stack = array.shape[2] in (2, 4) and not alpha
             picture = Picture(array if is_stack else as_stored(array), format, file.mode, alpha=alpha)
@@ -128,7 +128,7 @@ def netpbm_size(data: bytes) -> tuple[int, int]:
     return (file.height, file.width)
 
 
-def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a TIFF: through tifffile if it is deep or has many channels, else through Pillow, which has more codecs."""
     from imatlas.images.formats.tiff import Stack
     from imatlas.images.formats.tiff_pages import from_page
@@ -161,11 +161,11 @@ def read_tiff(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
         yield picture
 
 
-def _of_stack(stack: Any, number: int, format: str, aim: Aim | None, background: RGB) -> Picture:
+def _of_stack(stack: Any, number: int, format: str, aim: Aim | None, background: Background) -> Picture:
     """One frame of a TIFF that Pillow does not read."""
     frame = stack.frame(number, lambda size, orientation, n_bytes: step_for(size, orientation, aim, n_bytes))
     array, alpha, profile, notes = frame.array, frame.alpha, frame.profile, list(frame.notes)
-    if alpha and array.dtype != np.uint8:
+    if alpha and array.dtype != np.uint8 and background is not None:
         if array.dtype == np.uint16:
             array, color_notes = flattened(array, background, profile)
             profile, notes = b"", notes + color_notes
@@ -195,7 +195,7 @@ def heif_size(data: bytes) -> tuple[int, int]:
     return (height, width)
 
 
-def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read HEIC and HEIF, which need the extra `heif`."""
     opened = _opened_heif(data)
     wanted = min(len(opened), limits.MAX_FRAMES) if frames == "all" else 1
@@ -218,7 +218,7 @@ def read_heif(data: bytes, format: str, frames: Frames, aim: Aim | None, backgro
         yield picture
 
 
-def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_npy(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read an array: a picture (H, W), (H, W, C) or (C, H, W), or a stack (N, H, W) or (N, H, W, C)."""
     from imatlas.images.sources.arrays import as_pixels, is_wide
     from imatlas.images.sources.user_input import channels_last, is_one

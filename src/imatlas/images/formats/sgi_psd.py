@@ -14,7 +14,7 @@ from imatlas.images.formats.color import inks_in_srgb, of_lab
 from imatlas.images.formats.pillow import read_plain
 from imatlas.images.formats.sniff import not_read
 from imatlas.images.picture import Aim, Frames, Picture, check_pixels, from_samples
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 _TRUNCATED = "a truncated {} file: it ends before the picture does"
 _BITMAP, _GRAY, _INDEXED, _RGB, _CMYK, _MULTICHANNEL, _DUOTONE, _LAB = 0, 1, 2, 3, 4, 7, 8, 9
@@ -28,7 +28,7 @@ def sgi_size(data: bytes) -> tuple[int, int]:
     return (height, width)
 
 
-def read_sgi(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_sgi(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read an SGI file: here if it is uncompressed, else through Pillow."""
     packed, n_bytes, dimensions, width, height, channels = struct.unpack_from(">BBHHHH", data, 2)
     channels = channels if dimensions > 2 else 1
@@ -52,7 +52,7 @@ def psd_size(data: bytes) -> tuple[int, int]:
     return (height, width)
 
 
-def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_psd(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read the merged picture of a PSD, of any depth and color mode."""
     channels, height, width, bits, mode = struct.unpack_from(">HIIHH", data, 12)
     if mode == _MULTICHANNEL or mode not in _COLORS:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from imatlas.images import limits
 from imatlas.images.formats.pillow import need_memory
 from imatlas.images.picture import Aim, Frames, Picture, check_pixels, finished
-from imatlas.images.pixels import RGB
+from imatlas.images.pixels import Background
 
 
 def tga_size(data: bytes) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def tga_size(data: bytes) -> tuple[int, int]:
     return (height, width)
 
 
-def read_tga(data: bytes, format: str, frames: Frames, aim: Aim | None, background: RGB) -> Iterator[Picture]:
+def read_tga(data: bytes, format: str, frames: Frames, aim: Aim | None, background: Background) -> Iterator[Picture]:
     """Read a TGA; its alpha depends on the number of attribute bits (Truevision's specification 2.0, field 5.6).
 
     Without attribute bits, the fourth byte or sixteenth bit is meaningless; most programs leave it 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ _PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000)
 _FAX, _JPEG, _DEFLATE = (2, 3, 4), (6, 7), (8, 32946)
 _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT, _PROFILE = 262, 274, 339, 34675
 _LERC, _LERC_PARAMETERS = 34887, 50674
+_RESOLUTION = (282, 283, 296)
 
 
 class Frame(NamedTuple):
@@ -403,3 +404,48 @@ def _check(page: tifffile.TiffPage, check_pixels: CheckPixels) -> None:
     )
     if len(page.dataoffsets) > 2**20:
         raise DecodeError(f"a damaged TIFF file: it claims {len(page.dataoffsets)} strips")
+
+
+def first_tags(data: bytes) -> list[tuple[int, int, int, Any]]:
+    """(code, type, count, value) of each tag of the first picture of a file."""
+    whole, pages = whole_pages(data)
+    with tifffile.TiffFile(BytesIO(whole)) as file:
+        page: Any = file.pages[pages[0]]
+        return [(tag.code, int(tag.dtype), tag.count, tag.value) for tag in page.tags]
+
+
+def _resolution(tags: Sequence[tuple[int, int, int, Any]]) -> dict[str, Any]:
+    """Pixels per unit, and the unit, as tifffile takes them."""
+    across, down, unit = (next((tag[3] for tag in tags if tag[0] == code), None) for code in _RESOLUTION)
+    if not all(isinstance(value, tuple) and len(value) == 2 and value[1] for value in (across, down)):
+        return {}
+    return {"resolution": (across, down), "resolutionunit": int(unit) if unit in (1, 2, 3) else 2}
+
+
+def encode_tiff(
+    pixels: np.ndarray,
+    *,
+    alpha: bool = False,
+    profile: bytes = b"",
+    tags: Sequence[tuple[int, int, int, Any]] = (),
+) -> bytes:
+    """Pixels (H, W, C) as a Deflate-compressed TIFF, its last channel being alpha if that is so; `tags` as in
+    `first_tags`, except those of the pixels."""
+    channels = pixels.shape[2]
+    colors = channels - alpha
+    extra = ["unassalpha"] if alpha else None
+    out = BytesIO()
+    tifffile.imwrite(
+        out,
+        pixels[..., 0] if channels == 1 else pixels,
+        photometric="rgb" if colors == 3 else "minisblack",
+        planarconfig=None if channels == 1 else "contig",
+        extrasamples=extra,
+        compression="zlib",
+        metadata=None,
+        software=False,
+        iccprofile=profile or None,
+        extratags=[(*tag, True) for tag in tags if tag[0] not in _RESOLUTION],
+        **_resolution(tags),
+    )
+    return out.getvalue()

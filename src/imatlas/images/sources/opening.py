@@ -30,7 +30,7 @@ from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.keyed import KeyedSource
-from imatlas.images.sources.own_output import NOT_A_SOURCE, own_export, own_folder
+from imatlas.images.sources.own_output import NOT_A_SOURCE, images_inside, own_export, own_folder
 from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
 from imatlas.images.sources.stacks import with_stacks
 from imatlas.images.sources.user_input import as_items, is_stream, is_tensor
@@ -151,7 +151,7 @@ def _open_path(text: str, field: str | None = None) -> Source:
         what = own_folder(str(path))
         if what:
             raise SourceError(f"'{text}' is {what}, not a folder of images; give the folder that contains the images.")
-        return _as_they_are(FileSource.from_folder(path), field)
+        return _as_they_are(FileSource.from_folder(images_inside(path)), field)
     if not exists:
         if glob.has_magic(text):
             return _as_they_are(FileSource.from_pattern(os.path.expanduser(text)), field)

@@ -28,6 +28,12 @@ def _kind_of(folder: str, names: set[str]) -> str:
     return next((what for what, all_of in _FILES.items() if names.issuperset(all_of)), "")
 
 
+def images_inside(folder: Path) -> Path:
+    """The folder of the images themselves, if a folder is one of restored images; else the folder."""
+    inside = folder / "images"
+    return inside if (folder / "restored.json").is_file() and inside.is_dir() else folder
+
+
 def own_export(folder: str | Path) -> str:
     """The kind of an export, of segments or a sample, which may be a source if it is given itself; else ""."""
     try:
@@ -39,6 +45,8 @@ def own_export(folder: str | Path) -> str:
         return ""
     if "segments.json" in names and "labels" in names:
         return "a folder of segments"
+    if "restored.json" in names and "images" in names:
+        return "a folder of restored images"
     if "00000.png" in names and all(_SAMPLE.fullmatch(name) for name in names):
         from imatlas.system.inventory import is_as_written
 
