@@ -46,6 +46,16 @@ class ImagePairs(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparisons(Panel):
+    """Pairs of pictures of one size, one over the other, with a slider between them: before and after."""
+
+    names: tuple[str, str]
+    pairs: Sequence[tuple[Picture, Picture]]
+    captions: Sequence[str] = ()
+    size: int = 480
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scatter(Panel):
     """Points (N, 2), optionally with a group (color), a key, and a picture for each."""
 

@@ -24,6 +24,7 @@ from imatlas.report.plots import MAX_POINTS, axis, curve_view, scatter_view
 from imatlas.report.text import plain, shortened
 from imatlas.result import (
     Cell,
+    Comparisons,
     Curve,
     DataTable,
     FileList,
@@ -135,6 +136,12 @@ def every_kind() -> list[Result]:
                     title="Grid", images=[picture(1), png(2), png(0)], captions=[HOSTILE, "two"], alt="some pictures"
                 ),
                 ImagePairs(title="Pairs", names=["original", "new"], rows=[[png(3), png(4)]], captions=[HOSTILE]),
+                Comparisons(
+                    title="Slider",
+                    names=("before", "after"),
+                    pairs=[(png(5), png(6)), (png(7),) * 2],
+                    captions=[HOSTILE],
+                ),
             ],
         ),
         Result(
@@ -222,7 +229,7 @@ def test_hostile_names_of_members_stay_text(tmp_path: Path) -> None:
 
 
 def test_shows_every_kind_of_panel(page: Page) -> None:
-    kinds = ["map", "table", "files", "image_grid", "image_pairs", "curve", "scatter"]
+    kinds = ["map", "table", "files", "image_grid", "image_pairs", "comparisons", "curve", "scatter"]
     shown = [name for attrs in page.all("figure") for name in attrs["class"].split() if name != "panel"]
     assert shown == [f"panel-{kind}" for kind in kinds]
     assert len({kind for kind in Panel.__subclasses__() if kind.__module__ == "imatlas.result"}) == len(kinds)
@@ -233,6 +240,13 @@ def test_shows_every_kind_of_panel(page: Page) -> None:
     assert (
         len([a for a in page.all("path") if "line" in a.get("class", "").split()]) == 4
     )  # two lines, two in the legend
+
+
+def test_comparisons_have_a_slider_that_says_what_it_does(page: Page) -> None:
+    sliders = [attrs for attrs in page.all("input") if attrs["type"] == "range"]
+    assert len(sliders) == 2
+    assert all(attrs["aria-label"].startswith("before to the left of, after to the right") for attrs in sliders)
+    assert [len(page.having(name)) for name in ("before", "after", "handle")] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
@@ -323,6 +337,7 @@ def test_empty_results_render(tmp_path: Path) -> None:
     empty: list[Panel] = [
         ImageGrid(images=[]),
         ImagePairs(names=["a", "b"], rows=[]),
+        Comparisons(names=("a", "b"), pairs=[]),
         Scatter(x=np.array([]), y=np.array([])),
         Curve(series={}),
         Curve(series={"flat": ([1], [float("nan")])}, log_y=True),

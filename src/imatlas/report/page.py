@@ -19,6 +19,7 @@ from imatlas.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_
 from imatlas.report.text import cluster_name, images, is_number, plain, shortened, words
 from imatlas.result import (
     Cell,
+    Comparisons,
     Curve,
     DataTable,
     FileList,
@@ -130,6 +131,7 @@ class _Page:
         self._views: dict[type[Panel], tuple[str, Callable[[Any, str], dict[str, Any]]]] = {
             ImageGrid: ("image_grid", self._image_grid),
             ImagePairs: ("image_pairs", self._image_pairs),
+            Comparisons: ("comparisons", self._comparisons),
             MapPanel: ("map", self._map),
             Scatter: ("scatter", self._scatter),
             Curve: ("curve", self._curve),
@@ -217,6 +219,18 @@ class _Page:
             rows.append({"pictures": shown, "caption": str(caption or "")})
         size = panel.size
         return {"names": panel.names, "items": rows[:FOLD_IMAGES], "folded": rows[FOLD_IMAGES:], "size": size}
+
+    def _comparisons(self, panel: Comparisons, name: str) -> dict[str, Any]:
+        rows = []
+        for number, (pair, caption) in enumerate(_aligned(panel.pairs, panel.captions), 1):
+            about = caption or f"{number} of {len(panel.pairs)}"
+            shown = [(self.pictures.show(one, panel.size), f"{n}: {about}") for n, one in zip(panel.names, pair)]
+            width, height = shown[0][0].size
+            fitting = panel.size * min(1.0, width / height)  # enlarged only if tiny, and never beyond `size`
+            shown_width = round(fitting if shown[0][0].tiny else min(fitting, width))
+            row = {"pictures": shown, "caption": str(caption or ""), "about": about, "width": max(24, shown_width)}
+            rows.append(row)
+        return {"names": panel.names, "items": rows, "size": panel.size}
 
     def _map(self, panel: MapPanel, name: str) -> dict[str, Any]:
         self._maps.append((name, panel))

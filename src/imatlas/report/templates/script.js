@@ -145,6 +145,11 @@ function navigable(figure) {
 
 theme();
 markSection();
+for (const input of document.querySelectorAll(".compare input")) {
+  const move = () => input.parentElement.style.setProperty("--at", `${input.value}%`);
+  input.addEventListener("input", move);
+  move();
+}
 if (dialog) {
   dialog.querySelector("[data-do=close]").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
