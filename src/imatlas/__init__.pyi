@@ -6,6 +6,7 @@ from imatlas.atlas.learn import learn as learn
 from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
+from imatlas.models.denoiser import Denoiser as Denoiser
 from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
@@ -25,6 +26,7 @@ from imatlas.models.vae import VAE as VAE
 __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
+    "Denoiser",
     "FewLabelsClassifier",
     "FlowMatching",
     "GAN",

@@ -193,12 +193,16 @@ class ImageEstimator(Estimator):
         self._check_parameters()
         schedule.parse_budget(self.budget)
         pixels, spec = load_to_fit(images, mask, type(self).__name__)
-        seed = self._seed()
-        if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
-            seed = saved
+        seed = self._seed_to_fit(checkpoint)
         cond = self._learn_conditions(y, len(pixels))
         data = self._hold_out(pixels, spec, validation, seed, cond, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+
+    def _seed_to_fit(self, checkpoint: str | Path | checkpoints.Checkpoint | None) -> int:
+        """The seed of a fit: that of the checkpoint, if it was drawn for the run that is continued."""
+        if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
+            return saved
+        return self._seed()
 
     def _fit_data(
         self,

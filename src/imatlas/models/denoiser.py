@@ -1,0 +1,346 @@
+"""Denoising learned from noisy images alone.
+
+Noise that is known can be exchanged for other noise. Add to a noisy image y noise w of our own, and subtract from it
+the same noise, filtered:
+
+    input  y + w            target  y - h * w            h = S / (spectrum of w),  S = spectrum of the noise in y
+
+Then the noise of the target and that of the input are independent, so that a network that predicts the target from
+the input learns the mean of the *clean* image, as if it were trained on clean targets: Pang et al. 2021, "Recorrupted-
+to-Recorrupted: Unsupervised Deep Learning for Image Denoising" (eq. 6), and Moran et al. 2020, "Noisier2Noise".
+
+The target is as noisy as h is large, and that makes learning slow. Half-size images have a quarter of the noise's
+variance left; noise is added until the input is as noisy as the images themselves, and the target has a third of their
+variance. What is learned there holds at full size as far as images look alike at both scales, as photographs do. Images
+too small to be halved are trained on at full size, with w and -w in turn, which cancels most of what w adds to the
+gradient.
+
+The spectrum and the dependence on brightness are measured on the images (`imatlas.models.parts.noise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from imatlas import seeding
+from imatlas.errors import InputError
+from imatlas.images.dataset import Images, images_of, load_masked, with_mask
+from imatlas.images.spec import ImageSpec
+from imatlas.models.base import estimator
+from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
+from imatlas.models.learned_attributes import FINITE, TEXT, Array, State, Value
+from imatlas.models.parts.noise import SIDE, Noise, downscaled_power, measure_noise, noise_gain, power_of
+from imatlas.models.parts.tiles import in_tiles
+from imatlas.nn.denoising_unet import STEP, DenoisingUNet
+from imatlas.system.threads import sharing_cores
+from imatlas.training import checkpoints, devices, schedule
+from imatlas.training.batches import Batch, Data
+from imatlas.training.progress import Callback
+
+CROP, MAX_CROPS = 64, 4096
+"""Side of the crops that the network is trained on, in pixels, and how many there are."""
+MAX_FIT_IMAGES = 400
+"""Images that crops are taken from, at most."""
+EXTRA = 1 / 3
+"""Least noise that is added, as a share of that in the image."""
+AT_FULL_SIZE = 1 / 16
+"""The same for images that are trained on at full size."""
+TILE, MARGIN = 512, 64
+"""Side of the tiles that large images are denoised in, in pixels, and what they see around."""
+HELD_OUT = 128
+"""Crops held out, at most."""
+N_JUDGED, JUDGED_SIDE = 24, 192
+"""Images that the risks are estimated on, and the side of the part of each that is used."""
+PROBE = 0.1
+"""Size of the change by which the divergence is estimated, in deviations of the noise."""
+
+
+@estimator
+class Denoiser(ImageEstimator):
+    """Denoiser that learns from noisy images, without clean ones, and leaves images alone that it would not improve.
+
+    Images may have any sizes; each is denoised at its own. Values outside the range of the fitted images are taken as
+    they are, and noise that is stronger or weaker than theirs by more than a tenth is measured on each image.
+
+    Attributes
+    ----------
+    noise_ : Noise
+        Standard deviation of the noise by pixel value, and its spectrum.
+    risks_ : dict of float
+        Mean squared error, estimated without clean images, in units of the variance of the noise: of leaving images
+        "unchanged", 1 by definition, and of the "network" (Stein's unbiased risk estimate: Stein 1981, with the
+        divergence by random probes of Ramani et al. 2008).
+    choice_ : str
+        What `transform` does: the entry of `risks_` with the smallest risk.
+
+    Examples
+    --------
+    >>> from imatlas.testing import synthetic_images
+    >>> images = synthetic_images(16, size=32, channels=3)
+    >>> Denoiser(max_steps=2, progress=False).fit(images).transform(images).shape
+    (16, 32, 32, 3)
+    """
+
+    width: Annotated[int, Field(ge=8, le=512, description="channels of the finest grid of the network")] = 48
+    budget: Annotated[
+        float | str | None,
+        Field(description="training time: seconds, or a text such as '90s', '5m', '1h'; None for 30 epochs"),
+    ] = "4m"
+    batch_size: Annotated[int, Field(ge=1, description="crops per training step")] = 16
+
+    _state: ClassVar[State] = {
+        "noise_levels_": Array("float64", "n_channels", "n_levels"),
+        "noise_deviations_": Array("float64", "n_channels", "n_levels", low=0),
+        "noise_spectrum_": Array("float64", "n_channels", SIDE, SIDE, low=0),
+        "center_": Array("float32", "n_channels"),
+        "scale_": Value(FINITE),
+        "halved_": Value(bool),
+        "risks_": Value(dict[TEXT, float]),
+        "choice_": Value(TEXT),
+    }
+
+    @property
+    def noise_(self) -> Noise:
+        """The noise of the fitted images."""
+        return Noise(self.noise_levels_, self.noise_deviations_, self.noise_spectrum_)
+
+    @sharing_cores()
+    def fit(
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
+        replay: list[dict[str, Any]] | None = None,
+        callback: Callback | None = None,
+    ) -> Denoiser:
+        """Measure the noise, and learn from the noisy images.
+
+        Parameters
+        ----------
+        images : Images, array (N, H, W[, C]) or any source that `Images` takes
+            uint8, uint16, or float; at least 8 x 8 pixels each, at their own sizes. NaN is a missing pixel.
+        y : None
+            Ignored.
+        mask : array (N, H, W) of bool, optional
+            True where a pixel is missing.
+        checkpoint, replay, callback
+            As for every `ImageEstimator`.
+
+        Raises
+        ------
+        ParameterError, InputError, TrainingError, ArtifactError, KeyboardInterrupt
+            As for every `ImageEstimator`.
+        """
+        self._check_parameters()
+        schedule.parse_budget(self.budget)
+        seed = self._seed_to_fit(checkpoint)
+        originals, spec = _originals(images, mask, seed)
+        colors = [pixels[..., : _n_colors(spec)] for pixels in originals]
+        noise = measure_noise(colors, spec.low, spec.high, seed=seed)
+        self.noise_levels_, self.noise_deviations_ = noise.levels, noise.deviations
+        self.noise_spectrum_ = noise.spectrum
+        stable = [self._at_unit_noise(pixels) for pixels in colors]
+        known = [values[np.isfinite(values).all(axis=2)] for values in stable]
+        rows = np.concatenate([values[:: max(1, len(values) // 4096)] for values in known])
+        low, high = np.percentile(rows, (0.1, 99.9), axis=0)
+        self.center_ = ((low + high) / 2).astype(np.float32)
+        self.scale_ = float(2 / max(float((high - low).max()), 1e-3))
+        self.halved_ = min(min(values.shape[:2]) for values in stable) >= CROP
+        self._fit_data(self._data(stable, seed), seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        self.spec_ = spec
+        self.risks_ = self._risks(stable, seed)
+        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name])
+        return self
+
+    @sharing_cores()
+    def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
+        """Denoised images (N, H, W, C) of the dtype of the fitted ones. Missing pixels stay missing.
+
+        Raises
+        ------
+        InputError
+            If depth or channels differ from the fitted images, or the images are not of one size; `restore` takes them
+            one by one.
+        """
+        self._check_fitted()
+        images, mask = with_mask(images, mask)
+        if mask is not None:
+            images, _ = load_masked(images, mask)
+        opened = images_of(images)
+        spec = opened.spec
+        if (spec.channels, spec.dtype) != (self.spec_.channels, self.spec_.dtype) and mask is None:
+            raise InputError(
+                f"This Denoiser takes images of {self.spec_.channels} channels, {self.spec_.dtype}. Got "
+                f"{spec.channels} channels, {spec.dtype} instead; give images like those it was fitted to."
+            )
+        out = np.empty((len(opened), *spec.shape), spec.dtype)
+        i = 0
+        for batch in opened.batches(16):
+            for pixels in batch:
+                out[i] = self.restore(pixels, spec)
+                i += 1
+        return out
+
+    def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+        """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept."""
+        self._check_fitted()
+        if self.choice_ == "unchanged":
+            return pixels.copy()
+        n = _n_colors(spec)
+        colors = pixels[..., :n].astype(np.float32)
+        stable = self._stable(colors)
+        gain = self._gain(stable)
+        restored = self.noise_.destabilize(gain * self._denoised(stable / gain))
+        known = np.isfinite(colors).all(axis=2)
+        if known.any():  # noise has the mean 0
+            restored += colors[known].mean(axis=0) - restored[known].mean(axis=0)
+        restored[~known] = np.nan
+        out = pixels.copy()
+        if pixels.dtype.kind != "f":
+            top = np.iinfo(pixels.dtype).max
+            restored = np.clip(np.rint(restored), 0, top)
+        out[..., :n] = restored.astype(pixels.dtype)
+        return out
+
+    # -- the network -------------------------------------------------------------------------------------------------
+
+    def _build(self, spec: ImageSpec) -> torch.nn.Module:
+        return DenoisingUNet(spec.channels, self.width)
+
+    def _losses(
+        self, module: Any, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        y, known = batch.x, batch.known
+        for axis in (2, 3):
+            if torch.rand((), generator=generator, device=generator.device) < 0.5:
+                y, known = y.flip(axis), None if known is None else known.flip(axis)
+        added, ratio = self._exchange(y.shape[2:], y.device)
+        white = torch.fft.rfft2(torch.randn(y.shape, generator=generator, device=generator.device).to(y.device))
+        w = self.scale_ * torch.fft.irfft2(white * added, s=y.shape[2:])
+        v = self.scale_ * torch.fft.irfft2(white * added * ratio, s=y.shape[2:])
+        if self.halved_:
+            error = module(y + w) - (y - v)
+        else:
+            error = module(torch.cat([y + w, y - w])) - torch.cat([y - v, y + v])
+            known = None if known is None else known.repeat(2, 1, 1, 1)
+        error = error.float() / self.scale_
+        loss = error.square().mean() if known is None else error.square()[known].mean()
+        yield "adam", loss, {}
+
+    def _exchange(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Amplitudes (C, H, W // 2 + 1) of the noise that is added, and the filter h."""
+        want = np.stack([power_of(spectrum, size) for spectrum in self.noise_spectrum_])
+        have = np.stack([downscaled_power(s, size) for s in self.noise_spectrum_]) if self.halved_ else want
+        added = np.maximum(want - have, (EXTRA if self.halved_ else AT_FULL_SIZE) * have) + 1e-9
+        amplitude, ratio = np.sqrt(added), have / added
+        return (torch.from_numpy(a).to(device, torch.float32) for a in (amplitude, ratio))  # type: ignore[return-value]
+
+    def _data(self, stable: list[np.ndarray], seed: int) -> Data:
+        """Crops of all images, as the network takes them, at places drawn by the seed."""
+        scaled = [(values - self.center_) * np.float32(self.scale_) for values in stable]
+        if self.halved_:
+            scaled = [_halved(values) for values in scaled]
+        side = min(CROP, *(side for values in scaled for side in values.shape[:2]))
+        areas = np.array([values.shape[0] * values.shape[1] for values in scaled], np.float64)
+        n = int(np.clip(2 * areas.sum() / side**2, len(scaled), MAX_CROPS))
+        rng = seeding.rng(seed, "crops")
+        crops = np.empty((n, side, side, scaled[0].shape[2]), np.float32)
+        for i, k in enumerate(np.sort(rng.choice(len(scaled), n, p=areas / areas.sum()))):
+            top, left = (rng.integers(length - side + 1) for length in scaled[k].shape[:2])
+            crops[i] = scaled[k][top : top + side, left : left + side]
+        n_held_out = min(HELD_OUT, n // 10)
+        order = rng.permutation(n)
+        spec = ImageSpec(side, side, crops.shape[3], "float32", -1.0, 1.0, alpha=False)
+        return Data(crops, spec, crops[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def _stable(self, colors: np.ndarray) -> np.ndarray:
+        """Values (H, W, C) of which the noise has unit variance; NaN where any channel is missing."""
+        colors = np.where(np.isfinite(colors).all(axis=2, keepdims=True), colors, np.nan)
+        return self.noise_.stabilize(colors)
+
+    def _gain(self, stable: np.ndarray) -> float:
+        """Deviation of the noise of one image, relative to the fitted images; 1 if it is about theirs."""
+        return noise_gain(stable, self.noise_spectrum_)
+
+    def _at_unit_noise(self, colors: np.ndarray) -> np.ndarray:
+        stable = self._stable(colors.astype(np.float32))
+        return stable / self._gain(stable)
+
+    @torch.no_grad()
+    def _denoised(self, stable: np.ndarray) -> np.ndarray:
+        """Stabilized values (H, W, C) without noise; where missing, whatever fits."""
+        module, device = self._ready_module(), devices.pick_device(self.device)
+        x = np.nan_to_num((stable - self.center_) * np.float32(self.scale_), nan=0.0, posinf=0.0, neginf=0.0)
+
+        def run(tile: np.ndarray) -> np.ndarray:
+            batch = torch.from_numpy(tile.transpose(2, 0, 1)[None].copy()).to(device)
+            return np.asarray(module(batch)[0].cpu().numpy().transpose(1, 2, 0))
+
+        return in_tiles(run, x, TILE, MARGIN, STEP) / np.float32(self.scale_) + self.center_
+
+    def _risks(self, stable: list[np.ndarray], seed: int) -> dict[str, float]:
+        """Estimated mean squared errors of `_denoised`, and of leaving images unchanged, over some of the images."""
+        rng = seeding.rng(seed, "risks")
+        total, n_values = 0.0, 0
+        variance = self.noise_spectrum_.mean(axis=(1, 2))
+        for k in rng.permutation(len(stable))[:N_JUDGED]:
+            values = _center_of(stable[k], JUDGED_SIDE)
+            known = np.isfinite(values).all(axis=2)
+            amplitude = np.stack([np.sqrt(power_of(s, values.shape[:2])) for s in self.noise_spectrum_], axis=2)
+            white = np.fft.rfft2(rng.standard_normal(values.shape), axes=(0, 1))
+            probe = np.fft.irfft2(white * amplitude, s=values.shape[:2], axes=(0, 1)).astype(np.float32)
+            above, below = (self._denoised(values + sign * PROBE * probe) for sign in (1, -1))
+            change = ((above + below) / 2 - values)[known]
+            divergence = ((above - below) * probe)[known].sum(dtype=np.float64) / (2 * PROBE)
+            total += np.square(change).sum(dtype=np.float64) - known.sum() * variance.sum() + 2 * divergence
+            n_values += int(known.sum())
+        return {"unchanged": 1.0, "network": float(total / max(1, n_values) / variance.sum())}
+
+
+def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np.ndarray], ImageSpec]:
+    """Images (H, W, C) at their own sizes, at most `MAX_FIT_IMAGES`, drawn by the seed, and the spec of the set."""
+    images, mask = with_mask(images, mask)
+    if mask is not None:
+        pixels, spec = load_masked(images, mask)
+        opened = images_of(pixels)
+    else:
+        opened = images_of(images)
+        spec = opened.spec
+    rows = np.sort(seeding.rng(seed, "images").permutation(len(opened))[:MAX_FIT_IMAGES])
+    several = _each(opened, rows)
+    large = [pixels for pixels in several if min(pixels.shape[:2]) >= MIN_SIZE]
+    if not large:
+        size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
+        raise InputError(f"A Denoiser needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
+    return large, spec
+
+
+def _each(opened: Images, rows: np.ndarray) -> list[np.ndarray]:
+    return [opened[int(row)] for row in rows]
+
+
+def _n_colors(spec: ImageSpec) -> int:
+    """Channels without alpha."""
+    return spec.channels - int(spec.has_alpha)
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """Means (H // 2, W // 2, C) of 2 x 2 pixels."""
+    height, width = (side // 2 * 2 for side in values.shape[:2])
+    return values[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).mean(axis=(1, 3))
+
+
+def _center_of(values: np.ndarray, side: int) -> np.ndarray:
+    top, left = (max(0, (length - side) // 2) for length in values.shape[:2])
+    return values[top : top + side, left : left + side]

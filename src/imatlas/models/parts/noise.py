@@ -1,0 +1,228 @@
+"""The noise of images, measured on the images themselves: its level by brightness, and its spectrum.
+
+Images have blocks without detail, and what varies there is noise. In each block of 8 x 8 pixels, the discrete cosine
+transform separates frequencies; blocks with the least energy at low frequencies tell the noise at high ones, and blocks
+with the least energy at middle frequencies that at low ones, so that what a block is chosen by is not what is measured
+on it. Ponomarenko et al. 2007, "An automatic approach to lossy compression of AVIRIS images", measure white noise like
+this; Foi et al. 2008, "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", its
+dependence on brightness.
+
+Noise of known level is made Gaussian with unit variance by the integral f of 1 / deviation. Its inverse is that of the
+mean of f under the noise, so that averages stay right: Mäkitalo & Foi 2013, "Optimal inversion of the generalized
+Anscombe transformation for Poisson-Gaussian noise".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import dctn
+from scipy.ndimage import map_coordinates
+
+SIDE = 8
+"""Side of the blocks, in pixels."""
+MAX_BLOCKS = 200_000
+"""Blocks that noise is measured on, of all images together."""
+MAX_LEVELS, BLOCKS_PER_LEVEL = 12, 1500
+QUIET, MIN_QUIET = 0.02, 60
+"""Share of the blocks of a level, and least number, that count as being without detail."""
+MEDIAN, LOW_QUANTILE, OF_LOW = 0.4549, 0.3, 0.1485
+"""Median of a squared unit normal, and a lower quantile of it: low frequencies have some detail in every block."""
+GRID, NODES = 2048, 9
+"""Steps of the integral, and of the mean under the noise."""
+ALIKE, MAX_GAIN = 0.1, 8.0
+"""Logarithm of a ratio of deviations up to which they count as equal, and largest ratio."""
+
+_FREQUENCY = np.add.outer(np.arange(SIDE), np.arange(SIDE))
+_LOW, _MIDDLE, _HIGH = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7), _FREQUENCY >= 4
+
+OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3], [2], [1.5]])
+"""Orthonormal axes of RGB: lightness and two differences, which noise in photographs is about independent along."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of images with C channels.
+
+    Attributes
+    ----------
+    levels : ndarray (C, L) float64
+        Pixel values, ascending.
+    deviations : ndarray (C, L) float64
+        Standard deviation of the noise at these, more than 0.
+    spectrum : ndarray (C, 8, 8) float64
+        Variance of the coefficients of the cosine transform of the noise in blocks, after `stabilize`: all 1 for white
+        noise. Of RGB images, the channels are those of `OPPONENT`.
+    """
+
+    levels: np.ndarray
+    deviations: np.ndarray
+    spectrum: np.ndarray
+
+    def stabilize(self, pixels: np.ndarray) -> np.ndarray:
+        """Values (H, W, C) float32 with noise of about unit variance; of RGB images along the axes of `OPPONENT`."""
+        curves = [self._curve(c)[:2] for c in range(len(self.levels))]
+        values = np.stack([_interpolated(pixels[..., c], *curve) for c, curve in enumerate(curves)], axis=-1)
+        return (values @ OPPONENT.T if values.shape[-1] == 3 else values).astype(np.float32)
+
+    def destabilize(self, values: np.ndarray) -> np.ndarray:
+        """Pixels (H, W, C) float64 whose stabilized noisy versions have these means."""
+        values = values.astype(np.float64)
+        values = values @ OPPONENT if values.shape[-1] == 3 else values
+        curves = [self._curve(c) for c in range(len(self.levels))]
+        return np.stack([_interpolated(values[..., c], m, x) for c, (x, _, m) in enumerate(curves)], axis=-1)
+
+    def deviation(self) -> np.ndarray:
+        """Standard deviation (C,) at the middle of the levels of each channel."""
+        return np.exp(np.log(self.deviations).mean(axis=1))
+
+    def _curve(self, channel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixel values x, the integral f(x), and the mean of f under the noise, which rises with x."""
+        levels, deviations = self.levels[channel], self.deviations[channel]
+        reach = 6 * deviations.max()
+        x = np.linspace(levels[0] - reach, levels[-1] + reach, GRID)
+        deviation = np.interp(x, levels, deviations)
+        steps = np.diff(x) * (1 / deviation[1:] + 1 / deviation[:-1]) / 2
+        f = np.concatenate([[0.0], np.cumsum(steps)])
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        noisy = x[:, None] + deviation[:, None] * nodes
+        mean = _interpolated(noisy, x, f) @ (weights / weights.sum())
+        return x, f, np.maximum.accumulate(mean + np.arange(GRID) * 1e-12)
+
+
+def measure_noise(images: Iterable[np.ndarray], low: float, high: float, *, seed: int = 0) -> Noise:
+    """The noise that images (H, W, C) of any sizes have in common; what is not finite is left out.
+
+    `low` and `high` are the values that a channel usually spans. Noise below a 4000th of this, about the rounding of
+    8-bit pixels, is not told from none.
+    """
+    rng = np.random.default_rng(seed)
+    several = [pixels.astype(np.float32) for pixels in images]
+    per_image = max(200, MAX_BLOCKS // max(1, len(several)))
+    floor = (high - low) / 4000
+    n_channels = several[0].shape[2]
+    blocks = [_blocks(pixels, per_image, rng) for pixels in several]
+    found = [_levels(np.concatenate([b[..., c] for b in blocks]), floor) for c in range(n_channels)]
+    width = max(len(levels) for levels, _ in found)
+    levels, deviations = (np.stack([_stretched(pair[i], width) for pair in found]) for i in (0, 1))
+    noise = Noise(levels, deviations, np.ones((n_channels, SIDE, SIDE)))
+    stable = np.concatenate([_blocks(noise.stabilize(pixels), per_image, rng) for pixels in several])
+    spectrum = np.stack([_spectrum(_transformed(stable[..., c])) for c in range(n_channels)])
+    return Noise(levels, deviations, np.maximum(spectrum, 1e-3))
+
+
+def _blocks(pixels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Finite blocks (m, 8, 8, C) at most n, at random places; images smaller than a block are enlarged by mirroring."""
+    short = [max(0, SIDE - side) for side in pixels.shape[:2]]
+    if any(short):
+        pixels = np.pad(pixels, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+    views = sliding_window_view(pixels, (SIDE, SIDE), axis=(0, 1))
+    height, width = views.shape[:2]
+    n = min(n, max(1, height * width // 4))
+    rows, columns = rng.integers(height, size=n), rng.integers(width, size=n)
+    blocks = views[rows, columns].transpose(0, 2, 3, 1)
+    return blocks[np.isfinite(blocks).all(axis=(1, 2, 3))]
+
+
+def _transformed(blocks: np.ndarray) -> np.ndarray:
+    """Squared coefficients (m, 8, 8) of the cosine transform of blocks (m, 8, 8)."""
+    return np.square(dctn(blocks, axes=(1, 2), norm="ortho"))
+
+
+def _levels(blocks: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel values (L,) and the standard deviations (L,) of the noise at these, from blocks (m, 8, 8)."""
+    if not len(blocks):
+        return np.zeros(1), np.full(1, floor)
+    means, squares = blocks.mean(axis=(1, 2)), _transformed(blocks)
+    n_levels = int(np.clip(len(blocks) // BLOCKS_PER_LEVEL, 1, MAX_LEVELS))
+    groups = np.array_split(np.argsort(means, kind="stable"), n_levels)
+    levels = np.array([means[group].mean() for group in groups])
+    variances = np.array([_spectrum(squares[group]).mean() for group in groups])
+    distinct = np.concatenate([[True], np.diff(levels) > 4 * floor])
+    return levels[distinct], np.sqrt(np.maximum(_smoothed(variances[distinct]), floor**2))
+
+
+def _smoothed(variances: np.ndarray) -> np.ndarray:
+    """Variances (L,), each averaged with its neighbors, but no higher than twice the lower one of these."""
+    if len(variances) < 3:
+        return variances
+    padded = np.pad(variances, 1, mode="edge")
+    lower = np.minimum(padded[:-2], padded[2:])
+    bounded = np.pad(np.minimum(variances, 2 * lower), 1, mode="edge")
+    return (bounded[:-2] + 2 * bounded[1:-1] + bounded[2:]) / 4
+
+
+def _spectrum(squares: np.ndarray) -> np.ndarray:
+    """Variances (8, 8) of the noise from squared coefficients (m, 8, 8) of blocks that are about as bright."""
+    n_quiet = min(len(squares), max(MIN_QUIET, int(QUIET * len(squares))))
+    if not n_quiet:
+        return np.zeros((SIDE, SIDE))
+    by_low = np.argpartition(squares[:, _LOW].sum(axis=1), n_quiet - 1)[:n_quiet]
+    by_middle = np.argpartition(squares[:, _MIDDLE].sum(axis=1), n_quiet - 1)[:n_quiet]
+    high = np.median(squares[by_low], axis=0) / MEDIAN
+    low = np.quantile(squares[by_middle], LOW_QUANTILE, axis=0) / OF_LOW
+    found = np.where(_HIGH, high, np.minimum(low, _continued(high)))
+    found[0, 0] = (found[0, 1] + found[1, 0]) / 2  # a block without detail still has a brightness
+    return found
+
+
+def _continued(high: np.ndarray) -> np.ndarray:
+    """Most noise (8, 8) at low frequencies: that at middle ones, continued by a straight line of its logarithm."""
+    middle = high[_MIDDLE]
+    line = np.polynomial.Polynomial.fit(_FREQUENCY[_MIDDLE], np.log(middle + 1e-3 * middle.mean() + 1e-12), 1)
+    return np.asarray(np.exp(line(_FREQUENCY.astype(float))))
+
+
+def _stretched(values: np.ndarray, n: int) -> np.ndarray:
+    """Values (n,) that interpolate fewer ones."""
+    return np.interp(np.linspace(0, len(values) - 1, n), np.arange(len(values)), values)
+
+
+def _interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """y at some values, with straight lines beyond the ends of x."""
+    inside = np.interp(at, x, y)
+    below, above = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / max(x[-1] - x[-2], 1e-12)
+    return inside + np.minimum(at - x[0], 0) * below + np.maximum(at - x[-1], 0) * above
+
+
+def noise_gain(stable: np.ndarray, spectrum: np.ndarray, *, seed: int = 0) -> float:
+    """Deviation of the noise of a stabilized image (H, W, C) relative to a spectrum (C, 8, 8); 1 if they are alike.
+
+    From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as none.
+    """
+    blocks = _blocks(stable, MAX_BLOCKS // 10, np.random.default_rng(seed))
+    if len(blocks) < MIN_QUIET:
+        return 1.0
+    found = np.stack([_spectrum(_transformed(blocks[..., c])) for c in range(len(spectrum))])
+    gain = float(np.sqrt(found.mean() / spectrum.mean()))
+    return 1.0 if abs(np.log(max(gain, 1e-3))) < ALIKE else float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
+
+
+def power_of(spectrum: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Power (H, W // 2 + 1) of noise at the frequencies of `rfft2` of an image of this size, from variances (8, 8).
+
+    Coefficient u of the cosine transform of 8 pixels is about the frequency u / 16 per pixel.
+    """
+    return _at(spectrum, np.fft.fftfreq(size[0]), np.fft.rfftfreq(size[1]))
+
+
+def downscaled_power(spectrum: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The same for images of this size that are means of 2 x 2 pixels with that noise."""
+    total = np.zeros((size[0], size[1] // 2 + 1))
+    down, across = np.fft.fftfreq(size[0]), np.fft.rfftfreq(size[1])
+    for i in (0, 1):
+        for j in (0, 1):  # frequencies that cannot be told apart after taking every second mean
+            y, x = (down + i) / 2, (across + j) / 2
+            passed = np.multiply.outer(np.cos(np.pi * y) ** 2, np.cos(np.pi * x) ** 2)
+            total += _at(spectrum, y, x) * passed / 4
+    return total
+
+
+def _at(spectrum: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """A spectrum (8, 8) between its frequencies, at some per pixel: those above 1/2 are mirrored."""
+    places = [np.clip(16 * np.abs((f + 0.5) % 1 - 0.5), 0, SIDE - 1) for f in (down, across)]
+    grid = np.meshgrid(*places, indexing="ij")
+    return np.asarray(map_coordinates(spectrum, grid, order=1, mode="nearest"))
