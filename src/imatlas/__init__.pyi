@@ -7,6 +7,7 @@ from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
 from imatlas.models.denoiser import Denoiser as Denoiser
+from imatlas.models.enhancer import Enhancer as Enhancer
 from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
     "Denoiser",
+    "Enhancer",
     "FewLabelsClassifier",
     "FlowMatching",
     "GAN",

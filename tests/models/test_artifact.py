@@ -214,6 +214,7 @@ def test_every_model_declares_its_learned_attributes():
     without_network = {  # of their own: what they learn instead
         "patch_diffusion": {"images_"},
         "segmenter": {"mean_", "axes_", "cluster_centers_"},
+        "enhancer": {"tone_mean_", "tone_scatter_", "color_mean_", "color_scatter_"},
     }
     for name in models.MODELS:
         declared = state_of(models.model_class(name))

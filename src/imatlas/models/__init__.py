@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "pretrained": "pretrained:PretrainedEncoder",
     "segmenter": "segmenter:Segmenter",
     "denoiser": "denoiser:Denoiser",
+    "enhancer": "enhancer:Enhancer",
 }
 
 
