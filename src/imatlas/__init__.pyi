@@ -22,6 +22,7 @@ from imatlas.models.segmenter import Segmenter as Segmenter
 from imatlas.models.self_supervised import SelfSupervisedEncoder as SelfSupervisedEncoder
 from imatlas.models.som import SOM as SOM
 from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
+from imatlas.models.super_resolver import SuperResolver as SuperResolver
 from imatlas.models.vae import VAE as VAE
 
 __all__ = [  # noqa: RUF022 - in the order of the package
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "SOMClassifier",
     "Segmenter",
     "SelfSupervisedEncoder",
+    "SuperResolver",
     "VAE",
     "__version__",
     "export_onnx",

@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
     "self_supervised": "self_supervised:SelfSupervisedEncoder",
     "pretrained": "pretrained:PretrainedEncoder",
     "segmenter": "segmenter:Segmenter",
+    "super_resolver": "super_resolver:SuperResolver",
     "denoiser": "denoiser:Denoiser",
     "enhancer": "enhancer:Enhancer",
 }

@@ -8,9 +8,9 @@ import numpy as np
 
 
 def in_tiles(
-    run: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, tile: int, margin: int, step: int
+    run: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, tile: int, margin: int, step: int, scale: int = 1
 ) -> np.ndarray:
-    """`run` on tiles of an image (H, W, C), and its results (H, W, C) put together.
+    """`run` on tiles of an image (H, W, C), and its results (sH, sW, C), larger by `scale`, put together.
 
     Each tile sees `margin` pixels around it, cut at the borders of the image. Tiles begin at multiples of `step`, so
     that grids of a network fall on the same pixels in all of them, and no seam is left if nothing beyond the margin
@@ -27,8 +27,9 @@ def in_tiles(
             above, before = max(0, top - margin), max(0, left - margin)
             done = run(pixels[above : top + tile + margin, before : left + tile + margin])
             if out is None:
-                out = np.empty((height, width, done.shape[2]), done.dtype)
-            own = done[top - above : top - above + tile, left - before : left - before + tile]
-            out[top : top + tile, left : left + tile] = own
+                out = np.empty((height * scale, width * scale, done.shape[2]), done.dtype)
+            y, x = (top - above) * scale, (left - before) * scale
+            own = done[y : y + tile * scale, x : x + tile * scale]
+            out[top * scale : (top + tile) * scale, left * scale : (left + tile) * scale] = own
     assert out is not None
     return out
