@@ -20,6 +20,7 @@ The spectrum and the dependence on brightness are measured on the images (`imatl
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -36,7 +37,16 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
 from imatlas.models.learned_attributes import FINITE, TEXT, Array, State, Value
-from imatlas.models.parts.noise import SIDE, Noise, downscaled_power, measure_noise, noise_gain, power_of
+from imatlas.models.parts.noise import (
+    N_FREQUENCIES,
+    Noise,
+    downscaled_power,
+    measure_noise,
+    noise_gain,
+    power_of,
+    total_power,
+)
+from imatlas.models.parts.noisy_patches import NoisyPatches
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.nn.denoising_unet import STEP, DenoisingUNet
 from imatlas.system.threads import sharing_cores
@@ -52,8 +62,12 @@ EXTRA = 1 / 3
 """Least noise that is added, as a share of that in the image."""
 AT_FULL_SIZE = 1 / 16
 """The same for images that are trained on at full size."""
+MAX_EXCESS = 0.02
+"""Largest share by which the noise may be stronger, for that, than that of the images themselves."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
+MAX_EPOCHS = 40
+"""Times that the network sees each crop, at most."""
 HELD_OUT = 128
 """Crops held out, at most."""
 N_JUDGED, JUDGED_SIDE = 24, 192
@@ -75,7 +89,8 @@ class Denoiser(ImageEstimator):
         Standard deviation of the noise by pixel value, and its spectrum.
     risks_ : dict of float
         Mean squared error, estimated without clean images, in units of the variance of the noise: of leaving images
-        "unchanged", 1 by definition, and of the "network" (Stein's unbiased risk estimate: Stein 1981, with the
+        "unchanged", 1 by definition; of the "mixture" of patches (`imatlas.models.parts.noisy_patches`), which single
+        images are enough for; and of the "network" (Stein's unbiased risk estimate: Stein 1981, with the
         divergence by random probes of Ramani et al. 2008).
     choice_ : str
         What `transform` does: the entry of `risks_` with the smallest risk.
@@ -98,7 +113,11 @@ class Denoiser(ImageEstimator):
     _state: ClassVar[State] = {
         "noise_levels_": Array("float64", "n_channels", "n_levels"),
         "noise_deviations_": Array("float64", "n_channels", "n_levels", low=0),
-        "noise_spectrum_": Array("float64", "n_channels", SIDE, SIDE, low=0),
+        "mixture_mean_": Array("float32", "n_values"),
+        "mixture_whitening_": Array("float32", "n_values", "n_values"),
+        "mixture_covariances_": Array("float32", "n_gaussians", "n_values", "n_values"),
+        "mixture_weights_": Array("float32", "n_gaussians", low=0, high=1),
+        "noise_spectrum_": Array("float64", "n_channels", N_FREQUENCIES, N_FREQUENCIES, low=0),
         "center_": Array("float32", "n_channels"),
         "scale_": Value(FINITE),
         "halved_": Value(bool),
@@ -154,12 +173,23 @@ class Denoiser(ImageEstimator):
         low, high = np.percentile(rows, (0.1, 99.9), axis=0)
         self.center_ = ((low + high) / 2).astype(np.float32)
         self.scale_ = float(2 / max(float((high - low).max()), 1e-3))
-        self.halved_ = min(min(values.shape[:2]) for values in stable) >= CROP
-        self._fit_data(self._data(stable, seed), seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        self.halved_ = min(min(values.shape[:2]) for values in stable) >= CROP and self._loses_noise_by_halving()
+        mixture = NoisyPatches.of(stable, noise.spectrum, seed)
+        self.mixture_mean_, self.mixture_whitening_ = mixture.mean.numpy(), mixture.whitening.numpy()
+        self.mixture_covariances_, self.mixture_weights_ = mixture.covariances.numpy(), mixture.weights.numpy()
+        self._train(self._data(stable, seed), seed, checkpoint=checkpoint, replay=replay, callback=callback)
         self.spec_ = spec
         self.risks_ = self._risks(stable, seed)
         self.choice_ = min(self.risks_, key=lambda name: self.risks_[name])
         return self
+
+    def _train(self, data: Data, seed: int, **options: Any) -> None:
+        """Train the network, no longer than there is something to learn from few crops."""
+        most = max(1, MAX_EPOCHS * len(data) // self.batch_size)
+        learner = copy.copy(self)
+        learner.max_steps = most if self.max_steps is None else min(most, self.max_steps)
+        learner._fit_data(data, seed, **options)
+        vars(self).update({name: value for name, value in vars(learner).items() if name.endswith("_")})
 
     @sharing_cores()
     def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
@@ -199,7 +229,7 @@ class Denoiser(ImageEstimator):
         colors = pixels[..., :n].astype(np.float32)
         stable = self._stable(colors)
         gain = self._gain(stable)
-        restored = self.noise_.destabilize(gain * self._denoised(stable / gain))
+        restored = self.noise_.destabilize(gain * self._denoised(stable / gain, self.choice_))
         known = np.isfinite(colors).all(axis=2)
         if known.any():  # noise has the mean 0
             restored += colors[known].mean(axis=0) - restored[known].mean(axis=0)
@@ -244,6 +274,13 @@ class Denoiser(ImageEstimator):
         amplitude, ratio = np.sqrt(added), have / added
         return (torch.from_numpy(a).to(device, torch.float32) for a in (amplitude, ratio))  # type: ignore[return-value]
 
+    def _loses_noise_by_halving(self) -> bool:
+        """Whether half-size images have less noise than the images themselves at almost all frequencies."""
+        size = (CROP, CROP)
+        want = np.stack([power_of(spectrum, size) for spectrum in self.noise_spectrum_])
+        have = np.stack([downscaled_power(spectrum, size) for spectrum in self.noise_spectrum_])
+        return float(np.maximum((1 + EXTRA) * have - want, 0).sum()) <= MAX_EXCESS * float(want.sum())
+
     def _data(self, stable: list[np.ndarray], seed: int) -> Data:
         """Crops of all images, as the network takes them, at places drawn by the seed."""
         scaled = [(values - self.center_) * np.float32(self.scale_) for values in stable]
@@ -278,8 +315,10 @@ class Denoiser(ImageEstimator):
         return stable / self._gain(stable)
 
     @torch.no_grad()
-    def _denoised(self, stable: np.ndarray) -> np.ndarray:
-        """Stabilized values (H, W, C) without noise; where missing, whatever fits."""
+    def _denoised(self, stable: np.ndarray, by: str) -> np.ndarray:
+        """Stabilized values (H, W, C) without noise, by an entry of `risks_`; where missing, whatever fits."""
+        if by == "mixture":
+            return self._mixture().denoise(np.where(np.isfinite(stable), stable, self.center_))
         module, device = self._ready_module(), devices.pick_device(self.device)
         x = np.nan_to_num((stable - self.center_) * np.float32(self.scale_), nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -289,23 +328,29 @@ class Denoiser(ImageEstimator):
 
         return in_tiles(run, x, TILE, MARGIN, STEP) / np.float32(self.scale_) + self.center_
 
+    def _mixture(self) -> NoisyPatches:
+        parts = (self.mixture_mean_, self.mixture_whitening_, self.mixture_covariances_, self.mixture_weights_)
+        return NoisyPatches(*(torch.from_numpy(part) for part in parts))
+
     def _risks(self, stable: list[np.ndarray], seed: int) -> dict[str, float]:
-        """Estimated mean squared errors of `_denoised`, and of leaving images unchanged, over some of the images."""
+        """Estimated mean squared errors of each way to denoise, and of leaving images unchanged, over some of them."""
         rng = seeding.rng(seed, "risks")
-        total, n_values = 0.0, 0
-        variance = self.noise_spectrum_.mean(axis=(1, 2))
+        totals, n_pixels = dict.fromkeys(("mixture", "network"), 0.0), 0
+        variance = total_power(self.noise_spectrum_)
         for k in rng.permutation(len(stable))[:N_JUDGED]:
             values = _center_of(stable[k], JUDGED_SIDE)
             known = np.isfinite(values).all(axis=2)
+            n_pixels += int(known.sum())
             amplitude = np.stack([np.sqrt(power_of(s, values.shape[:2])) for s in self.noise_spectrum_], axis=2)
             white = np.fft.rfft2(rng.standard_normal(values.shape), axes=(0, 1))
             probe = np.fft.irfft2(white * amplitude, s=values.shape[:2], axes=(0, 1)).astype(np.float32)
-            above, below = (self._denoised(values + sign * PROBE * probe) for sign in (1, -1))
-            change = ((above + below) / 2 - values)[known]
-            divergence = ((above - below) * probe)[known].sum(dtype=np.float64) / (2 * PROBE)
-            total += np.square(change).sum(dtype=np.float64) - known.sum() * variance.sum() + 2 * divergence
-            n_values += int(known.sum())
-        return {"unchanged": 1.0, "network": float(total / max(1, n_values) / variance.sum())}
+            for by in totals:
+                above, below = (self._denoised(values + sign * PROBE * probe, by) for sign in (1, -1))
+                change = ((above + below) / 2 - values)[known]
+                divergence = ((above - below) * probe)[known].sum(dtype=np.float64) / (2 * PROBE)
+                totals[by] += float(np.square(change).sum(dtype=np.float64) + 2 * divergence)
+        every = max(1, n_pixels) * variance
+        return {"unchanged": 1.0, **{by: total / every - 1 for by, total in totals.items()}}
 
 
 def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np.ndarray], ImageSpec]:

@@ -379,6 +379,8 @@ class Run:
         fp32 = [s for step, s in timed.items() if step not in PROBE]
         bf16 = [s for step, s in timed.items() if step in PROBE]
         precision, step_seconds = schedule.faster_precision(fp32, bf16 if state.precision is None else [])
+        if len(bf16) < len(PROBE):  # too slow to be compared, where the hardware has both
+            precision = "bf16"
         size, steps = schedule.batch_for_budget(state.batch_size, step_seconds, seconds_left)
         smaller = f"Batches of {state.batch_size} images leave too few steps in the budget; continuing with {size}."
         self._decide(

@@ -14,6 +14,7 @@ Anscombe transformation for Poisson-Gaussian noise".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,12 +30,19 @@ MAX_BLOCKS = 200_000
 MAX_LEVELS, BLOCKS_PER_LEVEL = 12, 1500
 QUIET, MIN_QUIET = 0.02, 60
 """Share of the blocks of a level, and least number, that count as being without detail."""
+MAX_RISE = 1.5
+"""Largest ratio of the noise of the mean of a block to that of the frequency beside it."""
 MEDIAN, LOW_QUANTILE, OF_LOW = 0.4549, 0.3, 0.1485
 """Median of a squared unit normal, and a lower quantile of it: low frequencies have some detail in every block."""
 GRID, NODES = 2048, 9
 """Steps of the integral, and of the mean under the noise."""
 ALIKE, MAX_GAIN = 0.1, 8.0
 """Logarithm of a ratio of deviations up to which they count as equal, and largest ratio."""
+
+N_FREQUENCIES = SIDE + 1
+"""Frequencies from 0 to half a cycle per pixel, at which power is given."""
+STEPS, LEAST = 60, 1e-3
+"""Steps of the deconvolution of a spectrum, and the least power relative to the mean."""
 
 _FREQUENCY = np.add.outer(np.arange(SIDE), np.arange(SIDE))
 _LOW, _MIDDLE, _HIGH = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7), _FREQUENCY >= 4
@@ -53,8 +61,8 @@ class Noise:
         Pixel values, ascending.
     deviations : ndarray (C, L) float64
         Standard deviation of the noise at these, more than 0.
-    spectrum : ndarray (C, 8, 8) float64
-        Variance of the coefficients of the cosine transform of the noise in blocks, after `stabilize`: all 1 for white
+    spectrum : ndarray (C, 9, 9) float64
+        Power of the noise after `stabilize`, at 0, 1/16, ..., 8/16 cycles per pixel down and across: all 1 for white
         noise. Of RGB images, the channels are those of `OPPONENT`.
     """
 
@@ -108,10 +116,10 @@ def measure_noise(images: Iterable[np.ndarray], low: float, high: float, *, seed
     found = [_levels(np.concatenate([b[..., c] for b in blocks]), floor) for c in range(n_channels)]
     width = max(len(levels) for levels, _ in found)
     levels, deviations = (np.stack([_stretched(pair[i], width) for pair in found]) for i in (0, 1))
-    noise = Noise(levels, deviations, np.ones((n_channels, SIDE, SIDE)))
+    noise = Noise(levels, deviations, np.ones((n_channels, N_FREQUENCIES, N_FREQUENCIES)))
     stable = np.concatenate([_blocks(noise.stabilize(pixels), per_image, rng) for pixels in several])
-    spectrum = np.stack([_spectrum(_transformed(stable[..., c])) for c in range(n_channels)])
-    return Noise(levels, deviations, np.maximum(spectrum, 1e-3))
+    spectrum = np.stack([_power(_spectrum(_transformed(stable[..., c]))) for c in range(n_channels)])
+    return Noise(levels, deviations, spectrum)
 
 
 def _blocks(pixels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -165,8 +173,41 @@ def _spectrum(squares: np.ndarray) -> np.ndarray:
     high = np.median(squares[by_low], axis=0) / MEDIAN
     low = np.quantile(squares[by_middle], LOW_QUANTILE, axis=0) / OF_LOW
     found = np.where(_HIGH, high, np.minimum(low, _continued(high)))
-    found[0, 0] = (found[0, 1] + found[1, 0]) / 2  # a block without detail still has a brightness
+    beside = (found[0, 1] + found[1, 0]) / 2  # a block without detail still has a brightness
+    found[0, 0] = np.clip(found[0, 1] * found[1, 0] / max(found[1, 1], 1e-12), beside, MAX_RISE * beside)
     return found
+
+
+def _power(variances: np.ndarray) -> np.ndarray:
+    """Power (9, 9) by frequency, such that coefficients of the cosine transform have these variances (8, 8).
+
+    Each coefficient sees a band of frequencies. Deconvolution by Richardson 1972 and Lucy 1974, which stays positive.
+    """
+    band = _bands()
+    variances = np.maximum(variances, LEAST * max(variances.mean(), 1e-12))
+    power = np.full((N_FREQUENCIES, N_FREQUENCIES), variances.mean())
+    reach = band.sum(axis=0)
+    for _ in range(STEPS):
+        power = power * (band.T @ (variances / (band @ power @ band.T)) @ band) / np.outer(reach, reach)
+    return power
+
+
+@functools.cache
+def _bands() -> np.ndarray:
+    """Share (8, 9) of the power at each frequency, linear between them, in each coefficient of the cosine transform."""
+    n = 512
+    f = (np.arange(n) + 0.5) / (2 * n)
+    waves = dctn(np.eye(SIDE), axes=(0,), norm="ortho")
+    gain = np.abs(waves @ np.exp(-2j * np.pi * np.outer(np.arange(SIDE), f))) ** 2  # (8, n), mean 1 over f
+    hats = np.maximum(0, 1 - np.abs(2 * SIDE * f[:, None] - np.arange(N_FREQUENCIES)))
+    return np.asarray(gain @ hats / n)
+
+
+def total_power(spectrum: np.ndarray) -> float:
+    """Variance of a pixel, summed over channels, from the power (C, 9, 9)."""
+    weights = np.ones(N_FREQUENCIES)
+    weights[[0, -1]] = 0.5
+    return float((spectrum @ weights @ weights).sum() / SIDE**2)
 
 
 def _continued(high: np.ndarray) -> np.ndarray:
@@ -189,7 +230,7 @@ def _interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def noise_gain(stable: np.ndarray, spectrum: np.ndarray, *, seed: int = 0) -> float:
-    """Deviation of the noise of a stabilized image (H, W, C) relative to a spectrum (C, 8, 8); 1 if they are alike.
+    """Deviation of the noise of a stabilized image (H, W, C) relative to a spectrum (C, 9, 9); 1 if they are alike.
 
     From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as none.
     """
@@ -197,15 +238,12 @@ def noise_gain(stable: np.ndarray, spectrum: np.ndarray, *, seed: int = 0) -> fl
     if len(blocks) < MIN_QUIET:
         return 1.0
     found = np.stack([_spectrum(_transformed(blocks[..., c])) for c in range(len(spectrum))])
-    gain = float(np.sqrt(found.mean() / spectrum.mean()))
+    gain = float(np.sqrt(found.mean() * len(found) / total_power(spectrum)))
     return 1.0 if abs(np.log(max(gain, 1e-3))) < ALIKE else float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
 
 
 def power_of(spectrum: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Power (H, W // 2 + 1) of noise at the frequencies of `rfft2` of an image of this size, from variances (8, 8).
-
-    Coefficient u of the cosine transform of 8 pixels is about the frequency u / 16 per pixel.
-    """
+    """Power (H, W // 2 + 1) of noise at the frequencies of `rfft2` of an image of this size, from that at (9, 9)."""
     return _at(spectrum, np.fft.fftfreq(size[0]), np.fft.rfftfreq(size[1]))
 
 
@@ -222,7 +260,23 @@ def downscaled_power(spectrum: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _at(spectrum: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """A spectrum (8, 8) between its frequencies, at some per pixel: those above 1/2 are mirrored."""
-    places = [np.clip(16 * np.abs((f + 0.5) % 1 - 0.5), 0, SIDE - 1) for f in (down, across)]
+    """Power (9, 9) between its frequencies, at some per pixel: those above 1/2 are mirrored."""
+    places = [2 * SIDE * np.abs((f + 0.5) % 1 - 0.5) for f in (down, across)]
     grid = np.meshgrid(*places, indexing="ij")
     return np.asarray(map_coordinates(spectrum, grid, order=1, mode="nearest"))
+
+
+def covariance_of(spectrum: np.ndarray, side: int) -> np.ndarray:
+    """Covariance (D, D) of the noise of patches, D = C side side channel by channel, from its power (C, 9, 9)."""
+    size = 8 * SIDE
+    lags = np.abs(np.subtract.outer(np.arange(side), np.arange(side)))
+    blocks = []
+    for power in spectrum:
+        by_lag = np.fft.irfft2(power_of(power, (size, size)), s=(size, size))
+        block = by_lag[lags[:, None, :, None], lags[None, :, None, :]]  # of the rows and columns of two pixels
+        blocks.append(block.reshape(side * side, side * side))
+    out = np.zeros((len(blocks) * side * side,) * 2)
+    for c, block in enumerate(blocks):
+        part = slice(c * side * side, (c + 1) * side * side)
+        out[part, part] = block + 1e-3 * block[0, 0] * np.eye(side * side)
+    return out

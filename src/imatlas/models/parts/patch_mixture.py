@@ -105,14 +105,15 @@ class PatchMixture:
         own = patches.reshape(len(patches), channels, side * side)
         level = own.mean(2)
         detail = (own - level[:, :, None]).flatten(1)
-        labels, n = _initial_labels(detail, seeding.seed_of(seed, "patches"))
+        n = max(1, min(MAX_COMPONENTS, len(detail) // PATCHES_EACH))
+        labels = initial_labels(detail, n, CONTRAST, seeding.seed_of(seed, "patches"))
         overall = detail.T @ detail / len(detail)
         eye = torch.eye(detail.shape[1])
         for _ in range(N_ASSIGNMENTS):
             members = [detail[labels == k] for k in range(n)]
             covariances = torch.stack([(m.T @ m + overall) / (len(m) + 1) for m in members]) + FLOOR * eye
             weights = torch.tensor([(len(m) + 1) / (len(detail) + n) for m in members])
-            labels = _most_probable(detail, covariances + ROUGHNESS * eye, weights, labels)
+            labels = most_probable(detail, covariances + ROUGHNESS * eye, weights, labels)
         centered = level - level.mean(0)
         of_level = centered.T @ centered / len(centered) + FLOOR * torch.eye(channels)
         covariances += torch.kron(of_level, torch.ones(side * side, side * side))
@@ -130,7 +131,7 @@ class PatchMixture:
         used = unfold((missing if wanted is None else wanted)[None, None].to(x.dtype), self.side)[0].amax(0) > 0
         for steps in STEPS:
             patches = unfold(x[None], self.side)[0].T[used] - self.mean
-            labels = _most_probable(patches, self.covariances + CHOICE * eye, self.weights)
+            labels = most_probable(patches, self.covariances + CHOICE * eye, self.weights)
             x = self._most_probable_image(x, missing, used.nonzero()[:, 0], labels, precisions, steps)
         return x
 
@@ -208,19 +209,21 @@ def _some_patches(images: Tensor, known: Tensor | None, side: int, rng: np.rando
     return images[rows[:, None, None], :, down, right].permute(0, 3, 1, 2).flatten(1)
 
 
-def _initial_labels(detail: Tensor, seed: int) -> tuple[Tensor, int]:
-    """The first Gaussian of each patch, by k-means over shape and contrast, and the number of Gaussians."""
-    n = max(1, min(MAX_COMPONENTS, len(detail) // PATCHES_EACH))
+def initial_labels(detail: Tensor, n: int, contrast: float, seed: int) -> Tensor:
+    """The first Gaussian of n for each patch (P, D), by k-means over shape and contrast.
+
+    Where the norm of a patch is above `contrast`, its shape counts less than proportionally.
+    """
     if n == 1:
-        return torch.zeros(len(detail), dtype=torch.int64), 1
+        return torch.zeros(len(detail), dtype=torch.int64)
     axes = torch.linalg.eigh(detail.T @ detail).eigenvectors[:, -INIT_COMPONENTS:]
-    contrast = detail.norm(dim=1, keepdim=True)
-    shape = torch.cat([detail @ axes / (contrast + CONTRAST), (contrast + CONTRAST).log()], 1)
+    norm = detail.norm(dim=1, keepdim=True) + contrast
+    shape = torch.cat([detail @ axes / norm, norm.log()], 1)
     means = MiniBatchKMeans(n, n_init=1, batch_size=4096, random_state=seed % 2**32)
-    return torch.from_numpy(means.fit_predict(shape.numpy())).long(), n
+    return torch.from_numpy(means.fit_predict(shape.numpy())).long()
 
 
-def _most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tensor | None = None) -> Tensor:
+def most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tensor | None = None) -> Tensor:
     """The Gaussian with mean 0 in which each row is most probable, (N,) of int64.
 
     With earlier `labels`, each row chooses only from the Gaussians in which some rows of its own are most probable.

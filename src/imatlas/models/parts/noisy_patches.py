@@ -1,0 +1,164 @@
+"""A Gaussian mixture of the patches of clean images, learned from noisy ones, and the denoising that it makes possible.
+
+A patch y = x + n of a noisy image, with noise of known covariance N and x from the Gaussian k, has the covariance
+S_k + N. So a mixture of noisy patches is fitted by expectation maximization, and S_k is what exceeds N. Then
+
+    x = mean + S_k inv(S_k + N) (y - mean)                                                    (Wiener filter)
+
+for the most probable k: Yu, Sapiro & Mallat 2012, "Solving Inverse Problems with Piecewise Linear Estimators";
+Houdard, Bouveyron & Delon 2018, "High-dimensional mixture models for unsupervised image denoising". Overlapping patches
+are averaged, mixed with the noisy image, and filtered again with less and less noise: Zoran & Weiss 2011, "From
+Learning Models of Natural Image Patches to Whole Image Restoration" (half quadratic splitting). All is computed on
+patches whose noise is made white, N = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import fold, pad, unfold
+
+from imatlas import seeding
+from imatlas.models.parts.noise import covariance_of
+from imatlas.models.parts.patch_mixture import initial_labels, most_probable
+from imatlas.models.parts.tiles import in_tiles
+
+MAX_SIDE, MAX_VALUES = 7, 108
+"""Largest side of the patches in pixels, and number of values of one."""
+MAX_PATCHES, PATCHES_EACH, MAX_COMPONENTS = 100_000, 1300, 64
+"""Patches that the mixture is fitted to, at most; those for each Gaussian; and most Gaussians."""
+ROUNDS, OVERALL = 8, 5.0
+"""Rounds of expectation maximization, and patches of all kinds that are added to each Gaussian."""
+LEAST = 1e-3
+"""Least variance of what is not noise, relative to the noise."""
+WEIGHTS = (1.0, 2.0, 4.0, 8.0)
+"""Weight of the filtered patches against the noisy image in each step; the noise that is left is 1 / weight."""
+TILE, MARGIN = 256, 32
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class NoisyPatches:
+    """Gaussians of patches with white noise.
+
+    Attributes
+    ----------
+    mean : Tensor (D,)
+        D = C side side values, channel by channel.
+    whitening : Tensor (D, D)
+        Lower triangular L with L L' = N.
+    covariances : Tensor (K, D, D)
+        Of inv(L) x, without noise.
+    weights : Tensor (K,)
+    """
+
+    mean: Tensor
+    whitening: Tensor
+    covariances: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, images: list[np.ndarray], spectrum: np.ndarray, seed: int) -> NoisyPatches:
+        """The mixture of the complete patches of images (H, W, C) with noise of this power (C, 9, 9)."""
+        channels, rng = len(spectrum), seeding.rng(seed, "noisy patches")
+        shortest = min(length for image in images for length in image.shape[:2])
+        side = max(1, min(MAX_SIDE, math.isqrt(MAX_VALUES // channels), shortest))
+        each = max(1, MAX_PATCHES // len(images))
+        patches = torch.cat([_some_patches(image, side, each, rng) for image in images])
+        lower = torch.linalg.cholesky(torch.from_numpy(covariance_of(spectrum, side)).float())
+        mean = patches.mean(0)
+        white = torch.linalg.solve_triangular(lower, (patches - mean).T, upper=False).T
+        covariances, weights = _fitted(white, lower, channels, seed)
+        return cls(mean, lower, covariances, weights)
+
+    def denoise(self, values: np.ndarray) -> np.ndarray:
+        """An image (H, W, C) without its noise."""
+        channels = values.shape[2]
+        return in_tiles(lambda tile: self._denoise(tile, channels), values.astype(np.float32), TILE, MARGIN, 1)
+
+    def _denoise(self, values: np.ndarray, channels: int) -> np.ndarray:
+        side = math.isqrt(len(self.mean) // channels)
+        y = torch.from_numpy(values.transpose(2, 0, 1).copy())
+        around = [min(side - 1, length - 1) for length in y.shape[1:]]
+        missing = [max(0, side - length - 2 * more) for length, more in zip(y.shape[1:], around, strict=True)]
+        y = pad(y[None], (around[1], around[1], around[0], around[0]), mode="reflect")
+        y = pad(y, (0, missing[1], 0, missing[0]), mode="replicate")
+        counts = fold(torch.ones(1, side * side, _n_patches(y, side)), y.shape[2:], side)
+        inverse = torch.linalg.solve_triangular(self.whitening, torch.eye(len(self.mean)), upper=False)
+        x, labels = y, None
+        for i, weight in enumerate(WEIGHTS):
+            white = (unfold(x, side)[0].T - self.mean) @ inverse.T
+            noisy = self.covariances + torch.eye(len(self.mean)) / weight
+            labels = most_probable(white, noisy, self.weights, labels)
+            filtered = _filtered(white, labels, self.covariances, noisy)
+            z = fold((filtered @ self.whitening.T + self.mean).T[None], y.shape[2:], side) / counts
+            x = z if i == len(WEIGHTS) - 1 else (y + weight * z) / (1 + weight)
+        height, width = values.shape[:2]
+        return x[0, :, around[0] : around[0] + height, around[1] : around[1] + width].permute(1, 2, 0).numpy()
+
+
+def _n_patches(image: Tensor, side: int) -> int:
+    return (image.shape[2] - side + 1) * (image.shape[3] - side + 1)
+
+
+def _some_patches(image: np.ndarray, side: int, n: int, rng: np.random.Generator) -> Tensor:
+    """At most n complete patches (P, C side side) of an image (H, W, C), at random places."""
+    patches = unfold(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32)), side)[0].T
+    rows = torch.from_numpy(np.sort(rng.permutation(len(patches))[:n]))
+    patches = patches[rows]
+    return patches[patches.isfinite().all(1)]
+
+
+def _fitted(white: Tensor, lower: Tensor, channels: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Covariances (K, D, D) and weights (K,) of Gaussians of white patches (P, D) less their noise."""
+    n_values = white.shape[1]
+    overall = white.T @ white / max(1, len(white))
+    signal = _without_noise(overall)
+    clean = white @ torch.linalg.solve(signal + torch.eye(n_values), signal) @ lower.T
+    detail = clean.reshape(len(clean), channels, -1)
+    detail = (detail - detail.mean(2, keepdim=True)).flatten(1)
+    n = max(1, min(MAX_COMPONENTS, len(white) // PATCHES_EACH))
+    contrast = float(detail.norm(dim=1).median()) if len(detail) else 1.0
+    labels = initial_labels(detail, n, contrast, seeding.seed_of(seed, "noisy patches"))
+    shares = torch.nn.functional.one_hot(labels, n).float()
+    for _ in range(ROUNDS):
+        counts = shares.sum(0)
+        weights = (counts + 1) / (counts.sum() + n)
+        sums = torch.stack([(white * shares[:, k : k + 1]).T @ white for k in range(n)])
+        noisy = (sums + OVERALL * overall) / (counts + OVERALL)[:, None, None]
+        covariances = torch.stack([_without_noise(part) for part in noisy])
+        shares = _shares(white, covariances + torch.eye(n_values), weights)
+    return covariances, weights
+
+
+def _without_noise(covariance: Tensor) -> Tensor:
+    """What exceeds the unit matrix, without negative variances."""
+    values, axes = torch.linalg.eigh(covariance)
+    return (axes * (values - 1).clamp(min=LEAST)) @ axes.T
+
+
+def _shares(white: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    """Probability (P, K) that each patch comes from each Gaussian."""
+    lower = torch.linalg.cholesky(covariances)
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(white.shape[1]).expand_as(lower), upper=False)
+    constants = weights.log() - lower.diagonal(dim1=1, dim2=2).log().sum(1)
+    parts = []
+    for rows in white.split(CHUNK):
+        parts.append(
+            torch.stack([c - (rows @ m.T).square().sum(1) / 2 for c, m in zip(constants, inverse, strict=True)], 1)
+        )
+    return torch.softmax(torch.cat(parts), 1)
+
+
+def _filtered(white: Tensor, labels: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:
+    """Patches (P, D) after the Wiener filter of their Gaussian."""
+    out = torch.empty_like(white)
+    order = labels.argsort(stable=True)
+    for k, rows in enumerate(order.split(labels.bincount(minlength=len(clean)).tolist())):
+        if len(rows):
+            out[rows] = white[rows] @ torch.linalg.solve(noisy[k], clean[k])
+    return out
