@@ -21,7 +21,7 @@ The spectrum and the dependence on brightness are measured on the images (`imatl
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -47,6 +47,7 @@ from imatlas.models.parts.noise import (
     total_power,
 )
 from imatlas.models.parts.noisy_patches import NoisyPatches
+from imatlas.models.parts.patch_mixture import smooth_fill
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.nn.denoising_unet import STEP, DenoisingUNet
 from imatlas.system.threads import sharing_cores
@@ -64,6 +65,8 @@ AT_FULL_SIZE = 1 / 16
 """The same for images that are trained on at full size."""
 MAX_EXCESS = 0.02
 """Largest share by which the noise may be stronger, for that, than that of the images themselves."""
+NEGLIGIBLE = 1 / 2000
+"""Deviation relative to the range of the images up to which there is no noise: that of rounding to 8 bits is half."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
 MAX_EPOCHS = 40
@@ -93,7 +96,7 @@ class Denoiser(ImageEstimator):
         images are enough for; and of the "network" (Stein's unbiased risk estimate: Stein 1981, with the
         divergence by random probes of Ramani et al. 2008).
     choice_ : str
-        What `transform` does: the entry of `risks_` with the smallest risk.
+        What `transform` does: the entry of `risks_` with the smallest risk; "unchanged" where there is no noise.
 
     Examples
     --------
@@ -131,7 +134,7 @@ class Denoiser(ImageEstimator):
         return Noise(self.noise_levels_, self.noise_deviations_, self.noise_spectrum_)
 
     @sharing_cores()
-    def fit(
+    def fit(  # type: ignore[override]  # crops are held out, never images
         self,
         images: Any,
         y: Any = None,
@@ -180,7 +183,8 @@ class Denoiser(ImageEstimator):
         self._train(self._data(stable, seed), seed, checkpoint=checkpoint, replay=replay, callback=callback)
         self.spec_ = spec
         self.risks_ = self._risks(stable, seed)
-        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name])
+        is_noisy = noise.deviations.max() > NEGLIGIBLE * (spec.high - spec.low)
+        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name]) if is_noisy else "unchanged"
         return self
 
     def _train(self, data: Data, seed: int, **options: Any) -> None:
@@ -189,11 +193,13 @@ class Denoiser(ImageEstimator):
         learner = copy.copy(self)
         learner.max_steps = most if self.max_steps is None else min(most, self.max_steps)
         learner._fit_data(data, seed, **options)
-        vars(self).update({name: value for name, value in vars(learner).items() if name.endswith("_")})
+        for name, value in vars(learner).items():
+            if name.endswith("_"):
+                setattr(self, name, value)
 
     @sharing_cores()
     def transform(self, images: Any, *, mask: np.ndarray | None = None) -> np.ndarray:
-        """Denoised images (N, H, W, C) of the dtype of the fitted ones. Missing pixels stay missing.
+        """Denoised images (N, H, W, C) of the dtype of the fitted ones. Missing pixels are filled.
 
         Raises
         ------
@@ -221,25 +227,28 @@ class Denoiser(ImageEstimator):
         return out
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-        """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept."""
+        """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept, missing pixels are filled."""
         self._check_fitted()
-        if self.choice_ == "unchanged":
-            return pixels.copy()
         n = _n_colors(spec)
         colors = pixels[..., :n].astype(np.float32)
-        stable = self._stable(colors)
-        gain = self._gain(stable)
-        restored = self.noise_.destabilize(gain * self._denoised(stable / gain, self.choice_))
-        known = np.isfinite(colors).all(axis=2)
-        if known.any():  # noise has the mean 0
-            restored += colors[known].mean(axis=0) - restored[known].mean(axis=0)
-        restored[~known] = np.nan
+        known = np.asarray(np.isfinite(colors).all(axis=2))
+        if not known.any():
+            return np.nan_to_num(pixels, nan=(spec.low + spec.high) / 2)
+        if not known.all():
+            colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
+        restored = colors if self.choice_ == "unchanged" else self._restored(colors, known)
         out = pixels.copy()
         if pixels.dtype.kind != "f":
-            top = np.iinfo(pixels.dtype).max
-            restored = np.clip(np.rint(restored), 0, top)
+            restored = np.clip(np.rint(restored), 0, np.iinfo(pixels.dtype).max)
         out[..., :n] = restored.astype(pixels.dtype)
         return out
+
+    def _restored(self, colors: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Complete colors (H, W, C) without noise; the mean of the `known` ones (H, W) is kept, as noise has the mean 0."""
+        stable = self.noise_.stabilize(colors)
+        gain = noise_gain(stable, self.noise_spectrum_)
+        restored = self.noise_.destabilize(gain * self._denoised(stable / gain, self.choice_))
+        return np.asarray(restored + (colors[known].mean(axis=0) - restored[known].mean(axis=0)))
 
     # -- the network -------------------------------------------------------------------------------------------------
 
@@ -266,8 +275,9 @@ class Denoiser(ImageEstimator):
         loss = error.square().mean() if known is None else error.square()[known].mean()
         yield "adam", loss, {}
 
-    def _exchange(self, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    def _exchange(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Amplitudes (C, H, W // 2 + 1) of the noise that is added, and the filter h."""
+        size = (size[0], size[1])
         want = np.stack([power_of(spectrum, size) for spectrum in self.noise_spectrum_])
         have = np.stack([downscaled_power(s, size) for s in self.noise_spectrum_]) if self.halved_ else want
         added = np.maximum(want - have, (EXTRA if self.halved_ else AT_FULL_SIZE) * have) + 1e-9
@@ -301,18 +311,11 @@ class Denoiser(ImageEstimator):
 
     # -- images ------------------------------------------------------------------------------------------------------
 
-    def _stable(self, colors: np.ndarray) -> np.ndarray:
-        """Values (H, W, C) of which the noise has unit variance; NaN where any channel is missing."""
-        colors = np.where(np.isfinite(colors).all(axis=2, keepdims=True), colors, np.nan)
-        return self.noise_.stabilize(colors)
-
-    def _gain(self, stable: np.ndarray) -> float:
-        """Deviation of the noise of one image, relative to the fitted images; 1 if it is about theirs."""
-        return noise_gain(stable, self.noise_spectrum_)
-
     def _at_unit_noise(self, colors: np.ndarray) -> np.ndarray:
-        stable = self._stable(colors.astype(np.float32))
-        return stable / self._gain(stable)
+        """Values (H, W, C) of which the noise has unit variance; NaN where any channel is missing."""
+        colors = np.where(np.isfinite(colors).all(axis=2, keepdims=True), colors, np.nan).astype(np.float32)
+        stable = self.noise_.stabilize(colors)
+        return stable / np.float32(noise_gain(stable, self.noise_spectrum_))
 
     @torch.no_grad()
     def _denoised(self, stable: np.ndarray, by: str) -> np.ndarray:

@@ -41,13 +41,15 @@ ALIKE, MAX_GAIN = 0.1, 8.0
 
 N_FREQUENCIES = SIDE + 1
 """Frequencies from 0 to half a cycle per pixel, at which power is given."""
+LEAST_POWER = 3e-3
+"""Least power: images without any noise at a frequency are taken to have some."""
 STEPS, LEAST = 60, 1e-3
 """Steps of the deconvolution of a spectrum, and the least power relative to the mean."""
 
 _FREQUENCY = np.add.outer(np.arange(SIDE), np.arange(SIDE))
 _LOW, _MIDDLE, _HIGH = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7), _FREQUENCY >= 4
 
-OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3], [2], [1.5]])
+OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt(np.array([[3.0], [2.0], [1.5]]))
 """Orthonormal axes of RGB: lightness and two differences, which noise in photographs is about independent along."""
 
 
@@ -119,7 +121,7 @@ def measure_noise(images: Iterable[np.ndarray], low: float, high: float, *, seed
     noise = Noise(levels, deviations, np.ones((n_channels, N_FREQUENCIES, N_FREQUENCIES)))
     stable = np.concatenate([_blocks(noise.stabilize(pixels), per_image, rng) for pixels in several])
     spectrum = np.stack([_power(_spectrum(_transformed(stable[..., c]))) for c in range(n_channels)])
-    return Noise(levels, deviations, spectrum)
+    return Noise(levels, deviations, np.maximum(spectrum, LEAST_POWER))
 
 
 def _blocks(pixels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -119,7 +119,7 @@ def _fitted(white: Tensor, lower: Tensor, channels: int, seed: int) -> tuple[Ten
     overall = white.T @ white / max(1, len(white))
     signal = _without_noise(overall)
     clean = white @ torch.linalg.solve(signal + torch.eye(n_values), signal) @ lower.T
-    detail = clean.reshape(len(clean), channels, -1)
+    detail = clean.reshape(len(clean), channels, n_values // channels)
     detail = (detail - detail.mean(2, keepdim=True)).flatten(1)
     n = max(1, min(MAX_COMPONENTS, len(white) // PATCHES_EACH))
     contrast = float(detail.norm(dim=1).median()) if len(detail) else 1.0

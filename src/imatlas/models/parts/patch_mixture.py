@@ -127,7 +127,7 @@ class PatchMixture:
         missing = ~known
         eye = torch.eye(len(self.mean))
         precisions = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances + ROUGHNESS * eye))
-        x = torch.from_numpy(_smooth_fill(image.numpy(), known.numpy()))
+        x = torch.from_numpy(smooth_fill(image.numpy(), known.numpy()))
         used = unfold((missing if wanted is None else wanted)[None, None].to(x.dtype), self.side)[0].amax(0) > 0
         for steps in STEPS:
             patches = unfold(x[None], self.side)[0].T[used] - self.mean
@@ -180,7 +180,7 @@ class PatchMixture:
         return x
 
 
-def _smooth_fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+def smooth_fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """An image (C, H, W) with averages of the nearest known pixels where `known` (H, W) is False."""
     filled, left, sigma = image.copy(), ~known, 0.7
     while left.any():
