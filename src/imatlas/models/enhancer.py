@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from imatlas.arguments import counted
 from imatlas.errors import InputError
 from imatlas.images.dataset import images_of
 from imatlas.images.pixels import kind_of, range_of
@@ -35,6 +36,7 @@ from imatlas.models.parts.tone_curves import (
     tone_hypotheses,
     tone_quantiles,
 )
+from imatlas.models.restorer import Restoration
 from imatlas.system.threads import sharing_cores
 
 MAX_FIT_IMAGES = 200
@@ -44,6 +46,8 @@ N_SAMPLED = 2**16
 KNOTS = np.linspace(0, 1, 1025)
 BAND = 2**20
 """Pixels of float images that are converted together."""
+DARK, FLAT = 0.3, 0.8
+"""Typical median value, and span of values, below which a set is told to be dark or flat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,11 +186,49 @@ class Enhancer(Estimator):
 
         Alpha and missing pixels (NaN) are kept. The value range of `spec` counts where the depth is not the fitted one.
         """
+        return self._corrected(pixels, self.correction(pixels, spec), spec)
+
+    def restoration(self, pixels: np.ndarray, spec: ImageSpec) -> Restoration:
+        """As `restore`, with whether the image was changed, its mean value before and after, and the gains of colors.
+
+        Values are in [0, 1]; `red_gain` and `blue_gain` are those of the white balance, in linear light, relative to
+        green.
+        """
         correction = self.correction(pixels, spec)
+        restored = self._corrected(pixels, correction, spec)
+        span = self._range_of(spec)
+        before, after = (_known(_sample(image, spec, span)) for image in (pixels, restored))
+        red, blue = np.exp(-self.strength * np.array(correction.cast))
+        facts = {
+            "changed": not np.array_equal(restored, pixels, equal_nan=pixels.dtype.kind == "f"),
+            "mean_before": round(float(before.mean()), 4) if len(before) else None,
+            "mean_after": round(float(after.mean()), 4) if len(after) else None,
+            "red_gain": round(float(red), 3),
+            "blue_gain": round(float(blue), 3),
+        }
+        return Restoration(restored, facts)
+
+    def summary(self) -> list[str]:
+        """What is typical, in sentences."""
+        self._check_fitted()
+        if not self.n_images_:
+            return ["Compared with photographs in general."]
+        low, middle, high = (float(self.tone_mean_[i]) for i in (0, N_QUANTILES // 2, -1))
+        told = [
+            f"Learned from {counted(self.n_images_, 'image')}: half of their values are below {middle:.0%} of the "
+            f"range, and nearly all between {low:.0%} and {high:.0%}."
+        ]
+        if middle < DARK or high - low < FLAT:
+            told.append(
+                f"They are {'darker' if middle < DARK else 'of lower contrast'} than photographs usually are. If that "
+                "is a fault, compare them with photographs (reference 'photographs')."
+            )
+        return told
+
+    def _corrected(self, pixels: np.ndarray, correction: Correction, spec: ImageSpec) -> np.ndarray:
         if correction.curves is None or self.strength == 0:
             return pixels.copy()
-        curves = KNOTS + self.strength * (correction.curves - KNOTS)
-        return _applied(pixels, curves, self._range_of(spec))
+        return _applied(pixels, KNOTS + self.strength * (correction.curves - KNOTS), self._range_of(spec))
 
     def correction(self, pixels: np.ndarray, spec: ImageSpec) -> Correction:
         """What is done to an image (H, W, C) at full strength, and why."""

@@ -22,7 +22,7 @@ DEGREES = 5.0
 ROUNDS = 5
 """Rounds of expectation maximization."""
 N_BUILT_IN = 10
-"""Number of images that the built-in density counts for."""
+"""Number of images that the built-in density counts for, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,14 @@ class Hypotheses:
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """Density of the descriptors of faultless images: mean (D,) and scatter (D, D) of a t distribution."""
+    """Density of the descriptors of faultless images: mean (D,) and scatter (D, D) of a t distribution.
+
+    `stiffness` is what a built-in scatter counts for, in sizes of the set that it is fitted to.
+    """
 
     mean: np.ndarray
     scatter: np.ndarray
+    stiffness: float = 0.0
 
     def weights(self, hypotheses: Hypotheses) -> np.ndarray:
         """Posterior probability (K,) of each hypothesis."""
@@ -63,15 +67,15 @@ class Density:
 
     def _moved(self, images: Sequence[Hypotheses], weights: Sequence[np.ndarray]) -> Density:
         """The density of images, given the weight (K,) of each hypothesis of each image."""
-        mean = N_BUILT_IN * self.mean
-        square = N_BUILT_IN * (self.scatter + np.outer(self.mean, self.mean))
+        n, stiff = N_BUILT_IN + len(images), N_BUILT_IN + self.stiffness * len(images)
+        first, second = np.zeros_like(self.mean), np.zeros_like(self.scatter)
         for image, weight in zip(images, weights, strict=True):
-            mean = mean + weight @ image.faultless
-            square = square + (image.faultless * weight[:, None]).T @ image.faultless
-        total = N_BUILT_IN + len(images)
-        mean, square = mean / total, square / total
-        scatter = square - np.outer(mean, mean)
-        return Density(mean, (scatter + scatter.T) / 2)
+            offset = image.faultless - self.mean
+            first += weight @ offset
+            second += (offset * weight[:, None]).T @ offset
+        moved = first / n
+        scatter = (second - n * np.outer(moved, moved) + stiff * self.scatter) / (len(images) + stiff)
+        return Density(self.mean + moved, (scatter + scatter.T) / 2)
 
     def _logs(self, hypotheses: Hypotheses) -> np.ndarray:
         """Log probability (K,) of each hypothesis and its descriptors, but for a constant."""
@@ -82,8 +86,9 @@ class Density:
         return np.asarray(hypotheses.log_prior + tail - np.log(np.diag(factor)).sum())
 
     def _likelihood(self, images: Sequence[Hypotheses], built_in: Density) -> float:
-        """Log likelihood of images, and of `N_BUILT_IN` images as the built-in density expects them."""
+        """Log likelihood of images, and of the images that the built-in density counts for as it expects them."""
+        stiff = N_BUILT_IN + built_in.stiffness * len(images)
         inverse, offset = np.linalg.inv(self.scatter), built_in.mean - self.mean
-        expected = np.trace(inverse @ built_in.scatter) + offset @ inverse @ offset
-        expected += np.linalg.slogdet(self.scatter)[1]
-        return float(sum(logsumexp(self._logs(image)) for image in images) - N_BUILT_IN / 2 * expected)
+        expected = stiff * (np.trace(inverse @ built_in.scatter) + np.linalg.slogdet(self.scatter)[1])
+        expected += N_BUILT_IN * offset @ inverse @ offset
+        return float(sum(logsumexp(self._logs(image)) for image in images) - expected / 2)
