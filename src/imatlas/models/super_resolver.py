@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from imatlas import seeding
 from imatlas.errors import InputError
-from imatlas.images.dataset import images_of
+from imatlas.images.dataset import Images, images_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
@@ -41,8 +41,8 @@ from imatlas.training.progress import Callback
 CROP, MAX_CROPS = 32, 6000
 """Side of the downscaled crops that the network is trained on, in pixels, and how many crops there are at most."""
 MIN_CROPS = 16
-MAX_FIT_IMAGES = 400
-"""Images that crops are taken from, at most."""
+MAX_FIT_IMAGES, MAX_FIT_PIXELS = 400, 5e8
+"""Images that crops are taken from, and their pixels, at most; those smaller than a crop are left out."""
 HELD_OUT = 256
 """Crops held out, at most."""
 TILE, MARGIN = 128, 24
@@ -125,15 +125,7 @@ class SuperResolver(ImageEstimator):
         seed = self._seed_to_fit(checkpoint)
         opened = images_of(images)
         spec = opened.spec
-        rows = np.sort(seeding.rng(seed, "images").permutation(len(opened))[:MAX_FIT_IMAGES])
-        originals = [opened[int(row)] for row in rows]
-        originals = [pixels for pixels in originals if min(pixels.shape[:2]) >= MIN_SIZE]
-        if not originals:
-            raise InputError(
-                f"A SuperResolver needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
-                f"Got {spec.height} x {spec.width} instead."
-            )
-        data = _crops(originals, spec, self.scale, seed)
+        data = _crops(opened, self.scale, seed)
         self.rounding_ = 0.0 if spec.dtype == "float32" else 2 / (spec.high - spec.low)
         self.bicubic_error_ = self._error_of_interpolation(data)
         self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
@@ -230,13 +222,14 @@ class SuperResolver(ImageEstimator):
     @torch.no_grad()
     def _upscaled(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """A small image (H, W, C), upscaled."""
-        alpha = pixels[..., -1:] if spec.has_alpha else None
-        colors, missing = _without_holes(pixels if alpha is None else pixels[..., :-1], alpha)
+        colors, alpha = _parts(pixels, spec)
+        colors, missing = _without_holes(colors, alpha)
         span = np.float32(spec.high - spec.low)
         planes = torch.from_numpy((colors.astype(np.float32) - np.float32(spec.low)) / span).permute(2, 0, 1)
         large = self._planes(planes[:, None], len(planes) == 3, _limits(spec))
         if alpha is not None:
-            opacity = torch.from_numpy((alpha.astype(np.float32) - np.float32(spec.low)) / span).permute(2, 0, 1)
+            opaque = np.nan_to_num(alpha.astype(np.float32), nan=spec.low)
+            opacity = torch.from_numpy((opaque - np.float32(spec.low)) / span).permute(2, 0, 1)
             large = torch.cat([large, self._planes(opacity[:, None], False, _limits(spec))])
         values = large[:, 0].permute(1, 2, 0).numpy() * span + np.float32(spec.low)
         if missing.any():
@@ -259,7 +252,8 @@ class SuperResolver(ImageEstimator):
         highest, lowest = F.max_pool2d(around, 3, 1), -F.max_pool2d(-around, 3, 1)
         room = OVERSHOOT * (highest - lowest)
         large = large.clamp(_repeated(lowest - room, self.scale), _repeated(highest + room, self.scale))
-        return scaling.consistent(large, small, *limits).cpu()
+        pairs = zip(large, small, strict=True)  # one by one, as most take few steps
+        return torch.stack([scaling.consistent(*pair, *limits) for pair in pairs]).cpu()
 
 
 def _repeated(planes: Tensor, scale: int) -> Tensor:
@@ -290,32 +284,55 @@ def _without_holes(colors: np.ndarray, alpha: np.ndarray | None) -> tuple[np.nda
     return colors, missing
 
 
-def _crops(originals: list[np.ndarray], spec: ImageSpec, scale: int, seed: int) -> Data:
-    """Gray crops of all images in [-1, 1]: of their brightness, or of one of their channels, in turn."""
-    sides = [min(pixels.shape[:2]) for pixels in originals]
-    side = min(CROP, *(length // scale for length in sides)) * scale
-    areas = np.array([pixels.shape[0] * pixels.shape[1] for pixels in originals], np.float64)
-    n = int(np.clip(2 * areas.sum() / side**2, max(MIN_CROPS, len(originals)), MAX_CROPS))
-    rng = seeding.rng(seed, "crops")
-    crops = np.empty((n, side, side, 1), np.float32)
-    n_colors = spec.channels - int(spec.has_alpha)
-    scaled = [None] * len(originals)
-    for i, k in enumerate(np.sort(rng.choice(len(originals), n, p=areas / areas.sum()))):
-        if scaled[k] is None:
-            scaled[:k], scaled[k] = [None] * k, _network_range(originals[k], spec)
-        pixels = scaled[k]
-        top, left = (rng.integers(length - side + 1) for length in pixels.shape[:2])
-        crop = pixels[top : top + side, left : left + side]
-        mixed = n_colors == 3 and rng.random() < 0.5
-        crops[i, ..., 0] = crop @ np.array(LUMA, np.float32) if mixed else crop[..., rng.integers(n_colors)]
-    n_held_out = min(HELD_OUT, max(1, n // 10))
-    order = rng.permutation(n)
+def _crops(opened: Images, scale: int, seed: int) -> Data:
+    """Gray crops of the images at their own sizes, in [-1, 1]: of the brightness, or of a channel drawn at random.
+
+    Raises
+    ------
+    InputError
+        If no image is large enough.
+    """
+    spec, rng = opened.spec, seeding.rng(seed, "crops")
+    too_small = InputError(
+        f"A SuperResolver needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+        f"Got {spec.height} x {spec.width} instead."
+    )
+    heights, widths = (opened.records[name].astype(np.int64) for name in ("height", "width"))
+    shorter, areas = np.minimum(heights, widths), heights * widths
+    rows = rng.permutation(len(opened))
+    rows = rows[shorter[rows] >= MIN_SIZE][:MAX_FIT_IMAGES]
+    if not len(rows):
+        raise too_small
+    side = min(CROP, int(np.median(shorter[rows])) // scale) * scale
+    rows = rows[shorter[rows] >= side]
+    rows = np.sort(rows[np.cumsum(areas[rows]) - areas[rows] < MAX_FIT_PIXELS])
+    n = int(np.clip(2 * areas[rows].sum() / side**2, max(MIN_CROPS, len(rows)), MAX_CROPS))
+    counts = rng.multinomial(n, areas[rows] / areas[rows].sum())
+    crops = []
+    for row, count in zip(rows, counts, strict=True):
+        pixels = opened[int(row)] if count else np.zeros((0, 0, 1))
+        if min(pixels.shape[:2]) >= side:  # an original that is gone is smaller
+            crops += [_gray_crop(pixels, spec, side, rng) for _ in range(count)]
+    if not crops:
+        raise too_small
+    stacked, order = np.stack(crops), rng.permutation(len(crops))
+    n_held_out = min(HELD_OUT, max(1, len(crops) // 10))
     crop_spec = ImageSpec(side, side, 1, "float32", -1.0, 1.0, alpha=False)
-    return Data(crops, crop_spec, crops[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+    return Data(stacked, crop_spec, stacked[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
 
 
-def _network_range(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Colors (H, W, C) float32 without holes; `low` of the spec is -1 and `high` is 1."""
-    alpha = pixels[..., -1:] if spec.has_alpha else None
-    colors, _ = _without_holes(pixels if alpha is None else pixels[..., :-1], alpha)
-    return (colors.astype(np.float32) - np.float32(spec.low)) * np.float32(2 / (spec.high - spec.low)) - 1
+def _gray_crop(pixels: np.ndarray, spec: ImageSpec, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A crop (side, side, 1) float32; `low` of the spec is -1 and `high` is 1."""
+    top, left = (rng.integers(length - side + 1) for length in pixels.shape[:2])
+    crop = pixels[top : top + side, left : left + side]
+    colors, _ = _without_holes(*_parts(crop, spec))
+    scaled = (colors.astype(np.float32) - np.float32(spec.low)) * np.float32(2 / (spec.high - spec.low)) - 1
+    if scaled.shape[2] == 3 and rng.random() < 0.5:
+        return scaled @ np.array(LUMA, np.float32)[:, None]
+    channel = rng.integers(scaled.shape[2])
+    return scaled[..., channel : channel + 1]
+
+
+def _parts(pixels: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colors (H, W, C) and alpha (H, W, 1), or None."""
+    return (pixels[..., :-1], pixels[..., -1:]) if spec.has_alpha else (pixels, None)

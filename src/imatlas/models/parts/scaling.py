@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TOLERANCE, MAX_STEPS = 1e-3, 40
+TOLERANCE, MAX_STEPS = 1e-3, 30
 """Largest error of a consistent image with values from 0 to 1, and steps toward it."""
 
 
@@ -44,21 +44,16 @@ class Scaling:
         steps on the dual problem (Beck and Teboulle 2009), until `TOLERANCE` is reached: more than one where the
         images touch the limits.
         """
-        nearest = large.clamp(low, high)
         q = v = torch.zeros_like(small)
         t = 1.0
         for _ in range(MAX_STEPS):
+            nearest = (large + _apply(self.rows[2], v, self.columns[2])).clamp(low, high)
             error = small - self.down(nearest).clamp(low, high)
             if float(error.abs().max()) < TOLERANCE:
                 break
-            following = v + small - self.down(self._moved(large, v, low, high)).clamp(low, high)
-            t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            q, v, t = following, following + (t - 1) / t_next * (following - q), t_next
-            nearest = self._moved(large, q, low, high)
+            t, before = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
+            q, v = v + error, v + error + (before - 1) / t * (v + error - q)
         return nearest
-
-    def _moved(self, large: Tensor, q: Tensor, low: float, high: float) -> Tensor:
-        return (large + _apply(self.rows[2], q, self.columns[2])).clamp(low, high)
 
 
 def _apply(rows: Tensor, planes: Tensor, columns: Tensor) -> Tensor:
