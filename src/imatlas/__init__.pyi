@@ -12,6 +12,7 @@ from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
 from imatlas.models.flow_matching import FlowMatching as FlowMatching
 from imatlas.models.gan import GAN as GAN
 from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
+from imatlas.models.inpainter import Inpainter as Inpainter
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.layout import Layout as Layout
 from imatlas.models.onnx import export_onnx as export_onnx
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "ImageClusterer",
     "ImageSpec",
     "Images",
+    "Inpainter",
     "KMeans",
     "Layout",
     "OutlierDetector",

@@ -24,6 +24,7 @@ MODELS: dict[str, str] = {
     "super_resolver": "super_resolver:SuperResolver",
     "denoiser": "denoiser:Denoiser",
     "enhancer": "enhancer:Enhancer",
+    "inpainter": "inpainter:Inpainter",
 }
 
 

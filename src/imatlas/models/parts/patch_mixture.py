@@ -119,15 +119,34 @@ class PatchMixture:
         covariances += torch.kron(of_level, torch.ones(side * side, side * side))
         return cls(side, level.mean(0).repeat_interleave(side * side), covariances, weights)
 
-    def fill(self, image: Tensor, known: Tensor, wanted: Tensor | None = None) -> Tensor:
+    @classmethod
+    def adapted(cls, image: Tensor, known: Tensor, wanted: Tensor, rounds: int, seed: int) -> Tensor:
+        """An image (C, H, W) whose `wanted` missing pixels are filled by mixtures of its own patches.
+
+        The first is fitted to a smooth fill, each other one to the fill by the one before.
+        """
+        made = torch.from_numpy(smooth_fill(image.numpy(), known.numpy()))
+        height, width = known.shape
+        if min(height, width) < SIDE:
+            return made
+        spec = ImageSpec(height, width, len(image), "float32", -1.0, 1.0, alpha=False)
+        for _ in range(rounds):
+            mixture = cls.of(made.permute(1, 2, 0).numpy()[None], None, spec, seed)
+            if mixture is None:
+                break
+            made = mixture.fill(image, known, wanted, start=made)
+        return made
+
+    def fill(self, image: Tensor, known: Tensor, wanted: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """An image (C, H, W) with its most probable values where `known` (H, W) is False.
 
         `wanted` (H, W) of bool says which missing pixels matter, None: all; only patches with one of these are used.
+        `start` (C, H, W) is a first fill; None: a smooth one.
         """
         missing = ~known
         eye = torch.eye(len(self.mean))
         precisions = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances + ROUGHNESS * eye))
-        x = torch.from_numpy(smooth_fill(image.numpy(), known.numpy()))
+        x = torch.from_numpy(smooth_fill(image.numpy(), known.numpy())) if start is None else start
         used = unfold((missing if wanted is None else wanted)[None, None].to(x.dtype), self.side)[0].amax(0) > 0
         for steps in STEPS:
             patches = unfold(x[None], self.side)[0].T[used] - self.mean
