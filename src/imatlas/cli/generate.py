@@ -100,7 +100,7 @@ def sample(
 
     refuse_existing(output, overwrite)
     if provenance is not None:
-        _check_suffix(provenance, ".csv")
+        check_suffix(provenance, ".csv")
         refuse_existing(provenance, overwrite)
     opened = open_atlas(atlas)
     conditions: dict[str, Any] = {
@@ -188,40 +188,13 @@ def panorama(
     json_: Json = False,
 ) -> None:
     """Generate one wide image along a path through images, or through cells of the map."""
-    _check_suffix(output, ".png")
+    check_suffix(output, ".png")
     refuse_existing(output, overwrite)
     pairs, size = [_pair(text) for text in cells or []], _size(shape) if shape else None
     opened = open_atlas(atlas)
     made = opened.panorama(*(images or []), cells=pairs, shape=size, novelty=novelty, random_state=seed)
     recipe = {"images": images or [], "cells": pairs, "shape": size or made.shape[:2], "novelty": novelty}
-    _write_picture(opened, made, output, "Panorama", {"atlas": atlas.name, **recipe, "seed": seed}, json_)
-
-
-@app.command(epilog="Example: imatlas inpaint photos.atlas a.jpg --mask mask.png -o whole.png")
-def inpaint(
-    atlas: AtlasFolder,
-    image: OneImage,
-    output: PngFile,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            "--mask",
-            help="picture of the size of the image, white where pixels are missing",
-            show_default="where the image is fully transparent",
-        ),
-    ] = None,
-    novelty: Novelty = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Fill in missing pixels of an image from the images of the atlas."""
-    _check_suffix(output, ".png")
-    refuse_existing(output, overwrite)
-    opened = open_atlas(atlas)
-    made = opened.inpaint([image], mask, novelty=novelty, random_state=seed)[0]
-    recipe = {"atlas": atlas.name, "image": image, "mask": None if mask is None else mask.name, "novelty": novelty}
-    _write_picture(opened, made, output, "Filled in", {**recipe, "seed": seed}, json_)
+    write_picture(opened, made, output, "Panorama", {"atlas": atlas.name, **recipe, "seed": seed}, json_)
 
 
 @app.command(epilog="Example: imatlas extend photos.atlas a.jpg --shape 128x256 -o wide.png")
@@ -242,13 +215,13 @@ def extend(
     json_: Json = False,
 ) -> None:
     """Continue an image beyond its borders on a larger canvas."""
-    _check_suffix(output, ".png")
+    check_suffix(output, ".png")
     refuse_existing(output, overwrite)
     size, place = _size(shape), _pair(at, "A place is a row and a column in pixels") if at else None
     opened = open_atlas(atlas)
     made = opened.extend(image, size, at=place, novelty=novelty, random_state=seed)
     recipe = {"atlas": atlas.name, "image": image, "shape": size, "at": place, "novelty": novelty, "seed": seed}
-    _write_picture(opened, made, output, "Extended", recipe, json_)
+    write_picture(opened, made, output, "Extended", recipe, json_)
 
 
 @app.command(epilog="Example: imatlas blend photos.atlas a.jpg b.jpg --axis horizontal -o both.png")
@@ -278,13 +251,13 @@ def blend(
     json_: Json = False,
 ) -> None:
     """Join two images by a mask, or along an axis."""
-    _check_suffix(output, ".png")
+    check_suffix(output, ".png")
     refuse_existing(output, overwrite)
     opened = open_atlas(atlas)
     options: dict[str, Any] = {"axis": axis, "strength": strength, "novelty": novelty}
     made = opened.blend(first, second, mask, random_state=seed, **options)
     recipe = {"atlas": atlas.name, "images": [first, second], "mask": None if mask is None else mask.name, **options}
-    _write_picture(opened, made, output, "Blended", {**recipe, "seed": seed}, json_)
+    write_picture(opened, made, output, "Blended", {**recipe, "seed": seed}, json_)
 
 
 @app.command(epilog="Example: imatlas sliders photos.atlas -o sliders.png --like a.jpg")
@@ -355,7 +328,7 @@ def _displayable(opened: Any, made: Any) -> Any:
     return shown
 
 
-def _write_picture(opened: Any, made: Any, output: Path, name: str, recipe: dict[str, Any], json_: bool) -> None:
+def write_picture(opened: Any, made: Any, output: Path, name: str, recipe: dict[str, Any], json_: bool) -> None:
     """Write one new image (H, W, C) with its recipe, and print where."""
     from imatlas.tasks.sample import write_samples
 
@@ -373,7 +346,7 @@ def _largest(sources: dict[str, float]) -> dict[str, float]:
     return {key: round(share, 4) for key, share in list(sources.items())[:N_SOURCES]}
 
 
-def _check_suffix(path: Path, suffix: str) -> None:
+def check_suffix(path: Path, suffix: str) -> None:
     """Refuse a file name with another ending."""
     from imatlas.errors import InputError
 

@@ -25,6 +25,7 @@ import imatlas.cli.explore
 import imatlas.cli.outliers
 import imatlas.cli.duplicates
 import imatlas.cli.generate
+import imatlas.cli.restore
 import imatlas.cli.segment
 import imatlas.cli.export  # noqa: F401
 # isort: on

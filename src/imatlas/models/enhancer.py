@@ -107,6 +107,7 @@ class Enhancer(Estimator):
     ] = "images"
     random_state: Seed = 0
     input = "images"
+    any_kind: ClassVar[bool] = True
 
     _state: ClassVar[State] = {
         "spec_": Spec(),

@@ -16,7 +16,11 @@ Fact = str | int | float | bool | None
 
 @runtime_checkable
 class Restorer(Protocol):
-    """A model that restores one image of any size at a time."""
+    """A model that restores one image of any size at a time.
+
+    If it has `any_kind = True`, it takes images of other channels and depth than those it was fitted to; else they are
+    given as these are.
+    """
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """Pixels (H, W, C) restored: of the same dtype and channels, and of the same size or a multiple of it."""

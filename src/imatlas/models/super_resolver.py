@@ -87,6 +87,8 @@ class SuperResolver(ImageEstimator):
     batch_size: Annotated[int, Field(ge=1, description="crops per training step")] = 16
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 4e-3
 
+    any_kind: ClassVar[bool] = True
+
     _state: ClassVar[State] = {
         "bicubic_error_": Value(FINITE),
         "rounding_": Value(FINITE),

@@ -21,12 +21,13 @@ from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 from imatlas.models.base import Estimator
-from imatlas.models.restorer import ExplainedRestorer, Fact, Restoration, Restorer, SummarizedRestorer
+from imatlas.models.restorer import Fact, Restoration, Restorer, SummarizedRestorer
 from imatlas.result import Comparisons, DataTable, FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, write_file
 from imatlas.system.csv_files import write_csv
 from imatlas.tasks.mask_files import MaskFiles
 from imatlas.tasks.restoration_views import View, contact_sheet, view_of
+from imatlas.tasks.restored_kinds import restoration_as_fitted, restoration_by
 from imatlas.tasks.restored_names import PART, name_like
 from imatlas.tasks.source_pictures import Item, read_item, unfinished_items, upright
 from imatlas.tasks.unfinished_folder import Done, Layout, UnfinishedFolder, folded, written_before
@@ -231,10 +232,10 @@ def restored(item: Item, restorer: Restorer, masks: MaskFiles | None) -> tuple[R
     """
     pixels, spec = upright(item.picture)
     options = {} if masks is None else {"missing": masks.of(item.key, pixels.shape[:2])}
-    if isinstance(restorer, ExplainedRestorer):
-        made = restorer.restoration(pixels, spec, **options)
+    if getattr(restorer, "any_kind", False):
+        made = restoration_by(restorer, pixels, spec, **options)
     else:
-        made = Restoration(restorer.restore(pixels, spec, **options))
+        made = restoration_as_fitted(restorer, pixels, spec, **options)
     height, width, channels = made.pixels.shape
     if made.pixels.dtype != pixels.dtype or channels != spec.channels or height % spec.height or width % spec.width:
         raise TypeError(
