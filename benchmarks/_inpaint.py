@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> None:
     for set_name, load in (("Grocery photos, 64 px", _grocery), ("BSDS500 val, 481 x 321", _bsds)):
         train, photos, blocks, perceptual = load(options.n)
         began = time.perf_counter()
-        model = Inpainter(budget=options.budget, device="cpu", progress=False).fit(train)
+        model = Inpainter(budget=60 * options.minutes, device="cpu", progress=False).fit(train)
         fit = time.perf_counter() - began
         rng = np.random.default_rng(0)
         masks = {
@@ -66,7 +66,7 @@ def main(options: argparse.Namespace) -> None:
         notes = [
             f"Means over {N_SMALL} and {N_LARGE} held-out photographs; PSNR over all pixels. The "
             "Inpainter learned from the other 843 photographs, and from the 200 of train, for "
-            f"{options.budget} with {options.threads} thread(s), other programs running beside. PatchDiffusion on the "
+            f"{options.minutes:g} minutes with {options.threads} thread(s), other programs running beside. PatchDiffusion on the "
             "small photographs is in `new_images_edits`.",
             f"Blocks of {BLOCK} x {BLOCK}: one at a random place of each small photograph, as many as cover a quarter "
             "of each large one, at random places.",

@@ -1,7 +1,9 @@
 """Restoration without clean targets: `python -m benchmarks restoration [--only PARTS]`.
 
+`denoise`: noise of known kind added to photographs; learned from noisy images alone, beside BM3D and scikit-image.
+Peer environment: bm3d, with benchmarks/peers/bm3d.txt (see `benchmarks._peers`); its license allows research only.
 `enhance`: known faults of exposure, contrast and color, undone. `inpaint`: scattered pixels and blocks of held-out
-photographs. `upscale`: photographs scaled down and up again. The protocols are in the files of the parts
+photographs. `upscale`: photographs scaled down and up again. Their protocols are in the files of the parts
 (`benchmarks._enhance` …).
 """
 
@@ -13,8 +15,11 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import _enhance, _inpaint, _upscale
+from benchmarks._denoise import KINDS, METHODS, denoise
+from benchmarks._peers import add_prefix_option
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "denoise": denoise,
     "enhance": _enhance.main,
     "inpaint": _inpaint.main,
     "upscale": _upscale.main,
@@ -24,9 +29,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks restoration")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--n", type=int, help="only the first images; saves no table")
-    parser.add_argument("--budget", default="10m", help="training time of models")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="denoise: kinds of noise")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="denoise")
+    parser.add_argument("--minutes", type=float, default=10.0, help="denoise, inpaint: training time")
+    parser.add_argument("--n", type=int, help="only the first images; saves no table (denoise: 100 by default)")
     parser.add_argument("--threads", type=int, default=2)
+    add_prefix_option(parser, default=())
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for part in options.only:

@@ -244,7 +244,7 @@ class Denoiser(ImageEstimator):
         return out
 
     def _restored(self, colors: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Complete colors (H, W, C) without noise; their mean where `known` (H, W) is kept, as that of noise is 0."""
+        """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
         stable = self.noise_.stabilize(colors)
         gain = noise_gain(stable, self.noise_spectrum_)
         restored = self.noise_.destabilize(gain * self._denoised(stable / gain, self.choice_))

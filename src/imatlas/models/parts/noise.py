@@ -21,14 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import dctn
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 SIDE = 8
 """Side of the blocks, in pixels."""
 MAX_BLOCKS = 200_000
 """Blocks that noise is measured on, of all images together."""
 MAX_LEVELS, BLOCKS_PER_LEVEL = 12, 1500
-QUIET, MIN_QUIET = 0.02, 60
+QUIET, MIN_QUIET = 0.03, 100
 """Share of the blocks of a level, and least number, that count as being without detail."""
 MAX_RISE = 1.5
 """Largest ratio of the noise of the mean of a block to that of the frequency beside it."""
@@ -43,8 +43,8 @@ N_FREQUENCIES = SIDE + 1
 """Frequencies from 0 to half a cycle per pixel, at which power is given."""
 LEAST_POWER = 3e-3
 """Least power: images without any noise at a frequency are taken to have some."""
-STEPS, LEAST = 60, 1e-3
-"""Steps of the deconvolution of a spectrum, and the least power relative to the mean."""
+STEPS, SMOOTHING, LEAST = 20, 0.8, 1e-3
+"""Steps of the deconvolution of a spectrum, smoothing of its logarithm, and the least power relative to the mean."""
 
 _FREQUENCY = np.add.outer(np.arange(SIDE), np.arange(SIDE))
 _LOW, _MIDDLE, _HIGH = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7), _FREQUENCY >= 4
@@ -187,6 +187,8 @@ def _power(variances: np.ndarray) -> np.ndarray:
     """
     band = _bands()
     variances = np.maximum(variances, LEAST * max(variances.mean(), 1e-12))
+    smooth = np.exp(gaussian_filter(np.log(variances), SMOOTHING, mode="nearest"))
+    variances = smooth * (variances.mean() / smooth.mean())
     power = np.full((N_FREQUENCIES, N_FREQUENCIES), variances.mean())
     reach = band.sum(axis=0)
     for _ in range(STEPS):

@@ -122,7 +122,7 @@ def _fitted(white: Tensor, lower: Tensor, channels: int, seed: int) -> tuple[Ten
     detail = clean.reshape(len(clean), channels, n_values // channels)
     detail = (detail - detail.mean(2, keepdim=True)).flatten(1)
     n = max(1, min(MAX_COMPONENTS, len(white) // PATCHES_EACH))
-    contrast = float(detail.norm(dim=1).median()) if len(detail) else 1.0
+    contrast = max(float(detail.norm(dim=1).median()), 1e-6) if len(detail) else 1.0
     labels = initial_labels(detail, n, contrast, seeding.seed_of(seed, "noisy patches"))
     shares = torch.nn.functional.one_hot(labels, n).float()
     for _ in range(ROUNDS):

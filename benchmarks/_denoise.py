@@ -1,0 +1,210 @@
+"""Denoising without clean images: a part of `benchmarks.restoration`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from benchmarks._data import ROOT, bsds500
+from benchmarks._peers import PEERS, env_command, last_json, python_of
+from benchmarks._table import save_table, saved_table
+from imatlas.images.spec import ImageSpec
+
+GAIN, READ = 2.0, 25.0
+"""Of the Poisson-Gaussian noise: variance = GAIN value + READ, for values up to 255."""
+WIDTH = 0.8
+"""Width of the Gaussian that makes noise correlated, in pixels."""
+
+Images = dict[str, np.ndarray]
+"""Pixels (H, W, C) float32, 0 to 1, by key."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of noise on a set of images, and the sigma (of 255) that BM3D and others are told."""
+
+    title: str
+    add: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    sigma: float
+    images: str = "gray"
+
+
+def _gaussian(sigma: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    return lambda pixels, rng: pixels + rng.normal(0, sigma, pixels.shape)
+
+
+def _poisson_gaussian(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return GAIN * rng.poisson(pixels / GAIN) + rng.normal(0, READ**0.5, pixels.shape)
+
+
+def _correlated(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    noise = gaussian_filter(rng.normal(size=pixels.shape), (WIDTH, WIDTH, 0), mode="wrap")
+    return pixels + 25 * noise / noise.std()
+
+
+KINDS = {
+    "gaussian15": Kind("Gaussian, 15", _gaussian(15), 15),
+    "gaussian25": Kind("Gaussian, 25", _gaussian(25), 25),
+    "gaussian50": Kind("Gaussian, 50", _gaussian(50), 50),
+    "poisson": Kind("Poisson-Gaussian", _poisson_gaussian, 15.6),
+    "correlated": Kind("correlated, 25", _correlated, 25),
+    "kodak25": Kind("Gaussian, 25, color", _gaussian(25), 25, "kodak"),
+}
+
+
+def denoise(options: argparse.Namespace) -> None:
+    """PSNR of each method on each kind of noise."""
+    torch.set_num_threads(options.threads)
+    columns = ("noise", "method", "images", "PSNR", "noisy", "choice", "fit s", "s per image")
+    title = "Denoising without clean images"
+    for name in options.kinds:
+        kind = KINDS[name]
+        train, test = _sets(kind, options.n or 100)
+        clean = {key: pixels / 255 for key, pixels in test.items()}
+        noisy = _noisy(kind, test, 1)
+        before = _mean_psnr(clean, noisy)
+        for method in options.methods:
+            if method == "BM3D" and not python_of("bm3d").exists():
+                print("environment 'bm3d' is missing, skipped")
+                continue
+            restored, facts = METHODS[method](kind, _noisy(kind, train, 0), noisy, options)
+            row = [kind.title, facts.get("method", method), len(restored), round(_mean_psnr(clean, restored), 3)]
+            row += [
+                round(before, 3),
+                facts.get("choice"),
+                facts.get("fit"),
+                round(statistics.median(facts["seconds"]), 3),
+            ]
+            print(row, flush=True)
+            rows = [old for old in saved_table("restoration_denoise", title)["rows"] if old[:2] != row[:2]]
+            save_table("restoration_denoise", title, columns, sorted([*rows, row], key=lambda r: (r[0], -r[3])), NOTES)
+
+
+NOTES = [
+    "Gray: the 200 noisy images of the training part of BSDS500 to learn from, images of val to report on (every 100 / "
+    "n-th of 100); portrait images transposed. Color: 12 images of the Kodak set, learned from in their noisy versions "
+    "and reported on. Noise is added to values of 0 to 255 without clipping. Poisson-Gaussian: variance 2 value + 25; "
+    "correlated: Gaussian noise blurred by 0.8 px, deviation 25. PSNR in dB, mean over images, of values clipped to "
+    "0 to 255.",
+    "imatlas is told nothing about the noise; a single image: fitted to each image alone. BM3D and scikit-image are "
+    "told its deviation (of Poisson-Gaussian noise 15.6, the root of the mean variance).",
+    "Seconds: medians; other programs may have run beside.",
+]
+
+
+def _sets(kind: Kind, n: int) -> tuple[Images, Images]:
+    """Images (H, W, C), 0 to 255, to learn from and to report on."""
+    if kind.images == "kodak":
+        files = sorted((ROOT / "kodak").glob("*.png"))
+        images = {file.stem: np.asarray(Image.open(file).convert("RGB"), np.float32) for file in files}
+        images = {
+            key: pixels if pixels.shape[0] < pixels.shape[1] else pixels.swapaxes(0, 1)
+            for key, pixels in images.items()
+        }
+        return images, dict(islice(images.items(), n))
+    train, val = ({key: _gray(pixels) for key, pixels, _ in bsds500(part)} for part in ("train", "val"))
+    step = max(1, len(val) // n)
+    return train, {key: val[key] for key in list(val)[::step][:n]}
+
+
+def _gray(pixels: np.ndarray) -> np.ndarray:
+    gray = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
+    return (gray if gray.shape[0] < gray.shape[1] else gray.T)[..., None]
+
+
+def _noisy(kind: Kind, images: Images, seed: int) -> Images:
+    rngs = {key: np.random.default_rng([seed, i]) for i, key in enumerate(sorted(images))}
+    return {key: (kind.add(pixels, rngs[key]) / 255).astype(np.float32) for key, pixels in images.items()}
+
+
+def _mean_psnr(clean: Images, restored: Images) -> float:
+    errors = [np.square(np.clip(restored[key], 0, 1) - clean[key]).mean() for key in restored]
+    return float(np.mean(-10 * np.log10(errors)))
+
+
+def _spec(pixels: np.ndarray) -> ImageSpec:
+    return ImageSpec(*pixels.shape, "float32", 0.0, 1.0)
+
+
+def _ours(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
+    from imatlas import Denoiser
+
+    images = noisy if kind.images == "kodak" else train
+    began = time.perf_counter()
+    model = Denoiser(budget=60 * options.minutes, progress=False).fit(np.stack(list(images.values())))
+    fit = round(time.perf_counter() - began, 1)
+    restored, seconds = {}, []
+    for key, pixels in noisy.items():
+        began = time.perf_counter()
+        restored[key] = model.restore(pixels, _spec(pixels))
+        seconds.append(time.perf_counter() - began)
+    print(model.risks_, model.n_steps_, "steps; deviation", model.noise_.deviation() * 255, flush=True)
+    method = f"imatlas, {options.minutes:g} min, {options.threads} thread(s)"
+    return restored, {"seconds": seconds, "choice": model.choice_, "fit": fit, "method": method}
+
+
+def _single(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
+    from imatlas import Denoiser
+
+    restored, seconds = {}, []
+    for key in list(noisy)[:: max(1, len(noisy) // 10)]:
+        began = time.perf_counter()
+        model = Denoiser(progress=False).fit(noisy[key][None])
+        restored[key] = model.restore(noisy[key], _spec(noisy[key]))
+        seconds.append(time.perf_counter() - began)
+    return restored, {"seconds": seconds, "choice": model.choice_}
+
+
+def _bm3d(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        images, settings, output = (Path(folder) / name for name in ("images.npz", "settings.json", "restored.npz"))
+        np.savez(images, **noisy)  # type: ignore[arg-type]
+        settings.write_text(json.dumps({"sigma": kind.sigma / 255}))
+        command = [*options.prefix, *env_command("bm3d", options.threads), str(PEERS / "denoise_bm3d.py")]
+        done = subprocess.run([*command, images, settings, output], check=True, stdout=subprocess.PIPE, text=True)
+        with np.load(output) as file:
+            return {key: file[key] for key in file.files}, last_json(done.stdout)
+
+
+def _classical(name: str) -> Callable[..., tuple[Images, dict[str, Any]]]:
+    def run(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
+        from skimage import restoration
+
+        sigma = kind.sigma / 255
+        ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "nl_means": lambda x: restoration.denoise_nl_means(
+                x, h=0.6 * sigma, sigma=sigma, patch_size=5, patch_distance=6, channel_axis=-1
+            ),
+            "tv": lambda x: restoration.denoise_tv_chambolle(x, weight=1.1 * sigma, channel_axis=-1),
+        }
+        restored, seconds = {}, []
+        for key, pixels in noisy.items():
+            began = time.perf_counter()
+            restored[key] = ways[name](pixels)
+            seconds.append(time.perf_counter() - began)
+        return restored, {"seconds": seconds}
+
+    return run
+
+
+METHODS: dict[str, Callable[[Kind, Images, Images, argparse.Namespace], tuple[Images, dict[str, Any]]]] = {
+    "imatlas": _ours,
+    "imatlas, single image": _single,
+    "BM3D": _bm3d,
+    "scikit-image nl_means": _classical("nl_means"),
+    "scikit-image tv": _classical("tv"),
+}
