@@ -66,8 +66,8 @@ def main(options: argparse.Namespace) -> None:
         notes = [
             f"Means over {N_SMALL} and {N_LARGE} held-out photographs; PSNR over all pixels. The "
             "Inpainter learned from the other 843 photographs, and from the 200 of train, for "
-            f"{options.minutes:g} minutes with {options.threads} thread(s), other programs running beside. PatchDiffusion on the "
-            "small photographs is in `new_images_edits`.",
+            f"{options.minutes:g} minutes with {options.threads} thread(s), other programs running beside. "
+            "PatchDiffusion on the small photographs is in `new_images_edits`.",
             f"Blocks of {BLOCK} x {BLOCK}: one at a random place of each small photograph, as many as cover a quarter "
             "of each large one, at random places.",
             "Perceptual distance: mean squared difference of unit vectors of features at each place, times 1,000, as "

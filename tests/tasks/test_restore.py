@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from imatlas.errors import ArtifactError, InputError
 from imatlas.images.decode import read_picture
 from imatlas.images.sources.opening import open_source
+from imatlas.models.inpainter import Inpainter
 from imatlas.models.restorer import Restoration
 from imatlas.report import render
 from imatlas.tasks.mask_files import MaskFiles
@@ -229,3 +230,29 @@ def test_masks_are_white_or_transparent(tmp_path):
         MaskFiles(tmp_path / "none")
     assert MaskFiles(tmp_path).stamp() != MaskFiles(tmp_path / "a.png").stamp()
     assert Path(MaskFiles(tmp_path).path) == tmp_path
+
+
+def test_what_masks_hide_is_not_learned_and_is_filled(folder, tmp_path):
+    hidden = np.zeros((24, 40), np.uint8)
+    hidden[:, 10:13] = 255
+    (tmp_path / "masks").mkdir()
+    for path in folder.glob("*.png"):
+        Image.fromarray(hidden).save(tmp_path / "masks" / path.name)
+    images, seen = folder.parent / "hidden", []
+    images.mkdir()
+    Image.fromarray(np.where(hidden[..., None] > 0, np.uint8(255), scene())).save(images / "a b.png")
+    Image.fromarray(scene(seed=1)).save(images / "deep.png")
+
+    class Spy(Inpainter):
+        def _losses(self, module, batch, generator):
+            seen.append(float((batch.x * (1 if batch.known is None else batch.known)).max()))
+            return super()._losses(module, batch, generator)
+
+    model = Spy(max_steps=3, width=8, depth=1, progress=False)
+    restore_files(images, tmp_path / "out", model, command="inpaint", masks=tmp_path / "masks")
+    assert max(seen) < 1
+    row = rows_of(tmp_path / "out" / "images.csv")[0]
+    assert float(row["missing"]) == pytest.approx(3 / 40, abs=1e-4)
+    made = read_picture((tmp_path / "out" / row["file"]).read_bytes()).pixels()
+    np.testing.assert_array_equal(made[hidden == 0], scene()[hidden == 0])
+    assert (made[hidden > 0] < 250).all()

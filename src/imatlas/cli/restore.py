@@ -127,7 +127,7 @@ def inpaint(
         Path | None,
         typer.Option(
             "--mask",
-            help="picture of the size of the images, white where pixels are missing; or a folder of such, one per "
+            help="picture of the size of the images, not black where pixels are missing; or a folder of such, one per "
             "image with its name",
             show_default="where images are fully transparent, or not a number",
         ),

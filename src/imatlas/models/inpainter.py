@@ -12,7 +12,7 @@ pixels take their most probable values under a mixture of the patches of the ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
@@ -106,17 +106,25 @@ class Inpainter(ImageEstimator):
         loss = (difference.square() + 1e-6).sqrt().sum() / (wanted.sum() * x.shape[1]).clamp(min=1)
         yield "adam", loss, {}
 
-    def fit(self, images: Any, y: Any = None, *, mask: np.ndarray | None = None, **options: Any) -> Any:
+    def fit(
+        self,
+        images: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | Callable[[int, tuple[int, int]], np.ndarray] | None = None,
+        **options: Any,
+    ) -> Any:
         """Train the network on crops of images of any sizes.
 
         Parameters
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
-            uint8, uint16 or float; one is enough. NaN is a missing pixel.
+            uint8, uint16 or float; one is enough. Pixels that are NaN or fully transparent are missing.
         y : None
             Ignored.
-        mask : array (N, H, W) of bool, optional
-            True where a pixel is missing.
+        mask : array (N, H, W) of bool, or callable, optional
+            True where a pixel is missing; for images of different sizes, a function that returns the mask (H, W) of an
+            image, given its row and (H, W).
         **options
             As `ImageEstimator.fit`: checkpoint, replay, callback, validation.
 
@@ -132,7 +140,8 @@ class Inpainter(ImageEstimator):
             If no image has 8 x 8 pixels.
         """
         self._check_parameters()
-        crops, missing = _crops(*with_mask(images, mask), self._seed())
+        values, given = (images, mask) if callable(mask) else with_mask(images, mask)
+        crops, missing = _crops(values, given, self._seed())
         return super().fit(crops, None, mask=missing, **options)
 
     @sharing_cores()
@@ -339,7 +348,7 @@ def _by_own_patches(values: Tensor, known: Tensor, wanted: Tensor, rng: np.rando
     return out
 
 
-def _crops(images: Any, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _crops(images: Any, mask: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Crops (N, h, w, C) of images at their own size, for training, and their masks (N, h, w), if there is one.
 
     Raises
@@ -350,30 +359,32 @@ def _crops(images: Any, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray,
     opened: Images = images_of(images)
     rng = seeding.rng(seed, "crops")
     rows = np.sort(rng.permutation(len(opened))[:MAX_CROPS]).tolist()
-    if mask is not None and np.shape(mask) != opened.pixels.shape[:3]:
+    if mask is not None and not callable(mask) and np.shape(mask) != opened.pixels.shape[:3]:
         raise InputError(f"The mask must be of shape {opened.pixels.shape[:3]}. Got {np.shape(mask)}.")
-    stored = isinstance(images, np.ndarray) or mask is not None
-    sizes = [opened.pixels.shape[1:3] if stored else (opened[row].shape[:2]) for row in rows[:1]]
-    side, each = 0, max(1, -(-MAX_CROPS // max(1, len(rows))))
+    stored = isinstance(images, np.ndarray) or (mask is not None and not callable(mask))
+    side, each, first = 0, max(1, -(-MAX_CROPS // max(1, len(rows)))), "none"
     found: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     for row in rows:
         picture = opened.pixels[row] if stored else opened[row]
         height, width = picture.shape[:2]
-        side = side or min(CROP, height, width)
-        if side < MIN_SIZE or min(height, width) < side:
-            side = side if side >= MIN_SIZE else 0
+        first = f"{height} x {width}" if first == "none" else first
+        if min(height, width) < max(side, MIN_SIZE):
             continue
+        side = side or min(CROP, height, width)
+        gaps = missing_pixels(picture, opened.spec)
+        if mask is not None:
+            gaps = gaps | (mask(row, (height, width)) if callable(mask) else np.asarray(mask[row]))
         n = min(each, max(1, 4 * height * width // side**2))
         for top, left in zip(rng.integers(0, height - side + 1, n), rng.integers(0, width - side + 1, n), strict=True):
             place = (slice(top, top + side), slice(left, left + side))
             found.append(picture[place])
-            masks += [] if mask is None else [np.asarray(mask[row][place])]
+            masks.append(gaps[place])
     if not found:
-        size = f"{sizes[0][0]} x {sizes[0][1]}" if sizes else "none"
-        raise InputError(f"An Inpainter learns from images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size}.")
+        raise InputError(f"An Inpainter learns from images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {first}.")
     twice = 2 if len(found) == 1 else 1  # training needs two
-    return np.stack(found * twice), np.stack(masks * twice) if masks else None
+    missing = np.stack(masks * twice)
+    return np.stack(found * twice), missing if missing.any() else None
 
 
 def _hidden(n: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:

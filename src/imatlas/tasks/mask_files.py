@@ -13,8 +13,8 @@ from imatlas.images.formats.sniff import has_image_name
 
 
 class MaskFiles:
-    """Masks by image: white, or more than half of it, where pixels are missing; of a picture with alpha, where it is
-    transparent.
+    """Masks by image: black where pixels are known, with a tenth of white for rounding; of a picture with alpha, opaque
+    there.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class MaskFiles:
             found = f"{pixels.shape[1]} x {pixels.shape[0]}"
             raise InputError(f"its mask has its size, {size[1]} x {size[0]}; got {found} in '{file.name}'")
         if picture.kind.alpha:
-            return np.asarray(pixels[..., -1] == 0)
+            return np.asarray(pixels[..., -1] < 0.9 * np.iinfo(pixels.dtype).max)
         top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
-        return np.asarray(pixels.mean(2, dtype=np.float32) > top / 2)
+        return np.asarray(pixels.mean(2, dtype=np.float32) > 0.1 * top)
 
     def stamp(self) -> str:
         """Path, and a hash that changes with the masks."""

@@ -142,7 +142,7 @@ def restore_files(
     settings |= {"masks": None if mask_files is None else mask_files.stamp()}
     skipped = list(opened.skipped)
     with UnfinishedFolder.opened(output, settings, opened, layout, overwrite=overwrite) as run:
-        restorer = _fitted(restorer, run, source, opened, progress)
+        restorer = _fitted(restorer, run, source, opened, mask_files, progress)
         names = {folded(key) for key in opened.keys}
         for item in unfinished_items(opened, run, skipped, PARTS[command], progress=progress, own_colors=True):
             try:
@@ -199,9 +199,9 @@ def restore_file(
         )
     value = opened.read(0)
     item = Item(opened.keys[0], "", value if isinstance(value, bytes) else b"", read_item(opened, 0, own_colors=True))
-    if isinstance(restorer, Estimator) and not restorer.__sklearn_is_fitted__():
-        restorer.fit(Images(source))
     mask_files = None if masks is None else MaskFiles(masks)
+    if isinstance(restorer, Estimator) and not restorer.__sklearn_is_fitted__():
+        restorer = fitted_to(restorer, Images(source), mask_files)
     made, _ = restored(item, restorer, mask_files)
     format = next(f for f in SUFFIXES if output.suffix.lower() in SUFFIXES[f])
     encoded = encode_like(made.pixels, item.picture, item.data, format=format)
@@ -251,16 +251,32 @@ def _settings_of(restorer: Restorer) -> dict[str, Any]:
     return {"model": type(restorer).__name__, **{name: str(value) for name, value in parameters.items()}}
 
 
-def _fitted(restorer: Restorer, run: Run, source: Any, opened: Source, progress: bool) -> Restorer:
+def _fitted(
+    restorer: Restorer, run: Run, source: Any, opened: Source, masks: MaskFiles | None, progress: bool
+) -> Restorer:
     """The model, fitted to all images if it is not; that of a killed run that is continued."""
     if not isinstance(restorer, Estimator) or restorer.__sklearn_is_fitted__():
         return restorer
     if run.model:
         return artifact.load(run.model, classes=(type(restorer),))
-    images = Images(opened if isinstance(source, str | Path) else source, progress=progress)
-    fitted: Any = restorer.fit(images)
+    fitted = fitted_to(restorer, Images(opened if isinstance(source, str | Path) else source, progress=progress), masks)
     run.save_model(fitted)
     return fitted
+
+
+def fitted_to(restorer: Any, images: Images, masks: MaskFiles | None) -> Any:
+    """The model, fitted to the images without what the masks say is missing."""
+    if masks is None:
+        return restorer.fit(images)
+    keys = images.keys
+
+    def missing(row: int, size: tuple[int, int]) -> np.ndarray:
+        try:
+            return masks.of(keys[row], size)
+        except InputError:  # told when the image is to be restored
+            return np.ones(size, bool)
+
+    return restorer.fit(images, mask=missing)
 
 
 def _restore(run: Run, item: Item, restorer: Restorer, masks: MaskFiles | None, keys: set[str]) -> None:
