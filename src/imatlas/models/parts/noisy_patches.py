@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import fold, pad, unfold
+from torch.nn import Fold
+from torch.nn.functional import pad, unfold
 
 from imatlas import seeding
 from imatlas.models.parts.noise import covariance_of
@@ -37,6 +38,8 @@ LEAST = 1e-3
 """Least variance of what is not noise, relative to the noise."""
 WEIGHTS = (1.0, 2.0, 4.0, 8.0)
 """Weight of the filtered patches against the noisy image in each step; the noise that is left is 1 / weight."""
+STRIDE = 2
+"""Distance of the patches that an image is filtered by, in pixels: each pixel is in about a dozen of them."""
 TILE, MARGIN = 256, 32
 CHUNK = 8192
 
@@ -87,22 +90,21 @@ class NoisyPatches:
         missing = [max(0, side - length - 2 * more) for length, more in zip(y.shape[1:], around, strict=True)]
         y = pad(y[None], (around[1], around[1], around[0], around[0]), mode="reflect")
         y = pad(y, (0, missing[1], 0, missing[0]), mode="replicate")
-        counts = fold(torch.ones(1, side * side, _n_patches(y, side)), y.shape[2:], side)
+        odd = [(length - side) % STRIDE for length in y.shape[2:]]
+        y = pad(y, (0, odd[1], 0, odd[0]), mode="replicate")
+        fold_patches = Fold(y.shape[2:], side, stride=STRIDE)
+        counts = fold_patches(unfold(torch.ones_like(y[:, :1]), side, stride=STRIDE))
         inverse = torch.linalg.solve_triangular(self.whitening, torch.eye(len(self.mean)), upper=False)
         x, labels = y, None
         for i, weight in enumerate(WEIGHTS):
-            white = (unfold(x, side)[0].T - self.mean) @ inverse.T
+            white = (unfold(x, side, stride=STRIDE)[0].T - self.mean) @ inverse.T
             noisy = self.covariances + torch.eye(len(self.mean)) / weight
             labels = most_probable(white, noisy, self.weights, labels)
             filtered = _filtered(white, labels, self.covariances, noisy)
-            z = fold((filtered @ self.whitening.T + self.mean).T[None], y.shape[2:], side) / counts
+            z = fold_patches((filtered @ self.whitening.T + self.mean).T[None]) / counts
             x = z if i == len(WEIGHTS) - 1 else (y + weight * z) / (1 + weight)
         height, width = values.shape[:2]
         return x[0, :, around[0] : around[0] + height, around[1] : around[1] + width].permute(1, 2, 0).numpy()
-
-
-def _n_patches(image: Tensor, side: int) -> int:
-    return (image.shape[2] - side + 1) * (image.shape[3] - side + 1)
 
 
 def _some_patches(image: np.ndarray, side: int, n: int, rng: np.random.Generator) -> Tensor:
