@@ -32,7 +32,6 @@ from imatlas.models.parts.scaling import Scaling
 BUDGET, BUDGET_ALONE = "2m", "20s"
 N_ALONE = 3
 """Images that a model is fitted to each alone: every fourth."""
-N_IMAGES = 12
 LUMA = np.array([65.481, 128.553, 24.966], np.float32) / 255
 """Of the channel Y that papers report on, from 16 to 235."""
 KERNELS = {
@@ -43,14 +42,13 @@ KERNELS = {
 }
 COLUMNS = (
     *("factor", "method", "images", "PSNR", "over bicubic", "least", "PSNR of Y", "over bicubic", "SSIM"),
-    *("perceptual distance", "scaled back: RMSE", "largest", "fit, steps", "s per MP"),
+    *("perceptual distance", "scaled back: RMSE", "largest", "fit, steps", "CPU s per MP"),
 )
 
 Upscale = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 def main(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
     files = sorted((ROOT / "kodak").glob("*.png"))[: options.n]
     images = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     others = [pixels for _, pixels, _ in bsds500("train")]
@@ -73,11 +71,13 @@ def main(options: argparse.Namespace) -> None:
         for method, upscale in methods.items():
             rows.append(_row(scale, method, upscale, targets, small, baseline, steps.get(method)))
             print(rows[-1], flush=True)
-        some = range(0, len(images), max(1, len(images) // N_ALONE))
-        rows.append(_alone(scale, [targets[i] for i in some], [small[i] for i in some], [baseline[i] for i in some]))
-        print(rows[-1], flush=True)
+        if scale == 2:
+            some = range(0, len(images), max(1, len(images) // N_ALONE))
+            chosen = ([values[i] for i in some] for values in (targets, small, baseline))
+            rows.append(_alone(scale, *chosen))
+            print(rows[-1], flush=True)
     notes = _notes(images, models[2]["BSDS500 train"])
-    if len(images) == N_IMAGES:
+    if options.n is None:
         save_table("restoration_upscale", "Upscaling: Kodak, 12 images", COLUMNS, rows, notes)
 
 
@@ -99,9 +99,9 @@ def _row(
     steps: int | None,
 ) -> list[Any]:
     """Means over images; the first method's PSNRs are added to `bicubic`, which must be empty then."""
-    began = time.perf_counter()
+    began = time.process_time()
     found = upscale(small)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     pairs = [(x[None], y[None]) for x, y in zip(targets, found, strict=True)]
     decibels = [(psnr(x, y, span=255), _luma_psnr(x[0], y[0], scale)) for x, y in pairs]
     if not bicubic:
@@ -134,11 +134,11 @@ def _notes(images: list[np.ndarray], model: SuperResolver) -> list[str]:
         "'over bicubic': mean gain over Pillow's BICUBIC, and the least one. SSIM and perceptual distance: "
         "`imatlas.metrics.restoration`. Scaled back: by the kernel that scaled the images down, from 8-bit results, "
         "clipped to 0 to 255; errors to the 8-bit input in units of 1/255.",
-        f"SuperResolver: defaults, {BUDGET} of training on a machine with two busy cores, one thread each; 'each image "
-        f"alone': every fourth, {BUDGET_ALONE} each. A quiet machine does more steps in this time.",
+        f"SuperResolver: defaults, {BUDGET} of training with one thread on cores shared with other programs; 'each "
+        f"image alone': every fourth, {BUDGET_ALONE} each. A quiet machine does more steps in this time.",
         "Gain over bicubic interpolation at factor 2, fitted on BSDS500 train, in dB, of images scaled down by other "
         f"kernels than is assumed (Pillow): {'; '.join(other)}.",
-        "s per MP: per million pixels of the result, one thread, other programs running.",
+        "CPU s per MP: seconds of one core per million pixels of the result.",
     ]
 
 
@@ -181,10 +181,3 @@ def _by_opencv(images: list[np.ndarray], kernel: str, scale: int) -> list[np.nda
         last_json(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         with np.load(outputs) as file:
             return [file[key] for key in file.files]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--n", type=int, default=N_IMAGES)
-    parser.add_argument("--threads", type=int, default=1)
-    main(parser.parse_args())

@@ -47,8 +47,8 @@ HELD_OUT = 256
 """Crops held out, at most."""
 TILE, MARGIN = 128, 24
 """Side of the tiles that are upscaled, in pixels, and what they see around."""
-OVERSHOOT = 0.5
-"""How far new pixels may leave the range of the 3 x 3 pixels around them in the input, as a share of it."""
+OVERSHOOT = 1.0
+"""How far new pixels may leave the range of the 3 x 3 pixels around them in the input, as a share of it / scale²."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
@@ -60,8 +60,8 @@ class SuperResolver(ImageEstimator):
     Images may have any sizes, depths and numbers of channels. The details of RGB images are those of their brightness;
     other channels, and alpha, are upscaled each on its own. The result, scaled down, is the input again. It is assumed
     that the input came about by antialiased bicubic scaling; an input that was scaled down by a blurrier kernel comes
-    out blurrier, by a sharper one with slight halos. New pixels leave the range of the input around them by half of it
-    at most.
+    out blurrier, by a sharper one with slight halos. Against halos, details leave the range of the 3 x 3 pixels around
+    them by at most 1 / scale² of it, unless the result would not be consistent.
 
     Attributes
     ----------
@@ -252,7 +252,7 @@ class SuperResolver(ImageEstimator):
             large = large + torch.cat([module(plane[None]) for plane in seen])
         around = F.pad(small, (1, 1, 1, 1), mode="replicate")
         highest, lowest = F.max_pool2d(around, 3, 1), -F.max_pool2d(-around, 3, 1)
-        room = OVERSHOOT * (highest - lowest)
+        room = OVERSHOOT / self.scale**2 * (highest - lowest)
         large = large.clamp(_repeated(lowest - room, self.scale), _repeated(highest + room, self.scale))
         pairs = zip(large, small, strict=True)  # one by one, as most take few steps
         return torch.stack([scaling.consistent(*pair, *limits) for pair in pairs]).cpu()
