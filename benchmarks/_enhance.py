@@ -29,7 +29,7 @@ from imatlas.models.parts.color_casts import LUMINANCE
 from imatlas.models.parts.tone_curves import encoded, linear
 
 SHARES = 3
-N_PHOTOS = 36
+N_PHOTOS = 12
 MOST_PSNR = 60.0
 """PSNR of an unchanged image, for means."""
 
@@ -48,17 +48,14 @@ def cast(red: float, blue: float) -> Curve:
 FAULTS: dict[str, Curve] = {
     "none": lambda x: x,
     "-1 EV": stops(-1),
-    "-2 EV": stops(-2),
     "-3 EV": stops(-3),
     "gamma 1.8": lambda x: x**1.8,
-    "gamma 2.5": lambda x: x**2.5,
     "gamma 0.55": lambda x: x**0.55,
     "contrast 0.5": lambda x: 0.25 + 0.5 * x,
     "contrast 0.4, dark": lambda x: 0.1 + 0.4 * x,
     "warm cast": cast(1.3, 0.65),
     "strong warm cast": cast(1.6, 0.4),
     "blue cast": cast(0.75, 1.35),
-    "green cast": cast(0.8, 0.8),
     "warm cast, -2 EV": lambda x: stops(-2)(cast(1.3, 0.65)(x)),
 }
 
@@ -127,11 +124,11 @@ def _notes(n: int) -> list[str]:
         f"{n} images. Of a folder of all, every third has the fault, rounded to 8 bits; Enhancer is fitted on that "
         "folder, with default settings, and restores the faulty images; thrice, so that each image is faulty once. "
         "'none': no image has a fault, so these are the harm done to good images.",
-        f"PSNR in dB, {MOST_PSNR:.0f} for unchanged images; SSIM; color difference by CIEDE2000: means over images, "
-        "against the image before the fault.",
+        f"PSNR in dB, {MOST_PSNR:.0f} for unchanged images; SSIM of gray, at half size; color difference by CIEDE2000: "
+        "means over images, against the image before the fault.",
         "EV: exposure values, gains of 2 in linear light. gamma: powers of sRGB values. contrast 0.5: 0.25 + 0.5 x; "
         "0.4, dark: 0.1 + 0.4 x. Casts: gains of red and blue in linear light of 1.3 and 0.65 (warm), 1.6 and 0.4 "
-        "(strong), 0.75 and 1.35 (blue), 0.8 and 0.8 (green), with the luminance of grays kept.",
+        "(strong) and 0.75 and 1.35 (blue), with the luminance of grays kept.",
         "stretch: the 0.5 % and 99.5 % quantiles to black and white. gamma to middle gray: the mean to 0.46. "
         "scikit-image equalize_hist and equalize_adapthist with default settings. OpenCV: CLAHE of L in Lab, clip "
         "limit 2, 8 x 8 tiles; white balance of xphoto with default settings.",
@@ -200,10 +197,7 @@ def _by_opencv(images: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
 
 
 def _compared(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    step = max(1, int((truth.shape[0] * truth.shape[1] / 2**13) ** 0.5))
-    labs = [color.rgb2lab(pixels[::step, ::step]) for pixels in (truth, found)]
-    return (
-        min(MOST_PSNR, psnr(truth[None], found[None], span=255)),
-        float(structural_similarity(truth, found, channel_axis=2)),
-        float(color.deltaE_ciede2000(*labs).mean()),
-    )
+    small, other = truth[::2, ::2], found[::2, ::2]
+    similarity = structural_similarity(color.rgb2gray(small), color.rgb2gray(other), data_range=1)
+    difference = color.deltaE_ciede2000(color.rgb2lab(small[::2, ::2]), color.rgb2lab(other[::2, ::2]))
+    return min(MOST_PSNR, psnr(truth[None], found[None], span=255)), float(similarity), float(difference.mean())

@@ -19,6 +19,8 @@ from scipy.special import logsumexp
 
 DEGREES = 5.0
 """Degrees of freedom of the t distribution."""
+MOST = 0.5
+"""Share of the images of a set that must be faultless."""
 ROUNDS = 5
 """Rounds of expectation maximization."""
 N_BUILT_IN = 10
@@ -54,16 +56,22 @@ class Density:
     def fitted(self, images: Sequence[Hypotheses]) -> Density:
         """The density of a set of images; this one counts for `N_BUILT_IN` images.
 
-        The search begins here, and again where no image has a fault, as one that most images have is typical of them.
-        The likelier result counts.
+        The search begins here, and again with all images taken for faultless, which is also the third result. Of those
+        by which most images are faultless, the likeliest counts; the third if there is none: what most images of a
+        set have is typical of it, and no fault.
         """
-        none = self._moved(images, [np.eye(1, len(image.log_prior))[0] for image in images])
+        as_they_are = self._moved(images, [np.eye(1, len(image.log_prior))[0] for image in images])
         found = []
-        for density in (self, none):
+        for density in (self, as_they_are):
             for _ in range(ROUNDS):
                 density = self._moved(images, [density.weights(image) for image in images])
             found.append(density)
-        return max(found, key=lambda density: density._likelihood(images, self))
+        possible = [density for density in found if density.share_sound(images) >= MOST]
+        return max(possible, key=lambda density: density._likelihood(images, self), default=as_they_are)
+
+    def share_sound(self, images: Sequence[Hypotheses]) -> float:
+        """Share of images that probably have no fault."""
+        return float(np.mean([self.weights(image)[0] > 0.5 for image in images])) if images else 1.0
 
     def _moved(self, images: Sequence[Hypotheses], weights: Sequence[np.ndarray]) -> Density:
         """The density of images, given the weight (K,) of each hypothesis of each image."""

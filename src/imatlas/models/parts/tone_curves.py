@@ -23,7 +23,7 @@ MIN_SPAN = 0.03
 
 SOUND = 0.8
 """Prior probability that an image has no fault of tone."""
-SHARES = (0.1, 0.5, 0.4)
+SHARES = (0.25, 0.5, 0.4)
 """Prior probabilities that a wrong gamma, too little light and a raised black level have part in a fault."""
 DEVIATIONS = (0.6, 0.9, 0.15)
 """Prior standard deviations of log gamma, log white level and black level."""
@@ -33,6 +33,8 @@ BLACKS = np.array([0, 0.01, 0.02, 0.035, 0.055, 0.08, 0.12, 0.17, 0.23])
 """Hypotheses on where the outermost quantiles were before the fault."""
 STEP = 0.01
 """Half the step of numerical derivatives: quantiles are not exact."""
+TIED = 0.001
+"""Quantiles that are no further apart are equal."""
 
 
 def linear(values: np.ndarray) -> np.ndarray:
@@ -86,7 +88,9 @@ def tone_quantiles(values: np.ndarray) -> np.ndarray:
 def tone_hypotheses(quantiles: np.ndarray) -> tuple[Hypotheses, ToneCurves]:
     """Hypotheses for an image with these quantiles (D,), and the curve of each; the first is the identity."""
     curves, prior = _candidates(quantiles[0], quantiles[-1])
-    volume = np.log(np.maximum(curves.slope(quantiles), 1e-3)).sum(axis=1)
+    # Clipped and equal values stay so under any curve, and span no volume.
+    free = (quantiles > TIED) & (quantiles < 1 - TIED) & (np.diff(quantiles, prepend=-1) > TIED)
+    volume = np.log(np.maximum(curves.slope(quantiles[free]), 1e-3)).sum(axis=1)
     return Hypotheses(curves(quantiles), np.log(np.maximum(prior, 1e-300)) + volume), curves
 
 
