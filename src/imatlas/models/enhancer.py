@@ -3,7 +3,7 @@
     image -> quantiles of its values, estimates of the color of its light
     -> how probable are they among the images of the set: as they are, or after undoing a fault (too little light, low
        contrast, a wrong gamma, a color cast)?
-    -> probably no fault: unchanged, bit by bit; else the expected curve, one per channel
+    -> perhaps no fault: unchanged, bit by bit; else the expected curve, one per channel
 
 The curve is a Bayes estimate, as in Brainard and Freeman 1997, "Bayesian color constancy", with a hypothesis for
 "leave it alone". Guo et al. 2020, "Zero-reference deep curve estimation" (Zero-DCE), train a network that moves every
@@ -46,6 +46,8 @@ N_SAMPLED = 2**16
 KNOTS = np.linspace(0, 1, 1025)
 BAND = 2**20
 """Pixels of float images that are converted together."""
+DOUBT = 0.2
+"""Probability of no fault above which an image is left alone: harm is worse than a fault that stays."""
 DARK, FLAT = 0.3, 0.8
 """Typical median value, and span of values, below which a set is told to be dark or flat."""
 
@@ -69,10 +71,10 @@ class Correction:
 class Enhancer(Estimator):
     """Exposure, contrast and white balance without references, learned from the images of a set.
 
-    The images of a set tell what their exposure, contrast and colors are like. An image that is typical of them is left
-    alone; else it is corrected by the curve that probably undoes its fault. Where most images of a set have the same
-    fault, it is typical; `reference="photographs"` then compares with photographs in general. Other channels than gray
-    and RGB are measurements: they all get the same curve, and no white balance.
+    The images of a set tell what their exposure, contrast and colors are like. An image that may be typical of them is
+    left alone; else it is corrected by the curve that probably undoes its fault. Where most images of a set have the
+    same fault, it is typical; `reference="photographs"` then compares with photographs in general. Other channels than
+    gray and RGB are measurements: they all get the same curve, and no white balance.
 
     Noise in the dark is amplified as the values are, at most 8 times; denoise first. What was clipped stays clipped.
 
@@ -244,7 +246,7 @@ class Enhancer(Estimator):
             hypotheses, casts = cast_hypotheses(chromas(_after(curve, sample)))
             weights = Density(self.color_mean_, self.color_scatter_).weights(hypotheses)
             p_color, cast = float(weights[0]), weights @ casts
-        if p_color > 0.5:
+        if p_color > DOUBT:
             curves = None if curve is None else np.tile(curve, (channels, 1))
             return Correction(curves, p_tone, p_color, (0.0, 0.0))
         brightest = np.nanquantile(_after(curve, sample), 0.999, axis=(0, 1))
@@ -287,7 +289,7 @@ def _tone_curve(sample: np.ndarray, density: Density) -> tuple[np.ndarray | None
     hypotheses, curves = tone_hypotheses(tone_quantiles(_known(sample)))
     weights = density.weights(hypotheses)
     sound = float(weights[0])
-    return (None if sound > 0.5 else mean_curve(weights, curves, KNOTS)), sound
+    return (None if sound > DOUBT else mean_curve(weights, curves, KNOTS)), sound
 
 
 def _after(curve: np.ndarray | None, values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ MIN_SPAN = 0.03
 
 SOUND = 0.8
 """Prior probability that an image has no fault of tone."""
-SHARES = (0.25, 0.5, 0.4)
+SHARES = (0.03, 0.5, 0.4)
 """Prior probabilities that a wrong gamma, too little light and a raised black level have part in a fault."""
 DEVIATIONS = (0.6, 0.9, 0.15)
 """Prior standard deviations of log gamma, log white level and black level."""
