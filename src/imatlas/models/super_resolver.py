@@ -45,6 +45,8 @@ MAX_FIT_IMAGES, MAX_FIT_PIXELS = 400, 5e8
 """Images that crops are taken from, and their pixels, at most; those smaller than a crop are left out."""
 HELD_OUT = 256
 """Crops held out, at most."""
+MIN_APART = 5
+"""Images from which on a tenth of them is held out; of fewer, a part of each."""
 TILE, MARGIN = 128, 24
 """Side of the tiles that are upscaled, in pixels, and what they see around."""
 OVERSHOOT = 1.0
@@ -89,6 +91,8 @@ class SuperResolver(ImageEstimator):
 
     any_kind: ClassVar[bool] = True
 
+    _stops_early = True  # small folders are learned by heart
+
     _state: ClassVar[State] = {
         "bicubic_error_": Value(FINITE),
         "rounding_": Value(FINITE),
@@ -96,7 +100,7 @@ class SuperResolver(ImageEstimator):
     }
 
     @sharing_cores()
-    def fit(  # type: ignore[override]  # no masks, and images held out are parts of the others
+    def fit(  # type: ignore[override]  # no masks, and the fit itself chooses what is held out
         self,
         images: Any,
         y: Any = None,
@@ -309,18 +313,30 @@ def _crops(opened: Images, scale: int, seed: int) -> Data:
     rows = rows[shorter[rows] >= side]
     rows = np.sort(rows[np.cumsum(areas[rows]) - areas[rows] < MAX_FIT_PIXELS])
     n = int(np.clip(2 * areas[rows].sum() / side**2, max(MIN_CROPS, len(rows)), MAX_CROPS))
-    counts = rng.multinomial(n, areas[rows] / areas[rows].sum())
-    crops = []
+    counts = 1 + rng.multinomial(n - len(rows), areas[rows] / areas[rows].sum())
+    held_rows = set(rng.permutation(rows)[: max(1, len(rows) // 10)].tolist() if len(rows) >= MIN_APART else [])
+    crops: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # to learn from, and held out
     for row, count in zip(rows, counts, strict=True):
-        pixels = opened[int(row)] if count else np.zeros((0, 0, 1))
-        if min(pixels.shape[:2]) >= side:  # an original that is gone is smaller
-            crops += [_gray_crop(pixels, spec, side, rng) for _ in range(count)]
-    if not crops:
+        pixels = opened[int(row)]
+        if min(pixels.shape[:2]) < side:  # an original that is gone is smaller
+            continue
+        parts = ((1, pixels),) if row in held_rows else ((0, pixels),) if held_rows else enumerate(_apart(pixels, side))
+        for held_out, part in parts:
+            n_crops = min(count, HELD_OUT // (len(held_rows) or len(rows))) if held_out else count
+            crops[held_out].extend(_gray_crop(part, spec, side, rng) for _ in range(n_crops))
+    if not all(crops):
         raise too_small
-    stacked, order = np.stack(crops), rng.permutation(len(crops))
-    n_held_out = min(HELD_OUT, max(1, len(crops) // 10))
     crop_spec = ImageSpec(side, side, 1, "float32", -1.0, 1.0, alpha=False)
-    return Data(stacked, crop_spec, stacked[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+    return Data(np.stack(crops[0]), crop_spec, np.stack(crops[1]))
+
+
+def _apart(pixels: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of an image to learn from, and the part at its end that is held out; a short image is both."""
+    if max(pixels.shape[:2]) < 4 * side:
+        return pixels, pixels
+    if pixels.shape[0] > pixels.shape[1]:
+        return pixels[:-side], pixels[-side:]
+    return pixels[:, :-side], pixels[:, -side:]
 
 
 def _gray_crop(pixels: np.ndarray, spec: ImageSpec, side: int, rng: np.random.Generator) -> np.ndarray:
