@@ -20,7 +20,7 @@ from imatlas.metrics.restoration import psnr
 from imatlas.models.parts.boundary_cues import texture_network
 from imatlas.models.parts.region_tree import dense_maps
 
-N_SMALL, N_LARGE = 60, 20
+N_SMALL, N_LARGE = 60, 8
 """Held-out photographs of 64 px, and of 481 x 321."""
 
 BLOCK = 32
@@ -32,10 +32,10 @@ Fill = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 def main(options: argparse.Namespace) -> None:
     """Scattered pixels and blocks, on small photographs of one kind and on large ones of all kinds."""
     rows = []
-    for set_name, load in (("Grocery photos, 64 px", _grocery), ("BSDS500 val, 481 x 321", _bsds)):
+    for set_name, load in SETS.items():
         train, photos, blocks, perceptual = load(options.n)
         began = time.perf_counter()
-        model = Inpainter(budget=60 * options.minutes, device="cpu", progress=False).fit(train)
+        model = Inpainter(turns=4, budget=60 * options.minutes, device="cpu", progress=False).fit(train)
         fit = time.perf_counter() - began
         rng = np.random.default_rng(0)
         masks = {
@@ -135,3 +135,9 @@ def _biharmonic(pixels: np.ndarray, mask: np.ndarray, i: int) -> np.ndarray:
 
     made = inpaint_biharmonic(np.where(mask[..., None], 0, pixels / 255.0), mask, channel_axis=-1)
     return np.where(mask[..., None], np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), pixels)
+
+
+SETS: dict[str, Callable[[int | None], Any]] = {
+    "Grocery photos, 64 px": _grocery,
+    "BSDS500 val, 481 x 321": _bsds,
+}

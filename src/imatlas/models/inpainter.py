@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -46,14 +46,17 @@ CROP, MAX_CROPS = 64, 4096
 HIDDEN = (0.15, 0.85)
 """Share of pixels that are hidden in training."""
 
-DEEP = 3.0
-"""Distance to known pixels, in pixels, from which a missing one belongs to a hole."""
+HOLE = 7
+"""Side of the smallest holes, in pixels; what is missing elsewhere is filled by the network."""
 
-TILE, CONTEXT = 384, 96
+BAND = 512
+"""Rows that are converted at a time."""
+
+TILE, CONTEXT, OWN_CONTEXT = 384, 96, 32
 """Side of the parts in which a large image is filled, and pixels around each that are seen."""
 
-TURNS = (0, 3, 4, 7)
-"""Turns of an image over which the first fill is the mean."""
+TURNS = (0, 7, 3, 4, 1, 2, 5, 6)
+"""The 8 symmetries of a square, in the order in which they are used."""
 
 MIXTURE_ROUNDS = 2
 """Times that a mixture of patches is fitted to the filled image and the image filled with it, without a network."""
@@ -80,6 +83,10 @@ class Inpainter(ImageEstimator):
 
     n_samples: Annotated[
         int, Field(ge=1, le=64, description="plausible fills of each image; their spread is a map of uncertainty")
+    ] = 1
+    turns: Annotated[
+        int,
+        Field(ge=1, le=8, description="turns of an image over which its first fill is averaged: better, and slower"),
     ] = 1
     width: Annotated[int, Field(ge=4, description="channels of the network")] = 48
     depth: Annotated[int, Field(ge=1, description="residual blocks of the network")] = 4
@@ -237,13 +244,12 @@ class Inpainter(ImageEstimator):
         if gaps.all():
             raise InputError("nothing of it is known, all pixels are missing")
         own = replace(spec, height=pixels.shape[0], width=pixels.shape[1])
-        empty = np.where(gaps[..., None], np.array(own.low, pixels.dtype), pixels)
-        values, known = to_values(empty[None], own)[0], torch.from_numpy(~gaps)
+        values = _values_of(pixels, gaps, own)
         fills = []
         for number in range(n):
             rng = seeding.rng(seed, "fill", key, number)
-            made = from_values(self._filled(values * known, known, rng, number)[None], own)[0]
-            fills.append(_merged(pixels, made, gaps, missing is not None))
+            made = self._filled(values.clone() if n > 1 else values, torch.from_numpy(~gaps), rng, number)
+            fills.append(_merged(pixels, made, gaps, own, missing is not None))
         maps = {}
         if n > 1:
             spread = np.stack([fill.astype(np.float32) for fill in fills]).std(0).mean(2) / (own.high - own.low)
@@ -252,42 +258,39 @@ class Inpainter(ImageEstimator):
         return Restoration(fills[0], facts, maps, tuple(fills[1:]))
 
     def _filled(self, values: Tensor, known: Tensor, rng: np.random.Generator, number: int) -> Tensor:
-        """Values (C, H, W) filled where `known` (H, W) is False; fill `number` differs from others."""
-        holes = hole_pixels(known.numpy())
-        thin = ~known & ~torch.from_numpy(holes)
+        """Values (C, H, W), filled in place where `known` (H, W) is False; fill `number` differs from others."""
+        thin = ~known & ~torch.from_numpy(hole_pixels(known.numpy()))
         if thin.any():
             channels = self.spec_.channels if self.__sklearn_is_fitted__() else 0
             if len(values) == channels or (len(values), channels) == (1, 3):
-                filled = self._by_network(values.expand(channels, -1, -1), known, thin, number)
-                filled = filled.mean(0, keepdim=True) if len(values) < channels else filled
+                self._by_network(values, known, thin, number)
             else:
-                filled = _by_own_patches(values, known, thin, rng)
-            values, known = torch.where(thin, filled, values), known | thin
+                _by_own_patches(values, known, thin, rng)
+            known = known | thin
         for core, window in tiles(known.shape, TILE, CONTEXT):
             if known[core].all():
                 continue
             made = exemplar_fill(values[:, *window], known[window], rng, varied=number > 0)
-            inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
-            values[:, *core] = torch.where(known[core], values[:, *core], made[:, *inside])
+            values[:, *core] = torch.where(known[core], values[:, *core], made[:, *_within(core, window)])
             known[core] = True
         return values
 
     @torch.no_grad()
-    def _by_network(self, values: Tensor, known: Tensor, wanted: Tensor, number: int) -> Tensor:
-        """Values with `wanted` pixels filled by the network: the mean over some turns of the image, or that of one."""
+    def _by_network(self, values: Tensor, known: Tensor, wanted: Tensor, number: int) -> None:
+        """Fill `wanted` pixels of values by the network: the mean over some turns of the image, or that of one."""
         module, device = self._ready_module(), devices.pick_device(self.device)
-        out = values.clone()
-        for core, window in tiles(known.shape, TILE, REACH):
-            if not wanted[core].any():
+        turns = TURNS[: self.turns] if number == 0 else (TURNS[number % 8],)
+        for part, _ in tiles(known.shape, TILE, REACH):
+            if not wanted[part].any():
                 continue
-            x, seen = values[:, *window].to(device)[None], known[window].to(device)[None, None].float()
-            turns = TURNS if number == 0 else (number % 8,)
+            core, window = _around(wanted, part, REACH)
+            x = values[:, *window].to(device)[None].expand(-1, self.spec_.channels, -1, -1)
+            seen = known[window].to(device)[None, None].float()
             made = torch.stack(
                 [_back(module(_turn(x, turn), _turn(seen, turn)), turn)[0].cpu() for turn in turns]
             ).mean(0)
-            inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
-            out[:, *core] = made[:, *inside]
-        return out
+            made = made if len(made) == len(values) else made.mean(0, keepdim=True)  # gray, by a network of colors
+            values[:, *core] = torch.where(wanted[core], made[:, *_within(core, window)], values[:, *core])
 
 
 def missing_pixels(pixels: np.ndarray, spec: ImageSpec | None) -> np.ndarray:
@@ -301,12 +304,9 @@ def missing_pixels(pixels: np.ndarray, spec: ImageSpec | None) -> np.ndarray:
 
 
 def hole_pixels(known: np.ndarray) -> np.ndarray:
-    """Which missing pixels (H, W) belong to holes: those with a distance of more than `DEEP`, and around them."""
-    distance = distance_transform_edt(~known)
-    deep = distance > DEEP
-    if not deep.any():
-        return deep
-    return np.asarray(~known & (distance_transform_edt(~deep) <= 1.5 * DEEP))  # corners are sqrt(2) DEEP away
+    """Which missing pixels (H, W) belong to holes: squares of `HOLE` pixels a side that are all missing."""
+    inside = minimum_filter((~known).view(np.uint8), HOLE, mode="constant", cval=1)
+    return ~known & (maximum_filter(inside, HOLE, mode="constant", cval=0) > 0)
 
 
 def tiles(shape: tuple[int, ...], side: int, context: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
@@ -327,25 +327,55 @@ def tiles(shape: tuple[int, ...], side: int, context: int) -> Iterator[tuple[tup
             yield (rows, columns), (seen_rows, seen_columns)
 
 
-def _merged(pixels: np.ndarray, made: np.ndarray, gaps: np.ndarray, by_mask: bool) -> np.ndarray:
-    """Pixels with those made in the gaps; of a pixel that is missing in some channels only these are filled."""
-    where = np.broadcast_to(gaps[..., None], pixels.shape)
-    if not by_mask and pixels.dtype.kind == "f":
-        where = where & ~np.isfinite(pixels) | (where & np.isfinite(pixels).all(2, keepdims=True))
-    return np.where(where, made, pixels)
+def _around(wanted: Tensor, part: tuple[slice, slice], context: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The rows and columns of a part with `wanted` pixels, and the window around them that is seen; both begin even."""
+    cores, windows = [], []
+    for axis, (along, length) in enumerate(zip(part, wanted.shape, strict=True)):
+        found = wanted[part].any(1 - axis).nonzero()[:, 0]
+        start, stop = along.start + int(found[0]) // 2 * 2, along.start + int(found[-1]) + 1
+        cores.append(slice(start, stop))
+        windows.append(slice(max(0, start - context), min(length, stop + context)))
+    return (cores[0], cores[1]), (windows[0], windows[1])
 
 
-def _by_own_patches(values: Tensor, known: Tensor, wanted: Tensor, rng: np.random.Generator) -> Tensor:
-    """Values with `wanted` pixels filled by a mixture of the patches of the image."""
-    out = values.clone()
-    for core, window in tiles(known.shape, TILE, REACH):
+def _within(core: tuple[slice, slice], window: tuple[slice, slice]) -> tuple[slice, slice]:
+    """The rows and columns of a core in its window."""
+    rows, columns = (slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
+    return rows, columns
+
+
+def _values_of(pixels: np.ndarray, gaps: np.ndarray, spec: ImageSpec) -> Tensor:
+    """Values (C, H, W) of pixels, the middle one in the gaps; in bands, so that a large image is held once."""
+    values = torch.empty(pixels.shape[2], *gaps.shape)
+    middle = np.array((spec.low + spec.high) / 2).astype(pixels.dtype)
+    for top in range(0, len(pixels), BAND):
+        rows = slice(top, top + BAND)
+        complete = np.where(gaps[rows, :, None], middle, pixels[rows])
+        values[:, rows] = to_values(complete[None], spec)[0]
+    return values
+
+
+def _merged(pixels: np.ndarray, values: Tensor, gaps: np.ndarray, spec: ImageSpec, by_mask: bool) -> np.ndarray:
+    """Pixels with the values in the gaps; of a pixel that is not finite in some channels only these are filled."""
+    out = pixels.copy()
+    for top in range(0, len(pixels), BAND):
+        rows = slice(top, top + BAND)
+        where = np.broadcast_to(gaps[rows, :, None], out[rows].shape)
+        if not by_mask and pixels.dtype.kind == "f":
+            finite = np.isfinite(pixels[rows])
+            where = where & (~finite | finite.all(2, keepdims=True))
+        out[rows][where] = from_values(values[None, :, rows], spec)[0][where]
+    return out
+
+
+def _by_own_patches(values: Tensor, known: Tensor, wanted: Tensor, rng: np.random.Generator) -> None:
+    """Fill `wanted` pixels of values by a mixture of the patches of the image."""
+    for core, window in tiles(known.shape, TILE, OWN_CONTEXT):
         if not wanted[core].any():
             continue
-        part, seen = values[:, *window], known[window]
-        made = PatchMixture.adapted(part, seen, wanted[window], MIXTURE_ROUNDS, int(rng.integers(2**31)))
-        inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
-        out[:, *core] = made[:, *inside]
-    return out
+        seed = int(rng.integers(2**31))
+        made = PatchMixture.adapted(values[:, *window], known[window], wanted[window], MIXTURE_ROUNDS, seed)
+        values[:, *core] = torch.where(wanted[core], made[:, *_within(core, window)], values[:, *core])
 
 
 def _crops(images: Any, mask: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
