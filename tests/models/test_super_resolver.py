@@ -11,10 +11,11 @@ from PIL import Image
 
 import imatlas as ia
 from imatlas.errors import InputError, ParameterError
+from imatlas.images.dataset import images_of
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import psnr
 from imatlas.models.parts.scaling import Scaling
-from imatlas.models.super_resolver import MARGIN, TILE, SuperResolver
+from imatlas.models.super_resolver import MARGIN, TILE, SuperResolver, _crops
 from imatlas.testing import check_image_estimator, synthetic_images
 from tests.conftest import need_data
 
@@ -187,6 +188,15 @@ def test_noise_is_left_to_interpolation(rng) -> None:
     expected = scaling.consistent(scaling.up(planes), planes).numpy()
     found = model.restore(noise[0], spec_of(noise[0]))[..., 0]
     assert np.abs(found - expected).mean() < 0.005  # but for the guard against halos
+
+
+def test_what_is_held_out_is_not_learned_from() -> None:
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.full((1, 24, 24, 1), 20, np.uint8)
+    columns = np.arange(160, dtype=np.uint8)[None, None, :, None] * np.ones((1, 32, 1, 1), np.uint8)
+    for several in (images, columns, columns.swapaxes(1, 2)):
+        data = _crops(images_of(several), 2, seed=0)
+        assert len(data.held_out)
+        assert not np.intersect1d(data.pixels, data.held_out).size
 
 
 def test_one_image_and_files_of_several_sizes(tmp_path: Path) -> None:
