@@ -247,7 +247,9 @@ class Denoiser(ImageEstimator):
         """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
         stable = self.noise_.stabilize(colors)
         gain = noise_gain(stable, self.noise_spectrum_)
-        restored = self.noise_.destabilize(gain * self._denoised(stable / gain, self.choice_))
+        middle = stable.mean(axis=(0, 1))
+        denoised = self._denoised(middle + (stable - middle) / np.float32(gain), self.choice_)
+        restored = self.noise_.destabilize(middle + (denoised - middle) * gain)
         return np.asarray(restored + (colors[known].mean(axis=0) - restored[known].mean(axis=0)))
 
     # -- the network -------------------------------------------------------------------------------------------------
@@ -315,7 +317,9 @@ class Denoiser(ImageEstimator):
         """Values (H, W, C) of which the noise has unit variance; NaN where any channel is missing."""
         colors = np.where(np.isfinite(colors).all(axis=2, keepdims=True), colors, np.nan).astype(np.float32)
         stable = self.noise_.stabilize(colors)
-        return stable / np.float32(noise_gain(stable, self.noise_spectrum_))
+        known = np.isfinite(stable).all(axis=2)
+        middle = stable[known].mean(axis=0) if known.any() else np.float32(0)
+        return np.asarray(middle + (stable - middle) / np.float32(noise_gain(stable, self.noise_spectrum_)))
 
     @torch.no_grad()
     def _denoised(self, stable: np.ndarray, by: str) -> np.ndarray:
