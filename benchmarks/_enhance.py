@@ -111,8 +111,8 @@ def main(options: argparse.Namespace) -> None:
             for i, measure, digits in ((0, "PSNR", 1), (1, "SSIM", 3), (2, "color difference", 1))
             for method in methods
         ]
-        alone = [float(np.mean([score[0] >= MOST_PSNR for score in scores[fault][OURS]])) for fault in FAULTS]
-        rows.append([f"{OURS}, share left alone", *[round(share, 2) for share in alone]])
+        alone = float(np.mean([score[0] >= MOST_PSNR for score in scores["none"][OURS]]))
+        rows.append([f"{OURS}, share left alone", round(alone, 2), *[None] * (len(FAULTS) - 1)])
         if options.n is not None:
             print(*rows, sep="\n")
             continue
