@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ from imatlas.models.parts.source_images import from_values, to_values
 from imatlas.models.restorer import Restoration
 from imatlas.nn.fill_network import REACH, FillNetwork
 from imatlas.system.threads import sharing_cores
-from imatlas.training import devices
+from imatlas.training import checkpoints, devices
 from imatlas.training.batches import Batch
 
 CROP, MAX_CROPS = 64, 4096
@@ -119,6 +120,7 @@ class Inpainter(ImageEstimator):
         y: Any = None,
         *,
         mask: np.ndarray | Callable[[int, tuple[int, int]], np.ndarray] | None = None,
+        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
         **options: Any,
     ) -> Any:
         """Train the network on crops of images of any sizes.
@@ -132,8 +134,8 @@ class Inpainter(ImageEstimator):
         mask : array (N, H, W) of bool, or callable, optional
             True where a pixel is missing; for images of different sizes, a function that returns the mask (H, W) of an
             image, given its row and (H, W).
-        **options
-            As `ImageEstimator.fit`: checkpoint, replay, callback, validation.
+        checkpoint, **options
+            As `ImageEstimator.fit`; the options are replay, callback and validation.
 
         Returns
         -------
@@ -149,7 +151,7 @@ class Inpainter(ImageEstimator):
         self._check_parameters()
         values, given = (images, mask) if callable(mask) else with_mask(images, mask)
         crops, missing = _crops(values, given, self._seed())
-        return super().fit(crops, None, mask=missing, **options)
+        return super().fit(crops, None, mask=missing, checkpoint=checkpoint, **options)
 
     @sharing_cores()
     def transform(self, images: Any, mask: np.ndarray | None = None, *, random_state: int | None = None) -> np.ndarray:
