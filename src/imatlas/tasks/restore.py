@@ -20,7 +20,6 @@ from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
-from imatlas.models.base import Estimator
 from imatlas.models.restorer import Fact, Restoration, Restorer, SummarizedRestorer
 from imatlas.result import Comparisons, DataTable, FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, write_file
@@ -200,7 +199,7 @@ def restore_file(
     value = opened.read(0)
     item = Item(opened.keys[0], "", value if isinstance(value, bytes) else b"", read_item(opened, 0, own_colors=True))
     mask_files = None if masks is None else MaskFiles(masks)
-    if isinstance(restorer, Estimator) and not restorer.__sklearn_is_fitted__():
+    if _is_unfitted(restorer):
         restorer = fitted_to(restorer, Images(source), mask_files)
     made, _ = restored(item, restorer, mask_files)
     format = next(f for f in SUFFIXES if output.suffix.lower() in SUFFIXES[f])
@@ -245,9 +244,14 @@ def restored(item: Item, restorer: Restorer, masks: MaskFiles | None) -> tuple[R
     return made, spec
 
 
-def _settings_of(restorer: Restorer) -> dict[str, Any]:
+def _is_unfitted(restorer: Any) -> bool:
+    """Whether a model is to be fitted first; not every one has something to learn."""
+    return hasattr(restorer, "fit") and not restorer.__sklearn_is_fitted__()
+
+
+def _settings_of(restorer: Any) -> dict[str, Any]:
     """The class of a model and its parameters."""
-    parameters = restorer.get_params(deep=False) if isinstance(restorer, Estimator) else {}
+    parameters = restorer.get_params(deep=False) if hasattr(restorer, "get_params") else {}
     return {"model": type(restorer).__name__, **{name: str(value) for name, value in parameters.items()}}
 
 
@@ -255,7 +259,7 @@ def _fitted(
     restorer: Restorer, run: Run, source: Any, opened: Source, masks: MaskFiles | None, progress: bool
 ) -> Restorer:
     """The model, fitted to all images if it is not; that of a killed run that is continued."""
-    if not isinstance(restorer, Estimator) or restorer.__sklearn_is_fitted__():
+    if not _is_unfitted(restorer):
         return restorer
     if run.model:
         return artifact.load(run.model, classes=(type(restorer),))
