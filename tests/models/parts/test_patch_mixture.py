@@ -60,7 +60,7 @@ def test_a_mixture_of_two_textures_fills_each_with_its_own():
     known = torch.from_numpy(rng.random((24, 24)) < 0.5)
     for one in images[58:]:
         values = patch_mixture.to_values(one[None], spec)[0]
-        smooth = torch.from_numpy(patch_mixture._smooth_fill(values.numpy(), known.numpy()))
+        smooth = torch.from_numpy(patch_mixture.smooth_fill(values.numpy(), known.numpy()))
         errors = [float((made - values).square().mean()) for made in (smooth, mixture.fill(values, known))]
         assert errors[1] < errors[0] / 50
 
