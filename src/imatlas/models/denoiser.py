@@ -32,7 +32,8 @@ from torch import Tensor
 
 from imatlas import seeding
 from imatlas.errors import InputError
-from imatlas.images.dataset import Images, images_of, load_masked, with_mask
+from imatlas.images.dataset import images_of, load_masked, with_mask
+from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
@@ -49,6 +50,7 @@ from imatlas.models.parts.noise import (
 from imatlas.models.parts.noisy_patches import NoisyPatches
 from imatlas.models.parts.patch_mixture import smooth_fill
 from imatlas.models.parts.tiles import in_tiles
+from imatlas.models.restorer import check_like_fitted, restore_each
 from imatlas.nn.denoising_unet import STEP, DenoisingUNet
 from imatlas.system.threads import sharing_cores
 from imatlas.training import checkpoints, devices, schedule
@@ -166,7 +168,7 @@ class Denoiser(ImageEstimator):
         schedule.parse_budget(self.budget)
         seed = self._seed_to_fit(checkpoint)
         originals, spec = _originals(images, mask, seed)
-        colors = [pixels[..., : _n_colors(spec)] for pixels in originals]
+        colors = [pixels[..., : kind_of(spec).colors] for pixels in originals]
         noise = measure_noise(colors, spec.low, spec.high, seed=seed)
         self.noise_levels_, self.noise_deviations_ = noise.levels, noise.deviations
         self.noise_spectrum_ = noise.spectrum
@@ -212,24 +214,14 @@ class Denoiser(ImageEstimator):
         if mask is not None:
             images, _ = load_masked(images, mask)
         opened = images_of(images)
-        spec = opened.spec
-        if (spec.channels, spec.dtype) != (self.spec_.channels, self.spec_.dtype) and mask is None:
-            raise InputError(
-                f"This Denoiser takes images of {self.spec_.channels} channels, {self.spec_.dtype}. Got "
-                f"{spec.channels} channels, {spec.dtype} instead; give images like those it was fitted to."
-            )
-        out = np.empty((len(opened), *spec.shape), spec.dtype)
-        i = 0
-        for batch in opened.batches(16):
-            for pixels in batch:
-                out[i] = self.restore(pixels, spec)
-                i += 1
-        return out
+        if mask is None:
+            check_like_fitted("Denoiser", self.spec_, opened.spec)
+        return restore_each(self.restore, opened)
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept, missing pixels are filled."""
         self._check_fitted()
-        n = _n_colors(spec)
+        n = kind_of(spec).colors
         colors = pixels[..., :n].astype(np.float32)
         known = np.asarray(np.isfinite(colors).all(axis=2))
         if not known.any():
@@ -279,19 +271,22 @@ class Denoiser(ImageEstimator):
 
     def _exchange(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Amplitudes (C, H, W // 2 + 1) of the noise that is added, and the filter h."""
-        size = (size[0], size[1])
-        want = np.stack([power_of(spectrum, size) for spectrum in self.noise_spectrum_])
-        have = np.stack([downscaled_power(s, size) for s in self.noise_spectrum_]) if self.halved_ else want
+        want, halved = self._powers((size[0], size[1]))
+        have = halved if self.halved_ else want
         added = np.maximum(want - have, (EXTRA if self.halved_ else AT_FULL_SIZE) * have) + 1e-9
         amplitude, ratio = np.sqrt(added), have / added
         return (torch.from_numpy(a).to(device, torch.float32) for a in (amplitude, ratio))  # type: ignore[return-value]
 
     def _loses_noise_by_halving(self) -> bool:
         """Whether half-size images have less noise than the images themselves at almost all frequencies."""
-        size = (CROP, CROP)
-        want = np.stack([power_of(spectrum, size) for spectrum in self.noise_spectrum_])
-        have = np.stack([downscaled_power(spectrum, size) for spectrum in self.noise_spectrum_])
-        return float(np.maximum((1 + EXTRA) * have - want, 0).sum()) <= MAX_EXCESS * float(want.sum())
+        want, halved = self._powers((CROP, CROP))
+        return float(np.maximum((1 + EXTRA) * halved - want, 0).sum()) <= MAX_EXCESS * float(want.sum())
+
+    def _powers(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Power (C, H, W // 2 + 1) of the noise of images of this size, and of the same when halved to it."""
+        spectra = self.noise_spectrum_
+        want, halved = ([power(each, size) for each in spectra] for power in (power_of, downscaled_power))
+        return np.stack(want), np.stack(halved)
 
     def _data(self, stable: list[np.ndarray], seed: int) -> Data:
         """Crops of all images, as the network takes them, at places drawn by the seed."""
@@ -370,21 +365,11 @@ def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np
         opened = images_of(images)
         spec = opened.spec
     rows = np.sort(seeding.rng(seed, "images").permutation(len(opened))[:MAX_FIT_IMAGES])
-    several = _each(opened, rows)
-    large = [pixels for pixels in several if min(pixels.shape[:2]) >= MIN_SIZE]
+    large = [pixels for pixels in (opened[row] for row in rows.tolist()) if min(pixels.shape[:2]) >= MIN_SIZE]
     if not large:
         size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
         raise InputError(f"A Denoiser needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
     return large, spec
-
-
-def _each(opened: Images, rows: np.ndarray) -> list[np.ndarray]:
-    return [opened[int(row)] for row in rows]
-
-
-def _n_colors(spec: ImageSpec) -> int:
-    """Channels without alpha."""
-    return spec.channels - int(spec.has_alpha)
 
 
 def _halved(values: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ from imatlas.models.parts.tone_curves import (
     tone_hypotheses,
     tone_quantiles,
 )
-from imatlas.models.restorer import Restoration
+from imatlas.models.restorer import Restoration, restore_each
 from imatlas.system.threads import sharing_cores
 
 MAX_FIT_IMAGES = 200
@@ -176,13 +176,7 @@ class Enhancer(Estimator):
                 f"This Enhancer was fitted on {self.spec_.dtype} images. Got {opened.spec.dtype} instead; give images "
                 "of the same depth."
             )
-        out = np.empty((len(opened), *opened.spec.shape), opened.spec.dtype)
-        n = 0
-        for batch in opened.batches(16):
-            for pixels in batch:
-                out[n] = self.restore(pixels, opened.spec)
-                n += 1
-        return out
+        return restore_each(self.restore, opened)
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """One image (H, W, C) of any size, depth and number of channels, enhanced, in its dtype.
@@ -266,8 +260,7 @@ def _sample(pixels: np.ndarray, spec: ImageSpec, span: tuple[float, float]) -> n
     """Every n-th row and column (h, w, C) of an image without alpha, in [0, 1]; NaN where missing or transparent."""
     step = max(1, int((pixels.shape[0] * pixels.shape[1] / N_SAMPLED) ** 0.5))
     some = pixels[::step, ::step]
-    colors = some.shape[2] - spec.has_alpha
-    values = (some[..., :colors].astype(np.float64) - span[0]) / (span[1] - span[0])
+    values = (some[..., : kind_of(spec).colors].astype(np.float64) - span[0]) / (span[1] - span[0])
     values[~np.isfinite(values)] = np.nan
     if spec.has_alpha:
         values[some[..., -1] == 0] = np.nan

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from imatlas.errors import InputError
+from imatlas.images.dataset import Images
 from imatlas.images.spec import ImageSpec
 
 Fact = str | int | float | bool | None
@@ -64,3 +66,24 @@ class SummarizedRestorer(Restorer, Protocol):
     def summary(self) -> list[str]:
         """Sentences for the user, the most important first: what was measured on the images, and what was chosen."""
         ...
+
+
+def restore_each(
+    restore: Callable[[np.ndarray, ImageSpec], np.ndarray], images: Images, *, scale: int = 1
+) -> np.ndarray:
+    """All images of a set restored, (N, scale * H, scale * W, C) of their dtype; only some are in memory at a time."""
+    spec = images.spec
+    out = np.empty((len(images), spec.height * scale, spec.width * scale, spec.channels), spec.dtype)
+    each = (pixels for batch in images.batches(16) for pixels in batch)
+    for made, pixels in zip(out, each, strict=True):
+        made[...] = restore(pixels, spec)
+    return out
+
+
+def check_like_fitted(name: str, fitted: ImageSpec, spec: ImageSpec) -> None:
+    """Raise InputError if images have other channels or another depth than those that a model was fitted to."""
+    if (spec.channels, spec.dtype) != (fitted.channels, fitted.dtype):
+        raise InputError(
+            f"This {name} takes images of {fitted.channels} channels, {fitted.dtype}. Got {spec.channels} channels, "
+            f"{spec.dtype} instead; give images like those it was fitted to."
+        )

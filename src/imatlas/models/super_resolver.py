@@ -26,12 +26,14 @@ from torch.nn import functional as F
 from imatlas import seeding
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images, images_of
+from imatlas.images.pixels import LUMA
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
 from imatlas.models.learned_attributes import FINITE, State, Value
 from imatlas.models.parts.scaling import Scaling
 from imatlas.models.parts.tiles import in_tiles
+from imatlas.models.restorer import check_like_fitted, restore_each
 from imatlas.nn.upscaling_network import UpscalingNetwork
 from imatlas.system.threads import sharing_cores
 from imatlas.training import checkpoints, devices, schedule
@@ -51,8 +53,6 @@ TILE, MARGIN = 128, 24
 """Side of the tiles that are upscaled, in pixels, and what they see around."""
 OVERSHOOT = 1.0
 """How far new pixels may leave the range of the 3 x 3 pixels around them in the input, as a share of it / scale²."""
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
 
 @estimator
@@ -150,19 +150,8 @@ class SuperResolver(ImageEstimator):
         """
         self._check_fitted()
         opened = images_of(images)
-        spec = opened.spec
-        if (spec.channels, spec.dtype) != (self.spec_.channels, self.spec_.dtype):
-            raise InputError(
-                f"This SuperResolver takes images of {self.spec_.channels} channels, {self.spec_.dtype}. Got "
-                f"{spec.channels} channels, {spec.dtype} instead; give images like those it was fitted to."
-            )
-        out = np.empty((len(opened), spec.height * self.scale, spec.width * self.scale, spec.channels), spec.dtype)
-        i = 0
-        for batch in opened.batches(16):
-            for pixels in batch:
-                out[i] = self.restore(pixels, spec)
-                i += 1
-        return out
+        check_like_fitted("SuperResolver", self.spec_, opened.spec)
+        return restore_each(self.restore, opened, scale=self.scale)
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """One image (H, W, C) of any size, upscaled to (scale * H, scale * W, C) of the same dtype.
@@ -346,7 +335,7 @@ def _gray_crop(pixels: np.ndarray, spec: ImageSpec, side: int, rng: np.random.Ge
     colors, _ = _without_holes(*_parts(crop, spec))
     scaled = (colors.astype(np.float32) - np.float32(spec.low)) * np.float32(2 / (spec.high - spec.low)) - 1
     if scaled.shape[2] == 3 and rng.random() < 0.5:
-        return scaled @ np.array(LUMA, np.float32)[:, None]
+        return scaled @ LUMA[:, None]
     channel = rng.integers(scaled.shape[2])
     return scaled[..., channel : channel + 1]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from imatlas.errors import InputError
+from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.restorer import ExplainedRestorer, Restoration, Restorer
 
@@ -26,11 +27,7 @@ def restoration_as_fitted(restorer: Restorer, pixels: np.ndarray, spec: ImageSpe
         If the image has more or fewer channels than the set.
     """
     fitted: ImageSpec | None = getattr(restorer, "spec_", None)
-    if fitted is None or (fitted.channels, fitted.has_alpha, fitted.dtype) == (
-        spec.channels,
-        spec.has_alpha,
-        spec.dtype,
-    ):
+    if fitted is None or kind_of(fitted) == kind_of(spec):
         return restoration_by(restorer, pixels, spec, **options)
     colors, alpha = pixels, None
     if spec.has_alpha and not fitted.has_alpha:
