@@ -1,7 +1,7 @@
 """Restoration without clean targets: `python -m benchmarks restoration [--only PARTS]`.
 
 `denoise`: noise of known kind added to photographs; learned from noisy images alone, beside BM3D and scikit-image.
-Peer environment: bm3d, with benchmarks/peers/bm3d.txt (see `benchmarks._peers`); its license allows research only.
+Peer environment: denoise, with benchmarks/peers/denoise.txt (see `benchmarks._peers`); bm3d is for research only.
 `enhance`: known faults of exposure, contrast and color, undone. `inpaint`: scattered pixels and blocks of held-out
 photographs. `upscale`: photographs scaled down and up again. Their protocols are in the files of the parts
 (`benchmarks._enhance` …).
