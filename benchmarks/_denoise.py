@@ -40,8 +40,8 @@ Images = dict[str, np.ndarray]
 class Kind:
     """A kind of noise on a set of images, and the sigma (of 255) that BM3D and others are told.
 
-    Without a sigma they estimate it on each image, by the median of wavelet coefficients. `reference` makes the clean image of
-    an original, which by default is the original.
+    Without a sigma they estimate it on each image, by the median of wavelet coefficients. `reference` makes the clean
+    image of an original, which by default is the original.
     """
 
     title: str
@@ -126,8 +126,8 @@ NOTES = [
     "correlated: Gaussian noise blurred by 0.8 px, deviation 25. PSNR in dB, mean over images, of values clipped to "
     "0 to 255.",
     "imatlas is told nothing about the noise; a single image: fitted to each image alone. BM3D and scikit-image are "
-    "told its deviation (of Poisson-Gaussian noise 15.6, the root of the mean variance); for photographs of a camera they "
-    "estimate it on each image (scikit-image estimate_sigma).",
+    "told its deviation (of Poisson-Gaussian noise 15.6, the root of the mean variance); for photographs of a camera "
+    "they estimate it on each image (scikit-image estimate_sigma).",
     "Camera: 40 Grocery photos taken again by a simulated camera (benchmarks._camera), whose noise and JPEG quality "
     "differ from image to image; the reference is the mean of 40 shots. Least gain: of an image over leaving it alone.",
     "Seconds: medians; other programs may have run beside.",

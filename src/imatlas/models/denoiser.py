@@ -15,6 +15,11 @@ variance. What is learned there holds at full size as far as images look alike a
 too small to be halved are trained on at full size, with w and -w in turn, which cancels most of what w adds to the
 gradient.
 
+All this stands on noise that is measured exactly, as white noise is. Where noise is correlated, as that of developed
+and compressed photographs, a network learns to tell the measured noise, which it then removes, from the real one, which
+it keeps, and Stein's estimate takes the measured noise for the real one, too. There only the mixture is used, which
+cannot learn such a difference.
+
 The spectrum and the dependence on brightness are measured on the images (`imatlas.models.parts.noise`).
 """
 
@@ -95,10 +100,11 @@ class Denoiser(ImageEstimator):
     risks_ : dict of float
         Mean squared error, estimated without clean images, in units of the variance of the noise: of leaving images
         "unchanged", 1 by definition; of the "mixture" of patches (`imatlas.models.parts.noisy_patches`), which single
-        images are enough for; and of the "network" (Stein's unbiased risk estimate: Stein 1981, with the
-        divergence by random probes of Ramani et al. 2008).
+        images are enough for; and of the "network", for noise that is about white (Stein's unbiased risk estimate:
+        Stein 1981, with the divergence by random probes of Ramani et al. 2008).
     choice_ : str
-        What `transform` does: the entry of `risks_` with the smallest risk; "unchanged" where there is no noise.
+        What `transform` does: the entry of `risks_` with the smallest risk above 0; "unchanged" where there is no
+        noise.
 
     Examples
     --------
@@ -178,20 +184,23 @@ class Denoiser(ImageEstimator):
         low, high = np.percentile(rows, (0.1, 99.9), axis=0)
         self.center_ = ((low + high) / 2).astype(np.float32)
         self.scale_ = float(2 / max(float((high - low).max()), 1e-3))
-        self.halved_ = min(min(values.shape[:2]) for values in stable) >= CROP and self._loses_noise_by_halving()
+        is_white = self._loses_noise_by_halving()
+        self.halved_ = is_white and min(min(values.shape[:2]) for values in stable) >= CROP
         mixture = NoisyPatches.of(stable, noise.spectrum, seed)
         self.mixture_mean_, self.mixture_whitening_ = mixture.mean.numpy(), mixture.whitening.numpy()
         self.mixture_covariances_, self.mixture_weights_ = mixture.covariances.numpy(), mixture.weights.numpy()
-        self._train(self._data(stable, seed), seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        epochs = MAX_EPOCHS if is_white else 0
+        self._train(self._data(stable, seed), epochs, seed, checkpoint=checkpoint, replay=replay, callback=callback)
         self.spec_ = spec
-        self.risks_ = self._risks(stable, seed)
+        self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
         is_noisy = noise.deviations.max() > NEGLIGIBLE * (spec.high - spec.low)
-        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name]) if is_noisy else "unchanged"
+        possible = {name: risk for name, risk in self.risks_.items() if risk > 0}
+        self.choice_ = min(possible, key=lambda name: possible[name]) if is_noisy else "unchanged"
         return self
 
-    def _train(self, data: Data, seed: int, **options: Any) -> None:
-        """Train the network, no longer than there is something to learn from few crops."""
-        most = max(1, MAX_EPOCHS * len(data) // self.batch_size)
+    def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
+        """Train the network, no longer than there is something to learn from few crops; a network has one step."""
+        most = max(1, epochs * len(data) // self.batch_size)
         learner = copy.copy(self)
         learner.max_steps = most if self.max_steps is None else min(most, self.max_steps)
         learner._fit_data(data, seed, **options)
@@ -334,10 +343,10 @@ class Denoiser(ImageEstimator):
         parts = (self.mixture_mean_, self.mixture_whitening_, self.mixture_covariances_, self.mixture_weights_)
         return NoisyPatches(*(torch.from_numpy(part) for part in parts))
 
-    def _risks(self, stable: list[np.ndarray], seed: int) -> dict[str, float]:
-        """Estimated mean squared errors of each way to denoise, and of leaving images unchanged, over some of them."""
+    def _risks(self, stable: list[np.ndarray], ways: list[str], seed: int) -> dict[str, float]:
+        """Estimated mean squared errors of ways to denoise, and of leaving images unchanged, over some of them."""
         rng = seeding.rng(seed, "risks")
-        totals, n_pixels = dict.fromkeys(("mixture", "network"), 0.0), 0
+        totals, n_pixels = dict.fromkeys(ways, 0.0), 0
         variance = total_power(self.noise_spectrum_)
         for k in rng.permutation(len(stable))[:N_JUDGED]:
             values = _center_of(stable[k], JUDGED_SIDE)

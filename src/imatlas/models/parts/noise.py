@@ -33,8 +33,8 @@ QUIET, MIN_QUIET = 0.01, 100
 MAX_RISE = 1.5
 """Largest ratio of the noise of the mean of a block to that of the frequency beside it."""
 KEPT, OF_KEPT = 0.9, 0.623
-"""Share of the lowest squares that are averaged, and what that is of a squared unit normal. A median would be 0 where JPEG
-has removed most coefficients."""
+"""Share of the lowest squares that are averaged, and what that is of a squared unit normal. A median would be 0 where
+JPEG has removed most coefficients."""
 LOW_QUANTILE, OF_LOW = 0.3, 0.1485
 """A lower quantile, and what it is of a squared unit normal: low frequencies have some detail in every block."""
 GRID, NODES = 2048, 9
@@ -181,8 +181,8 @@ def _smoothed(variances: np.ndarray) -> np.ndarray:
 def _spectra(stable: np.ndarray) -> list[np.ndarray]:
     """Variances (8, 8) of the noise of each channel of stabilized blocks (m, 8, 8, C).
 
-    Which blocks of RGB have no detail is seen in their lightness: blocks without any color variation are not without noise,
-    JPEG has removed it there.
+    Which blocks of RGB have no detail is seen in their lightness: blocks without any variation of color are not those
+    without detail, but those where JPEG has removed it.
     """
     squares = [_transformed(stable[..., c]) for c in range(stable.shape[-1])]
     return [_spectrum(own, squares[0] if len(squares) == 3 else own) for own in squares]
