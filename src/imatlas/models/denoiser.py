@@ -103,8 +103,7 @@ class Denoiser(ImageEstimator):
         images are enough for; and of the "network", for noise that is about white (Stein's unbiased risk estimate:
         Stein 1981, with the divergence by random probes of Ramani et al. 2008).
     choice_ : str
-        What `transform` does: the entry of `risks_` with the smallest risk above 0; "unchanged" where there is no
-        noise.
+        What `transform` does: the entry of `risks_` with the smallest risk; "unchanged" where there is no noise.
 
     Examples
     --------
@@ -194,8 +193,7 @@ class Denoiser(ImageEstimator):
         self.spec_ = spec
         self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
         is_noisy = noise.deviations.max() > NEGLIGIBLE * (spec.high - spec.low)
-        possible = {name: risk for name, risk in self.risks_.items() if risk > 0}
-        self.choice_ = min(possible, key=lambda name: possible[name]) if is_noisy else "unchanged"
+        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name]) if is_noisy else "unchanged"
         return self
 
     def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
