@@ -3,8 +3,8 @@
 The pixels of a photograph are taken for the scene, and go back through a camera: linear light, no white balance, one
 color per pixel. There noise is added whose variance rises with the light. Then everything is done again: interpolating
 the colors (so that neighbors share noise), white balance (which amplifies that of red and blue), gamma, sharpening,
-JPEG with colors of half the size. As in published pairs (Xu et al. 2018, "Real-world Noisy Image Denoising: A New Benchmark"),
-the reference is the mean of many shots.
+JPEG with colors of half the size. As in published pairs (Xu et al. 2018, "Real-world Noisy Image Denoising: A New
+Benchmark"), the reference is the mean of many shots.
 """
 
 from __future__ import annotations
