@@ -150,6 +150,8 @@ def _sets(kind: Kind, n: int) -> tuple[Images, Images]:
             key: pixels if pixels.shape[0] < pixels.shape[1] else pixels.swapaxes(0, 1)
             for key, pixels in images.items()
         }
+        height, width = (min(pixels.shape[axis] for pixels in images.values()) for axis in (0, 1))
+        images = {key: pixels[:height, :width] for key, pixels in images.items()}
         return images, dict(islice(images.items(), n))
     train, val = ({key: _gray(pixels) for key, pixels, _ in bsds500(part)} for part in ("train", "val"))
     step = max(1, len(val) // n)

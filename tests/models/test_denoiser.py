@@ -161,3 +161,43 @@ def test_a_model_of_other_images_is_refused(fitted: tuple[ia.Denoiser, np.ndarra
         fitted[0].transform(np.zeros((2, 32, 32, 3), np.uint8))
     with pytest.raises(InputError, match="at least 8 x 8"):
         ia.Denoiser(progress=False).fit(np.zeros((2, 5, 5, 1), np.uint8))
+
+
+def test_noise_and_choice_are_told(fitted: tuple[ia.Denoiser, np.ndarray, np.ndarray]) -> None:
+    model, _, noisy = fitted
+    first, second = model.summary()
+    assert first.startswith("Noise: standard deviation ")
+    assert f"Denoised by a {model.choice_}" in second
+    spec = ImageSpec(*noisy[0].shape, "float32", 0, 255)
+    assert model.restoration(noisy[0], spec).facts["noise"] == pytest.approx(20, rel=0.15)
+    twice = noisy[0] + np.random.default_rng(5).normal(0, 20 * 3**0.5, noisy[0].shape).astype(np.float32)
+    assert model.restoration(twice, spec).facts["noise"] == pytest.approx(40, rel=0.15)
+
+
+def test_rounding_is_no_noise() -> None:
+    clean, _ = noisy_images()
+    pixels = np.rint(clean).clip(0, 255).astype(np.uint8)
+    model = ia.Denoiser(max_steps=2, width=8, progress=False).fit(pixels)
+    assert model.choice_ == "unchanged"
+    assert "left alone" in model.summary()[1]
+    assert np.array_equal(model.transform(pixels), pixels)
+
+
+def test_few_of_the_values_of_a_depth_are_enough() -> None:
+    """12 bits in 16, of which the noise is a small share of the range of the type."""
+    clean, noisy = noisy_images(sigma=5)
+    pixels, wanted = (np.rint(np.clip(image * 4, 0, 4095)).astype(np.uint16) for image in (noisy, clean))
+    restored = ia.Denoiser(max_steps=2, width=8, progress=False).fit(pixels).transform(pixels)
+    assert psnr(wanted, restored, span=4095) > psnr(wanted, pixels, span=4095) + 3
+
+
+def test_a_network_is_for_white_noise() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    clean, _ = noisy_images()
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0, 1, 1, 0))
+    noisy = (clean + 15 * noise / noise.std()).astype(np.float32)
+    model = ia.Denoiser(max_steps=2, width=8, progress=False).fit(noisy)
+    assert set(model.risks_) == {"unchanged", "mixture"}
+    assert "neighboring pixels share it" in model.summary()[0]
+    assert psnr(clean, model.transform(noisy), span=255) > psnr(clean, noisy, span=255) + 3

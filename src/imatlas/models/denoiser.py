@@ -48,6 +48,7 @@ from imatlas.models.parts.noise import (
     Noise,
     downscaled_power,
     measure_noise,
+    neighbor_correlation,
     noise_gain,
     power_of,
     total_power,
@@ -55,7 +56,7 @@ from imatlas.models.parts.noise import (
 from imatlas.models.parts.noisy_patches import NoisyPatches
 from imatlas.models.parts.patch_mixture import smooth_fill
 from imatlas.models.parts.tiles import in_tiles
-from imatlas.models.restorer import check_like_fitted, restore_each
+from imatlas.models.restorer import Restoration, check_like_fitted, restore_each
 from imatlas.nn.denoising_unet import STEP, DenoisingUNet
 from imatlas.system.threads import sharing_cores
 from imatlas.training import checkpoints, devices, schedule
@@ -72,8 +73,8 @@ AT_FULL_SIZE = 1 / 16
 """The same for images that are trained on at full size."""
 MAX_EXCESS = 0.02
 """Largest share by which the noise may be stronger, for that, than that of the images themselves."""
-NEGLIGIBLE = 1 / 2000
-"""Deviation relative to the range of the images up to which there is no noise: that of rounding to 8 bits is half."""
+NEGLIGIBLE, ROUNDING = 1 / 2000, 0.35
+"""Deviation up to which there is no noise, relative to the range of the values; and of integers: rounding has .29."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
 MAX_EPOCHS = 40
@@ -82,6 +83,8 @@ HELD_OUT = 128
 """Crops held out, at most."""
 N_JUDGED, JUDGED_SIDE = 24, 192
 """Images that the risks are estimated on, and the side of the part of each that is used."""
+UNEVEN, SHARED = 1.25, 0.15
+"""Ratio of deviations from which on noise depends on brightness, and correlation from which on it is told."""
 PROBE = 0.1
 """Size of the change by which the divergence is estimated, in deviations of the noise."""
 
@@ -174,7 +177,8 @@ class Denoiser(ImageEstimator):
         seed = self._seed_to_fit(checkpoint)
         originals, spec = _originals(images, mask, seed)
         colors = [pixels[..., : kind_of(spec).colors] for pixels in originals]
-        noise = measure_noise(colors, spec.low, spec.high, seed=seed)
+        span = _span(colors)
+        noise = measure_noise(colors, 0, span, seed=seed)
         self.noise_levels_, self.noise_deviations_ = noise.levels, noise.deviations
         self.noise_spectrum_ = noise.spectrum
         stable = [self._at_unit_noise(pixels) for pixels in colors]
@@ -192,7 +196,7 @@ class Denoiser(ImageEstimator):
         self._train(self._data(stable, seed), epochs, seed, checkpoint=checkpoint, replay=replay, callback=callback)
         self.spec_ = spec
         self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
-        is_noisy = noise.deviations.max() > NEGLIGIBLE * (spec.high - spec.low)
+        is_noisy = noise.deviations.max() > max(NEGLIGIBLE * span, 0 if spec.dtype == "float32" else ROUNDING)
         self.choice_ = min(self.risks_, key=lambda name: self.risks_[name]) if is_noisy else "unchanged"
         return self
 
@@ -227,29 +231,61 @@ class Denoiser(ImageEstimator):
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept, missing pixels are filled."""
+        return self.restoration(pixels, spec).pixels
+
+    def restoration(self, pixels: np.ndarray, spec: ImageSpec) -> Restoration:
+        """As `restore`, with the standard deviation of the noise of this image, in the unit of its pixels."""
         self._check_fitted()
         n = kind_of(spec).colors
         colors = pixels[..., :n].astype(np.float32)
         known = np.asarray(np.isfinite(colors).all(axis=2))
         if not known.any():
-            return np.nan_to_num(pixels, nan=(spec.low + spec.high) / 2)
+            return Restoration(np.nan_to_num(pixels, nan=(spec.low + spec.high) / 2))
         if not known.all():
             colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
-        restored = colors if self.choice_ == "unchanged" else self._restored(colors, known)
-        out = pixels.copy()
-        if pixels.dtype.kind != "f":
-            restored = np.clip(np.rint(restored), 0, np.iinfo(pixels.dtype).max)
-        out[..., :n] = restored.astype(pixels.dtype)
-        return out
-
-    def _restored(self, colors: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
         stable = self.noise_.stabilize(colors)
         gain = noise_gain(stable, self.noise_spectrum_)
-        middle = stable.mean(axis=(0, 1))
-        denoised = self._denoised(middle + (stable - middle) / np.float32(gain), self.choice_)
-        restored = self.noise_.destabilize(middle + (denoised - middle) * gain)
-        return np.asarray(restored + (colors[known].mean(axis=0) - restored[known].mean(axis=0)))
+        restored = colors if self.choice_ == "unchanged" else self._restored(colors, known, stable, gain)
+        out = pixels.copy()
+        if pixels.dtype.kind != "f":
+            restored = np.rint(restored).clip(0, np.iinfo(pixels.dtype).max)
+        out[..., :n] = restored.astype(pixels.dtype)
+        return Restoration(out, {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")})
+
+    def _restored(self, colors: np.ndarray, known: np.ndarray, stable: np.ndarray, gain: float) -> np.ndarray:
+        """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
+        middle = stable.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+        denoised = self._denoised(stable if gain == 1 else middle + (stable - middle) / gain, self.choice_)
+        restored = self.noise_.destabilize(denoised if gain == 1 else middle + (denoised - middle) * gain)
+        before, after = (
+            image.mean(axis=(0, 1), where=known[..., None], dtype=np.float64).astype(np.float32)
+            for image in (colors, restored)
+        )
+        restored += before - after
+        return restored
+
+    def summary(self) -> list[str]:
+        """What the noise is like, what is done about it, and why."""
+        self._check_fitted()
+        deviations, span = self.noise_deviations_.mean(axis=0), self.spec_.high - self.spec_.low
+        usual, dark, bright = float(self.noise_.deviation().mean()), float(deviations[0]), float(deviations[-1])
+        unit = f" of {span:g}" if self.spec_.dtype != "float32" else " %"
+        usual, dark, bright = (x if self.spec_.dtype != "float32" else 100 * x / span for x in (usual, dark, bright))
+        told = f"Noise: standard deviation {usual:.2g}{unit}"
+        if max(dark, bright) > UNEVEN * min(dark, bright):
+            told += f", {dark:.2g} in dark and {bright:.2g} in bright parts"
+        correlation = neighbor_correlation(self.noise_spectrum_)
+        told += f"; neighboring pixels share it (correlation {correlation:.1f})." if correlation > SHARED else "."
+        errors = {name: f"{max(0.0, risk):.0%}" for name, risk in self.risks_.items()}
+        others = " and ".join(
+            f"{errors[name]} by a {name}" for name in self.risks_ if name not in ("unchanged", self.choice_)
+        )
+        if self.choice_ == "unchanged":
+            is_best = min(self.risks_.values()) == 1
+            why = f"they would be no better (squared error: {others})" if is_best else "this is no more than rounding"
+            return [told, f"Images are left alone: {why}."]
+        chosen = f"Denoised by a {self.choice_}: about {errors[self.choice_]} of the squared error stay"
+        return [told, f"{chosen} ({others})." if others else f"{chosen}."]
 
     # -- the network -------------------------------------------------------------------------------------------------
 
@@ -377,6 +413,14 @@ def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np
         size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
         raise InputError(f"A Denoiser needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
     return large, spec
+
+
+def _span(images: list[np.ndarray]) -> float:
+    """Range of nearly all values of images (H, W, C), which may be much less than that of their type; at least tiny."""
+    some = np.concatenate([pixels[:: max(1, len(pixels) // 64)].ravel() for pixels in images]).astype(np.float64)
+    some = some[np.isfinite(some)]
+    low, high = np.percentile(some, (0.1, 99.9)) if len(some) else (0.0, 0.0)
+    return max(float(high - low), 1e-6)
 
 
 def _halved(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ Anscombe transformation for Poisson-Gaussian noise".
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,16 +77,21 @@ class Noise:
 
     def stabilize(self, pixels: np.ndarray) -> np.ndarray:
         """Values (H, W, C) float32 with noise of about unit variance; of RGB images along the axes of `OPPONENT`."""
-        curves = [self._curve(c)[:2] for c in range(len(self.levels))]
-        values = np.stack([_on_even(pixels[..., c], *curve) for c, curve in enumerate(curves)], axis=-1)
-        return (values @ OPPONENT.T if values.shape[-1] == 3 else values).astype(np.float32)
+        curves, out = [self._curve(c)[:2] for c in range(len(self.levels))], np.empty(pixels.shape, np.float32)
+        for rows in _bands_of(pixels):
+            values = np.stack([_on_even(pixels[rows, ..., c], *curve) for c, curve in enumerate(curves)], axis=-1)
+            out[rows] = values @ OPPONENT.T if values.shape[-1] == 3 else values
+        return out
 
     def destabilize(self, values: np.ndarray) -> np.ndarray:
-        """Pixels (H, W, C) float64 whose stabilized noisy versions have these means."""
-        values = values.astype(np.float64)
-        values = values @ OPPONENT if values.shape[-1] == 3 else values
-        curves = [self._curve(c) for c in range(len(self.levels))]
-        return np.stack([_interpolated(values[..., c], m, x) for c, (x, _, m) in enumerate(curves)], axis=-1)
+        """Pixels (H, W, C) float32 whose stabilized noisy versions have these means."""
+        curves, out = [self._curve(c) for c in range(len(self.levels))], np.empty(values.shape, np.float32)
+        for rows in _bands_of(values):
+            part = values[rows].astype(np.float64)
+            part = part @ OPPONENT if part.shape[-1] == 3 else part
+            for c, (x, _, mean) in enumerate(curves):
+                out[rows, ..., c] = _interpolated(part[..., c], mean, x)
+        return out
 
     def deviation(self) -> np.ndarray:
         """Standard deviation (C,) at the middle of the levels of each channel."""
@@ -241,6 +246,12 @@ def total_power(spectrum: np.ndarray) -> float:
     return float((spectrum @ weights @ weights).sum() / SIDE**2)
 
 
+def neighbor_correlation(spectrum: np.ndarray) -> float:
+    """Correlation of the noise of pixels beside each other, from the power (C, 9, 9); of RGB images, in lightness."""
+    covariance = covariance_of(spectrum[:1], 2)
+    return float((covariance[0, 1] + covariance[0, 2]) / (2 * covariance[0, 0]))
+
+
 def _continued(high: np.ndarray) -> np.ndarray:
     """Most noise (8, 8) at low frequencies: that at middle ones, continued by a straight line of its logarithm."""
     middle = high[_MIDDLE]
@@ -251,6 +262,12 @@ def _continued(high: np.ndarray) -> np.ndarray:
 def _stretched(values: np.ndarray, n: int) -> np.ndarray:
     """Values (n,) that interpolate fewer ones."""
     return np.interp(np.linspace(0, len(values) - 1, n), np.arange(len(values)), values)
+
+
+def _bands_of(values: np.ndarray) -> Iterator[slice]:
+    """Parts of the first axis that hold about a million values, so that large images need little more memory."""
+    step = max(1, 2**20 // max(1, values[:1].size))
+    return (slice(start, start + step) for start in range(0, len(values), step))
 
 
 def _on_even(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
