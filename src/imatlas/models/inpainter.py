@@ -36,6 +36,7 @@ from imatlas.models.parts.exemplar_fill import exemplar_fill
 from imatlas.models.parts.patch_mixture import PatchMixture
 from imatlas.models.parts.source_images import from_values, to_values
 from imatlas.models.restorer import Restoration
+from imatlas.nn.denoising_unet import STEP
 from imatlas.nn.fill_network import REACH, FillNetwork
 from imatlas.system.threads import sharing_cores
 from imatlas.training import checkpoints, devices
@@ -55,6 +56,8 @@ BAND = 512
 
 TILE, CONTEXT, OWN_CONTEXT = 384, 96, 32
 """Side of the parts in which a large image is filled, and pixels around each that are seen."""
+NETWORK_TILE = 768
+"""The same for the network, which sees `REACH` around."""
 
 TURNS = (0, 7, 3, 4, 1, 2, 5, 6)
 """The 8 symmetries of a square, in the order in which they are used."""
@@ -89,8 +92,7 @@ class Inpainter(ImageEstimator):
         int,
         Field(ge=1, le=8, description="turns of an image over which its first fill is averaged: better, and slower"),
     ] = 1
-    width: Annotated[int, Field(ge=4, description="channels of the network")] = 48
-    depth: Annotated[int, Field(ge=1, description="residual blocks of the network")] = 4
+    width: Annotated[int, Field(ge=4, description="channels of the finest grid of the network")] = 48
     budget: Annotated[
         float | str | None,
         Field(description="training time: seconds, or a text such as '90s', '5m', '1h'; None for no limit"),
@@ -100,7 +102,7 @@ class Inpainter(ImageEstimator):
     any_kind: ClassVar[bool] = True
 
     def _build(self, spec: ImageSpec) -> FillNetwork:
-        return FillNetwork(spec.channels, self.width, self.depth)
+        return FillNetwork(spec.channels, self.width)
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
@@ -282,7 +284,7 @@ class Inpainter(ImageEstimator):
         """Fill `wanted` pixels of values by the network: the mean over some turns of the image, or that of one."""
         module, device = self._ready_module(), devices.pick_device(self.device)
         turns = TURNS[: self.turns] if number == 0 else (TURNS[number % 8],)
-        for part, _ in tiles(known.shape, TILE, REACH):
+        for part, _ in tiles(known.shape, NETWORK_TILE, REACH):
             if not wanted[part].any():
                 continue
             core, window = _around(wanted, part, REACH)
@@ -320,9 +322,9 @@ def tiles(shape: tuple[int, ...], side: int, context: int) -> Iterator[tuple[tup
     for length in shape:
         n = max(1, -(-(length - context) // side))
         ends = [
-            *(round(i * length / n / 2) * 2 for i in range(n)),
+            *(round(i * length / n / STEP) * STEP for i in range(n)),
             length,
-        ]  # even, as the network works on 2 x 2 pixels
+        ]
         parts.append([(slice(a, b), slice(max(0, a - context), min(length, b + context))) for a, b in pairwise(ends)])
     for rows, seen_rows in parts[0]:
         for columns, seen_columns in parts[1]:
@@ -330,11 +332,14 @@ def tiles(shape: tuple[int, ...], side: int, context: int) -> Iterator[tuple[tup
 
 
 def _around(wanted: Tensor, part: tuple[slice, slice], context: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The rows and columns of a part with `wanted` pixels, and the window around them that is seen; both begin even."""
+    """The rows and columns of a part with `wanted` pixels, and the window around them that is seen.
+
+    Both begin at multiples of `STEP`.
+    """
     cores, windows = [], []
     for axis, (along, length) in enumerate(zip(part, wanted.shape, strict=True)):
         found = wanted[part].any(1 - axis).nonzero()[:, 0]
-        start, stop = along.start + int(found[0]) // 2 * 2, along.start + int(found[-1]) + 1
+        start, stop = along.start + int(found[0]) // STEP * STEP, along.start + int(found[-1]) + 1
         cores.append(slice(start, stop))
         windows.append(slice(max(0, start - context), min(length, stop + context)))
     return (cores[0], cores[1]), (windows[0], windows[1])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad
 
-REACH = 56
+from imatlas.nn.denoising_unet import DenoisingUNet
+
+REACH = 128
 """Pixels beyond which nothing changes a filled pixel, if there are known ones within 8: these, 4 in each step of the
-smooth fill, and the field of the convolutions."""
+smooth fill, and the field of the convolutions, which begins at multiples of `denoising_unet.STEP`."""
 
 _RADII = (1, 2, 4, 8)
 _STEPS = 6
@@ -19,35 +21,21 @@ _MOMENTUM = ((_SPECTRUM[1] ** 0.5 - _SPECTRUM[0] ** 0.5) / (_SPECTRUM[1] ** 0.5 
 
 
 class FillNetwork(nn.Module):
-    """Residual convolutions at half resolution, on an image with a smooth fill and a map of known pixels.
+    """A U-Net that corrects a smooth fill, given that and a map of known pixels.
 
-    Working on 2 x 2 pixels as channels makes it four times as fast: Zhang, Zuo & Zhang 2018, "FFDNet". Before training,
-    the output is the smooth fill.
+    Before training, the output is the smooth fill. In equal time it learns more than convolutions at half resolution
+    alone, without the coarser grids: .92 against .74 dB beyond the biharmonic fill.
     """
 
-    def __init__(self, channels: int, width: int = 48, depth: int = 4) -> None:
+    def __init__(self, channels: int, width: int = 48) -> None:
         super().__init__()
-        self.head = nn.Conv2d(4 * (channels + 1), width, 3, padding=1)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
-            for _ in range(depth)
-        )
-        self.tail = nn.Conv2d(width, 4 * channels, 3, padding=1)
-        for parameter in self.tail.parameters():
-            nn.init.zeros_(parameter)
+        self.unet = DenoisingUNet(channels + 1, width)
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
         """Images (N, C, H, W), and 1 where a pixel is known, (N, 1, H, W): images filled everywhere."""
-        height, width = x.shape[2:]
-        odd = (0, width % 2, 0, height % 2)
-        x, known = pad(x * known, odd, mode="replicate"), pad(known, odd, mode="replicate")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            filled = smooth_fill(x.float(), known.float())
-        h = self.head(pixel_unshuffle(torch.cat([filled, known], 1), 2)).relu()
-        for block in self.blocks:
-            h = h + 0.2 * block(h)
-        filled = filled + pixel_shuffle(self.tail(h), 2)
-        return filled[:, :, :height, :width]
+            filled = smooth_fill((x * known).float(), known.float())
+        return self.unet(torch.cat([filled, known.to(filled.dtype)], 1))[:, :-1]
 
 
 def smooth_fill(x: Tensor, known: Tensor) -> Tensor:
