@@ -33,7 +33,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
 from imatlas.models.parts.exemplar_fill import exemplar_fill
-from imatlas.models.parts.patch_mixture import PatchMixture
+from imatlas.models.parts.patch_mixture import PatchMixture, smooth_fill
 from imatlas.models.parts.source_images import from_values, to_values
 from imatlas.models.restorer import Restoration
 from imatlas.nn.denoising_unet import STEP
@@ -92,6 +92,15 @@ class Inpainter(ImageEstimator):
         int,
         Field(ge=1, le=8, description="turns of an image over which its first fill is averaged: better, and slower"),
     ] = 1
+    texture: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of patches in holes, the rest is a smooth fill: 1 is crisp, less has a smaller error, "
+            "as patches are often the wrong ones",
+        ),
+    ] = 0.8
     width: Annotated[int, Field(ge=4, description="channels of the finest grid of the network")] = 48
     budget: Annotated[
         float | str | None,
@@ -274,7 +283,9 @@ class Inpainter(ImageEstimator):
         for core, window in tiles(known.shape, TILE, CONTEXT):
             if known[core].all():
                 continue
-            made = exemplar_fill(values[:, *window], known[window], rng, varied=number > 0)
+            seen, certain = values[:, *window], known[window]
+            smooth = torch.from_numpy(smooth_fill(seen.numpy(), certain.numpy()))
+            made = torch.lerp(smooth, exemplar_fill(seen, certain, rng, varied=number > 0), self.texture)
             values[:, *core] = torch.where(known[core], values[:, *core], made[:, *_within(core, window)])
             known[core] = True
         return values
