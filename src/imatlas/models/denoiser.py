@@ -203,9 +203,10 @@ class Denoiser(ImageEstimator):
         return self
 
     def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
-        """Train the network, no longer than there is something to learn from few crops; a network has one step."""
+        """Train the network, no longer than there is something to learn from few crops; without `epochs`, one step."""
         most = max(1, epochs * len(data) // self.batch_size)
         learner = copy.copy(self)
+        learner.progress = self.progress and epochs > 0
         learner.max_steps = most if self.max_steps is None else min(most, self.max_steps)
         learner._fit_data(data, seed, **options)
         for name, value in vars(learner).items():
