@@ -115,7 +115,7 @@ def denoise(options: argparse.Namespace) -> None:
                 round(statistics.median(facts["seconds"]), 3),
             ]
             print(row, flush=True)
-            rows = [old for old in saved_table("restoration_denoise", title)["rows"] if old[:2] != row[:2]]
+            rows = [old for old in saved_table("restoration_denoise", title)["rows"] if old[:3] != row[:3]]
             save_table("restoration_denoise", title, columns, sorted([*rows, row], key=lambda r: (r[0], -r[3])), NOTES)
 
 

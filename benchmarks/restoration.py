@@ -2,6 +2,7 @@
 
 `denoise`: noise of known kind added to photographs; learned from noisy images alone, beside BM3D and scikit-image.
 Peer environment: denoise, with benchmarks/peers/denoise.txt (see `benchmarks._peers`); bm3d is for research only.
+`gate`: whether the Denoiser chooses rightly among its ways, and leaves good images alone.
 `enhance`: known faults of exposure, contrast and color, undone. `inpaint`: scattered pixels and blocks of held-out
 photographs. `upscale`: photographs scaled down and up again. Their protocols are in the files of the parts
 (`benchmarks._enhance` …).
@@ -14,13 +15,14 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks import _enhance, _inpaint, _upscale
+from benchmarks import _enhance, _gate, _inpaint, _upscale
 from benchmarks._denoise import KINDS, METHODS, denoise
 from benchmarks._peers import add_prefix_option
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "denoise": denoise,
     "enhance": _enhance.main,
+    "gate": _gate.main,
     "inpaint": _inpaint.main,
     "upscale": _upscale.main,
 }
