@@ -129,8 +129,9 @@ class Denoiser(ImageEstimator):
         "noise_levels_": Array("float64", "n_channels", "n_levels"),
         "noise_deviations_": Array("float64", "n_channels", "n_levels", low=0),
         "mixture_mean_": Array("float32", "n_values"),
-        "mixture_whitening_": Array("float32", "n_values", "n_values"),
-        "mixture_covariances_": Array("float32", "n_gaussians", "n_values", "n_values"),
+        "mixture_whitening_": Array("float32", "n_directions", "n_values"),
+        "mixture_coloring_": Array("float32", "n_values", "n_directions"),
+        "mixture_covariances_": Array("float32", "n_gaussians", "n_directions", "n_directions"),
         "mixture_weights_": Array("float32", "n_gaussians", low=0, high=1),
         "noise_spectrum_": Array("float64", "n_channels", N_FREQUENCIES, N_FREQUENCIES, low=0),
         "center_": Array("float32", "n_channels"),
@@ -192,7 +193,8 @@ class Denoiser(ImageEstimator):
         is_white = self._loses_noise_by_halving()
         self.halved_ = is_white and min(min(values.shape[:2]) for values in stable) >= CROP
         mixture = NoisyPatches.of(stable, noise.spectrum, seed)
-        self.mixture_mean_, self.mixture_whitening_ = mixture.mean.numpy(), mixture.whitening.numpy()
+        self.mixture_mean_ = mixture.mean.numpy()
+        self.mixture_whitening_, self.mixture_coloring_ = mixture.whitening.numpy(), mixture.coloring.numpy()
         self.mixture_covariances_, self.mixture_weights_ = mixture.covariances.numpy(), mixture.weights.numpy()
         epochs = MAX_EPOCHS if is_white else 0
         self._train(self._data(stable, seed), epochs, seed, checkpoint=checkpoint, replay=replay, callback=callback)
@@ -377,8 +379,8 @@ class Denoiser(ImageEstimator):
         return in_tiles(run, x, TILE, MARGIN, STEP) / np.float32(self.scale_) + self.center_
 
     def _mixture(self) -> NoisyPatches:
-        parts = (self.mixture_mean_, self.mixture_whitening_, self.mixture_covariances_, self.mixture_weights_)
-        return NoisyPatches(*(torch.from_numpy(part) for part in parts))
+        names = ("mean", "whitening", "coloring", "covariances", "weights")
+        return NoisyPatches(*(torch.from_numpy(getattr(self, f"mixture_{name}_")) for name in names))
 
     def _risks(self, stable: list[np.ndarray], ways: list[str], seed: int) -> dict[str, float]:
         """Estimated mean squared errors of ways to denoise, and of leaving images unchanged, over some of them."""

@@ -28,8 +28,8 @@ from imatlas.models.parts.noise import covariance_of
 from imatlas.models.parts.patch_mixture import initial_labels, most_probable
 from imatlas.models.parts.tiles import in_tiles
 
-MAX_SIDE, MAX_VALUES = 7, 108
-"""Largest side of the patches in pixels, and number of values of one."""
+MAX_SIDE, MAX_VALUES = 7, 75
+"""Largest side of the patches in pixels, and number of values of one: 5 x 5 colors are better and faster than 6 x 6."""
 MAX_PATCHES, PATCHES_EACH, MAX_COMPONENTS = 100_000, 1300, 64
 """Patches that the mixture is fitted to, at most; those for each Gaussian; and most Gaussians."""
 HARD_ROUNDS, SOFT_ROUNDS = 3, 2
@@ -39,6 +39,9 @@ OVERALL = 5.0
 """Patches of all kinds that are added to each Gaussian."""
 LEAST, CONDITION = 1e-3, 1e-5
 """Least variance of what is not noise, relative to the noise, and to the largest one."""
+NEGLECTED = 0.005
+"""Variance of what is not noise that may be lost with the directions that are left out, relative to the noise. Of patches
+with much noise, some directions hold nothing else."""
 WEIGHTS = (1.0, 4.0)
 """Weight of the filtered patches against the noisy image in each step; the noise that is left is 1 / weight. Four steps
 up to 8 are .3 dB worse on single photographs."""
@@ -56,15 +59,16 @@ class NoisyPatches:
     ----------
     mean : Tensor (D,)
         D = C side side values, channel by channel.
-    whitening : Tensor (D, D)
-        Lower triangular L with L L' = N.
-    covariances : Tensor (K, D, D)
-        Of inv(L) x, without noise.
+    whitening, coloring : Tensor (E, D), (D, E)
+        To values whose noise is white, along the E directions in which there is more than noise, and back.
+    covariances : Tensor (K, E, E)
+        Of the whitened patches, without noise.
     weights : Tensor (K,)
     """
 
     mean: Tensor
     whitening: Tensor
+    coloring: Tensor
     covariances: Tensor
     weights: Tensor
 
@@ -78,9 +82,10 @@ class NoisyPatches:
         patches = torch.cat([_some_patches(image, side, each, rng) for image in images])
         lower = torch.linalg.cholesky(torch.from_numpy(covariance_of(spectrum, side)).float())
         mean = patches.mean(0)
-        white = torch.linalg.solve_triangular(lower, (patches - mean).T, upper=False).T
-        covariances, weights = _fitted(white, lower, channels, seed)
-        return cls(mean, lower, covariances, weights)
+        whitening, coloring = _directions(patches - mean, lower)
+        white = (patches - mean) @ whitening.T
+        covariances, weights = _fitted(white, coloring, channels, seed)
+        return cls(mean, whitening, coloring, covariances, weights)
 
     def denoise(self, values: np.ndarray) -> np.ndarray:
         """An image (H, W, C) without its noise."""
@@ -98,14 +103,13 @@ class NoisyPatches:
         y = pad(y, (0, odd[1], 0, odd[0]), mode="replicate")
         fold_patches = Fold(y.shape[2:], side, stride=STRIDE)
         counts = fold_patches(unfold(torch.ones_like(y[:, :1]), side, stride=STRIDE))
-        inverse = torch.linalg.solve_triangular(self.whitening, torch.eye(len(self.mean)), upper=False)
         x, labels = y, None
         for i, weight in enumerate(WEIGHTS):
-            white = (unfold(x, side, stride=STRIDE)[0].T - self.mean) @ inverse.T
-            noisy = self.covariances + torch.eye(len(self.mean)) / weight
+            white = (unfold(x, side, stride=STRIDE)[0].T - self.mean) @ self.whitening.T
+            noisy = self.covariances + torch.eye(white.shape[1]) / weight
             labels = most_probable(white, noisy, self.weights, labels)
             filtered = _filtered(white, labels, self.covariances, noisy)
-            z = fold_patches((filtered @ self.whitening.T + self.mean).T[None]) / counts
+            z = fold_patches((filtered @ self.coloring.T + self.mean).T[None]) / counts
             x = z if i == len(WEIGHTS) - 1 else (y + weight * z) / (1 + weight)
         height, width = values.shape[:2]
         return x[0, :, around[0] : around[0] + height, around[1] : around[1] + width].permute(1, 2, 0).numpy()
@@ -119,13 +123,23 @@ def _some_patches(image: np.ndarray, side: int, n: int, rng: np.random.Generator
     return patches[patches.isfinite().all(1)]
 
 
-def _fitted(white: Tensor, lower: Tensor, channels: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Covariances (K, D, D) and weights (K,) of Gaussians of white patches (P, D) less their noise."""
+def _directions(patches: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+    """Whitening (E, D) and coloring (D, E) for patches (P, D) with noise of covariance L L', L = lower (D, D)."""
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower)), upper=False)
+    white = patches @ inverse.T
+    values, axes = torch.linalg.eigh(white.T @ white / max(1, len(white)))
+    most = int((torch.cumsum((values - 1).clamp(min=0), 0) <= NEGLECTED * len(values)).sum())
+    axes = axes[:, min(most, len(values) - 1) :]
+    return axes.T @ inverse, lower @ axes
+
+
+def _fitted(white: Tensor, coloring: Tensor, channels: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Covariances (K, E, E) and weights (K,) of Gaussians of white patches (P, E) less their noise."""
     n_values = white.shape[1]
     overall = white.T @ white / max(1, len(white))
     signal = _without_noise(overall)
-    clean = white @ torch.linalg.solve(signal + torch.eye(n_values), signal) @ lower.T
-    detail = clean.reshape(len(clean), channels, n_values // channels)
+    clean = white @ torch.linalg.solve(signal + torch.eye(n_values), signal) @ coloring.T
+    detail = clean.reshape(len(clean), channels, -1)
     detail = (detail - detail.mean(2, keepdim=True)).flatten(1)
     n = max(1, min(MAX_COMPONENTS, len(white) // PATCHES_EACH))
     contrast = max(float(detail.norm(dim=1).median()), 1e-6) if len(detail) else 1.0
