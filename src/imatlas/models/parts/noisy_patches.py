@@ -40,8 +40,8 @@ OVERALL = 5.0
 LEAST, CONDITION = 1e-3, 1e-5
 """Least variance of what is not noise, relative to the noise, and to the largest one."""
 NEGLECTED = 0.005
-"""Variance of what is not noise that may be lost with the directions that are left out, relative to the noise. Of patches
-with much noise, some directions hold nothing else."""
+"""Variance of what is not noise that may be lost with the directions that are left out, relative to the noise. Of
+patches with much noise, some directions hold nothing else."""
 WEIGHTS = (1.0, 4.0)
 """Weight of the filtered patches against the noisy image in each step; the noise that is left is 1 / weight. Four steps
 up to 8 are .3 dB worse on single photographs."""
