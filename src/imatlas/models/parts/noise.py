@@ -27,7 +27,9 @@ SIDE = 8
 """Side of the blocks, in pixels."""
 MAX_BLOCKS = 200_000
 """Blocks that noise is measured on, of all images together."""
-MAX_LEVELS, BLOCKS_PER_LEVEL = 12, 1500
+MAX_LEVELS, BLOCKS_PER_LEVEL = 12, 8000
+FEW_LEVELS, LEAST_PER_LEVEL = 3, 1500
+"""Levels of brightness: with fewer blocks each, textures count as noise; some levels are needed all the same."""
 QUIET, MIN_QUIET = 0.01, 100
 """Share of the blocks of a level, and least number, that count as being without detail."""
 MAX_RISE = 1.5
@@ -165,7 +167,8 @@ def _levels(blocks: np.ndarray, gains: np.ndarray, floor: float) -> tuple[np.nda
     if not len(blocks):
         return np.zeros(1), np.full(1, floor)
     means, squares = blocks.mean(axis=(1, 2)), _transformed(blocks) / np.square(gains)[:, None, None]
-    n_levels = int(np.clip(len(blocks) // BLOCKS_PER_LEVEL, 1, MAX_LEVELS))
+    few = int(np.clip(len(blocks) // LEAST_PER_LEVEL, 1, FEW_LEVELS))
+    n_levels = int(np.clip(len(blocks) // BLOCKS_PER_LEVEL, few, MAX_LEVELS))
     groups = np.array_split(np.argsort(means, kind="stable"), n_levels)
     levels = np.array([means[group].mean() for group in groups])
     variances = np.array([_spectrum(squares[group]).mean() for group in groups])
