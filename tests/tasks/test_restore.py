@@ -248,7 +248,7 @@ def test_what_masks_hide_is_not_learned_and_is_filled(folder, tmp_path):
             seen.append(float((batch.x * (1 if batch.known is None else batch.known)).max()))
             return super()._losses(module, batch, generator)
 
-    model = Spy(max_steps=3, width=8, depth=1, progress=False)
+    model = Spy(max_steps=3, width=8, progress=False)
     restore_files(images, tmp_path / "out", model, command="inpaint", masks=tmp_path / "masks")
     assert max(seen) < 1
     row = rows_of(tmp_path / "out" / "images.csv")[0]

@@ -139,7 +139,7 @@ def _fitted(white: Tensor, coloring: Tensor, channels: int, seed: int) -> tuple[
     overall = white.T @ white / max(1, len(white))
     signal = _without_noise(overall)
     clean = white @ torch.linalg.solve(signal + torch.eye(n_values), signal) @ coloring.T
-    detail = clean.reshape(len(clean), channels, -1)
+    detail = clean.reshape(len(clean), channels, len(coloring) // channels)
     detail = (detail - detail.mean(2, keepdim=True)).flatten(1)
     n = max(1, min(MAX_COMPONENTS, len(white) // PATCHES_EACH))
     contrast = max(float(detail.norm(dim=1).median()), 1e-6) if len(detail) else 1.0
