@@ -77,8 +77,8 @@ NEGLIGIBLE, ROUNDING = 1 / 2000, 0.35
 """Deviation up to which there is no noise, relative to the range of the values; and of integers: rounding has .29."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
-MAX_EPOCHS = 40
-"""Times that the network sees each crop, at most."""
+MAX_EPOCHS, FEWEST_STEPS = 40, 4
+"""Times that the network sees each crop, at most; steps if it is not to be used, after which all weights have moved."""
 HELD_OUT = 128
 """Crops held out, at most."""
 N_JUDGED, JUDGED_SIDE = 24, 192
@@ -206,8 +206,8 @@ class Denoiser(ImageEstimator):
         return self
 
     def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
-        """Train the network, no longer than there is something to learn from few crops; without `epochs`, one step."""
-        most = max(1, epochs * len(data) // self.batch_size)
+        """Train the network, no longer than there is something to learn from few crops; without `epochs`, few steps."""
+        most = max(FEWEST_STEPS, epochs * len(data) // self.batch_size)
         learner = copy.copy(self)
         learner.progress = self.progress and epochs > 0
         learner.max_steps = most if self.max_steps is None else min(most, self.max_steps)
