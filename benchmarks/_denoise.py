@@ -24,6 +24,7 @@ from benchmarks._data import ROOT, bsds500, grocery_photos
 from benchmarks._peers import PEERS, env_command, last_json, python_of
 from benchmarks._table import save_table, saved_table
 from imatlas.images.spec import ImageSpec
+from imatlas.metrics.restoration import psnr
 
 N_PHOTOS = 40
 """Color images, at most."""
@@ -176,8 +177,7 @@ def _clean(kind: Kind, images: Images) -> Images:
 
 
 def _psnrs(clean: Images, restored: Images) -> dict[str, float]:
-    errors = {key: np.square(np.clip(restored[key], 0, 1) - clean[key]).mean() for key in restored}
-    return {key: float(-10 * np.log10(error)) for key, error in errors.items()}
+    return {key: psnr(clean[key][None], np.clip(pixels, 0, 1)[None], span=1) for key, pixels in restored.items()}
 
 
 def _spec(pixels: np.ndarray) -> ImageSpec:
@@ -217,12 +217,14 @@ def _peer(name: str) -> Callable[..., tuple[Images, dict[str, Any]]]:
     def run(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
         sigma = None if kind.sigma is None else kind.sigma / 255
         with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder) / name for name in ("images.npz", "settings.json", "restored.npz")]
-            np.savez(files[0], **noisy)  # type: ignore[arg-type]
-            files[1].write_text(json.dumps({"sigmas": dict.fromkeys(noisy, sigma)}))
+            images, settings, output = (Path(folder) / file for file in ("images.npz", "settings.json", "restored.npz"))
+            np.savez(images, **noisy)  # type: ignore[arg-type]
+            settings.write_text(json.dumps({"sigmas": dict.fromkeys(noisy, sigma)}))
             command = [*options.prefix, *env_command("denoise", options.threads), str(PEERS / "denoise_classical.py")]
-            done = subprocess.run([*command, name, *files], check=True, stdout=subprocess.PIPE, text=True)
-            with np.load(files[2]) as restored:
+            done = subprocess.run(
+                [*command, name, images, settings, output], check=True, stdout=subprocess.PIPE, text=True
+            )
+            with np.load(output) as restored:
                 return {key: restored[key] for key in restored.files}, last_json(done.stdout)
 
     return run

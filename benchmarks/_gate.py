@@ -16,11 +16,15 @@ from benchmarks._denoise import KINDS
 from benchmarks._table import save_table
 from imatlas import Denoiser
 from imatlas.images.spec import ImageSpec
+from imatlas.metrics.restoration import psnr
 
 N_IMAGES, SIDE, STEPS = 8, 128, 400
 """Images of a case, the side to which they are cut, and training steps."""
 TOLERANCE = 0.1
 """dB by which the choice may be worse than the best way and still count as right."""
+
+EQUAL = 99.0
+"""dB that equal images count as."""
 
 Pixels = list[np.ndarray]
 Damage = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -84,7 +88,8 @@ def main(options: argparse.Namespace) -> None:
     notes = [
         f"{N_IMAGES} images of each set (EuroSAT {2 * N_IMAGES}, Fashion-MNIST {8 * N_IMAGES}), cut to {SIDE} pixels; "
         f"{STEPS} training steps. PSNR in dB over all pixels, of values rounded and clipped to 0 to 255, against the "
-        "images before the damage; of those without damage, of what comes back against what was given (99: unchanged).",
+        "images before the damage; of those without damage, of what comes back against what was given "
+        f"({EQUAL:g}: unchanged).",
         f"Right, within {TOLERANCE} dB of the best way: {right} of {len(rows)} cases.",
         "Camera: as in `restoration_denoise`, against the image before, whose detail the camera loses, too.",
     ]
@@ -101,12 +106,8 @@ def _case(images: Pixels, add: Damage) -> list[float | str | None]:
     spec = ImageSpec(*given.shape[1:])
     for way in model.risks_:
         model.choice_ = way
-        found[way] = _psnr(clean, np.stack([model.restore(image, spec) for image in given]))
+        restored = np.stack([model.restore(image, spec) for image in given])
+        found[way] = min(psnr(clean, restored.astype(np.float32), span=255), EQUAL)
     worse = max(found.values()) - found[chosen]
     values = [round(found[way], 2) if way in found else None for way in ("unchanged", "mixture", "network")]
     return [*values, chosen, round(worse, 2), round(found[chosen], 2)]
-
-
-def _psnr(wanted: np.ndarray, pixels: np.ndarray) -> float:
-    error = np.square(wanted - pixels.astype(np.float64)).mean()
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))

@@ -275,10 +275,10 @@ class Denoiser(ImageEstimator):
     def summary(self) -> list[str]:
         """What the noise is like, what is done about it, and why."""
         self._check_fitted()
-        deviations, span = self.noise_deviations_.mean(axis=0), self.spec_.high - self.spec_.low
-        usual, dark, bright = float(self.noise_.deviation().mean()), float(deviations[0]), float(deviations[-1])
-        unit = f" of {span:g}" if self.spec_.dtype != "float32" else " %"
-        usual, dark, bright = (x if self.spec_.dtype != "float32" else 100 * x / span for x in (usual, dark, bright))
+        span = self.spec_.high - self.spec_.low
+        factor, unit = (100 / span, " %") if self.spec_.dtype == "float32" else (1, f" of {span:g}")
+        usual = factor * float(self.noise_.deviation().mean())
+        dark, bright = (factor * float(self.noise_deviations_[:, i].mean()) for i in (0, -1))
         told = f"Noise: standard deviation {usual:.2g}{unit}"
         if max(dark, bright) > UNEVEN * min(dark, bright):
             told += f", {dark:.2g} in dark and {bright:.2g} in bright parts"
