@@ -73,7 +73,7 @@ def _sets() -> Iterator[tuple[str, Pixels]]:
     yield "Grocery photos", opened(sorted(grocery_photos().rglob("*.jpg")), "RGB")
     yield "emoji", opened(sorted(noto_emoji().rglob("*.png")), "RGB")
     yield "EuroSAT", opened(sorted(eurosat().rglob("*.png")), "RGB", 2 * N_IMAGES)
-    yield "Fashion-MNIST", [image[..., None].astype(np.float32) for image in fashion_mnist("test")[0][: 8 * N_IMAGES]]
+    yield "Fashion-MNIST", [image[..., None].astype(np.float32) for image in fashion_mnist("t10k")[0][: 8 * N_IMAGES]]
 
 
 def main(options: argparse.Namespace) -> None:

@@ -49,7 +49,6 @@ from imatlas.models.parts.noise import (
     downscaled_power,
     measure_noise,
     neighbor_correlation,
-    noise_gain,
     power_of,
     total_power,
 )
@@ -86,6 +85,11 @@ N_JUDGED, JUDGED_SIDE = 24, 192
 CAUTION = 0.25
 """Share of what the mixture takes for noise that is kept, for each 1 of its risk: where there is little to gain, a
 texture that is taken for noise is the greater loss."""
+INDISTINCT = 0.003
+"""Deviation of detail that cannot be told from noise, relative to the range of the values: of a correction of noise as
+weak as this, half is applied."""
+IMPOSSIBLE = -0.1
+"""Risk from which on the noise was not understood, below 0 by more than errors of measurement explain."""
 UNEVEN, SHARED = 1.25, 0.15
 """Ratio of deviations from which on noise depends on brightness, and correlation from which on it is told."""
 PROBE = 0.1
@@ -135,6 +139,8 @@ class Denoiser(ImageEstimator):
         "mixture_covariances_": Array("float32", "n_gaussians", "n_directions", "n_directions"),
         "mixture_weights_": Array("float32", "n_gaussians", low=0, high=1),
         "noise_spectrum_": Array("float64", "n_channels", N_FREQUENCIES, N_FREQUENCIES, low=0),
+        "noise_slope_": Value(FINITE),
+        "span_": Value(FINITE),
         "center_": Array("float32", "n_channels"),
         "scale_": Value(FINITE),
         "halved_": Value(bool),
@@ -145,7 +151,7 @@ class Denoiser(ImageEstimator):
     @property
     def noise_(self) -> Noise:
         """The noise of the fitted images."""
-        return Noise(self.noise_levels_, self.noise_deviations_, self.noise_spectrum_)
+        return Noise(self.noise_levels_, self.noise_deviations_, self.noise_spectrum_, self.noise_slope_)
 
     @sharing_cores()
     def fit(  # type: ignore[override]  # crops are held out, never images
@@ -181,10 +187,10 @@ class Denoiser(ImageEstimator):
         seed = self._seed_to_fit(checkpoint)
         originals, spec = _originals(images, mask, seed)
         colors = [pixels[..., : kind_of(spec).colors] for pixels in originals]
-        span = _span(colors)
+        self.span_ = span = _span(colors)
         noise = measure_noise(colors, 0, span, seed=seed)
         self.noise_levels_, self.noise_deviations_ = noise.levels, noise.deviations
-        self.noise_spectrum_ = noise.spectrum
+        self.noise_spectrum_, self.noise_slope_ = noise.spectrum, noise.slope
         stable = [self._at_unit_noise(pixels) for pixels in colors]
         known = [values[np.isfinite(values).all(axis=2)] for values in stable]
         rows = np.concatenate([values[:: max(1, len(values) // 4096)] for values in known])
@@ -202,7 +208,8 @@ class Denoiser(ImageEstimator):
         self.spec_ = spec
         self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
         is_noisy = noise.deviations.max() > max(NEGLIGIBLE * span, 0 if spec.dtype == "float32" else ROUNDING)
-        self.choice_ = min(self.risks_, key=lambda name: self.risks_[name]) if is_noisy else "unchanged"
+        possible = {name: risk for name, risk in self.risks_.items() if risk > IMPOSSIBLE}
+        self.choice_ = min(possible, key=lambda name: possible[name]) if is_noisy else "unchanged"
         return self
 
     def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
@@ -250,7 +257,7 @@ class Denoiser(ImageEstimator):
         if not known.all():
             colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
         stable = self.noise_.stabilize(colors)
-        gain = noise_gain(stable, self.noise_spectrum_)
+        gain = self.noise_.gain(stable)
         restored = colors if self.choice_ == "unchanged" else self._restored(colors, known, stable, gain)
         out = pixels.copy()
         if pixels.dtype.kind != "f":
@@ -268,9 +275,11 @@ class Denoiser(ImageEstimator):
             for image in (colors, restored)
         )
         restored += before - after
+        relative = float(self.noise_.deviation().mean()) * gain / self.span_
+        share = relative**2 / (relative**2 + INDISTINCT**2)
         if self.choice_ == "mixture":
-            restored -= CAUTION * float(np.clip(self.risks_["mixture"], 0, 1)) * (restored - colors)
-        return restored
+            share *= 1 - CAUTION * float(np.clip(self.risks_["mixture"], 0, 1))
+        return colors + np.float32(share) * (restored - colors)
 
     def summary(self) -> list[str]:
         """What the noise is like, what is done about it, and why."""
@@ -365,7 +374,7 @@ class Denoiser(ImageEstimator):
         stable = self.noise_.stabilize(colors)
         known = np.isfinite(stable).all(axis=2)
         middle = stable[known].mean(axis=0) if known.any() else np.float32(0)
-        return np.asarray(middle + (stable - middle) / np.float32(noise_gain(stable, self.noise_spectrum_)))
+        return np.asarray(middle + (stable - middle) / np.float32(self.noise_.gain(stable)))
 
     @torch.no_grad()
     def _denoised(self, stable: np.ndarray, by: str) -> np.ndarray:

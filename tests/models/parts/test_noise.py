@@ -13,7 +13,6 @@ from imatlas.models.parts.noise import (
     covariance_of,
     downscaled_power,
     measure_noise,
-    noise_gain,
     power_of,
     total_power,
 )
@@ -105,11 +104,11 @@ def test_colors_are_measured_along_lightness_and_differences() -> None:
 
 def test_the_gain_of_one_image_is_found_and_small_differences_are_ignored() -> None:
     rng = np.random.default_rng(0)
-    white = rng.normal(size=(200, 200, 1)).astype(np.float32)
-    assert noise_gain(white, WHITE) == 1
-    assert noise_gain(1.05 * white, WHITE) == 1
-    assert noise_gain(2 * white, WHITE) == pytest.approx(2, rel=0.1)
-    assert noise_gain(white[:4, :4], WHITE) == 1
+    white, noise = rng.normal(size=(200, 200, 1)).astype(np.float32), Noise(np.zeros((1, 1)), np.ones((1, 1)), WHITE)
+    assert noise.gain(white) == 1
+    assert noise.gain(1.05 * white) == 1
+    assert noise.gain(2 * white) == pytest.approx(2, rel=0.1)
+    assert noise.gain(white[:4, :4]) == 1
 
 
 def test_power_of_downscaled_images() -> None:

@@ -32,6 +32,9 @@ FEW_LEVELS, LEAST_PER_LEVEL = 3, 1500
 """Levels of brightness: with fewer blocks each, textures count as noise; some levels are needed all the same."""
 QUIET, MIN_QUIET = 0.01, 100
 """Share of the blocks of a level, and least number, that count as being without detail."""
+TEXTURED = 3.0
+"""How much more energy the quietest blocks have at low frequencies, relative to that at high ones, where they have
+texture, compared with those that have none: then texture counts as noise at high frequencies, too."""
 MAX_RISE = 1.5
 """Largest ratio of the noise of the mean of a block to that of the frequency beside it."""
 KEPT, OF_KEPT = 0.9, 0.623
@@ -71,11 +74,14 @@ class Noise:
     spectrum : ndarray (C, 9, 9) float64
         Power of the noise after `stabilize`, at 0, 1/16, ..., 8/16 cycles per pixel down and across: all 1 for white
         noise. Of RGB images, the channels are those of `OPPONENT`.
+    slope : float
+        Energy at low frequencies of the quietest blocks, relative to that at high ones.
     """
 
     levels: np.ndarray
     deviations: np.ndarray
     spectrum: np.ndarray
+    slope: float = 1.0
 
     def stabilize(self, pixels: np.ndarray) -> np.ndarray:
         """Values (H, W, C) float32 with noise of about unit variance; of RGB images along the axes of `OPPONENT`."""
@@ -98,6 +104,25 @@ class Noise:
     def deviation(self) -> np.ndarray:
         """Standard deviation (C,) at the middle of the levels of each channel."""
         return np.exp(np.log(self.deviations).mean(axis=1))
+
+    def gain(self, stable: np.ndarray, *, seed: int = 0) -> float:
+        """Deviation of the noise of a stabilized image (H, W, C) relative to this noise; 1 if they are alike.
+
+        From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as
+        none. A stronger noise that may be texture is not believed, either.
+        """
+        return self.gain_of_blocks(_blocks(stable, MAX_BLOCKS // 10, np.random.default_rng(seed)))
+
+    def gain_of_blocks(self, blocks: np.ndarray) -> float:
+        """The same from stabilized blocks (m, 8, 8, C)."""
+        if len(blocks) < MIN_QUIET:
+            return 1.0
+        found = np.stack(_spectra(blocks))
+        gain = float(np.sqrt(found.mean() * len(found) / total_power(self.spectrum)))
+        is_textured = _slope(blocks) > TEXTURED * self.slope
+        if abs(np.log(max(gain, 1e-3))) < ALIKE or (gain > 1 and is_textured):
+            return 1.0
+        return float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
 
     def _curve(self, channel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixel values x, the integral f(x), and the mean of f under the noise, which rises with x."""
@@ -125,7 +150,7 @@ def measure_noise(images: Iterable[np.ndarray], low: float, high: float, *, seed
     blocks = [_blocks(pixels, per_image, rng) for pixels in several]
     floor = (high - low) / 4000
     noise = _common_noise(blocks, np.ones(len(several)), floor)
-    gains = np.array([_gain(noise.stabilize(part), noise.spectrum) for part in blocks])
+    gains = np.array([noise.gain_of_blocks(noise.stabilize(part)) for part in blocks])
     if not (gains == 1).all():  # else the images with the least noise would tell that of all
         noise = _common_noise(blocks, gains / np.median(gains), floor)
     return noise
@@ -141,7 +166,7 @@ def _common_noise(blocks: list[np.ndarray], gains: np.ndarray, floor: float) -> 
     noise = Noise(levels, deviations, np.ones((n_channels, N_FREQUENCIES, N_FREQUENCIES)))
     stable = noise.stabilize(together) / each[:, None, None, None].astype(np.float32)
     spectrum = np.stack([_power(variances) for variances in _spectra(stable)])
-    return Noise(levels, deviations, np.maximum(spectrum, LEAST_POWER))
+    return Noise(levels, deviations, np.maximum(spectrum, LEAST_POWER), _slope(stable))
 
 
 def _blocks(pixels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -172,6 +197,9 @@ def _levels(blocks: np.ndarray, gains: np.ndarray, floor: float) -> tuple[np.nda
     groups = np.array_split(np.argsort(means, kind="stable"), n_levels)
     levels = np.array([means[group].mean() for group in groups])
     variances = np.array([_spectrum(squares[group]).mean() for group in groups])
+    slopes = np.array([_slope_of(squares[group]) for group in groups])
+    trusted = slopes <= TEXTURED * slopes.min()  # elsewhere the noise is no stronger than between these levels
+    variances = np.minimum(variances, np.interp(levels, levels[trusted], variances[trusted]))
     distinct = np.concatenate([[True], np.diff(levels) > 4 * floor])
     return levels[distinct], np.sqrt(np.maximum(_smoothed(variances[distinct]), floor**2))
 
@@ -202,17 +230,34 @@ def _spectrum(squares: np.ndarray, shown: np.ndarray | None = None) -> np.ndarra
     `shown` (m, 8, 8) are those that show which blocks have no detail, by default the same.
     """
     shown = squares if shown is None else shown
-    n_quiet = min(len(squares), max(MIN_QUIET, int(QUIET * len(squares))))
-    if not n_quiet:
+    if not len(squares):
         return np.zeros((SIDE, SIDE))
-    by_low = np.argpartition(shown[:, _LOW].sum(axis=1), n_quiet - 1)[:n_quiet]
-    by_middle = np.argpartition(shown[:, _MIDDLE].sum(axis=1), n_quiet - 1)[:n_quiet]
-    high = np.sort(squares[by_low], axis=0)[: max(1, int(KEPT * n_quiet))].mean(axis=0) / OF_KEPT
-    low = np.quantile(squares[by_middle], LOW_QUANTILE, axis=0) / OF_LOW
+    by_low, by_middle = (squares[_quietest(shown, where)] for where in (_LOW, _MIDDLE))
+    high = np.sort(by_low, axis=0)[: max(1, int(KEPT * len(by_low)))].mean(axis=0) / OF_KEPT
+    low = np.quantile(by_middle, LOW_QUANTILE, axis=0) / OF_LOW
     found = np.where(_HIGH, high, np.minimum(low, _continued(high)))
     beside = (found[0, 1] + found[1, 0]) / 2  # a block without detail still has a brightness
     found[0, 0] = np.clip(found[0, 1] * found[1, 0] / max(found[1, 1], 1e-12), beside, MAX_RISE * beside)
     return found
+
+
+def _slope(stable: np.ndarray) -> float:
+    """Energy at low frequencies relative to that at high ones, of the quietest of stabilized blocks (m, 8, 8, C)."""
+    if not len(stable):
+        return 1.0
+    return _slope_of(_transformed(stable[..., 0] if stable.shape[-1] == 3 else stable.mean(axis=-1)))
+
+
+def _slope_of(squares: np.ndarray) -> float:
+    """The same from squared coefficients (m, 8, 8)."""
+    quiet = squares[_quietest(squares, _LOW)]
+    return float((quiet[:, _LOW].mean() + 1e-12) / (quiet[:, _HIGH].mean() + 1e-12))
+
+
+def _quietest(squares: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The blocks (m, 8, 8) with the least energy at some frequencies (8, 8)."""
+    n = min(len(squares), max(MIN_QUIET, int(QUIET * len(squares))))
+    return np.argpartition(squares[:, where].sum(axis=1), n - 1)[:n]
 
 
 def _power(variances: np.ndarray) -> np.ndarray:
@@ -285,23 +330,6 @@ def _interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inside = np.interp(at, x, y)
     below, above = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / max(x[-1] - x[-2], 1e-12)
     return inside + np.minimum(at - x[0], 0) * below + np.maximum(at - x[-1], 0) * above
-
-
-def noise_gain(stable: np.ndarray, spectrum: np.ndarray, *, seed: int = 0) -> float:
-    """Deviation of the noise of a stabilized image (H, W, C) relative to a spectrum (C, 9, 9); 1 if they are alike.
-
-    From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as none.
-    """
-    return _gain(_blocks(stable, MAX_BLOCKS // 10, np.random.default_rng(seed)), spectrum)
-
-
-def _gain(blocks: np.ndarray, spectrum: np.ndarray) -> float:
-    """The same from stabilized blocks (m, 8, 8, C)."""
-    if len(blocks) < MIN_QUIET:
-        return 1.0
-    found = np.stack(_spectra(blocks))
-    gain = float(np.sqrt(found.mean() * len(found) / total_power(spectrum)))
-    return 1.0 if abs(np.log(max(gain, 1e-3))) < ALIKE else float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
 
 
 def power_of(spectrum: np.ndarray, size: tuple[int, int]) -> np.ndarray:
