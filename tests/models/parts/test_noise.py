@@ -134,3 +134,18 @@ def test_covariance_of_patches() -> None:
     spectrum *= noise.var() / total_power(spectrum[None])
     patches = np.lib.stride_tricks.sliding_window_view(noise, (3, 3)).reshape(-1, 9)
     assert covariance_of(spectrum[None], 3) == pytest.approx(np.cov(patches.T), rel=0.15, abs=0.01 * noise.var())
+
+
+def test_texture_of_bright_parts_is_no_noise() -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(8):
+        image = np.full((128, 128), 60.0)
+        texture = gaussian_filter(rng.normal(size=(128, 64)), 1.0)
+        image[:, 64:] = 160 + 20 * texture / texture.std()
+        images.append((image + rng.normal(0, 3, image.shape))[..., None])
+    noise = measure_noise(images, 0, 255)
+    assert noise.deviations == pytest.approx(3, rel=0.15)
+    stable = noise.stabilize(images[0][:, 64:].astype(np.float32))
+    assert noise.gain(stable) == 1
+    assert noise.gain(2 * noise.stabilize(np.full((128, 128, 1), 60) + 3 * rng.normal(size=(128, 128, 1)))) > 1.7

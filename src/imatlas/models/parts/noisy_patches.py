@@ -25,7 +25,7 @@ from torch.nn.functional import pad, unfold
 
 from imatlas import seeding
 from imatlas.models.parts.noise import covariance_of
-from imatlas.models.parts.patch_mixture import initial_labels, most_probable
+from imatlas.models.parts.patch_mixture import initial_labels, logarithms, most_probable
 from imatlas.models.parts.tiles import in_tiles
 
 MAX_SIDE, MAX_VALUES = 7, 75
@@ -45,6 +45,9 @@ patches with much noise, some directions hold nothing else."""
 WEIGHTS = (1.0, 4.0)
 """Weight of the filtered patches against the noisy image in each step; the noise that is left is 1 / weight. Four steps
 up to 8 are .3 dB worse on single photographs."""
+SCREENED, N_RIVALS = 24, 4
+"""Directions, those with the most variance, by which Gaussians are chosen that are then compared by all; and how many:
+no worse than to compare all, and twice as fast."""
 STRIDE = 2
 """Distance of the patches that an image is filtered by, in pixels: each pixel is in about a dozen of them."""
 TILE, MARGIN = 512, 16
@@ -103,11 +106,13 @@ class NoisyPatches:
         y = pad(y, (0, odd[1], 0, odd[0]), mode="replicate")
         fold_patches = Fold(y.shape[2:], side, stride=STRIDE)
         counts = fold_patches(unfold(torch.ones_like(y[:, :1]), side, stride=STRIDE))
-        x, labels = y, None
+        x, rivals = y, None
         for i, weight in enumerate(WEIGHTS):
             white = (unfold(x, side, stride=STRIDE)[0].T - self.mean) @ self.whitening.T
             noisy = self.covariances + torch.eye(white.shape[1]) / weight
-            labels = most_probable(white, noisy, self.weights, labels)
+            if rivals is None:
+                rivals = _rivals(white, noisy, self.weights)
+            labels = _best(white, rivals, noisy, self.weights)
             filtered = _filtered(white, labels, self.covariances, noisy)
             z = fold_patches((filtered @ self.coloring.T + self.mean).T[None]) / counts
             x = z if i == len(WEIGHTS) - 1 else (y + weight * z) / (1 + weight)
@@ -172,15 +177,38 @@ def _without_noise(covariance: Tensor) -> Tensor:
 
 def _shares(white: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
     """Probability (P, K) that each patch comes from each Gaussian."""
-    lower = torch.linalg.cholesky(covariances)
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(white.shape[1]).expand_as(lower), upper=False)
-    constants = weights.log() - lower.diagonal(dim1=1, dim2=2).log().sum(1)
+    whitening, constants = logarithms(covariances, weights)
     parts = []
     for rows in white.split(CHUNK):
         parts.append(
-            torch.stack([c - (rows @ m.T).square().sum(1) / 2 for c, m in zip(constants, inverse, strict=True)], 1)
+            torch.stack([c - (rows @ w.T).square().sum(1) / 2 for c, w in zip(constants, whitening, strict=True)], 1)
         )
     return torch.softmax(torch.cat(parts), 1)
+
+
+def _rivals(white: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    """The Gaussians (P, N_RIVALS) that are most probable by the last directions of patches (P, E) alone."""
+    n = min(SCREENED, white.shape[1])
+    whitening, constants = logarithms(covariances[:, -n:, -n:], weights)
+    together = whitening.flatten(0, 1).T.contiguous()
+    parts = []
+    for rows in white[:, -n:].split(CHUNK // 2):
+        distances = torch.linalg.vector_norm((rows @ together).view(len(rows), -1, n), dim=2)
+        parts.append((constants - distances.square() / 2).topk(min(N_RIVALS, len(weights))).indices)
+    return torch.cat(parts)
+
+
+def _best(white: Tensor, rivals: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    """The most probable (P,) of the Gaussians in `rivals` (P, R) of patches (P, E)."""
+    whitening, constants = logarithms(covariances, weights)
+    turns = rivals.T.flatten()
+    scores = torch.empty(len(turns))
+    for k, rows in enumerate(turns.argsort(stable=True).split(turns.bincount(minlength=len(weights)).tolist())):
+        if len(rows):
+            distances = torch.linalg.vector_norm(white[rows % len(white)] @ whitening[k].T, dim=1)
+            scores[rows] = constants[k] - distances.square() / 2
+    best = scores.view(rivals.shape[1], -1).argmax(0)
+    return rivals.gather(1, best[:, None])[:, 0]
 
 
 def _filtered(white: Tensor, labels: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:

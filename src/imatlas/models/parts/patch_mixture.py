@@ -242,14 +242,19 @@ def initial_labels(detail: Tensor, n: int, contrast: float, seed: int) -> Tensor
     return torch.from_numpy(means.fit_predict(shape.numpy())).long()
 
 
+def logarithms(covariances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """W (K, D, D) and c (K,) such that a row x has the weighted density exp(c - |W x|^2 / 2) in each Gaussian."""
+    lower = torch.linalg.cholesky(covariances)
+    whitening = torch.linalg.solve_triangular(lower, torch.eye(lower.shape[1]).expand_as(lower), upper=False)
+    return whitening, weights.log() - lower.diagonal(dim1=1, dim2=2).log().sum(1)
+
+
 def most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tensor | None = None) -> Tensor:
     """The Gaussian with mean 0 in which each row is most probable, (N,) of int64.
 
     With earlier `labels`, each row chooses only from the Gaussians in which some rows of its own are most probable.
     """
-    lower = torch.linalg.cholesky(covariances)
-    whitening = torch.linalg.solve_triangular(lower, torch.eye(X.shape[1]).expand_as(lower), upper=False)
-    constants = weights.log() - lower.diagonal(dim1=1, dim2=2).log().sum(1)
+    whitening, constants = logarithms(covariances, weights)
 
     def densities(rows: Tensor, choices: Tensor | range) -> Tensor:
         parts = [constants[k] - (rows @ whitening[k].T).square().sum(1) / 2 for k in choices]
