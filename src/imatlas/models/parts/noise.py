@@ -35,6 +35,8 @@ QUIET, MIN_QUIET = 0.01, 100
 TEXTURED = 3.0
 """How much more energy the quietest blocks have at low frequencies, relative to that at high ones, where they have
 texture, compared with those that have none: then texture counts as noise at high frequencies, too."""
+MAX_TEXTURED = 2.0
+"""Ratio of variances up to which stronger noise than elsewhere is believed where there is texture."""
 MAX_RISE = 1.5
 """Largest ratio of the noise of the mean of a block to that of the frequency beside it."""
 KEPT, OF_KEPT = 0.9, 0.623
@@ -55,7 +57,8 @@ STEPS, SMOOTHING, LEAST = 20, 0.8, 1e-3
 """Steps of the deconvolution of a spectrum, smoothing of its logarithm, and the least power relative to the mean."""
 
 _FREQUENCY = np.add.outer(np.arange(SIDE), np.arange(SIDE))
-_LOW, _MIDDLE, _HIGH = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7), _FREQUENCY >= 4
+_LOW, _MIDDLE = (_FREQUENCY >= 1) & (_FREQUENCY <= 3), (_FREQUENCY >= 4) & (_FREQUENCY <= 7)
+_HIGH, _FINEST = _FREQUENCY >= 4, _FREQUENCY >= 10
 
 OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt(np.array([[3.0], [2.0], [1.5]]))
 """Orthonormal axes of RGB: lightness and two differences, which noise in photographs is about independent along."""
@@ -109,7 +112,7 @@ class Noise:
         """Deviation of the noise of a stabilized image (H, W, C) relative to this noise; 1 if they are alike.
 
         From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as
-        none. A stronger noise that may be texture is not believed, either.
+        none. Of images that are texture all over, only the finest details count, and not without limit.
         """
         return self.gain_of_blocks(_blocks(stable, MAX_BLOCKS // 10, np.random.default_rng(seed)))
 
@@ -118,11 +121,12 @@ class Noise:
         if len(blocks) < MIN_QUIET:
             return 1.0
         found = np.stack(_spectra(blocks))
-        gain = float(np.sqrt(found.mean() * len(found) / total_power(self.spectrum)))
-        is_textured = _slope(blocks) > TEXTURED * self.slope
-        if abs(np.log(max(gain, 1e-3))) < ALIKE or (gain > 1 and is_textured):
-            return 1.0
-        return float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
+        gain = found.mean() * len(found) / total_power(self.spectrum)
+        if gain > 1 and _slope(blocks) > TEXTURED * self.slope:
+            expected = np.mean([(_bands() @ power @ _bands().T)[_FINEST] for power in self.spectrum])
+            gain = max(1.0, min(gain, found[:, _FINEST].mean() / expected, MAX_TEXTURED))
+        gain = float(np.sqrt(gain))
+        return 1.0 if abs(np.log(max(gain, 1e-3))) < ALIKE else float(np.clip(gain, 1 / MAX_GAIN, MAX_GAIN))
 
     def _curve(self, channel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixel values x, the integral f(x), and the mean of f under the noise, which rises with x."""
@@ -195,13 +199,24 @@ def _levels(blocks: np.ndarray, gains: np.ndarray, floor: float) -> tuple[np.nda
     few = int(np.clip(len(blocks) // LEAST_PER_LEVEL, 1, FEW_LEVELS))
     n_levels = int(np.clip(len(blocks) // BLOCKS_PER_LEVEL, few, MAX_LEVELS))
     groups = np.array_split(np.argsort(means, kind="stable"), n_levels)
-    levels = np.array([means[group].mean() for group in groups])
-    variances = np.array([_spectrum(squares[group]).mean() for group in groups])
+    levels = np.array([means[group][_quietest(squares[group], _LOW)].mean() for group in groups])
+    spectra = np.stack([_spectrum(squares[group]) for group in groups])
     slopes = np.array([_slope_of(squares[group]) for group in groups])
-    trusted = slopes <= TEXTURED * slopes.min()  # elsewhere the noise is no stronger than between these levels
-    variances = np.minimum(variances, np.interp(levels, levels[trusted], variances[trusted]))
+    variances = _without_texture(levels, spectra, slopes <= TEXTURED * slopes.min())
     distinct = np.concatenate([[True], np.diff(levels) > 4 * floor])
     return levels[distinct], np.sqrt(np.maximum(_smoothed(variances[distinct]), floor**2))
+
+
+def _without_texture(levels: np.ndarray, spectra: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """Variances (L,) of noise from spectra (L, 8, 8) at levels (L,); at those that are not trusted, less any texture.
+
+    These have at least what lies between the others, at most a multiple of it, and in these bounds what their finest
+    details tell, where texture is weakest.
+    """
+    variances, finest = spectra.mean(axis=(1, 2)), spectra[:, _FINEST].mean(axis=1)
+    between = np.interp(levels, levels[trusted], variances[trusted])
+    ratio = variances[trusted].sum() / max(finest[trusted].sum(), 1e-12)
+    return np.asarray(np.minimum(variances, np.clip(ratio * finest, between, MAX_TEXTURED * between)))
 
 
 def _smoothed(variances: np.ndarray) -> np.ndarray:
