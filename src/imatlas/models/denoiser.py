@@ -43,6 +43,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
 from imatlas.models.learned_attributes import FINITE, TEXT, Array, State, Value
+from imatlas.models.parts import noisy_patches
 from imatlas.models.parts.noise import (
     N_FREQUENCIES,
     Noise,
@@ -64,8 +65,8 @@ from imatlas.training.progress import Callback
 
 CROP, MAX_CROPS = 64, 4096
 """Side of the crops that the network is trained on, in pixels, and how many there are."""
-MAX_FIT_IMAGES = 400
-"""Images that crops are taken from, at most."""
+MAX_FIT_IMAGES, MAX_FIT_VALUES = 400, 1e8
+"""Images that are learned from, at most, and values of these together: of more, parts are taken."""
 EXTRA = 1 / 3
 """Least noise that is added, as a share of that in the image."""
 AT_FULL_SIZE = 1 / 16
@@ -191,7 +192,7 @@ class Denoiser(ImageEstimator):
         noise = measure_noise(colors, 0, span, seed=seed)
         self.noise_levels_, self.noise_deviations_ = noise.levels, noise.deviations
         self.noise_spectrum_, self.noise_slope_ = noise.spectrum, noise.slope
-        stable = [self._at_unit_noise(pixels) for pixels in colors]
+        stable = [self._stable(pixels) for pixels in colors]
         known = [values[np.isfinite(values).all(axis=2)] for values in stable]
         rows = np.concatenate([values[:: max(1, len(values) // 4096)] for values in known])
         low, high = np.percentile(rows, (0.1, 99.9), axis=0)
@@ -250,36 +251,40 @@ class Denoiser(ImageEstimator):
         """As `restore`, with the standard deviation of the noise of this image, in the unit of its pixels."""
         self._check_fitted()
         n = kind_of(spec).colors
-        colors = pixels[..., :n].astype(np.float32)
+        colors = pixels[..., :n]
         known = np.asarray(np.isfinite(colors).all(axis=2))
         if not known.any():
             return Restoration(np.nan_to_num(pixels, nan=(spec.low + spec.high) / 2))
         if not known.all():
             colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
-        stable = self.noise_.stabilize(colors)
-        gain = self.noise_.gain(stable)
-        restored = colors if self.choice_ == "unchanged" else self._restored(colors, known, stable, gain)
+        gain = self.noise_.gain(colors)
         out = pixels.copy()
-        if pixels.dtype.kind != "f":
-            restored = np.rint(restored).clip(0, np.iinfo(pixels.dtype).max)
-        out[..., :n] = restored.astype(pixels.dtype)
+        if self.choice_ != "unchanged" or not known.all():
+            restored = colors if self.choice_ == "unchanged" else self._restored(colors, known, gain)
+            if pixels.dtype.kind != "f":
+                np.rint(restored, out=restored)
+                restored.clip(0, np.iinfo(pixels.dtype).max, out=restored)
+            out[..., :n] = restored
         return Restoration(out, {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")})
 
-    def _restored(self, colors: np.ndarray, known: np.ndarray, stable: np.ndarray, gain: float) -> np.ndarray:
+    def _restored(self, colors: np.ndarray, known: np.ndarray, gain: float) -> np.ndarray:
         """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
-        middle = stable.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
-        denoised = self._denoised(stable if gain == 1 else middle + (stable - middle) / gain, self.choice_)
-        restored = self.noise_.destabilize(denoised if gain == 1 else middle + (denoised - middle) * gain)
-        before, after = (
-            image.mean(axis=(0, 1), where=known[..., None], dtype=np.float64).astype(np.float32)
-            for image in (colors, restored)
-        )
-        restored += before - after
+        mean = _mean(colors, known)
+
+        def run(tile: np.ndarray) -> np.ndarray:
+            denoised = self._denoised(self._at_unit_noise(tile.astype(np.float32), mean, gain), self.choice_)
+            return self.noise_.destabilize(denoised if gain == 1 else self._scaled(denoised, mean, gain))
+
+        restored = in_tiles(run, colors, TILE, noisy_patches.MARGIN if self.choice_ == "mixture" else MARGIN, STEP)
+        restored += mean - _mean(restored, known)
         relative = float(self.noise_.deviation().mean()) * gain / self.span_
         share = relative**2 / (relative**2 + INDISTINCT**2)
         if self.choice_ == "mixture":
             share *= 1 - CAUTION * float(np.clip(self.risks_["mixture"], 0, 1))
-        return colors + np.float32(share) * (restored - colors)
+        restored -= colors  # in place: large images have room for few copies
+        restored *= np.float32(share)
+        restored += colors
+        return restored
 
     def summary(self) -> list[str]:
         """What the noise is like, what is done about it, and why."""
@@ -350,9 +355,10 @@ class Denoiser(ImageEstimator):
 
     def _data(self, stable: list[np.ndarray], seed: int) -> Data:
         """Crops of all images, as the network takes them, at places drawn by the seed."""
-        scaled = [(values - self.center_) * np.float32(self.scale_) for values in stable]
-        if self.halved_:
-            scaled = [_halved(values) for values in scaled]
+        scaled = [
+            ((_halved(values) if self.halved_ else values) - self.center_) * np.float32(self.scale_)
+            for values in stable
+        ]
         side = min(CROP, *(side for values in scaled for side in values.shape[:2]))
         areas = np.array([values.shape[0] * values.shape[1] for values in scaled], np.float64)
         n = int(np.clip(2 * areas.sum() / side**2, len(scaled), MAX_CROPS))
@@ -368,13 +374,22 @@ class Denoiser(ImageEstimator):
 
     # -- images ------------------------------------------------------------------------------------------------------
 
-    def _at_unit_noise(self, colors: np.ndarray) -> np.ndarray:
+    def _stable(self, colors: np.ndarray) -> np.ndarray:
         """Values (H, W, C) of which the noise has unit variance; NaN where any channel is missing."""
-        colors = np.where(np.isfinite(colors).all(axis=2, keepdims=True), colors, np.nan).astype(np.float32)
+        known = np.isfinite(colors).all(axis=2)
+        colors = np.where(known[..., None], colors, np.nan).astype(np.float32)
+        mean = _mean(colors, known) if known.any() else np.zeros(colors.shape[2], np.float32)
+        return self._at_unit_noise(colors, mean, self.noise_.gain(colors))
+
+    def _at_unit_noise(self, colors: np.ndarray, mean: np.ndarray, gain: float) -> np.ndarray:
+        """Stabilized colors (H, W, C) of an image with this mean (C,), the deviation of whose noise was `gain`."""
         stable = self.noise_.stabilize(colors)
-        known = np.isfinite(stable).all(axis=2)
-        middle = stable[known].mean(axis=0) if known.any() else np.float32(0)
-        return np.asarray(middle + (stable - middle) / np.float32(self.noise_.gain(stable)))
+        return stable if gain == 1 else self._scaled(stable, mean, 1 / gain)
+
+    def _scaled(self, stable: np.ndarray, mean: np.ndarray, factor: float) -> np.ndarray:
+        """Stabilized values (H, W, C) farther from, or nearer to, that of the mean color (C,)."""
+        middle = self.noise_.stabilize(mean[None, None])
+        return np.asarray(middle + (stable - middle) * np.float32(factor))
 
     @torch.no_grad()
     def _denoised(self, stable: np.ndarray, by: str) -> np.ndarray:
@@ -383,12 +398,8 @@ class Denoiser(ImageEstimator):
             return self._mixture().denoise(np.where(np.isfinite(stable), stable, self.center_))
         module, device = self._ready_module(), devices.pick_device(self.device)
         x = np.nan_to_num((stable - self.center_) * np.float32(self.scale_), nan=0.0, posinf=0.0, neginf=0.0)
-
-        def run(tile: np.ndarray) -> np.ndarray:
-            batch = torch.from_numpy(tile.transpose(2, 0, 1)[None].copy()).to(device)
-            return np.asarray(module(batch)[0].cpu().numpy().transpose(1, 2, 0))
-
-        return in_tiles(run, x, TILE, MARGIN, STEP) / np.float32(self.scale_) + self.center_
+        made = module(torch.from_numpy(x.transpose(2, 0, 1)[None].copy()).to(device))[0].cpu().numpy()
+        return made.transpose(1, 2, 0) / np.float32(self.scale_) + self.center_
 
     def _mixture(self) -> NoisyPatches:
         names = ("mean", "whitening", "coloring", "covariances", "weights")
@@ -424,12 +435,30 @@ def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np
     else:
         opened = images_of(images)
         spec = opened.spec
-    rows = np.sort(seeding.rng(seed, "images").permutation(len(opened))[:MAX_FIT_IMAGES])
-    large = [pixels for pixels in (opened[row] for row in rows.tolist()) if min(pixels.shape[:2]) >= MIN_SIZE]
+    rng = seeding.rng(seed, "images")
+    rows = np.sort(rng.permutation(len(opened))[:MAX_FIT_IMAGES])
+    most = MAX_FIT_VALUES / max(1, len(rows) * spec.channels)
+    parts = (_part_of(opened[row], most, rng) for row in rows.tolist())
+    large = [pixels for pixels in parts if min(pixels.shape[:2]) >= MIN_SIZE]
     if not large:
         size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
         raise InputError(f"A Denoiser needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
     return large, spec
+
+
+def _part_of(pixels: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    """A part of an image (H, W, C), of its proportions, at a random place, that has at most some number of pixels."""
+    share = (most / max(1, pixels.shape[0] * pixels.shape[1])) ** 0.5
+    if share >= 1:
+        return pixels
+    height, width = (max(min(side, MIN_SIZE), int(share * side)) for side in pixels.shape[:2])
+    top, left = rng.integers(pixels.shape[0] - height + 1), rng.integers(pixels.shape[1] - width + 1)
+    return pixels[top : top + height, left : left + width].copy()
+
+
+def _mean(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean (C,) of colors (H, W, C) where they are known (H, W)."""
+    return np.asarray(colors.mean(axis=(0, 1), where=known[..., None], dtype=np.float64).astype(np.float32))
 
 
 def _span(images: list[np.ndarray]) -> float:

@@ -146,6 +146,5 @@ def test_texture_of_bright_parts_is_no_noise() -> None:
         images.append((image + rng.normal(0, 3, image.shape))[..., None])
     noise = measure_noise(images, 0, 255)
     assert noise.deviations == pytest.approx(3, rel=0.15)
-    stable = noise.stabilize(images[0][:, 64:].astype(np.float32))
-    assert noise.gain(stable) == 1
-    assert noise.gain(2 * noise.stabilize(np.full((128, 128, 1), 60) + 3 * rng.normal(size=(128, 128, 1)))) > 1.7
+    assert noise.gain(images[0][:, 64:]) == pytest.approx(1, abs=0.2)
+    assert noise.gain(60 + 6 * rng.normal(size=(128, 128, 1))) > 1.7

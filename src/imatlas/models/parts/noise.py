@@ -108,21 +108,22 @@ class Noise:
         """Standard deviation (C,) at the middle of the levels of each channel."""
         return np.exp(np.log(self.deviations).mean(axis=1))
 
-    def gain(self, stable: np.ndarray, *, seed: int = 0) -> float:
-        """Deviation of the noise of a stabilized image (H, W, C) relative to this noise; 1 if they are alike.
+    def gain(self, pixels: np.ndarray, *, seed: int = 0) -> float:
+        """Deviation of the noise of an image (H, W, C) relative to this noise; 1 if they are alike.
 
         From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as
         none. Of images that are texture all over, only the finest details count, and not without limit.
         """
-        return self.gain_of_blocks(_blocks(stable, MAX_BLOCKS // 10, np.random.default_rng(seed)))
+        return self.gain_of_blocks(_blocks(pixels, MAX_BLOCKS // 10, np.random.default_rng(seed)))
 
     def gain_of_blocks(self, blocks: np.ndarray) -> float:
-        """The same from stabilized blocks (m, 8, 8, C)."""
+        """The same from blocks (m, 8, 8, C)."""
         if len(blocks) < MIN_QUIET:
             return 1.0
-        found = np.stack(_spectra(blocks))
+        stable = self.stabilize(blocks)
+        found = np.stack(_spectra(stable))
         gain = found.mean() * len(found) / total_power(self.spectrum)
-        if gain > 1 and _slope(blocks) > TEXTURED * self.slope:
+        if gain > 1 and _slope(stable) > TEXTURED * self.slope:
             expected = np.mean([(_bands() @ power @ _bands().T)[_FINEST] for power in self.spectrum])
             gain = max(1.0, min(gain, found[:, _FINEST].mean() / expected, MAX_TEXTURED))
         gain = float(np.sqrt(gain))
@@ -154,7 +155,7 @@ def measure_noise(images: Iterable[np.ndarray], low: float, high: float, *, seed
     blocks = [_blocks(pixels, per_image, rng) for pixels in several]
     floor = (high - low) / 4000
     noise = _common_noise(blocks, np.ones(len(several)), floor)
-    gains = np.array([noise.gain_of_blocks(noise.stabilize(part)) for part in blocks])
+    gains = np.array([noise.gain_of_blocks(part) for part in blocks])
     if not (gains == 1).all():  # else the images with the least noise would tell that of all
         noise = _common_noise(blocks, gains / np.median(gains), floor)
     return noise

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 from torch.nn import Fold
 from torch.nn.functional import pad, unfold
@@ -26,7 +27,6 @@ from torch.nn.functional import pad, unfold
 from imatlas import seeding
 from imatlas.models.parts.noise import covariance_of
 from imatlas.models.parts.patch_mixture import initial_labels, logarithms, most_probable
-from imatlas.models.parts.tiles import in_tiles
 
 MAX_SIDE, MAX_VALUES = 7, 75
 """Largest side of the patches in pixels, and number of values of one: 5 x 5 colors are better and faster than 6 x 6."""
@@ -50,7 +50,8 @@ SCREENED, N_RIVALS = 24, 4
 no worse than to compare all, and twice as fast."""
 STRIDE = 2
 """Distance of the patches that an image is filtered by, in pixels: each pixel is in about a dozen of them."""
-TILE, MARGIN = 512, 16
+MARGIN = 16
+"""What tiles of large images see around, in pixels."""
 CHUNK = 8192
 
 
@@ -93,11 +94,8 @@ class NoisyPatches:
     def denoise(self, values: np.ndarray) -> np.ndarray:
         """An image (H, W, C) without its noise."""
         channels = values.shape[2]
-        return in_tiles(lambda tile: self._denoise(tile, channels), values.astype(np.float32), TILE, MARGIN, 1)
-
-    def _denoise(self, values: np.ndarray, channels: int) -> np.ndarray:
         side = math.isqrt(len(self.mean) // channels)
-        y = torch.from_numpy(values.transpose(2, 0, 1).copy())
+        y = torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))
         around = [min(side - 1, length - 1) for length in y.shape[1:]]
         missing = [max(0, side - length - 2 * more) for length, more in zip(y.shape[1:], around, strict=True)]
         y = pad(y[None], (around[1], around[1], around[0], around[0]), mode="reflect")
@@ -122,9 +120,10 @@ class NoisyPatches:
 
 def _some_patches(image: np.ndarray, side: int, n: int, rng: np.random.Generator) -> Tensor:
     """At most n complete patches (P, C side side) of an image (H, W, C), at random places."""
-    patches = unfold(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32)), side)[0].T
-    rows = torch.from_numpy(np.sort(rng.permutation(len(patches))[:n]))
-    patches = patches[rows]
+    places = sliding_window_view(image, (side, side), axis=(0, 1))  # (rows, columns, C, side, side), without copies
+    n_rows, n_columns = places.shape[:2]
+    chosen = np.sort(rng.choice(n_rows * n_columns, min(n, n_rows * n_columns), replace=False))
+    patches = torch.from_numpy(places[chosen // n_columns, chosen % n_columns].astype(np.float32)).flatten(1)
     return patches[patches.isfinite().all(1)]
 
 
