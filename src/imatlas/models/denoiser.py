@@ -212,9 +212,12 @@ class Denoiser(ImageEstimator):
         self.spec_ = spec
         self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
         is_noisy = noise.deviations.max() > max(NEGLIGIBLE * span, 0 if spec.dtype == "float32" else ROUNDING)
-        possible = {name: risk for name, risk in self.risks_.items() if risk > IMPOSSIBLE}
-        self.choice_ = min(possible, key=lambda name: possible[name]) if is_noisy else "unchanged"
+        self.choice_ = self._least_risk() if is_noisy else "unchanged"
         return self
+
+    def _least_risk(self) -> str:
+        """The entry of `risks_` with the smallest risk that is possible."""
+        return min((name for name in self.risks_ if self.risks_[name] > IMPOSSIBLE), key=lambda name: self.risks_[name])
 
     def _train(self, data: Data, epochs: int, seed: int, **options: Any) -> None:
         """Train the network, no longer than there is something to learn from few crops; without `epochs`, few steps."""
@@ -262,22 +265,22 @@ class Denoiser(ImageEstimator):
             colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
         gain = self.noise_.gain(colors)
         out = pixels.copy()
-        if self.choice_ != "unchanged" or not known.all():
-            restored = colors if self.choice_ == "unchanged" else self._restored(colors, known, gain)
+        if self.choice_ != "unchanged":
+            colors = self._restored(colors, known, gain)
             if pixels.dtype.kind != "f":
-                np.rint(restored, out=restored)
-                restored.clip(0, np.iinfo(pixels.dtype).max, out=restored)
-            out[..., :n] = restored
+                np.rint(colors, out=colors)
+                colors.clip(0, np.iinfo(pixels.dtype).max, out=colors)
+        out[..., :n] = colors
         return Restoration(out, {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")})
 
     def _restored(self, colors: np.ndarray, known: np.ndarray, gain: float) -> np.ndarray:
         """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
-        mean = _mean(colors, known)
-        thorough = known.size <= SMALL
+        noise, mean = self.noise_, _mean(colors, known)
+        middle, thorough = noise.stabilize(mean[None, None]), known.size <= SMALL
 
         def run(tile: np.ndarray) -> np.ndarray:
-            denoised = self._denoised(self._at_unit_noise(tile.astype(np.float32), mean, gain), self.choice_, thorough)
-            return self.noise_.destabilize(denoised if gain == 1 else self._scaled(denoised, mean, gain))
+            stable = _scaled(noise.stabilize(tile.astype(np.float32)), middle, 1 / gain)
+            return noise.destabilize(_scaled(self._denoised(stable, self.choice_, thorough), middle, gain))
 
         restored = in_tiles(run, colors, TILE, noisy_patches.MARGIN if self.choice_ == "mixture" else MARGIN, STEP)
         restored += mean - _mean(restored, known)
@@ -310,8 +313,8 @@ class Denoiser(ImageEstimator):
             f"{errors[name]} by a {name}" for name in self.risks_ if name not in ("unchanged", self.choice_)
         )
         if self.choice_ == "unchanged":
-            best = min(risk for risk in self.risks_.values() if risk > IMPOSSIBLE)
-            why = f"they would be no better (squared error: {others})" if best == 1 else "this is no more than rounding"
+            is_best = self._least_risk() == "unchanged"
+            why = f"they would be no better (squared error: {others})" if is_best else "this is no more than rounding"
             return [told, f"Images are left alone: {why}."]
         chosen = f"Denoised by a {self.choice_}: about {errors[self.choice_]} of the squared error stay"
         return [told, f"{chosen} ({others})." if others else f"{chosen}."]
@@ -386,17 +389,8 @@ class Denoiser(ImageEstimator):
         known = np.isfinite(colors).all(axis=2)
         colors = np.where(known[..., None], colors, np.nan).astype(np.float32)
         mean = _mean(colors, known) if known.any() else np.zeros(colors.shape[2], np.float32)
-        return self._at_unit_noise(colors, mean, self.noise_.gain(colors))
-
-    def _at_unit_noise(self, colors: np.ndarray, mean: np.ndarray, gain: float) -> np.ndarray:
-        """Stabilized colors (H, W, C) of an image with this mean (C,), the deviation of whose noise was `gain`."""
-        stable = self.noise_.stabilize(colors)
-        return stable if gain == 1 else self._scaled(stable, mean, 1 / gain)
-
-    def _scaled(self, stable: np.ndarray, mean: np.ndarray, factor: float) -> np.ndarray:
-        """Stabilized values (H, W, C) farther from, or nearer to, that of the mean color (C,)."""
-        middle = self.noise_.stabilize(mean[None, None])
-        return np.asarray(middle + (stable - middle) * np.float32(factor))
+        noise = self.noise_
+        return _scaled(noise.stabilize(colors), noise.stabilize(mean[None, None]), 1 / noise.gain(colors))
 
     @torch.no_grad()
     def _denoised(self, stable: np.ndarray, by: str, thorough: bool = False) -> np.ndarray:
@@ -469,6 +463,11 @@ def _part_of(pixels: np.ndarray, most: float, rng: np.random.Generator) -> np.nd
 def _mean(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Mean (C,) of colors (H, W, C) where they are known (H, W)."""
     return np.asarray(colors.mean(axis=(0, 1), where=known[..., None], dtype=np.float64).astype(np.float32))
+
+
+def _scaled(stable: np.ndarray, middle: np.ndarray, factor: float) -> np.ndarray:
+    """Stabilized values (H, W, C) as many times as far from the middle one (1, 1, C)."""
+    return stable if factor == 1 else np.asarray(middle + (stable - middle) * np.float32(factor))
 
 
 def _span(images: list[np.ndarray]) -> float:

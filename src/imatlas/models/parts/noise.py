@@ -206,9 +206,9 @@ def _levels(blocks: np.ndarray, gains: np.ndarray, floor: float) -> tuple[np.nda
     few = int(np.clip(len(blocks) // LEAST_PER_LEVEL, 1, FEW_LEVELS))
     n_levels = int(np.clip(len(blocks) // BLOCKS_PER_LEVEL, few, MAX_LEVELS))
     groups = np.array_split(np.argsort(means, kind="stable"), n_levels)
-    levels = np.array([means[group][_quietest(squares[group], _LOW)].mean() for group in groups])
+    quiet = [group[_quietest(squares[group], _LOW)] for group in groups]
+    levels, slopes = np.array([(means[rows].mean(), _slope_of(squares[rows])) for rows in quiet]).T
     spectra = np.stack([_spectrum(squares[group]) for group in groups])
-    slopes = np.array([_slope_of(squares[group]) for group in groups])
     variances = _without_texture(levels, spectra, slopes <= TEXTURED * slopes.min())
     distinct = np.concatenate([[True], np.diff(levels) > 4 * floor])
     return levels[distinct], np.sqrt(np.maximum(_smoothed(variances[distinct]), floor**2))
@@ -267,12 +267,12 @@ def _slope(stable: np.ndarray) -> float:
     """Energy at low frequencies relative to that at high ones, of the quietest of stabilized blocks (m, 8, 8, C)."""
     if not len(stable):
         return 1.0
-    return _slope_of(_transformed(stable[..., 0] if stable.shape[-1] == 3 else stable.mean(axis=-1)))
+    squares = _transformed(stable[..., 0] if stable.shape[-1] == 3 else stable.mean(axis=-1))
+    return _slope_of(squares[_quietest(squares, _LOW)])
 
 
-def _slope_of(squares: np.ndarray) -> float:
-    """The same from squared coefficients (m, 8, 8)."""
-    quiet = squares[_quietest(squares, _LOW)]
+def _slope_of(quiet: np.ndarray) -> float:
+    """The same from squared coefficients (m, 8, 8) of the quietest blocks."""
     return float((quiet[:, _LOW].mean() + 1e-12) / (quiet[:, _HIGH].mean() + 1e-12))
 
 

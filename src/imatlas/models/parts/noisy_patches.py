@@ -26,7 +26,7 @@ from torch.nn.functional import pad, unfold
 
 from imatlas import seeding
 from imatlas.models.parts.noise import covariance_of
-from imatlas.models.parts.patch_mixture import initial_labels, logarithms, most_probable
+from imatlas.models.parts.patch_mixture import initial_labels, log_densities, logarithms, most_probable
 
 MAX_SIDE, MAX_VALUES = 7, 75
 """Largest side of the patches in pixels, and number of values of one: 5 x 5 colors are better and faster than 6 x 6."""
@@ -178,11 +178,7 @@ def _without_noise(covariance: Tensor) -> Tensor:
 def _shares(white: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
     """Probability (P, K) that each patch comes from each Gaussian."""
     whitening, constants = logarithms(covariances, weights)
-    parts = []
-    for rows in white.split(CHUNK):
-        parts.append(
-            torch.stack([c - (rows @ w.T).square().sum(1) / 2 for c, w in zip(constants, whitening, strict=True)], 1)
-        )
+    parts = [log_densities(rows, whitening, constants) for rows in white.split(CHUNK)]
     return torch.softmax(torch.cat(parts), 1)
 
 

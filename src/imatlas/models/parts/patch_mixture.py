@@ -249,6 +249,12 @@ def logarithms(covariances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return whitening, weights.log() - lower.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
+def log_densities(rows: Tensor, whitening: Tensor, constants: Tensor) -> Tensor:
+    """Logarithms (N, K) of the weighted densities of rows (N, D), from what `logarithms` gives."""
+    pairs = zip(constants, whitening, strict=True)
+    return torch.stack([c - (rows @ w.T).square().sum(1) / 2 for c, w in pairs], 1)
+
+
 def most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tensor | None = None) -> Tensor:
     """The Gaussian with mean 0 in which each row is most probable, (N,) of int64.
 
@@ -256,19 +262,15 @@ def most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tenso
     """
     whitening, constants = logarithms(covariances, weights)
 
-    def densities(rows: Tensor, choices: Tensor | range) -> Tensor:
-        parts = [constants[k] - (rows @ whitening[k].T).square().sum(1) / 2 for k in choices]
-        return torch.stack(parts, 1)
-
-    everything = range(len(weights))
     if labels is None or len(weights) <= 2 * RIVALS:
-        return torch.cat([densities(rows, everything).argmax(1) for rows in X.split(CHUNK)])
+        return torch.cat([log_densities(rows, whitening, constants).argmax(1) for rows in X.split(CHUNK)])
     found = torch.empty_like(labels)
     for members in labels.argsort().split(labels.bincount(minlength=len(weights)).tolist()):
         if len(members):
             some = members[:: max(1, len(members) // JUDGES)]
-            of_some = densities(X[some], everything)
+            of_some = log_densities(X[some], whitening, constants)
             near = (of_some - of_some.amax(1, keepdim=True)).clamp(min=-FAR)
             choices = near.mean(0).topk(RIVALS).indices
-            found[members] = choices[densities(X[members], choices).argmax(1)]
+            of_all = log_densities(X[members], whitening[choices], constants[choices])
+            found[members] = choices[of_all.argmax(1)]
     return found
