@@ -201,3 +201,23 @@ def test_a_network_is_for_white_noise() -> None:
     assert set(model.risks_) == {"unchanged", "mixture"}
     assert "neighboring pixels share it" in model.summary()[0]
     assert psnr(clean, model.transform(noisy), span=255) > psnr(clean, noisy, span=255) + 3
+
+
+def test_parts_of_large_sets_are_learned_from(monkeypatch) -> None:
+    from imatlas.models import denoiser
+
+    _, noisy = noisy_images(channels=3)
+    monkeypatch.setattr(denoiser, "MAX_FIT_VALUES", noisy.size // 4)
+    parts, _ = denoiser._originals(noisy, None, 0)
+    assert [part.shape for part in parts] == [(48, 48, 3)] * len(noisy)
+    assert ia.Denoiser(max_steps=2, width=8, progress=False).fit(noisy).noise_.deviation() == pytest.approx(
+        20, rel=0.15
+    )
+
+
+def test_an_impossible_risk_is_not_believed(fitted: tuple[ia.Denoiser, np.ndarray, np.ndarray], monkeypatch) -> None:
+    model, _, _ = fitted
+    monkeypatch.setattr(model, "risks_", {"unchanged": 1.0, "mixture": 0.3, "network": -9.0})
+    monkeypatch.setattr(model, "choice_", "mixture")
+    assert model._least_risk() == "mixture"
+    assert "an unknown part by a network" in model.summary()[1]
