@@ -97,11 +97,10 @@ def test_a_discriminator_depends_on_every_pixel_and_the_condition(shape):
     height, width, channels = shape
     discriminator = Discriminator(shape, Condition(0, 5, 16), width=16)
     x = torch.randn(1, channels, height, width, requires_grad=True)
-    y = torch.randn(2, 5)
-    logit = discriminator(x, y[:1])
-    logit.sum().backward()
+    y = torch.randn(1, 5, requires_grad=True)
+    discriminator(x, y).sum().backward()
     assert (x.grad != 0).all()
-    assert float((logit - discriminator(x, y[1:])).detach().abs()) > 1e-6
+    assert (y.grad != 0).all()
 
 
 def test_a_generator_depends_on_noise_and_condition():
