@@ -105,7 +105,8 @@ def denoise(options: argparse.Namespace) -> None:
             if method in PEER_METHODS and not python_of("denoise").exists():
                 print(f"{method}: environment 'denoise' is missing, skipped")
                 continue
-            restored, facts = METHODS[method](kind, _noisy(kind, train, 0), noisy, options)
+            learned = _noisy(kind, train, 0 if kind.images == "gray" else 1)
+            restored, facts = METHODS[method](kind, learned, noisy, options)
             after = _psnrs(clean, restored)
             row = [kind.title, facts.get("method", method), len(restored), round(statistics.mean(after.values()), 3)]
             row += [
@@ -187,9 +188,8 @@ def _spec(pixels: np.ndarray) -> ImageSpec:
 def _ours(kind: Kind, train: Images, noisy: Images, options: argparse.Namespace) -> tuple[Images, dict[str, Any]]:
     from imatlas import Denoiser
 
-    images = train if kind.images == "gray" else noisy
     began = time.perf_counter()
-    model = Denoiser(budget=60 * options.minutes, progress=False).fit(np.stack(list(images.values())))
+    model = Denoiser(budget=60 * options.minutes, progress=False).fit(np.stack(list(train.values())))
     fit = round(time.perf_counter() - began, 1)
     restored, seconds = {}, []
     for key, pixels in noisy.items():
