@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="denoise: kinds of noise")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="denoise")
     parser.add_argument("--minutes", type=float, default=10.0, help="denoise, inpaint: training time")
-    parser.add_argument("--n", type=int, help="only the first images; saves no table (denoise: 100 by default)")
+    parser.add_argument("--n", type=int, help="only so many images; no table (denoise: of 100, and a table)")
     parser.add_argument("--threads", type=int, default=2)
     add_prefix_option(parser, default=())
     options = parser.parse_args(argv)

@@ -26,7 +26,7 @@ def noisy_images(sigma: float = 20, *, channels: int = 1, n: int = 4, size: int 
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[ia.Denoiser, np.ndarray, np.ndarray]:
-    clean, noisy = noisy_images()
+    clean, noisy = noisy_images(n=12)
     return ia.Denoiser(max_steps=60, width=16, progress=False).fit(noisy), clean, noisy
 
 
@@ -75,15 +75,17 @@ def test_images_of_any_size_have_no_seams(fitted: tuple[ia.Denoiser, np.ndarray,
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_integers_and_alpha_are_kept(dtype: str) -> None:
+def test_integers_and_alpha_are_kept(dtype: str, tmp_path) -> None:
     clean, noisy = noisy_images(channels=3, size=64)
     top = np.iinfo(dtype).max
     pixels = np.clip(np.rint(noisy * (top / 255)), 0, top).astype(dtype)
     alpha = np.full((*pixels.shape[:3], 1), top, dtype)
     alpha[:, :9] = 0
     images = np.concatenate([pixels, alpha], axis=3) if dtype == "uint8" else pixels
-    restored = ia.Denoiser(max_steps=2, width=8, progress=False).fit(images).transform(images)
+    model = ia.Denoiser(max_steps=2, width=8, progress=False).fit(images)
+    restored = model.transform(images)
     assert restored.dtype == images.dtype
+    assert np.array_equal(ia.load(model.save(tmp_path / "model")).transform(images), restored)
     if dtype == "uint8":
         assert np.array_equal(restored[..., 3:], alpha)
     span = float(top)

@@ -63,8 +63,8 @@ from imatlas.training import checkpoints, devices, schedule
 from imatlas.training.batches import Batch, Data
 from imatlas.training.progress import Callback
 
-CROP, MAX_CROPS = 64, 4096
-"""Side of the crops that the network is trained on, in pixels, and how many there are."""
+CROP, CROPS_EACH, MAX_CROPS = 64, 4, 4096
+"""Side of the crops that the network is trained on, in pixels, those that each pixel is in, and how many there are."""
 MAX_FIT_IMAGES, MAX_FIT_VALUES = 400, 1e8
 """Images that are learned from, at most, and values of these together: of more, parts are taken."""
 EXTRA = 1 / 3
@@ -75,13 +75,14 @@ MAX_EXCESS = 0.02
 """Largest share by which the noise may be stronger, for that, than that of the images themselves."""
 NEGLIGIBLE, ROUNDING = 1 / 2000, 0.35
 """Deviation up to which there is no noise, relative to the range of the values; and of integers: rounding has .29."""
-SMALL = 2**18
+SMALL = 2**19
 """Pixels up to which an image is denoised thoroughly, which takes four times as long and is .1 dB better: by all of its
 patches instead of some, or by the mean of what the network makes of it and its mirror images."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
-MAX_EPOCHS, FEWEST_STEPS = 40, 4
-"""Times that the network sees each crop, at most; steps if it is not to be used, after which all weights have moved."""
+MIN_EPOCHS, CROPS_AN_EPOCH, FEWEST_STEPS = 20, 16, 4
+"""Times that the network sees each crop, if there is time, or one for so many crops if that is more: the noise of many
+crops is not soon learned by heart. And steps if it is not to be used, after which all weights have moved."""
 HELD_OUT = 128
 """Crops held out, at most."""
 N_JUDGED, JUDGED_SIDE = 24, 192
@@ -207,8 +208,9 @@ class Denoiser(ImageEstimator):
         self.mixture_mean_ = mixture.mean.numpy()
         self.mixture_whitening_, self.mixture_coloring_ = mixture.whitening.numpy(), mixture.coloring.numpy()
         self.mixture_covariances_, self.mixture_weights_ = mixture.covariances.numpy(), mixture.weights.numpy()
-        epochs = MAX_EPOCHS if is_white else 0
-        self._train(self._data(stable, seed), epochs, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        data = self._data(stable, seed)
+        epochs = max(MIN_EPOCHS, len(data) // CROPS_AN_EPOCH) if is_white else 0
+        self._train(data, epochs, seed, checkpoint=checkpoint, replay=replay, callback=callback)
         self.spec_ = spec
         self.risks_ = self._risks(stable, ["mixture", "network"] if is_white else ["mixture"], seed)
         is_noisy = noise.deviations.max() > max(NEGLIGIBLE * span, 0 if spec.dtype == "float32" else ROUNDING)
@@ -322,7 +324,7 @@ class Denoiser(ImageEstimator):
     # -- the network -------------------------------------------------------------------------------------------------
 
     def _build(self, spec: ImageSpec) -> torch.nn.Module:
-        return DenoisingUNet(spec.channels, self.width)
+        return DenoisingUNet(kind_of(spec).colors, self.width)
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
@@ -365,18 +367,16 @@ class Denoiser(ImageEstimator):
 
     def _data(self, stable: list[np.ndarray], seed: int) -> Data:
         """Crops of all images, as the network takes them, at places drawn by the seed."""
-        scaled = [
-            ((_halved(values) if self.halved_ else values) - self.center_) * np.float32(self.scale_)
-            for values in stable
-        ]
-        side = min(CROP, *(side for values in scaled for side in values.shape[:2]))
-        areas = np.array([values.shape[0] * values.shape[1] for values in scaled], np.float64)
-        n = int(np.clip(2 * areas.sum() / side**2, len(scaled), MAX_CROPS))
+        factor = 2 if self.halved_ else 1
+        side = min(CROP, *(side // factor for values in stable for side in values.shape[:2]))
+        areas = np.array([values.shape[0] * values.shape[1] for values in stable], np.float64)
+        n = int(np.clip(CROPS_EACH * areas.sum() / (factor * side) ** 2, len(stable), MAX_CROPS))
         rng = seeding.rng(seed, "crops")
-        crops = np.empty((n, side, side, scaled[0].shape[2]), np.float32)
-        for i, k in enumerate(np.sort(rng.choice(len(scaled), n, p=areas / areas.sum()))):
-            top, left = (rng.integers(length - side + 1) for length in scaled[k].shape[:2])
-            crops[i] = scaled[k][top : top + side, left : left + side]
+        crops = np.empty((n, side, side, stable[0].shape[2]), np.float32)
+        for i, k in enumerate(np.sort(rng.choice(len(stable), n, p=areas / areas.sum()))):
+            top, left = (rng.integers(length - factor * side + 1) for length in stable[k].shape[:2])
+            crop = stable[k][top : top + factor * side, left : left + factor * side]
+            crops[i] = ((_halved(crop) if self.halved_ else crop) - self.center_) * np.float32(self.scale_)
         n_held_out = min(HELD_OUT, n // 10)
         order = rng.permutation(n)
         spec = ImageSpec(side, side, crops.shape[3], "float32", -1.0, 1.0, alpha=False)
