@@ -38,7 +38,7 @@ RUNS = {
     "sample": "{atlas} -n 2 -o {out}/new.png",
     "morph": "{atlas} {key} {other} --frames 3 -o {out}/morph.gif",
     "panorama": "{composed} {key} {other} -o {out}/panorama.png",
-    "denoise": "{photos} -o {out}/clean --budget 1s --preview",
+    "denoise": "{photos} -o {out}/clean --budget 1s --preview --error-map",
     "upscale": "{photos} -o {out}/large --budget 1s",
     "enhance": "{photos} -o {out}/better",
     "inpaint": "{composed} {key} --mask {mask} -o {out}/whole.png",

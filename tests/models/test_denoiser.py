@@ -57,6 +57,39 @@ def test_a_saved_model_does_the_same(fitted: tuple[ia.Denoiser, np.ndarray, np.n
     assert np.array_equal(again.transform(noisy), model.transform(noisy))
 
 
+@pytest.mark.parametrize("by", ["mixture", "network", "unchanged"])
+def test_a_map_tells_the_error_of_each_pixel(
+    fitted: tuple[ia.Denoiser, np.ndarray, np.ndarray], monkeypatch, by: str
+) -> None:
+    model, clean, noisy = fitted
+    monkeypatch.setattr(model, "error_map", True)
+    monkeypatch.setattr(model, "choice_", by)
+    maps, errors = [], []
+    for image, original in zip(noisy, clean, strict=True):
+        made = model.restoration(image, ImageSpec(*image.shape, "float32", 0.0, 255.0))
+        assert made.maps["error"].shape == image.shape[:2]
+        maps.append(made.maps["error"])
+        errors.append(np.square(made.pixels - original).mean(axis=2))
+    expected, found = np.square(np.stack(maps)), np.stack(errors)
+    assert expected.mean() == pytest.approx(found.mean(), rel=0.5)
+    if by != "unchanged":
+        least, most = (found[part].mean() for part in (expected < np.median(expected), expected > np.median(expected)))
+        assert least < 0.8 * most
+
+
+def test_the_error_of_missing_pixels_is_unknown(
+    fitted: tuple[ia.Denoiser, np.ndarray, np.ndarray], monkeypatch
+) -> None:
+    model, _, noisy = fitted
+    monkeypatch.setattr(model, "error_map", True)
+    image = noisy[0].copy()
+    image[3:5, 7] = np.nan
+    made = model.restoration(image, ImageSpec(*image.shape, "float32", 0.0, 255.0))
+    assert np.isnan(made.maps["error"][3:5, 7]).all()
+    assert np.isfinite(made.maps["error"]).sum() == image[..., 0].size - 2
+    assert made.facts["error"] > 0
+
+
 def test_images_of_any_size_have_no_seams(fitted: tuple[ia.Denoiser, np.ndarray, np.ndarray], monkeypatch) -> None:
     from imatlas.models import denoiser
 

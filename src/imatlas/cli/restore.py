@@ -36,6 +36,9 @@ Model = Annotated[
 def denoise(
     images: Sources,
     output: Output,
+    error_map: Annotated[
+        bool, typer.Option("--error-map", help="also write the error that is to be expected of each pixel, in maps/")
+    ] = False,
     budget: Learning = None,
     model: Model = None,
     preview: Preview = False,
@@ -47,7 +50,8 @@ def denoise(
 
     A run that was stopped is continued by the same command.
     """
-    _restore("denoise", images, output, model, {"budget": budget}, preview, overwrite, seed, json_)
+    options = {"error_map": error_map, "budget": budget}
+    _restore("denoise", images, output, model, options, preview, overwrite, seed, json_)
 
 
 @app.command(epilog="Example: imatlas upscale photos/ -o large/ --scale 2")
@@ -199,8 +203,13 @@ def _restore(
     source = one_source(images)
     restorer = _restorer(command, source, model, options, seed, json_)
     if output.suffix.lower() in SUFFIXES:
-        if preview:
-            raise typer.BadParameter("--preview needs a folder as output, in which the contact sheet is written.")
+        more_files = {
+            "--preview": preview,
+            "--error-map": options.get("error_map", False),
+            "--samples": options.get("n_samples", 1) > 1,
+        }
+        for option in (name for name, given in more_files.items() if given):
+            raise typer.BadParameter(f"{option} needs a folder as output, as it makes more files than '{output.name}'.")
         print_result(restore_file(source, output, restorer, command=command, **more), json_)
         return
     result = restore_files(

@@ -33,6 +33,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from imatlas import seeding
@@ -98,7 +99,10 @@ IMPOSSIBLE = -0.1
 UNEVEN, SHARED = 1.25, 0.15
 """Ratio of deviations from which on noise depends on brightness, and correlation from which on it is told."""
 PROBE = 0.1
-"""Size of the change by which the divergence is estimated, in deviations of the noise."""
+"""Size of the change by which derivatives are estimated, in deviations of the noise."""
+N_PROBES, ERROR_WIDTH, CREDIBLE = 8, 2.0, (0.3, 2.0)
+"""Random changes that tell the error of each pixel; width of the Gaussian, in pixels, that smooths it; and least and
+largest ratio of the error to what the changes tell, as Stein's estimate is uncertain for small images."""
 
 
 @estimator
@@ -134,6 +138,10 @@ class Denoiser(ImageEstimator):
         Field(description="training time: seconds, or a text such as '90s', '5m', '1h'; None for 30 epochs"),
     ] = "4m"
     batch_size: Annotated[int, Field(ge=1, description="crops per training step")] = 16
+    error_map: Annotated[
+        bool,
+        Field(description="whether `restoration` estimates the error of each pixel, too: ten times as slow"),
+    ] = False
 
     _state: ClassVar[State] = {
         "noise_levels_": Array("float64", "n_channels", "n_levels"),
@@ -256,7 +264,11 @@ class Denoiser(ImageEstimator):
         return self.restoration(pixels, spec).pixels
 
     def restoration(self, pixels: np.ndarray, spec: ImageSpec) -> Restoration:
-        """As `restore`, with the standard deviation of the noise of this image, in the unit of its pixels."""
+        """As `restore`, with the standard deviation of the noise of this image, in the unit of its pixels.
+
+        With `error_map`, `maps["error"]` (H, W) is the root of the mean squared error, over the channels, that is to
+        be expected of each pixel, in the same unit, NaN where it was missing; the fact `error` is its quadratic mean.
+        """
         self._check_fitted()
         n = kind_of(spec).colors
         colors = pixels[..., :n]
@@ -265,15 +277,20 @@ class Denoiser(ImageEstimator):
             return Restoration(np.nan_to_num(pixels, nan=(spec.low + spec.high) / 2))
         if not known.all():
             colors = smooth_fill(np.where(known, colors.transpose(2, 0, 1), 0), known).transpose(1, 2, 0)
-        gain = self.noise_.gain(colors)
+        gain, before = self.noise_.gain(colors), colors
         out = pixels.copy()
         if self.choice_ != "unchanged":
             colors = self._restored(colors, known, gain)
             if pixels.dtype.kind != "f":
                 np.rint(colors, out=colors)
                 colors.clip(0, np.iinfo(pixels.dtype).max, out=colors)
+        facts = {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")}
+        maps = {}
+        if self.error_map:
+            maps["error"] = np.where(known, self._error(before, gain), np.float32(np.nan))
+            facts["error"] = float(f"{np.sqrt(np.square(maps['error'][known], dtype=np.float64).mean()):.3g}")
         out[..., :n] = colors
-        return Restoration(out, {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")})
+        return Restoration(out, facts, maps)
 
     def _restored(self, colors: np.ndarray, known: np.ndarray, gain: float) -> np.ndarray:
         """Complete colors (H, W, C) without noise, which has the mean 0: that of the `known` ones (H, W) is kept."""
@@ -294,6 +311,35 @@ class Denoiser(ImageEstimator):
         restored *= np.float32(share)
         restored += colors
         return restored
+
+    def _error(self, colors: np.ndarray, gain: float) -> np.ndarray:
+        """Root (H, W) of the expected squared error of complete colors (H, W, C) once they are denoised.
+
+        If they are denoised in the best way, this is the diagonal of its Jacobian times the covariance of the noise
+        (Manor & Michaeli 2024, "On the Posterior Distribution in Denoising"): the mean of b * (Jacobian b) over random
+        b like the noise. As ways are not the best, Stein's estimate tells what the mean over the image should be.
+        """
+        noise, rng = self.noise_, seeding.rng(self.seed_, "errors")
+        deviation = gain * noise.deviation_of(colors)
+        if self.choice_ == "unchanged":
+            return deviation
+        middle = noise.stabilize(_mean(colors, np.ones(colors.shape[:2], bool))[None, None])
+        by, thorough = self.choice_, colors[..., 0].size <= SMALL
+
+        def run(tile: np.ndarray) -> np.ndarray:
+            stable = _scaled(noise.stabilize(tile.astype(np.float32)), middle, 1 / gain)
+            made, share = self._denoised(stable, by, thorough), np.zeros(stable.shape[:2], np.float32)
+            for _ in range(N_PROBES):
+                probe = self._like_noise(stable.shape, rng)
+                change = self._denoised(stable + PROBE * probe, by, thorough) - made
+                share += (change * probe).mean(axis=2) / (PROBE * N_PROBES)
+            return np.stack([share, np.square(made - stable).mean(axis=2)], axis=2)
+
+        share, moved = np.moveaxis(in_tiles(run, colors, TILE, MARGIN, STEP), 2, 0)
+        mean = max(float(share.mean()), 1e-6)
+        risk = float(moved.mean()) + 2 * mean - total_power(noise.spectrum) / len(noise.spectrum)
+        share = gaussian_filter(share, ERROR_WIDTH, mode="nearest") * np.float32(np.clip(risk / mean, *CREDIBLE))
+        return np.asarray(deviation * np.sqrt(share.clip(0, 1)))
 
     def summary(self) -> list[str]:
         """What the noise is like, what is done about it, and why."""
@@ -409,6 +455,13 @@ class Denoiser(ImageEstimator):
         names = ("mean", "whitening", "coloring", "covariances", "weights")
         return NoisyPatches(*(torch.from_numpy(getattr(self, f"mixture_{name}_")) for name in names))
 
+    def _like_noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Random values (H, W, C) with the spectrum of the noise."""
+        size = (shape[0], shape[1])
+        amplitude = np.stack([np.sqrt(power_of(s, size)) for s in self.noise_spectrum_], axis=2)
+        white = np.fft.rfft2(rng.standard_normal(shape), axes=(0, 1))
+        return np.fft.irfft2(white * amplitude, s=size, axes=(0, 1)).astype(np.float32)
+
     def _risks(self, stable: list[np.ndarray], ways: list[str], seed: int) -> dict[str, float]:
         """Estimated mean squared errors of ways to denoise, and of leaving images unchanged, over some of them."""
         rng = seeding.rng(seed, "risks")
@@ -418,9 +471,7 @@ class Denoiser(ImageEstimator):
             values = _center_of(stable[k], JUDGED_SIDE)
             known = np.isfinite(values).all(axis=2)
             n_pixels += int(known.sum())
-            amplitude = np.stack([np.sqrt(power_of(s, values.shape[:2])) for s in self.noise_spectrum_], axis=2)
-            white = np.fft.rfft2(rng.standard_normal(values.shape), axes=(0, 1))
-            probe = np.fft.irfft2(white * amplitude, s=values.shape[:2], axes=(0, 1)).astype(np.float32)
+            probe = self._like_noise(values.shape, rng)
             for by in totals:
                 above, below = (self._denoised(values + sign * PROBE * probe, by) for sign in (1, -1))
                 change = ((above + below) / 2 - values)[known]

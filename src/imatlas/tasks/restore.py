@@ -172,7 +172,7 @@ WRITTEN = {
     "images.csv": "what is known of each",
     "report.html": "some of them before and after",
     "preview.png": "a contact sheet before and after",
-    "maps": "the spread of the fills, 32-bit TIFF",
+    "maps": "how uncertain each pixel is, 32-bit TIFF",
     "samples": "further fills of each image",
     "model": "the model, for new images: imatlas.load",
     "skipped.csv": "the files that were skipped, and why",

@@ -46,15 +46,16 @@ def restoration_as_fitted(restorer: Restorer, pixels: np.ndarray, spec: ImageSpe
         given = replace(given, dtype="float32", low=spec.low * unit, high=spec.high * unit)
         colors = colors.astype(np.float32) * np.float32(unit)
     made = restoration_by(restorer, colors, given, **options)
-    values = made.pixels
+    values, maps = made.pixels, made.maps
     if gray_as_rgb:
         values = _in_dtype(values.mean(axis=2, keepdims=True, dtype=np.float32), values.dtype)
     if unit != 1.0:
         values = _in_dtype(values / np.float32(unit), pixels.dtype)
+        maps = {name: errors / np.float32(unit) for name, errors in maps.items()}
     if alpha is not None:
         factors = tuple(a // b for a, b in zip(values.shape, alpha.shape, strict=True))[:2]
         values = np.concatenate([values, alpha.repeat(factors[0], 0).repeat(factors[1], 1)], axis=2)
-    return replace(made, pixels=values, others=())
+    return replace(made, pixels=values, maps=maps, others=())
 
 
 def restoration_by(restorer: Restorer, pixels: np.ndarray, spec: ImageSpec, **options: Any) -> Restoration:

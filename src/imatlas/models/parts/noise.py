@@ -111,6 +111,13 @@ class Noise:
         """Standard deviation (C,) at the middle of the levels of each channel."""
         return np.exp(np.log(self.deviations).mean(axis=1))
 
+    def deviation_of(self, pixels: np.ndarray) -> np.ndarray:
+        """Standard deviation (H, W) float32 of the noise of pixels (H, W, C), as the quadratic mean of the channels."""
+        total = np.zeros(pixels.shape[:2])
+        for c, (levels, deviations) in enumerate(zip(self.levels, self.deviations, strict=True)):
+            total += np.square(np.interp(pixels[..., c], levels, deviations)) / len(self.levels)
+        return np.sqrt(total).astype(np.float32)
+
     def gain(self, pixels: np.ndarray, *, seed: int = 0) -> float:
         """Deviation of the noise of an image (H, W, C) relative to this noise; 1 if they are alike.
 
