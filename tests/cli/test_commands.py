@@ -562,13 +562,3 @@ def test_no_command_overwrites_through_a_path_with_dots(atlas, tmp_path, capsys)
         assert any(message in err for message in ("already exists", "exists and is not an atlas")), err
         assert mine.read_text() == "mine"
     assert sorted(path.name for path in (tmp_path / "keep").iterdir()) == sorted(name for name, *_ in commands)
-
-
-@pytest.mark.parametrize(
-    ("command", "option"), [("denoise", "--preview"), ("denoise", "--error-map"), ("inpaint", "--samples=2")]
-)
-def test_what_makes_more_files_needs_a_folder(command, option, atlas, tmp_path, capsys):
-    photos = str(atlas.parent / "photos")
-    assert main([command, photos, "-o", str(tmp_path / "one.png"), option]) == 2
-    assert "needs a folder as output" in " ".join(capsys.readouterr().err.split())
-    assert not any(tmp_path.iterdir())

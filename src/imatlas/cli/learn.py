@@ -122,9 +122,21 @@ def learn(
 
 
 @app.command(epilog="Example: imatlas info photos.atlas")
-def info(atlas: AtlasFolder, json_: Json = False) -> None:
-    """Show what an atlas contains, how it was learned, and its quality metrics."""
-    print_result(open_atlas(atlas).info(), json_)
+def info(
+    folder: Annotated[
+        Path, typer.Argument(metavar="ATLAS", help="atlas, or a model saved by 'imatlas fit' and others")
+    ],
+    json_: Json = False,
+) -> None:
+    """Show what an atlas contains, how it was learned, and its quality metrics; or what a saved model is."""
+    from imatlas.models import artifact
+
+    if artifact.is_saved(folder):
+        from imatlas.tasks.describe import describe
+
+        print_result(describe(artifact.load(folder)), json_)
+        return
+    print_result(open_atlas(folder).info(), json_)
 
 
 @app.command(epilog="Example: imatlas report photos.atlas -o report.html")

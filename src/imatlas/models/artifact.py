@@ -183,6 +183,11 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     return model
 
 
+def is_saved(folder: str | Path) -> bool:
+    """Whether a folder holds a saved model, which may be damaged."""
+    return os.path.lexists(Path(folder) / MODEL_JSON)
+
+
 def _described(folder: Path) -> dict[str, Any]:
     """The content of `model.json`, after its seal is verified."""
     path = folder / MODEL_JSON
