@@ -118,13 +118,13 @@ class Noise:
             total += np.square(np.interp(pixels[..., c], levels, deviations)) / len(self.levels)
         return np.sqrt(total).astype(np.float32)
 
-    def gain(self, pixels: np.ndarray, *, seed: int = 0) -> float:
+    def gain(self, pixels: np.ndarray) -> float:
         """Deviation of the noise of an image (H, W, C) relative to this noise; 1 if they are alike.
 
         From few blocks the deviation is known to some percent only, so that differences up to `ALIKE` are taken as
         none. Of images that are texture all over, only the finest details count, and not without limit.
         """
-        return self.gain_of_blocks(_blocks(pixels, MAX_BLOCKS // 10, np.random.default_rng(seed)))
+        return self.gain_of_blocks(_blocks(pixels, MAX_BLOCKS // 10, np.random.default_rng(0)))
 
     def gain_of_blocks(self, blocks: np.ndarray) -> float:
         """The same from blocks (m, 8, 8, C)."""
