@@ -79,6 +79,8 @@ NEGLIGIBLE, ROUNDING = 1 / 2000, 0.35
 SMALL = 2**19
 """Pixels up to which an image is denoised thoroughly, which takes four times as long and is .1 dB better: by all of its
 patches instead of some, or by the mean of what the network makes of it and its mirror images."""
+AUDIBLE = 0.05
+"""Deviation of the noise, where values span 2, up to which rounding to bf16 would add to it."""
 TILE, MARGIN = 512, 64
 """Side of the tiles that large images are denoised in, in pixels, and what they see around."""
 MIN_EPOCHS, CROPS_AN_EPOCH, FEWEST_STEPS = 20, 16, 4
@@ -448,7 +450,9 @@ class Denoiser(ImageEstimator):
         values = np.nan_to_num((stable - self.center_) * np.float32(self.scale_), nan=0.0, posinf=0.0, neginf=0.0)
         x = torch.from_numpy(values.transpose(2, 0, 1)[None].copy()).to(device)
         mirrored = ((), (2,), (3,), (2, 3)) if thorough else ((),)
-        made = torch.stack([module(x.flip(axes)).flip(axes)[0] for axes in mirrored]).mean(0)
+        fast = self.scale_ >= AUDIBLE and devices.has_bf16(device)
+        with devices.autocast(device, "bf16" if fast else "fp32"):
+            made = torch.stack([module(x.flip(axes)).flip(axes)[0].float() for axes in mirrored]).mean(0)
         return made.permute(1, 2, 0).cpu().numpy() / np.float32(self.scale_) + self.center_
 
     def _mixture(self) -> NoisyPatches:
