@@ -1,4 +1,4 @@
-"""Make the figures of docs/restoration.md: python docs/make_restored.py [upscaled]
+"""Make the figures of docs/restoration.md: python docs/make_restored.py [upscaled] [denoised]
 
 Images of Kodak are read from IMATLAS_DATA, or from `../shared/data` beside the checkout.
 """
@@ -47,7 +47,37 @@ def upscaled() -> None:
     sheet.save(PICTURES / "upscaled.webp", quality=88, method=6)
 
 
+def denoised() -> None:
+    """Parts of images with noise of deviation 25, of what is made of them, and of the expected and the actual error."""
+    clean = {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in sorted((DATA / "kodak").glob("*.png"))}
+    rng = np.random.default_rng(0)
+    noisy = {
+        name: np.rint(pixels + rng.normal(0, 25, pixels.shape)).clip(0, 255).astype(np.uint8)
+        for name, pixels in clean.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, pixels in noisy.items():
+            Image.fromarray(pixels).save(Path(folder) / f"{name}.png")
+        model = ia.Denoiser(budget=None, max_steps=1500, error_map=True).fit(folder)
+    rows = []
+    for name, (left, top) in {"kodim05": (330, 190), "kodim07": (330, 180), "kodim19": (170, 330)}.items():
+        made = model.restoration(noisy[name], ImageSpec(*noisy[name].shape))
+        actual = np.sqrt(np.square(made.pixels - clean[name].astype(np.float32)).mean(axis=2))
+        errors = [np.clip(10 * e, 0, 255).astype(np.uint8) for e in (made.maps["error"], actual)]
+        parts = [noisy[name], made.pixels, *(np.repeat(e[..., None], 3, axis=2) for e in errors)]
+        rows.append(
+            np.concatenate(
+                [
+                    np.pad(part[top : top + 150, left : left + 200], ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+                    for part in parts
+                ],
+                axis=1,
+            )
+        )
+    Image.fromarray(np.concatenate(rows)[:-GAP, :-GAP]).save(PICTURES / "denoised.webp", quality=85, method=6)
+
+
 if __name__ == "__main__":
-    figures = {"upscaled": upscaled}
+    figures = {"upscaled": upscaled, "denoised": denoised}
     for name in sys.argv[1:] or figures:
         figures[name]()
