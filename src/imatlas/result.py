@@ -7,7 +7,7 @@ can show every task.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,12 +99,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class MapPanel(Panel):
-    """A lattice of cells with pictures, cluster colors and gaps between dissimilar neighbors."""
+    """A lattice of cells with pictures, cluster colors and gaps between dissimilar neighbors.
+
+    `sizes` are the numbers of images of the clusters, whose images may lie in cells of others; without it, of cells.
+    """
 
     rows: int
     columns: int
     topology: Literal["rectangular", "hexagonal"]
     cells: Sequence[Cell]
+    sizes: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

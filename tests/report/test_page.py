@@ -278,6 +278,13 @@ def test_identical_pictures_are_stored_once(tmp_path: Path) -> None:
         assert page.source.count(base64.b64encode(content).decode()) == 1
 
 
+def test_the_legend_counts_the_images_of_clusters(tmp_path: Path) -> None:
+    cells = [Cell(row=0, column=c, count=20, image=png(c), cluster=c) for c in range(2)]
+    panel = MapPanel(rows=1, columns=2, topology="rectangular", cells=cells, sizes={0: 13, 1: 27})
+    source = Page(render([Result("map", "Map", panels=[panel])], title="T", path=tmp_path / "a.html")).source
+    assert re.findall(r"<li[^>]*data-cluster.*?<span>(.*?)</span>", source) == ["13", "27"]
+
+
 def test_is_deterministic_and_replaced_atomically(tmp_path: Path) -> None:
     first = render(every_kind(), title="T", path=tmp_path / "a.html").read_bytes()
     assert render(every_kind(), title="T", path=tmp_path / "new folder" / "b.html").read_bytes() == first

@@ -239,8 +239,8 @@ class _Page:
         drawn = [self._cell(lattice, cell, space) for cell, space in zip(panel.cells, gap)]
         by_row = [[c for c in drawn if c["row"] == row] for row in range(panel.rows)]
         width, height = lattice.size
-        sizes = Counter[int]()
-        for cell in panel.cells:
+        sizes = Counter[int](panel.sizes)
+        for cell in panel.cells if not sizes else ():
             if cell.cluster is not None:
                 sizes[cell.cluster] += cell.count
         # Lines and numbers grow with the map to stay visible.
