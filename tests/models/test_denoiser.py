@@ -239,11 +239,11 @@ def test_a_network_is_for_white_noise() -> None:
 
 
 def test_parts_of_large_sets_are_learned_from(monkeypatch) -> None:
-    from imatlas.models import denoiser
+    from imatlas.models.parts import originals
 
     _, noisy = noisy_images(channels=3)
-    monkeypatch.setattr(denoiser, "MAX_FIT_VALUES", noisy.size // 4)
-    parts, _ = denoiser._originals(noisy, None, 0)
+    monkeypatch.setattr(originals, "MAX_FIT_VALUES", noisy.size // 4)
+    parts, _ = originals.originals_of(noisy, None, 0, "A Denoiser")
     assert [part.shape for part in parts] == [(48, 48, 3)] * len(noisy)
     assert ia.Denoiser(max_steps=2, width=8, progress=False).fit(noisy).noise_.deviation() == pytest.approx(
         20, rel=0.15

@@ -37,12 +37,11 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from imatlas import seeding
-from imatlas.errors import InputError
 from imatlas.images.dataset import images_of, load_masked, with_mask
 from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
-from imatlas.models.image_estimator import MIN_SIZE, ImageEstimator
+from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.learned_attributes import FINITE, TEXT, Array, State, Value
 from imatlas.models.parts import noisy_patches
 from imatlas.models.parts.noise import (
@@ -55,6 +54,7 @@ from imatlas.models.parts.noise import (
     total_power,
 )
 from imatlas.models.parts.noisy_patches import NoisyPatches
+from imatlas.models.parts.originals import originals_of
 from imatlas.models.parts.patch_mixture import smooth_fill
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.models.restorer import Restoration, check_like_fitted, restore_each
@@ -66,8 +66,6 @@ from imatlas.training.progress import Callback
 
 CROP, CROPS_EACH, MAX_CROPS = 64, 4, 4096
 """Side of the crops that the network is trained on, in pixels, those that each pixel is in, and how many there are."""
-MAX_FIT_IMAGES, MAX_FIT_VALUES = 400, 1e8
-"""Images that are learned from, at most, and values of these together: of more, parts are taken."""
 EXTRA = 1 / 3
 """Least noise that is added, as a share of that in the image."""
 AT_FULL_SIZE = 1 / 16
@@ -200,7 +198,7 @@ class Denoiser(ImageEstimator):
         self._check_parameters()
         schedule.parse_budget(self.budget)
         seed = self._seed_to_fit(checkpoint)
-        originals, spec = _originals(images, mask, seed)
+        originals, spec = originals_of(images, mask, seed, "A Denoiser")
         colors = [pixels[..., : kind_of(spec).colors] for pixels in originals]
         self.span_ = span = _span(colors)
         noise = measure_noise(colors, 0, span, seed=seed)
@@ -263,13 +261,14 @@ class Denoiser(ImageEstimator):
 
     def restore(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         """One denoised image (H, W, C) of any size, of the same dtype; alpha is kept, missing pixels are filled."""
-        return self.restoration(pixels, spec).pixels
+        return self.restoration(pixels, spec, error_map=False).pixels
 
-    def restoration(self, pixels: np.ndarray, spec: ImageSpec) -> Restoration:
+    def restoration(self, pixels: np.ndarray, spec: ImageSpec, *, error_map: bool | None = None) -> Restoration:
         """As `restore`, with the standard deviation of the noise of this image, in the unit of its pixels.
 
-        With `error_map`, `maps["error"]` (H, W) is the root of the mean squared error, over the channels, that is to
-        be expected of each pixel, in the same unit, NaN where it was missing; the fact `error` is its quadratic mean.
+        With `error_map` (None: the parameter), `maps["error"]` (H, W) is the root of the mean squared error, over the
+        channels, that is to be expected of each pixel, in the same unit, NaN where it was missing; the fact `error` is
+        its quadratic mean.
         """
         self._check_fitted()
         n = kind_of(spec).colors
@@ -288,7 +287,7 @@ class Denoiser(ImageEstimator):
                 colors.clip(0, np.iinfo(pixels.dtype).max, out=colors)
         facts = {"noise": float(f"{self.noise_.deviation().mean() * gain:.3g}")}
         maps = {}
-        if self.error_map:
+        if self.error_map if error_map is None else error_map:
             maps["error"] = np.where(known, self._error(before, gain), np.float32(np.nan))
             facts["error"] = float(f"{np.sqrt(np.square(maps['error'][known], dtype=np.float64).mean()):.3g}")
         out[..., :n] = colors
@@ -483,36 +482,6 @@ class Denoiser(ImageEstimator):
                 totals[by] += float(np.square(change).sum(dtype=np.float64) + 2 * divergence)
         every = max(1, n_pixels) * variance
         return {"unchanged": 1.0, **{by: total / every - 1 for by, total in totals.items()}}
-
-
-def _originals(images: Any, mask: np.ndarray | None, seed: int) -> tuple[list[np.ndarray], ImageSpec]:
-    """Images (H, W, C) at their own sizes, at most `MAX_FIT_IMAGES`, drawn by the seed, and the spec of the set."""
-    images, mask = with_mask(images, mask)
-    if mask is not None:
-        pixels, spec = load_masked(images, mask)
-        opened = images_of(pixels)
-    else:
-        opened = images_of(images)
-        spec = opened.spec
-    rng = seeding.rng(seed, "images")
-    rows = np.sort(rng.permutation(len(opened))[:MAX_FIT_IMAGES])
-    most = MAX_FIT_VALUES / max(1, len(rows) * spec.channels)
-    parts = (_part_of(opened[row], most, rng) for row in rows.tolist())
-    large = [pixels for pixels in parts if min(pixels.shape[:2]) >= MIN_SIZE]
-    if not large:
-        size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
-        raise InputError(f"A Denoiser needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
-    return large, spec
-
-
-def _part_of(pixels: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
-    """A part of an image (H, W, C), of its proportions, at a random place, that has at most some number of pixels."""
-    share = (most / max(1, pixels.shape[0] * pixels.shape[1])) ** 0.5
-    if share >= 1:
-        return pixels
-    height, width = (max(min(side, MIN_SIZE), int(share * side)) for side in pixels.shape[:2])
-    top, left = rng.integers(pixels.shape[0] - height + 1), rng.integers(pixels.shape[1] - width + 1)
-    return pixels[top : top + height, left : left + width].copy()
 
 
 def _mean(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
