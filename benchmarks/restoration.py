@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="denoise")
     parser.add_argument("--minutes", type=float, default=10.0, help="denoise, inpaint: training time")
     parser.add_argument("--n", type=int, help="only so many images; no table (denoise: of 100, and a table)")
+    parser.add_argument("--missing", nargs="+", choices=_inpaint.MISSING, default=_inpaint.MISSING, help="inpaint")
     parser.add_argument("--threads", type=int, default=2)
     add_prefix_option(parser, default=())
     options = parser.parse_args(argv)

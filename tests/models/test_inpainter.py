@@ -54,6 +54,22 @@ def test_scattered_pixels_are_filled_better_than_by_the_biharmonic_equation(phot
     assert psnr(photo[None], made[None], span=255) > psnr(photo[None], smooth[None], span=255) + 0.3
 
 
+def test_details_and_what_is_coarse_have_shares_of_their_own():
+    image = np.ascontiguousarray(brick()[:96, :96, None])
+    missing = np.zeros((96, 96), bool)
+    missing[30:60, 30:60] = True
+    made = {
+        shares: Inpainter(structure=shares[0], texture=shares[1]).restore(image, spec_of(image), missing).astype(float)
+        for shares in ((0, 0), (0, 1), (1, 0), (1, 1))
+    }
+    assert made[0, 1] + made[1, 0] - made[0, 0] == pytest.approx(made[1, 1], abs=2)
+    roughness = {
+        shares: float(np.abs(np.diff(pixels[32:58, 32:58, 0], axis=1)).mean()) for shares, pixels in made.items()
+    }
+    assert roughness[0, 0] < min(roughness[1, 0], roughness[0, 1])
+    assert max(roughness[1, 0], roughness[0, 1]) < roughness[1, 1]
+
+
 def test_a_hole_in_a_texture_is_filled_with_it():
     image = np.ascontiguousarray(brick()[:160, :160, None])
     missing = np.zeros((160, 160), bool)

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -50,6 +50,9 @@ HIDDEN = (0.15, 0.85)
 
 HOLE = 7
 """Side of the smallest holes, in pixels; what is missing elsewhere is filled by the network."""
+
+COARSE = 1.5
+"""Width of the Gaussian, in pixels, that tells what is coarse in a hole from its details."""
 
 BAND = 512
 """Rows that are converted at a time."""
@@ -92,15 +95,18 @@ class Inpainter(ImageEstimator):
         int,
         Field(ge=1, le=8, description="turns of an image over which its first fill is averaged: better, and slower"),
     ] = 1
-    texture: Annotated[
+    structure: Annotated[
         float,
         Field(
             ge=0,
             le=1,
-            description="share of patches in holes, the rest is a smooth fill: 1 is crisp, less has a smaller error, "
-            "as patches are often the wrong ones",
+            description="share of patches in what is coarse in holes, the rest is a smooth fill: 1 has crisper edges, "
+            "less makes up for wrong patches",
         ),
-    ] = 0.8
+    ] = 0.55
+    texture: Annotated[
+        float, Field(ge=0, le=1, description="share of patches in the details of holes; 0 is smooth")
+    ] = 1.0
     width: Annotated[int, Field(ge=4, description="channels of the finest grid of the network")] = 48
     budget: Annotated[
         float | str | None,
@@ -285,7 +291,8 @@ class Inpainter(ImageEstimator):
                 continue
             seen, certain = values[:, *window], known[window]
             smooth = torch.from_numpy(smooth_fill(seen.numpy(), certain.numpy()))
-            made = torch.lerp(smooth, exemplar_fill(seen, certain, rng, varied=number > 0), self.texture)
+            patches = exemplar_fill(seen, certain, rng, varied=number > 0)
+            made = smooth + _weakened(patches - smooth, ~certain, self.structure, self.texture)
             values[:, *core] = torch.where(known[core], values[:, *core], made[:, *_within(core, window)])
             known[core] = True
         return values
@@ -306,6 +313,14 @@ class Inpainter(ImageEstimator):
             ).mean(0)
             made = made if len(made) == len(values) else made.mean(0, keepdim=True)  # gray, by a network of colors
             values[:, *core] = torch.where(wanted[core], made[:, *_within(core, window)], values[:, *core])
+
+
+def _weakened(change: Tensor, missing: Tensor, coarse: float, fine: float) -> Tensor:
+    """A change (C, H, W) of `missing` pixels (H, W), with shares of what is coarser and finer than `COARSE`."""
+    where = missing.numpy().astype(np.float32)
+    weights = gaussian_filter(where, COARSE).clip(1e-3)
+    mean = torch.from_numpy(gaussian_filter(change.numpy() * where, (0, COARSE, COARSE)) / weights)
+    return coarse * mean + fine * (change - mean)
 
 
 def missing_pixels(pixels: np.ndarray, spec: ImageSpec | None) -> np.ndarray:
