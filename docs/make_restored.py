@@ -58,7 +58,7 @@ def denoised() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, pixels in noisy.items():
             Image.fromarray(pixels).save(Path(folder) / f"{name}.png")
-        model = ia.Denoiser(budget=None, max_steps=1500, error_map=True).fit(folder)
+        model = ia.Denoiser(budget=None, max_steps=400, error_map=True).fit(folder)
     rows = []
     for name, (left, top) in {"kodim05": (330, 190), "kodim07": (330, 180), "kodim19": (170, 330)}.items():
         made = model.restoration(noisy[name], ImageSpec(*noisy[name].shape))
