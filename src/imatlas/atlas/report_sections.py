@@ -168,9 +168,7 @@ def the_map(store: Store) -> Result:
                 columns=som.cols_,
                 topology=som.topology,
                 cells=cells,
-                sizes=dict(
-                    zip(*(part.tolist() for part in np.unique(rows["cluster"], return_counts=True)), strict=True)
-                ),
+                sizes=Counter(rows["cluster"].tolist()),
                 alt=f"A {som.topology} map of {som.rows_} by {som.cols_} cells, each with its most typical image.",
             )
         ],

@@ -208,7 +208,7 @@ def _restore(
             "--error-map": options.get("error_map", False),
             "--samples": options.get("n_samples", 1) > 1,
         }
-        for option in (name for name, given in more_files.items() if given):
+        if option := next((name for name, given in more_files.items() if given), None):
             raise typer.BadParameter(f"{option} needs a folder as output, as it makes more files than '{output.name}'.")
         print_result(restore_file(source, output, restorer, command=command, **more), json_)
         return

@@ -191,7 +191,7 @@ def is_saved(folder: str | Path) -> bool:
 def _described(folder: Path) -> dict[str, Any]:
     """The content of `model.json`, after its seal is verified."""
     path = folder / MODEL_JSON
-    if not os.path.lexists(path):
+    if not is_saved(folder):
         raise SourceError(f"There is no model in '{folder}': '{MODEL_JSON}' was not found.")
     try:
         described = read_json(path)
