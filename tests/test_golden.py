@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import imatlas as ia
+from imatlas.metrics.restoration import psnr
+from imatlas.models.codec import ImageCodec
+from imatlas.tasks.coded_file import CodedFile
 from imatlas.testing import synthetic_images
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,6 +45,23 @@ def test_autoencoder_of_format_2():
     assert abs(rebuilt.mean() - MEAN) < 0.5
     assert model.spec_.shape == (8, 8, 1)
     assert model.n_steps_ == 40
+
+
+def test_compressed_images_of_version_1():
+    """Their coefficients are decoded to the last bit, or a checksum would be wrong, on whatever machine this is."""
+    file, codec = CodedFile.open(GOLDEN / "images.imc"), ImageCodec.general()
+    assert (file.is_complete, file.model) == (True, codec.identity())
+    originals = {"color.png": noisy((37, 50), 3), "gray.png": noisy((64, 41), 1)}
+    assert {entry.key for entry in file.entries} == set(originals)
+    for entry in file.entries:
+        decoded = codec.decoded(file.images(entry.place)[2])
+        assert psnr(originals[entry.key], decoded, span=255) > 32
+
+
+def noisy(size: tuple[int, int], channels: int) -> np.ndarray:
+    """An image (1, H, W, C) of which no coefficient is certain."""
+    noise = np.random.default_rng(0).normal(0, 25, (1, *size, channels))
+    return (synthetic_images(1, size=size, channels=channels) + noise).clip(0, 255).astype(np.uint8)
 
 
 SOM_CELLS = [9, 3, 5, 8, 0, 7, 10, 7, 2, 1, 9, 9]

@@ -6,6 +6,7 @@ from imatlas.atlas.learn import learn as learn
 from imatlas.images.dataset import Images as Images
 from imatlas.images.spec import ImageSpec as ImageSpec
 from imatlas.models.autoencoder import Autoencoder as Autoencoder
+from imatlas.models.codec import ImageCodec as ImageCodec
 from imatlas.models.denoiser import Denoiser as Denoiser
 from imatlas.models.enhancer import Enhancer as Enhancer
 from imatlas.models.few_labels import FewLabelsClassifier as FewLabelsClassifier
@@ -35,6 +36,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "FlowMatching",
     "GAN",
     "ImageClusterer",
+    "ImageCodec",
     "ImageSpec",
     "Images",
     "Inpainter",

@@ -324,6 +324,12 @@ def _results(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
         results["inverse_transform"] = model.inverse_transform(results["transform"])
     if hasattr(model, "sample"):
         results["sample"] = model.sample(5, random_state=3)
+    if hasattr(model, "compress"):
+        data = model.compress(np.nan_to_num(images[:2]))
+        results["compress"] = np.frombuffer(b"".join(data), np.uint8)
+        results["decompress"] = np.stack(model.decompress(data))
+        assert results["decompress"].shape == (2, *model.spec_.shape), "decompressed images must have their shape"
+        assert results["decompress"].dtype == model.spec_.dtype, "decompressed images must have their dtype"
     return results
 
 

@@ -39,6 +39,8 @@ RUNS = {
     "morph": "{atlas} {key} {other} --frames 3 -o {out}/morph.gif",
     "panorama": "{composed} {key} {other} -o {out}/panorama.png",
     "denoise": "{photos} -o {out}/clean --budget 1s --preview --error-map",
+    "compress": "{photos} -o {out}/photos.imc --psnr 30",
+    "decompress": "{compressed} -o {out}/decompressed",
     "upscale": "{photos} -o {out}/large --budget 1s",
     "enhance": "{photos} -o {out}/better",
     "inpaint": "{composed} {key} --mask {mask} -o {out}/whole.png",
@@ -64,7 +66,9 @@ def words(atlas: Path, composed: Path, tmp_path_factory: pytest.TempPathFactory)
     mask = labels.with_name("mask.png")
     Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), 10)).save(mask)
     named = {"atlas": atlas, "photos": atlas.parent / "photos", "labels": labels, "key": keys[0], "other": keys[1]}
-    named |= {"composed": composed, "mask": mask}
+    compressed = labels.with_name("photos.imc")
+    assert main(["compress", str(named["photos"]), "-o", str(compressed)]) == 0
+    named |= {"composed": composed, "mask": mask, "compressed": compressed}
     return {name: str(value) for name, value in named.items()}
 
 

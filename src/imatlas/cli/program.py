@@ -26,6 +26,7 @@ import imatlas.cli.outliers
 import imatlas.cli.duplicates
 import imatlas.cli.generate
 import imatlas.cli.restore
+import imatlas.cli.compress
 import imatlas.cli.segment
 import imatlas.cli.export  # noqa: F401
 # isort: on

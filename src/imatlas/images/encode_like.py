@@ -96,6 +96,17 @@ def encode_like(pixels: np.ndarray, picture: Picture, data: bytes = b"", *, form
     return Encoded(out.getvalue(), chosen, notes)
 
 
+@quiet()
+def encode_lossless(pixels: np.ndarray, *, alpha: bool, profile: bytes = b"", about: Metadata | None = None) -> Encoded:
+    """Pixels (H, W, C) as a PNG, or as a TIFF if a PNG cannot hold them, with what is known about them."""
+    about = about or Metadata()
+    if _holds("PNG", pixels, alpha):
+        return Encoded(b"".join(_png(pixels, profile, about)), "PNG")
+    from imatlas.images.formats.tiff import encode_tiff
+
+    return Encoded(encode_tiff(pixels, alpha=alpha, profile=profile, tags=about.tags), "TIFF")
+
+
 def suffix_like(key: str, format: str) -> str:
     """The suffix of a file name for a format: that of `key`, in its case, if it means this format."""
     suffix = suffix_of(key)

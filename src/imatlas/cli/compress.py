@@ -1,0 +1,104 @@
+"""Commands that compress images: compress, decompress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imatlas.cli.shared import Json, Overwrite, Seed, Sources, app, command_line, one_source, print_next, print_result
+
+if TYPE_CHECKING:
+    from imatlas.models.codec import ImageCodec
+
+Model = Annotated[
+    Path | None, typer.Option("--model", help="a saved codec", show_default="the general one, learned from photographs")
+]
+
+
+@app.command(epilog="Example: imatlas compress photos/ -o photos.imc --quality 60")
+def compress(
+    images: Sources,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the file to write, such as photos.imc")],
+    quality: Annotated[
+        float | None, typer.Option("--quality", min=1, max=100, help="1 to 100", show_default="50")
+    ] = None,
+    psnr: Annotated[
+        float | None, typer.Option("--psnr", min=10, max=90, help="instead: least quality of each image, in dB")
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option("--bpp", min=0.001, max=64, help="instead: most bits per pixel of each image")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option("--max-bytes", min=1, help="instead: most bytes of each image")
+    ] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(
+            "--learn", metavar="TIME", help="first learn from these images, such as 15m; the file holds the model"
+        ),
+    ] = None,
+    model: Model = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Compress images into one file, with loss, by a codec that has learned from images.
+
+    A run that was stopped is continued by the same command.
+    """
+    from imatlas.images.dataset import Images
+    from imatlas.models.codec import ImageCodec, step_of
+    from imatlas.tasks.compress import Target, compress_images
+
+    targets = {"--quality": quality, "--psnr": psnr, "--bpp": bpp, "--max-bytes": max_bytes}
+    given = [name for name, value in targets.items() if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"give one of {' and '.join(given)}.")
+    if learn is not None and model is not None:
+        raise typer.BadParameter("--learn makes a model; give it without --model.")
+    source = one_source(images)
+    target = Target(psnr=psnr, bits_per_pixel=bpp, max_bytes=max_bytes)
+    if not given or quality is not None:
+        target = Target(step=step_of(50 if quality is None else quality))
+
+    def codec(packed: bytes) -> ImageCodec:
+        if packed:
+            return ImageCodec.from_weights(packed)
+        if learn is None:
+            return codec_at(model)
+        return ImageCodec(budget=learn, random_state=seed, progress=not json_).fit(Images(source))
+
+    learned = {"learn": learn, "seed": seed} if learn is not None else {"codec": str(model)} if model else None
+    result = compress_images(source, output, codec, target, learned=learned, overwrite=overwrite, progress=not json_)
+    print_result(result, json_)
+    print_next(json_, command_line("imatlas", "decompress", output, "-o", output.with_suffix("")))
+
+
+@app.command(epilog="Example: imatlas decompress photos.imc -o photos/")
+def decompress(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a file that `imatlas compress` wrote")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="a new folder; or of one image a file, such as image.png")
+    ],
+    key: Annotated[list[str] | None, typer.Option("--key", help="only this image; may be repeated")] = None,
+    model: Model = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Write the images of a compressed file as PNG, or TIFF where a PNG cannot hold them."""
+    from imatlas.models.codec import ImageCodec
+    from imatlas.tasks.decompress import decompress_images
+
+    codec = ImageCodec.from_weights if model is None else codec_at(model)
+    result = decompress_images(file, output, codec, keys=key, overwrite=overwrite, progress=not json_)
+    print_result(result, json_)
+
+
+def codec_at(model: Path | None) -> ImageCodec:
+    """The codec of a folder, or the general one."""
+    from imatlas.models import artifact
+    from imatlas.models.codec import ImageCodec
+
+    return ImageCodec.general() if model is None else artifact.load(model, classes=(ImageCodec,))

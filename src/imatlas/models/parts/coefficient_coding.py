@@ -1,0 +1,255 @@
+"""Images as bytes: wavelet coefficients, quantized and written with the predictions of a network."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from imatlas.errors import InputError
+from imatlas.models.parts import quantization
+from imatlas.models.parts.quantization import bits_of, expected, quantized
+from imatlas.models.parts.symbol_coder import LEAST_LOG_SCALE, MOST_LOG_SCALE, SymbolDecoder, SymbolEncoder
+from imatlas.nn.coefficient_network import N_BANDS, N_PLANES, CoefficientNetwork, Place, at_place, bands_of, put
+from imatlas.nn.wavelet import analyze, band_sizes, sizes_of, synthesize
+
+MOST_COEFFICIENT = 2**24
+"""Largest quantized coefficient."""
+
+
+class Coefficients:
+    """Wavelet coefficients of images (N, 3, H, W): the coarsest version, and the bands of each level, the finest first.
+
+    Bands (N, 9, h, w) have the size of the coarser version; where a band is smaller, it is 0.
+    """
+
+    def __init__(self, coarsest: Tensor, levels: list[Tensor], size: tuple[int, int]) -> None:
+        self.coarsest, self.levels, self.size = coarsest, levels, size
+        sizes = sizes_of(*size)
+        self.shapes = [band_sizes(*each) for each in sizes[:-1]]
+
+    @classmethod
+    def of(cls, images: Tensor) -> Coefficients:
+        """The coefficients of images."""
+        size, levels = (images.shape[2], images.shape[3]), []
+        while max(images.shape[2:]) > 2:
+            images, bands = analyze(images)
+            height, width = images.shape[2:]
+            filled = [F.pad(b, (0, width - b.shape[3], 0, height - b.shape[2])) for b in bands]
+            levels.append(torch.stack(filled, 2).flatten(1, 2))
+        return cls(images, levels, size)
+
+    @classmethod
+    def zeros(cls, coarsest: Tensor, size: tuple[int, int]) -> Coefficients:
+        """Coefficients to be filled in, all 0 but for the coarsest version."""
+        n = len(coarsest)
+        levels = [coarsest.new_zeros(n, N_BANDS, *each) for each in sizes_of(*size)[1:]]
+        return cls(coarsest, levels, size)
+
+    def image(self) -> Tensor:
+        """The images (N, 3, H, W) of these coefficients."""
+        image = self.coarsest
+        for bands, shapes in zip(self.levels[::-1], self.shapes[::-1], strict=True):
+            image = synthesize(image, bands_of(bands, shapes))
+        return image
+
+    def inside(self, place: Place, size: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
+        """For each band at a place its number among them, rows and columns."""
+        for k, band in enumerate(place.bands):
+            height, width = self.shapes[place.level - 1][band % 3]
+            rows, columns = max(0, height - place.top + 1) // 2, max(0, width - place.left + 1) // 2
+            yield k, min(rows, size[0]), min(columns, size[1])
+
+    def checksum(self) -> int:
+        """CRC-32 of all coefficients as integers."""
+        crc = 0
+        for values in (self.coarsest, *self.levels):
+            crc = zlib.crc32(values.numpy().astype("<i4").tobytes(), crc)
+        return crc
+
+
+class Quantizer:
+    """Visitor that quantizes coefficients, and adds up the bits that they take: `bits` (N,)."""
+
+    def __init__(self, coefficients: Coefficients, weight: float = quantization.RATE_WEIGHT) -> None:
+        self.coefficients, self.weight = coefficients, weight
+        self.decoded = Coefficients.zeros(torch.round(coefficients.coarsest), coefficients.size)
+        self.bits: Tensor | float = 0.0
+
+    def begin(self, level: int, bands: tuple[int, ...], color: int) -> bool:
+        """See `Visitor`."""
+        return True
+
+    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """See `Visitor`."""
+        rows, columns = mean.shape[2:]
+        values = at_place(self.coefficients.levels[place.level - 1], place, (rows, columns))
+        log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
+        used = torch.zeros(values.shape[1:])
+        for k, height, width in self.coefficients.inside(place, (rows, columns)):
+            used[k, :height, :width] = 1
+        with torch.no_grad():
+            q = quantized(values, mean, log_scale, self.weight) * used
+            put(self.decoded.levels[place.level - 1], place, expected(q, mean, log_scale, self.weight) * used)
+        self.bits = self.bits + (bits_of(q, mean, log_scale) * used).sum((1, 2, 3))
+        return q
+
+
+class _Coded:
+    """Integers, and their predictions, from which the images are made in the end."""
+
+    def __init__(self, coarsest: Tensor, size: tuple[int, int]) -> None:
+        self.integers = Coefficients.zeros(coarsest, size)
+        self.means, self.log_scales = (Coefficients.zeros(coarsest.float(), size) for _ in range(2))
+        self.used: set[tuple[int, tuple[int, ...]]] = set()
+
+    def note(self, place: Place, mean: Tensor, log_scale: Tensor) -> None:
+        """Keep a prediction."""
+        put(self.means.levels[place.level - 1], place, mean)
+        put(self.log_scales.levels[place.level - 1], place, log_scale)
+        self.used.add((place.level - 1, place.bands))
+
+    def image(self, weight: float) -> Tensor:
+        """The images (N, 3, H, W) of the coefficients that are to be expected."""
+        made = Coefficients.zeros(self.integers.coarsest.float(), self.integers.size)
+        for level, bands in self.used:
+            here = slice(bands[0], bands[-1] + 1)
+            q, mean, log_scale = (c.levels[level][:, here] for c in (self.integers, self.means, self.log_scales))
+            made.levels[level][:, here] = expected(q.float(), mean, log_scale, weight)
+        return made.image()
+
+
+class _Encoder:
+    """Visitor that quantizes and writes."""
+
+    def __init__(self, coefficients: Coefficients, n_planes: int, weight: float) -> None:
+        self.coefficients, self.weight = coefficients, weight
+        self.coded = _Coded(torch.round(coefficients.coarsest), coefficients.size)
+        self.coder = SymbolEncoder()
+        self.coder.plain(self.coded.integers.coarsest[:, :n_planes].numpy().astype(np.int64).ravel())
+        self.waiting: list[tuple[Place, Tensor, Tensor, Tensor]] | None = None
+
+    def begin(self, level: int, bands: tuple[int, ...], color: int) -> bool:
+        """See `Visitor`."""
+        self.flush()
+        largest = self.coefficients.levels[level - 1][:, bands[0] : bands[-1] + 1].abs().max()
+        if largest <= 0.5:
+            self.coder.flag(False)
+            return False
+        self.waiting = []
+        return True
+
+    def flush(self) -> None:
+        """Write the places of the pass that is done."""
+        if self.waiting is None:
+            return
+        is_used = any(q.any() for _, q, _, _ in self.waiting)
+        self.coder.flag(is_used)
+        for place, q, mean, log_scale in self.waiting if is_used else ():
+            inside = list(self.coefficients.inside(place, (q.shape[2], q.shape[3])))
+            self.coder.integers(_flat(q, inside).astype(np.int64), _flat(mean, inside), _flat(log_scale, inside))
+            self.coded.note(place, mean, log_scale)
+        self.waiting = None
+
+    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """See `Visitor`."""
+        values = at_place(self.coefficients.levels[place.level - 1], place, (mean.shape[2], mean.shape[3]))
+        log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
+        q = quantized(values, mean, log_scale, self.weight).clamp_(-MOST_COEFFICIENT, MOST_COEFFICIENT)
+        for k, height, width in self.coefficients.inside(place, (q.shape[2], q.shape[3])):
+            q[:, k, height:], q[:, k, :, width:] = 0, 0
+        assert self.waiting is not None
+        self.waiting.append((place, q, mean, log_scale))
+        put(self.coded.integers.levels[place.level - 1], place, q)
+        return q
+
+
+class _Decoder:
+    """Visitor that reads."""
+
+    def __init__(self, data: bytes, n: int, size: tuple[int, int], n_planes: int) -> None:
+        self.coder = SymbolDecoder(data)
+        height, width = sizes_of(*size)[-1]
+        coarsest = torch.zeros(n, N_PLANES, height, width, dtype=torch.float64)
+        values = _limited(self.coder.plain(n * n_planes * height * width))
+        coarsest[:, :n_planes] = values.view(n, n_planes, height, width)
+        self.coded = _Coded(coarsest, size)
+
+    def begin(self, level: int, bands: tuple[int, ...], color: int) -> bool:
+        """See `Visitor`."""
+        return self.coder.flag()
+
+    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """See `Visitor`."""
+        inside = list(self.coded.integers.inside(place, (mean.shape[2], mean.shape[3])))
+        log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
+        values = _limited(self.coder.integers(_flat(mean, inside), _flat(log_scale, inside)))
+        q, n = torch.zeros_like(mean), len(mean)
+        for k, height, width in inside:
+            part, values = values[: n * height * width], values[n * height * width :]
+            q[:, k, :height, :width] = part.view(n, height, width)
+        put(self.coded.integers.levels[place.level - 1], place, q)
+        self.coded.note(place, mean, log_scale)
+        return q
+
+
+def _limited(values: np.ndarray) -> Tensor:
+    """Integers that were read as float64, no larger than any that is written."""
+    return torch.from_numpy(values.clip(-MOST_COEFFICIENT, MOST_COEFFICIENT).astype(np.float64))
+
+
+def _flat(values: Tensor, inside: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """The values (N, bands, h, w) that are inside their bands, one band after the other."""
+    return np.concatenate([values[:, k, :height, :width].reshape(-1).numpy() for k, height, width in inside])
+
+
+@torch.no_grad()
+def encode(
+    network: CoefficientNetwork, images: Tensor, log_step: Tensor, weight: float = quantization.RATE_WEIGHT
+) -> tuple[bytes, Tensor, int]:
+    """Write images (N, planes, H, W) float64, in units of the quantization step.
+
+    Returns
+    -------
+    data : bytes
+    decoded : Tensor (N, planes, H, W) float32
+        What `decode` makes of them.
+    checksum : int
+        For `decode`.
+    """
+    n_planes = images.shape[1]
+    full = F.pad(images, (0, 0, 0, 0, 0, N_PLANES - n_planes))
+    visitor = _Encoder(Coefficients.of(full), n_planes, weight)
+    coded = visitor.coded
+    network.walk(coded.integers.coarsest, log_step, coded.integers.size, n_planes, visitor)
+    visitor.flush()
+    return visitor.coder.finish(), coded.image(weight)[:, :n_planes], coded.integers.checksum()
+
+
+@torch.no_grad()
+def decode(
+    network: CoefficientNetwork,
+    data: bytes,
+    shape: tuple[int, int, int, int],
+    log_step: Tensor,
+    checksum: int,
+    weight: float = quantization.RATE_WEIGHT,
+) -> Tensor:
+    """The images (N, planes, H, W) float32 that `encode` wrote, in units of the quantization step.
+
+    Raises
+    ------
+    InputError
+        If the data is damaged, or was written with another network.
+    """
+    n, n_planes, height, width = shape
+    visitor = _Decoder(data, n, (height, width), n_planes)
+    coded = visitor.coded
+    network.walk(coded.integers.coarsest, log_step, (height, width), n_planes, visitor)
+    if coded.integers.checksum() != checksum:
+        raise InputError("The compressed data is damaged, or was written with another model: its checksum is wrong.")
+    return coded.image(weight)[:, :n_planes]

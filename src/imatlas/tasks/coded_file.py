@@ -1,0 +1,234 @@
+"""Files of compressed images: one image or many, and the model that decodes them if it is not the general one.
+
+    8 bytes     89 49 4D 43 0D 0A 1A 0A: no text, and damaged by programs that take it for one
+    records, each:
+        byte       its kind
+        varint     number of bytes of its content
+        uint32     CRC-32 of kind and content
+        bytes      content
+
+Kinds of records, in this order:
+
+    "H"  once: a byte, the version; 8 bytes, which model decodes; 8 bytes, which settings wrote it
+    "M"  the model: its weights in half precision (safetensors), deflated; at most once
+    "I"  images of one size: a varint, their number; for each its key (varint, UTF-8), and its metadata (varint, bytes):
+         EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then `CodedImages`
+    "E"  the end: a varint, the number of all images
+
+Numbers are little-endian; a varint is as in `imatlas.models.parts.coded_image`. Appending replaces the last record. A
+reader finds an image by the heads of the records and reads no other.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from imatlas.errors import InputError
+from imatlas.models.parts.coded_image import CodedImages, Reader, varint
+
+MAGIC = b"\x89IMC\r\n\x1a\n"
+VERSION, HEAD = 1, "<B8s8s"
+SUFFIX = ".imc"
+MOST_MODEL, MOST_RECORD = 2**26, 2**31
+MOST_TOGETHER = 2**16
+"""Images of a record."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is kept of the file of an image besides its pixels."""
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    profile: bytes = b""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a file: where its record is, and its number in it."""
+
+    key: str
+    place: int
+    number: int
+
+
+@dataclass
+class CodedFile:
+    """What is in a file of compressed images.
+
+    Attributes
+    ----------
+    model : bytes
+        Which model decodes them.
+    settings : bytes
+        A hash of the settings of the run that wrote them.
+    weights : bytes or None
+        The model, if the file holds it.
+    entries : list of Entry
+    is_complete : bool
+        Whether the end was found; if not, the file was cut off, and `size` bytes of it are whole.
+    """
+
+    path: Path
+    model: bytes = b""
+    settings: bytes = b""
+    weights: bytes | None = None
+    entries: list[Entry] = field(default_factory=list)
+    is_complete: bool = False
+    size: int = 0
+
+    @classmethod
+    def open(cls, path: Path) -> CodedFile:
+        """Read what is in a file.
+
+        Raises
+        ------
+        InputError
+            If it is no such file, or damaged.
+        """
+        found = cls(path)
+        with open_file(path) as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise InputError(f"'{path.name}' is no file of compressed images (it does not begin like one).")
+            found.size = len(MAGIC)
+            for kind, content in _records(file, path.name):
+                if found.is_complete:
+                    raise _damaged(path.name, "data after its end")
+                found._take(kind, content)
+                if kind != b"E":
+                    found.size = file.tell()
+        if not found.model:
+            raise _damaged(path.name, "it is cut off")
+        return found
+
+    def _take(self, kind: bytes, content: bytes) -> None:
+        name = self.path.name
+        try:
+            if kind == b"H" and not self.model:
+                version, self.model, self.settings = struct.unpack(HEAD, content)
+                if version != VERSION:
+                    raise InputError(
+                        f"'{name}' was written by another version of imatlas; update it: pip install -U imatlas"
+                    )
+            elif kind == b"M" and self.model and not self.entries and self.weights is None:
+                self.weights = content
+            elif kind == b"I" and self.model:
+                keys, _, _ = _parse_images(content)
+                self.entries += [Entry(key, self.size, i) for i, key in enumerate(keys)]
+            elif kind == b"E" and self.model:
+                if Reader(content).varint() != len(self.entries):
+                    raise ValueError("images are missing")
+                self.is_complete = True
+            else:
+                raise ValueError("unexpected kind of record")
+        except (ValueError, struct.error) as error:
+            raise _damaged(name, str(error)) from None
+
+    def images(self, place: int) -> tuple[list[str], list[About], CodedImages]:
+        """The keys, metadata and data of the images of the record at a place.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        with open_file(self.path) as file:
+            file.seek(place)
+            _, content = next(_records(file, self.path.name))
+        keys, about, rest = _parse_images(content)
+        return keys, about, CodedImages.from_bytes(rest)
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file, opened for reading.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"There is no file '{path}'.")
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
+
+
+def head_record(model: bytes, settings: bytes) -> bytes:
+    """The first record of a file."""
+    return record(b"H", struct.pack(HEAD, VERSION, model, settings))
+
+
+def images_record(keys: Sequence[str], about: Sequence[About], coded: CodedImages) -> bytes:
+    """The record of images."""
+    parts = [varint(len(keys))]
+    for key, each in zip(keys, about, strict=True):
+        name = key.encode("utf-8", "surrogateescape")
+        kept = b"".join(varint(len(part)) + part for part in (each.exif, each.xmp, each.profile))
+        kept = kept if any((each.exif, each.xmp, each.profile)) else b""
+        parts += [varint(len(name)), name, varint(len(kept)), kept]
+    return record(b"I", b"".join(parts) + coded.to_bytes())
+
+
+def end_record(n_images: int) -> bytes:
+    """The last record."""
+    return record(b"E", varint(n_images))
+
+
+def record(kind: bytes, content: bytes) -> bytes:
+    """A record with its head."""
+    return kind + varint(len(content)) + struct.pack("<I", zlib.crc32(content, zlib.crc32(kind))) + content
+
+
+def _records(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the records from here on; a last one that is cut off is left out.
+
+    Raises
+    ------
+    InputError
+        If one is damaged.
+    """
+    rest = os.fstat(file.fileno()).st_size - file.tell()
+    while kind := file.read(1):
+        size, n_bytes = 0, 0
+        while byte := file.read(1):
+            size |= (byte[0] & 127) << 7 * n_bytes
+            n_bytes += 1
+            if byte[0] < 128 or n_bytes > 5:
+                break
+        most = {b"H": struct.calcsize(HEAD), b"M": MOST_MODEL, b"I": MOST_RECORD, b"E": 16}.get(kind)
+        if most is None or size > most:
+            raise _damaged(name, "unknown kind of record" if most is None else f"a record of {size:,} bytes")
+        rest -= 1 + n_bytes + 4 + size
+        if rest < 0:
+            return
+        (checksum,) = struct.unpack("<I", file.read(4))
+        content = file.read(size)
+        if zlib.crc32(content, zlib.crc32(kind)) != checksum:
+            raise _damaged(name, "a checksum is wrong")
+        yield kind, content
+
+
+def _parse_images(content: bytes) -> tuple[list[str], list[About], bytes]:
+    """Keys, metadata, and the rest."""
+    reader = Reader(content)
+    n = reader.varint()
+    if not 1 <= n <= MOST_TOGETHER:
+        raise ValueError(f"{n} images in a record")
+    keys, about = [], []
+    for _ in range(n):
+        keys.append(reader.take(reader.varint()).decode("utf-8", "surrogateescape"))
+        kept = Reader(reader.take(reader.varint()))
+        about.append(About(*(kept.take(kept.varint()) for _ in range(3))) if kept.rest() else About())
+    return keys, about, reader.take(reader.rest())
+
+
+def _damaged(name: str, why: str) -> InputError:
+    return InputError(f"'{name}' is damaged: {why}.")

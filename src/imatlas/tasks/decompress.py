@@ -1,0 +1,163 @@
+"""The images of a compressed file, as files that any program opens."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imatlas.arguments import check_path, counted
+from imatlas.errors import InputError
+from imatlas.images.encode_like import SUFFIXES, encode_lossless
+from imatlas.images.formats.metadata import Metadata
+from imatlas.images.intake import with_progress
+from imatlas.result import FileList, Result
+from imatlas.system.atomic_io import check_free, output_path, write_file
+from imatlas.tasks.coded_file import CodedFile, Entry
+from imatlas.tasks.compress import Codec
+from imatlas.tasks.restored_names import PART, name_like
+from imatlas.tasks.unfinished_folder import Done, Layout, UnfinishedFolder, folded, written_before
+
+DECOMPRESSED = Layout(
+    command="decompress",
+    settings="decompressed.json",
+    done=Done,
+    folders=r"images(/[^/]+)*",
+    files=rf"images(/{PART})+",
+)
+
+
+def decompress_images(
+    path: str | Path,
+    output: str | Path,
+    codec: Codec | Callable[[bytes], Codec],
+    *,
+    keys: list[str] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Write the images of a compressed file as PNG, or TIFF where a PNG cannot hold them.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    output : path
+        A new folder; or of one image a file that ends in ".png" or ".tif".
+    codec : ImageCodec, or callable
+        The model; or what makes it of the weights in a file that has its own.
+    keys : list of str, optional
+        Only these images.
+    overwrite, progress : bool
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or cut off, or was written with another model, or has no image of a key.
+    ArtifactError, AtlasBusyError
+        As `compress_images`.
+    """
+    file = CodedFile.open(Path(check_path(path, "path", "decompress_images")))
+    model = codec_of(file, codec)
+    output = output_path(check_path(output, "output", "decompress_images"))
+    entries = [entry for entry in file.entries if keys is None or entry.key in keys]
+    if keys is not None and (unknown := sorted(set(keys) - {entry.key for entry in entries})):
+        raise InputError(f"'{file.path.name}' has no image '{unknown[0]}'; its first is '{file.entries[0].key}'.")
+    cut = (
+        ""
+        if file.is_complete
+        else f"'{file.path.name}' is cut off: what follows its {counted(len(file.entries), 'image')} is lost."
+    )
+    if not entries:
+        raise InputError(cut or f"'{file.path.name}' has no images.")
+    if output.suffix.lower() in (*SUFFIXES["PNG"], *SUFFIXES["TIFF"]):
+        if len(entries) != 1:
+            raise InputError(
+                f"'{file.path.name}' has {len(entries)} images, so the output is a folder; omit the suffix."
+            )
+        encoded = _encoded(file, model, entries[0].place, entries[0].number)
+        if output.suffix.lower() not in SUFFIXES[encoded[1]]:
+            raise InputError(
+                f"This image is written as {encoded[1]}; end '{output.name}' in {SUFFIXES[encoded[1]][0]}."
+            )
+        if not overwrite:
+            check_free(output, None)
+        write_file(output, encoded[0])
+        files = [(str(output), "the image")]
+    else:
+        _write_folder(file, model, entries, output, overwrite, progress)
+        files = [(str(output / "images"), "the images")]
+    sentences = [f"{counted(len(entries), 'image')} decompressed.", *([cut] if cut else [])]
+    return Result("decompress", "Decompressing", sentences, {"n_images": len(entries)}, [FileList(files=files)])
+
+
+def codec_of(file: CodedFile, codec: Codec | Callable[[bytes], Codec]) -> Codec:
+    """The model that decodes a file.
+
+    Raises
+    ------
+    InputError
+        If it is another one.
+    """
+    given = hasattr(codec, "decoded")
+    model: Codec = codec if given else codec(file.weights or b"")  # type: ignore
+    if model.identity() != file.model:
+        if file.weights and not given:
+            raise InputError(f"'{file.path.name}' is damaged: it holds another model than that it was written with.")
+        raise InputError(f"'{file.path.name}' was written with another model; give it with --model.")
+    return model
+
+
+def _encoded(
+    file: CodedFile, model: Codec, place: int, number: int, cache: dict[int, Any] | None = None
+) -> tuple[bytes, str]:
+    """An image of a file as PNG or TIFF, and which of them."""
+    cache = {} if cache is None else cache
+    if place not in cache:
+        cache.clear()
+        _, about, coded = file.images(place)
+        cache[place] = about, coded.spec, model.decoded(coded)
+    about, spec, pixels = cache[place]
+    kept = about[number]
+    metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
+    made = encode_lossless(pixels[number], alpha=spec.has_alpha, profile=kept.profile, about=metadata)
+    return made.content, made.format
+
+
+@dataclass
+class _Entries:
+    """The images of a file, as an unfinished folder asks for them."""
+
+    keys: list[str]
+    places: list[tuple[int, int]]
+
+    def stamps(self) -> list[tuple[int, int]]:
+        return self.places
+
+
+def _write_folder(
+    file: CodedFile, model: Codec, entries: Sequence[Entry], output: Path, overwrite: bool, progress: bool
+) -> None:
+    check_free(output, written_before(output, overwrite, DECOMPRESSED))
+    settings = {"file": file.path.name, "bytes": file.size, "model": file.model.hex(), "checksum": _checksum(file.path)}
+    listed: Any = _Entries([e.key for e in entries], [(e.place, e.number) for e in entries])
+    names = {folded(entry.key) for entry in entries}
+    cache: dict[int, Any] = {}
+    with UnfinishedFolder.opened(output, settings, listed, DECOMPRESSED, overwrite=overwrite) as run:
+        for entry in with_progress(entries, "Decompressing", progress):
+            if entry.key in run:
+                continue
+            content, format = _encoded(file, model, entry.place, entry.number, cache)
+            name = name_like(entry.key, format, names, run.taken_files, run.taken_folders)
+            run.add(Done(key=entry.key, stamp=f"{entry.place} {entry.number}", files=[run.write(name, content)]))
+        run.finish(overwrite)
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            crc = zlib.crc32(part, crc)
+    return crc

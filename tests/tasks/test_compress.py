@@ -1,0 +1,177 @@
+"""Files of compressed images: folders of every kind, resumption, targets, metadata and damage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from imatlas.errors import ArtifactError, InputError
+from imatlas.images.spec import ImageSpec
+from imatlas.metrics.restoration import psnr
+from imatlas.models.codec import ImageCodec
+from imatlas.tasks.coded_file import CodedFile
+from imatlas.tasks.compress import Target, coded_to, compress_images
+from imatlas.tasks.decompress import decompress_images
+from imatlas.testing import synthetic_images
+
+STEP = Target(step=24)
+
+
+@pytest.fixture(scope="module")
+def codec() -> ImageCodec:
+    return ImageCodec.general()
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images of many kinds, and files that are none."""
+    folder = tmp_path / "in"
+    (folder / "inner").mkdir(parents=True)
+    for i, pixels in enumerate(synthetic_images(5, size=(24, 32), channels=3)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    Image.fromarray(synthetic_images(1, size=40)[0, ..., 0]).save(folder / "inner" / "gray.jpg", quality=95)
+    Image.fromarray(synthetic_images(1, size=32, channels=4)[0]).save(folder / "alpha.png")
+    tifffile.imwrite(folder / "deep.tif", synthetic_images(1, size=32, dtype="uint16")[0, ..., 0])
+    seven = synthetic_images(1, size=24, channels=7)[0]
+    tifffile.imwrite(folder / "seven.tif", seven, photometric="minisblack", planarconfig="contig")
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a maker", 6
+    Image.fromarray(synthetic_images(1, size=(20, 30), channels=3)[0]).save(
+        folder / "rotated.jpg", exif=exif, quality=95
+    )
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_comes_back(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
+    result = compress_images(folder, tmp_path / "all.imc", codec, STEP)
+    assert result.metrics["n_images"] == 10
+    assert result.metrics["bytes"] == (tmp_path / "all.imc").stat().st_size < result.metrics["file_bytes"] / 2
+    assert any("broken.png" in sentence for sentence in result.sentences)
+    assert sorted(os.listdir(tmp_path)) == ["all.imc", "in"]
+    decompress_images(tmp_path / "all.imc", tmp_path / "out", codec)
+    out = tmp_path / "out" / "images"
+    for name in ("0.png", "4.png", "alpha.png"):
+        before, after = (pixels_of(root / name) for root in (folder, out))
+        assert psnr(before[None], after[None], span=255) > 32
+    assert pixels_of(out / "inner" / "gray.png").shape == (40, 40)
+    deep = pixels_of(out / "deep.png")
+    assert np.abs(deep.astype(float) - tifffile.imread(folder / "deep.tif")).max() < 3000
+    assert tifffile.imread(out / "seven.tif").shape[-1] == 7
+    with Image.open(out / "rotated.png") as rotated:
+        assert rotated.size == (20, 30)  # upright
+        assert (rotated.getexif()[0x010F], rotated.getexif()[0x0112]) == ("a maker", 1)
+
+
+def test_one_image_is_found_without_reading_the_others(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
+    compress_images(folder, tmp_path / "all.imc", codec, STEP)
+    decompress_images(tmp_path / "all.imc", tmp_path / "one.png", codec, keys=["3.png"])
+    decompress_images(tmp_path / "all.imc", tmp_path / "all", codec)
+    one, same = (pixels_of(path) for path in (tmp_path / "one.png", tmp_path / "all" / "images" / "3.png"))
+    assert np.array_equal(one, same)
+    with pytest.raises(InputError, match=r"no image 'x\.png'"):
+        decompress_images(tmp_path / "all.imc", tmp_path / "two.png", codec, keys=["x.png"])
+    with pytest.raises(InputError, match="output is a folder"):
+        decompress_images(tmp_path / "all.imc", tmp_path / "two.png", codec)
+
+
+def test_a_killed_run_is_continued(
+    codec: ImageCodec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress_images(folder, tmp_path / "whole.imc", codec, STEP)
+    n_coded, original = 0, ImageCodec.coded_and_decoded
+
+    def killed(self: ImageCodec, *args: object) -> object:
+        nonlocal n_coded
+        n_coded += 1
+        if n_coded == 4:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(ImageCodec, "coded_and_decoded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compress_images(folder, tmp_path / "some.imc", codec, STEP)
+    unfinished = tmp_path / "some.imc.unfinished"
+    with unfinished.open("ab") as file:
+        file.write(b"I\xff\x01half a record")  # the power fails while the next is written
+    with pytest.raises(ArtifactError, match="other settings"):
+        compress_images(folder, tmp_path / "some.imc", codec, Target(step=30))
+    compress_images(folder, tmp_path / "some.imc", codec, STEP)
+    assert n_coded < 4 + len(CodedFile.open(tmp_path / "whole.imc").entries)
+    assert not unfinished.exists()
+    keys = [{entry.key for entry in CodedFile.open(tmp_path / f"{name}.imc").entries} for name in ("whole", "some")]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("target", [Target(psnr=36.0), Target(bits_per_pixel=1.5), Target(max_bytes=200)])
+def test_targets_are_met_closely(codec: ImageCodec, target: Target, rng: np.random.Generator) -> None:
+    noisy = synthetic_images(1, size=48, channels=3).astype(float) + rng.normal(0, 12, (1, 48, 48, 3))
+    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    spec = ImageSpec(48, 48, 3)
+    coded, decoded = coded_to(codec, image, spec, target)
+    finer, _ = codec.coded_and_decoded(image, spec, coded.step - 1)
+    coarser = codec.coded_and_decoded(image, spec, coded.step + 1)[1]
+    if target.psnr:
+        assert psnr(image, decoded, span=255) >= target.psnr > psnr(image, coarser, span=255)
+    else:
+        assert len(coded.to_bytes()) <= target.most_bytes(image) < len(finer.to_bytes())
+
+
+def test_a_learned_model_travels_with_the_file(folder: Path, tmp_path: Path) -> None:
+    def learn(packed: bytes) -> ImageCodec:
+        if packed:
+            return ImageCodec.from_weights(packed)
+        return ImageCodec(max_steps=3, progress=False, random_state=0).fit(synthetic_images(6, size=32, channels=3))
+
+    compress_images(folder / "0.png", tmp_path / "own.imc", learn, STEP, learned={"learn": "3 steps"})
+    with pytest.raises(InputError, match="another model"):
+        decompress_images(tmp_path / "own.imc", tmp_path / "x.png", ImageCodec.general())
+    decompress_images(tmp_path / "own.imc", tmp_path / "x.png", ImageCodec.from_weights)
+    assert pixels_of(tmp_path / "x.png").shape == (24, 32, 3)
+
+
+def test_nothing_else_is_replaced(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.imc").write_text("mine")
+    with pytest.raises(ArtifactError, match="already exists"):
+        compress_images(folder, tmp_path / "mine.imc", codec, STEP)
+    with pytest.raises(ArtifactError, match="not a file that 'imatlas compress' wrote"):
+        compress_images(folder, tmp_path / "mine.imc", codec, STEP, overwrite=True)
+    assert (tmp_path / "mine.imc").read_text() == "mine"
+    with pytest.raises(InputError, match="nothing was written"):
+        compress_images(folder / "broken.png", tmp_path / "none.imc", codec, STEP)
+    assert sorted(os.listdir(tmp_path)) == ["in", "mine.imc"]
+
+
+def test_damaged_files_are_refused(codec: ImageCodec, folder: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Whatever byte is changed: a clear error, and never another picture."""
+    compress_images([folder / "0.png", folder / "1.png"], tmp_path / "two.imc", codec, STEP)
+    data = (tmp_path / "two.imc").read_bytes()
+    damaged = tmp_path / "damaged.imc"
+    for place in rng.choice(len(data), 250, replace=False).tolist():
+        damaged.write_bytes(data[:place] + bytes([data[place] ^ int(rng.integers(1, 256))]) + data[place + 1 :])
+        assert not _is_read(damaged, codec)
+    for length in rng.integers(0, len(data), 40).tolist():
+        damaged.write_bytes(data[:length])
+        assert not _is_read(damaged, codec)
+
+
+def _is_read(path: Path, codec: ImageCodec) -> bool:
+    """Whether a file is read to its end; images before a part that is cut off may be."""
+    with contextlib.suppress(InputError):
+        file = CodedFile.open(path)
+        for entry in file.entries:
+            codec.decoded(file.images(entry.place)[2])
+        return file.is_complete and file.model == codec.identity()
+    return False
