@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -68,8 +68,9 @@ class CodecNetworks(nn.Module):
 class ImageCodec(ImageEstimator):
     """Compression of images, learned from images.
 
-    `ImageCodec.general()` has learned from photographs; `fit` continues with yours. Images may have any sizes, depths
-    and channels; the same bytes are decoded to the same coefficients on every machine.
+    `ImageCodec.general()` has learned from photographs; `fit` adapts a tenth of its weights to yours, so that the model
+    takes little room in a file. Images may have any sizes, depths and channels; the same bytes are decoded to the same
+    coefficients on every machine.
 
     Examples
     --------
@@ -93,8 +94,6 @@ class ImageCodec(ImageEstimator):
     learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
 
     _stops_early = True  # small folders are learned by heart
-
-    any_kind: ClassVar[bool] = True
 
     @classmethod
     def general(cls) -> ImageCodec:

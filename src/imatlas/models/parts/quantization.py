@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 RATE_WEIGHT = 0.1
 """Squared error, in steps, that a bit may cost. In theory, for small steps, 2 ln 2 / 12 = 0.116."""
-LEAST_LOG_SCALE, MOST_LOG_SCALE = -4.5, 12.0
-N_POINTS = 6
-"""Points at which a mean over an interval is computed."""
+LEAST_SHARE, FLAT = 1e-6, 0.02
+"""Probability of an interval, and its length in scales, below which its mean is not computed but known well enough."""
 
 
 def bits_of(q: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -38,13 +38,25 @@ def quantized(x: Tensor, mean: Tensor, log_scale: Tensor, weight: float) -> Tens
 def expected(q: Tensor, mean: Tensor, log_scale: Tensor, weight: float) -> Tensor:
     """Mean of the values that are quantized to integers `q`."""
     inverse = torch.exp2(-log_scale)
-    more = (weight / 2 * 1.4427 * inverse).clamp_max(0.3)  # bits of the next larger integer, far from the mean
-    low = q - 0.5 - torch.where(q > 0, -more, more)
-    high = q + 0.5 + torch.where(q < 0, -more, more)
-    total, norm = torch.zeros_like(q), torch.zeros_like(q)
-    for k in range(N_POINTS):
-        x = low + (high - low) * ((k + 0.5) / N_POINTS)
-        density = torch.sigmoid((x - mean) * inverse)
-        density = density * (1 - density) + 1e-9
-        total, norm = total + density * x, norm + density
-    return total / norm
+    low, high = (inverse * (edge - mean) for edge in _interval(q, mean, log_scale, weight))
+    sign = torch.where(low + high > 0, -1.0, 1.0)  # by symmetry, to the side where probabilities keep their digits
+    low, high = torch.where(sign > 0, low, -high), torch.where(sign > 0, high, -low)
+    share = torch.sigmoid(high) - torch.sigmoid(low)
+    moment = (high * torch.sigmoid(high) - F.softplus(high)) - (low * torch.sigmoid(low) - F.softplus(low))
+    middle, inner = (low + high) / 2, high - 1  # where the density is flat, and where it falls steeply
+    standard = torch.where(share > LEAST_SHARE, moment / share.clamp_min(LEAST_SHARE), torch.maximum(middle, inner))
+    standard = torch.where(high - low < FLAT, middle, standard.clamp(low, high))
+    return mean + sign * standard / inverse
+
+
+def _interval(q: Tensor, mean: Tensor, log_scale: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """The least and the largest value that are quantized to integers `q`."""
+    below, here, above = (bits_of(q + k, mean, log_scale) for k in (-1, 0, 1))
+
+    def moved(more: Tensor) -> Tensor:
+        """How far an edge is moved outwards, where the integer beyond it takes more bits."""
+        return (weight / 2 * more).clamp(0, 1)
+
+    low = q - 0.5 + torch.where(q > 0, moved(here - below), -moved(below - here))
+    high = q + 0.5 + torch.where(q < 0, -moved(here - above), moved(above - here))
+    return low, high
