@@ -1,9 +1,9 @@
-"""Compression of photographs: `python -m benchmarks compression [--only SETS] [--methods NAMES]`.
+"""Compression: `python -m benchmarks compression [--only PARTS] [--methods NAMES]`.
 
 `kodak`: 12 photographs that no codec here has learned from. Every file is written and read again, and its bytes are
 counted with all heads. BD-rate: mean difference of bits at equal PSNR to JPEG, of each photograph, then averaged
 (`imatlas.metrics.compression.bd_rate`, piecewise cubic). JPEG, WebP and AVIF by Pillow, JPEG 2000 and JPEG XL by
-imagecodecs (extra `codecs`).
+imagecodecs (extra `codecs`). `damage`: 10,000 damaged files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from PIL import Image
 import imatlas as ia
 from benchmarks._data import ROOT
 from benchmarks._table import save_table, saved_table
+from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.compression import bd_rate, bits_per_pixel
 from imatlas.metrics.restoration import psnr
@@ -30,6 +31,7 @@ from imatlas.models.codec import step_of
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import About, CodedFile
 
+N_DAMAGED = 10_000
 LIMITS = (26.0, 42.0)
 """Range of PSNR in dB over which bits are compared."""
 
@@ -189,4 +191,66 @@ def _bits_at(curve: Curve, level: float) -> float:
     return float(np.exp(np.interp(level, points[:, 1], np.log(points[:, 0]))))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"kodak": kodak}
+def damage(options: argparse.Namespace) -> None:
+    """What becomes of damaged files."""
+    codec, rng = ia.ImageCodec.general(), np.random.default_rng(0)
+    image = np.asarray(Image.open(ROOT / "kodak" / "kodim23.png").convert("RGB"))[200:248, 200:264]
+    data = imatlas().encode(image, 60)
+    whole = CodedFile.open(_written(data))
+    expected = codec.decoded(whole.images(whole.entries[0].place)[2])
+    ways: dict[str, Callable[[], bytes]] = {
+        "one byte changed": lambda: _changed(data, rng, 1),
+        "ten bytes changed": lambda: _changed(data, rng, 10),
+        "cut off": lambda: data[: rng.integers(len(data))],
+        "a part left out": lambda: data[: (start := rng.integers(9, len(data)))] + data[start + rng.integers(1, 40) :],
+        "random bytes after the head": lambda: data[:9] + rng.bytes(int(rng.integers(1, len(data)))),
+    }
+    n, rows = (options.n or N_DAMAGED) // len(ways), []
+    for way, make in ways.items():
+        counts = dict.fromkeys(("refused", "told to be cut off", "the right picture", "a wrong picture"), 0)
+        for _ in range(n):
+            counts[_outcome(codec, make(), expected)] += 1
+        rows.append([way, n, *counts.values()])
+        print(rows[-1], flush=True)
+    if options.n is None:
+        save_table(
+            "compression_damage",
+            "Damaged files",
+            ("damage", "files", *counts),
+            rows,
+            [
+                f"A file of {len(data)} bytes, of an image of 48 x 64 pixels. Refused: an InputError, which the "
+                "command line prints in one line. Anything else that is raised would end the benchmark.",
+            ],
+        )
+
+
+def _outcome(codec: ia.ImageCodec, data: bytes, expected: np.ndarray) -> str:
+    """What becomes of a file."""
+    try:
+        file = CodedFile.open(_written(data))
+        if not file.is_complete:
+            return "told to be cut off"
+        if file.model != codec.identity():
+            return "refused"
+        made = codec.decoded(file.images(file.entries[0].place)[2])
+    except InputError:
+        return "refused"
+    return "the right picture" if np.array_equal(made, expected) else "a wrong picture"
+
+
+def _changed(data: bytes, rng: np.random.Generator, n: int) -> bytes:
+    """Data of which some bytes are others."""
+    changed = bytearray(data)
+    for place in rng.choice(len(data), n, replace=False).tolist():
+        changed[place] ^= int(rng.integers(1, 256))
+    return bytes(changed)
+
+
+def _written(data: bytes) -> Path:
+    path = Path(tempfile.gettempdir(), "imatlas-damaged.imc")
+    path.write_bytes(data)
+    return path
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"kodak": kodak, "damage": damage}
