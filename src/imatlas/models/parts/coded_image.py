@@ -27,7 +27,7 @@ from imatlas.images.spec import DTypeName, ImageSpec
 from imatlas.models.parts.color_planes import groups_of
 
 MOST_VALUES = 2**27
-"""Values of the images that are coded together: 44 megapixels of RGB, for which an encoder needs 18 GB and a decoder 13."""
+"""Values of the images that are coded together: 44 megapixels of RGB (18 GB of memory to encode, 13 to decode)."""
 MOST_CHANNELS = 4096
 DTYPES = get_args(DTypeName)
 
