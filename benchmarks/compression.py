@@ -125,10 +125,11 @@ def kodak(options: argparse.Namespace) -> None:
     methods = options.methods.split(";") if options.methods else list(CODERS)
     name, title = "compression_kodak", "Compression of 12 Kodak photographs"
     rows = {row[0]: row for row in saved_table(name, title)["rows"]}
-    anchors = {anchor: curves_of(CODERS[anchor](), images)[0] for anchor in ("JPEG", "WebP")}
+    measured = {method: curves_of(CODERS[method](), images) for method in dict.fromkeys(["JPEG", "WebP", *methods])}
+    anchors = {anchor: measured[anchor][0] for anchor in ("JPEG", "WebP")}
     for method in methods:
         coder = CODERS[method]()
-        curves, encoding, decoding = curves_of(coder, images)
+        curves, encoding, decoding = measured[method]
         differences = [
             statistics.mean(bd_rate(a, b, limits=LIMITS) for a, b in zip(anchors[anchor], curves, strict=True))
             for anchor in anchors

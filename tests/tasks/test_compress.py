@@ -75,7 +75,7 @@ def test_a_folder_comes_back(codec: ImageCodec, folder: Path, tmp_path: Path) ->
         assert (rotated.getexif()[0x010F], rotated.getexif()[0x0112]) == ("a maker", 1)
 
 
-def test_one_image_is_found_without_reading_the_others(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
+def test_one_image_is_found_without_decoding_the_others(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
     compress_images(folder, tmp_path / "all.imc", codec, STEP)
     decompress_images(tmp_path / "all.imc", tmp_path / "one.png", codec, keys=["3.png"])
     decompress_images(tmp_path / "all.imc", tmp_path / "all", codec)

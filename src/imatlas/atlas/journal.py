@@ -21,7 +21,7 @@ from typing import Any
 
 from imatlas.atlas.table_manifest import files_on_disk
 from imatlas.errors import ArtifactError
-from imatlas.system.atomic_io import flush, flush_tree, is_link, open_append, remove_listed, within
+from imatlas.system.atomic_io import append, flush, flush_tree, is_link, remove_listed, within
 from imatlas.system.inventory import MAX_JSON, Inventory, Old, open_regular, parse_json
 
 NAME = ".writing.jsonl"
@@ -48,10 +48,7 @@ class Journal:
 
     def note(self, **entry: Any) -> None:
         """Write one line, flushed to disk."""
-        with open_append(self.folder / NAME) as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.folder / NAME, json.dumps(entry).encode() + b"\n")
         flush(self.folder)
 
     @contextmanager

@@ -20,15 +20,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from imatlas import __version__
 from imatlas.atlas.journal import MODEL, MODEL_FILE, NAME, TABLE
 from imatlas.atlas.table_manifest import FILES, files_on_disk, unknown_versions, version_file
-from imatlas.errors import ArtifactError, AtlasBusyError, SourceError
+from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.spec import ImageSpec
+from imatlas.system import locks
 from imatlas.system.atomic_io import write_file
 from imatlas.system.inventory import Entry, Inventory, Old, read_json, seal
 from imatlas.system.terminal import finite
@@ -337,14 +337,5 @@ def locked(folder: Path) -> Iterator[None]:
     AtlasBusyError
         If another process holds it.
     """
-    lock = FileLock(str(folder / ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AtlasBusyError(
-            f"Another process is writing '{folder}'; wait for it to end, or choose another name with -o."
-        ) from None
-    try:
+    with locks.locked(folder / ".lock", folder):
         yield
-    finally:
-        lock.release()

@@ -71,16 +71,12 @@ def encode_like(pixels: np.ndarray, picture: Picture, data: bytes = b"", *, form
     about = metadata_of(data, picture.format, (width, height), height / picture.height) if data else Metadata()
     colors = chosen == "PNG" and picture.format == "PNG" and bool(about.colors)
     profile = b"" if colors else picture.profile
-    if chosen == "TIFF":
-        from imatlas.images.formats.tiff import encode_tiff
-
-        return Encoded(encode_tiff(pixels, alpha=alpha, profile=profile, tags=about.tags), chosen, notes)
+    if chosen in ("PNG", "TIFF"):
+        return Encoded(_lossless(chosen, pixels, alpha, profile, about), chosen, notes)
     if chosen == "NPY":
         out = BytesIO()
         np.save(out, pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         return Encoded(out.getvalue(), chosen, notes)
-    if chosen == "PNG":
-        return Encoded(b"".join(_png(pixels, profile, about)), chosen, notes)
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     options: dict[str, Any] = {"icc_profile": profile or None}
     if about.exif:
@@ -97,14 +93,19 @@ def encode_like(pixels: np.ndarray, picture: Picture, data: bytes = b"", *, form
 
 
 @quiet()
-def encode_lossless(pixels: np.ndarray, *, alpha: bool, profile: bytes = b"", about: Metadata | None = None) -> Encoded:
+def encode_lossless(pixels: np.ndarray, *, alpha: bool, profile: bytes, about: Metadata) -> Encoded:
     """Pixels (H, W, C) as a PNG, or as a TIFF if a PNG cannot hold them, with what is known about them."""
-    about = about or Metadata()
-    if _holds("PNG", pixels, alpha):
-        return Encoded(b"".join(_png(pixels, profile, about)), "PNG")
+    format = "PNG" if _holds("PNG", pixels, alpha) else "TIFF"
+    return Encoded(_lossless(format, pixels, alpha, profile, about), format)
+
+
+def _lossless(format: str, pixels: np.ndarray, alpha: bool, profile: bytes, about: Metadata) -> bytes:
+    """A PNG or TIFF."""
+    if format == "PNG":
+        return b"".join(_png(pixels, profile, about))
     from imatlas.images.formats.tiff import encode_tiff
 
-    return Encoded(encode_tiff(pixels, alpha=alpha, profile=profile, tags=about.tags), "TIFF")
+    return encode_tiff(pixels, alpha=alpha, profile=profile, tags=about.tags)
 
 
 def suffix_like(key: str, format: str) -> str:

@@ -34,7 +34,7 @@ from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages
 from imatlas.models.parts.coefficient_coding import Coefficients, Quantizer, decode, encode
 from imatlas.models.parts.color_planes import from_planes, groups_of, to_planes
-from imatlas.models.parts.originals import originals_of
+from imatlas.models.parts.originals import originals_of, random_crops, split_crops
 from imatlas.models.parts.packed_networks import load_general, pack, round_to_packed, unpack
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.nn.coefficient_network import CoefficientNetwork, log_step_of
@@ -396,14 +396,9 @@ def _pixels(values: Tensor, spec: ImageSpec) -> np.ndarray:
 def _crops(images: list[np.ndarray], spec: ImageSpec, seed: int) -> Data:
     """Crops of images (H, W, C) at places drawn by the seed."""
     side = min(CROP, *(side for pixels in images for side in pixels.shape[:2]))
-    areas = np.array([pixels.shape[0] * pixels.shape[1] for pixels in images], np.float64)
-    n = int(np.clip(CROPS_EACH * areas.sum() / side**2, 2 * len(images), MAX_CROPS))
+    area = sum(pixels.shape[0] * pixels.shape[1] for pixels in images)
+    n = int(np.clip(CROPS_EACH * area / side**2, 2 * len(images), MAX_CROPS))
     rng = seeding.rng(seed, "crops")
-    crops = np.empty((n, side, side, images[0].shape[2]), images[0].dtype)
-    for i, k in enumerate(np.sort(rng.choice(len(images), n, p=areas / areas.sum()))):
-        top, left = (rng.integers(length - side + 1) for length in images[k].shape[:2])
-        crops[i] = images[k][top : top + side, left : left + side]
-    n_held_out = min(HELD_OUT, n // 10)
-    order = rng.permutation(n)
+    crops = np.stack(list(random_crops(images, side, n, rng)))
     crop_spec = ImageSpec(side, side, crops.shape[3], spec.dtype, spec.low, spec.high, alpha=False)
-    return Data(crops, crop_spec, crops[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+    return split_crops(crops, crop_spec, min(HELD_OUT, n // 10), rng)

@@ -54,7 +54,7 @@ from imatlas.models.parts.noise import (
     total_power,
 )
 from imatlas.models.parts.noisy_patches import NoisyPatches
-from imatlas.models.parts.originals import originals_of
+from imatlas.models.parts.originals import originals_of, random_crops, split_crops
 from imatlas.models.parts.patch_mixture import smooth_fill
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.models.restorer import Restoration, check_like_fitted, restore_each
@@ -416,18 +416,14 @@ class Denoiser(ImageEstimator):
         """Crops of all images, as the network takes them, at places drawn by the seed."""
         factor = 2 if self.halved_ else 1
         side = min(CROP, *(side // factor for values in stable for side in values.shape[:2]))
-        areas = np.array([values.shape[0] * values.shape[1] for values in stable], np.float64)
-        n = int(np.clip(CROPS_EACH * areas.sum() / (factor * side) ** 2, len(stable), MAX_CROPS))
+        area = sum(values.shape[0] * values.shape[1] for values in stable)
+        n = int(np.clip(CROPS_EACH * area / (factor * side) ** 2, len(stable), MAX_CROPS))
         rng = seeding.rng(seed, "crops")
         crops = np.empty((n, side, side, stable[0].shape[2]), np.float32)
-        for i, k in enumerate(np.sort(rng.choice(len(stable), n, p=areas / areas.sum()))):
-            top, left = (rng.integers(length - factor * side + 1) for length in stable[k].shape[:2])
-            crop = stable[k][top : top + factor * side, left : left + factor * side]
+        for i, crop in enumerate(random_crops(stable, factor * side, n, rng)):
             crops[i] = ((_halved(crop) if self.halved_ else crop) - self.center_) * np.float32(self.scale_)
-        n_held_out = min(HELD_OUT, n // 10)
-        order = rng.permutation(n)
         spec = ImageSpec(side, side, crops.shape[3], "float32", -1.0, 1.0, alpha=False)
-        return Data(crops, spec, crops[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
+        return split_crops(crops, spec, min(HELD_OUT, n // 10), rng)
 
     # -- images ------------------------------------------------------------------------------------------------------
 

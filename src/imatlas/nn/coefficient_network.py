@@ -187,7 +187,7 @@ class CoefficientNetwork(nn.Module):
             found = []
             for top, left in FIELDS[color]:
                 place = Place(level, chosen, top, left)
-                rows, columns = size_at(place, shapes)
+                rows, columns = map(max, zip(*sizes_at(place, shapes), strict=True))
                 if rows and columns:
                     around = known[:, :, top : top + 2 * rows + 1, left : left + 2 * columns + 1]
                     at = fields[top, left][:, :, :rows, :columns]
@@ -208,11 +208,10 @@ def log_step_of(step: Tensor) -> Tensor:
     return torch.round(torch.log2(step / 16) * 32) / 64
 
 
-def size_at(place: Place, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Rows and columns at a place, for the largest of its bands."""
-    used = [shapes[band % 3] for band in place.bands]
-    rows, columns = max(rows for rows, _ in used), max(columns for _, columns in used)
-    return max(0, (rows - place.top + 1) // 2), max(0, (columns - place.left + 1) // 2)
+def sizes_at(place: Place, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rows and columns at a place, for each of its bands."""
+    used = (shapes[band % 3] for band in place.bands)
+    return [(max(0, height - place.top + 1) // 2, max(0, width - place.left + 1) // 2) for height, width in used]
 
 
 def at_place(bands: Tensor, place: Place, size: tuple[int, int]) -> Tensor:

@@ -212,6 +212,14 @@ def open_append(path: Path) -> IO[bytes]:
     return open(path, "ab", opener=opener)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Append to a file, as `open_append` opens it, and flush it to disk."""
+    with open_append(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def aside_of(path: Path) -> Path:
     """A random hidden name next to `path`."""
     return path.with_name(f".{_start_of(path.name)}.{secrets.token_hex(8)}.new")

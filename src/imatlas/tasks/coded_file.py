@@ -10,13 +10,12 @@
 Kinds of records, in this order:
 
     "H"  once: a byte, the version; 8 bytes, which model decodes; 8 bytes, which settings wrote it
-    "M"  the model: its weights in half precision (safetensors), deflated; at most once
+    "M"  the model, as `imatlas.models.parts.packed_networks` describes; at most once
     "I"  images of one size: a varint, their number; for each its key (varint, UTF-8), and its metadata (varint, bytes):
          EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then `CodedImages`
     "E"  the end: a varint, the number of all images
 
-Numbers are little-endian; a varint is as in `imatlas.models.parts.coded_image`. Appending replaces the last record. A
-reader finds an image by the heads of the records and reads no other.
+Numbers are little-endian; a varint is as in `imatlas.models.parts.coded_image`. Appending replaces the last record.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ from imatlas.models.parts.coded_image import CodedImages, Reader, varint
 
 MAGIC = b"\x89IMC\r\n\x1a\n"
 VERSION, HEAD = 1, "<B8s8s"
-SUFFIX = ".imc"
-MOST_MODEL, MOST_RECORD = 2**26, 2**31
+MOST = {b"H": struct.calcsize(HEAD), b"M": 2**26, b"I": 2**31, b"E": 16}
+"""Bytes of the content of each kind of record, at most."""
+LONGEST_HEAD = 1 + 9 + 4
 MOST_TOGETHER = 2**16
 """Images of a record."""
 
@@ -73,6 +73,8 @@ class CodedFile:
     entries : list of Entry
     is_complete : bool
         Whether the end was found; if not, the file was cut off, and `size` bytes of it are whole.
+    checksum : int
+        Changes with any record.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class CodedFile:
     entries: list[Entry] = field(default_factory=list)
     is_complete: bool = False
     size: int = 0
+    checksum: int = 0
 
     @classmethod
     def open(cls, path: Path) -> CodedFile:
@@ -101,6 +104,7 @@ class CodedFile:
                 if found.is_complete:
                     raise _damaged(path.name, "data after its end")
                 found._take(kind, content)
+                found.checksum = zlib.crc32(content, found.checksum)
                 if kind != b"E":
                     found.size = file.tell()
         if not found.model:
@@ -195,21 +199,24 @@ def _records(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bytes]]:
     InputError
         If one is damaged.
     """
-    rest = os.fstat(file.fileno()).st_size - file.tell()
-    while kind := file.read(1):
-        size, n_bytes = 0, 0
-        while byte := file.read(1):
-            size |= (byte[0] & 127) << 7 * n_bytes
-            n_bytes += 1
-            if byte[0] < 128 or n_bytes > 5:
-                break
-        most = {b"H": struct.calcsize(HEAD), b"M": MOST_MODEL, b"I": MOST_RECORD, b"E": 16}.get(kind)
-        if most is None or size > most:
-            raise _damaged(name, "unknown kind of record" if most is None else f"a record of {size:,} bytes")
-        rest -= 1 + n_bytes + 4 + size
-        if rest < 0:
+    end = os.fstat(file.fileno()).st_size
+    while start := file.read(LONGEST_HEAD):
+        head, place = Reader(start), file.tell() - len(start)
+        kind = head.take(1)
+        if kind not in MOST:
+            raise _damaged(name, "unknown kind of record")
+        try:
+            size = head.varint()
+            if size > MOST[kind]:
+                raise _damaged(name, f"a record of {size:,} bytes")
+            (checksum,) = head.unpack("<I")
+        except (ValueError, struct.error):
+            if len(start) == LONGEST_HEAD:
+                raise _damaged(name, "a record of unknown size") from None
+            return  # the file ends within the head
+        if place + head.place + size > end:
             return
-        (checksum,) = struct.unpack("<I", file.read(4))
+        file.seek(place + head.place)
         content = file.read(size)
         if zlib.crc32(content, zlib.crc32(kind)) != checksum:
             raise _damaged(name, "a checksum is wrong")

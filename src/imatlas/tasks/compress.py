@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from imatlas.arguments import check_path, counted
-from imatlas.errors import ArtifactError, AtlasBusyError, DecodeError, ImatlasError, InputError
+from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError
 from imatlas.images.formats.metadata import Metadata, metadata_of
 from imatlas.images.intake import with_progress
+from imatlas.images.memory_budget import amount
 from imatlas.images.picture import Picture
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
@@ -25,7 +25,8 @@ from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import mean_squared_error, psnr
 from imatlas.models.parts.coded_image import CodedImages
 from imatlas.result import FileList, Result
-from imatlas.system.atomic_io import flush, make_folder, open_append, output_path, refuse_links, write_file
+from imatlas.system.atomic_io import append, check_free, flush, make_folder, output_path, refuse_links, write_file
+from imatlas.system.locks import locked
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import About, CodedFile
 from imatlas.tasks.source_pictures import read_with_data, upright
@@ -191,6 +192,11 @@ def _span(coded: CodedImages) -> float:
     return coded.spec.high - coded.spec.low
 
 
+def made_codec(codec: Codec | Callable[[bytes], Codec], weights: bytes | None) -> Codec:
+    """A codec that was given, or what makes it of the weights in a file, if there are any."""
+    return codec if hasattr(codec, "decoded") else codec(weights or b"")  # type: ignore
+
+
 class _Unfinished:
     """The file that is being written: `OUTPUT.unfinished`."""
 
@@ -205,17 +211,12 @@ class _Unfinished:
         """That of a killed run with the same settings, or a new one; locked."""
         file = cls(output, settings, overwrite)
         make_folder(output.parent)
-        lock = FileLock(str(output.with_name(f".{file.path.name}.lock")))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            message = f"Another process is writing '{file.path}'; wait for it to end, or choose another name with -o."
-            raise AtlasBusyError(message) from None
-        try:
-            yield file
-        finally:
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+        lock = output.with_name(f".{file.path.name}.lock")
+        with locked(lock, file.path):
+            try:
+                yield file
+            finally:
+                lock.unlink(missing_ok=True)
 
     def begin(self, codec: Codec | Callable[[bytes], Codec], has_model: bool) -> Codec:
         """Write the start of the file, or read what a killed run has written; and the model."""
@@ -227,7 +228,7 @@ class _Unfinished:
                 "another name with -o, or pass --overwrite to begin anew."
             )
         found = found if found and found.settings == self.settings else None
-        model: Codec = codec if hasattr(codec, "decoded") else codec((found and found.weights) or b"")  # type: ignore
+        model = made_codec(codec, found.weights if found else None)
         identity = model.identity()
         if found and found.model == identity:
             self.keys = {entry.key for entry in found.entries}
@@ -238,31 +239,28 @@ class _Unfinished:
         return model
 
     def add(self, keys: list[str], about: list[About], coded: CodedImages) -> None:
-        self._append(coded_file.images_record(keys, about, coded))
+        """Write images, flushed to disk."""
+        append(self.path, coded_file.images_record(keys, about, coded))
         self.keys.update(keys)
 
     def finish(self) -> int:
-        self._append(coded_file.end_record(len(self.keys)))
+        """Write the end, give the file the name of the output, and return its size."""
+        append(self.path, coded_file.end_record(len(self.keys)))
         size = self.path.stat().st_size
         os.replace(self.path, self.output)
         flush(self.output.parent)
         return size
 
     def discard(self) -> None:
+        """Delete the file."""
         self.path.unlink()
-
-    def _append(self, content: bytes) -> None:
-        with open_append(self.path) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
+    if not overwrite:
+        check_free(output, None)
     if not os.path.lexists(output):
         return
-    if not overwrite:
-        raise ArtifactError(f"'{output}' already exists; choose another name or pass overwrite=True (--overwrite).")
     try:
         CodedFile.open(output)
     except ImatlasError as error:
@@ -326,7 +324,7 @@ def _hash(text: str) -> bytes:
 def _result(
     output: Path, n_images: int, n_before: int, size: int, totals: dict[str, Any], skipped: list[tuple[str, str]]
 ) -> Result:
-    sentences = [f"{counted(n_images, 'image')} in {_short(size)}."]
+    sentences = [f"{counted(n_images, 'image')} in {amount(size)}."]
     metrics: dict[str, Any] = {"n_images": n_images, "bytes": size}
     if n_before:
         sentences.append(f"{counted(n_before, 'image')} of these were there from a run before.")
@@ -336,7 +334,7 @@ def _result(
         told = f"{bits:.2f} bits per pixel" + (f", {metrics['psnr']:.1f} dB" if error else ", without loss")
         if totals["file bytes"]:
             metrics["file_bytes"] = totals["file bytes"]
-            told += f"; {size / totals['file bytes']:.0%} of their files ({_short(totals['file bytes'])})"
+            told += f"; {size / totals['file bytes']:.0%} of their files ({amount(totals['file bytes'])})"
         sentences.append(told + ".")
     if skipped:
         sentences.append(f"{counted(len(skipped), 'file')} skipped, such as {skipped[0][0]}: {skipped[0][1]}.")
@@ -348,12 +346,3 @@ def _result(
         panels=[FileList(files=[(str(output), "the compressed images")])],
         data={"files": [str(output)], "skipped": [list(pair) for pair in skipped]},
     )
-
-
-def _short(n: int) -> str:
-    """Bytes in a unit that suits them."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n < 1000 or unit == "GB":
-            return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:.3g} {unit}"
-        n = n / 1000  # type: ignore[assignment]
-    raise AssertionError

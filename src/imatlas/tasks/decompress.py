@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imatlas.arguments import check_path, counted
 from imatlas.errors import InputError
-from imatlas.images.encode_like import SUFFIXES, encode_lossless
+from imatlas.images.encode_like import SUFFIXES, Encoded, encode_lossless
 from imatlas.images.formats.metadata import Metadata
 from imatlas.images.intake import with_progress
+from imatlas.images.spec import ImageSpec
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, write_file
-from imatlas.tasks.coded_file import CodedFile, Entry
-from imatlas.tasks.compress import Codec
+from imatlas.tasks.coded_file import About, CodedFile, Entry
+from imatlas.tasks.compress import Codec, made_codec
 from imatlas.tasks.restored_names import PART, name_like
 from imatlas.tasks.unfinished_folder import Done, Layout, UnfinishedFolder, folded, written_before
 
@@ -77,14 +80,14 @@ def decompress_images(
             raise InputError(
                 f"'{file.path.name}' has {len(entries)} images, so the output is a folder; omit the suffix."
             )
-        encoded = _encoded(file, model, entries[0].place, entries[0].number)
-        if output.suffix.lower() not in SUFFIXES[encoded[1]]:
+        made = _Decoded(file, model).encoded(entries[0])
+        if output.suffix.lower() not in SUFFIXES[made.format]:
             raise InputError(
-                f"This image is written as {encoded[1]}; end '{output.name}' in {SUFFIXES[encoded[1]][0]}."
+                f"This image is written as {made.format}; end '{output.name}' in {SUFFIXES[made.format][0]}."
             )
         if not overwrite:
             check_free(output, None)
-        write_file(output, encoded[0])
+        write_file(output, made.content)
         files = [(str(output), "the image")]
     else:
         _write_folder(file, model, entries, output, overwrite, progress)
@@ -101,29 +104,31 @@ def codec_of(file: CodedFile, codec: Codec | Callable[[bytes], Codec]) -> Codec:
     InputError
         If it is another one.
     """
-    given = hasattr(codec, "decoded")
-    model: Codec = codec if given else codec(file.weights or b"")  # type: ignore
+    model = made_codec(codec, file.weights)
     if model.identity() != file.model:
-        if file.weights and not given:
+        if file.weights and model is not codec:
             raise InputError(f"'{file.path.name}' is damaged: it holds another model than that it was written with.")
         raise InputError(f"'{file.path.name}' was written with another model; give it with --model.")
     return model
 
 
-def _encoded(
-    file: CodedFile, model: Codec, place: int, number: int, cache: dict[int, Any] | None = None
-) -> tuple[bytes, str]:
-    """An image of a file as PNG or TIFF, and which of them."""
-    cache = {} if cache is None else cache
-    if place not in cache:
-        cache.clear()
-        _, about, coded = file.images(place)
-        cache[place] = about, coded.spec, model.decoded(coded)
-    about, spec, pixels = cache[place]
-    kept = about[number]
-    metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
-    made = encode_lossless(pixels[number], alpha=spec.has_alpha, profile=kept.profile, about=metadata)
-    return made.content, made.format
+class _Decoded:
+    """The images of a file; those that were coded together are decoded once."""
+
+    def __init__(self, file: CodedFile, model: Codec) -> None:
+        @functools.lru_cache(1)
+        def at(place: int) -> tuple[list[About], ImageSpec, np.ndarray]:
+            _, about, coded = file.images(place)
+            return about, coded.spec, model.decoded(coded)
+
+        self._at = at
+
+    def encoded(self, entry: Entry) -> Encoded:
+        """An image as PNG or TIFF."""
+        about, spec, pixels = self._at(entry.place)
+        kept = about[entry.number]
+        metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
+        return encode_lossless(pixels[entry.number], alpha=spec.has_alpha, profile=kept.profile, about=metadata)
 
 
 @dataclass
@@ -141,23 +146,15 @@ def _write_folder(
     file: CodedFile, model: Codec, entries: Sequence[Entry], output: Path, overwrite: bool, progress: bool
 ) -> None:
     check_free(output, written_before(output, overwrite, DECOMPRESSED))
-    settings = {"file": file.path.name, "bytes": file.size, "model": file.model.hex(), "checksum": _checksum(file.path)}
+    settings = {"file": file.path.name, "bytes": file.size, "model": file.model.hex(), "checksum": file.checksum}
     listed: Any = _Entries([e.key for e in entries], [(e.place, e.number) for e in entries])
     names = {folded(entry.key) for entry in entries}
-    cache: dict[int, Any] = {}
+    decoded = _Decoded(file, model)
     with UnfinishedFolder.opened(output, settings, listed, DECOMPRESSED, overwrite=overwrite) as run:
         for entry in with_progress(entries, "Decompressing", progress):
             if entry.key in run:
                 continue
-            content, format = _encoded(file, model, entry.place, entry.number, cache)
-            name = name_like(entry.key, format, names, run.taken_files, run.taken_folders)
-            run.add(Done(key=entry.key, stamp=f"{entry.place} {entry.number}", files=[run.write(name, content)]))
+            made = decoded.encoded(entry)
+            name = name_like(entry.key, made.format, names, run.taken_files, run.taken_folders)
+            run.add(Done(key=entry.key, stamp=f"{entry.place} {entry.number}", files=[run.write(name, made.content)]))
         run.finish(overwrite)
-
-
-def _checksum(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            crc = zlib.crc32(part, crc)
-    return crc

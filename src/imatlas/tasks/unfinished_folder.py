@@ -27,22 +27,22 @@ from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imatlas.errors import ArtifactError, AtlasBusyError, DecodeError
+from imatlas.errors import ArtifactError, DecodeError
 from imatlas.images.sources.base import Source
 from imatlas.system.atomic_io import (
+    append,
     check_free,
     flush_tree,
     is_link,
     make_folder,
-    open_append,
     put_in_place,
     remove_listed,
     write_file,
 )
 from imatlas.system.inventory import open_regular, parse_json, read_json
+from imatlas.system.locks import locked
 from imatlas.system.terminal import json_text
 
 DONE, LOCK = "done.jsonl", ".lock"
@@ -143,19 +143,13 @@ class UnfinishedFolder(Generic[D]):
         make_folder(run.folder)
         if is_link(run.folder):
             raise ArtifactError(f"'{run.folder}' is a link, which is not followed here; move it away.")
-        lock = FileLock(str(run.folder / LOCK))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            message = f"Another process is writing '{run.folder}'; wait for it to end, or choose another name with -o."
-            raise AtlasBusyError(message) from None
-        try:
-            run._begin(source, overwrite)
-            yield run
-        finally:
-            lock.release()
-            if not (run.folder / layout.settings).exists():  # nothing of it is left
-                remove_listed(run.folder, [LOCK])
+        with locked(run.folder / LOCK, run.folder):
+            try:
+                run._begin(source, overwrite)
+                yield run
+            finally:
+                if not (run.folder / layout.settings).exists():  # nothing of it is left
+                    remove_listed(run.folder, [LOCK])
 
     def __contains__(self, key: str) -> bool:
         return key in self._done
@@ -186,10 +180,7 @@ class UnfinishedFolder(Generic[D]):
 
     def add(self, done: D) -> None:
         """Record a finished image, flushed to disk; its files are."""
-        with open_append(self.folder / DONE) as file:
-            file.write(done.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.folder / DONE, done.model_dump_json().encode() + b"\n")
         self._count(done)
 
     def lines(self) -> Iterator[D]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,16 @@ from imatlas.errors import InputError
 from imatlas.models.parts import quantization
 from imatlas.models.parts.quantization import bits_of, expected, quantized
 from imatlas.models.parts.symbol_coder import LEAST_LOG_SCALE, MOST_LOG_SCALE, SymbolDecoder, SymbolEncoder
-from imatlas.nn.coefficient_network import N_BANDS, N_PLANES, CoefficientNetwork, Place, at_place, bands_of, put
+from imatlas.nn.coefficient_network import (
+    N_BANDS,
+    N_PLANES,
+    CoefficientNetwork,
+    Place,
+    at_place,
+    bands_of,
+    put,
+    sizes_at,
+)
 from imatlas.nn.wavelet import analyze, band_sizes, sizes_of, synthesize
 
 MOST_COEFFICIENT = 2**24
@@ -57,12 +66,9 @@ class Coefficients:
             image = synthesize(image, bands_of(bands, shapes))
         return image
 
-    def inside(self, place: Place, size: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        """For each band at a place its number among them, rows and columns."""
-        for k, band in enumerate(place.bands):
-            height, width = self.shapes[place.level - 1][band % 3]
-            rows, columns = max(0, height - place.top + 1) // 2, max(0, width - place.left + 1) // 2
-            yield k, min(rows, size[0]), min(columns, size[1])
+    def inside(self, place: Place) -> list[tuple[int, int]]:
+        """For each band at a place its rows and columns."""
+        return sizes_at(place, self.shapes[place.level - 1])
 
     def checksum(self) -> int:
         """CRC-32 of all coefficients as integers."""
@@ -90,7 +96,7 @@ class Quantizer:
         values = at_place(self.coefficients.levels[place.level - 1], place, (rows, columns))
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
         used = torch.zeros(values.shape[1:])
-        for k, height, width in self.coefficients.inside(place, (rows, columns)):
+        for k, (height, width) in enumerate(self.coefficients.inside(place)):
             used[k, :height, :width] = 1
         with torch.no_grad():
             q = quantized(values, mean, log_scale, self.weight) * used
@@ -150,7 +156,7 @@ class _Encoder:
         is_used = any(q.any() for _, q, _, _ in self.waiting)
         self.coder.flag(is_used)
         for place, q, mean, log_scale in self.waiting if is_used else ():
-            inside = list(self.coefficients.inside(place, (q.shape[2], q.shape[3])))
+            inside = self.coefficients.inside(place)
             self.coder.integers(_flat(q, inside).astype(np.int64), _flat(mean, inside), _flat(log_scale, inside))
             self.coded.note(place, mean, log_scale)
         self.waiting = None
@@ -160,7 +166,7 @@ class _Encoder:
         values = at_place(self.coefficients.levels[place.level - 1], place, (mean.shape[2], mean.shape[3]))
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
         q = quantized(values, mean, log_scale, self.weight).clamp_(-MOST_COEFFICIENT, MOST_COEFFICIENT)
-        for k, height, width in self.coefficients.inside(place, (q.shape[2], q.shape[3])):
+        for k, (height, width) in enumerate(self.coefficients.inside(place)):
             q[:, k, height:], q[:, k, :, width:] = 0, 0
         assert self.waiting is not None
         self.waiting.append((place, q, mean, log_scale))
@@ -185,11 +191,11 @@ class _Decoder:
 
     def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
         """See `Visitor`."""
-        inside = list(self.coded.integers.inside(place, (mean.shape[2], mean.shape[3])))
+        inside = self.coded.integers.inside(place)
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
         values = _limited(self.coder.integers(_flat(mean, inside), _flat(log_scale, inside)))
         q, n = torch.zeros_like(mean), len(mean)
-        for k, height, width in inside:
+        for k, (height, width) in enumerate(inside):
             part, values = values[: n * height * width], values[n * height * width :]
             q[:, k, :height, :width] = part.view(n, height, width)
         put(self.coded.integers.levels[place.level - 1], place, q)
@@ -202,9 +208,10 @@ def _limited(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.clip(-MOST_COEFFICIENT, MOST_COEFFICIENT).astype(np.float64))
 
 
-def _flat(values: Tensor, inside: Sequence[tuple[int, int, int]]) -> np.ndarray:
+def _flat(values: Tensor, inside: Sequence[tuple[int, int]]) -> np.ndarray:
     """The values (N, bands, h, w) that are inside their bands, one band after the other."""
-    return np.concatenate([values[:, k, :height, :width].reshape(-1).numpy() for k, height, width in inside])
+    parts = (values[:, k, :height, :width] for k, (height, width) in enumerate(inside))
+    return np.concatenate([part.reshape(-1).numpy() for part in parts])
 
 
 @torch.no_grad()

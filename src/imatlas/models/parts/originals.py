@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import images_of, load_masked, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.models.image_estimator import MIN_SIZE
+from imatlas.training.batches import Data
 
 MAX_FIT_IMAGES, MAX_FIT_VALUES = 400, 1e8
 """Images that are learned from, at most, and values of these together: of more, parts are taken."""
@@ -40,6 +42,20 @@ def originals_of(images: Any, mask: np.ndarray | None, seed: int, who: str) -> t
         size = f"{spec.height} x {spec.width} pixels" if len(opened) else "none"
         raise InputError(f"{who} needs images of at least {MIN_SIZE} x {MIN_SIZE} pixels. Got {size} instead.")
     return large, spec
+
+
+def random_crops(images: list[np.ndarray], side: int, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Crops (side, side, C) of images (H, W, C) at random places, of an image the likelier, the larger it is."""
+    areas = np.array([pixels.shape[0] * pixels.shape[1] for pixels in images], np.float64)
+    for k in np.sort(rng.choice(len(images), n, p=areas / areas.sum())):
+        top, left = (rng.integers(length - side + 1) for length in images[k].shape[:2])
+        yield images[k][top : top + side, left : left + side]
+
+
+def split_crops(crops: np.ndarray, spec: ImageSpec, n_held_out: int, rng: np.random.Generator) -> Data:
+    """Crops (N, H, W, C) to learn from, of which some, drawn at random, are held out."""
+    order = rng.permutation(len(crops))
+    return Data(crops, spec, crops[np.sort(order[:n_held_out])], rows=np.sort(order[n_held_out:]))
 
 
 def _part_of(pixels: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:

@@ -29,14 +29,15 @@ def load_general(networks: nn.Module) -> None:
 
 def round_to_packed(networks: nn.Module) -> None:
     """Round weights to those that `unpacked` would give."""
-    networks.load_state_dict(_restored(_differences(networks)))
+    general = _general()
+    networks.load_state_dict(_restored(_differences(networks, general), general))
 
 
 def pack(networks: nn.Module) -> bytes:
     """Networks, whose weights are rounded, as bytes; the low and the high bytes of numbers are kept apart."""
     parts = {
         name: np.ascontiguousarray(difference.astype("<i2").reshape(-1, 1).view(np.uint8).T)
-        for name, difference in _differences(networks).items()
+        for name, difference in _differences(networks, _general()).items()
         if difference.any()
     }
     return zlib.compress(save(parts), 9)
@@ -61,24 +62,22 @@ def unpack(networks: nn.Module, packed: bytes) -> None:
             differences[name] = np.ascontiguousarray(part.T).view("<i2").astype(np.int64).reshape(shapes[name])
     except (zlib.error, SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"The model in the file is damaged ({str(error).splitlines()[0]}).") from None
-    networks.load_state_dict(_restored(differences))
+    networks.load_state_dict(_restored(differences, _general()))
 
 
 def _general() -> dict[str, Tensor]:
     return {name: values.float() for name, values in codec_weights().items()}
 
 
-def _differences(networks: nn.Module) -> dict[str, np.ndarray]:
+def _differences(networks: nn.Module, general: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Differences to the general weights, as integers."""
-    general = _general()
     return {
         name: np.rint(((values - general[name]).double() / SPACING).numpy()).clip(-(2**15), 2**15 - 1).astype(np.int64)
         for name, values in networks.state_dict().items()
     }
 
 
-def _restored(differences: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    general = _general()
+def _restored(differences: Mapping[str, np.ndarray], general: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: general[name] + torch.from_numpy((difference * SPACING).astype(np.float32))
         for name, difference in differences.items()

@@ -1,0 +1,33 @@
+"""The lock of whoever writes a folder or file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from imatlas.errors import AtlasBusyError
+
+
+@contextmanager
+def locked(lock_file: Path, written: Path) -> Iterator[None]:
+    """Hold the lock of what is written.
+
+    Raises
+    ------
+    AtlasBusyError
+        If another process holds it.
+    """
+    lock = FileLock(str(lock_file))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise AtlasBusyError(
+            f"Another process is writing '{written}'; wait for it to end, or choose another name with -o."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
