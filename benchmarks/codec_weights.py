@@ -1,7 +1,8 @@
-"""Weights of the general `ImageCodec`: `python -m benchmarks codec_weights [--budget 1h] [--checkpoint FOLDER]`.
+"""Weights of the general codecs: `python -m benchmarks codec_weights [--lossless] [--budget 1h] [--checkpoint FOLDER]`.
 
 Learned from the photographs of BSDS500 (train and val), which are JPEGs of 481 x 321 pixels, and saved in half
-precision as src/imatlas/models/parts/codec_weights.safetensors. Kodak, on which the codec is reported, is not seen.
+precision in src/imatlas/models/parts, as codec_weights.safetensors and lossless_weights.safetensors. Kodak, on which
+codecs are reported, is not seen.
 """
 
 from __future__ import annotations
@@ -17,17 +18,34 @@ import imatlas as ia
 from benchmarks._data import ROOT
 from imatlas.images.spec import ImageSpec
 from imatlas.models.codec import ImageCodec
+from imatlas.models.lossless_codec import LosslessCodec
 from imatlas.models.parts import published_weights
+from imatlas.models.parts.codec_base import CodecBase
 from imatlas.training.batches import Data
 
-WEIGHTS = "codec_weights.safetensors"
+MOST_NOISE = 6.0
+"""Standard deviation, where pixels span 255."""
 
 
-class General(ImageCodec):
+class Unrounded(CodecBase):
     """A codec whose weights keep all their digits."""
 
     def _finish(self, data: Data) -> None:
         pass
+
+
+class General(Unrounded, ImageCodec):
+    """The codec with loss."""
+
+
+class Lossless(Unrounded, LosslessCodec):
+    """The codec without loss. Half of the crops get noise, of which JPEGs have little and other files much."""
+
+    def _varied(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        x = super()._varied(x, generator)
+        sigma = torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device).sub(0.5).clamp_min(0)
+        noise = torch.randn(x.shape, generator=generator, device=generator.device)
+        return (x + MOST_NOISE * 2 * sigma / 127.5 * noise).clamp(-1, 1)
 
 
 class FilterOnly(General):
@@ -47,17 +65,18 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks codec_weights")
     parser.add_argument("--budget", default="1h")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--output", type=Path, default=Path(published_weights.__file__).with_name(WEIGHTS))
+    parser.add_argument("--lossless", action="store_true")
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--filter", type=Path, metavar="WEIGHTS", help="train only the filter, for these weights")
     options = parser.parse_args(argv)
     images = ia.Images(ROOT / "bsds500" / "images_train_val.tar")
-    codec = General(start="nothing", budget=options.budget, learning_rate=2e-3, random_state=0)
+    kind = Lossless if options.lossless else General
+    codec: CodecBase = kind(start="nothing", budget=options.budget, learning_rate=2e-3, random_state=0)
     if options.filter:
         codec = FilterOnly(start="nothing", budget=options.budget, learning_rate=1e-3, random_state=0)
         codec.weights = load_file(options.filter)
     codec.fit(images, checkpoint=options.checkpoint)
-    save_file(
-        {name: values.to(torch.float16).contiguous() for name, values in codec.module_.state_dict().items()},
-        options.output,
-    )
-    print(f"{codec.n_steps_:,} steps, held-out loss {codec.history_['held_out'][-1]:.4f}: {options.output}")
+    output = options.output or Path(published_weights.__file__).with_name(f"{kind._weights}.safetensors")
+    weights = {name: values.to(torch.float16).contiguous() for name, values in codec.module_.state_dict().items()}
+    save_file(weights, output)
+    print(f"{codec.n_steps_:,} steps, held-out loss {codec.history_['held_out'][-1]:.4f}: {output}")

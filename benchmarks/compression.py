@@ -3,7 +3,11 @@
 `kodak`: 12 photographs that no codec here has learned from. Every file is written and read again, and its bytes are
 counted with all heads. BD-rate: mean difference of bits at equal PSNR to JPEG, of each photograph, then averaged
 (`imatlas.metrics.compression.bd_rate`, piecewise cubic). JPEG, WebP and AVIF by Pillow, JPEG 2000 and JPEG XL by
-imagecodecs (extra `codecs`). `damage`: 10,000 damaged files.
+imagecodecs (extra `codecs`). `lossless`: the same photographs without loss. `damage`: 10,000 damaged files.
+
+Folders that a codec learns from (`--minutes`, in as many threads as torch has; models are kept under benchmarks/.data):
+`fashion_mnist`: 10,000 images of 28 x 28 pixels as one archive. `emoji`: 1,688 of 64 x 64 pixels with opacity.
+`photos`: four fifths of the grocery photographs; the others are compressed.
 """
 
 from __future__ import annotations
@@ -16,18 +20,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import imatlas as ia
+from benchmarks._compressed_folders import emoji_archive, fashion_mnist_archive, photo_folder
 from benchmarks._data import ROOT
 from benchmarks._table import save_table, saved_table
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
-from imatlas.metrics.compression import bd_rate, bits_per_pixel
+from imatlas.metrics.compression import bd_rate, bits_per_pixel, ms_ssim
 from imatlas.metrics.restoration import psnr
-from imatlas.models.codec import step_of
+from imatlas.models.codec import ImageCodec, step_of
+from imatlas.models.parts.coded_image import CodedImages
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import About, CodedFile
 
@@ -77,9 +84,9 @@ def jpegxl() -> Coder:
     return Coder(encode, imagecodecs.jpegxl_decode, (14, 10, 8, 6, 4, 3, 2, 1.5, 1, 0.75, 0.5), "effort 7")
 
 
-def imatlas() -> Coder:
-    """The general codec, as a file of one image."""
-    codec, folder = ia.ImageCodec.general(), tempfile.mkdtemp()
+def imatlas(codec: ImageCodec | None = None, note: str = "general model, learned from BSDS500") -> Coder:
+    """A codec, or the general one, as a file of one image."""
+    codec, folder = codec or ia.ImageCodec.general(), tempfile.mkdtemp()
 
     def encode(image: np.ndarray, quality: float) -> bytes:
         coded = codec.coded(image[None], ImageSpec(*image.shape), step_of(quality))
@@ -90,9 +97,16 @@ def imatlas() -> Coder:
         path = Path(folder, "image.imc")
         path.write_bytes(data)
         file = CodedFile.open(path)
-        return codec.decoded(file.images(file.entries[0].place)[2])[0]
+        return codec.decoded(coded_images(file, 0))[0]
 
-    return Coder(encode, decode, (5, 15, 25, 35, 45, 55, 65, 75, 85), "general model, learned from BSDS500")
+    return Coder(encode, decode, (5, 15, 25, 35, 45, 55, 65, 75, 85), note)
+
+
+def coded_images(file: CodedFile, number: int) -> CodedImages:
+    """The data of an image of a file."""
+    coded = file.images(file.entries[number].place)[2]
+    assert isinstance(coded, CodedImages)
+    return coded
 
 
 CODERS: dict[str, Callable[[], Coder]] = {
@@ -105,7 +119,18 @@ CODERS: dict[str, Callable[[], Coder]] = {
 }
 
 Curve = list[tuple[float, float]]
-"""Bits per pixel, and PSNR."""
+"""Bits per pixel, and quality in dB."""
+Measure = Callable[[np.ndarray, np.ndarray], float]
+
+
+def psnr_of(image: np.ndarray, decoded: np.ndarray) -> float:
+    """PSNR of an image (H, W, C)."""
+    return psnr(image[None], decoded[None], span=255)
+
+
+def ms_ssim_of(image: np.ndarray, decoded: np.ndarray) -> float:
+    """MS-SSIM in dB: -10 log10(1 - MS-SSIM)."""
+    return float(-10 * np.log10(1 - min(ms_ssim(image[None], decoded[None], span=255), 1 - 1e-9)))
 
 
 def main(argv: list[str]) -> None:
@@ -113,6 +138,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--methods", help="some of: " + "; ".join(CODERS))
     parser.add_argument("--n", type=int, help="only the first images; saves no table")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of learning from a folder")
     options = parser.parse_args(argv)
     for part in options.only:
         PARTS[part](options)
@@ -125,30 +151,34 @@ def kodak(options: argparse.Namespace) -> None:
     methods = options.methods.split(";") if options.methods else list(CODERS)
     name, title = "compression_kodak", "Compression of 12 Kodak photographs"
     rows = {row[0]: row for row in saved_table(name, title)["rows"]}
-    measured = {method: curves_of(CODERS[method](), images) for method in dict.fromkeys(["JPEG", "WebP", *methods])}
-    anchors = {anchor: measured[anchor][0] for anchor in ("JPEG", "WebP")}
+    needed = dict.fromkeys(["JPEG", "WebP", *methods])
+    measured = {method: curves_of(CODERS[method](), images, (psnr_of, ms_ssim_of)) for method in needed}
+
+    def rate(anchor: str, method: str, measure: int = 0, **how: Any) -> float:
+        pairs = zip(measured[anchor][0][measure], measured[method][0][measure], strict=True)
+        return round(statistics.mean(bd_rate(a, b, **how) for a, b in pairs), 1)
+
     for method in methods:
         coder = CODERS[method]()
-        curves, encoding, decoding = measured[method]
-        differences = [
-            statistics.mean(bd_rate(a, b, limits=LIMITS) for a, b in zip(anchors[anchor], curves, strict=True))
-            for anchor in anchors
-        ]
-        cubic = statistics.mean(
-            bd_rate(a, b, limits=LIMITS, method="cubic") for a, b in zip(anchors["JPEG"], curves, strict=True)
-        )
-        at = [statistics.mean(_bits_at(curve, level) for curve in curves) for level in (30, 35, 40)]
+        (curves, _), encoding, decoding = measured[method]
         rows[method] = [
-            method, *(round(value, 1) for value in (*differences, cubic)), *(round(value, 3) for value in at),
-            round(encoding, 2), round(decoding, 2), round(_decoding_a_megapixel(coder, images[0]), 2), coder.note,
-        ]  # fmt: skip
+            method,
+            *(rate(anchor, method, limits=LIMITS) for anchor in ("JPEG", "WebP")),
+            rate("JPEG", method, limits=LIMITS, method="cubic"),
+            rate("JPEG", method, measure=1),
+            *(round(statistics.mean(_bits_at(curve, level) for curve in curves), 3) for level in (30, 35, 40)),
+            round(encoding, 2),
+            round(decoding, 2),
+            round(_decoding_a_megapixel(coder, images[0]), 2),
+            coder.note,
+        ]
         print(rows[method], flush=True)
     if options.n is None:
         save_table(
             name,
             title,
             (
-                *("method", "BD-rate to JPEG, %", "to WebP, %", "to JPEG, cubic, %"),
+                *("method", "BD-rate to JPEG, %", "to WebP, %", "to JPEG, cubic, %", "to JPEG by MS-SSIM, %"),
                 *(
                     "bits per pixel at 30 dB",
                     "at 35 dB",
@@ -163,18 +193,22 @@ def kodak(options: argparse.Namespace) -> None:
             [
                 f"Mean over the photographs of the BD-rate of each (Bjøntegaard 2001), from {LIMITS[0]:g} to "
                 f"{LIMITS[1]:g} dB where both curves are; PSNR over all values of RGB. Files with all their bytes; the "
-                "general model of imatlas is part of the program, as the tables of the others are.",
+                "general model of imatlas is part of the program, as the tables of the others are. By MS-SSIM: in dB, "
+                "over all of the range that both curves have.",
                 "Seconds: medians over photographs (0.4 megapixels) and qualities, 2 threads where a codec uses them; "
                 "last, of one photograph enlarged to 1224 x 816 at the middle quality.",
             ],
         )
 
 
-def curves_of(coder: Coder, images: list[np.ndarray]) -> tuple[list[Curve], float, float]:
-    """The curve of each image, and the median seconds for a megapixel to encode and to decode."""
-    curves, seconds = [], []
+def curves_of(
+    coder: Coder, images: list[np.ndarray], measures: tuple[Measure, ...] = (psnr_of,)
+) -> tuple[list[list[Curve]], float, float]:
+    """For each measure the curve of each image; and the median seconds for a megapixel to encode and to decode."""
+    curves: list[list[Curve]] = [[] for _ in measures]
+    seconds = []
     for image in images:
-        curve: Curve = []
+        of_image: list[Curve] = [[] for _ in measures]
         for quality in coder.qualities:
             start = time.perf_counter()
             data = coder.encode(image, quality)
@@ -182,8 +216,11 @@ def curves_of(coder: Coder, images: list[np.ndarray]) -> tuple[list[Curve], floa
             decoded = coder.decode(data)
             megapixels = image.shape[0] * image.shape[1] / 1e6
             seconds.append(((encoded - start) / megapixels, (time.perf_counter() - encoded) / megapixels))
-            curve.append((bits_per_pixel(len(data), *image.shape[:2]), psnr(image[None], decoded[None], span=255)))
-        curves.append(curve)
+            bits = bits_per_pixel(len(data), *image.shape[:2])
+            for curve, measure in zip(of_image, measures, strict=True):
+                curve.append((bits, measure(image, decoded)))
+        for found, curve in zip(curves, of_image, strict=True):
+            found.append(curve)
     encoding, decoding = np.median(seconds, axis=0)
     return curves, float(encoding), float(decoding)
 
@@ -211,7 +248,7 @@ def damage(options: argparse.Namespace) -> None:
     image = np.asarray(Image.open(ROOT / "kodak" / "kodim23.png").convert("RGB"))[200:248, 200:264]
     data = imatlas().encode(image, 60)
     whole = CodedFile.open(_written(data))
-    expected = codec.decoded(whole.images(whole.entries[0].place)[2])
+    expected = codec.decoded(coded_images(whole, 0))
     ways: dict[str, Callable[[], bytes]] = {
         "one byte changed": lambda: _changed(data, rng, 1),
         "ten bytes changed": lambda: _changed(data, rng, 10),
@@ -247,7 +284,7 @@ def _outcome(codec: ia.ImageCodec, data: bytes, expected: np.ndarray) -> str:
             return "told to be cut off"
         if file.model != codec.identity():
             return "refused"
-        made = codec.decoded(file.images(file.entries[0].place)[2])
+        made = codec.decoded(coded_images(file, 0))
     except InputError:
         return "refused"
     return "the right picture" if np.array_equal(made, expected) else "a wrong picture"
@@ -267,4 +304,64 @@ def _written(data: bytes) -> Path:
     return path
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"kodak": kodak, "damage": damage}
+def lossless(options: argparse.Namespace) -> None:
+    """Kodak without loss."""
+    import imagecodecs
+
+    paths = sorted((ROOT / "kodak").glob("*.png"))[: options.n]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    codec, rows = ia.LosslessCodec.general(), []
+    coders: dict[str, tuple[Callable[[np.ndarray], bytes], Callable[[bytes], np.ndarray], str]] = {
+        "PNG": (lambda x: imagecodecs.png_encode(x, level=9), imagecodecs.png_decode, "level 9"),
+        "WebP": (
+            lambda x: imagecodecs.webp_encode(x, lossless=True, level=100),
+            imagecodecs.webp_decode,
+            "lossless, level 100",
+        ),
+        "JPEG XL": (
+            lambda x: imagecodecs.jpegxl_encode(x, lossless=True, effort=7),
+            imagecodecs.jpegxl_decode,
+            "lossless, effort 7",
+        ),
+        "JPEG XL, most effort": (
+            lambda x: imagecodecs.jpegxl_encode(x, lossless=True, effort=9),
+            imagecodecs.jpegxl_decode,
+            "lossless, effort 9",
+        ),
+        "imatlas": (
+            lambda x: codec.compress(x[None])[0],
+            lambda data: codec.decompress([data])[0],
+            "general model, learned from BSDS500",
+        ),
+    }
+    for name, (encode, decode, note) in coders.items():
+        bits, seconds = [], []
+        for image in images:
+            start = time.perf_counter()
+            data = encode(image)
+            encoded = time.perf_counter()
+            again = decode(data)
+            megapixels = image.shape[0] * image.shape[1] / 1e6
+            seconds.append(((encoded - start) / megapixels, (time.perf_counter() - encoded) / megapixels))
+            assert np.array_equal(again, image)
+            bits.append(bits_per_pixel(len(data), *image.shape[:2]))
+        rows.append([name, round(statistics.mean(bits), 3), *np.median(seconds, axis=0).round(2).tolist(), note])
+        print(rows[-1], flush=True)
+    if options.n is None:
+        save_table(
+            "compression_lossless",
+            "Lossless compression of 12 Kodak photographs",
+            ("method", "bits per pixel", "s to encode a megapixel", "s to decode", "settings"),
+            rows,
+            ["Bits per pixel of three channels, and medians of seconds; all photographs came back as they were."],
+        )
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "kodak": kodak,
+    "lossless": lossless,
+    "damage": damage,
+    "fashion_mnist": lambda options: fashion_mnist_archive(options.minutes),
+    "emoji": lambda options: emoji_archive(options.minutes),
+    "photos": lambda options: photo_folder(options.minutes, CODERS, imatlas, curves_of, LIMITS),
+}

@@ -13,6 +13,7 @@ import pytest
 import imatlas as ia
 from imatlas.metrics.restoration import psnr
 from imatlas.models.codec import ImageCodec
+from imatlas.models.lossless_codec import LosslessCodec
 from imatlas.tasks.coded_file import CodedFile
 from imatlas.testing import synthetic_images
 
@@ -56,6 +57,19 @@ def test_compressed_images_of_version_1():
     for entry in file.entries:
         decoded = codec.decoded(file.images(entry.place)[2])
         assert psnr(originals[entry.key], decoded, span=255) > 32
+
+
+def test_images_without_loss_of_version_2():
+    """Every value, on whatever machine this is."""
+    file, codec = CodedFile.open(GOLDEN / "lossless.imc"), LosslessCodec.general()
+    assert (file.is_complete, file.is_lossless, file.model) == (True, True, codec.identity())
+    originals = {"color.png": noisy((37, 50), 3), "gray.png": noisy((64, 41), 1)}
+    originals["deep.tif"] = noisy((30, 30), 1).astype(np.uint16) * 200 + 7
+    assert {entry.key for entry in file.entries} == set(originals)
+    for entry in file.entries:
+        decoded = codec.decoded(file.images(entry.place)[2])
+        assert decoded.dtype == originals[entry.key].dtype
+        assert np.array_equal(decoded, originals[entry.key])
 
 
 def noisy(size: tuple[int, int], channels: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from imatlas.models.image_clusterer import ImageClusterer as ImageClusterer
 from imatlas.models.inpainter import Inpainter as Inpainter
 from imatlas.models.kmeans import KMeans as KMeans
 from imatlas.models.layout import Layout as Layout
+from imatlas.models.lossless_codec import LosslessCodec as LosslessCodec
 from imatlas.models.onnx import export_onnx as export_onnx
 from imatlas.models.outlier_detector import OutlierDetector as OutlierDetector
 from imatlas.models.patch_diffusion import PatchDiffusion as PatchDiffusion
@@ -42,6 +43,7 @@ __all__ = [  # noqa: RUF022 - in the order of the package
     "Inpainter",
     "KMeans",
     "Layout",
+    "LosslessCodec",
     "OutlierDetector",
     "PatchDiffusion",
     "PretrainedEncoder",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from imatlas.errors import InputError
-from imatlas.metrics.compression import bd_rate, bits_per_pixel
+from imatlas.metrics.compression import SCALE_WEIGHTS, bd_rate, bits_per_pixel, ms_ssim
 
 CURVE = [(0.1, 27.0), (0.25, 30.0), (0.6, 33.5), (1.3, 37.0), (2.5, 41.0)]
 
@@ -38,3 +39,27 @@ def test_curves_without_common_quality_are_refused() -> None:
 def test_bits_per_pixel() -> None:
     assert bits_per_pixel(100, 10, 8, 2) == 5.0
     assert np.isfinite(bd_rate(CURVE, CURVE))
+
+
+def test_ms_ssim_is_one_of_equal_images_and_falls_with_damage(rng: np.random.Generator) -> None:
+    images = rng.uniform(0, 255, (2, 180, 200, 3))
+    images = gaussian_filter(images, (0, 3, 3, 0)) * 8 % 256
+    values = [ms_ssim(images, images + rng.normal(0, sigma, images.shape), span=255) for sigma in (0, 2, 10, 40)]
+    assert values[0] == pytest.approx(1)
+    assert values == sorted(values, reverse=True)
+    assert values[3] < 0.97
+
+
+def test_brightness_counts_once_and_contrast_at_every_scale(rng: np.random.Generator) -> None:
+    """Equation 7: another brightness changes the last factor, half the contrast each of them alike."""
+    image = np.full((1, 176, 176, 1), 100.0)
+    c1 = (0.01 * 255) ** 2
+    brighter = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)
+    assert ms_ssim(image, image + 20, span=255) == pytest.approx(brighter ** SCALE_WEIGHTS[-1])
+    checks = np.kron(np.indices((11, 11)).sum(0) % 2, np.ones((16, 16)))[None, ..., None] * 200.0
+    assert 0.8 < ms_ssim(checks, 100 + (checks - 100) / 2, span=255) < 0.9
+
+
+def test_ms_ssim_refuses_small_images() -> None:
+    with pytest.raises(InputError, match="176 x 176"):
+        ms_ssim(np.zeros((1, 175, 200, 1)), np.zeros((1, 175, 200, 1)), span=255)

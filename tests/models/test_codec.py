@@ -111,7 +111,7 @@ def test_damage_is_refused(codec: ImageCodec, rng: np.random.Generator) -> None:
 
 def test_data_of_another_model_is_refused(codec: ImageCodec) -> None:
     images = synthetic_images(4, size=32, channels=3)
-    other = ImageCodec(max_steps=3, progress=False).fit(images)
+    other = ImageCodec(max_steps=3, learning_rate=0.03, progress=False).fit(images)
     assert other.identity() != codec.identity()
     with pytest.raises(InputError, match="another model"):
         other.decompress(codec.compress(images[:1], quality=70))
@@ -126,7 +126,7 @@ def test_missing_pixels_are_refused(codec: ImageCodec) -> None:
 
 def test_a_learned_model_is_packed_in_little(codec: ImageCodec) -> None:
     images = synthetic_images(4, size=32, channels=3)
-    learned = ImageCodec(max_steps=3, progress=False).fit(images)
+    learned = ImageCodec(max_steps=3, learning_rate=0.03, progress=False).fit(images)
     packed = learned.packed_weights()
     assert len(packed) < 200_000
     again = ImageCodec.from_weights(packed)
@@ -155,7 +155,7 @@ def test_it_learns_from_a_folder() -> None:
 
 def test_a_saved_codec_reads_what_it_wrote(tmp_path) -> None:
     images = synthetic_images(4, size=32, channels=3)
-    codec = ImageCodec(max_steps=3, progress=False).fit(images)
+    codec = ImageCodec(max_steps=3, learning_rate=0.03, progress=False).fit(images)
     data = codec.compress(images)
     codec.save(tmp_path / "codec")
     loaded = ia.load(tmp_path / "codec")

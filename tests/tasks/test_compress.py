@@ -11,13 +11,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from imatlas.errors import ArtifactError, InputError
+from imatlas.errors import ArtifactError, InputError, SourceError
+from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import psnr
 from imatlas.models.codec import ImageCodec
-from imatlas.tasks.coded_file import CodedFile
+from imatlas.models.lossless_codec import LosslessCodec
+from imatlas.tasks.coded_file import CodedFile, OtherFile
 from imatlas.tasks.compress import Target, coded_to, compress_images
-from imatlas.tasks.decompress import decompress_images
+from imatlas.tasks.decompress import decompress_images, describe_compressed
 from imatlas.testing import synthetic_images
 
 STEP = Target(step=24)
@@ -133,13 +135,33 @@ def test_a_learned_model_travels_with_the_file(folder: Path, tmp_path: Path) -> 
     def learn(packed: bytes) -> ImageCodec:
         if packed:
             return ImageCodec.from_weights(packed)
-        return ImageCodec(max_steps=3, progress=False, random_state=0).fit(synthetic_images(6, size=32, channels=3))
+        return ImageCodec(max_steps=3, learning_rate=0.03, progress=False, random_state=0).fit(
+            synthetic_images(6, size=32, channels=3)
+        )
 
     compress_images(folder / "0.png", tmp_path / "own.imc", learn, STEP, learned={"learn": "3 steps"})
     with pytest.raises(InputError, match="another model"):
         decompress_images(tmp_path / "own.imc", tmp_path / "x.png", ImageCodec.general())
-    decompress_images(tmp_path / "own.imc", tmp_path / "x.png", ImageCodec.from_weights)
+    decompress_images(tmp_path / "own.imc", tmp_path / "x.png")
     assert pixels_of(tmp_path / "x.png").shape == (24, 32, 3)
+
+
+def test_without_loss_every_value_comes_back(folder: Path, tmp_path: Path) -> None:
+    """Also of pixels that are missing, which a codec with loss refuses."""
+    tifffile.imwrite(folder / "holes.tif", np.where(np.eye(16) > 0, np.nan, np.linspace(-3, 5, 16)).astype(np.float32))
+    result = compress_images(folder, tmp_path / "all.imc", LosslessCodec.general(), Target())
+    assert result.metrics["psnr"] is None
+    assert result.metrics["bytes"] < result.metrics["file_bytes"]
+    assert any("without loss" in sentence for sentence in result.sentences)
+    assert CodedFile.open(tmp_path / "all.imc").is_lossless
+    decompress_images(tmp_path / "all.imc", tmp_path / "out")
+    for name in ("0.png", "alpha.png"):
+        assert np.array_equal(*(pixels_of(root / name) for root in (folder, tmp_path / "out" / "images")))
+    for name in ("seven.tif", "holes.tif"):
+        before, after = (tifffile.imread(root / name) for root in (folder, tmp_path / "out" / "images"))
+        assert np.array_equal(before, after, equal_nan=name == "holes.tif")
+    with pytest.raises(InputError, match="another model"):
+        decompress_images(tmp_path / "all.imc", tmp_path / "again", ImageCodec.general())
 
 
 def test_nothing_else_is_replaced(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
@@ -175,3 +197,80 @@ def _is_read(path: Path, codec: ImageCodec) -> bool:
             codec.decoded(file.images(entry.place)[2])
         return file.is_complete and file.model == codec.identity()
     return False
+
+
+def test_the_smaller_format_is_kept(codec: ImageCodec, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Flat shapes are smaller as WebP without loss; a noisy picture is not."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    flat = np.full((96, 128, 3), 250, np.uint8)
+    flat[20:60, 30:90] = 200, 30, 60
+    flat[40:50, 10:120:7] = 0
+    noisy = synthetic_images(1, size=(96, 128), channels=3)[0] + rng.normal(0, 9, (96, 128, 3))
+    for name, pixels in {"flat": flat, "noisy": noisy.clip(0, 255).astype(np.uint8)}.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    Image.fromarray(flat[..., 0]).save(folder / "gray.png")
+    Image.fromarray(np.dstack([flat, flat[..., :1]])).save(folder / "alpha.png")
+    plain = compress_images(folder, tmp_path / "plain.imc", codec, STEP)
+    assert any("as other formats at the same quality" in sentence for sentence in plain.sentences)
+    result = compress_images(folder, tmp_path / "best.imc", codec, STEP, best=True)
+    assert result.metrics["bytes"] < plain.metrics["bytes"]
+    assert any("in other formats" in sentence for sentence in result.sentences)
+    assert result.metrics["psnr"] >= plain.metrics["psnr"]
+    assert [
+        type(CodedFile.open(tmp_path / "best.imc").images(entry.place)[2])
+        for entry in CodedFile.open(tmp_path / "best.imc").entries
+    ].count(OtherFile) == 3
+    decompress_images(tmp_path / "best.imc", tmp_path / "out")
+    for name in ("flat", "gray", "alpha"):
+        before, after = (pixels_of(root / f"{name}.png") for root in (folder, tmp_path / "out" / "images"))
+        assert psnr(before[None], after[None], span=255) > 34
+    described = describe_compressed(tmp_path / "best.imc")
+    assert described.metrics["n_images"] == 4
+    assert any("3 images of these are in other formats" in sentence for sentence in described.sentences)
+
+
+def test_files_whose_values_would_be_rounded_are_skipped(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "deep.tif", np.random.default_rng(0).random((20, 20)))
+    tifffile.imwrite(tmp_path / "short.tif", np.arange(-200, 200, dtype=np.int16).reshape(20, 20))
+    result = compress_images(tmp_path, tmp_path / "all.imc", LosslessCodec.general(), Target())
+    assert result.data["skipped"][0][0] == "deep.tif"
+    assert "float64" in result.data["skipped"][0][1]
+    decompress_images(tmp_path / "all.imc", tmp_path / "one.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "one.tif"), tifffile.imread(tmp_path / "short.tif"))
+
+
+def test_a_compressed_file_is_no_source_of_images(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
+    compress_images(folder / "0.png", tmp_path / "one.imc", codec, STEP)
+    with pytest.raises(SourceError, match="imatlas decompress"):
+        open_source(tmp_path / "one.imc")
+
+
+def test_images_are_appended(codec: ImageCodec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a copy, which replaces the file when all are written; also after a kill; and only with the same model."""
+    output = tmp_path / "all.imc"
+    compress_images([folder / "0.png", folder / "1.png"], output, codec, STEP)
+    before = output.read_bytes()
+    original = ImageCodec.coded_and_decoded
+
+    def killed(self: ImageCodec, pixels: np.ndarray, *args: object) -> object:
+        if pixels.shape[3] == 7:
+            raise KeyboardInterrupt
+        return original(self, pixels, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageCodec, "coded_and_decoded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compress_images(folder, output, codec, STEP, append=True)
+    assert output.read_bytes() == before
+    monkeypatch.undo()
+    result = compress_images(folder, output, codec, STEP, append=True)
+    file = CodedFile.open(output)
+    assert file.is_complete
+    assert [entry.key for entry in file.entries[:2]] == ["0.png", "1.png"]
+    assert result.metrics["n_images"] == len(file.entries) == len({entry.key for entry in file.entries}) == 10
+    decompress_images(output, tmp_path / "out")
+    assert pixels_of(tmp_path / "out" / "images" / "inner" / "gray.png").shape == (40, 40)
+    with pytest.raises(InputError, match="another model"):
+        compress_images(folder, output, LosslessCodec.general(), Target(), append=True)
+    with pytest.raises(InputError, match="no file"):
+        compress_images(folder, tmp_path / "none.imc", codec, STEP, append=True)

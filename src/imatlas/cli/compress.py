@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imatlas.cli.shared import Json, Overwrite, Seed, Sources, app, command_line, one_source, print_next, print_result
+from imatlas.system.terminal import say
 
 if TYPE_CHECKING:
-    from imatlas.models.codec import ImageCodec
+    from imatlas.models.parts.codec_base import CodecBase
 
 Model = Annotated[
     Path | None, typer.Option("--model", help="a saved codec", show_default="the general one, learned from photographs")
@@ -33,6 +34,7 @@ def compress(
     max_bytes: Annotated[
         int | None, typer.Option("--max-bytes", min=1, help="instead: most bytes of each image")
     ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="keep every value as it is")] = False,
     learn: Annotated[
         str | None,
         typer.Option(
@@ -40,22 +42,29 @@ def compress(
         ),
     ] = None,
     model: Model = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="keep an image as WebP, AVIF or JPEG XL where that is smaller")
+    ] = False,
+    append: Annotated[bool, typer.Option("--append", help="add images to a file that exists")] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Compress images into one file, with loss, by a codec that has learned from images.
+    """Compress images into one file, with loss if not said otherwise, by a codec that has learned from images.
 
     A run that was stopped is continued by the same command.
     """
     from imatlas.images.dataset import Images
     from imatlas.models.codec import ImageCodec, step_of
-    from imatlas.tasks.compress import Target, compress_images
+    from imatlas.models.lossless_codec import LosslessCodec
+    from imatlas.tasks.compress import Target, compress_images, is_worth_its_bytes, learning_for
 
-    targets = {"--quality": quality, "--psnr": psnr, "--bpp": bpp, "--max-bytes": max_bytes}
-    given = [name for name, value in targets.items() if value is not None]
+    targets = {"--quality": quality, "--psnr": psnr, "--bpp": bpp, "--max-bytes": max_bytes, "--lossless": lossless}
+    given = [name for name, value in targets.items() if value not in (None, False)]
     if len(given) > 1:
         raise typer.BadParameter(f"give one of {' and '.join(given)}.")
+    if learn is not None and append:
+        raise typer.BadParameter("--append uses the model of the file; give it without --learn.")
     if learn is not None and model is not None:
         raise typer.BadParameter("--learn makes a model; give it without --model.")
     source = one_source(images)
@@ -63,15 +72,23 @@ def compress(
     if not given or quality is not None:
         target = Target(step=step_of(50 if quality is None else quality))
 
-    def codec(packed: bytes) -> ImageCodec:
-        if packed:
-            return ImageCodec.from_weights(packed)
-        if learn is None:
-            return codec_at(model)
-        return ImageCodec(budget=learn, random_state=seed, progress=not json_).fit(Images(source))
+    kind: type[CodecBase] = LosslessCodec if lossless else ImageCodec
+
+    def codec(packed: bytes) -> CodecBase:
+        if packed or (learn is None and model is None):
+            return kind.from_weights(packed)
+        if model is not None:
+            return codec_at(model, kind)
+        parameters = learning_for(source, lossless)
+        made = kind(budget=learn, random_state=seed, progress=not json_, **parameters).fit(Images(source))
+        if is_worth_its_bytes(made, kind.general(), source, target):
+            return made
+        say("What was learned saves less than the model takes, so the general one is used.", error=True)
+        return kind.general()
 
     learned = {"learn": learn, "seed": seed} if learn is not None else {"codec": str(model)} if model else None
-    result = compress_images(source, output, codec, target, learned=learned, overwrite=overwrite, progress=not json_)
+    how: dict[str, Any] = {"best": best, "append": append, "overwrite": overwrite, "progress": not json_}
+    result = compress_images(source, output, codec, target, learned=learned, **how)
     print_result(result, json_)
     print_next(json_, command_line("imatlas", "decompress", output, "-o", output.with_suffix("")))
 
@@ -89,16 +106,16 @@ def decompress(
 ) -> None:
     """Write the images of a compressed file as PNG, or TIFF where a PNG cannot hold them."""
     from imatlas.models.codec import ImageCodec
+    from imatlas.models.lossless_codec import LosslessCodec
     from imatlas.tasks.decompress import decompress_images
 
-    codec = ImageCodec.from_weights if model is None else codec_at(model)
+    codec = None if model is None else codec_at(model, ImageCodec, LosslessCodec)
     result = decompress_images(file, output, codec, keys=key, overwrite=overwrite, progress=not json_)
     print_result(result, json_)
 
 
-def codec_at(model: Path | None) -> ImageCodec:
-    """The codec of a folder, or the general one."""
+def codec_at(model: Path, *kinds: type[CodecBase]) -> CodecBase:
+    """The codec of a folder, which is one of some kinds."""
     from imatlas.models import artifact
-    from imatlas.models.codec import ImageCodec
 
-    return ImageCodec.general() if model is None else artifact.load(model, classes=(ImageCodec,))
+    return artifact.load(model, classes=kinds)

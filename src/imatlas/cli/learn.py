@@ -124,13 +124,22 @@ def learn(
 @app.command(epilog="Example: imatlas info photos.atlas")
 def info(
     folder: Annotated[
-        Path, typer.Argument(metavar="ATLAS", help="atlas, or a model saved by 'imatlas fit' and others")
+        Path,
+        typer.Argument(
+            metavar="ATLAS", help="atlas, a model saved by 'imatlas fit' and others, or a file of 'imatlas compress'"
+        ),
     ],
     json_: Json = False,
 ) -> None:
-    """Show what an atlas contains, how it was learned, and its quality metrics; or what a saved model is."""
+    """Show what an atlas contains, how it was learned, and its quality metrics; or what a saved model is, or a file of
+    compressed images."""
     from imatlas.models import artifact
 
+    if folder.is_file():
+        from imatlas.tasks.decompress import describe_compressed
+
+        print_result(describe_compressed(folder), json_)
+        return
     if artifact.is_saved(folder):
         from imatlas.tasks.describe import describe
 

@@ -26,6 +26,7 @@ MODELS: dict[str, str] = {
     "enhancer": "enhancer:Enhancer",
     "inpainter": "inpainter:Inpainter",
     "codec": "codec:ImageCodec",
+    "lossless_codec": "lossless_codec:LosslessCodec",
 }
 
 

@@ -14,41 +14,28 @@ the last bit, so they are computed in exact arithmetic (`imatlas.nn.exact`).
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from imatlas import seeding
 from imatlas.errors import InputError
-from imatlas.images.dataset import images_of
 from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
-from imatlas.models.image_estimator import ImageEstimator
+from imatlas.models.parts.codec_base import CodecBase
 from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages
 from imatlas.models.parts.coefficient_coding import Coefficients, Quantizer, decode, encode
 from imatlas.models.parts.color_planes import from_planes, groups_of, to_planes
-from imatlas.models.parts.originals import originals_of, random_crops, split_crops
-from imatlas.models.parts.packed_networks import load_general, pack, round_to_packed, unpack
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.nn.coefficient_network import CoefficientNetwork, log_step_of
-from imatlas.nn.exact import exact_copy
 from imatlas.nn.synthesis_filter import SynthesisFilter
 from imatlas.system.threads import sharing_cores
-from imatlas.training import checkpoints, devices, schedule
-from imatlas.training.batches import Batch, Data
-from imatlas.training.progress import Callback
+from imatlas.training import devices
+from imatlas.training.batches import Batch
 
-CROP, MAX_CROPS, HELD_OUT = 128, 8000, 64
-"""Side of the crops that are learned from, in pixels, and how many are cut out and held out at most."""
-CROPS_EACH = 2.0
-"""Crops for each that would cover the images once."""
 STEPS = (4.0, 100.0)
 """Quantization steps that are learned for, where pixels span 255."""
 TILE, MARGIN = 512, 32
@@ -65,7 +52,7 @@ class CodecNetworks(nn.Module):
 
 
 @estimator
-class ImageCodec(ImageEstimator):
+class ImageCodec(CodecBase):
     """Compression of images, learned from images.
 
     `ImageCodec.general()` has learned from photographs; `fit` adapts a tenth of its weights to yours, so that the model
@@ -82,69 +69,12 @@ class ImageCodec(ImageEstimator):
     (40, 50, 3)
     """
 
-    start: Annotated[
-        Literal["general", "nothing"],
-        Field(description="'general' to continue from what was learned from photographs, 'nothing' to learn all anew"),
-    ] = "general"
-    budget: Annotated[
-        float | str | None,
-        Field(description="training time: seconds, or a text such as '90s', '5m', '1h'; None for no limit"),
-    ] = "10m"
-    batch_size: Annotated[int, Field(ge=1, description="crops per training step")] = 8
-    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the run")] = 1e-3
-
-    _stops_early = True  # small folders are learned by heart
+    is_lossless = False
+    _weights = "codec_weights"
 
     @classmethod
-    def general(cls) -> ImageCodec:
-        """The codec that has learned from photographs, without your images."""
-        codec = cls()
-        codec.module_ = CodecNetworks()
-        load_general(codec.module_)
-        codec.spec_ = ImageSpec(CROP, CROP, 3)
-        codec.history_ = {name: [] for name in ("step", "images_seen", "seconds", "train", "held_out")}
-        codec.decisions_, codec.verdict_, codec.fingerprint_ = [], "too short to tell", ""
-        codec.n_steps_, codec.seconds_, codec.interrupted_, codec.n_held_out_, codec.seed_ = 0, 0.0, False, 0, 0
-        return codec
-
-    @sharing_cores()
-    def fit(  # type: ignore[override]  # crops are held out, never images
-        self,
-        images: Any,
-        y: Any = None,
-        *,
-        mask: np.ndarray | None = None,
-        checkpoint: str | Path | checkpoints.Checkpoint | None = None,
-        replay: list[dict[str, Any]] | None = None,
-        callback: Callback | None = None,
-    ) -> ImageCodec:
-        """Learn to predict images like these, and what quantization does to them.
-
-        Parameters
-        ----------
-        images : Images, array (N, H, W[, C]) or any source that `Images` takes
-            uint8, uint16, or float; at least 8 x 8 pixels each, at their own sizes. NaN is filled with the middle of
-            the range.
-        y : None
-            Ignored.
-        mask : array (N, H, W) of bool, optional
-            True where a pixel is missing.
-        checkpoint, replay, callback
-            As for every `ImageEstimator`.
-
-        Raises
-        ------
-        ParameterError, InputError, TrainingError, ArtifactError, KeyboardInterrupt
-            As for every `ImageEstimator`.
-        """
-        self._check_parameters()
-        schedule.parse_budget(self.budget)
-        seed = self._seed_to_fit(checkpoint)
-        originals, spec = originals_of(images, mask, seed, "An ImageCodec")
-        data = _crops([pixels[..., : kind_of(spec).colors] for pixels in originals], spec, seed)
-        self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
-        self.spec_ = spec
-        return self
+    def _networks(cls) -> CodecNetworks:
+        return CodecNetworks()
 
     # -- coding ------------------------------------------------------------------------------------------------------
 
@@ -169,24 +99,7 @@ class ImageCodec(ImageEstimator):
         InputError
             If a pixel is missing.
         """
-        self._check_fitted()
-        opened = images_of(images)
-        step = step_of(quality)
-        return [
-            self.coded(pixels[None], opened.spec, step).to_bytes() for part in opened.batches(16) for pixels in part
-        ]
-
-    @sharing_cores()
-    def decompress(self, data: Sequence[bytes]) -> list[np.ndarray]:
-        """The images (H, W, C) that `compress` wrote.
-
-        Raises
-        ------
-        InputError
-            If the data is damaged, or was written by another model.
-        """
-        self._check_fitted()
-        return [pixels for each in data for pixels in self.decoded(CodedImages.from_bytes(each))]
+        return self._coded_each(images, step_of(quality))
 
     def coded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> CodedImages:
         """Images (N, H, W, C) of one size, with a quantization step of 2 to the power of `step` / 8.
@@ -225,6 +138,8 @@ class ImageCodec(ImageEstimator):
             If the data is damaged, or was written by another model.
         """
         spec, n = coded.spec, coded.n
+        if coded.step is None:
+            raise InputError("These images were written by a LosslessCodec; decompress them with one.")
         steps = torch.full((n, 1, 1, 1), 2.0 ** (coded.step / 8), dtype=torch.float64)
         out = np.empty((n, *spec.shape), spec.dtype)
         parts = groups_of(kind_of(spec).colors, spec.has_alpha)
@@ -234,41 +149,6 @@ class ImageCodec(ImageEstimator):
             values = from_planes(planes * steps.float())
             out[..., part] = _pixels(self._filtered(values, steps) if group.filtered else values, spec)
         return out
-
-    def identity(self) -> bytes:
-        """Eight bytes that differ among models that cannot read each other's data."""
-        digest = hashlib.blake2b(digest_size=8)
-        for parameter in self._exact().parameters():
-            digest.update(parameter.numpy().tobytes())
-        return digest.digest()
-
-    def packed_weights(self) -> bytes:
-        """The networks as bytes for `from_weights`."""
-        self._check_fitted()
-        return pack(self.module_.cpu())
-
-    @classmethod
-    def from_weights(cls, packed: bytes) -> ImageCodec:
-        """The codec whose `packed_weights` these are; of none, the general one.
-
-        Raises
-        ------
-        InputError
-            If they are damaged.
-        """
-        codec = cls.general()
-        if packed:
-            unpack(codec.module_, packed)
-        return codec
-
-    def _exact(self) -> Any:
-        """The network that predicts, in exact arithmetic; made once for each network."""
-        self._check_fitted()
-        made = getattr(self, "_made_exact", None)
-        if made is None or made[0] is not self.module_:
-            networks: Any = self.module_
-            made = self._made_exact = (networks, exact_copy(networks.coefficients))
-        return made[1]
 
     def _filtered(self, values: Tensor, steps: Tensor) -> Tensor:
         """Decoded values (N, 1 or 3, H, W) without what quantization did to them.
@@ -292,29 +172,16 @@ class ImageCodec(ImageEstimator):
 
     # -- the networks ------------------------------------------------------------------------------------------------
 
-    def _finish(self, data: Data) -> None:
-        round_to_packed(self.module_.cpu())
-
     def _build(self, spec: ImageSpec) -> nn.Module:
-        networks = CodecNetworks()
-        if self.start == "general" and not next(networks.parameters()).is_meta:  # which a saved model is loaded to
-            load_general(networks)
-        adapt, n_planes = self.start == "general", 3 if spec.channels == 3 else 1
-        networks.coefficients.train_for(n_planes, (spec.height, spec.width), adapt=adapt)
+        networks: Any = super()._build(spec)
         for name, parameter in networks.filter.named_parameters():
-            parameter.requires_grad_(not adapt or name.endswith("bias") or "leave" in name)
+            parameter.requires_grad_(self.start == "nothing" or name.endswith("bias") or "leave" in name)
         return networks
 
     def _losses(
         self, module: Any, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        x = batch.x
-        draws = torch.rand(4, generator=generator, device=generator.device).tolist()
-        x = x.flip(2) if draws[0] < 0.5 else x
-        x = x.flip(3) if draws[1] < 0.5 else x
-        x = x.transpose(2, 3) if draws[2] < 0.5 else x
-        if x.shape[1] == 3 and draws[3] < GRAY:
-            x = x[:, 1:2].expand(-1, 3, -1, -1)
+        x = self._varied(batch.x, generator)
         low, high = np.log(STEPS)
         step = torch.exp(low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device))
         rate, error = self._rate_and_error(module, x, step.to(x.device))
@@ -335,8 +202,7 @@ class ImageCodec(ImageEstimator):
                 values = values.flatten(0, 1)[:, None]
             planes = to_planes(values) / step
             n_planes = planes.shape[1]
-            full = nn.functional.pad(planes, (0, 0, 0, 0, 0, 3 - n_planes))
-            quantizer = Quantizer(Coefficients.of(full))
+            quantizer = Quantizer(Coefficients.of(planes))
         module.coefficients.walk(
             quantizer.decoded.coarsest, log_step_of(step), (x.shape[2], x.shape[3]), n_planes, quantizer
         )
@@ -347,10 +213,6 @@ class ImageCodec(ImageEstimator):
         after = (filtered - values).square().mean((1, 2, 3))
         bits = quantizer.bits / (x.shape[2] * x.shape[3])
         return (bits * step[:, 0, 0, 0] / 16).mean(), (after / before.clamp_min(1e-6)).mean()
-
-
-GRAY = 0.06
-"""Share of the training steps in which images of three channels are gray."""
 
 
 def step_of(quality: float) -> int:
@@ -391,14 +253,3 @@ def _pixels(values: Tensor, spec: ImageSpec) -> np.ndarray:
     """The inverse of `_values`, (N, H, W, C)."""
     made = values.clamp(0, 255).permute(0, 2, 3, 1).double().numpy() * ((spec.high - spec.low) / 255) + spec.low
     return (np.rint(made) if spec.dtype != "float32" else made).astype(spec.dtype)
-
-
-def _crops(images: list[np.ndarray], spec: ImageSpec, seed: int) -> Data:
-    """Crops of images (H, W, C) at places drawn by the seed."""
-    side = min(CROP, *(side for pixels in images for side in pixels.shape[:2]))
-    area = sum(pixels.shape[0] * pixels.shape[1] for pixels in images)
-    n = int(np.clip(CROPS_EACH * area / side**2, 2 * len(images), MAX_CROPS))
-    rng = seeding.rng(seed, "crops")
-    crops = np.stack(list(random_crops(images, side, n, rng)))
-    crop_spec = ImageSpec(side, side, crops.shape[3], spec.dtype, spec.low, spec.high, alpha=False)
-    return split_crops(crops, crop_spec, min(HELD_OUT, n // 10), rng)

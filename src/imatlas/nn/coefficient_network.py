@@ -4,7 +4,9 @@ Each level of details is predicted from what is coarser, and in passes from what
 first the three bands of the first plane, then those of the others; of each, first the fields of one color of a
 chessboard, then the rest (He et al. 2021, "Checkerboard context model for efficient learned image compression").
 Prediction across scales by a network follows Ma et al. 2020, "End-to-end optimized versatile image compression with
-wavelet-like transform". A prediction is a mean and the binary logarithm of a scale, in units of the quantization step.
+wavelet-like transform". A prediction is a mean and the binary logarithm of a scale, in units of the quantization step;
+or, of pixels that are to be kept without loss, those of `N_COMPONENTS` distributions, and the logarithms of their
+weights.
 
 The walk through levels and passes is the same for training, encoding and decoding, which differ in the
 `Visitor`. A copy by `imatlas.nn.exact.exact_copy` predicts the same, bit for bit, on every machine.
@@ -13,19 +15,31 @@ The walk through levels and passes is the same for training, encoding and decodi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imatlas.nn.exact import MOST, UNIT, Convolution, log2_of, snap
-from imatlas.nn.wavelet import band_sizes, sizes_of, synthesize
+from imatlas.nn.wavelet import CDF97, INTERPOLATING, band_sizes, sizes_of
 
 N_PLANES = 3
 N_BANDS = 3 * N_PLANES
 WIDTHS, HIDDEN = (32, 48, 48, 48), 48
 """Channels of the levels from fine to coarse, of which the last is used for all coarser ones, and of the passes."""
+BRIGHTNESS = 64.0
+"""The first plane is divided by this where the network is told its values."""
+DETAIL = 8.0
+"""Details are divided by this where the network is told them as they are."""
+N_COMPONENTS = 3
+"""Distributions that the prediction of a pixel is mixed of."""
+
+
+Adapt = Literal["little", "much", "all"]
+"""How much of a network is trained."""
+N_FINE = 2
+"""Levels that are trained with "much"."""
 
 
 class Place(NamedTuple):
@@ -54,49 +68,70 @@ class Visitor(Protocol):
         """Whether any coefficient of a pass is other than 0. If not, none of its places is visited."""
         ...
 
-    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Coefficients (N, bands, h, w) at a place, given their means and the binary logarithms of their scales."""
+    def visit(self, place: Place, prediction: Tensor) -> Tensor:
+        """Coefficients (N, bands, h, w) at a place, given their prediction (N, 2 or 3 * components, bands, h, w): means
+        and binary logarithms of scales; and of several components, those of their weights."""
         ...
 
 
 class _Pass(nn.Module):
-    def __init__(self, width: int, hidden: int, n_bands: int, *, is_first: bool) -> None:
+    def __init__(self, width: int, hidden: int, n_bands: int, *, is_first: bool, lossless: bool) -> None:
         super().__init__()
         self.is_first = is_first  # then nothing of the level is known
+        self.n_outputs = 3 * N_COMPONENTS if lossless else 2
         if not is_first:
-            self.known = Convolution(2 * N_BANDS, hidden, 3, stride=2)
+            self.known = Convolution(n_features(lossless) * N_BANDS, hidden, 3, stride=2)
         self.coarse = Convolution(width, hidden, 1)
         self.mix = Convolution(hidden, hidden, 1, rectified=True)
-        self.out = Convolution(hidden, 2 * n_bands, 1)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.out = Convolution(hidden, self.n_outputs * n_bands, 1, is_last=True)
+        bias = torch.zeros(self.n_outputs, n_bands)
+        if lossless:  # components begin apart
+            bias[:N_COMPONENTS] = torch.linspace(-1, 1, N_COMPONENTS)[:, None]
+            bias[N_COMPONENTS : 2 * N_COMPONENTS] = torch.linspace(-1, 2, N_COMPONENTS)[:, None]
+        self.out.bias = nn.Parameter(bias.flatten())
 
-    def forward(self, known: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and scales at every second row and column, around which `known` has one more on each side."""
+    def forward(self, known: Tensor, features: Tensor) -> Tensor:
+        """Predictions at every second row and column, around which `known` has one more on each side."""
         x = self.coarse(features)
-        x = self.mix(F.relu(x if self.is_first else x + self.known(known)).clamp_max(MOST))
+        x = self.mix(F.relu(x if self.is_first else x + self.known(known)).clamp_max(self.mix.most))
         with torch.autocast(x.device.type, enabled=False):
-            mean, log_scale = self.out(x.float()).chunk(2, 1)
-        return mean, log_scale
+            out: Tensor = self.out(x.float())
+            return out.unflatten(1, (self.n_outputs, -1))
 
 
 class _Level(nn.Module):
-    def __init__(self, width: int, coarser: int, hidden: int, *, is_finest: bool) -> None:
+    def __init__(self, width: int, coarser: int, hidden: int, *, is_finest: bool, lossless: bool) -> None:
         super().__init__()
-        self.enter = Convolution(2 * N_PLANES + coarser + 1, width, 3, rectified=True)
+        self.lossless = lossless
+        self.n_features = n_features(lossless)
+        self.enter = Convolution(self.n_features * N_PLANES + coarser + 1, width, 3, rectified=True)
         self.first = Convolution(width, width, 3, rectified=True)
         self.second = Convolution(width, width, 3, rectified=True)
         self.passes = nn.ModuleList(
-            _Pass(width, hidden, len(bands), is_first=number == 0) for number, (bands, _) in enumerate(PASSES)
+            _Pass(width, hidden, len(bands), is_first=number == 0, lossless=lossless)
+            for number, (bands, _) in enumerate(PASSES)
         )
         if not is_finest:
-            self.leave = Convolution(width + 2 * N_BANDS, width, 3, rectified=True)
+            self.leave = Convolution(width + self.n_features * N_BANDS, width, 3, rectified=True)
 
     def features(self, image: Tensor, coarser: Tensor, log_step: Tensor) -> Tensor:
         """What is known from coarser levels: their features, and the image (N, 3, h, w) that they make up."""
         details = image - _blurred(image)
-        planes = log_step.expand(-1, 1, *image.shape[-2:])
-        x = self.enter(torch.cat([self.inputs(_features_of(details)), coarser, self.inputs(planes)], 1))
-        return (self.second(self.first(x)) + x).clamp_max(MOST)
+        if self.lossless:
+            about = (image[:, :1] / BRIGHTNESS).clamp(-MOST / UNIT, MOST / UNIT)
+        else:
+            about = log_step.expand(-1, 1, *image.shape[-2:])
+        x = self.enter(torch.cat([self.features_of(details), coarser, self.inputs(about)], 1))
+        return (self.second(self.first(x)) + x).clamp_max(self.second.most)
+
+    def features_of(self, values: Tensor) -> Tensor:
+        """Values (N, C, h, w) as the network takes them (N, features * C, h, w): sign and size on a logarithmic scale;
+        and without loss also as they are, since noise is not predicted from logarithms."""
+        size = log2_of(values)
+        found = [torch.sign(values) * size, size]
+        if self.lossless:
+            found.append((values / DETAIL).clamp(-MOST / UNIT, MOST / UNIT))
+        return self.inputs(torch.cat(found, 1))
 
     def inputs(self, x: Tensor) -> Tensor:
         """Values as the network takes them."""
@@ -104,20 +139,22 @@ class _Level(nn.Module):
 
 
 class CoefficientNetwork(nn.Module):
-    """Predictions of the wavelet coefficients of images of up to three planes."""
+    """Predictions of the wavelet coefficients of images of up to three planes; with `lossless`, of the `INTERPOLATING`
+    transform of integers."""
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN, *, lossless: bool = False) -> None:
         super().__init__()
-        self.widths = widths
+        self.widths, self.wavelet = widths, INTERPOLATING if lossless else CDF97
         coarser = (*widths[1:], widths[-1])
         self.levels = nn.ModuleList(
-            _Level(width, width_of_coarser, hidden, is_finest=number == 0)
+            _Level(width, width_of_coarser, hidden, is_finest=number == 0, lossless=lossless)
             for number, (width, width_of_coarser) in enumerate(zip(widths, coarser, strict=True))
         )
 
-    def train_for(self, n_planes: int, size: tuple[int, int], *, adapt: bool) -> None:
-        """Train only what predicts images of some planes and a size; and with `adapt`, of this only a tenth of the
-        weights: the last layers of each pass, and all biases."""
+    def train_for(self, n_planes: int, size: tuple[int, int], adapt: Adapt) -> None:
+        """Train only what predicts images of some planes and a size, and of this a part, so that what is learned takes
+        few bytes: with "little" the last layers of each pass, and all biases; with "much" all of the `N_FINE` finest
+        levels, too, which most bits belong to."""
         n_levels = len(sizes_of(*size)) - 1
         for number, level in enumerate(self.levels):
             for name, parameter in level.named_parameters():
@@ -126,7 +163,8 @@ class CoefficientNetwork(nn.Module):
                     rest and part.isdigit() and PASSES[int(part)][0][0] >= 3 * n_planes
                 )
                 is_small = name.endswith("bias") or ".mix." in name or ".out." in name
-                parameter.requires_grad_(is_needed and (is_small or not adapt))
+                is_chosen = is_small or adapt == "all" or (adapt == "much" and number < N_FINE)
+                parameter.requires_grad_(is_needed and is_chosen)
 
     def walk(self, image: Tensor, log_step: Tensor, size: tuple[int, int], n_planes: int, visitor: Visitor) -> Tensor:
         """Visit all coefficients of images, from coarse to fine.
@@ -136,7 +174,7 @@ class CoefficientNetwork(nn.Module):
         image : Tensor (N, 3, at most 2, at most 2)
             The coarsest version, in units of the quantization step, of the type to compute in; unused planes are 0.
         log_step : Tensor (N, 1, 1, 1)
-            What the network is told of the quantization step: `log_step_of`.
+            What the network is told of the quantization step: `log_step_of`. Without loss, it is not used.
         size : (int, int)
             Height and width of the images.
         n_planes : int
@@ -155,7 +193,7 @@ class CoefficientNetwork(nn.Module):
             features = net.features(image, coarser, log_step)
             shapes = band_sizes(*sizes[level - 1])
             bands, known = self._level(net, level, features, shapes, n_planes, visitor)
-            image = synthesize(image, bands_of(bands, shapes))
+            image = self.wavelet.synthesize(image, bands_of(bands, shapes))
             if level > 1:
                 coarser = net.leave(torch.cat([features, known], 1))
                 coarser = coarser.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -177,7 +215,7 @@ class CoefficientNetwork(nn.Module):
         bands = features.new_zeros(n, N_BANDS, height, width, dtype=torch.float32)
         if net.enter.exact:
             unit, bands = UNIT, bands.double()
-        known = features.new_zeros(n, 2 * N_BANDS, height + 2, width + 2)
+        known = features.new_zeros(n, net.n_features * N_BANDS, height + 2, width + 2)
         fields = {(top, left): features[:, :, top::2, left::2] for top in (0, 1) for left in (0, 1)}
         for number, (chosen, color) in enumerate(PASSES):
             if chosen[0] >= 3 * n_planes:
@@ -191,15 +229,14 @@ class CoefficientNetwork(nn.Module):
                 if rows and columns:
                     around = known[:, :, top : top + 2 * rows + 1, left : left + 2 * columns + 1]
                     at = fields[top, left][:, :, :rows, :columns]
-                    mean, log_scale = (x.to(bands.dtype) / unit for x in net.passes[number](around, at))
-                    found.append((place, visitor.visit(place, mean, log_scale)))
+                    prediction = net.passes[number](around, at).to(bands.dtype) / unit
+                    found.append((place, visitor.visit(place, prediction)))
             known = known.clone() if torch.is_grad_enabled() else known
             for place, values in found:
                 put(bands, place, values)
-                features_of, first, last = net.inputs(_features_of(values)), chosen[0], chosen[-1] + 1
                 inner = known[:, :, 1:-1, 1:-1]
-                put(inner, place, features_of[:, : last - first])
-                put(inner[:, N_BANDS:], place, features_of[:, last - first :])
+                for number_of_feature, feature in enumerate(net.features_of(values).chunk(net.n_features, 1)):
+                    put(inner[:, number_of_feature * N_BANDS :], place, feature)
         return bands, known[:, :, 1:-1, 1:-1]
 
 
@@ -233,10 +270,9 @@ def bands_of(bands: Tensor, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, 
     return along_width, along_height, both
 
 
-def _features_of(values: Tensor) -> Tensor:
-    """Sign and size of values (N, C, h, w) on a logarithmic scale: (N, 2 C, h, w)."""
-    size = log2_of(values)
-    return torch.cat([torch.sign(values) * size, size], 1)
+def n_features(lossless: bool) -> int:
+    """Inputs of the network for each value."""
+    return 3 if lossless else 2
 
 
 def _blurred(image: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -29,20 +28,30 @@ FINEST = 12
 
 
 class Convolution(nn.Conv2d):
-    """A convolution, and a rectifier if `rectified`; exact once `make_exact` was called."""
+    """A convolution, and a rectifier if `rectified`; exact once `make_exact` was called.
+
+    Results are limited to what they may be in an exact network, so that it predicts as it was trained; but for the last
+    layer's (`is_last`), which no sums are made of.
+    """
 
     exact = False
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, *, stride: int = 1, rectified: bool = False) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, *, stride: int = 1, rectified: bool = False, is_last: bool = False
+    ) -> None:
         super().__init__(n_in, n_out, kernel, stride, padding=kernel // 2 if stride == 1 else 0)
-        self.rectified = rectified
+        self.rectified, self.is_last = rectified, is_last
+
+    @property
+    def most(self) -> float:
+        """Largest activation."""
+        return MOST if self.exact else MOST / UNIT
 
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Conv2d`."""
         y = super().forward(x)
-        if self.exact:
-            return y.round_().clamp_(0 if self.rectified else -MOST, MOST)
-        return F.relu(y) if self.rectified else y
+        y = y.round_() if self.exact else y
+        return y if self.is_last else y.clamp(0 if self.rectified else -self.most, self.most)
 
     def make_exact(self) -> None:
         """Round the weights so that no sum of products needs more than 24 bits."""

@@ -9,10 +9,14 @@
 
 Kinds of records, in this order:
 
-    "H"  once: a byte, the version; 8 bytes, which model decodes; 8 bytes, which settings wrote it
+    "H"  once: a byte, the version: 1 with loss, 2 lossless; 8 bytes, which model decodes; 8 bytes, which settings wrote
+         it
     "M"  the model, as `imatlas.models.parts.packed_networks` describes; at most once
-    "I"  images of one size: a varint, their number; for each its key (varint, UTF-8), and its metadata (varint, bytes):
-         EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then `CodedImages`
+    "I"  images of one size: a varint, their number; a varint, the number of bytes of what follows about them, times 2,
+         plus 1 if these bytes are deflated (without zlib's head); for each its key (varint, UTF-8), and its metadata
+         (varint, bytes): EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then
+         `CodedImages`
+    "O"  an image as a file of another format: as "I" with one image; then a varint, its channels, and the file
     "E"  the end: a varint, the number of all images
 
 Numbers are little-endian; a varint is as in `imatlas.models.parts.coded_image`. Appending replaces the last record.
@@ -28,16 +32,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from imatlas.errors import InputError
+import numpy as np
+
+from imatlas.errors import DecodeError, InputError
+from imatlas.images.encode_small import read_small
 from imatlas.models.parts.coded_image import CodedImages, Reader, varint
 
 MAGIC = b"\x89IMC\r\n\x1a\n"
-VERSION, HEAD = 1, "<B8s8s"
-MOST = {b"H": struct.calcsize(HEAD), b"M": 2**26, b"I": 2**31, b"E": 16}
+LOSSY, LOSSLESS, HEAD = 1, 2, "<B8s8s"
+MOST = {b"H": struct.calcsize(HEAD), b"M": 2**26, b"I": 2**31, b"O": 2**31, b"E": 16}
 """Bytes of the content of each kind of record, at most."""
 LONGEST_HEAD = 1 + 9 + 4
-MOST_TOGETHER = 2**16
-"""Images of a record."""
+MOST_TOGETHER, MOST_TOLD = 2**16, 2**28
+"""Images of a record, and bytes of their keys and metadata."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,37 @@ class About:
     exif: bytes = b""
     xmp: bytes = b""
     profile: bytes = b""
+
+
+@dataclass(frozen=True)
+class OtherFile:
+    """An image as a file of another format."""
+
+    channels: int
+    content: bytes
+
+    def to_bytes(self) -> bytes:
+        """See the top of this file."""
+        return varint(self.channels) + self.content
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> OtherFile:
+        """The inverse of `to_bytes`."""
+        reader = Reader(data)
+        return cls(reader.varint(), reader.take(reader.rest()))
+
+    def pixels(self) -> np.ndarray:
+        """The images (1, H, W, C).
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        try:
+            return read_small(self.content, self.channels)[None]
+        except DecodeError as error:
+            raise InputError(f"An image that is kept in another format cannot be read ({error}).") from None
 
 
 @dataclass(frozen=True)
@@ -64,6 +102,7 @@ class CodedFile:
 
     Attributes
     ----------
+    is_lossless : bool
     model : bytes
         Which model decodes them.
     settings : bytes
@@ -78,6 +117,7 @@ class CodedFile:
     """
 
     path: Path
+    is_lossless: bool = False
     model: bytes = b""
     settings: bytes = b""
     weights: bytes | None = None
@@ -116,13 +156,14 @@ class CodedFile:
         try:
             if kind == b"H" and not self.model:
                 version, self.model, self.settings = struct.unpack(HEAD, content)
-                if version != VERSION:
+                if version not in (LOSSY, LOSSLESS):
                     raise InputError(
                         f"'{name}' was written by another version of imatlas; update it: pip install -U imatlas"
                     )
+                self.is_lossless = version == LOSSLESS
             elif kind == b"M" and self.model and not self.entries and self.weights is None:
                 self.weights = content
-            elif kind == b"I" and self.model:
+            elif kind in (b"I", b"O") and self.model:
                 keys, _, _ = _parse_images(content)
                 self.entries += [Entry(key, self.size, i) for i, key in enumerate(keys)]
             elif kind == b"E" and self.model:
@@ -134,7 +175,7 @@ class CodedFile:
         except (ValueError, struct.error) as error:
             raise _damaged(name, str(error)) from None
 
-    def images(self, place: int) -> tuple[list[str], list[About], CodedImages]:
+    def images(self, place: int) -> tuple[list[str], list[About], CodedImages | OtherFile]:
         """The keys, metadata and data of the images of the record at a place.
 
         Raises
@@ -144,9 +185,9 @@ class CodedFile:
         """
         with open_file(self.path) as file:
             file.seek(place)
-            _, content = next(_records(file, self.path.name))
+            kind, content = next(_records(file, self.path.name))
         keys, about, rest = _parse_images(content)
-        return keys, about, CodedImages.from_bytes(rest)
+        return keys, about, OtherFile.from_bytes(rest) if kind == b"O" else CodedImages.from_bytes(rest)
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -165,20 +206,25 @@ def open_file(path: Path) -> IO[bytes]:
         raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
 
 
-def head_record(model: bytes, settings: bytes) -> bytes:
+def head_record(model: bytes, settings: bytes, *, lossless: bool = False) -> bytes:
     """The first record of a file."""
-    return record(b"H", struct.pack(HEAD, VERSION, model, settings))
+    return record(b"H", struct.pack(HEAD, LOSSLESS if lossless else LOSSY, model, settings))
 
 
-def images_record(keys: Sequence[str], about: Sequence[About], coded: CodedImages) -> bytes:
+def images_record(keys: Sequence[str], about: Sequence[About], coded: CodedImages | OtherFile) -> bytes:
     """The record of images."""
-    parts = [varint(len(keys))]
+    parts = []
     for key, each in zip(keys, about, strict=True):
         name = key.encode("utf-8", "surrogateescape")
         kept = b"".join(varint(len(part)) + part for part in (each.exif, each.xmp, each.profile))
         kept = kept if any((each.exif, each.xmp, each.profile)) else b""
         parts += [varint(len(name)), name, varint(len(kept)), kept]
-    return record(b"I", b"".join(parts) + coded.to_bytes())
+    told = b"".join(parts)
+    packed = zlib.compress(told, 9, -zlib.MAX_WBITS)
+    is_packed = len(packed) < len(told)
+    told = packed if is_packed else told
+    head = varint(len(keys)) + varint(2 * len(told) + is_packed)
+    return record(b"O" if isinstance(coded, OtherFile) else b"I", head + told + coded.to_bytes())
 
 
 def end_record(n_images: int) -> bytes:
@@ -229,12 +275,28 @@ def _parse_images(content: bytes) -> tuple[list[str], list[About], bytes]:
     n = reader.varint()
     if not 1 <= n <= MOST_TOGETHER:
         raise ValueError(f"{n} images in a record")
-    keys, about = [], []
+    size = reader.varint()
+    told = reader.take(size // 2)
+    if size % 2:
+        told = _inflated(told)
+    each, keys, about = Reader(told), [], []
     for _ in range(n):
-        keys.append(reader.take(reader.varint()).decode("utf-8", "surrogateescape"))
-        kept = Reader(reader.take(reader.varint()))
+        keys.append(each.take(each.varint()).decode("utf-8", "surrogateescape"))
+        kept = Reader(each.take(each.varint()))
         about.append(About(*(kept.take(kept.varint()) for _ in range(3))) if kept.rest() else About())
     return keys, about, reader.take(reader.rest())
+
+
+def _inflated(data: bytes) -> bytes:
+    """Deflated bytes as they were; ValueError if there are too many."""
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        found = unpacker.decompress(data, MOST_TOLD)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError("keys and metadata are cut off, or too long")
+    return found
 
 
 def _damaged(name: str, why: str) -> InputError:

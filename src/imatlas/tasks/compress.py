@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ import numpy as np
 
 from imatlas.arguments import check_path, counted
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError
+from imatlas.images.encode_small import SmallFile, smallest_file
 from imatlas.images.formats.metadata import Metadata, metadata_of
 from imatlas.images.intake import with_progress
 from imatlas.images.memory_budget import amount
@@ -25,10 +29,22 @@ from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import mean_squared_error, psnr
 from imatlas.models.parts.coded_image import CodedImages
 from imatlas.result import FileList, Result
-from imatlas.system.atomic_io import append, check_free, flush, make_folder, output_path, refuse_links, write_file
+from imatlas.system.atomic_io import (
+    append as append_to,
+)
+from imatlas.system.atomic_io import (
+    check_free,
+    flush,
+    make_folder,
+    output_path,
+    refuse_links,
+    replacing,
+    write_file,
+)
 from imatlas.system.locks import locked
 from imatlas.tasks import coded_file
-from imatlas.tasks.coded_file import About, CodedFile
+from imatlas.tasks.coded_file import About, CodedFile, OtherFile
+from imatlas.tasks.other_formats import N_COMPARED, SIDE, Comparison, at_least
 from imatlas.tasks.source_pictures import read_with_data, upright
 from imatlas.tasks.unfinished_folder import unfinished
 
@@ -36,12 +52,20 @@ SMALL = 2**12
 """Pixels of images that are coded together with others of the same kind."""
 TOGETHER_PIXELS, TOGETHER = 2**18, 256
 """Pixels and images that are coded together, at most."""
+MANY, MANY_EXACT = 2000, 200
+"""Images for which a model is learned that takes more bytes: with and without loss."""
+N_TRIED = 16
+"""Images that tell whether a model is worth its bytes."""
+ROUNDED = ("float64", "complex64", "int32", "uint32", "int64", "uint64", "CMYK", "LAB", "YCCK")
+"""Types and colors of files whose values are rounded when they are read."""
 FINEST, COARSEST = -24, 80
 """Numbers of the quantization steps that a target is searched among."""
 
 
 class Codec(Protocol):
     """A model that compresses images of one size together."""
+
+    is_lossless: bool
 
     def coded_and_decoded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> tuple[CodedImages, np.ndarray]:
         """Images (N, H, W, C), coded with a quantization step, and what is decoded."""
@@ -62,7 +86,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What compressed images should be like: one of these is given.
+    """What compressed images should be like: one of these is given; of a lossless codec, none.
 
     Attributes
     ----------
@@ -98,6 +122,8 @@ def compress_images(
     target: Target,
     *,
     learned: dict[str, Any] | None = None,
+    best: bool = False,
+    append: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Result:
@@ -117,6 +143,11 @@ def compress_images(
     target : Target
     learned : dict, optional
         How the model was made, if it is not the general one: then it is written to the file, too.
+    best : bool
+        Keep an image as WebP, AVIF or JPEG XL, as far as the machine has them, where that is smaller at the same
+        quality. If not, some images are compared, and the result tells what was found.
+    append : bool
+        Add images to the output of an earlier call, with its model; those whose keys it has are left out.
     overwrite : bool
         Replace the output of an earlier call, and begin a killed one anew if its settings differ.
     progress : bool
@@ -137,41 +168,56 @@ def compress_images(
     """
     opened = open_source(source)
     output = output_path(check_path(output, "output", "compress_images"))
-    _check_output(output, overwrite)
-    settings = json.dumps([opened.origin.place, target.describe(), learned], default=str)
+    _check_output(output, overwrite or append)
+    settings = json.dumps([opened.origin.place, target.describe(), learned, *(["best"] if best else [])], default=str)
     skipped = list(opened.skipped)
-    totals = {"pixels": 0, "file bytes": 0, "squared error": 0.0}
-    with _Unfinished.opened(output, _hash(settings), overwrite) as file:
+    totals = {"pixels": 0, "file bytes": 0, "squared error": 0.0, "in other formats": 0}
+    with _Unfinished.opened(output, _hash(settings), overwrite, append) as file:
         codec = file.begin(codec, learned is not None)
         n_before = len(file.keys)
-        for keys, about, pixels, spec in _batches(opened, file.keys, skipped, totals, progress):
+        code = functools.partial(coded_to, codec, target=target)
+        comparison, n_compared = Comparison(code), 0
+        for keys, about, pixels, spec in _batches(opened, file.keys, skipped, totals, progress, codec.is_lossless):
             try:
-                coded, decoded = coded_to(codec, pixels, spec, target)
+                coded, decoded = code(pixels, spec)
             except InputError as error:
                 skipped += [(key, str(error)) for key in keys]
                 continue
             again = codec.decoded(CodedImages.from_bytes(coded.to_bytes()))
-            if not np.allclose(again, decoded, rtol=0, atol=_tolerance(coded.spec)):
+            if not _is_same(again, decoded, coded):
                 raise InputError(
                     f"What was written of '{keys[0]}' is not decoded to what it should be; please report this."
                 )
-            file.add(keys, about, coded)
+            others = _others(pixels, decoded, coded) if best else []
+            if others:
+                for key, each, other in zip(keys, about, others, strict=True):
+                    file.add([key], [each], OtherFile(pixels.shape[3], other.content))
+                decoded = np.stack([other.pixels for other in others])
+                totals["in other formats"] += len(keys)
+            else:
+                file.add(keys, about, coded)
+            if not best and len(file.keys) - n_before >= n_compared * len(opened.keys) / N_COMPARED:
+                n_compared += 1
+                comparison.add(pixels, spec)
             n_pixels = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
             totals["pixels"] += n_pixels
-            totals["squared error"] += n_pixels * mean_squared_error(pixels, decoded, span=_span(coded))
+            if not codec.is_lossless:
+                totals["squared error"] += n_pixels * mean_squared_error(pixels, decoded, span=_span(coded))
         if not file.keys:
             file.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
             raise InputError(f"No image of {opened.name} can be compressed{why}; nothing was written.")
         size = file.finish()
         n_images = len(file.keys)
-    return _result(output, n_images, n_before, size, totals, skipped)
+    told = comparison.sentence(codec.is_lossless)
+    result = _result(output, n_images, n_before, size, totals, skipped)
+    return dataclasses.replace(result, sentences=[*result.sentences, *([told] if told else [])])
 
 
 def coded_to(codec: Codec, pixels: np.ndarray, spec: ImageSpec, target: Target) -> tuple[CodedImages, np.ndarray]:
     """Images (N, H, W, C) as small as a target allows, or as good; and what is decoded of them."""
-    if target.step is not None:
-        return codec.coded_and_decoded(pixels, spec, target.step)
+    if codec.is_lossless or target.step is not None:
+        return codec.coded_and_decoded(pixels, spec, target.step or 0)
 
     def is_good(step: int) -> bool:
         coded, decoded = codec.coded_and_decoded(pixels, spec, step)
@@ -192,24 +238,62 @@ def _span(coded: CodedImages) -> float:
     return coded.spec.high - coded.spec.low
 
 
+def _others(pixels: np.ndarray, decoded: np.ndarray, coded: CodedImages) -> list[SmallFile]:
+    """Images (N, H, W, C) as files of other formats, if these are smaller together and as good."""
+    files = []
+    for image, made in zip(pixels, decoded, strict=True):
+        file = smallest_file(image, coded.spec.has_alpha, at_least(image, made, coded))
+        if file is None:
+            return []
+        files.append(file)
+    size = sum(len(OtherFile(pixels.shape[3], file.content).to_bytes()) for file in files)
+    return files if size < len(coded.to_bytes()) else []
+
+
 def made_codec(codec: Codec | Callable[[bytes], Codec], weights: bytes | None) -> Codec:
     """A codec that was given, or what makes it of the weights in a file, if there are any."""
     return codec if hasattr(codec, "decoded") else codec(weights or b"")  # type: ignore
 
 
+def learning_for(source: Any, lossless: bool) -> dict[str, Any]:
+    """Parameters of a codec that learns from images, by their number: a large model pays for many, most of all without
+    loss."""
+    if len(open_source(source).keys) < (MANY_EXACT if lossless else MANY):
+        return {}
+    return {"adapts": "much", "batch_size": 64, "learning_rate": 2e-3}
+
+
+def is_worth_its_bytes(learned: Codec, general: Codec, source: Any, target: Target) -> bool:
+    """Whether a model that was learned from images saves more than it takes: estimated from a few of them."""
+    opened = open_source(source)
+    n_images = len(opened.keys)
+    rows = range(0, n_images, -(-n_images // N_TRIED))
+    saved = 0.0
+    for i in rows:
+        try:
+            pixels, spec = upright(read_with_data(opened, i, own_colors=True)[1])
+            top, left = (max(0, (side - SIDE) // 2) for side in pixels.shape[:2])
+            part = np.ascontiguousarray(pixels[None, top : top + SIDE, left : left + SIDE])
+            sizes = [len(coded_to(codec, part, spec, target)[0].to_bytes()) for codec in (general, learned)]
+        except (DecodeError, InputError):
+            continue
+        saved += (sizes[0] - sizes[1]) * pixels.size / part.size
+    return saved * n_images / len(rows) > len(learned.packed_weights())
+
+
 class _Unfinished:
     """The file that is being written: `OUTPUT.unfinished`."""
 
-    def __init__(self, output: Path, settings: bytes, overwrite: bool) -> None:
+    def __init__(self, output: Path, settings: bytes, overwrite: bool, append: bool) -> None:
         self.output, self.path = output, unfinished(output)
-        self.settings, self.overwrite = settings, overwrite
+        self.settings, self.overwrite, self.append = settings, overwrite, append
         self.keys: set[str] = set()
 
     @classmethod
     @contextmanager
-    def opened(cls, output: Path, settings: bytes, overwrite: bool) -> Iterator[_Unfinished]:
+    def opened(cls, output: Path, settings: bytes, overwrite: bool, append: bool) -> Iterator[_Unfinished]:
         """That of a killed run with the same settings, or a new one; locked."""
-        file = cls(output, settings, overwrite)
+        file = cls(output, settings, overwrite, append)
         make_folder(output.parent)
         lock = output.with_name(f".{file.path.name}.lock")
         with locked(lock, file.path):
@@ -221,6 +305,8 @@ class _Unfinished:
     def begin(self, codec: Codec | Callable[[bytes], Codec], has_model: bool) -> Codec:
         """Write the start of the file, or read what a killed run has written; and the model."""
         refuse_links(self.path.parent, [self.path.name])
+        if self.append:
+            codec = self._copy_output(codec)
         found = CodedFile.open(self.path) if self.path.exists() else None
         if found and found.settings != self.settings and not self.overwrite:
             raise ArtifactError(
@@ -234,18 +320,36 @@ class _Unfinished:
             self.keys = {entry.key for entry in found.entries}
             os.truncate(self.path, found.size)
             return model
-        start = coded_file.MAGIC + coded_file.head_record(identity, self.settings)
+        start = coded_file.MAGIC + coded_file.head_record(identity, self.settings, lossless=model.is_lossless)
         write_file(self.path, start + (coded_file.record(b"M", model.packed_weights()) if has_model else b""))
         return model
 
-    def add(self, keys: list[str], about: list[About], coded: CodedImages) -> None:
+    def _copy_output(self, codec: Codec | Callable[[bytes], Codec]) -> Codec:
+        """Begin with what is in the output, unless a killed run did; and its model."""
+        done = CodedFile.open(self.output)
+        model = made_codec(codec, done.weights)
+        if model.identity() != done.model:
+            raise InputError(
+                f"'{self.output}' was written with another model; give it with --model, or write a new file."
+            )
+        self.settings = done.settings
+        begun = CodedFile.open(self.path) if self.path.exists() else None
+        if not begun or begun.settings != done.settings or begun.entries[: len(done.entries)] != done.entries:
+            if begun and not self.overwrite:
+                raise ArtifactError(f"'{self.path}' is another unfinished run; finish it, or pass --overwrite.")
+            with replacing(self.path) as copy:
+                shutil.copyfile(self.output, copy)
+                os.truncate(copy, done.size)
+        return model
+
+    def add(self, keys: list[str], about: list[About], coded: CodedImages | OtherFile) -> None:
         """Write images, flushed to disk."""
-        append(self.path, coded_file.images_record(keys, about, coded))
+        append_to(self.path, coded_file.images_record(keys, about, coded))
         self.keys.update(keys)
 
     def finish(self) -> int:
         """Write the end, give the file the name of the output, and return its size."""
-        append(self.path, coded_file.end_record(len(self.keys)))
+        append_to(self.path, coded_file.end_record(len(self.keys)))
         size = self.path.stat().st_size
         os.replace(self.path, self.output)
         flush(self.output.parent)
@@ -273,7 +377,12 @@ Batch = tuple[list[str], list[About], np.ndarray, ImageSpec]
 
 
 def _batches(
-    source: Source, done: set[str], skipped: list[tuple[str, str]], totals: dict[str, Any], progress: bool
+    source: Source,
+    done: set[str],
+    skipped: list[tuple[str, str]],
+    totals: dict[str, Any],
+    progress: bool,
+    lossless: bool,
 ) -> Iterator[Batch]:
     """The images that are not done: small ones of the same kind together, with their keys and metadata."""
     waiting: list[tuple[str, About, np.ndarray, ImageSpec]] = []
@@ -290,6 +399,8 @@ def _batches(
         try:
             data, picture = read_with_data(source, i, own_colors=True)
             pixels, spec = upright(picture)
+            if lossless:
+                _check_exact(picture)
         except DecodeError as error:
             skipped.append((key, str(error)))
             continue
@@ -306,15 +417,26 @@ def _batches(
         yield together()
 
 
+def _check_exact(picture: Picture) -> None:
+    """Raise DecodeError for a picture whose values were changed when it was read."""
+    kind = picture.mode.rpartition(" ")[2]
+    if kind in ROUNDED:
+        raise DecodeError(f"its values are {kind}, which are rounded when read, so it can only be compressed with loss")
+
+
 def about_of(data: bytes, picture: Picture) -> About:
     """What is kept of the file of an image."""
     found = metadata_of(data, picture.format, (picture.width, picture.height)) if data else Metadata()
     return About(found.exif, found.xmp, picture.profile)
 
 
-def _tolerance(spec: ImageSpec) -> float:
-    """How far apart two results of the same data may be: filters may round differently."""
-    return 1.0 if spec.dtype != "float32" else (spec.high - spec.low) / 255
+def _is_same(again: np.ndarray, decoded: np.ndarray, coded: CodedImages) -> bool:
+    """Whether images were decoded as they should be: with loss, up to what filters may round differently."""
+    if coded.step is None:
+        return again.tobytes() == np.ascontiguousarray(decoded).tobytes()
+    spec = coded.spec
+    tolerance = 1.0 if spec.dtype != "float32" else (spec.high - spec.low) / 255
+    return bool(np.allclose(again, decoded, rtol=0, atol=tolerance))
 
 
 def _hash(text: str) -> bytes:
@@ -327,7 +449,7 @@ def _result(
     sentences = [f"{counted(n_images, 'image')} in {amount(size)}."]
     metrics: dict[str, Any] = {"n_images": n_images, "bytes": size}
     if n_before:
-        sentences.append(f"{counted(n_before, 'image')} of these were there from a run before.")
+        sentences.append(f"{n_before:,} of these came from a run before.")
     elif totals["pixels"]:
         bits, error = 8 * size / totals["pixels"], totals["squared error"] / totals["pixels"]
         metrics |= {"bits_per_pixel": bits, "psnr": float(-10 * np.log10(error)) if error else None}
@@ -336,6 +458,8 @@ def _result(
             metrics["file_bytes"] = totals["file bytes"]
             told += f"; {size / totals['file bytes']:.0%} of their files ({amount(totals['file bytes'])})"
         sentences.append(told + ".")
+    if totals["in other formats"]:
+        sentences.append(f"{counted(totals['in other formats'], 'image')} kept in other formats, which are smaller.")
     if skipped:
         sentences.append(f"{counted(len(skipped), 'file')} skipped, such as {skipped[0][0]}: {skipped[0][1]}.")
     return Result(

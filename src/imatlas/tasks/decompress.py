@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from imatlas.errors import InputError
 from imatlas.images.encode_like import SUFFIXES, Encoded, encode_lossless
 from imatlas.images.formats.metadata import Metadata
 from imatlas.images.intake import with_progress
-from imatlas.images.spec import ImageSpec
+from imatlas.images.memory_budget import amount
+from imatlas.models.codec import ImageCodec
+from imatlas.models.lossless_codec import LosslessCodec
+from imatlas.models.parts.codec_base import CodecBase
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import check_free, output_path, write_file
-from imatlas.tasks.coded_file import About, CodedFile, Entry
-from imatlas.tasks.compress import Codec, made_codec
+from imatlas.tasks.coded_file import About, CodedFile, Entry, OtherFile
+from imatlas.tasks.compress import Codec
 from imatlas.tasks.restored_names import PART, name_like
 from imatlas.tasks.unfinished_folder import Done, Layout, UnfinishedFolder, folded, written_before
 
@@ -35,7 +38,7 @@ DECOMPRESSED = Layout(
 def decompress_images(
     path: str | Path,
     output: str | Path,
-    codec: Codec | Callable[[bytes], Codec],
+    codec: Codec | None = None,
     *,
     keys: list[str] | None = None,
     overwrite: bool = False,
@@ -49,8 +52,8 @@ def decompress_images(
         Of the file.
     output : path
         A new folder; or of one image a file that ends in ".png" or ".tif".
-    codec : ImageCodec, or callable
-        The model; or what makes it of the weights in a file that has its own.
+    codec : ImageCodec or LosslessCodec, optional
+        The model; if not given, that in the file, or the general one.
     keys : list of str, optional
         Only these images.
     overwrite, progress : bool
@@ -96,17 +99,52 @@ def decompress_images(
     return Result("decompress", "Decompressing", sentences, {"n_images": len(entries)}, [FileList(files=files)])
 
 
-def codec_of(file: CodedFile, codec: Codec | Callable[[bytes], Codec]) -> Codec:
-    """The model that decodes a file.
+def describe_compressed(path: str | Path) -> Result:
+    """What is in a file of compressed images.
+
+    Raises
+    ------
+    InputError
+        If it is none, or damaged.
+    """
+    file = CodedFile.open(Path(check_path(path, "path", "describe_compressed")))
+    size = file.path.stat().st_size
+    n_pixels, n_other = 0, 0
+    for place in dict.fromkeys(entry.place for entry in file.entries):
+        coded = file.images(place)[2]
+        if isinstance(coded, OtherFile):
+            n_other += 1
+        else:
+            n_pixels += coded.n * coded.spec.height * coded.spec.width
+    model = (
+        f"its own model ({amount(len(file.weights))})" if file.weights else "the general model, or one that you have"
+    )
+    kind = "without loss" if file.is_lossless else "with loss"
+    sentences = [f"{counted(len(file.entries), 'image')} in {amount(size)}, compressed {kind} by {model}."]
+    if n_other:
+        sentences.append(f"{counted(n_other, 'image')} of these are in other formats, which were smaller.")
+    if not file.is_complete:
+        sentences.append("The file is cut off: images after these are lost.")
+    metrics: dict[str, Any] = {"n_images": len(file.entries), "bytes": size}
+    if n_pixels and not n_other:
+        metrics["bits_per_pixel"] = 8 * size / n_pixels
+    return Result(
+        "describe_compressed", "Compressed images", sentences, metrics, data={"keys": [e.key for e in file.entries]}
+    )
+
+
+def codec_of(file: CodedFile, codec: Codec | None = None) -> Codec:
+    """The model that decodes a file: that which is given, or that in the file, or the general one.
 
     Raises
     ------
     InputError
         If it is another one.
     """
-    model = made_codec(codec, file.weights)
+    kind: type[CodecBase] = LosslessCodec if file.is_lossless else ImageCodec
+    model: Codec = codec or kind.from_weights(file.weights or b"")
     if model.identity() != file.model:
-        if file.weights and model is not codec:
+        if file.weights and codec is None:
             raise InputError(f"'{file.path.name}' is damaged: it holds another model than that it was written with.")
         raise InputError(f"'{file.path.name}' was written with another model; give it with --model.")
     return model
@@ -117,18 +155,20 @@ class _Decoded:
 
     def __init__(self, file: CodedFile, model: Codec) -> None:
         @functools.lru_cache(1)
-        def at(place: int) -> tuple[list[About], ImageSpec, np.ndarray]:
+        def at(place: int) -> tuple[list[About], bool, np.ndarray]:
             _, about, coded = file.images(place)
-            return about, coded.spec, model.decoded(coded)
+            if isinstance(coded, OtherFile):
+                return about, coded.channels in (2, 4), coded.pixels()
+            return about, coded.spec.has_alpha, model.decoded(coded)
 
         self._at = at
 
     def encoded(self, entry: Entry) -> Encoded:
         """An image as PNG or TIFF."""
-        about, spec, pixels = self._at(entry.place)
+        about, alpha, pixels = self._at(entry.place)
         kept = about[entry.number]
         metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
-        return encode_lossless(pixels[entry.number], alpha=spec.has_alpha, profile=kept.profile, about=metadata)
+        return encode_lossless(pixels[entry.number], alpha=alpha, profile=kept.profile, about=metadata)
 
 
 @dataclass

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from imatlas.errors import InputError
-from imatlas.models.parts.symbol_coder import SymbolDecoder, SymbolEncoder, _exp
+from imatlas.models.parts.exact_exp import exp
+from imatlas.models.parts.symbol_coder import SymbolDecoder, SymbolEncoder
 
 numbers = st.tuples(
     st.integers(-(2**24), 2**24),
@@ -56,4 +57,4 @@ def test_random_bytes_are_read_or_refused(rng: np.random.Generator) -> None:
 
 def test_the_exponential_is_close_to_that_of_numpy() -> None:
     x = np.linspace(-700, 700, 5001)
-    np.testing.assert_allclose(_exp(x), np.exp(x), rtol=1e-13)
+    np.testing.assert_allclose(exp(x), np.exp(x), rtol=1e-13)

@@ -188,6 +188,10 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
         return column
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         raise SourceError(f"'{path}' is compressed with Zstandard, which is not supported; unpack it first (zstd -d).")
+    if head.startswith(b"\x89IMC\r\n"):
+        raise SourceError(
+            f"'{path}' holds images that 'imatlas compress' wrote; unpack it first: imatlas decompress {path} -o FOLDER"
+        )
     what = recognized(head)
     if sniff(head) is not None or (what and what.startswith("a pointer")):
         return FileSource.from_list([path])

@@ -5,12 +5,14 @@ All numbers are little-endian; a varint has seven bits in each byte, the last on
 
     varint     number of images, which have the same size
     varint     height, width and channels
-    byte       bits 0-1: 0 for uint8, 1 for uint16, 2 for float32; bit 2: the last channel is alpha
-    int8       quantization step: 2 to the power of this / 8, where the values span 255
+    byte       bits 0-1: 0 for uint8, 1 for uint16, 2 for float32; bit 2: the last channel is alpha; bit 3: lossless
+    int8       quantization step: 2 to the power of this / 8, where the values span 255; not if lossless
     2 doubles  the values that are coded as 0 and 255; not for uint8
     for each group of channels:
-        byte       bit 0: filtered after decoding
-        uint32     CRC-32 of the coefficients
+        byte       bit 0: filtered after decoding; if lossless, instead: number of last bits that are written as they
+                   are, and 3 varints: least value (2 n, or -2 n - 1 if negative), spacing of values, and how many of
+                   these are 1 (`IntegerScale`)
+        uint32     CRC-32 of the coefficients, or if lossless of the planes
         varint     number of bytes that follow for this group
         bytes      output of the range coder
 """
@@ -33,33 +35,71 @@ DTYPES = get_args(DTypeName)
 
 
 @dataclass(frozen=True)
+class IntegerScale:
+    """Which integers stand for the values of lossless images: value = low + spacing * integer.
+
+    Attributes
+    ----------
+    low, spacing : int
+    ones : int
+        Of float32, how many make up 1; 0 if the integers are the bits of the values, in ascending order.
+    n_low_bits : int
+        Last bits of integers that are written as they are.
+    """
+
+    low: int = 0
+    spacing: int = 1
+    ones: int = 0
+    n_low_bits: int = 0
+
+    def to_bytes(self) -> bytes:
+        """See the top of this file."""
+        low = 2 * self.low if self.low >= 0 else -2 * self.low - 1
+        return bytes([self.n_low_bits]) + b"".join(varint(value) for value in (low, self.spacing, self.ones))
+
+    @classmethod
+    def parse(cls, reader: Reader) -> IntegerScale:
+        """The inverse of `to_bytes`."""
+        (n_low_bits,) = reader.unpack("<B")
+        low, spacing, ones = (reader.varint() for _ in range(3))
+        if n_low_bits > 32 or max(low // 2, spacing, ones) >= 2**32 or not spacing:
+            raise ValueError(f"a scale of {low}, {spacing}, {ones}, {n_low_bits}")
+        return cls(-(low + 1) // 2 if low % 2 else low // 2, spacing, ones, n_low_bits)
+
+
+@dataclass(frozen=True)
 class CodedGroup:
     """The data of a group of channels."""
 
     data: bytes
     checksum: int
-    filtered: bool
+    filtered: bool = False
+    scale: IntegerScale = IntegerScale()
 
 
 @dataclass(frozen=True)
 class CodedImages:
-    """Images of one size, coded together."""
+    """Images of one size, coded together; without a quantization step, lossless."""
 
     n: int
     spec: ImageSpec
-    step: int
+    step: int | None
     groups: tuple[CodedGroup, ...]
 
     def to_bytes(self) -> bytes:
         """See the top of this file."""
         spec = self.spec
         head = b"".join(varint(value) for value in (self.n, spec.height, spec.width, spec.channels))
-        head += struct.pack("<Bb", DTYPES.index(spec.dtype) | spec.has_alpha << 2, self.step)
+        lossless = self.step is None
+        head += struct.pack("<B", DTYPES.index(spec.dtype) | spec.has_alpha << 2 | lossless << 3)
+        if self.step is not None:
+            head += struct.pack("<b", self.step)
         if spec.dtype != "uint8":
             head += struct.pack("<dd", spec.low, spec.high)
         parts = [head]
         for group in self.groups:
-            parts += [struct.pack("<BI", group.filtered, group.checksum), varint(len(group.data)), group.data]
+            about = group.scale.to_bytes() if lossless else bytes([group.filtered])
+            parts += [about, struct.pack("<I", group.checksum), varint(len(group.data)), group.data]
         return b"".join(parts)
 
     @classmethod
@@ -81,8 +121,11 @@ class CodedImages:
         n, height, width, channels = (reader.varint() for _ in range(4))
         if not (n and height and width and channels) or n * height * width * channels > MOST_VALUES:
             raise ValueError(f"{n} images of {height} x {width} pixels, {channels} channels")
-        flags, step = reader.unpack("<Bb")
-        if flags >> 3 or flags & 3 == 3 or channels > MOST_CHANNELS:
+        (flags,) = reader.unpack("<B")
+        lossless, step = bool(flags & 8), None
+        if not lossless:
+            (step,) = reader.unpack("<b")
+        if flags >> 4 or flags & 3 == 3 or channels > MOST_CHANNELS:
             raise ValueError(f"unknown kind of image, {flags}")
         dtype, alpha, low, high = DTYPES[flags & 3], bool(flags & 4), 0.0, 255.0
         if dtype != "uint8":
@@ -91,8 +134,10 @@ class CodedImages:
             raise ValueError(f"the range {low} to {high}")
         groups = []
         for _ in groups_of(channels - alpha, alpha):
-            filtered, checksum = reader.unpack("<BI")
-            groups.append(CodedGroup(reader.take(reader.varint()), checksum, bool(filtered)))
+            scale = IntegerScale.parse(reader) if lossless else IntegerScale()
+            filtered = not lossless and bool(reader.unpack("<B")[0])
+            (checksum,) = reader.unpack("<I")
+            groups.append(CodedGroup(reader.take(reader.varint()), checksum, filtered, scale))
         if reader.rest():
             raise ValueError(f"{reader.rest()} bytes too many")
         return cls(n, ImageSpec(height, width, channels, dtype, low, high, alpha), step, tuple(groups))

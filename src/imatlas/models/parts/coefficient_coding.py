@@ -24,7 +24,7 @@ from imatlas.nn.coefficient_network import (
     put,
     sizes_at,
 )
-from imatlas.nn.wavelet import analyze, band_sizes, sizes_of, synthesize
+from imatlas.nn.wavelet import CDF97, Wavelet, band_sizes, sizes_of
 
 MOST_COEFFICIENT = 2**24
 """Largest quantized coefficient."""
@@ -36,21 +36,22 @@ class Coefficients:
     Bands (N, 9, h, w) have the size of the coarser version; where a band is smaller, it is 0.
     """
 
-    def __init__(self, coarsest: Tensor, levels: list[Tensor], size: tuple[int, int]) -> None:
-        self.coarsest, self.levels, self.size = coarsest, levels, size
+    def __init__(self, coarsest: Tensor, levels: list[Tensor], size: tuple[int, int], wavelet: Wavelet = CDF97) -> None:
+        self.coarsest, self.levels, self.size, self.wavelet = coarsest, levels, size, wavelet
         sizes = sizes_of(*size)
         self.shapes = [band_sizes(*each) for each in sizes[:-1]]
 
     @classmethod
-    def of(cls, images: Tensor) -> Coefficients:
-        """The coefficients of images."""
+    def of(cls, images: Tensor, wavelet: Wavelet = CDF97) -> Coefficients:
+        """The coefficients of images (N, at most 3 planes, H, W); further planes are 0."""
+        images = F.pad(images, (0, 0, 0, 0, 0, N_PLANES - images.shape[1]))
         size, levels = (images.shape[2], images.shape[3]), []
         while max(images.shape[2:]) > 2:
-            images, bands = analyze(images)
+            images, bands = wavelet.analyze(images)
             height, width = images.shape[2:]
             filled = [F.pad(b, (0, width - b.shape[3], 0, height - b.shape[2])) for b in bands]
             levels.append(torch.stack(filled, 2).flatten(1, 2))
-        return cls(images, levels, size)
+        return cls(images, levels, size, wavelet)
 
     @classmethod
     def zeros(cls, coarsest: Tensor, size: tuple[int, int]) -> Coefficients:
@@ -63,12 +64,19 @@ class Coefficients:
         """The images (N, 3, H, W) of these coefficients."""
         image = self.coarsest
         for bands, shapes in zip(self.levels[::-1], self.shapes[::-1], strict=True):
-            image = synthesize(image, bands_of(bands, shapes))
+            image = self.wavelet.synthesize(image, bands_of(bands, shapes))
         return image
 
     def inside(self, place: Place) -> list[tuple[int, int]]:
         """For each band at a place its rows and columns."""
         return sizes_at(place, self.shapes[place.level - 1])
+
+    def used(self, place: Place, size: tuple[int, int]) -> Tensor:
+        """1 for each value (bands, h, w) at a place that is inside its band, 0 for others."""
+        used = torch.zeros(len(place.bands), *size)
+        for k, (height, width) in enumerate(self.inside(place)):
+            used[k, :height, :width] = 1
+        return used
 
     def checksum(self) -> int:
         """CRC-32 of all coefficients as integers."""
@@ -90,14 +98,13 @@ class Quantizer:
         """See `Visitor`."""
         return True
 
-    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+    def visit(self, place: Place, prediction: Tensor) -> Tensor:
         """See `Visitor`."""
+        mean, log_scale = prediction.unbind(1)
         rows, columns = mean.shape[2:]
         values = at_place(self.coefficients.levels[place.level - 1], place, (rows, columns))
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
-        used = torch.zeros(values.shape[1:])
-        for k, (height, width) in enumerate(self.coefficients.inside(place)):
-            used[k, :height, :width] = 1
+        used = self.coefficients.used(place, (rows, columns))
         with torch.no_grad():
             q = quantized(values, mean, log_scale, self.weight) * used
             put(self.decoded.levels[place.level - 1], place, expected(q, mean, log_scale, self.weight) * used)
@@ -157,12 +164,13 @@ class _Encoder:
         self.coder.flag(is_used)
         for place, q, mean, log_scale in self.waiting if is_used else ():
             inside = self.coefficients.inside(place)
-            self.coder.integers(_flat(q, inside).astype(np.int64), _flat(mean, inside), _flat(log_scale, inside))
+            self.coder.integers(flat(q, inside).astype(np.int64), flat(mean, inside), flat(log_scale, inside))
             self.coded.note(place, mean, log_scale)
         self.waiting = None
 
-    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+    def visit(self, place: Place, prediction: Tensor) -> Tensor:
         """See `Visitor`."""
+        mean, log_scale = prediction.unbind(1)
         values = at_place(self.coefficients.levels[place.level - 1], place, (mean.shape[2], mean.shape[3]))
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
         q = quantized(values, mean, log_scale, self.weight).clamp_(-MOST_COEFFICIENT, MOST_COEFFICIENT)
@@ -181,7 +189,7 @@ class _Decoder:
         self.coder = SymbolDecoder(data)
         height, width = sizes_of(*size)[-1]
         coarsest = torch.zeros(n, N_PLANES, height, width, dtype=torch.float64)
-        values = _limited(self.coder.plain(n * n_planes * height * width))
+        values = limited(self.coder.plain(n * n_planes * height * width))
         coarsest[:, :n_planes] = values.view(n, n_planes, height, width)
         self.coded = _Coded(coarsest, size)
 
@@ -189,29 +197,36 @@ class _Decoder:
         """See `Visitor`."""
         return self.coder.flag()
 
-    def visit(self, place: Place, mean: Tensor, log_scale: Tensor) -> Tensor:
+    def visit(self, place: Place, prediction: Tensor) -> Tensor:
         """See `Visitor`."""
+        mean, log_scale = prediction.unbind(1)
         inside = self.coded.integers.inside(place)
         log_scale = log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
-        values = _limited(self.coder.integers(_flat(mean, inside), _flat(log_scale, inside)))
-        q, n = torch.zeros_like(mean), len(mean)
-        for k, (height, width) in enumerate(inside):
-            part, values = values[: n * height * width], values[n * height * width :]
-            q[:, k, :height, :width] = part.view(n, height, width)
+        values = limited(self.coder.integers(flat(mean, inside), flat(log_scale, inside)))
+        q = unflat(values, torch.zeros_like(mean), inside)
         put(self.coded.integers.levels[place.level - 1], place, q)
         self.coded.note(place, mean, log_scale)
         return q
 
 
-def _limited(values: np.ndarray) -> Tensor:
+def limited(values: np.ndarray) -> Tensor:
     """Integers that were read as float64, no larger than any that is written."""
     return torch.from_numpy(values.clip(-MOST_COEFFICIENT, MOST_COEFFICIENT).astype(np.float64))
 
 
-def _flat(values: Tensor, inside: Sequence[tuple[int, int]]) -> np.ndarray:
+def flat(values: Tensor, inside: Sequence[tuple[int, int]]) -> np.ndarray:
     """The values (N, bands, h, w) that are inside their bands, one band after the other."""
     parts = (values[:, k, :height, :width] for k, (height, width) in enumerate(inside))
     return np.concatenate([part.reshape(-1).numpy() for part in parts])
+
+
+def unflat(values: Tensor, out: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
+    """The inverse of `flat`: put values into `out` (N, bands, h, w), and return it."""
+    n = len(out)
+    for k, (height, width) in enumerate(inside):
+        part, values = values[: n * height * width], values[n * height * width :]
+        out[:, k, :height, :width] = part.view(n, height, width)
+    return out
 
 
 @torch.no_grad()
@@ -229,8 +244,7 @@ def encode(
         For `decode`.
     """
     n_planes = images.shape[1]
-    full = F.pad(images, (0, 0, 0, 0, 0, N_PLANES - n_planes))
-    visitor = _Encoder(Coefficients.of(full), n_planes, weight)
+    visitor = _Encoder(Coefficients.of(images), n_planes, weight)
     coded = visitor.coded
     network.walk(coded.integers.coarsest, log_step, coded.integers.size, n_planes, visitor)
     visitor.flush()

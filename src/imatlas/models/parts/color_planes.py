@@ -1,7 +1,8 @@
 """Images as planes that are coded: brightness and colors of RGB, any other channel on its own.
 
 Values span 0 to 255. The planes of RGB (ITU-R BT.601) are scaled so that an error of 1 in any of them is, on average,
-an error of the same size in RGB. For coding, a plane is 0 in the middle of its range.
+an error of the same size in RGB. For coding, a plane is 0 in the middle of its range. Integers are transformed without
+loss, as Malvar, Sullivan & Srinivasan 2008, "Lifting-based reversible color transformations for image compression".
 """
 
 from __future__ import annotations
@@ -35,3 +36,24 @@ def from_planes(planes: Tensor) -> Tensor:
 
 def _mixed(matrix: Tensor, planes: Tensor) -> Tensor:
     return torch.einsum("ij,njhw->nihw", matrix.to(planes), planes)
+
+
+def to_integer_planes(values: Tensor) -> Tensor:
+    """Planes (N, C, H, W) of RGB or of one channel, all integers, without loss: YCoCg-R."""
+    if values.shape[1] == 1:
+        return values
+    red, green, blue = values.unbind(1)
+    orange = red - blue
+    base = blue + torch.floor(orange / 2)
+    green = green - base
+    return torch.stack([base + torch.floor(green / 2), orange, green], 1)
+
+
+def from_integer_planes(planes: Tensor) -> Tensor:
+    """The inverse of `to_integer_planes`."""
+    if planes.shape[1] == 1:
+        return planes
+    brightness, orange, green = planes.unbind(1)
+    base = brightness - torch.floor(green / 2)
+    blue = base - torch.floor(orange / 2)
+    return torch.stack([blue + orange, green + base, blue], 1)

@@ -15,11 +15,13 @@ from imatlas.models.image_estimator import MIN_SIZE
 from imatlas.training.batches import Data
 
 MAX_FIT_IMAGES, MAX_FIT_VALUES = 400, 1e8
-"""Images that are learned from, at most, and values of these together: of more, parts are taken."""
+"""Images that are learned from, at most, if not said otherwise, and their values: of larger ones, parts are taken."""
 
 
-def originals_of(images: Any, mask: np.ndarray | None, seed: int, who: str) -> tuple[list[np.ndarray], ImageSpec]:
-    """Images (H, W, C), at most `MAX_FIT_IMAGES`, drawn by the seed, and the spec of the set.
+def originals_of(
+    images: Any, mask: np.ndarray | None, seed: int, who: str, n_images: int = MAX_FIT_IMAGES
+) -> tuple[list[np.ndarray], ImageSpec]:
+    """Images (H, W, C), at most `n_images`, drawn by the seed, and the spec of the set.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def originals_of(images: Any, mask: np.ndarray | None, seed: int, who: str) -> t
         opened = images_of(images)
         spec = opened.spec
     rng = seeding.rng(seed, "images")
-    rows = np.sort(rng.permutation(len(opened))[:MAX_FIT_IMAGES])
+    rows = np.sort(rng.permutation(len(opened))[:n_images])
     most = MAX_FIT_VALUES / max(1, len(rows) * spec.channels)
     parts = (_part_of(opened[row], most, rng) for row in rows.tolist())
     large = [pixels for pixels in parts if min(pixels.shape[:2]) >= MIN_SIZE]

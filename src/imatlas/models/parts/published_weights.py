@@ -32,8 +32,8 @@ def load_checkpoint(backbone: str) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def codec_weights() -> dict[str, torch.Tensor]:
-    """The tensors of the general `ImageCodec` by name, as `benchmarks/codec_weights.py` made them."""
+def codec_weights(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a general codec, as `benchmarks/codec_weights.py` made them."""
     from safetensors.torch import load
 
-    return load(resources.files("imatlas.models.parts").joinpath("codec_weights.safetensors").read_bytes())
+    return load(resources.files("imatlas.models.parts").joinpath(f"{name}.safetensors").read_bytes())

@@ -4,6 +4,7 @@ An integer is coded with one of a few hundred tables of a rounded logistic distr
 an octave, and by the place of its mean between two integers, in eighths. Where the scale is large, the last bits are
 nearly uniform and written as they are. What is far from the mean is written in Elias's gamma code. Tables are computed
 by sums, products and quotients only, which IEEE 754 defines to the last bit, so they are the same on every machine.
+`imatlas.models.parts.mixtures` has those of mixed distributions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import constriction
 import numpy as np
 
 from imatlas.errors import InputError
+from imatlas.models.parts.exact_exp import LN2, exp
+from imatlas.models.parts.mixtures import windows
 
 LEAST_LOG_SCALE, MOST_LOG_SCALE = -4.5, 12.0
 AN_OCTAVE, N_FRACTIONS = 6, 8
@@ -62,19 +65,28 @@ class SymbolEncoder:
         beyond = np.abs(high) - most
         self._gamma(beyond[beyond >= 0])
         for bits in range(1, int(shift.max(initial=0)) + 1):
-            self._bits(q[shift == bits] & ((1 << bits) - 1), bits)
+            self.bits(q[shift == bits] & ((1 << bits) - 1), bits)
+
+    def mixed(self, q: np.ndarray, prediction: np.ndarray) -> None:
+        """Write integers (n,) that are predicted by mixed distributions (3 * components, n)."""
+        for window in windows(prediction):
+            values = q[window.rows] - window.start
+            shown = values.clip(-1, window.width) + 1
+            self._coder.encode(shown.astype(np.int32), _model.Categorical(perfect=False), window.probabilities)
+            beyond = np.maximum(-1 - values, values - window.width)
+            self._gamma(beyond[beyond >= 0])
+
+    def bits(self, values: np.ndarray, n: int) -> None:
+        """Write integers of n bits as they are."""
+        for low in range(0, n, AT_ONCE):
+            width = min(AT_ONCE, n - low)
+            self._coder.encode((values >> low & ((1 << width) - 1)).astype(np.int32), _uniform(width))
 
     def _gamma(self, values: np.ndarray) -> None:
         for value in (values + 1).tolist():
             n = value.bit_length() - 1
             self._coder.encode(np.array([n], np.int32), _lengths())
-            self._bits(np.array([value - (1 << n)]), n)
-
-    def _bits(self, values: np.ndarray, n: int) -> None:
-        """Write integers of n bits as they are."""
-        for low in range(0, n, AT_ONCE):
-            width = min(AT_ONCE, n - low)
-            self._coder.encode((values >> low & ((1 << width) - 1)).astype(np.int32), _uniform(width))
+            self.bits(np.array([value - (1 << n)]), n)
 
     def finish(self) -> bytes:
         """All that was written."""
@@ -109,24 +121,35 @@ class SymbolDecoder:
         high[beyond] += np.sign(high[beyond]) * self._gamma(len(beyond))
         q = (high + center) << shift
         for bits in range(1, int(shift.max(initial=0)) + 1):
-            q[shift == bits] |= self._bits(int((shift == bits).sum()), bits)
+            q[shift == bits] |= self.bits(int((shift == bits).sum()), bits)
         return q
 
-    def _gamma(self, n: int) -> np.ndarray:
-        values = np.empty(n, np.int64)
-        for i in range(n):
-            bits = int(self._read(_lengths(), 1)[0])
-            values[i] = (1 << bits) + int(self._bits(1, bits)[0]) - 1
-        return values
+    def mixed(self, prediction: np.ndarray) -> np.ndarray:
+        """Read integers (n,) that are predicted by mixed distributions (3 * components, n)."""
+        q = np.empty(prediction.shape[1], np.int64)
+        for window in windows(prediction):
+            values = self._read(_model.Categorical(perfect=False), window.probabilities) - 1
+            beyond = np.flatnonzero((values < 0) | (values == window.width))
+            values[beyond] += np.where(values[beyond] < 0, -1, 1) * self._gamma(len(beyond))
+            q[window.rows] = values + window.start
+        return q
 
-    def _bits(self, count: int, n: int) -> np.ndarray:
+    def bits(self, count: int, n: int) -> np.ndarray:
         """Read integers of n bits."""
         values = np.zeros(count, np.int64)
         for low in range(0, n, AT_ONCE):
             values |= self._read(_uniform(min(AT_ONCE, n - low)), count) << low
         return values
 
-    def _read(self, model: Any, n: int) -> np.ndarray:
+    def _gamma(self, n: int) -> np.ndarray:
+        values = np.empty(n, np.int64)
+        for i in range(n):
+            bits = int(self._read(_lengths(), 1)[0])
+            values[i] = (1 << bits) + int(self.bits(1, bits)[0]) - 1
+        return values
+
+    def _read(self, model: Any, n: int | np.ndarray) -> np.ndarray:
+        """A number of integers, or one for each row of probabilities."""
         try:
             return np.asarray(self._coder.decode(model, n)).astype(np.int64)
         except (AssertionError, ValueError, OverflowError) as error:  # what constriction raises of impossible data
@@ -158,7 +181,7 @@ def _tables_for(mean: np.ndarray, log_scale: np.ndarray) -> tuple[np.ndarray, np
 def _scale(number: int) -> float:
     """The scale of a table: a power of two times one of the six values of an octave."""
     octave, part = divmod(number // N_FRACTIONS + int(LEAST_LOG_SCALE * AN_OCTAVE), AN_OCTAVE)
-    return math.ldexp(float(_exp(np.array([part * LN2 / AN_OCTAVE]))[0]), octave)
+    return math.ldexp(float(exp(np.array([part * LN2 / AN_OCTAVE]))[0]), octave)
 
 
 @functools.cache
@@ -173,24 +196,11 @@ def _table(number: int) -> Any:
     scale, reach = _scale(number), int(_reaches()[number])
     mean = (number % N_FRACTIONS + 0.5) / N_FRACTIONS - 0.5
     edges = (np.arange(-reach, reach + 2) - 0.5 - mean) / scale
-    below = 1 / (1 + _exp(np.clip(-edges, -700, 700)))
-    above = 1 / (1 + _exp(np.clip(edges, -700, 700)))
+    below = 1 / (1 + exp(np.clip(-edges, -700, 700)))
+    above = 1 / (1 + exp(np.clip(edges, -700, 700)))
     inner = np.where(edges[:-1] > 0, above[:-1] - above[1:], below[1:] - below[:-1])
     p = np.concatenate([below[:1], inner, above[-1:]]) + LEAST_PROBABILITY
     return _model.Categorical(p / math.fsum(p.tolist()), perfect=False)
-
-
-LN2 = 0.6931471805599453
-
-
-def _exp(x: np.ndarray) -> np.ndarray:
-    """The exponential function, by sums and products only: the same on every machine, unlike `numpy.exp`."""
-    n = np.floor(x / LN2 + 0.5)
-    r = x - n * LN2
-    total = np.ones_like(x)
-    for k in range(16, 0, -1):
-        total = 1 + total * r / k
-    return np.ldexp(total, n.astype(np.int64))
 
 
 @functools.cache
