@@ -31,8 +31,10 @@ N_PHOTOS = 500
 QUALITIES = (5, 15, 30, 45, 60, 75, 85, 92)
 SMALL: dict[str, Any] = {"adapts": "much", "batch_size": 64, "learning_rate": 2e-3}
 """How codecs learn from many small images."""
-QUALITY = 70.0
+ARCHIVE_QUALITIES = (50.0, 70.0)
 """Of the archives with loss."""
+DISTANCES = (2, 4, 7, 10, 15, 20, 30, 45)
+"""Of JPEG XL, times ten."""
 
 
 def learned(kind: type[CodecBase], name: str, images: Any, minutes: float, **parameters: Any) -> CodecBase:
@@ -87,28 +89,33 @@ def bytes_at(points: list[tuple[int, float | None]], level: float) -> float:
     )
 
 
-def archive_rows(
-    images: np.ndarray, codecs: dict[str, tuple[CodecBase, Target]], mosaic: np.ndarray | None
-) -> list[list[Any]]:
-    """Rows of codecs of one kind, and of other formats at the PSNR of the last one."""
-    rows, n, level = [], len(images), None
-    for label, (codec, target) in codecs.items():
-        size, level = archive(images, codec, target, label if "learned" in label else "")
-        model = len(codec.packed_weights()) / n if "learned" in label else 0.0
-        rows.append([label, size / n, level, model])
+def own_rows(images: np.ndarray, codecs: dict[str, tuple[CodecBase, bool]], target: Target) -> list[list[Any]]:
+    """Rows of codecs, each with whether its model is in the archive."""
+    rows = []
+    for label, (codec, has_model) in codecs.items():
+        size, level = archive(images, codec, target, label if has_model else "")
+        model = len(codec.packed_weights()) / len(images) if has_model else 0.0
+        rows.append([label, size / len(images), level, model])
         print(rows[-1], flush=True)
-    pictures = {"files": images, **({} if mosaic is None else {"one large image": mosaic[None]})}
+    return rows
+
+
+def exact_rows(images: np.ndarray, pictures: dict[str, np.ndarray]) -> list[list[Any]]:
+    """Rows of other formats without loss."""
+    rows = []
     for format in ("PNG", "WEBP", "JPEG XL"):
         for what, given in pictures.items():
-            if level is None or format == "PNG":
-                rows.append([f"{format}, lossless, {what}", next(files(given, format, None))[0] / n, None, 0.0])
-            else:
-                distances = (2, 4, 7, 10, 15, 20, 30, 45)
-                qualities = QUALITIES if format == "WEBP" else distances
-                size = bytes_at(list(files(given, format, qualities)), level)
-                rows.append([f"{format}, {what}", size / n, level, 0.0])
+            rows.append([f"{format}, {what}", next(files(given, format, None))[0] / len(images), None, 0.0])
             print(rows[-1], flush=True)
     return rows
+
+
+def rows_at(
+    level: float, curves: dict[str, list[tuple[int, float | None]]], exact: list[list[Any]], n: int
+) -> list[list[Any]]:
+    """Rows of other formats at a PSNR, and of PNG, which has no loss."""
+    lossy = [[label, bytes_at(points, level) / n, level, 0.0] for label, points in curves.items()]
+    return [row for row in exact if row[0].startswith("PNG")] + lossy
 
 
 def _saved(name: str, title: str, rows: dict[str, list[list[Any]]], notes: list[str]) -> None:
@@ -136,24 +143,21 @@ def fashion_mnist_archive(minutes: float) -> None:
     """10,000 images of 28 x 28 pixels."""
     images = fashion_mnist("t10k")[0][..., None]
     mosaic = images.reshape(100, 100, 28, 28, 1).swapaxes(1, 2).reshape(2800, 2800, 1)
-    target = Target(step=step_of(QUALITY))
-    own = {
-        "lossless": {
-            "imatlas, general": (ia.LosslessCodec.general(), Target()),
-            "imatlas, learned": (
-                learned(ia.LosslessCodec, "fashion-lossless", images, minutes, **SMALL),
-                Target(),
-            ),
-        },
-        "with loss": {
-            "imatlas, general": (ia.ImageCodec.general(), target),
-            "imatlas, learned": (
-                learned(ia.ImageCodec, "fashion", images, minutes, **SMALL),
-                target,
-            ),
-        },
+    pictures = {"files": images, "one large image": mosaic[None]}
+    exact = exact_rows(images, pictures)
+    codec: CodecBase = learned(ia.LosslessCodec, "fashion-lossless", images, minutes, **SMALL)
+    codecs = {"imatlas, general": (ia.LosslessCodec.general(), False), "imatlas, learned": (codec, True)}
+    rows = {"lossless": own_rows(images, codecs, Target()) + exact}
+    curves = {
+        f"{format}, {what}": list(files(given, format, QUALITIES if format == "WEBP" else DISTANCES))
+        for format in ("WEBP", "JPEG XL")
+        for what, given in pictures.items()
     }
-    rows = {kind: archive_rows(images, codecs, mosaic) for kind, codecs in own.items()}
+    codec = learned(ia.ImageCodec, "fashion", images, minutes, **SMALL)
+    for quality in ARCHIVE_QUALITIES:
+        codecs = {"imatlas, general": (ia.ImageCodec.general(), False), "imatlas, learned": (codec, True)}
+        own = own_rows(images, codecs, Target(step=step_of(quality)))
+        rows[f"quality {quality:g}"] = own + rows_at(own[-1][2], curves, exact, len(images))
     _saved(
         "compression_fashion_mnist",
         "Fashion-MNIST, 10,000 images as one archive",
@@ -166,8 +170,11 @@ def emoji_archive(minutes: float) -> None:
     """1,688 images of 64 x 64 pixels with opacity."""
     images = np.stack([np.asarray(Image.open(path).convert("RGBA")) for path in sorted(noto_emoji().rglob("*.png"))])
     codec = learned(ia.LosslessCodec, "emoji-lossless", images, minutes, **SMALL)
-    own = {"imatlas, general": (ia.LosslessCodec.general(), Target()), "imatlas, learned": (codec, Target())}
-    rows = {"lossless": archive_rows(images, own, None)}
+    codecs: dict[str, tuple[CodecBase, bool]] = {
+        "imatlas, general": (ia.LosslessCodec.general(), False),
+        "imatlas, learned": (codec, True),
+    }
+    rows = {"lossless": own_rows(images, codecs, Target()) + exact_rows(images, {"files": images})}
     _saved("compression_emoji", "Noto Emoji, 1,688 images as one archive", rows, _notes(minutes, ""))
 
 

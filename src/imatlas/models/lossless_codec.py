@@ -62,6 +62,7 @@ class LosslessCodec(CodecBase):
     """
 
     is_lossless = True
+    _places = {"little": 8, "much": 7}  # noqa: RUF012
     _weights = "lossless_weights"
 
     @classmethod

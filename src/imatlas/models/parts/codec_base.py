@@ -21,6 +21,7 @@ from imatlas.models.image_estimator import ImageEstimator
 from imatlas.models.parts.coded_image import CodedImages
 from imatlas.models.parts.originals import originals_of, random_crops, split_crops
 from imatlas.models.parts.packed_networks import load_general, pack, round_to_packed, unpack
+from imatlas.nn.coefficient_network import Adapt
 from imatlas.nn.exact import exact_copy
 from imatlas.system.threads import sharing_cores
 from imatlas.training import checkpoints, schedule
@@ -65,6 +66,8 @@ class CodecBase(ImageEstimator):
     is_lossless: ClassVar[bool]
 
     _stops_early = True  # small folders are learned by heart
+    _places: ClassVar[dict[Adapt, int]]
+    """Binary places of what weights differ by: with more, images take a little less, and the model a quarter more."""
     _weights: ClassVar[str]
     """Name of the file of the general weights."""
 
@@ -183,7 +186,7 @@ class CodecBase(ImageEstimator):
     def packed_weights(self) -> bytes:
         """The networks as bytes for `from_weights`."""
         self._check_fitted()
-        return pack(self.module_.cpu(), self._weights)
+        return pack(self.module_.cpu(), self._weights, self._places[self.adapts])
 
     @classmethod
     def from_weights(cls, packed: bytes) -> Self:
@@ -209,7 +212,7 @@ class CodecBase(ImageEstimator):
         return made[1]
 
     def _finish(self, data: Data) -> None:
-        round_to_packed(self.module_.cpu(), self._weights)
+        round_to_packed(self.module_.cpu(), self._weights, self._places[self.adapts])
 
     def _build(self, spec: ImageSpec) -> nn.Module:
         networks: Any = self._networks()

@@ -1,8 +1,11 @@
-"""Networks of a codec as few bytes: their differences to the general ones, in multiples of 2⁻⁷, by the range coder.
+"""Networks of a codec as few bytes: their differences to the general ones, by the range coder.
 
-A model that was adapted to a folder differs by little, and some weights not at all. For each tensor, in the order of
-the network: whether it differs, and if so the scale of its differences, in sixths of an octave, and these. Before all
-of them stands their CRC-32.
+A model that was adapted to a folder differs by little, and some weights not at all.
+
+    uint32  CRC-32 of all differences
+    byte    their binary places: they are multiples of 2 to the minus this
+    output of the range coder: for each tensor, in the order of the network, whether it differs, and if so the scale of
+    its differences, in sixths of an octave, and these
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ from imatlas.errors import InputError
 from imatlas.models.parts.published_weights import codec_weights
 from imatlas.models.parts.symbol_coder import AN_OCTAVE, SymbolDecoder, SymbolEncoder
 
-SPACING = 2.0**-7
-"""Finer ones give no smaller files, and larger models."""
 MOST_DIFFERENCE = 2**20
-"""Times the spacing."""
+"""As an integer."""
+HEAD, MOST_PLACES = struct.Struct("<IB"), 30
 
 
 def load_general(networks: nn.Module, name: str) -> None:
@@ -30,16 +32,16 @@ def load_general(networks: nn.Module, name: str) -> None:
     networks.load_state_dict(_general(name))
 
 
-def round_to_packed(networks: nn.Module, name: str) -> None:
+def round_to_packed(networks: nn.Module, name: str, places: int) -> None:
     """Round weights to those that `unpack` would give."""
     general = _general(name)
-    networks.load_state_dict(_restored(_differences(networks, general), general))
+    networks.load_state_dict(_restored(_differences(networks, general, places), general, places))
 
 
-def pack(networks: nn.Module, general: str) -> bytes:
-    """Networks, whose weights are rounded, as bytes."""
+def pack(networks: nn.Module, general: str, places: int) -> bytes:
+    """Networks, whose weights are rounded to so many binary places, as bytes."""
     encoder, crc = SymbolEncoder(), 0
-    for difference in _differences(networks, _general(general)).values():
+    for difference in _differences(networks, _general(general), places).values():
         q = difference.ravel()
         encoder.flag(bool(q.any()))
         if q.any():
@@ -47,7 +49,7 @@ def pack(networks: nn.Module, general: str) -> bytes:
             encoder.plain(np.array([scale]))
             encoder.integers(q, np.zeros(q.size), np.full(q.size, scale / AN_OCTAVE))
         crc = _checksum(q, crc)
-    return struct.pack("<I", crc) + encoder.finish()
+    return HEAD.pack(crc, places) + encoder.finish()
 
 
 def unpack(networks: nn.Module, packed: bytes, general: str) -> None:
@@ -58,9 +60,10 @@ def unpack(networks: nn.Module, packed: bytes, general: str) -> None:
     InputError
         If the bytes are damaged.
     """
-    if len(packed) < 4 or len(packed) % 4:
+    if len(packed) < HEAD.size or (len(packed) - HEAD.size) % 4:
         raise InputError("The model in the file is damaged (it is cut off).")
-    decoder, crc, differences = SymbolDecoder(packed[4:]), 0, {}
+    checksum, places = HEAD.unpack(packed[: HEAD.size])
+    decoder, crc, differences = SymbolDecoder(packed[HEAD.size :]), 0, {}
     for name, values in networks.state_dict().items():
         q = np.zeros(values.numel(), np.int64)
         if decoder.flag():
@@ -68,9 +71,9 @@ def unpack(networks: nn.Module, packed: bytes, general: str) -> None:
             q = decoder.integers(np.zeros(q.size), np.full(q.size, scale))
         crc = _checksum(q, crc)
         differences[name] = q.reshape(values.shape)
-    if struct.pack("<I", crc) != packed[:4]:
+    if crc != checksum or places > MOST_PLACES:
         raise InputError("The model in the file is damaged (its checksum is wrong).")
-    networks.load_state_dict(_restored(differences, _general(general)))
+    networks.load_state_dict(_restored(differences, _general(general), places))
 
 
 def _checksum(q: np.ndarray, crc: int) -> int:
@@ -81,18 +84,18 @@ def _general(name: str) -> dict[str, Tensor]:
     return {part: values.float() for part, values in codec_weights(name).items()}
 
 
-def _differences(networks: nn.Module, general: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def _differences(networks: nn.Module, general: Mapping[str, Tensor], places: int) -> dict[str, np.ndarray]:
     """Differences to the general weights, as integers."""
     return {
-        name: np.rint(((values - general[name]).double() / SPACING).numpy())
+        name: np.rint(((values - general[name]).double() * 2.0**places).numpy())
         .clip(-MOST_DIFFERENCE, MOST_DIFFERENCE)
         .astype(np.int64)
         for name, values in networks.state_dict().items()
     }
 
 
-def _restored(differences: Mapping[str, np.ndarray], general: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _restored(differences: Mapping[str, np.ndarray], general: Mapping[str, Tensor], places: int) -> dict[str, Tensor]:
     return {
-        name: general[name] + torch.from_numpy((difference * SPACING).astype(np.float32))
+        name: general[name] + torch.from_numpy((difference * 2.0**-places).astype(np.float32))
         for name, difference in differences.items()
     }
