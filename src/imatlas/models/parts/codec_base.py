@@ -199,7 +199,8 @@ class CodecBase(ImageEstimator):
         """
         codec = cls.general()
         if packed:
-            unpack(codec.module_, packed, cls._weights)
+            places = unpack(codec.module_, packed, cls._weights)
+            codec.adapts = "much" if places == cls._places["much"] else "little"
         return codec
 
     def _exact(self) -> Any:

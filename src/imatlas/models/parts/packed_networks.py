@@ -52,8 +52,8 @@ def pack(networks: nn.Module, general: str, places: int) -> bytes:
     return HEAD.pack(crc, places) + encoder.finish()
 
 
-def unpack(networks: nn.Module, packed: bytes, general: str) -> None:
-    """Give networks the weights that `pack` was given.
+def unpack(networks: nn.Module, packed: bytes, general: str) -> int:
+    """Give networks the weights that `pack` was given, and return their binary places.
 
     Raises
     ------
@@ -74,6 +74,7 @@ def unpack(networks: nn.Module, packed: bytes, general: str) -> None:
     if crc != checksum or places > MOST_PLACES:
         raise InputError("The model in the file is damaged (its checksum is wrong).")
     networks.load_state_dict(_restored(differences, _general(general), places))
+    return int(places)
 
 
 def _checksum(q: np.ndarray, crc: int) -> int:
