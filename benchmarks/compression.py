@@ -355,8 +355,8 @@ def lossless(options: argparse.Namespace) -> None:
             ("method", "bits per pixel", "s to encode a megapixel", "s to decode", "settings"),
             rows,
             [
-                f"Bits per pixel of three channels, and medians of seconds, {torch.get_num_threads()} thread(s) of torch; all "
-                "photographs came back as they were."
+                "Bits per pixel of three channels, and medians of seconds; all photographs came back as they were. "
+                f"imatlas with {torch.get_num_threads()} thread(s)."
             ],
         )
 
