@@ -113,7 +113,7 @@ def test_data_of_another_model_is_refused(codec: ImageCodec) -> None:
     images = synthetic_images(4, size=32, channels=3)
     other = ImageCodec(max_steps=3, learning_rate=0.03, progress=False).fit(images)
     assert other.identity() != codec.identity()
-    with pytest.raises(InputError, match="another model|no encoder writes"):
+    with pytest.raises(InputError, match=r"another model|no encoder writes"):
         other.decompress(codec.compress(images[:1], quality=70))
 
 
