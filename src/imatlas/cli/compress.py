@@ -42,9 +42,7 @@ def compress(
         ),
     ] = None,
     model: Model = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="keep an image as WebP, AVIF or JPEG XL where that is smaller")
-    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="keep an image as WebP or AVIF where that is smaller")] = False,
     append: Annotated[bool, typer.Option("--append", help="add images to a file that exists")] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,

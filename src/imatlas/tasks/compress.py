@@ -144,8 +144,8 @@ def compress_images(
     learned : dict, optional
         How the model was made, if it is not the general one: then it is written to the file, too.
     best : bool
-        Keep an image as WebP, AVIF or JPEG XL, as far as the machine has them, where that is smaller at the same
-        quality. If not, some images are compared, and the result tells what was found.
+        Keep an image as WebP or AVIF where that is smaller at the same quality.
+        If not, some images are compared, and the result tells what was found.
     append : bool
         Add images to the output of an earlier call, with its model; those whose keys it has are left out.
     overwrite : bool

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from imatlas.arguments import counted
-from imatlas.images.encode_small import small_files
+from imatlas.images.encode_small import READABLE, small_files
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import psnr
 from imatlas.models.parts.coded_image import CodedImages
@@ -51,7 +51,7 @@ class Comparison:
         if not ratios:
             return ""
         told = ", ".join(f"{format} {ratio - 1:+.0%}" for format, ratio in ratios.items())
-        smaller = "; --best takes the smallest for each" if min(ratios.values()) < 1 else ""
+        smaller = "; --best takes the smallest for each" if any(ratios.get(name, 1) < 1 for name in READABLE) else ""
         quality = "without loss" if lossless else "at the same quality"
         return f"{counted(self.n_images, 'image')}, or parts of them, as other formats {quality}: {told}{smaller}."
 

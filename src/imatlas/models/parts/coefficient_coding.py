@@ -187,11 +187,7 @@ class _Decoder:
 
     def __init__(self, data: bytes, n: int, size: tuple[int, int], n_planes: int) -> None:
         self.coder = SymbolDecoder(data)
-        height, width = sizes_of(*size)[-1]
-        coarsest = torch.zeros(n, N_PLANES, height, width, dtype=torch.float64)
-        values = limited(self.coder.plain(n * n_planes * height * width))
-        coarsest[:, :n_planes] = values.view(n, n_planes, height, width)
-        self.coded = _Coded(coarsest, size)
+        self.coded = _Coded(read_coarsest(self.coder, n, n_planes, size), size)
 
     def begin(self, level: int, bands: tuple[int, ...], color: int) -> bool:
         """See `Visitor`."""
@@ -207,6 +203,14 @@ class _Decoder:
         put(self.coded.integers.levels[place.level - 1], place, q)
         self.coded.note(place, mean, log_scale)
         return q
+
+
+def read_coarsest(coder: SymbolDecoder, n: int, n_planes: int, size: tuple[int, int]) -> Tensor:
+    """The coarsest version (N, 3, h, w) of images of a size, of which some planes were written."""
+    coarsest = torch.zeros(n, N_PLANES, *sizes_of(*size)[-1], dtype=torch.float64)
+    used = coarsest[:, :n_planes]
+    used.copy_(limited(coder.plain(used.numel())).view_as(used))
+    return coarsest
 
 
 def limited(values: np.ndarray) -> Tensor:

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imatlas.errors import InputError
-from imatlas.models.parts.coefficient_coding import Coefficients, flat, limited, unflat
+from imatlas.models.parts.coefficient_coding import Coefficients, flat, limited, read_coarsest, unflat
 from imatlas.models.parts.mixtures import LEAST_LOG_SCALE, MOST_LOG_SCALE
 from imatlas.models.parts.quantization import bits_of
 from imatlas.models.parts.symbol_coder import SymbolDecoder, SymbolEncoder
-from imatlas.nn.coefficient_network import N_PLANES, CoefficientNetwork, Place, at_place
-from imatlas.nn.wavelet import INTERPOLATING, sizes_of
+from imatlas.nn.coefficient_network import CoefficientNetwork, Place, at_place
+from imatlas.nn.wavelet import INTERPOLATING
 
 NO_STEP = torch.zeros(1, 1, 1, 1)
 
@@ -121,9 +121,7 @@ def read_exactly(
     """
     n, n_planes, height, width = shape
     coder = SymbolDecoder(data)
-    coarsest = torch.zeros(n, N_PLANES, *sizes_of(height, width)[-1], dtype=torch.float64)
-    values = limited(coder.plain(coarsest[:, :n_planes].numel()))
-    coarsest[:, :n_planes] = values.view_as(coarsest[:, :n_planes])
+    coarsest = read_coarsest(coder, n, n_planes, (height, width))
     visitor = _Reader(Coefficients.zeros(coarsest, (height, width)), coder)
     high = network.walk(coarsest, NO_STEP, (height, width), n_planes, visitor)[:, :n_planes]
     low = torch.from_numpy(coder.bits(high.numel(), n_low_bits)).view_as(high)
