@@ -39,7 +39,7 @@ RUNS = {
     "morph": "{atlas} {key} {other} --frames 3 -o {out}/morph.gif",
     "panorama": "{composed} {key} {other} -o {out}/panorama.png",
     "denoise": "{photos} -o {out}/clean --budget 1s --preview --error-map",
-    "compress": "{photos} -o {out}/photos.imc --psnr 30",
+    "compress": "{photos} -o {out}/photos.imc --psnr 30 --report {out}/photos.html",
     "decompress": "{compressed} -o {out}/decompressed",
     "upscale": "{photos} -o {out}/large --budget 1s",
     "enhance": "{photos} -o {out}/better",

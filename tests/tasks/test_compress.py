@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from imatlas.errors import ArtifactError, InputError, SourceError
+from imatlas.errors import ArtifactError, InputError
+from imatlas.images.dataset import Images
 from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import psnr
 from imatlas.models.codec import ImageCodec
 from imatlas.models.lossless_codec import LosslessCodec
+from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import CodedFile, OtherFile
 from imatlas.tasks.compress import Target, coded_to, compress_images
 from imatlas.tasks.decompress import decompress_images, describe_compressed
@@ -240,10 +243,37 @@ def test_files_whose_values_would_be_rounded_are_skipped(tmp_path: Path) -> None
     assert np.array_equal(tifffile.imread(tmp_path / "one.tif"), tifffile.imread(tmp_path / "short.tif"))
 
 
-def test_a_compressed_file_is_no_source_of_images(codec: ImageCodec, folder: Path, tmp_path: Path) -> None:
-    compress_images(folder / "0.png", tmp_path / "one.imc", codec, STEP)
-    with pytest.raises(SourceError, match="imatlas decompress"):
-        open_source(tmp_path / "one.imc")
+def test_a_compressed_file_is_a_source_of_images(folder: Path, tmp_path: Path) -> None:
+    compress_images(folder, tmp_path / "all.imc", LosslessCodec.general(), Target())
+    opened, before = Images(tmp_path / "all.imc", image_size=24), Images(folder, image_size=24)
+    assert opened.keys == before.keys
+    for again, pixels in zip(opened, before, strict=True):
+        assert np.array_equal(again, pixels)
+    assert Images(tmp_path / "all.imc", image_size=24).fingerprint == opened.fingerprint
+    again = pickle.loads(pickle.dumps(open_source(tmp_path / "all.imc")))
+    assert again.read(0) == open_source(tmp_path / "all.imc").read(0)
+
+
+def test_the_readable_part_of_a_cut_file_is_a_source_and_a_damaged_one_is_none(
+    codec: ImageCodec, folder: Path, tmp_path: Path
+) -> None:
+    compress_images([folder / f"{i}.png" for i in (0, 1)] + [folder / "deep.tif"], tmp_path / "all.imc", codec, STEP)
+    data = (tmp_path / "all.imc").read_bytes()
+    (tmp_path / "cut.imc").write_bytes(data[:-30])
+    cut = open_source(tmp_path / "cut.imc")
+    assert cut.keys == ["0.png", "1.png"]
+    assert "cut off" in cut.skipped[0][1]
+    (tmp_path / "damaged.imc").write_bytes(data[:100] + b"x" + data[101:])
+    with pytest.raises(InputError, match="damaged"):
+        open_source(tmp_path / "damaged.imc")
+
+
+def test_strange_names_in_a_compressed_file_lead_nowhere(codec: ImageCodec, tmp_path: Path) -> None:
+    coded = codec.coded(synthetic_images(3, size=16), ImageSpec(16, 16, 1), 24)
+    start = coded_file.MAGIC + coded_file.head_record(codec.identity(), bytes(8))
+    images = coded_file.images_record(["../../a.png", "a.png", "/etc/b.png"], [coded_file.About()] * 3, coded)
+    (tmp_path / "odd.imc").write_bytes(start + images + coded_file.end_record(3))
+    assert open_source(tmp_path / "odd.imc").keys == ["a.png", "a.png (2)", "etc/b.png"]
 
 
 def test_images_are_appended(codec: ImageCodec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

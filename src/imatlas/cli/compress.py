@@ -43,6 +43,14 @@ def compress(
     ] = None,
     model: Model = None,
     best: Annotated[bool, typer.Option("--best", help="keep an image as WebP or AVIF where that is smaller")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="write a page with sizes of a few images at all qualities and in other formats, before and after",
+        ),
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="add images to a file that exists")] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -55,7 +63,12 @@ def compress(
     from imatlas.images.dataset import Images
     from imatlas.models.codec import ImageCodec, step_of
     from imatlas.models.lossless_codec import LosslessCodec
+    from imatlas.report import render
+    from imatlas.result import FileList
+    from imatlas.tasks.coded_file import CodedFile
     from imatlas.tasks.compress import Target, compress_images, is_worth_its_bytes, learning_for
+    from imatlas.tasks.decompress import codec_of
+    from imatlas.tasks.rate_distortion import rate_distortion
 
     targets = {"--quality": quality, "--psnr": psnr, "--bpp": bpp, "--max-bytes": max_bytes, "--lossless": lossless}
     given = [name for name, value in targets.items() if value not in (None, False)]
@@ -65,6 +78,8 @@ def compress(
         raise typer.BadParameter("--append uses the model of the file; give it without --learn.")
     if learn is not None and model is not None:
         raise typer.BadParameter("--learn makes a model; give it without --model.")
+    if report is not None and lossless:
+        raise typer.BadParameter("--report compares qualities, and --lossless has only one; give one of them.")
     source = one_source(images)
     target = Target(psnr=psnr, bits_per_pixel=bpp, max_bytes=max_bytes)
     if not given or quality is not None:
@@ -87,8 +102,13 @@ def compress(
     learned = {"learn": learn, "seed": seed} if learn is not None else {"codec": str(model)} if model else None
     how: dict[str, Any] = {"best": best, "append": append, "overwrite": overwrite, "progress": not json_}
     result = compress_images(source, output, codec, target, learned=learned, **how)
+    if report is not None:
+        codec_used = codec_of(CodedFile.open(output), None if model is None else codec_at(model, kind))
+        page = rate_distortion(source, codec_used, target)
+        render([page], title=output.name, subtitle="Compressed images", path=report)
+        result.panels.append(FileList(files=[(str(report), "sizes and qualities")]))
     print_result(result, json_)
-    print_next(json_, command_line("imatlas", "decompress", output, "-o", output.with_suffix("")))
+    print_next(json_, command_line("imatlas", "decompress", output, "-o", output.with_name(f"{output.stem}-again")))
 
 
 @app.command(epilog="Example: imatlas decompress photos.imc -o photos/")

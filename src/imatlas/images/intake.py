@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import threading
@@ -25,7 +26,7 @@ from imatlas.images.pixels import RGB, Kind, without_infinity
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.shards import TABLES
 from imatlas.system.terminal import console, say, visible
-from imatlas.system.threads import usable_cores
+from imatlas.system.threads import threads_of_workers, usable_cores
 
 CHUNK = 16
 """Images per task of a thread."""
@@ -245,13 +246,15 @@ class RowReader:
         return results
 
 
-def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Generator[Any, None, None]:
-    """Yield `work(task)` for each task in order, computed by threads a few tasks ahead."""
+def in_order(
+    work: Callable[[Any], Any], tasks: Iterable[Any], workers: int, begin: Callable[[], Any] | None = None
+) -> Generator[Any, None, None]:
+    """Yield `work(task)` for each task in order, computed by threads a few tasks ahead; each first calls `begin`."""
     if workers <= 1:
         yield from map(work, tasks)
         return
     waiting: deque[Future] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="imatlas-images")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="imatlas-images", initializer=begin)
     try:
         for task in tasks:
             waiting.append(pool.submit(work, task))
@@ -261,6 +264,13 @@ def in_order(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> 
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def with_networks(work: Callable[[Any], Any], tasks: Iterable[Any], n_tasks: int) -> Generator[Any, None, None]:
+    """As `in_order`, for work that torch does with several threads: its threads are shared out to those of this."""
+    workers = min(n_workers(None), n_tasks)
+    with threads_of_workers(workers) as begin, contextlib.closing(in_order(work, tasks, workers, begin)) as results:
+        yield from results
 
 
 def n_workers(workers: int | None) -> int:

@@ -1,9 +1,5 @@
 r"""Keys and file names: every possible file name has one key, and every key names one file.
 
-A key is what a table, a page and a terminal can show: Unicode without control characters. Everything else in a file
-name becomes a backslash escape: a byte that is not UTF-8 `\xff`, a newline `\x0a`, a bidirectional control `\u202e`.
-A backslash is kept, unless it would begin such an escape: then it becomes `\x5c`.
-
 A key is what a table, a page and a terminal can hold: Unicode without controls. So what a file name may hold besides is
 written as a backslash escape: a byte that is not UTF-8 as `\xff`, a line end as `\x0a`, a mark that turns the direction
 of writing as `\u202e`. A backslash stays as it is, unless what follows would make it such an escape: then it is `\x5c`.

@@ -92,7 +92,7 @@ def amount(n_bytes: float) -> str:
     return f"{n_bytes:,.1f} GB"
 
 
-class _Pool:
+class Pool:
     """A semaphore of bytes."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Pool:
         return self._used
 
 
-POOL = _Pool()
+POOL = Pool()
 """The memory of all pictures being decoded."""
 
 _here = threading.local()
@@ -165,7 +165,7 @@ class Share:
             self.held = 0
 
 
-CONTENTS = _Pool()
+CONTENTS = Pool()
 """The bytes of large files held while they are decoded."""
 
 

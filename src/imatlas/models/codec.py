@@ -70,7 +70,7 @@ class ImageCodec(CodecBase):
     """
 
     is_lossless = False
-    _places = {"little": 8, "much": 6}  # noqa: RUF012
+    _places = {"little": 8, "much": 5}  # noqa: RUF012
     _weights = "codec_weights"
 
     @classmethod

@@ -21,7 +21,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,18 @@ def sharing_cores() -> Iterator[None]:
             _entered -= 1
             if _entered == 0:
                 _undo.pop().close()
+
+
+@contextlib.contextmanager
+def threads_of_workers(n_workers: int) -> Iterator[Callable[[], None]]:
+    """What each of some threads calls first, so that torch shares the cores among them; undone in the end."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(max(1, before // n_workers))
+    finally:
+        torch.set_num_threads(before)  # threads that begin later take the number that was set last
 
 
 _undo: list[contextlib.ExitStack] = []

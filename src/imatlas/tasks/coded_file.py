@@ -89,11 +89,14 @@ class OtherFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a file: where its record is, and its number in it."""
+    """One image of a file: where its record is, its number in it, the checksum of the record, and the image's share of
+    its bytes."""
 
     key: str
     place: int
     number: int
+    checksum: int
+    size: int
 
 
 @dataclass
@@ -165,7 +168,8 @@ class CodedFile:
                 self.weights = content
             elif kind in (b"I", b"O") and self.model:
                 keys, _, _ = _parse_images(content)
-                self.entries += [Entry(key, self.size, i) for i, key in enumerate(keys)]
+                checksum, size = zlib.crc32(content), len(content) // len(keys)
+                self.entries += [Entry(key, self.size, i, checksum, size) for i, key in enumerate(keys)]
             elif kind == b"E" and self.model:
                 if Reader(content).varint() != len(self.entries):
                     raise ValueError("images are missing")

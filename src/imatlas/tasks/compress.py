@@ -20,8 +20,8 @@ from imatlas.arguments import check_path, counted
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError
 from imatlas.images.encode_small import SmallFile, smallest_file
 from imatlas.images.formats.metadata import Metadata, metadata_of
-from imatlas.images.intake import with_progress
-from imatlas.images.memory_budget import amount
+from imatlas.images.intake import with_networks, with_progress
+from imatlas.images.memory_budget import Pool, amount, machine_memory
 from imatlas.images.picture import Picture
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
@@ -58,8 +58,14 @@ N_TRIED = 16
 """Images that tell whether a model is worth its bytes."""
 ROUNDED = ("float64", "complex64", "int32", "uint32", "int64", "uint64", "CMYK", "LAB", "YCCK")
 """Types and colors of files whose values are rounded when they are read."""
+BYTES_PER_PIXEL = 410
+"""Memory that coding takes."""
 FINEST, COARSEST = -24, 80
 """Numbers of the quantization steps that a target is searched among."""
+
+
+Batch = tuple[list[str], list[About], np.ndarray, ImageSpec]
+"""Images (N, H, W, C) of one size, with their keys and metadata."""
 
 
 class Codec(Protocol):
@@ -175,34 +181,22 @@ def compress_images(
     with _Unfinished.opened(output, _hash(settings), overwrite, append) as file:
         codec = file.begin(codec, learned is not None)
         n_before = len(file.keys)
-        code = functools.partial(coded_to, codec, target=target)
-        comparison, n_compared = Comparison(code), 0
-        for keys, about, pixels, spec in _batches(opened, file.keys, skipped, totals, progress, codec.is_lossless):
-            try:
-                coded, decoded = code(pixels, spec)
-            except InputError as error:
-                skipped += [(key, str(error)) for key in keys]
+        coder = _Coder(codec, target, best)
+        comparison, n_compared = Comparison(coder.code), 0
+        batches = _batches(opened, file.keys, skipped, totals, progress, codec.is_lossless)
+        for made in with_networks(coder, batches, len(opened.keys)):
+            if made.error:
+                skipped += [(key, made.error) for key in made.keys]
                 continue
-            again = codec.decoded(CodedImages.from_bytes(coded.to_bytes()))
-            if not _is_same(again, decoded, coded):
-                raise InputError(
-                    f"What was written of '{keys[0]}' is not decoded to what it should be; please report this."
-                )
-            others = _others(pixels, decoded, coded) if best else []
-            if others:
-                for key, each, other in zip(keys, about, others, strict=True):
-                    file.add([key], [each], OtherFile(pixels.shape[3], other.content))
-                decoded = np.stack([other.pixels for other in others])
-                totals["in other formats"] += len(keys)
-            else:
-                file.add(keys, about, coded)
+            file.add(made)
             if not best and len(file.keys) - n_before >= n_compared * len(opened.keys) / N_COMPARED:
                 n_compared += 1
-                comparison.add(pixels, spec)
-            n_pixels = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
+                comparison.add(made.pixels, made.spec)
+            n_pixels = made.pixels.shape[0] * made.pixels.shape[1] * made.pixels.shape[2]
             totals["pixels"] += n_pixels
+            totals["in other formats"] += len(made.others)
             if not codec.is_lossless:
-                totals["squared error"] += n_pixels * mean_squared_error(pixels, decoded, span=_span(coded))
+                totals["squared error"] += n_pixels * made.squared_error
         if not file.keys:
             file.discard()
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
@@ -233,21 +227,73 @@ def coded_to(codec: Codec, pixels: np.ndarray, spec: ImageSpec, target: Target) 
     return codec.coded_and_decoded(pixels, spec, low if target.psnr is not None else high)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """Images (N, H, W, C) of one size that were coded, or why they could not be."""
+
+    keys: list[str]
+    about: list[About]
+    pixels: np.ndarray
+    spec: ImageSpec
+    coded: CodedImages | None = None
+    others: tuple[SmallFile, ...] = ()
+    squared_error: float = 0.0
+    error: str = ""
+
+
+class _Coder:
+    """Codes images, decodes them again, and compares; in several threads at once, as far as memory allows."""
+
+    def __init__(self, codec: Codec, target: Target, best: bool) -> None:
+        self.codec, self.best = codec, best
+        self.code = functools.partial(coded_to, codec, target=target)
+        self._memory = Pool()
+
+    def __call__(self, batch: Batch) -> _Made:
+        """Code images.
+
+        Raises
+        ------
+        InputError
+            If they are not decoded to what they should be.
+        """
+        n_bytes = BYTES_PER_PIXEL * batch[2].shape[0] * batch[2].shape[1] * batch[2].shape[2]
+        self._memory.take(n_bytes, machine_memory() // 2, wait=True)
+        try:
+            return self._coded(*batch)
+        except InputError as error:
+            return _Made(*batch, error=str(error))
+        finally:
+            self._memory.give(n_bytes)
+
+    def _coded(self, keys: list[str], about: list[About], pixels: np.ndarray, spec: ImageSpec) -> _Made:
+        coded, decoded = self.code(pixels, spec)
+        if not _is_same(self.codec.decoded(CodedImages.from_bytes(coded.to_bytes())), decoded, coded):
+            raise ImatlasError(
+                f"What was written of '{keys[0]}' is not decoded to what it should be; please report this."
+            )
+        others = _others(pixels, decoded, coded) if self.best else ()
+        if others:
+            decoded = np.stack([other.pixels for other in others])
+        error = 0.0 if self.codec.is_lossless else mean_squared_error(pixels, decoded, span=_span(coded))
+        return _Made(keys, about, pixels, spec, coded, others, error)
+
+
 def _span(coded: CodedImages) -> float:
     """What PSNR is relative to: 255, or the range of the images themselves if they have more bits."""
     return coded.spec.high - coded.spec.low
 
 
-def _others(pixels: np.ndarray, decoded: np.ndarray, coded: CodedImages) -> list[SmallFile]:
+def _others(pixels: np.ndarray, decoded: np.ndarray, coded: CodedImages) -> tuple[SmallFile, ...]:
     """Images (N, H, W, C) as files of other formats, if these are smaller together and as good."""
     files = []
     for image, made in zip(pixels, decoded, strict=True):
         file = smallest_file(image, coded.spec.has_alpha, at_least(image, made, coded))
         if file is None:
-            return []
+            return ()
         files.append(file)
     size = sum(len(OtherFile(pixels.shape[3], file.content).to_bytes()) for file in files)
-    return files if size < len(coded.to_bytes()) else []
+    return tuple(files) if size < len(coded.to_bytes()) else ()
 
 
 def made_codec(codec: Codec | Callable[[bytes], Codec], weights: bytes | None) -> Codec:
@@ -342,10 +388,15 @@ class _Unfinished:
                 os.truncate(copy, done.size)
         return model
 
-    def add(self, keys: list[str], about: list[About], coded: CodedImages | OtherFile) -> None:
+    def add(self, made: _Made) -> None:
         """Write images, flushed to disk."""
-        append_to(self.path, coded_file.images_record(keys, about, coded))
-        self.keys.update(keys)
+        for key, about, other in zip(made.keys, made.about, made.others, strict=False):
+            file = OtherFile(made.pixels.shape[3], other.content)
+            append_to(self.path, coded_file.images_record([key], [about], file))
+        if not made.others:
+            assert made.coded is not None
+            append_to(self.path, coded_file.images_record(made.keys, made.about, made.coded))
+        self.keys.update(made.keys)
 
     def finish(self) -> int:
         """Write the end, give the file the name of the output, and return its size."""
@@ -371,9 +422,6 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ArtifactError(
             f"'{output}' is not replaced, as it is not a file that 'imatlas compress' wrote ({error})"
         ) from None
-
-
-Batch = tuple[list[str], list[About], np.ndarray, ImageSpec]
 
 
 def _batches(

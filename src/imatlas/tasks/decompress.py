@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,8 @@ from imatlas.arguments import check_path, counted
 from imatlas.errors import InputError
 from imatlas.images.encode_like import SUFFIXES, Encoded, encode_lossless
 from imatlas.images.formats.metadata import Metadata
-from imatlas.images.intake import with_progress
-from imatlas.images.memory_budget import amount
+from imatlas.images.intake import with_networks, with_progress
+from imatlas.images.memory_budget import amount, machine_memory
 from imatlas.models.codec import ImageCodec
 from imatlas.models.lossless_codec import LosslessCodec
 from imatlas.models.parts.codec_base import CodecBase
@@ -83,7 +85,7 @@ def decompress_images(
             raise InputError(
                 f"'{file.path.name}' has {len(entries)} images, so the output is a folder; omit the suffix."
             )
-        made = _Decoded(file, model).encoded(entries[0])
+        (made,) = Decoded(file, model).encoded(entries)
         if output.suffix.lower() not in SUFFIXES[made.format]:
             raise InputError(
                 f"This image is written as {made.format}; end '{output.name}' in {SUFFIXES[made.format][0]}."
@@ -150,7 +152,11 @@ def codec_of(file: CodedFile, codec: Codec | None = None) -> Codec:
     return model
 
 
-class _Decoded:
+BYTES_PER_PIXEL = 290
+"""Memory that decoding takes."""
+
+
+class Decoded:
     """The images of a file; those that were coded together are decoded once."""
 
     def __init__(self, file: CodedFile, model: Codec) -> None:
@@ -159,16 +165,22 @@ class _Decoded:
             _, about, coded = file.images(place)
             if isinstance(coded, OtherFile):
                 return about, coded.channels in (2, 4), coded.pixels()
+            n_bytes = BYTES_PER_PIXEL * coded.n * coded.spec.height * coded.spec.width
+            if n_bytes > machine_memory():
+                raise InputError(f"Decoding would take {amount(n_bytes)} of memory, which this machine does not have.")
             return about, coded.spec.has_alpha, model.decoded(coded)
 
         self._at = at
 
-    def encoded(self, entry: Entry) -> Encoded:
-        """An image as PNG or TIFF."""
-        about, alpha, pixels = self._at(entry.place)
-        kept = about[entry.number]
-        metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
-        return encode_lossless(pixels[entry.number], alpha=alpha, profile=kept.profile, about=metadata)
+    def encoded(self, entries: Sequence[Entry]) -> list[Encoded]:
+        """Images of one record as PNG or TIFF."""
+        about, alpha, pixels = self._at(entries[0].place)
+        made = []
+        for entry in entries:
+            kept = about[entry.number]
+            metadata = Metadata(exif=kept.exif, xmp=kept.xmp)
+            made.append(encode_lossless(pixels[entry.number], alpha=alpha, profile=kept.profile, about=metadata))
+        return made
 
 
 @dataclass
@@ -189,12 +201,14 @@ def _write_folder(
     settings = {"file": file.path.name, "bytes": file.size, "model": file.model.hex(), "checksum": file.checksum}
     listed: Any = _Entries([e.key for e in entries], [(e.place, e.number) for e in entries])
     names = {folded(entry.key) for entry in entries}
-    decoded = _Decoded(file, model)
+    decoded = Decoded(file, model)
     with UnfinishedFolder.opened(output, settings, listed, DECOMPRESSED, overwrite=overwrite) as run:
-        for entry in with_progress(entries, "Decompressing", progress):
-            if entry.key in run:
-                continue
-            made = decoded.encoded(entry)
-            name = name_like(entry.key, made.format, names, run.taken_files, run.taken_folders)
-            run.add(Done(key=entry.key, stamp=f"{entry.place} {entry.number}", files=[run.write(name, made.content)]))
+        waiting = [entry for entry in entries if entry.key not in run]
+        records = [list(group) for _, group in itertools.groupby(waiting, key=lambda entry: entry.place)]
+        with contextlib.closing(with_networks(decoded.encoded, records, len(records))) as results:
+            images = itertools.chain.from_iterable(results)
+            for entry, made in zip(with_progress(waiting, "Decompressing", progress), images, strict=False):
+                name = name_like(entry.key, made.format, names, run.taken_files, run.taken_folders)
+                stamp = f"{entry.place} {entry.number}"
+                run.add(Done(key=entry.key, stamp=stamp, files=[run.write(name, made.content)]))
         run.finish(overwrite)

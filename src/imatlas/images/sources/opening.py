@@ -1,8 +1,5 @@
 """Opening a source: a folder, a pattern, files, an archive, a table, arrays, or a dataset object.
 
-Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes with
-its content, and a way to read it. Nothing is decoded here, and archive members are never unpacked to their own names.
-
 Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes when
 the content does, and a way to read one. Nothing is decoded here and archives are never unpacked by their own names.
 """
@@ -10,6 +7,7 @@ the content does, and a way to read one. Nothing is decoded here and archives ar
 from __future__ import annotations
 
 import glob
+import importlib
 import os
 import tarfile
 import zipfile
@@ -36,6 +34,8 @@ from imatlas.images.sources.stacks import with_stacks
 from imatlas.images.sources.user_input import as_items, is_stream, is_tensor
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+MODELS_NEEDED = {b"\x89IMC\r\n": "imatlas.tasks.coded_source:CodedSource"}
+"""Sources that models read, and so are built upon this: the first bytes of the file, and the class."""
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -188,10 +188,11 @@ def _open_file(path: Path, head: bytes, field: str | None) -> Source:
         return column
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         raise SourceError(f"'{path}' is compressed with Zstandard, which is not supported; unpack it first (zstd -d).")
-    if head.startswith(b"\x89IMC\r\n"):
-        raise SourceError(
-            f"'{path}' holds images that 'imatlas compress' wrote; unpack it first: imatlas decompress {path} -o FOLDER"
-        )
+    for magic, reader in MODELS_NEEDED.items():
+        if head.startswith(magic):
+            module, _, name = reader.partition(":")
+            opened: Source = getattr(importlib.import_module(module), name)(path)
+            return opened
     what = recognized(head)
     if sniff(head) is not None or (what and what.startswith("a pointer")):
         return FileSource.from_list([path])

@@ -2,9 +2,6 @@
 
 A folder, a pattern, the files that a shell expands it to, and several of these are all files of one folder. The list of
 files may change between runs; the place stays the same.
-
-A folder, a pattern, the files that a shell made of one, and several of them are all files of one folder: which of them,
-and how many, may change from run to run, and what was learned belongs to the folder all the same.
 """
 
 from __future__ import annotations
