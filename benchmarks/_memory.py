@@ -33,7 +33,7 @@ def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path 
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
     reader.start()
     while process.poll() is None:
-        peak = max(peak, sum(_pss_mb(pid) for pid in _tree(process.pid)))
+        peak = max(peak, sum(pss_mb(pid) for pid in tree(process.pid)))
         time.sleep(every)
     reader.join()
     seconds = time.perf_counter() - began
@@ -42,7 +42,7 @@ def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path 
     return Run(seconds, peak, "".join(lines))
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     """A process and all its descendants."""
     pids = [pid]
     for parent in pids:
@@ -54,7 +54,7 @@ def _tree(pid: int) -> list[int]:
     return pids
 
 
-def _pss_mb(pid: int) -> float:
+def pss_mb(pid: int) -> float:
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

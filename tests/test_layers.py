@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("plots", "report"),
     ("atlas",),
+    ("studio",),
     ("testing",),
     ("cli",),
     ("__init__", "__main__"),

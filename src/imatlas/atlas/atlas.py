@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from imatlas.arguments import check_int, check_path, check_seed, strict_yes
 from imatlas.atlas import explanations, exports, new_images, queries, report_sections
+from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
 from imatlas.atlas.originals import Region, check_point, check_region
@@ -433,14 +434,22 @@ class Atlas:
         """
         return explanations.outlier_heatmaps(self.store, images, self.outliers() if found is None else found)
 
-    def classify(self, labels: Any, *, n_next: int = 10) -> Classified:
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What was decided about the images: labels, images that the next `learn` leaves out, names of clusters.
+
+        Every decision is written to the atlas at once, and can be undone; the studio writes here, too.
+        """
+        return Decisions(self.folder)
+
+    def classify(self, labels: Any = None, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and which to label next.
 
         Parameters
         ----------
-        labels : dict, pandas Series by key, table with the columns key and label, or path of such a CSV file
+        labels : dict, pandas Series by key, table with the columns key and label, or path of such a CSV file, optional
             Labels by key; or by path: absolute, relative to the source, or beginning with its name. None, NaN, empty
-            and -1 stand for no label.
+            and -1 stand for no label. None: those of `decisions`.
         n_next : int
             Number of images to propose for labeling.
 
@@ -450,6 +459,7 @@ class Atlas:
             `labels` and `confidence` per row of the table. New images: `.model.predict_proba(atlas.embed(images))`.
         """
         n_next, roots = check_int(n_next, "n_next", "classify", low=0), [Path(self.store.originals.name)]
+        labels = self.decisions.state.labels if labels is None else labels
         return classify(self.embedding, self.keys, labels, roots=roots, n_next=n_next, random_state=self.store.seed)
 
     @strict_yes

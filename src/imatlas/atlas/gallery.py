@@ -10,7 +10,7 @@ import numpy as np
 
 from imatlas.atlas.store import Store
 from imatlas.atlas.table import ROWS
-from imatlas.images.thumbnails import stretched_view
+from imatlas.images.thumbnails import square_view
 from imatlas.tasks.duplicates.features import SIDE
 from imatlas.tasks.duplicates.gallery import Gallery
 
@@ -23,7 +23,7 @@ def gallery(store: Store) -> Gallery:
     for start in range(0, n, ROWS):
         some = np.arange(start, min(start + ROWS, n))
         for row, data in zip(some.tolist(), store.thumbnails(some), strict=True):
-            stretched[row] = stretched_view(data, SIDE)
+            stretched[row] = square_view(data, SIDE, "stretch")
     folder = store.originals.folder
     sizes = [_size_of(store.originals.path(key)) if folder else 0 for key in rows["key"].tolist()]
     return Gallery(

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imatlas.arguments import RandomState, check_int, check_path, check_seed, refused, shown, strict_yes
+from imatlas.arguments import RandomState, check_int, check_path, check_seed, counted, refused, shown, strict_yes
 from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
@@ -165,10 +166,20 @@ def learn(
             if callback is not None:
                 callback(event)
 
-        images = like_the_models(images, manifest, report)
+        images = _without_left_out(like_the_models(images, manifest, report), folder, report)
         job = Job(folder, images, settings, manifest, journal, report, emit, progress)
         _run(job)
     return Atlas(folder)
+
+
+def _without_left_out(images: Images, folder: Path, say: Callable[[str], None]) -> Images:
+    """The images without those that a person decided to leave out."""
+    left_out = Decisions(folder).state.left_out
+    kept = [row for row, key in enumerate(images.keys) if key not in left_out]
+    if len(kept) == len(images):
+        return images
+    say(f"{counted(len(images) - len(kept), 'image')} left out, as was decided.")
+    return images[kept]
 
 
 def _run(job: Job) -> None:

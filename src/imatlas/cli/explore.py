@@ -57,7 +57,14 @@ def clusters(
 @app.command(epilog="Example: imatlas classify photos.atlas --labels labels.csv -o all.csv")
 def classify(
     atlas: AtlasFolder,
-    labels: Annotated[Path, typer.Option("--labels", help="CSV file with the columns key and label, for a few images")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="CSV file with the columns key and label, for a few images",
+            show_default="labels given in the studio",
+        ),
+    ] = None,
     images: Annotated[
         str | None,
         typer.Option("--images", help="classify these images instead of those of the atlas"),

@@ -28,6 +28,7 @@ import imatlas.cli.generate
 import imatlas.cli.restore
 import imatlas.cli.compress
 import imatlas.cli.segment
+import imatlas.cli.studio
 import imatlas.cli.export  # noqa: F401
 # isort: on
 

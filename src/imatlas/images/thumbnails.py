@@ -44,10 +44,10 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
     return conformed(pixels, own, spec, kind=picture.kind)[0]
 
 
-def stretched_view(data: bytes, side: int) -> np.ndarray:
+def square_view(data: bytes, side: int, fit: Fit) -> np.ndarray:
     """A thumbnail as RGB (side, side, 3) uint8, on a background on which it is visible; see `rgb_view`."""
     picture = read_picture(data)
     if not picture.kind.alpha:
-        return thumbnail_pixels(data, ImageSpec(side, side, 3), "stretch")
+        return thumbnail_pixels(data, ImageSpec(side, side, 3), fit)
     spec = ImageSpec(side, side, 4, alpha=True)
-    return rgb_view(thumbnail_pixels(data, spec, "stretch")[None], spec)[0]
+    return rgb_view(thumbnail_pixels(data, spec, fit)[None], spec)[0]

@@ -12,8 +12,8 @@ from imatlas.errors import AtlasBusyError
 
 
 @contextmanager
-def locked(lock_file: Path, written: Path) -> Iterator[None]:
-    """Hold the lock of what is written.
+def locked(lock_file: Path, written: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock of what is written; wait so many seconds for it.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def locked(lock_file: Path, written: Path) -> Iterator[None]:
     """
     lock = FileLock(str(lock_file))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait)
     except Timeout:
         raise AtlasBusyError(
             f"Another process is writing '{written}'; wait for it to end, or choose another name with -o."

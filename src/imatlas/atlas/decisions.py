@@ -1,0 +1,220 @@
+"""What a person decided about the images of an atlas: labels, images to leave out, names of clusters.
+
+    decisions.jsonl     one line of JSON per decision, in order; "undo" and "redo" are lines, too
+
+Nothing is ever taken back by deleting: the state is what follows from all lines. A line that a killed process has
+written in part is ignored, and cut off by the next decision. Decisions name images by their keys, so that they hold for
+an atlas that has grown or was learned again. A cluster is named by an image of it: the name stays with that image.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imatlas.arguments import counted
+from imatlas.errors import ArtifactError, InputError
+from imatlas.system.atomic_io import append, flush, within
+from imatlas.system.inventory import open_regular
+from imatlas.system.locks import locked
+
+NAME, LOCK = "decisions.jsonl", ".decisions.lock"
+MOST_BYTES = 2**30
+PATIENCE = 3.0
+"""Seconds to wait for another process that decides."""
+MOST_LETTERS = 200
+"""Of a label or a name."""
+
+_Text = Annotated[str, Field(max_length=MOST_LETTERS)]
+
+
+class Decision(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["label", "leave_out", "name", "undo", "redo"]
+    keys: list[str] = []
+    value: _Text | bool | None = None
+    time: float = 0.0
+
+    def words(self) -> str:
+        """What was decided."""
+        images = counted(len(self.keys), "image")
+        if self.kind == "label":
+            return f"label {images} '{self.value}'" if self.value else f"remove the label of {images}"
+        if self.kind == "leave_out":
+            return f"leave out {images}" if self.value else f"keep {images}"
+        return f"name a cluster '{self.value}'" if self.value else "remove the name of a cluster"
+
+
+@dataclass(frozen=True)
+class State:
+    """What all decisions together say.
+
+    Attributes
+    ----------
+    labels : dict {key: label}
+    left_out : frozenset of str
+        Keys.
+    names : dict {key: name}
+        Names of clusters, each by the key of an image in it.
+    undo, redo : str or None
+        What would be undone or redone, in words.
+    revision : int
+        Number of lines.
+    """
+
+    labels: dict[str, str]
+    left_out: frozenset[str]
+    names: dict[str, str]
+    undo: str | None
+    redo: str | None
+    revision: int
+
+
+class Decisions:
+    """The decisions of an atlas; safe to use from several threads and processes.
+
+    Parameters
+    ----------
+    folder : path
+        Of the atlas.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._lock = RLock()
+        self._size, self._lines = 0, 0
+        self._done: list[Decision] = []
+        self._undone: list[Decision] = []
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """What all decisions together say.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is damaged.
+        """
+        with self._lock:
+            self._read()
+            if self._state is None:
+                self._state = _state_of(self._done, self._undone, self._lines)
+            return self._state
+
+    def label(self, keys: Sequence[str], label: str | None) -> State:
+        """Give images a label, or take it from them (None)."""
+        return self._add(Decision(kind="label", keys=list(keys), value=(label or "").strip() or None))
+
+    def leave_out(self, keys: Sequence[str], value: bool = True) -> State:
+        """Mark images to be left out, or not."""
+        return self._add(Decision(kind="leave_out", keys=list(keys), value=value))
+
+    def name_cluster(self, key: str, name: str) -> State:
+        """Name the cluster that an image is in; "" takes the name away."""
+        return self._add(Decision(kind="name", keys=[key], value=name.strip()))
+
+    def undo(self) -> State:
+        """Take the last decision back.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        return self._add(Decision(kind="undo"))
+
+    def redo(self) -> State:
+        """Decide again what was taken back last, if nothing was decided since.
+
+        Raises
+        ------
+        InputError
+            If there is nothing.
+        """
+        return self._add(Decision(kind="redo"))
+
+    def _add(self, decision: Decision) -> State:
+        line = decision.model_copy(update={"time": round(time.time(), 3)})
+        path = within(self.folder, NAME, link=True)
+        with self._lock, locked(self.folder / LOCK, path, wait=PATIENCE):
+            self._read()
+            self._apply(line)  # raises where there is nothing to undo, before anything is written
+            if path.exists() and path.stat().st_size > self._size:
+                os.truncate(path, self._size)  # what a killed process has written in part
+            content = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
+            append(path, content)
+            flush(self.folder)
+            self._size += len(content)
+            self._lines += 1
+            return self.state
+
+    def _read(self) -> None:
+        """Take in the lines that were added since."""
+        path = within(self.folder, NAME, link=True)
+        try:
+            with open_regular(path) as file:
+                if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                    raise ArtifactError(f"'{path}' is larger than any file of decisions; move it away.")
+                file.seek(self._size)
+                content = file.read(MOST_BYTES)
+        except FileNotFoundError:
+            return
+        whole = content.rpartition(b"\n")[0]
+        for line in whole.split(b"\n") if whole else ():
+            self._lines += 1
+            self._size += len(line) + 1
+            try:
+                self._apply(Decision.model_validate_json(line))
+            except (ValidationError, InputError) as error:
+                raise ArtifactError(
+                    f"Line {self._lines} of '{path}' is damaged ({_first(error)}); correct it, or move the file away."
+                ) from None
+
+    def _apply(self, decision: Decision) -> None:
+        self._state = None
+        if decision.kind == "undo":
+            if not self._done:
+                raise InputError("There is nothing to undo.")
+            self._undone.append(self._done.pop())
+        elif decision.kind == "redo":
+            if not self._undone:
+                raise InputError("There is nothing to redo.")
+            self._done.append(self._undone.pop())
+        else:
+            self._done.append(decision)
+            self._undone.clear()
+
+
+def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> State:
+    labels: dict[str, str] = {}
+    left_out: set[str] = set()
+    names: dict[str, str] = {}
+    for decision in done:
+        if decision.kind == "leave_out":
+            (left_out.update if decision.value else left_out.difference_update)(decision.keys)
+            continue
+        told = labels if decision.kind == "label" else names
+        for key in decision.keys:
+            if decision.value:
+                told[key] = str(decision.value)
+            else:
+                told.pop(key, None)
+    last, next_ = (part[-1].words() if part else None for part in (done, undone))
+    return State(labels, frozenset(left_out), names, last, next_, revision)
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors(include_url=False, include_input=False)[0]["msg"])
+    return str(error)

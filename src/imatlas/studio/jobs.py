@@ -1,0 +1,98 @@
+"""Long work in the background, one at a time, whose progress pages follow."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from imatlas.errors import ImatlasError
+
+MOST_KEPT = 100
+
+
+@dataclass
+class Job:
+    """One piece of work.
+
+    Attributes
+    ----------
+    state : {"waiting", "running", "done", "failed", "cancelled"}
+    line : str
+        What it is about.
+    result : dict or None
+    error : str or None
+        Why it failed.
+    """
+
+    id: str
+    line: str
+    state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+
+    def event(self) -> dict[str, Any]:
+        """As pages are told."""
+        state = "running" if self.state == "waiting" else self.state
+        return {
+            "state": state, "progress": None, "line": self.line, "result": self.result, "error": self.error
+        }  # fmt: skip
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+    def turn(self, state: Any, **values: Any) -> None:
+        """Change the state, unless it has ended."""
+        with self.changed:
+            if not self.has_ended:
+                self.state = state
+                for name, value in values.items():
+                    setattr(self, name, value)
+            self.changed.notify_all()
+
+
+class Jobs:
+    """The last jobs; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="imatlas-job")
+        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def start(self, line: str, work: Callable[[], dict[str, Any]]) -> Job:
+        """Do some work when those before it have ended."""
+        job = Job(secrets.token_hex(8), line)
+        with self._lock:
+            self._known[job.id] = job
+            while len(self._known) > MOST_KEPT:
+                self._known.popitem(last=False)
+        self._pool.submit(self._run, job, work)
+        return job
+
+    def find(self, id: str) -> Job | None:
+        """The job of an id."""
+        return self._known.get(id)
+
+    @staticmethod
+    def _run(job: Job, work: Callable[[], dict[str, Any]]) -> None:
+        if job.has_ended:  # cancelled while it waited
+            return
+        job.turn("running")
+        try:
+            job.turn("done", result=work())
+        except ImatlasError as error:
+            job.turn("failed", error=str(error))
+        except Exception as error:
+            job.turn("failed", error=f"An unexpected error ({type(error).__name__}); please report it.")
+            raise
+
+    def close(self) -> None:
+        """Wait for no further job."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

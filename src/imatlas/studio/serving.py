@@ -1,0 +1,85 @@
+"""Serving the studio on a port."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import webbrowser
+from contextlib import suppress
+
+from imatlas.atlas.atlas import Atlas
+from imatlas.errors import InputError, MissingExtraError
+from imatlas.system.terminal import say
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    atlas: Atlas, *, host: str = "127.0.0.1", port: int = 8420, browser: bool = True, read_only: bool = False
+) -> None:
+    """Serve the studio of an atlas until it is interrupted.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    host : str
+        Where to listen. On any other than this machine's own addresses, a token is asked for, which is printed.
+    port : int
+        0 for any that is free.
+    browser : bool
+        Open the page.
+    read_only : bool
+        Refuse decisions.
+
+    Raises
+    ------
+    MissingExtraError
+        If FastAPI or uvicorn are not installed.
+    InputError
+        If the port cannot be used, or the atlas is not learned far enough.
+    """
+    try:
+        import uvicorn
+
+        from imatlas.studio.security import hosts_of
+        from imatlas.studio.server import create_app
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The studio needs {error.name}, which is not installed: pip install 'imatlas[studio]'."
+        ) from None
+    for role in ("map", "clusters", "layout"):
+        atlas.store.require(role, role in atlas.store.manifest.models)
+    listening = _listening(host, port)
+    port = int(listening.getsockname()[1])
+    token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
+    app = create_app(atlas, hosts=hosts_of(host, port), token=token, read_only=read_only)
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    say(f"The studio is open at {address}")
+    say("Press Ctrl-C to close it.")
+    if browser:
+        threading.Thread(target=_open_page, args=(address,), daemon=True).start()
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(128)
+    except OSError as error:
+        raise InputError(
+            f"The studio cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port."
+        ) from None
+    return made
+
+
+def _open_page(address: str) -> None:
+    with suppress(webbrowser.Error):
+        webbrowser.open(address)

@@ -1,0 +1,147 @@
+// The only module that talks to the server.
+
+/** An error whose message is a sentence for people. */
+export class ApiError extends Error {
+  name = "ApiError";
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The studio's server does not answer. Is it still running?");
+  }
+  if (response.ok) return response;
+  let sentence = `The server answered ${response.status} to ${path.split("?")[0]}.`;
+  try {
+    sentence = (await response.json()).error || sentence;
+  } catch {
+    // The answer was no JSON: the sentence above has to do.
+  }
+  throw new ApiError(sentence);
+}
+
+const get = async (path, signal) => (await request(path, { signal, cache: "no-store" })).json();
+const bytes = async (path) => (await request(path, { cache: "no-store" })).arrayBuffer();
+
+async function post(path, body, signal) {
+  const response = await request(path, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
+  });
+  return response.json();
+}
+
+const query = (parameters) => {
+  const kept = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return new URLSearchParams(kept).toString();
+};
+
+/** What the atlas is: counts, layouts, clusters, labels, columns, what can be undone. */
+export const getAtlas = () => get("/api/atlas");
+
+/** {rows: Uint32Array, positions: Float32Array of x, y pairs} of a layout. */
+export async function getLayout(name) {
+  const buffer = await bytes(`/api/layouts/${encodeURIComponent(name)}`);
+  const n = new DataView(buffer).getUint32(0, true);
+  return { rows: new Uint32Array(buffer, 4, n), positions: new Float32Array(buffer, 4 + 4 * n, 2 * n) };
+}
+
+/** One number per image. */
+export const getColumn = async (name) => new Float32Array(await bytes(`/api/columns/${encodeURIComponent(name)}`));
+
+/** A page of the list of images: {total, images}. */
+export const getImages = (parameters, signal) => get(`/api/images?${query(parameters)}`, signal);
+
+/** Everything about one image. */
+export const getImage = (row, signal) => get(`/api/images/${row}`, signal);
+
+/** The address of an image's thumbnail. */
+export const thumbnail = (row) => `/api/thumbnails/${row}`;
+
+/** The address of an image's picture. */
+export const picture = (row, side = 1600) => `/api/pictures/${row}?side=${side}`;
+
+/** The address of the heat map that shows why an image is where it is. */
+export const why = (row) => `/api/images/${row}/why`;
+
+/** The address of a picture of one's own. */
+export const uploaded = (id) => `/api/uploads/${encodeURIComponent(id)}`;
+
+/** A tile as an ImageBitmap, or null where the map is empty. */
+export async function getTile(layout, z, x, y, signal) {
+  const response = await request(`/api/tiles/${encodeURIComponent(layout)}/${z}/${x}/${y}`, { signal });
+  if (response.status === 204) return null;
+  return createImageBitmap(await response.blob());
+}
+
+/** The images most like what is described. */
+export const search = (body, signal) => post("/api/search", body, signal);
+
+/** Stores a picture of one's own for searching: {id, width, height}. */
+export async function upload(file) {
+  const headers = { "Content-Type": "application/octet-stream" };
+  return (await request("/api/uploads", { method: "POST", headers, body: file })).json();
+}
+
+/** Makes a decision, and returns the atlas after it. */
+export const decide = (body) => post("/api/decisions", body);
+
+/** Takes the last decision back, and returns the atlas after it. */
+export const undo = () => post("/api/undo", {});
+
+/** Makes the decision taken back again, and returns the atlas after it. */
+export const redo = () => post("/api/redo", {});
+
+/** Labels predicted for all images, and the images to label next. */
+export const propagate = (body) => post("/api/propagate", body);
+
+/** The images that are unusual at this rate of false alarms. */
+export const getOutliers = (rate, limit, signal) => get(`/api/outliers?${query({ rate, limit })}`, signal);
+
+/** Starts the search for duplicates. */
+export const findDuplicates = () => get("/api/duplicates");
+
+/** Starts making new images. */
+export const create = (body) => post("/api/create", body);
+
+/** Follows a job to its end: {done: promise of the result, cancel()}. onprogress hears of every event. */
+export function follow(job, onprogress) {
+  const events = new EventSource(`/api/jobs/${encodeURIComponent(job)}/events`);
+  const done = new Promise((resolve, reject) => {
+    const fail = (sentence) => { events.close(); reject(new ApiError(sentence)); };
+    events.onmessage = (message) => {
+      const event = JSON.parse(message.data);
+      if (event.state === "running") onprogress(event);
+      else if (event.state === "done") { events.close(); resolve(event.result); }
+      else fail(event.state === "cancelled" ? "The work was cancelled." : event.error || "The work failed.");
+    };
+    events.onerror = () => { if (events.readyState === EventSource.CLOSED) fail("The connection to the work was lost."); };
+  });
+  const cancel = () => request(`/api/jobs/${encodeURIComponent(job)}`, {
+    method: "DELETE", headers: { "Content-Type": "application/json" }, body: "{}",
+  });
+  return { done, cancel };
+}
+
+/** The result of an answer that is either a job's number or the result itself. */
+export async function resultOf(answer, onprogress, oncancel) {
+  if (!("job" in answer)) return answer.result ?? answer;
+  const job = follow(answer.job, onprogress);
+  oncancel?.(job.cancel);
+  return job.done;
+}
+
+const ROWS_PER_ADDRESS = 700; // servers refuse addresses of more than some thousand characters
+
+/** The table of these images as CSV, asked for in pieces that fit into an address. */
+export async function exportCsv(rows, nImages) {
+  if (rows.length === nImages) return (await request("/api/export?format=csv")).text();
+  let table = "";
+  for (let start = 0; start < rows.length; start += ROWS_PER_ADDRESS) {
+    const part = await (await request(`/api/export?format=csv&rows=${rows.slice(start, start + ROWS_PER_ADDRESS).join(",")}`)).text();
+    table += start ? part.slice(part.indexOf("\n") + 1) : part;
+  }
+  return table;
+}

@@ -1,0 +1,137 @@
+// What the whole studio shares: the atlas, the selection, the route, and the events that tell of their changes.
+import * as api from "./api.js";
+import { say } from "./dom.js";
+
+const bus = new EventTarget();
+
+/** Calls the handler on every event of that name: atlas, selection, route, theme. */
+export const on = (name, handler) => bus.addEventListener(name, (event) => handler(event.detail));
+
+/** Tells everyone. */
+export const emit = (name, detail) => bus.dispatchEvent(new CustomEvent(name, { detail }));
+
+/** The selected images: one byte per image, because a lasso may catch a million. */
+class Selection {
+  mask = new Uint8Array(0);
+  size = 0;
+
+  has(row) {
+    return this.mask[row] === 1;
+  }
+
+  rows() {
+    const rows = new Array(this.size);
+    for (let row = 0, i = 0; row < this.mask.length; row++) if (this.mask[row]) rows[i++] = row;
+    return rows;
+  }
+
+  /** mode: "replace", "add" or "remove". */
+  change(rows, mode = "replace") {
+    if (mode === "replace") this.mask.fill(0);
+    const value = mode === "remove" ? 0 : 1;
+    for (const row of rows) this.mask[row] = value;
+    this.size = this.mask.reduce((sum, byte) => sum + byte, 0);
+    emit("selection");
+  }
+
+  toggle(row) {
+    this.change([row], this.has(row) ? "remove" : "add");
+  }
+
+  clear() {
+    if (this.size) this.change([]);
+  }
+}
+
+/** The state; atlas is the answer of GET /api/atlas. */
+export const state = {
+  atlas: null,
+  selection: new Selection(),
+  route: { view: "map", image: null },
+  layout: null,
+};
+
+/** Takes a new answer of the server about the atlas. */
+export function setAtlas(atlas) {
+  const first = state.atlas === null;
+  state.atlas = atlas;
+  if (first) state.selection.mask = new Uint8Array(atlas.n_images);
+  emit("atlas");
+}
+
+/** Makes a decision and takes over its consequences. */
+export async function decide(decision) {
+  setAtlas(await api.decide(decision));
+  say(state.atlas.undo ? `Done: ${state.atlas.undo}.` : "Done.");
+}
+
+/** Undoes or redoes the last decision. */
+export async function step(direction) {
+  const text = state.atlas[direction];
+  if (!text) return;
+  setAtlas(await (direction === "undo" ? api.undo() : api.redo()));
+  say(`${direction === "undo" ? "Undone" : "Redone"}: ${text}.`);
+}
+
+const columns = new Map();
+
+/** The values of a column, one per image, as they are at the atlas's revision. */
+export function column(name) {
+  const known = columns.get(name);
+  if (known?.revision === state.atlas.revision) return known.values;
+  const values = api.getColumn(name);
+  columns.set(name, { revision: state.atlas.revision, values });
+  values.catch(() => columns.delete(name));
+  return values;
+}
+
+/** What the atlas says of a column: title, kind, values. */
+export const describeColumn = (name) => state.atlas.columns.find((one) => one.name === name);
+
+/** The cluster with this id. */
+export const clusterOf = (id) => state.atlas.clusters.find((cluster) => cluster.id === id);
+
+/** Selects all images whose column holds one of the values between low and high. */
+export async function selectWhere(name, low, high = low) {
+  const values = await column(name);
+  const rows = [];
+  for (let row = 0; row < values.length; row++) if (values[row] >= low && values[row] <= high) rows.push(row);
+  state.selection.change(rows);
+}
+
+/** Selects the images of a cluster, which is the value of the column at the cluster's medoid. */
+export async function selectCluster(id) {
+  const value = (await column("cluster"))[clusterOf(id).medoid];
+  return selectWhere("cluster", value);
+}
+
+const briefs = new Map();
+
+/** The brief description of an image, remembered; the newest answer of any list is kept here too. */
+export async function brief(row) {
+  if (!briefs.has(row)) remember((await api.getImages({ rows: row, limit: 1 })).images);
+  return briefs.get(row);
+}
+
+/** Keeps the descriptions of images for tooltips and chips. */
+export function remember(images) {
+  if (briefs.size > 20000) briefs.clear();
+  for (const image of images) briefs.set(image.row, image);
+}
+
+/** Goes to a view; the image panel stays open unless another image, or null, is given. */
+export function go(view, image = state.route.image) {
+  location.hash = `#/${view}${image === null ? "" : `?image=${image}`}`;
+}
+
+/** Opens an image in the panel. */
+export const openImage = (row) => go(state.route.view, row);
+
+/** Reads the route from the address. */
+export function readRoute(views) {
+  const [path, parameters = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const image = new URLSearchParams(parameters).get("image");
+  const valid = image !== null && /^\d+$/.test(image) && Number(image) < state.atlas.n_images;
+  state.route = { view: views.includes(path) ? path : "map", image: valid ? Number(image) : null };
+  emit("route");
+}

@@ -1,0 +1,105 @@
+"""Tiles of a wall of thumbnails, as pictures: far out, each image stands for many; near, each is shown whole."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from imatlas.atlas.store import Store
+from imatlas.errors import DecodeError
+from imatlas.images.thumbnails import square_view
+from imatlas.tasks.wall import EMPTY, Wall
+
+TILE, CELLS = 512, 8
+"""Side of a tile in pixels, and images along it where each takes no more than that."""
+WORLD = 512.0
+"""Side of the world: that of the only tile of level 0."""
+NEARER = 3
+"""Levels beyond that on which each image has its own place: the images double in size."""
+GAP = 1 / 32
+"""Of the side of a place."""
+ORIGINALS_FROM = 256
+"""Side in pixels from which the originals are read."""
+CACHED_BYTES = 2**26
+
+
+class Tiles:
+    """Tiles of a wall. Level z has 2 ** z by 2 ** z tiles; safe to use from several threads."""
+
+    def __init__(self, store: Store, wall: Wall) -> None:
+        self.store, self.wall = store, wall
+        self._cache: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
+        self._n_bytes, self._lock = 0, threading.Lock()
+
+    @property
+    def whole(self) -> int:
+        """The level on which each image has its own place."""
+        return len(self.wall.levels) - 1
+
+    @property
+    def max_level(self) -> int:
+        """The nearest level."""
+        return self.whole + NEARER
+
+    @property
+    def slot(self) -> float:
+        """Side of an image's place, in world units."""
+        return WORLD / self.wall.side
+
+    def centers(self) -> np.ndarray:
+        """World coordinates (n, 2) float32 of the images."""
+        return ((self.wall.places + 0.5) * self.slot).astype(np.float32)
+
+    def tile(self, z: int, x: int, y: int) -> bytes | None:
+        """A tile as WebP; None if nothing is there."""
+        with self._lock:
+            if (z, x, y) in self._cache:
+                self._cache.move_to_end((z, x, y))
+                return self._cache[z, x, y]
+        made = self._drawn(self._rows(z, x, y))
+        with self._lock:
+            if (z, x, y) not in self._cache:
+                self._cache[z, x, y] = made
+                self._n_bytes += len(made or b"")
+            while self._n_bytes > CACHED_BYTES:
+                self._n_bytes -= len(self._cache.popitem(last=False)[1] or b"")
+        return made
+
+    def _rows(self, z: int, x: int, y: int) -> np.ndarray:
+        """The images (k, k) of a tile, of which one may be larger than it."""
+        level = self.wall.levels[min(z, self.whole)]
+        n = CELLS >> max(0, z - self.whole)
+        return level[y * n : (y + 1) * n, x * n : (x + 1) * n]
+
+    def _drawn(self, rows: np.ndarray) -> bytes | None:
+        shown = np.flatnonzero(rows.ravel() != EMPTY)
+        if not len(shown):
+            return None
+        n = len(rows)
+        side = TILE // n
+        inner = side - max(1, round(side * GAP))
+        canvas = np.zeros((TILE, TILE, 4), np.uint8)
+        numbers = rows.ravel()[shown]
+        for place, pixels in zip(shown, self._pictures(numbers, inner), strict=True):
+            top, left = side * (place // n), side * (place % n)
+            canvas[top : top + inner, left : left + inner, :3] = pixels
+            canvas[top : top + inner, left : left + inner, 3] = 255
+        out = BytesIO()
+        Image.fromarray(canvas).save(out, "WEBP", quality=82, method=0, alpha_quality=60)
+        return out.getvalue()
+
+    def _pictures(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """Images as RGB (n, side, side, 3)."""
+        if side >= ORIGINALS_FROM and self.store.spec.dtype == "uint8" and self.store.spec.channels in (1, 3):
+            return self.store.large_pixels(rows, side)
+        found = []
+        for data in self.store.thumbnails(rows):
+            try:
+                found.append(square_view(data, side, "crop"))
+            except DecodeError:
+                found.append(np.full((side, side, 3), 128, np.uint8))
+        return np.stack(found)
