@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas.arguments import check_int, check_path, check_seed, strict_yes
-from imatlas.atlas import explanations, exports, new_images, queries, report_sections
+from imatlas.atlas import explanations, exports, new_images, queries, report_sections, words
 from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
@@ -36,6 +36,7 @@ from imatlas.tasks.regions import Regions, regions
 from imatlas.tasks.score import NOT_MEASURED, score_on_map
 from imatlas.tasks.search import search, search_like, without_self
 from imatlas.tasks.segment import Method, segment_files
+from imatlas.tasks.words import Words, matching
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -461,6 +462,47 @@ class Atlas:
         n_next, roots = check_int(n_next, "n_next", "classify", low=0), [Path(self.store.originals.name)]
         labels = self.decisions.state.labels if labels is None else labels
         return classify(self.embedding, self.keys, labels, roots=roots, n_next=n_next, random_state=self.store.seed)
+
+    @strict_yes
+    def words(self, *, progress: bool = False) -> Words:
+        """Words for all images, from the 1,000 classes of ImageNet: see `imatlas.tasks.words.Words`.
+
+        They come from a classifier that people's names have trained, and are proposals. The first call takes about
+        10 ms an image; what it found is kept in the cache of the atlas.
+
+        Raises
+        ------
+        InputError
+            If the atlas was learned with an encoder of its own.
+        MissingExtraError
+            If the names of the classes are not installed: `pip install 'imatlas[words]'`.
+        """
+        return words.words(self.store, progress=progress)
+
+    def find(self, word: str, k: int = 10) -> pa.Table:
+        """The images that a word fits best; see `words`.
+
+        Returns
+        -------
+        Table
+            `rank` from 1, `key`, and `probability`.
+
+        Raises
+        ------
+        InputError
+            If no name of a class contains the word, or as of `words`.
+        """
+        k = check_int(k, "k", "find", low=1)
+        matching(word)  # before the images are looked at
+        probability = self.words().find(word)
+        rows = np.argsort(-probability, kind="stable")[:k]
+        return pa.table(
+            {
+                "rank": np.arange(1, len(rows) + 1),
+                "key": self.store.keys.take(pa.array(rows)),
+                "probability": probability[rows],
+            }
+        )
 
     @strict_yes
     def duplicates(self, *, rotated: bool = False) -> Duplicates:

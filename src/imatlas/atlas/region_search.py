@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
 from imatlas.images.sources.user_input import as_one
 from imatlas.images.spec import ImageSpec
-from imatlas.models.parts.feature_cache import FeatureCache, content_of
+from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.system.atomic_io import is_link
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.region_search import N_FEATURES, N_NUMBERS, N_PARTS, nearest_parts, parts_of, query_of
@@ -123,10 +122,7 @@ def _parts_of_all(store: Store, progress: bool) -> np.ndarray:
     SourceError
         If the originals are needed and gone.
     """
-    contents = [
-        content_of(sha256, int(frame[1]) if (frame := re.search(r"#(\d{1,9})$", key)) else 0)
-        for key, sha256 in zip(store.rows["key"].tolist(), store.rows["sha256"].tolist(), strict=True)
-    ]
+    contents = store.contents
     tables = np.full((len(contents), N_PARTS * N_NUMBERS), np.nan, np.float32)
     folder = store.folder / "cache"
     cache = None if is_link(folder) else FeatureCache(folder / "segments")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.models import artifact
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import Layout
+from imatlas.models.parts.feature_cache import content_of
 from imatlas.models.som import SOM
 from imatlas.system.atomic_io import within
 from imatlas.tasks.conditions import MapConditions
@@ -34,6 +36,8 @@ ROLES = ("encoder", "map", "clusters", "layout", "generator")
 
 FROM_EMBEDDING: dict[str, type[Any]] = {"map": SOM, "clusters": ImageClusterer, "layout": Layout}
 """The models that are fitted on the embedding, and their classes."""
+
+_FRAME = re.compile(r"#(\d{1,9})$")
 
 MOST_BY_INDEX = 1000
 """Largest k that the index answers well; above it the search is exact."""
@@ -136,6 +140,12 @@ class Store:
     def keys(self) -> pa.ChunkedArray:
         """The key of every image, in the order of the table."""
         return self.table.read(["key"])["key"]
+
+    @cached_property
+    def contents(self) -> list[bytes]:
+        """What identifies the content of every image, in the order of the table, as a `FeatureCache` names it."""
+        pairs = zip(self.rows["key"].tolist(), self.rows["sha256"].tolist(), strict=True)
+        return [content_of(sha256, int(found[1]) if (found := _FRAME.search(key)) else 0) for key, sha256 in pairs]
 
     @cached_property
     def embedding(self) -> np.ndarray:

@@ -128,6 +128,56 @@ def explain(
         say(f"Page: {output}" if output else "Add -o explain.html to write the images and heat maps.")
 
 
+@app.command(epilog="Example: imatlas words photos.atlas banana -k 20")
+def words(
+    atlas: AtlasFolder,
+    word: Annotated[
+        str | None,
+        typer.Argument(metavar="WORD", help="find images of this", show_default="propose names for the clusters"),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="number of images to find")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="write the table: a .csv, .parquet or .json file")
+    ] = None,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Propose names for the clusters, or find images by a word: of the 1,000 that the pretrained network knows."""
+    import pyarrow as pa
+
+    from imatlas.tasks.words import LEARNED_WITH
+
+    if output is not None:
+        refuse_existing(output, overwrite)
+    opened = open_atlas(atlas)
+    if word is not None:
+        found = opened.find(word, k)
+        lines = [f"{row['rank']:>4}  {row['probability']:11.2f}  {row['key']}" for row in found.to_pylist()]
+        lines.insert(0, "rank  probability  key")
+    else:
+        labels = opened.clusters().labels
+        proposed = opened.words(progress=not json_).of_clusters(labels, int(labels.max()) + 1)
+        found = pa.table(
+            {
+                "cluster": list(range(len(proposed))),
+                "size": [int((labels == i).sum()) for i in range(len(proposed))],
+                "words": ["; ".join(f"{name} {share:.0%}" for name, share in each) for each in proposed],
+            }
+        )
+        lines = [f"{row['cluster']:>7}  {row['size']:>6,}  {row['words'] or '-'}" for row in found.to_pylist()]
+        lines.insert(0, "cluster    size  words, with their mean probability")
+    if output is not None:
+        write_table(found, output)
+    if json_:
+        print_json(found.to_pylist())
+        return
+    for line in lines:
+        say(line)
+    say(f"Proposed {LEARNED_WITH}; what it has no word for gets a wrong one.")
+    if output is not None:
+        say(f"Table: {output} ({len(found):,} rows)")
+
+
 @app.command(epilog="Example: imatlas search photos.atlas query.jpg --less other.jpg --region 10,20,100,80 -k 10")
 def search(
     atlas: AtlasFolder,

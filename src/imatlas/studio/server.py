@@ -85,6 +85,13 @@ class Propagating(_Body):
     n_next: Annotated[int, Field(ge=0, le=1000)] = 24
 
 
+class Finding(_Body):
+    """Images by a word."""
+
+    word: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
+    k: Annotated[int, Field(ge=1, le=1000)] = 60
+
+
 class Creating(_Body):
     """New images of the place of a row, or of a cell of the map."""
 
@@ -295,6 +302,15 @@ def create_app(atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_on
     @api.get("/api/duplicates")
     def get_duplicates() -> dict[str, Any]:
         return {"job": jobs.start("Looking for near-duplicates", views.duplicates).id}
+
+    @api.get("/api/words")
+    def get_words() -> dict[str, Any]:
+        return {"job": jobs.start("Looking for names", views.proposed_names).id}
+
+    @api.post("/api/find")
+    def find(asked: Finding) -> dict[str, Any]:
+        job = jobs.start(f"Looking for '{asked.word}'", lambda: views.found(asked.word, asked.k))
+        return {"job": job.id}
 
     @api.post("/api/create")
     def create(asked: Creating) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from imatlas.images.pixels import rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 from imatlas.studio.tiles import CELLS, Tiles
 from imatlas.tasks.wall import scattered, wall
+from imatlas.tasks.words import LEARNED_WITH, Words, matching
 
 N_NEIGHBORS = 12
 MOST_SIDE = 4096
@@ -117,6 +118,7 @@ class Views:
                 "create": "generator" in self.store.manifest.models,
                 "explain": True,
                 "originals": self.store.originals.folder is not None,
+                "words": bool(self.store.model("encoder").pretrained),
             },
             "undo": state.undo,
             "redo": state.redo,
@@ -264,6 +266,30 @@ class Views:
             }
             for each in found
         ]  # fmt: skip
+
+    @cached_property
+    def words(self) -> Words:
+        """Words for all images; slow at first."""
+        return self.atlas.words()
+
+    def proposed_names(self) -> dict[str, Any]:
+        """Words that stand out in each cluster."""
+        found = self.words.of_clusters(self.columns["cluster"], len(self.medoids))
+        return {
+            "clusters": [[{"word": word, "share": round(share, 3)} for word, share in each] for each in found],
+            "note": f"Proposed {LEARNED_WITH}.",
+        }
+
+    def found(self, word: str, k: int) -> dict[str, Any]:
+        """The images that a word fits best."""
+        matching(word)  # before the images are looked at
+        probability = self.words.find(word)
+        rows = np.argsort(-probability, kind="stable")[:k].tolist()
+        return {
+            "results": [
+                {"row": row, "key": self.keys[row], "probability": round(float(probability[row]), 3)} for row in rows
+            ]
+        }
 
     def propagated(self, n_next: int) -> dict[str, Any]:
         """Labels of all images from those of a few."""

@@ -63,8 +63,8 @@ export const thumbnail = (row) => `/api/thumbnails/${row}`;
 /** The address of an image's picture. */
 export const picture = (row, side = 1600) => `/api/pictures/${row}?side=${side}`;
 
-/** The address of the heat map that shows why an image is where it is. */
-export const why = (row) => `/api/images/${row}/why`;
+/** The heat map that shows why an image is where it is, as a blob. */
+export const why = async (row) => (await request(`/api/images/${row}/why`)).blob();
 
 /** The address of a picture of one's own. */
 export const uploaded = (id) => `/api/uploads/${encodeURIComponent(id)}`;
@@ -74,6 +74,13 @@ export async function getTile(layout, z, x, y, signal) {
   const response = await request(`/api/tiles/${encodeURIComponent(layout)}/${z}/${x}/${y}`, { signal });
   if (response.status === 204) return null;
   return createImageBitmap(await response.blob());
+}
+
+/** The middle of an image's thumbnail as a square ImageBitmap, as the tiles show it. */
+export async function getSquare(row) {
+  const whole = await createImageBitmap(await (await request(thumbnail(row))).blob());
+  const side = Math.min(whole.width, whole.height);
+  return createImageBitmap(whole, (whole.width - side) >> 1, (whole.height - side) >> 1, side, side);
 }
 
 /** The images most like what is described. */

@@ -1,7 +1,7 @@
 // New images, made by the atlas from a place on its map.
 import * as api from "./api.js";
 import { byId, h, guarded, images, say, toast } from "./dom.js";
-import { state, on, go, openImage, brief } from "./state.js";
+import { state, on, go, openImage, keysOf } from "./state.js";
 import { map } from "./map.js";
 
 const history = []; // newest first: {id, row, key, settings, images, sources, recipe}
@@ -20,7 +20,7 @@ function drawPlace() {
 async function choosePlace(row) {
   if (row === null || row < 0) { place = null; drawPlace(); return; }
   await guarded(async () => {
-    place = { row, key: (await brief(row)).key };
+    place = { row, key: (await keysOf([row]))[0] };
     drawPlace();
     say(`New images will be made from ${place.key}.`);
   });
@@ -31,7 +31,8 @@ function settings() {
 }
 
 function madeItem(source, i, entry) {
-  const shares = (entry.sources?.[i] ?? []).map((one) => h("li", {}, h("button", { type: "button", onclick: () => openImage(one.row), "aria-label": `Open ${one.key}, ${Math.round(one.share * 100)} %`, title: one.key },
+  // A source may have left the atlas since the model was learned.
+  const shares = (entry.sources?.[i] ?? []).filter((one) => one.row !== null).map((one) => h("li", {}, h("button", { type: "button", onclick: () => openImage(one.row), "aria-label": `Open ${one.key}, ${Math.round(one.share * 100)} %`, title: one.key },
     h("img", { src: api.thumbnail(one.row), alt: "" }), h("span", {}, `${Math.round(one.share * 100)} %`))));
   return h("li", { class: "made", data: { testid: "made-image" } },
     h("a", { href: source, download: `${state.atlas.name}-${entry.id}-${i + 1}.png`, "aria-label": `Download new image ${i + 1}` }, h("img", { src: source, alt: `New image ${i + 1}` }), h("span", { class: "badge" }, "Download")),

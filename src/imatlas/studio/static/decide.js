@@ -29,7 +29,7 @@ function onTabKey(event) {
   event.preventDefault();
 }
 
-function clusterItem(cluster, i) {
+function clusterItem(cluster) {
   const input = h("input", { type: "text", value: cluster.name, "aria-label": `Name of ${cluster.name}`, autocomplete: "off", readOnly: state.atlas.read_only, data: { testid: `cluster-name-${cluster.id}` } });
   const save = h("button", { type: "submit", class: "small", hidden: true }, "Save");
   input.addEventListener("input", () => { save.hidden = input.value.trim() === cluster.name; });
@@ -42,7 +42,7 @@ function clusterItem(cluster, i) {
   const item = h("li", { class: "cluster", data: { testid: "cluster" } },
     h("button", { type: "button", class: "tile-open", "aria-label": `Open the most typical image of ${cluster.name}`, onclick: () => openImage(cluster.medoid) }, h("img", { src: api.thumbnail(cluster.medoid), alt: "", loading: "lazy" })),
     h("div", {}, form, h("p", {}, images(cluster.size)), small("Select", () => guarded(() => selectCluster(cluster.id)), { "aria-label": `Select the ${images(cluster.size)} of ${cluster.name}` })));
-  item.style.setProperty("--k", categoryColor(i));
+  item.style.setProperty("--k", categoryColor(cluster.id));
   return item;
 }
 
@@ -50,7 +50,7 @@ function drawClusters() {
   // Saving a name draws the list again; the focus goes back to the field where it was.
   const typing = document.activeElement?.closest?.("#clusters input");
   const name = typing?.dataset.testid;
-  byId("clusters").replaceChildren(...state.atlas.clusters.map(clusterItem));
+  byId("clusters").replaceChildren(...state.atlas.clusters.filter((cluster) => cluster.size).map(clusterItem));
   if (name) byId("clusters").querySelector(`[data-testid="${name}"]`)?.focus();
 }
 

@@ -47,19 +47,15 @@ function labelForm(image) {
 function explanation(image) {
   const place = h("div", { class: "pair", hidden: true });
   const button = h("button", { type: "button", data: { testid: "why" } }, "Why here?");
-  button.addEventListener("click", () => busy(button, () => new Promise((resolve, reject) => {
+  button.addEventListener("click", () => busy(button, async () => {
     say("Working out why the image is in its cluster.");
-    const heat = h("img", { alt: `Heat map: the parts of ${image.key} that put it into its cluster` });
-    heat.onload = () => {
-      place.replaceChildren(h("figure", {}, h("img", { src: api.picture(image.row, 800), alt: image.key }), h("figcaption", {}, "the image")),
-        h("figure", {}, heat, h("figcaption", {}, "what places it here")));
-      place.hidden = false;
-      say("The heat map is shown.");
-      resolve();
-    };
-    heat.onerror = () => reject(new api.ApiError("There is no explanation for this image."));
-    heat.src = api.why(image.row);
-  })));
+    const address = URL.createObjectURL(await api.why(image.row));
+    const heat = h("img", { src: address, alt: `Heat map: the parts of ${image.key} that put it into its cluster`, onload: () => URL.revokeObjectURL(address) });
+    place.replaceChildren(h("figure", {}, h("img", { src: api.picture(image.row, 800), alt: image.key }), h("figcaption", {}, "the image")),
+      h("figure", {}, heat, h("figcaption", {}, "what places it here")));
+    place.hidden = false;
+    say("The heat map is shown.");
+  }));
   return { button, place };
 }
 

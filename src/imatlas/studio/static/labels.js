@@ -1,7 +1,7 @@
 // Labels: how many there are, what they say about the other images, and which images to label next.
 import * as api from "./api.js";
 import { byId, h, busy, guarded, count, images, isTyping, say } from "./dom.js";
-import { state, on, decide, column, selectWhere, describeColumn } from "./state.js";
+import { state, on, decide, column, selectWhere, describeColumn, keysOf } from "./state.js";
 import { tile, small } from "./tiles.js";
 
 const N_NEXT = 24;
@@ -78,13 +78,6 @@ async function group(index) {
     h("ul", { class: "tiles dense" }, shown.map((one, i) => tile(one.row, keys[i], { caption: `${Math.floor(one.confidence * 100)} % sure` }))));
   if (all.length > shown.length) section.append(small("Show more", () => { openGroups.set(label, shown.length + 4 * STEP); drawGroups(); }));
   return section;
-}
-
-async function keysOf(rows) {
-  if (!rows.length) return [];
-  const { images: found } = await api.getImages({ rows: rows.join(","), limit: rows.length });
-  const byRow = new Map(found.map((image) => [image.row, image.key]));
-  return rows.map((row) => byRow.get(row) ?? `image ${row}`);
 }
 
 async function drawGroups() {

@@ -1,20 +1,19 @@
 // The zoomable map: tiles of thumbnails, and over them one point per image.
 import * as api from "./api.js";
 import { byId, h, guarded, perFrame, debounced, isTyping, say, images as imagesText } from "./dom.js";
-import { state, on, go, openImage, brief, column } from "./state.js";
+import { state, on, go, openImage, keysOf, column } from "./state.js";
 import { Grid } from "./geometry.js";
 import { coloringBy, paint, themeColor } from "./colors.js";
+import { tileLayer, pointLayer, selectionLayers, openLayers, pointOpacity, meansPoints, pictureSide } from "./layers.js";
 import { connectTools } from "./lasso.js";
 import { connectMinimap, drawPoints, drawViewport } from "./minimap.js";
 import { drawLegend } from "./legend.js";
 
 const SIDE = 512; // of the world, in world units
-const POINTS_UNTIL = 9; // pixels of an image up to which its point is opaque
-const TILES_FROM = 26; // pixels of an image from which its thumbnail can be read
 const READABLE = 96; // pixels of an image when it is looked up
-const MOST_FRAMES = 3000;
+const MOST_NAMES = 60;
 
-const { Deck, OrthographicView, TileLayer, BitmapLayer, ScatterplotLayer, PathLayer, LinearInterpolator } = globalThis.deck;
+const { Deck, OrthographicView, LinearInterpolator } = globalThis.deck;
 
 const stage = byId("map-stage");
 const canvas = byId("map-canvas");
@@ -29,27 +28,37 @@ let colors = null;
 let points = null; // what deck.gl gets of the points: kept as one object, so that it is uploaded once
 let rings = null;
 let tiles = null;
+let openPicture = { row: null, bitmap: null };
+let lastSize = [1000, 700];
+let rank = []; // of several images that share a place from afar, the tiles show the one of the least rank
 let hovered = -1;
 
 const scaleNow = () => 2 ** view.zoom;
 const pixelsPerImage = () => shown.slot * scaleNow();
-const size = () => [stage.clientWidth, stage.clientHeight];
+
+/** Width and height of the stage, while it is hidden those it had before. */
+function size() {
+  if (stage.clientWidth && stage.clientHeight) lastSize = [stage.clientWidth, stage.clientHeight];
+  return lastSize;
+}
 
 function unproject(x, y) {
   const [width, height] = size();
   return [view.target[0] + (x - width / 2) / scaleNow(), view.target[1] + (y - height / 2) / scaleNow()];
 }
 
-/** The row of the image at a pixel of the stage, or -1. */
+/** The row of the image at a pixel of the stage, or -1: of the nearest point, or of the picture where points have faded. */
 function pick(x, y) {
   if (!shown) return -1;
   const [worldX, worldY] = unproject(x, y);
-  const half = shown.slot / 2;
-  const readable = pixelsPerImage() >= 20;
-  const i = shown.grid.nearest(worldX, worldY, readable ? half * Math.SQRT2 : 10 / scaleNow());
-  if (i < 0) return -1;
-  const [dx, dy] = [Math.abs(shown.positions[2 * i] - worldX), Math.abs(shown.positions[2 * i + 1] - worldY)];
-  return readable && Math.max(dx, dy) > half ? -1 : shown.rows[i];
+  if (meansPoints(pixelsPerImage())) {
+    const i = shown.grid.nearest(worldX, worldY, Math.max(10 / scaleNow(), shown.slot / 2));
+    return i < 0 ? -1 : shown.rows[i];
+  }
+  const side = pictureSide(shown, view.zoom);
+  const [left, top] = [Math.floor(worldX / side) * side, Math.floor(worldY / side) * side];
+  const rows = shown.grid.inBox(left, top, left + side, top + side).map((i) => shown.rows[i]);
+  return rows.reduce((best, row) => (best < 0 || rank[row] < rank[best] ? row : best), -1);
 }
 
 const rowsInPolygon = (polygon) => shown.grid.inPolygon(polygon).map((i) => shown.rows[i]);
@@ -70,75 +79,35 @@ function centerRow() {
   return -1;
 }
 
-function squareAround(row) {
-  const i = shown.indexOf[row];
-  const [x, y, half] = [shown.positions[2 * i], shown.positions[2 * i + 1], shown.slot / 2];
-  return [[x - half, y - half], [x + half, y - half], [x + half, y + half], [x - half, y + half], [x - half, y - half]];
-}
-
-function tileLayer() {
-  const { name } = shown;
-  return new TileLayer({
-    id: `tiles-${name}`, tileSize: SIDE, minZoom: 0, maxZoom: shown.max_zoom, extent: [0, 0, SIDE, SIDE],
-    zoomOffset: Math.round(Math.log2(window.devicePixelRatio || 1)), maxRequests: 8, maxCacheSize: 300,
-    getTileData: ({ index, signal }) => api.getTile(name, index.z, index.x, index.y, signal),
-    onTileError: (error) => { if (error.name !== "AbortError") guarded(() => { throw error; }); },
-    renderSubLayers: ({ id, data, tile }) => {
-      const [[left, top], [right, bottom]] = tile.boundingBox;
-      return data && new BitmapLayer({ id, image: data, bounds: [left, bottom, right, top] });
-    },
-  });
-}
-
 function layers() {
   const pixels = pixelsPerImage();
-  const opacity = Math.max(0, Math.min(1, (TILES_FROM - pixels) / (TILES_FROM - POINTS_UNTIL)));
-  const accent = themeColor("--accent");
-  const framed = pixels >= 16;
-  const open = state.route.image;
-  tiles = tileLayer();
-  const all = [
+  const [width, height] = size();
+  tiles = tileLayer(shown, pixels);
+  return [
     tiles,
-    new ScatterplotLayer({
-      id: `points-${shown.name}`, data: points, opacity, visible: opacity > 0, radiusUnits: "common", getRadius: shown.slot * 0.46,
-      radiusMinPixels: 1.4, radiusMaxPixels: 9,
-    }),
-    new ScatterplotLayer({
-      id: "rings", data: rings, visible: !framed, filled: false, stroked: true, radiusUnits: "common", getRadius: shown.slot * 0.6,
-      radiusMinPixels: 3, lineWidthUnits: "pixels", getLineWidth: rings.length > 5000 ? 1 : 1.75, getLineColor: themeColor("--ink"),
-    }),
+    pointLayer(shown, points, pixels, width * height),
+    ...selectionLayers(shown, rings, pixels, bounds(), state.selection),
+    ...openLayers(shown, state.route.image, scaleNow(), openPicture.row === state.route.image ? openPicture.bitmap : null),
   ];
-  if (framed && state.selection.size) {
-    const framedRows = shown.grid.inBox(...bounds()).map((i) => shown.rows[i]).filter((row) => state.selection.has(row)).slice(0, MOST_FRAMES);
-    const frame = { data: framedRows, getPath: squareAround, widthUnits: "pixels", jointRounded: true };
-    all.push(new PathLayer({ ...frame, id: "frames-edge", getWidth: 6, getColor: themeColor("--paper") }));
-    all.push(new PathLayer({ ...frame, id: "frames", getWidth: 3.5, getColor: accent }));
-  }
-  if (open !== null && shown.indexOf[open] >= 0) {
-    const i = shown.indexOf[open];
-    const place = [shown.positions[2 * i], shown.positions[2 * i + 1]];
-    const mark = { data: [place], getPosition: (d) => d, filled: false, stroked: true, radiusUnits: "common", lineWidthUnits: "pixels", getRadius: shown.slot * 0.78, radiusMinPixels: 9, updateTriggers: { getPosition: open } };
-    all.push(new ScatterplotLayer({ ...mark, id: "open-edge", getLineWidth: 7, getLineColor: themeColor("--paper") }));
-    all.push(new ScatterplotLayer({ ...mark, id: "open", getLineWidth: 3, getLineColor: accent }));
-  }
-  return all;
 }
 
 const render = perFrame(() => {
-  if (!shown || !points) return;
+  if (!shown || !points || !stage.clientWidth) return;
   deck.setProps({ layers: layers() });
   drawViewport(...bounds(), themeColor("--ink"));
   placeNames();
 });
 
 function placeNames() {
-  const visible = coloring.name === "cluster" && pixelsPerImage() < TILES_FROM;
+  const visible = coloring.name === "cluster" && pointOpacity(pixelsPerImage()) > 0.2;
   const [width, height] = size();
+  const placed = [];
   for (const name of byId("map-names").children) {
     const i = shown.indexOf[Number(name.dataset.row)];
     const x = (shown.positions[2 * i] - view.target[0]) * scaleNow() + width / 2;
     const y = (shown.positions[2 * i + 1] - view.target[1]) * scaleNow() + height / 2;
-    name.hidden = !visible || i < 0 || x < 0 || y < 0 || x > width || y > height;
+    name.hidden = !visible || i < 0 || x < 0 || y < 0 || x > width || y > height || placed.some((other) => Math.abs(other[0] - x) < 110 && Math.abs(other[1] - y) < 28);
+    if (!name.hidden) placed.push([x, y]);
     name.style.transform = `translate(-50%, -50%) translate(${x}px, ${y}px)`;
   }
 }
@@ -146,39 +115,47 @@ function placeNames() {
 function repaint() {
   if (!shown || !coloring) return;
   colors = paint(shown.rows, coloring, leftOut, state.selection);
-  points = { length: shown.rows.length, attributes: { getPosition: { value: shown.positions, size: 2 }, getFillColor: { value: colors, size: 4 } } };
+  points = { length: shown.rows.length, attributes: { getPosition: { value: shown.positions, size: 2 }, getFillColor: { value: colors, size: 4, normalized: true } } };
   const chosen = [];
   shown.rows.forEach((row, i) => { if (state.selection.has(row)) chosen.push(shown.positions[2 * i], shown.positions[2 * i + 1]); });
   rings = { length: chosen.length / 2, attributes: { getPosition: { value: new Float32Array(chosen), size: 2 } } };
-  drawPoints(shown.positions, colors);
+  drawPoints(shown.positions, colors, shown.bounds);
   render();
 }
 
 async function recolor() {
   const known = state.atlas.columns.some((one) => one.name === "left_out");
-  [coloring, leftOut] = await Promise.all([coloringBy(byId("color-by").value), known ? column("left_out") : []]);
-  const named = state.atlas.clusters.filter((cluster) => cluster.size > 0);
+  [coloring, leftOut, rank] = await Promise.all([coloringBy(byId("color-by").value), known ? column("left_out") : [], column("outlier")]);
+  const named = state.atlas.clusters.filter((cluster) => cluster.size > 0).sort((one, other) => other.size - one.size).slice(0, MOST_NAMES);
   byId("map-names").replaceChildren(...named.map((cluster) => h("span", { data: { row: cluster.medoid } }, cluster.name)));
   drawLegend(coloring);
   repaint();
 }
 
+/** The whole layout in the part of the stage that the controls leave free. */
 function fitted() {
   const [left, top, right, bottom] = shown.bounds;
   const [width, height] = size();
-  const zoom = Math.log2(Math.min((width - 40) / (right - left || 1), (height - 40) / (bottom - top || 1)));
-  return { target: [(left + right) / 2, (top + bottom) / 2, 0], zoom };
+  const free = width > 820 ? { left: 280, top: 64, right: 44, bottom: 24 } : { left: 12, top: 64, right: 12, bottom: 12 };
+  const scale = Math.min((width - free.left - free.right) / (right - left || 1), (height - free.top - free.bottom) / (bottom - top || 1));
+  const target = [(left + right - (free.left - free.right) / scale) / 2, (top + bottom - (free.top - free.bottom) / scale) / 2, 0];
+  return { target, zoom: Math.log2(scale) };
 }
 
 function limited(next) {
   const zoom = Math.max(Math.min(fitted().zoom, 0) - 1, Math.min(shown.max_zoom + 2, next.zoom));
-  const target = next.target.slice(0, 2).map((value) => Math.max(0, Math.min(SIDE, value)));
-  return { ...next, zoom, target: [...target, 0] };
+  const [left, top, right, bottom] = shown.bounds;
+  const [width, height] = size().map((pixels) => pixels / 2 ** zoom / 2);
+  // Some of the layout stays in view, wherever one pans.
+  const x = Math.max(left - width * 0.8, Math.min(right + width * 0.8, next.target[0]));
+  const y = Math.max(top - height * 0.8, Math.min(bottom + height * 0.8, next.target[1]));
+  return { ...next, zoom, target: [x, y, 0] };
 }
 
 function move(next, milliseconds = 350) {
   const end = limited({ ...view, ...next });
   const animated = milliseconds && !still.matches;
+  hideTip();
   if (!animated) view = { target: end.target, zoom: end.zoom };
   deck.setProps({
     initialViewState: {
@@ -200,6 +177,27 @@ async function showLayout(name) {
   move(fitted(), 0);
 }
 
+/** Keeps what is on the left where it is when the stage changes its width, and the open image in view. */
+function onResize(before, now) {
+  const shift = [0, 1].map((axis) => (now[axis] - before[axis]) / scaleNow() / 2);
+  const target = [view.target[0] + shift[0], view.target[1] + shift[1]];
+  const i = state.route.image === null ? -1 : shown.indexOf[state.route.image];
+  if (i >= 0) {
+    for (const axis of [0, 1]) {
+      const half = now[axis] / scaleNow() / 2;
+      const place = shown.positions[2 * i + axis];
+      const was = Math.abs(place - view.target[axis]) <= before[axis] / scaleNow() / 2;
+      if (was) target[axis] = Math.max(place - half * 0.85, Math.min(place + half * 0.85, target[axis]));
+    }
+  }
+  move({ target }, 0);
+}
+
+function hideTip() {
+  hovered = -1;
+  byId("map-tip").hidden = true;
+}
+
 async function hover(x, y) {
   const tip = byId("map-tip");
   const row = pick(x, y);
@@ -215,10 +213,10 @@ async function hover(x, y) {
 // A pause first: a pointer on its way somewhere else should not ask for every image it passes.
 const describe = debounced(async (row) => {
   if (row !== hovered) return;
-  const image = await brief(row).catch(() => null);
-  if (row !== hovered || !image) return;
+  const [key] = await keysOf([row]).catch(() => [""]);
+  if (row !== hovered || !key) return;
   const tip = byId("map-tip");
-  tip.replaceChildren(h("img", { src: api.thumbnail(row), alt: "" }), h("span", {}, image.key));
+  tip.replaceChildren(h("img", { src: api.thumbnail(row), alt: "" }), h("span", {}, key));
   tip.hidden = false;
 }, 60);
 
@@ -245,12 +243,14 @@ function connect() {
     onViewStateChange: ({ viewState }) => {
       const next = limited(viewState);
       view = { target: next.target, zoom: next.zoom };
+      hideTip();
       render();
       return next;
     },
     onError: (error) => guarded(() => { throw error; }),
   });
   connectTools(stage, { pick, unproject, rowsInPolygon }, (row, event) => {
+    hideTip();
     if (row < 0) return;
     if (event.ctrlKey || event.metaKey) state.selection.toggle(row);
     else openImage(row);
@@ -258,17 +258,27 @@ function connect() {
   connectMinimap(byId("minimap"), (x, y) => move({ target: [x, y, 0] }, 0));
   const hoverSoon = perFrame((event) => { const frame = stage.getBoundingClientRect(); hover(event.clientX - frame.left, event.clientY - frame.top); });
   canvas.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch") hoverSoon(event); });
-  canvas.addEventListener("pointerleave", () => { hovered = -1; byId("map-tip").hidden = true; });
+  canvas.addEventListener("pointerleave", hideTip);
   document.addEventListener("keydown", onKey);
   byId("zoom-in").addEventListener("click", () => move({ zoom: view.zoom + 1 }));
   byId("zoom-out").addEventListener("click", () => move({ zoom: view.zoom - 1 }));
   byId("zoom-fit").addEventListener("click", () => move(fitted()));
   byId("color-by").addEventListener("change", () => guarded(recolor));
+  byId("show-points").addEventListener("change", render);
   byId("select-visible").addEventListener("click", () => {
     const [left, top, right, bottom] = bounds();
     state.selection.change(rowsInPolygon([[left, top], [right, top], [right, bottom], [left, bottom]]));
     say(`${imagesText(state.selection.size)} selected.`);
   });
+}
+
+async function loadOpenPicture() {
+  const row = state.route.image;
+  if (row === null || row === openPicture.row) return;
+  openPicture = { row, bitmap: null };
+  const bitmap = await api.getSquare(row).catch(() => null);
+  if (openPicture.row === row) openPicture = { row, bitmap };
+  render();
 }
 
 function drawControls() {
@@ -301,14 +311,13 @@ export async function startMap() {
   on("atlas", () => { drawControls(); guarded(recolor); });
   on("selection", repaint);
   on("theme", () => guarded(recolor));
-  on("route", render);
+  on("route", () => { render(); loadOpenPicture(); });
+  loadOpenPicture();
   let before = size();
   new ResizeObserver(() => {
-    const now = size();
-    if (!now[0] || !now[1]) return;
-    if (!before[0] || !before[1]) move(fitted(), 0);
-    before = now;
-    render();
+    if (!stage.clientWidth) return;
+    onResize(before, size());
+    before = size();
   }).observe(stage);
 }
 

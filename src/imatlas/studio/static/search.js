@@ -1,12 +1,13 @@
 // Searching by examples: images of the atlas, what they should not be like, a region, a picture of one's own.
 import * as api from "./api.js";
 import { byId, h, guarded, closeness, images, say, toast } from "./dom.js";
-import { state, on, go, brief, remember } from "./state.js";
+import { state, on, go, keysOf, remember } from "./state.js";
 import { regionPicker } from "./region.js";
 import { tile } from "./tiles.js";
 
 const MOST_CHIPS = 24;
 const K = 60;
+const MOST_EXAMPLES = 100; // that the server takes
 
 const wanted = { like: [], unlike: [], region: null, upload: null }; // region: {row, key, region}; upload: {id, name, width, height, region}
 let request = null;
@@ -59,7 +60,7 @@ function exampleChips(list) {
   const chips = wanted[list].slice(0, MOST_CHIPS).map((row) => {
     const one = chip(api.thumbnail(row), `image ${row}`, () => { wanted[list] = wanted[list].filter((other) => other !== row); changed(); });
     guarded(async () => {
-      const { key } = await brief(row);
+      const [key] = await keysOf([row]);
       one.querySelector("span").textContent = key;
       one.querySelector("button").setAttribute("aria-label", `Remove ${key}`);
     });
@@ -108,7 +109,13 @@ async function takeFile(file) {
   });
 }
 
-const union = (rows, others) => [...new Set([...rows, ...others])];
+/** Both lists without repetition; of too many an even sample, which says as much of what they have in common. */
+function union(rows, others) {
+  const all = [...new Set([...rows, ...others])];
+  if (all.length <= MOST_EXAMPLES) return all;
+  toast(`The search uses ${MOST_EXAMPLES} of the ${images(all.length)} as examples.`, "note");
+  return Array.from({ length: MOST_EXAMPLES }, (_, i) => all[Math.floor((i * all.length) / MOST_EXAMPLES)]);
+}
 
 /** Searches for images like these; with `add`, besides what is already searched for. */
 export function likeThese(rows, add = false) {

@@ -1,7 +1,7 @@
 // The bar of the selected images, undo and redo, and the list of known labels.
 import * as api from "./api.js";
-import { byId, h, busy, guarded, images, say, toast } from "./dom.js";
-import { state, on, decide, step, go } from "./state.js";
+import { byId, h, busy, debounced, guarded, images, say, toast } from "./dom.js";
+import { state, on, decide, step, go, column } from "./state.js";
 import { likeThese } from "./search.js";
 import { showRows } from "./gallery.js";
 
@@ -9,7 +9,17 @@ function drawBar() {
   const n = state.selection.size;
   byId("selection-bar").hidden = n === 0;
   byId("selection-count").textContent = `${images(n)} selected`;
+  offerTakingBack();
 }
+
+/** Offers to take labels away and to put images back only where there is something to take away. */
+const offerTakingBack = debounced(() => guarded(async () => {
+  const rows = state.selection.rows();
+  for (const [id, name] of [["selection-unlabel", "label"], ["selection-put-back", "left_out"]]) {
+    const values = await column(name);
+    byId(id).hidden = !rows.some((row) => values[row] >= 0);
+  }
+}), 100);
 
 function drawAtlas() {
   const { atlas } = state;
@@ -23,6 +33,7 @@ function drawAtlas() {
   }
   byId("known-labels").replaceChildren(...atlas.labels.map(({ label }) => h("option", { value: label })));
   document.body.classList.toggle("read-only", atlas.read_only);
+  offerTakingBack();
 }
 
 async function exportSelection() {

@@ -105,18 +105,23 @@ export async function selectCluster(id) {
   return selectWhere("cluster", value);
 }
 
-const briefs = new Map();
+const knownKeys = new Map();
+const ROWS_PER_ADDRESS = 500;
 
-/** The brief description of an image, remembered; the newest answer of any list is kept here too. */
-export async function brief(row) {
-  if (!briefs.has(row)) remember((await api.getImages({ rows: row, limit: 1 })).images);
-  return briefs.get(row);
+/** The keys of images, remembered from any list or asked for. */
+export async function keysOf(rows) {
+  const unknown = rows.filter((row) => !knownKeys.has(row));
+  for (let start = 0; start < unknown.length; start += ROWS_PER_ADDRESS) {
+    const part = unknown.slice(start, start + ROWS_PER_ADDRESS);
+    remember((await api.getImages({ rows: part.join(","), limit: part.length })).images);
+  }
+  return rows.map((row) => knownKeys.get(row) ?? `image ${row}`);
 }
 
-/** Keeps the descriptions of images for tooltips and chips. */
+/** Keeps the keys that a list brought, for tooltips and chips. */
 export function remember(images) {
-  if (briefs.size > 20000) briefs.clear();
-  for (const image of images) briefs.set(image.row, image);
+  if (knownKeys.size > 100000) knownKeys.clear();
+  for (const image of images) knownKeys.set(image.row, image.key);
 }
 
 /** Goes to a view; the image panel stays open unless another image, or null, is given. */

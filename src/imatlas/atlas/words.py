@@ -1,0 +1,56 @@
+"""Words for the images of an atlas; what they are computed from is kept in its cache, by content."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imatlas.atlas.store import Store
+from imatlas.errors import InputError
+from imatlas.images.intake import with_progress
+from imatlas.images.thumbnails import square_view
+from imatlas.models.parts.feature_cache import FeatureCache
+from imatlas.models.pretrained import SIDE, PretrainedEncoder
+from imatlas.nn.backbones import N_FEATURES
+from imatlas.system.atomic_io import is_link
+from imatlas.tasks.words import Words, words_of
+
+CACHED = "words"
+"""Name of the features in the cache; a change of `_pixels` gets a new one."""
+SAVED = 256
+"""Images after which the cache is written."""
+
+
+def words(store: Store, rows: np.ndarray | None = None, *, progress: bool = False) -> Words:
+    """Words for some images, or for all.
+
+    Raises
+    ------
+    InputError
+        If the atlas was learned without a network that people's names have trained.
+    """
+    if not store.model("encoder").pretrained:
+        raise InputError(
+            "This atlas has an encoder of its own, which knows no words; for words, learn it with --encoder pretrained."
+        )
+    rows = np.arange(len(store)) if rows is None else rows
+    contents = [store.contents[row] for row in rows]
+    features = np.full((len(rows), N_FEATURES), np.nan, np.float32)
+    folder = store.folder / "cache"
+    cache = None if is_link(folder) else FeatureCache(folder / "words")
+    missing = np.arange(len(rows)) if cache is None else np.flatnonzero(~cache.find(CACHED, contents, features))
+    encoder = None
+    for start in with_progress(range(0, len(missing), SAVED), "Finding words", progress):
+        part = missing[start : start + SAVED]
+        pixels = _pixels(store, rows[part])
+        encoder = encoder or PretrainedEncoder(normalize=False).fit(pixels)
+        features[part] = encoder.transform(pixels)
+        if cache is not None:
+            cache.add(CACHED, [contents[i] for i in part], features[part])
+    return words_of(features)
+
+
+def _pixels(store: Store, rows: np.ndarray) -> np.ndarray:
+    """Images as RGB (n, 224, 224, 3): of the originals, where these still exist and have 8 bits."""
+    if store.spec.dtype == "uint8":
+        return store.large_pixels(rows, SIDE)
+    return np.stack([square_view(data, SIDE, "crop") for data in store.thumbnails(rows)])

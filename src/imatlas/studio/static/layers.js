@@ -1,0 +1,87 @@
+// The deck.gl layers of the map: tiles of pictures, a point per image, and frames around what is selected or open.
+import * as api from "./api.js";
+import { byId, guarded } from "./dom.js";
+import { themeColor } from "./colors.js";
+
+const SIDE = 512; // of the world, in world units
+const TILE_CELLS = 8; // pictures along a tile where each takes as little room as it may
+const POINTS_UNTIL = 12; // pixels of an image up to which its point is opaque
+const TILES_FROM = 36; // pixels of an image from which its picture can be read
+const FRAMES_FROM = 16; // pixels of an image from which a frame fits around it
+const MOST_FRAMES = 3000;
+
+const { TileLayer, BitmapLayer, ScatterplotLayer, PathLayer } = globalThis.deck;
+
+const tileOffset = () => Math.round(Math.log2(window.devicePixelRatio || 1));
+
+/** How opaque the points are where an image takes so many pixels. */
+export function pointOpacity(pixels) {
+  const wish = byId("show-points").value;
+  if (wish !== "far") return wish === "always" ? 1 : 0;
+  return Math.max(0, Math.min(1, (TILES_FROM - pixels) / (TILES_FROM - POINTS_UNTIL)));
+}
+
+/** Whether a pointer means the points and not the pictures below them. */
+export const meansPoints = (pixels) => pixels < TILES_FROM && pointOpacity(pixels) > 0.5;
+
+/** The side in the world of one picture on the tiles: from afar, one stands for several images. */
+export function pictureSide(layout, zoom) {
+  const level = Math.max(0, Math.min(layout.max_zoom, Math.ceil(zoom) + tileOffset()));
+  return Math.max(layout.slot, SIDE / TILE_CELLS / 2 ** level);
+}
+
+/** The tiles of a layout, paler where points are over them. */
+export function tileLayer(layout, pixels) {
+  return new TileLayer({
+    id: `tiles-${layout.name}`, tileSize: SIDE, minZoom: 0, maxZoom: layout.max_zoom, extent: [0, 0, SIDE, SIDE],
+    opacity: byId("show-points").value === "far" ? 1 - 0.75 * pointOpacity(pixels) : 1,
+    zoomOffset: tileOffset(), maxRequests: 8, maxCacheSize: 300,
+    getTileData: ({ index, signal }) => api.getTile(layout.name, index.z, index.x, index.y, signal),
+    onTileError: (error) => guarded(() => { throw error; }),
+    renderSubLayers: ({ id, data, tile, opacity }) => {
+      const [[left, top], [right, bottom]] = tile.boundingBox;
+      return data && new BitmapLayer({ id, opacity, image: data, bounds: [left, bottom, right, top] });
+    },
+  });
+}
+
+/** One point per image, from binary attributes; at least so large that few points can still be seen on a large stage. */
+export function pointLayer(layout, points, pixels, area) {
+  const opacity = pointOpacity(pixels);
+  return new ScatterplotLayer({
+    id: `points-${layout.name}`, data: points, opacity, visible: opacity > 0, radiusUnits: "common", getRadius: layout.slot * 0.46,
+    radiusMinPixels: Math.max(1.3, Math.min(4, 0.12 * Math.sqrt(area / points.length))), radiusMaxPixels: 7,
+  });
+}
+
+function squareAround(layout, row, half) {
+  const i = layout.indexOf[row];
+  const [x, y] = [layout.positions[2 * i], layout.positions[2 * i + 1]];
+  return [[x - half, y - half], [x + half, y - half], [x + half, y + half], [x - half, y + half], [x - half, y - half]];
+}
+
+/** A frame on an edge of paper, which keeps it visible over any picture. */
+function frames(id, layout, rows, half, width, color) {
+  const frame = { data: rows, getPath: (row) => squareAround(layout, row, half), widthUnits: "pixels", jointRounded: true, updateTriggers: { getPath: half } };
+  return [new PathLayer({ ...frame, id: `${id}-edge`, getWidth: 2 * width, getColor: themeColor("--paper") }), new PathLayer({ ...frame, id, getWidth: width, getColor: color })];
+}
+
+/** Rings around the selected points from afar, frames around the selected pictures near by. */
+export function selectionLayers(layout, rings, pixels, bounds, selection) {
+  const framed = pixels >= FRAMES_FROM;
+  const ringLayer = new ScatterplotLayer({
+    id: "rings", data: rings, visible: !framed, filled: false, stroked: true, radiusUnits: "common", getRadius: layout.slot * 0.6,
+    radiusMinPixels: 3.5, lineWidthUnits: "pixels", getLineWidth: rings.length > 5000 ? 1 : 1.75, getLineColor: themeColor("--ink"),
+  });
+  if (!framed || !selection.size) return [ringLayer];
+  const rows = layout.grid.inBox(...bounds).map((i) => layout.rows[i]).filter((row) => selection.has(row)).slice(0, MOST_FRAMES);
+  return [ringLayer, ...frames("frames", layout, rows, layout.slot / 2, 3.5, themeColor("--accent"))];
+}
+
+/** The frame of the open image, and its own picture in it: on the tiles, another may lie over it. */
+export function openLayers(layout, row, scale, picture) {
+  if (row === null || layout.indexOf[row] < 0) return [];
+  const [[left, top], , [right, bottom]] = squareAround(layout, row, layout.slot / 2);
+  const own = picture && layout.slot * scale >= FRAMES_FROM ? [new BitmapLayer({ id: `open-picture-${row}`, image: picture, bounds: [left, bottom, right, top] })] : [];
+  return [...own, ...frames("open", layout, [row], Math.max(layout.slot * 0.56, 9 / scale), 4, themeColor("--ink"))];
+}
