@@ -21,7 +21,7 @@ from skimage import data
 import imatlas as ia
 from imatlas.studio.security import hosts_of
 from imatlas.studio.server import create_app
-from imatlas.studio.serving import _listening
+from imatlas.studio.serving import listening_on
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def opened(learned: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]:
 
     def open_studio(copy: Path | None = None, **options: Any) -> Studio:
         copy = copy or Path(shutil.copytree(learned, tmp_path / f"photos{len(servers)}.atlas"))
-        listening = _listening("127.0.0.1", 0)
+        listening = listening_on("127.0.0.1", 0)
         port = listening.getsockname()[1]
         app = create_app(ia.Atlas(copy), hosts=hosts_of("127.0.0.1", port), **options)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -249,8 +250,6 @@ def test_strange_requests_are_refused_in_words(studio: Studio, paths: list[str],
         value = data.draw(
             st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=12) | st.integers().map(str)
         )
-        from urllib.parse import quote
-
         status, content, _ = studio.ask(f"/api/{path}?{given_name}={quote(value)}")
     assert status < 500, content
     if status >= 400:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -818,6 +819,17 @@ class Atlas:
             If neither generator nor encoder has latent vectors, or the image cannot be read.
         """
         return new_images.sliders(self.store, image, directions, steps)
+
+    def show(self, *, height: int = 720) -> Any:
+        """The studio of this atlas in a notebook; where its server cannot run, the report.
+
+        Parameters
+        ----------
+        height : int
+            Of the frame, in pixels.
+        """
+        studio = importlib.import_module("imatlas.studio.notebook")  # which is built upon this
+        return studio.show(self, height=check_int(height, "height", "show", low=100))
 
     def score(self, *, random_state: int = 0) -> Result:
         """How good the generator is, measured on the held-out images.

@@ -42,10 +42,15 @@ class Guard:
         Names of this server, with the port, as a browser sends them.
     token : str
         "" if none is needed. Given once as `?token=…`, it is kept as a cookie.
+    frames : tuple of str
+        Origins of other pages that may show this one in a frame.
     """
 
-    def __init__(self, app: App, hosts: tuple[str, ...], token: str = "") -> None:
+    def __init__(self, app: App, hosts: tuple[str, ...], token: str = "", frames: tuple[str, ...] = ()) -> None:
         self.app, self.hosts, self.token = app, hosts, token
+        self.headers = dict(HEADERS)
+        if frames:
+            self.headers["content-security-policy"] += " " + " ".join(frames)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """See ASGI."""
@@ -55,7 +60,7 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         status, reason = self._refusal(scope, headers)
-        added = dict(HEADERS)
+        added = dict(self.headers)
         if self.token and not status and not self._has_cookie(headers):
             added["set-cookie"] = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
 

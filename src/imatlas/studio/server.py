@@ -131,7 +131,9 @@ class _Kept(OrderedDict[str, Any]):
         return id
 
 
-def create_app(atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_only: bool = False) -> Guard:
+def create_app(
+    atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_only: bool = False, frames: tuple[str, ...] = ()
+) -> Guard:
     """The studio of an atlas as an ASGI application.
 
     Parameters
@@ -143,6 +145,8 @@ def create_app(atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_on
         What a request must know; "" for nothing.
     read_only : bool
         Refuse decisions.
+    frames : tuple of str
+        Origins of other pages that may show the studio in a frame.
     """
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None)
     views, jobs = Views(atlas), Jobs()
@@ -379,7 +383,7 @@ def create_app(atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_on
         where = ".".join(str(part)[:40] for part in found["loc"][1:])
         return JSONResponse({"error": f"{where}: {found['msg']}"}, 422)
 
-    return Guard(api, hosts, token)
+    return Guard(api, hosts, token, frames)
 
 
 def _listed(

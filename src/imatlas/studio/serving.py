@@ -50,7 +50,7 @@ def serve(
         ) from None
     for role in ("map", "clusters", "layout"):
         atlas.store.require(role, role in atlas.store.manifest.models)
-    listening = _listening(host, port)
+    listening = listening_on(host, port)
     port = int(listening.getsockname()[1])
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
     app = create_app(atlas, hosts=hosts_of(host, port), token=token, read_only=read_only)
@@ -65,7 +65,7 @@ def serve(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening_on(host: str, port: int) -> socket.socket:
     """A socket that listens."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -3,7 +3,7 @@
 A model that was adapted to a folder differs by little, and some weights not at all.
 
     uint32  CRC-32 of all differences
-    byte    their binary places: they are multiples of 2 to the minus this
+    byte    their binary places: they are multiples of 2 to the minus this; those of the filter have `FINER` more
     output of the range coder: for each tensor, in the order of the network, whether it differs, and if so the scale of
     its differences, in sixths of an octave, and these
 """
@@ -24,7 +24,9 @@ from imatlas.models.parts.symbol_coder import AN_OCTAVE, SymbolDecoder, SymbolEn
 
 MOST_DIFFERENCE = 2**20
 """As an integer."""
-HEAD, MOST_PLACES = struct.Struct("<IB"), 30
+HEAD, MOST_PLACES = struct.Struct("<IB"), 28
+FINER = 2
+"""More binary places of the filter, of which few weights differ, and whose rounding is seen in every pixel."""
 
 
 def load_general(networks: nn.Module, name: str) -> None:
@@ -88,15 +90,20 @@ def _general(name: str) -> dict[str, Tensor]:
 def _differences(networks: nn.Module, general: Mapping[str, Tensor], places: int) -> dict[str, np.ndarray]:
     """Differences to the general weights, as integers."""
     return {
-        name: np.rint(((values - general[name]).double() * 2.0**places).numpy())
+        name: np.rint(((values - general[name]).double() * 2.0 ** _places_of(name, places)).numpy())
         .clip(-MOST_DIFFERENCE, MOST_DIFFERENCE)
         .astype(np.int64)
         for name, values in networks.state_dict().items()
     }
 
 
+def _places_of(name: str, places: int) -> int:
+    """Binary places of a tensor."""
+    return places + FINER * name.startswith("filter.")
+
+
 def _restored(differences: Mapping[str, np.ndarray], general: Mapping[str, Tensor], places: int) -> dict[str, Tensor]:
     return {
-        name: general[name] + torch.from_numpy((difference * 2.0**-places).astype(np.float32))
+        name: general[name] + torch.from_numpy((difference * 2.0 ** -_places_of(name, places)).astype(np.float32))
         for name, difference in differences.items()
     }

@@ -122,7 +122,8 @@ export function follow(job, onprogress) {
       const event = JSON.parse(message.data);
       if (event.state === "running") onprogress(event);
       else if (event.state === "done") { events.close(); resolve(event.result); }
-      else fail(event.state === "cancelled" ? "The work was cancelled." : event.error || "The work failed.");
+      else if (event.state === "cancelled") { events.close(); reject(new DOMException("cancelled", "AbortError")); }
+      else fail(event.error || "The work failed.");
     };
     events.onerror = () => { if (events.readyState === EventSource.CLOSED) fail("The connection to the work was lost."); };
   });

@@ -114,7 +114,7 @@ export function startCreate() {
   byId("create-impossible").hidden = possible;
   byId("create-empty").hidden = !possible;
   byId("create-form").addEventListener("submit", (event) => { event.preventDefault(); guarded(make); });
-  byId("create-cancel").addEventListener("click", () => guarded(async () => { await cancel?.(); toast("Cancelling…", "note"); }));
+  byId("create-cancel").addEventListener("click", () => guarded(async () => { await cancel?.(); toast("No new images were made.", "note"); }));
   byId("create-center").addEventListener("click", () => choosePlace(map.centerRow()));
   byId("create-open").addEventListener("click", () => choosePlace(state.route.image));
   byId("create-anywhere").addEventListener("click", () => choosePlace(null));

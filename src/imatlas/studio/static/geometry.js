@@ -56,6 +56,18 @@ export class Grid {
   }
 }
 
+/** The same layout in random order, so that the first points of it are a fair sample of all. */
+export function shuffled({ rows, positions }) {
+  const pairs = new Float64Array(positions.buffer.slice(positions.byteOffset, positions.byteOffset + positions.byteLength));
+  for (let i = rows.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [rows[i], rows[j]] = [rows[j], rows[i]];
+    // A pair of float32 moves as the 64 bits of one number.
+    [pairs[i], pairs[j]] = [pairs[j], pairs[i]];
+  }
+  return { rows, positions: new Float32Array(pairs.buffer) };
+}
+
 /** Whether a point is inside a polygon, by counting the edges that a ray to the right crosses. */
 export function isInside(polygon, x, y) {
   let inside = false;

@@ -98,11 +98,14 @@ function draw(image) {
   const why = explanation(image);
   const neighbors = (image.neighbors ?? []).map((one) => tile(one.row, one.key, { caption: closeness(one.closer_than) }));
   byId("image-title").textContent = image.key;
+  const focused = body.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
   body.replaceChildren(
     picker.element, h("p", { class: "hint" }, "Draw a rectangle on the picture to search for that part."), searchButton,
     comparison(image) ?? "", actions(image, why), why.place, labelForm(image), facts(image),
     h("section", {}, h("h3", {}, "Nearest images"), h("ul", { class: "tiles dense", data: { testid: "neighbors" } }, neighbors)));
   body.setAttribute("aria-busy", "false");
+  // A decision draws the panel again; the keyboard stays where it was.
+  if (focused) body.querySelector(`[data-testid="${focused}"]`)?.focus({ preventScroll: true });
 }
 
 async function load(row) {

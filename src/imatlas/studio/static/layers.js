@@ -2,6 +2,7 @@
 import * as api from "./api.js";
 import { byId, guarded } from "./dom.js";
 import { themeColor } from "./colors.js";
+import { DotLayer } from "./points.js";
 
 const SIDE = 512; // of the world, in world units
 const TILE_CELLS = 8; // pictures along a tile where each takes as little room as it may
@@ -10,7 +11,7 @@ const TILES_FROM = 36; // pixels of an image from which its picture can be read
 const FRAMES_FROM = 16; // pixels of an image from which a frame fits around it
 const MOST_FRAMES = 3000;
 
-const { TileLayer, BitmapLayer, ScatterplotLayer, PathLayer } = globalThis.deck;
+const { TileLayer, BitmapLayer, PathLayer } = globalThis.deck;
 
 const tileOffset = () => Math.round(Math.log2(window.devicePixelRatio || 1));
 
@@ -45,13 +46,11 @@ export function tileLayer(layout, pixels) {
   });
 }
 
-/** One point per image, from binary attributes; at least so large that few points can still be seen on a large stage. */
-export function pointLayer(layout, points, pixels, area) {
+/** One point per image; at least so large that few points can still be seen on a large stage. */
+export function pointLayer(layout, points, pixels, area, most) {
   const opacity = pointOpacity(pixels);
-  return new ScatterplotLayer({
-    id: `points-${layout.name}`, data: points, opacity, visible: opacity > 0, radiusUnits: "common", getRadius: layout.slot * 0.46,
-    radiusMinPixels: Math.max(1.3, Math.min(4, 0.12 * Math.sqrt(area / points.length))), radiusMaxPixels: 7,
-  });
+  const least = Math.max(3, Math.min(8, 0.24 * Math.sqrt(area / points.length)));
+  return new DotLayer({ id: `points-${layout.name}`, data: points, opacity, visible: opacity > 0, most, size: Math.max(least, Math.min(14, pixels * 0.92)) });
 }
 
 function squareAround(layout, row, half) {
@@ -67,12 +66,10 @@ function frames(id, layout, rows, half, width, color) {
 }
 
 /** Rings around the selected points from afar, frames around the selected pictures near by. */
-export function selectionLayers(layout, rings, pixels, bounds, selection) {
+export function selectionLayers(layout, rings, pixels, bounds, selection, most) {
   const framed = pixels >= FRAMES_FROM;
-  const ringLayer = new ScatterplotLayer({
-    id: "rings", data: rings, visible: !framed, filled: false, stroked: true, radiusUnits: "common", getRadius: layout.slot * 0.6,
-    radiusMinPixels: 3.5, lineWidthUnits: "pixels", getLineWidth: rings.length > 5000 ? 1 : 1.75, getLineColor: themeColor("--ink"),
-  });
+  const size = Math.max(8, pixels * 1.3);
+  const ringLayer = new DotLayer({ id: "rings", data: rings, visible: !framed && rings.length > 0, size, hole: 1 - 4.5 / size, most });
   if (!framed || !selection.size) return [ringLayer];
   const rows = layout.grid.inBox(...bounds).map((i) => layout.rows[i]).filter((row) => selection.has(row)).slice(0, MOST_FRAMES);
   return [ringLayer, ...frames("frames", layout, rows, layout.slot / 2, 3.5, themeColor("--accent"))];

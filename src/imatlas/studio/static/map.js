@@ -1,17 +1,18 @@
 // The zoomable map: tiles of thumbnails, and over them one point per image.
 import * as api from "./api.js";
-import { byId, h, guarded, perFrame, debounced, isTyping, say, images as imagesText } from "./dom.js";
-import { state, on, go, openImage, keysOf, column } from "./state.js";
-import { Grid } from "./geometry.js";
+import { byId, h, guarded, perFrame, isTyping, say, images as imagesText } from "./dom.js";
+import { state, on, go, openImage, column } from "./state.js";
+import { Grid, shuffled } from "./geometry.js";
 import { coloringBy, paint, themeColor } from "./colors.js";
+import { Budget } from "./points.js";
 import { tileLayer, pointLayer, selectionLayers, openLayers, pointOpacity, meansPoints, pictureSide } from "./layers.js";
 import { connectTools } from "./lasso.js";
 import { connectMinimap, drawPoints, drawViewport } from "./minimap.js";
 import { drawLegend } from "./legend.js";
+import { drawNames, placeNames, showTip, hideTip } from "./overlays.js";
 
 const SIDE = 512; // of the world, in world units
 const READABLE = 96; // pixels of an image when it is looked up
-const MOST_NAMES = 60;
 
 const { Deck, OrthographicView, LinearInterpolator } = globalThis.deck;
 
@@ -31,7 +32,9 @@ let tiles = null;
 let openPicture = { row: null, bitmap: null };
 let lastSize = [1000, 700];
 let rank = []; // of several images that share a place from afar, the tiles show the one of the least rank
-let hovered = -1;
+let moving = false;
+let resting = 0;
+const budget = new Budget();
 
 const scaleNow = () => 2 ** view.zoom;
 const pixelsPerImage = () => shown.slot * scaleNow();
@@ -82,11 +85,12 @@ function centerRow() {
 function layers() {
   const pixels = pixelsPerImage();
   const [width, height] = size();
+  const most = moving ? budget.next(points.length) : points.length;
   tiles = tileLayer(shown, pixels);
   return [
     tiles,
-    pointLayer(shown, points, pixels, width * height),
-    ...selectionLayers(shown, rings, pixels, bounds(), state.selection),
+    pointLayer(shown, points, pixels, width * height, most),
+    ...selectionLayers(shown, rings, pixels, bounds(), state.selection, most),
     ...openLayers(shown, state.route.image, scaleNow(), openPicture.row === state.route.image ? openPicture.bitmap : null),
   ];
 }
@@ -95,30 +99,40 @@ const render = perFrame(() => {
   if (!shown || !points || !stage.clientWidth) return;
   deck.setProps({ layers: layers() });
   drawViewport(...bounds(), themeColor("--ink"));
-  placeNames();
+  placeNames(coloring.name === "cluster" && pointOpacity(pixelsPerImage()) > 0.2, place, size());
 });
 
-function placeNames() {
-  const visible = coloring.name === "cluster" && pointOpacity(pixelsPerImage()) > 0.2;
-  const [width, height] = size();
-  const placed = [];
-  for (const name of byId("map-names").children) {
-    const i = shown.indexOf[Number(name.dataset.row)];
-    const x = (shown.positions[2 * i] - view.target[0]) * scaleNow() + width / 2;
-    const y = (shown.positions[2 * i + 1] - view.target[1]) * scaleNow() + height / 2;
-    name.hidden = !visible || i < 0 || x < 0 || y < 0 || x > width || y > height || placed.some((other) => Math.abs(other[0] - x) < 110 && Math.abs(other[1] - y) < 28);
-    if (!name.hidden) placed.push([x, y]);
-    name.style.transform = `translate(-50%, -50%) translate(${x}px, ${y}px)`;
+/** A frame in motion may leave points out; they are back once the map rests. */
+function renderMoving() {
+  moving = true;
+  render();
+  clearTimeout(resting);
+  // Longer than a frame takes here, or every frame would end in the rest before it.
+  resting = setTimeout(() => { moving = false; render(); }, 150 + 2 * budget.frame);
+}
+
+/** The pixel of the stage that an image is at, or null if the layout does not have it. */
+function place(row) {
+  const i = shown.indexOf[row];
+  return i < 0 ? null : size().map((pixels, axis) => (shown.positions[2 * i + axis] - view.target[axis]) * scaleNow() + pixels / 2);
+}
+
+function ringsAround() {
+  const places = new Float32Array(2 * state.selection.size);
+  let n = 0;
+  for (let i = 0; i < shown.rows.length; i++) {
+    if (state.selection.has(shown.rows[i])) places.set(shown.positions.subarray(2 * i, 2 * i + 2), 2 * n++);
   }
+  const [red, green, blue] = themeColor("--ink");
+  const ink = new Uint32Array(n).fill((255 << 24) | (blue << 16) | (green << 8) | red);
+  return { length: n, attributes: { getPosition: { value: places, size: 2 }, getColor: { value: new Uint8Array(ink.buffer), size: 4, normalized: true } } };
 }
 
 function repaint() {
   if (!shown || !coloring) return;
   colors = paint(shown.rows, coloring, leftOut, state.selection);
-  points = { length: shown.rows.length, attributes: { getPosition: { value: shown.positions, size: 2 }, getFillColor: { value: colors, size: 4, normalized: true } } };
-  const chosen = [];
-  shown.rows.forEach((row, i) => { if (state.selection.has(row)) chosen.push(shown.positions[2 * i], shown.positions[2 * i + 1]); });
-  rings = { length: chosen.length / 2, attributes: { getPosition: { value: new Float32Array(chosen), size: 2 } } };
+  points = { length: shown.rows.length, attributes: { getPosition: { value: shown.positions, size: 2 }, getColor: { value: colors, size: 4, normalized: true } } };
+  rings = ringsAround();
   drawPoints(shown.positions, colors, shown.bounds);
   render();
 }
@@ -126,8 +140,7 @@ function repaint() {
 async function recolor() {
   const known = state.atlas.columns.some((one) => one.name === "left_out");
   [coloring, leftOut, rank] = await Promise.all([coloringBy(byId("color-by").value), known ? column("left_out") : [], column("outlier")]);
-  const named = state.atlas.clusters.filter((cluster) => cluster.size > 0).sort((one, other) => other.size - one.size).slice(0, MOST_NAMES);
-  byId("map-names").replaceChildren(...named.map((cluster) => h("span", { data: { row: cluster.medoid } }, cluster.name)));
+  drawNames(state.atlas.clusters);
   drawLegend(coloring);
   repaint();
 }
@@ -163,11 +176,11 @@ function move(next, milliseconds = 350) {
       transitionInterpolator: new LinearInterpolator(["target", "zoom"]),
     },
   });
-  render();
+  renderMoving();
 }
 
 async function showLayout(name) {
-  const { rows, positions } = await api.getLayout(name);
+  const { rows, positions } = shuffled(await api.getLayout(name));
   const indexOf = new Int32Array(state.atlas.n_images).fill(-1);
   rows.forEach((row, i) => { indexOf[row] = i; });
   const description = state.atlas.layouts.find((layout) => layout.name === name);
@@ -193,32 +206,11 @@ function onResize(before, now) {
   move({ target }, 0);
 }
 
-function hideTip() {
-  hovered = -1;
-  byId("map-tip").hidden = true;
-}
-
-async function hover(x, y) {
-  const tip = byId("map-tip");
+function hover(x, y) {
   const row = pick(x, y);
-  const [width] = size();
-  tip.style.transform = `translate(${x > width - 220 ? x - 200 : x + 16}px, ${Math.max(8, y - 40)}px)`;
-  if (row === hovered) return;
-  hovered = row;
   canvas.classList.toggle("on-image", row >= 0);
-  if (row < 0) tip.hidden = true;
-  else describe(row);
+  showTip(row, x, y, size());
 }
-
-// A pause first: a pointer on its way somewhere else should not ask for every image it passes.
-const describe = debounced(async (row) => {
-  if (row !== hovered) return;
-  const [key] = await keysOf([row]).catch(() => [""]);
-  if (row !== hovered || !key) return;
-  const tip = byId("map-tip");
-  tip.replaceChildren(h("img", { src: api.thumbnail(row), alt: "" }), h("span", {}, key));
-  tip.hidden = false;
-}, 60);
 
 function onKey(event) {
   if (state.route.view !== "map" || isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -244,7 +236,7 @@ function connect() {
       const next = limited(viewState);
       view = { target: next.target, zoom: next.zoom };
       hideTip();
-      render();
+      renderMoving();
       return next;
     },
     onError: (error) => guarded(() => { throw error; }),
@@ -305,6 +297,7 @@ export function showOnMap(row) {
 /** Starts the map on the atlas's first layout. */
 export async function startMap() {
   connect();
+  if (matchMedia("(max-width: 820px)").matches) document.querySelector(".legend").open = false;
   drawControls();
   await choose(state.atlas.layouts[0].name);
   await recolor();
@@ -328,9 +321,9 @@ export const map = {
   goTo: (x, y, zoom, milliseconds = 0) => move({ target: [x, y, 0], zoom }, milliseconds),
   /** The place of an image in pixels of the page. */
   project(row) {
-    const i = shown.indexOf[row];
     const frame = canvas.getBoundingClientRect();
-    return [0, 1].map((axis) => (shown.positions[2 * i + axis] - view.target[axis]) * scaleNow() + (axis ? frame.top + frame.height / 2 : frame.left + frame.width / 2));
+    const [x, y] = place(row);
+    return [frame.left + x, frame.top + y];
   },
   visibleTilesLoaded: () => Boolean(tiles?.isLoaded),
   get zoom() { return view.zoom; },

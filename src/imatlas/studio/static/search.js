@@ -19,30 +19,36 @@ function body() {
   return { row: region?.row ?? null, upload: upload?.id ?? null, region: region?.region ?? upload?.region ?? null, like, unlike, k: K };
 }
 
+function found(sentence) {
+  byId("search-found").textContent = sentence;
+  byId("search-found").hidden = false;
+}
+
 async function run() {
   request?.abort();
   const results = byId("search-results");
   if (isEmpty()) {
     results.replaceChildren();
-    byId("search-found").textContent = wanted.unlike.length ? "Add something that the images should be like." : "";
+    found("Add something that the images should be like.");
+    byId("search-found").hidden = !wanted.unlike.length;
     return;
   }
   request = new AbortController();
   const { signal } = request;
-  byId("search-found").textContent = "Searching…";
+  found("Searching…");
   results.setAttribute("aria-busy", "true");
   await guarded(async () => {
-    const found = (await api.search(body(), signal)).results;
-    remember(found);
-    results.replaceChildren(...found.map((one) => tile(one.row, one.key, { caption: closeness(one.closer_than) })));
-    byId("search-found").textContent = found.length ? `The ${images(found.length)} most like that` : "Nothing was found.";
-    byId("search-select").hidden = !found.length;
-    byId("search-select").onclick = () => state.selection.change(found.map((one) => one.row));
+    const nearest = (await api.search(body(), signal)).results;
+    remember(nearest);
+    results.replaceChildren(...nearest.map((one) => tile(one.row, one.key, { caption: closeness(one.closer_than) })));
+    found(nearest.length ? `The ${images(nearest.length)} most like that` : "Nothing was found.");
+    byId("search-select").hidden = !nearest.length;
+    byId("search-select").onclick = () => state.selection.change(nearest.map((one) => one.row));
     say(byId("search-found").textContent);
   });
   if (!signal.aborted) {
     results.setAttribute("aria-busy", "false");
-    if (byId("search-found").textContent === "Searching…") byId("search-found").textContent = "The search failed.";
+    if (byId("search-found").textContent === "Searching…") found("The search failed.");
   }
 }
 
@@ -148,6 +154,8 @@ export function startSearch() {
   const zone = byId("drop-zone");
   byId("search-file").addEventListener("change", (event) => { takeFile(event.target.files[0]); event.target.value = ""; });
   const over = (event) => { event.preventDefault(); zone.classList.toggle("over", event.type === "dragover"); };
+  // A file dropped beside the zone must not replace the studio by the picture.
+  for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
   zone.addEventListener("dragover", over);
   zone.addEventListener("dragleave", over);
   zone.addEventListener("drop", (event) => { over(event); takeFile(event.dataTransfer.files[0]); });

@@ -53,7 +53,7 @@ function connectSteps() {
     const key = event.key.toLowerCase();
     const direction = key === "z" ? (event.shiftKey ? "redo" : "undo") : key === "y" ? "redo" : null;
     // In a field with text, the keys undo typing.
-    if (!direction || (event.target instanceof HTMLInputElement && event.target.type === "text" && event.target.value)) return;
+    if (!direction || (event.target.matches?.("input[type=text], input[type=search], input[type=number]") && event.target.value)) return;
     event.preventDefault();
     guarded(() => step(direction));
   });
