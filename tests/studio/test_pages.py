@@ -49,7 +49,7 @@ def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.goto(f"{studio.address}/#{view}")
-        page.wait_for_function(LOADED)
+        page.wait_for_function(LOADED if view.startswith("map") else "() => window.studio?.state?.atlas")
         return page
 
     yield visit

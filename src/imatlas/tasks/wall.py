@@ -87,13 +87,13 @@ def _halved(points: np.ndarray, columns: int, rows: int) -> np.ndarray:
 
 
 def _split(parts: np.ndarray, is_wide: np.ndarray) -> np.ndarray:
-    """Each part in two, along its longer side, with points in proportion to the places; parts of one place stay."""
+    """Each part in two, along its longer side, the first of them full, so that free places are in the last corner; parts
+    of one place stay."""
     axis = np.where(is_wide, 2, 3)
     row = np.arange(len(parts))
     length, across, n = parts[row, axis], parts[row, 5 - axis], parts[:, 4]
     first = length // 2
-    room, rest = first * across, (length - first) * across
-    n_first = np.clip(np.rint(n * room / np.maximum(room + rest, 1)).astype(np.int64), n - rest, np.minimum(room, n))
+    n_first = np.minimum(first * across, n)
     both = np.repeat(parts, 2, axis=0)
     both[0::2, 4], both[1::2, 4] = n_first, n - n_first
     both[2 * row, axis], both[2 * row + 1, axis] = first, length - first

@@ -98,17 +98,20 @@ function layers() {
 const render = perFrame(() => {
   if (!shown || !points || !stage.clientWidth) return;
   deck.setProps({ layers: layers() });
+  if (moving) {
+    clearTimeout(resting);
+    resting = setTimeout(() => { moving = false; render(); }, 150 + 2 * budget.frame);
+  }
   drawViewport(...bounds(), themeColor("--ink"));
   placeNames(coloring.name === "cluster" && pointOpacity(pixelsPerImage()) > 0.2, place, size());
 });
 
 /** A frame in motion may leave points out; they are back once the map rests. */
 function renderMoving() {
+  // No rest may come between this movement and its frame, or slow machines would draw all points in every frame.
+  clearTimeout(resting);
   moving = true;
   render();
-  clearTimeout(resting);
-  // Longer than a frame takes here, or every frame would end in the rest before it.
-  resting = setTimeout(() => { moving = false; render(); }, 150 + 2 * budget.frame);
 }
 
 /** The pixel of the stage that an image is at, or null if the layout does not have it. */

@@ -54,7 +54,7 @@ export class DotLayer extends Layer {
       colors: { size: 4, type: "unorm8", accessor: "getColor" },
     });
     this.setState({
-      model: new Model(this.context.device, { ...this.getShaders(), id: this.props.id, bufferLayout: attributes.getBufferLayouts(), topology: "point-list", isInstanced: false, parameters: FLAT }),
+      model: new Model(this.context.device, { ...this.getShaders(), id: this.props.id, bufferLayout: attributes.getBufferLayouts(), topology: "point-list", isInstanced: false }),
     });
   }
 
@@ -71,6 +71,7 @@ DotLayer.layerName = "DotLayer";
 DotLayer.defaultProps = {
   getPosition: { type: "accessor", value: [0, 0] }, getColor: { type: "accessor", value: [0, 0, 0, 255] },
   size: { type: "number", value: 4 }, hole: { type: "number", value: 0 }, most: { type: "number", value: Infinity },
+  parameters: { type: "object", value: FLAT },
 };
 
 const SLOW = 70; // milliseconds of a frame in which motion is no longer fluent
