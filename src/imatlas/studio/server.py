@@ -3,16 +3,19 @@ this package, none from a request."""
 
 # no postponed annotations: FastAPI evaluates those of the functions below, which name what is local to `create_app`
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import secrets
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,6 +36,8 @@ LONG = "private, max-age=31536000, immutable"
 """How long pictures may be kept whose address changes with the atlas; others are asked for again."""
 MOST_UPLOADS, MOST_MADE = 32, 512
 SSE_SECONDS = 0.25
+N_THREADS = 8
+"""Requests that are worked on at once; each thread keeps memory of its own."""
 
 Row = Annotated[int, Field(ge=0, lt=2**31)]
 Rows = Annotated[list[Row], Field(max_length=2_000_000)]
@@ -148,8 +153,16 @@ def create_app(
     frames : tuple of str
         Origins of other pages that may show the studio in a frame.
     """
-    api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None)
     views, jobs = Views(atlas), Jobs()
+
+    @contextlib.asynccontextmanager
+    async def living(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = N_THREADS
+        threading.Thread(target=views.warm_up, daemon=True, name="imatlas-warm-up").start()
+        yield
+        jobs.close()
+
+    api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
     uploads, made = _Kept(MOST_UPLOADS), _Kept(MOST_MADE)
     files = _static_files()
     n_images = len(views.keys)
@@ -211,7 +224,7 @@ def create_app(
         tiles = views.layouts[layout]
         if not (0 <= z <= tiles.max_level and 0 <= x < 2**z and 0 <= y < 2**z):
             raise HTTPException(404, "There is no such tile.")
-        content = tiles.tile(z, x, y)
+        content = tiles.asked(z, x, y)
         headers = {"cache-control": "private, max-age=3600"}
         return Response(content, status_code=200 if content else 204, media_type="image/webp", headers=headers)
 

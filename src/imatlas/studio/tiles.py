@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from imatlas.atlas.store import Store
 from imatlas.errors import DecodeError
-from imatlas.images.thumbnails import square_view
+from imatlas.images.thumbnails import quick_view
 from imatlas.tasks.wall import EMPTY, Wall
 
 TILE, CELLS = 512, 8
@@ -25,6 +27,39 @@ GAP = 1 / 32
 ORIGINALS_FROM = 256
 """Side in pixels from which the originals are read."""
 CACHED_BYTES = 2**26
+RESTING = 0.2
+"""Seconds without a request after which tiles are drawn ahead."""
+MOST_AHEAD = 64
+
+
+class Ahead:
+    """Draws tiles that may be asked for next, while none is asked for: those into which the last ones are zoomed."""
+
+    def __init__(self, draw: Callable[[int, int, int], object]) -> None:
+        self._draw = draw
+        self._waiting: deque[tuple[int, int, int]] = deque(maxlen=MOST_AHEAD)
+        self._asked, self._any = 0.0, threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def asked(self, z: int, x: int, y: int) -> None:
+        """A tile was asked for."""
+        self._asked = time.monotonic()
+        self._waiting.extend((z + 1, 2 * x + i, 2 * y + j) for i in (0, 1) for j in (0, 1))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="imatlas-tiles-ahead")
+            self._thread.start()
+        self._any.set()
+
+    def _run(self) -> None:
+        while self._any.wait():
+            rest = self._asked + RESTING - time.monotonic()
+            if rest > 0:
+                time.sleep(rest)
+                continue
+            try:
+                self._draw(*self._waiting.popleft())
+            except IndexError:
+                self._any.clear()
 
 
 class Tiles:
@@ -34,6 +69,7 @@ class Tiles:
         self.store, self.wall = store, wall
         self._cache: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
         self._n_bytes, self._lock = 0, threading.Lock()
+        self._ahead = Ahead(self.tile)
 
     @property
     def whole(self) -> int:
@@ -53,6 +89,12 @@ class Tiles:
     def centers(self) -> np.ndarray:
         """World coordinates (n, 2) float32 of the images."""
         return ((self.wall.places + 0.5) * self.slot).astype(np.float32)
+
+    def asked(self, z: int, x: int, y: int) -> bytes | None:
+        """As `tile`; what lies below it is drawn when there is time."""
+        if z < self.max_level:
+            self._ahead.asked(z, x, y)
+        return self.tile(z, x, y)
 
     def tile(self, z: int, x: int, y: int) -> bytes | None:
         """A tile as WebP; None if nothing is there."""
@@ -99,7 +141,7 @@ class Tiles:
         found = []
         for data in self.store.thumbnails(rows):
             try:
-                found.append(square_view(data, side, "crop"))
-            except DecodeError:
+                found.append(quick_view(data, side))
+            except (DecodeError, OSError, ValueError):
                 found.append(np.full((side, side, 3), 128, np.uint8))
         return np.stack(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,6 +10,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from imatlas.atlas.atlas import Atlas
@@ -70,6 +72,13 @@ class Views:
                 "similarity": Tiles(self.store, scattered(spread, rank, cells=CELLS)),
             }
 
+    def warm_up(self) -> None:
+        """Draw the tiles that a page shows first."""
+        for z in range(3):
+            for x, y in itertools.product(range(2**z), repeat=2):
+                self.layouts["map"].tile(z, x, y)
+        pa.default_memory_pool().release_unused()  # what reading the columns took
+
     # -- the atlas as a whole ----------------------------------------------------------------------------------------
 
     def overview(self, *, read_only: bool) -> dict[str, Any]:
@@ -118,7 +127,7 @@ class Views:
                 "create": "generator" in self.store.manifest.models,
                 "explain": True,
                 "originals": self.store.originals.folder is not None,
-                "words": bool(self.store.model("encoder").pretrained),
+                "words": self.store.manifest.stages.get("intake", {}).get("encoder") == "pretrained",
             },
             "undo": state.undo,
             "redo": state.redo,

@@ -13,9 +13,9 @@ Kinds of records, in this order:
          it
     "M"  the model, as `imatlas.models.parts.packed_networks` describes; at most once
     "I"  images of one size: a varint, their number; a varint, the number of bytes of what follows about them, times 2,
-         plus 1 if these bytes are deflated (without zlib's head); for each its key (varint, UTF-8), and its metadata
-         (varint, bytes): EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then
-         `CodedImages`
+         plus 1 if these bytes are deflated (without zlib's head); for each its key (a varint, how many bytes it shares
+         with the beginning of the one before; a varint, how many follow; these, in UTF-8), and its metadata (varint,
+         bytes): EXIF, XMP and ICC profile, each with its number of bytes as a varint before it; then `CodedImages`
     "O"  an image as a file of another format: as "I" with one image; then a varint, its channels, and the file
     "E"  the end: a varint, the number of all images
 
@@ -217,12 +217,15 @@ def head_record(model: bytes, settings: bytes, *, lossless: bool = False) -> byt
 
 def images_record(keys: Sequence[str], about: Sequence[About], coded: CodedImages | OtherFile) -> bytes:
     """The record of images."""
-    parts = []
+    parts, before = [], b""
     for key, each in zip(keys, about, strict=True):
         name = key.encode("utf-8", "surrogateescape")
+        most = min(len(name), len(before))
+        n_shared = next((i for i in range(most) if name[i] != before[i]), most)
         kept = b"".join(varint(len(part)) + part for part in (each.exif, each.xmp, each.profile))
         kept = kept if any((each.exif, each.xmp, each.profile)) else b""
-        parts += [varint(len(name)), name, varint(len(kept)), kept]
+        parts += [varint(n_shared), varint(len(name) - n_shared), name[n_shared:], varint(len(kept)), kept]
+        before = name
     told = b"".join(parts)
     packed = zlib.compress(told, 9, -zlib.MAX_WBITS)
     is_packed = len(packed) < len(told)
@@ -284,8 +287,16 @@ def _parse_images(content: bytes) -> tuple[list[str], list[About], bytes]:
     if size % 2:
         told = _inflated(told)
     each, keys, about = Reader(told), [], []
+    name, n_bytes = b"", 0
     for _ in range(n):
-        keys.append(each.take(each.varint()).decode("utf-8", "surrogateescape"))
+        n_shared = each.varint()
+        if n_shared > len(name):
+            raise ValueError("a key shares more than the one before has")
+        name = name[:n_shared] + each.take(each.varint())
+        n_bytes += len(name)
+        if n_bytes > MOST_TOLD:
+            raise ValueError("its keys are too long")
+        keys.append(name.decode("utf-8", "surrogateescape"))
         kept = Reader(each.take(each.varint()))
         about.append(About(*(kept.take(kept.varint()) for _ in range(3))) if kept.rest() else About())
     return keys, about, reader.take(reader.rest())

@@ -87,8 +87,8 @@ def _halved(points: np.ndarray, columns: int, rows: int) -> np.ndarray:
 
 
 def _split(parts: np.ndarray, is_wide: np.ndarray) -> np.ndarray:
-    """Each part in two, along its longer side, the first of them full, so that free places are in the last corner; parts
-    of one place stay."""
+    """Each part in two, along its longer side; parts of one place stay. The first are full, so that free places are in
+    the last corner."""
     axis = np.where(is_wide, 2, 3)
     row = np.arange(len(parts))
     length, across, n = parts[row, axis], parts[row, 5 - axis], parts[:, 4]

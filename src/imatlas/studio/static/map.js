@@ -182,8 +182,8 @@ function move(next, milliseconds = 350) {
   renderMoving();
 }
 
-async function showLayout(name) {
-  const { rows, positions } = shuffled(await api.getLayout(name));
+async function showLayout(name, loading = api.getLayout(name)) {
+  const { rows, positions } = shuffled(await loading);
   const indexOf = new Int32Array(state.atlas.n_images).fill(-1);
   rows.forEach((row, i) => { indexOf[row] = i; });
   const description = state.atlas.layouts.find((layout) => layout.name === name);
@@ -285,8 +285,8 @@ function drawControls() {
   byId("layouts").replaceChildren(...buttons);
 }
 
-async function choose(name) {
-  await showLayout(name);
+async function choose(name, loading) {
+  await showLayout(name, loading);
   for (const button of byId("layouts").children) button.setAttribute("aria-pressed", String(button.dataset.layout === name));
 }
 
@@ -299,10 +299,13 @@ export function showOnMap(row) {
 
 /** Starts the map on the atlas's first layout. */
 export async function startMap() {
+  const first = state.atlas.layouts[0].name;
+  const loading = api.getLayout(first); // while the canvas is made
+  for (const name of ["cluster", "outlier"]) column(name).catch(() => null); // `recolor` tells of errors
   connect();
   if (matchMedia("(max-width: 820px)").matches) document.querySelector(".legend").open = false;
   drawControls();
-  await choose(state.atlas.layouts[0].name);
+  await choose(first, loading);
   await recolor();
   on("atlas", () => { drawControls(); guarded(recolor); });
   on("selection", repaint);
