@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from imatlas.atlas.atlas import Atlas
@@ -25,7 +26,8 @@ from imatlas.tasks.words import LEARNED_WITH, Words, matching
 
 N_NEIGHBORS = 12
 MOST_SIDE = 4096
-SORTS = ("key", "cluster", "outlier", "confidence", "width", "height")
+NUMBERS = ("width", "height", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier")
+"""Columns of the table that are kept."""
 JITTER = 0.9
 """Width of a cell of the map over which its images are spread before they are put on the wall."""
 
@@ -51,9 +53,15 @@ class Views:
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """What was learned of every image."""
+        """The numbers of every image; texts are read when they are needed, as they take much memory."""
         with self._lock:
-            return self.store.rows
+            read = self.store.table.read(list(NUMBERS))
+            return {name: read[name].to_numpy() for name in NUMBERS}
+
+    @cached_property
+    def faults(self) -> pa.ChunkedArray:
+        """The visible faults of every image, separated by "; "."""
+        return self.store.table.read(["flags"])["flags"].fill_null("")
 
     @cached_property
     def layouts(self) -> dict[str, Tiles]:
@@ -159,7 +167,7 @@ class Views:
     @cached_property
     def flags(self) -> tuple[np.ndarray, list[str]]:
         """The first visible fault of each image (-1 for none), and all kinds of faults."""
-        first = [str(text or "").partition(";")[0].strip() for text in self.columns["flags"]]
+        first = [text.partition(";")[0].strip() for text in self.faults.to_pylist()]
         values = sorted(set(first) - {""})
         number = {value: i for i, value in enumerate(values)}
         return np.array([number.get(text, -1) for text in first]), values
@@ -226,7 +234,7 @@ class Views:
             index, labels = self.labels(state)
             chosen &= index == (labels.index(query.label) if query.label in labels else -2)
         if query.flag is not None:
-            chosen &= np.array([query.flag in str(text or "") for text in columns["flags"]])
+            chosen &= pc.match_substring(self.faults, query.flag).to_numpy()
         if query.left_out is not None:
             chosen &= self.left_out(state) == query.left_out
         if query.text:
@@ -241,16 +249,20 @@ class Views:
         """All that is known of one image."""
         (found,) = self.images([row])
         path = self.store.originals.path(self.keys[row])
-        duplicate_of = self.columns["duplicate_of"][row]
+        texts = self._texts(row)
         near = self.search(row, N_NEIGHBORS)
         at = {name: tiles.centers()[row].tolist() for name, tiles in self.layouts.items()}
         return found | {
             "path": None if path is None else str(path),
-            "flags": [text.strip() for text in str(self.columns["flags"][row] or "").split(";") if text.strip()],
-            "duplicate_of": None if duplicate_of is None else str(duplicate_of),
+            "flags": [text.strip() for text in (texts["flags"] or "").split(";") if text.strip()],
+            "duplicate_of": texts["duplicate_of"],
             "at": at,
             "neighbors": near,
         }
+
+    def _texts(self, row: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.store.table.take([row], ["flags", "duplicate_of", "sha256"]).to_pylist()[0]
+        return found
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of an image, as it is stored."""
@@ -259,7 +271,7 @@ class Views:
     def picture(self, row: int, side: int) -> tuple[bytes, bool]:
         """An image as WebP, no longer than `side`, and whether it is the original or only a thumbnail."""
         try:
-            content = self.store.originals.content(self.keys[row], str(self.columns["sha256"][row]))
+            content = self.store.originals.content(self.keys[row], self._texts(row)["sha256"])
             return as_webp(content, side), True
         except (DecodeError, SourceError, OSError):
             return as_webp(self.thumbnail(row), side), False

@@ -110,6 +110,12 @@ export const getOutliers = (rate, limit, signal) => get(`/api/outliers?${query({
 /** Starts the search for duplicates. */
 export const findDuplicates = () => get("/api/duplicates");
 
+/** Starts looking for names of clusters. */
+export const proposeNames = () => get("/api/words");
+
+/** Starts looking for images of a word. */
+export const findWord = (body) => post("/api/find", body);
+
 /** Starts making new images. */
 export const create = (body) => post("/api/create", body);
 

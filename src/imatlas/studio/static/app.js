@@ -2,7 +2,7 @@
 import { getAtlas } from "./api.js";
 import { byId, guarded, count } from "./dom.js";
 import { state, setAtlas, readRoute, emit, on } from "./state.js";
-import { map, startMap } from "./map.js";
+import { map, prepareMap, startMap } from "./map.js";
 import { cancelDrawing } from "./lasso.js";
 import { startGallery } from "./gallery.js";
 import { startImage, closeImage } from "./image.js";
@@ -46,7 +46,9 @@ function onEscape(event) {
 
 async function start() {
   connectTheme();
-  setAtlas(await getAtlas());
+  const loading = getAtlas();
+  prepareMap();
+  setAtlas(await loading);
   byId("brand").textContent = state.atlas.name;
   byId("brand").title = `${state.atlas.name}: ${count(state.atlas.n_images)} images`;
   byId("map-canvas").setAttribute("aria-label", `Map of ${count(state.atlas.n_images)} images`);

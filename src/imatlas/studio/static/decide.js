@@ -7,6 +7,7 @@ import { small } from "./tiles.js";
 import { startLabels } from "./labels.js";
 import { startOutliers, showOutliers } from "./outliers.js";
 import { startDuplicates } from "./duplicates.js";
+import { proposed, startProposals } from "./words.js";
 
 const tabs = [...document.querySelectorAll('#view-decide [role="tab"]')];
 
@@ -41,7 +42,7 @@ function clusterItem(cluster) {
   }, input, save);
   const item = h("li", { class: "cluster", data: { testid: "cluster" } },
     h("button", { type: "button", class: "tile-open", "aria-label": `Open the most typical image of ${cluster.name}`, onclick: () => openImage(cluster.medoid) }, h("img", { src: api.thumbnail(cluster.medoid), alt: "", loading: "lazy" })),
-    h("div", {}, form, h("p", {}, images(cluster.size)), small("Select", () => guarded(() => selectCluster(cluster.id)), { "aria-label": `Select the ${images(cluster.size)} of ${cluster.name}` })));
+    h("div", {}, form, proposed(cluster), h("p", {}, images(cluster.size)), small("Select", () => guarded(() => selectCluster(cluster.id)), { "aria-label": `Select the ${images(cluster.size)} of ${cluster.name}` })));
   item.style.setProperty("--k", categoryColor(cluster.id));
   return item;
 }
@@ -62,6 +63,7 @@ export function startDecide() {
   }
   on("atlas", drawClusters);
   drawClusters();
+  startProposals(drawClusters);
   startLabels();
   startOutliers();
   startDuplicates();

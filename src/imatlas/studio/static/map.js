@@ -297,12 +297,14 @@ export function showOnMap(row) {
   if (i >= 0) requestAnimationFrame(() => map.goTo(shown.positions[2 * i], shown.positions[2 * i + 1], Math.log2(READABLE / shown.slot)));
 }
 
+/** Makes the canvas, which takes long without a graphics card, while the atlas is on its way. */
+export const prepareMap = () => connect();
+
 /** Starts the map on the atlas's first layout. */
 export async function startMap() {
   const first = state.atlas.layouts[0].name;
-  const loading = api.getLayout(first); // while the canvas is made
+  const loading = api.getLayout(first);
   for (const name of ["cluster", "outlier"]) column(name).catch(() => null); // `recolor` tells of errors
-  connect();
   if (matchMedia("(max-width: 820px)").matches) document.querySelector(".legend").open = false;
   drawControls();
   await choose(first, loading);

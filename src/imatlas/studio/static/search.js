@@ -4,6 +4,7 @@ import { byId, h, guarded, closeness, images, say, toast } from "./dom.js";
 import { state, on, go, keysOf, remember } from "./state.js";
 import { regionPicker } from "./region.js";
 import { tile } from "./tiles.js";
+import { startWordSearch } from "./words.js";
 
 const MOST_CHIPS = 24;
 const K = 60;
@@ -24,6 +25,15 @@ function found(sentence) {
   byId("search-found").hidden = false;
 }
 
+function show(images, sentence) {
+  remember(images);
+  byId("search-results").replaceChildren(...images.map((one) => tile(one.row, one.key, { caption: one.caption ?? closeness(one.closer_than) })));
+  found(sentence);
+  byId("search-select").hidden = !images.length;
+  byId("search-select").onclick = () => state.selection.change(images.map((one) => one.row));
+  say(sentence);
+}
+
 async function run() {
   request?.abort();
   const results = byId("search-results");
@@ -39,12 +49,7 @@ async function run() {
   results.setAttribute("aria-busy", "true");
   await guarded(async () => {
     const nearest = (await api.search(body(), signal)).results;
-    remember(nearest);
-    results.replaceChildren(...nearest.map((one) => tile(one.row, one.key, { caption: closeness(one.closer_than) })));
-    found(nearest.length ? `The ${images(nearest.length)} most like that` : "Nothing was found.");
-    byId("search-select").hidden = !nearest.length;
-    byId("search-select").onclick = () => state.selection.change(nearest.map((one) => one.row));
-    say(byId("search-found").textContent);
+    show(nearest, nearest.length ? `The ${images(nearest.length)} most like that` : "Nothing was found.");
   });
   if (!signal.aborted) {
     results.setAttribute("aria-busy", "false");
@@ -164,5 +169,6 @@ export function startSearch() {
     removeUpload();
     byId("search-select").hidden = true;
   });
+  startWordSearch(show);
   on("route", () => { if (state.route.view === "search") drawChips(); });
 }

@@ -1,0 +1,56 @@
+// Words of the network that people's labels have trained: names to propose for clusters, and images by a word.
+import * as api from "./api.js";
+import { byId, h, busy, images, say } from "./dom.js";
+import { state, decide } from "./state.js";
+import { small } from "./tiles.js";
+
+const K = 60;
+
+let proposals = []; // for each cluster: words with their share, the best first
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+
+/** Buttons that take a proposed word as the name of a cluster. */
+export function proposed(cluster) {
+  const words = proposals[cluster.id] ?? [];
+  if (!words.length) return null;
+  return h("ul", { class: "quick writes", "aria-label": `Names proposed for ${cluster.name}` }, words.map(({ word, share }) =>
+    h("li", {}, small(`${word} ${percent(share)}`, (event) => busy(event.currentTarget, () => decide({ kind: "name", cluster: cluster.id, value: word })),
+      { "aria-label": `Name it ${word}; its mean probability here is ${percent(share)}`, data: { testid: "proposed-name" } }))));
+}
+
+/** Connects the button that proposes names; `draw` draws the clusters again. */
+export function startProposals(draw) {
+  const [button, note] = [byId("words-propose"), byId("words-note")];
+  button.hidden = !state.atlas.can.words || state.atlas.read_only;
+  button.addEventListener("click", () => busy(button, async () => {
+    note.hidden = false;
+    note.textContent = "Looking at all images; the first time takes about 10 ms each.";
+    const result = await api.resultOf(await api.proposeNames(), () => null);
+    proposals = result.clusters;
+    note.textContent = `${result.note} Clusters that it has no word for get none.`;
+    say(note.textContent);
+    draw();
+  }));
+}
+
+/** Connects the field for a word; `show(results, sentence)` shows what was found. */
+export function startWordSearch(show) {
+  const form = byId("word-form");
+  form.hidden = !state.atlas.can.words;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const word = byId("word").value.trim();
+    if (!word) return;
+    busy(form.querySelector("button"), async () => {
+      show([], `Looking for “${word}”…`);
+      try {
+        const { results } = await api.resultOf(await api.findWord({ word, k: K }), () => null);
+        show(results.map((one) => ({ ...one, caption: `${percent(one.probability)} probable` })), `The ${images(results.length)} that “${word}” fits best`);
+      } catch (error) {
+        show([], `“${word}” was not found.`);
+        throw error;
+      }
+    });
+  });
+}
