@@ -79,6 +79,15 @@ def on_page(page: Any, row: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
+def settled(page: Any) -> None:
+    """Wait for the end of a movement of the map."""
+    before = None
+    while (now := on_page(page, 0)) != before:
+        before = now
+        page.wait_for_timeout(300)
+    page.wait_for_function(LOADED)
+
+
 def lasso(page: Any, rows: list[int], margin: float) -> None:
     """Draw a line around the places of some images."""
     places = [on_page(page, row) for row in rows]
@@ -99,7 +108,7 @@ def test_zoom_select_label_and_undo(studio: Studio, visit: Callable[..., Any]) -
     page.evaluate("() => window.studio.map.goTo(60, 40, 3)")
     page.wait_for_function(LOADED)
     by(page, "zoom-fit").click()
-    page.wait_for_function(LOADED)
+    settled(page)
     by(page, "tool-lasso").click()
     xy = page.evaluate("() => Array.from({length: 60}, (_, row) => window.studio.map.project(row))")
     left_most = sorted(range(60), key=lambda row: xy[row][0])

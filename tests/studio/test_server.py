@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -113,6 +114,7 @@ def test_labels_are_undone_redone_and_last(studio: Studio, opened: Callable[...,
     table = again.ask("/api/export?format=csv")[1].decode().splitlines()
     assert table[1].startswith("00.png,cat,False,")
     assert again.ask("/api/export?format=list&label=coffee")[1] == b"01.png\n03.png\n"
+    assert again.ask("/api/export", {"rows": [3, 0], "format": "list"})[1] == b"03.png\n00.png\n"
     spread = again.json("/api/propagate", {"n_next": 3})
     right = sum(
         spread["labels"][label]["label"] == ("cat", "coffee")[row % 2] for row, label in enumerate(spread["label_of"])
@@ -125,27 +127,46 @@ def test_labels_are_undone_redone_and_last(studio: Studio, opened: Callable[...,
     assert again.ask("/api/undo", {})[0] == 400
 
 
+def last_event(studio: Studio, job: str) -> Any:
+    return json.loads(studio.ask(f"/api/jobs/{job}/events")[1].decode().split("\n\n")[-2].removeprefix("data: "))
+
+
+def result(studio: Studio, job: str) -> Any:
+    """What a job has made."""
+    last = last_event(studio, job)
+    assert last["state"] == "done", last
+    return last["result"]
+
+
 def test_new_images_come_with_their_sources(studio: Studio) -> None:
     job = studio.json("/api/create", {"row": 4, "n": 2, "seed": 1})["job"]
-    events = studio.ask(f"/api/jobs/{job}/events")[1].decode().split("\n\n")
-    last = json.loads(events[-2].removeprefix("data: "))
-    assert last["state"] == "done", last
-    assert len(last["result"]["images"]) == 2
-    assert picture(studio.ask(last["result"]["images"][0])[1]).size == (32, 32)
-    assert last["result"]["recipe"] == {"atlas": "photos0", "row": 4, "n": 2, "seed": 1}
-    shares = [source["share"] for source in last["result"]["sources"][0]]
+    found = result(studio, job)
+    assert len(found["images"]) == 2
+    assert picture(studio.ask(found["images"][0])[1]).size == (32, 32)
+    assert found["recipe"] == {"atlas": "photos0", "row": 4, "n": 2, "seed": 1}
+    shares = [source["share"] for source in found["sources"][0]]
     assert shares == sorted(shares, reverse=True)
     assert studio.json(f"/api/jobs/{job}", method="DELETE")["state"] == "done"
     assert studio.ask("/api/jobs/0000000000000000/events")[0] == 404
 
 
 def test_duplicates_and_outliers(studio: Studio) -> None:
-    job = studio.json("/api/duplicates")["job"]
-    last = json.loads(studio.ask(f"/api/jobs/{job}/events")[1].decode().split("\n\n")[-2].removeprefix("data: "))
-    groups = [sorted(each["key"] for each in group) for group in last["result"]["groups"]]
+    found = result(studio, studio.json("/api/duplicates")["job"])
+    groups = [sorted(each["key"] for each in group) for group in found["groups"]]
     assert ["04.png", "59.png"] in groups
     few, many = (studio.json(f"/api/outliers?rate={rate}")["total"] for rate in (0.01, 0.5))
     assert few <= many
+
+
+def test_names_are_proposed_and_images_found_by_a_word(studio: Studio) -> None:
+    assert studio.json("/api/atlas")["can"]["words"]
+    found = result(studio, studio.json("/api/words")["job"])
+    assert len(found["clusters"]) == len(studio.json("/api/atlas")["clusters"])
+    assert "ImageNet" in found["note"]
+    found = result(studio, studio.json("/api/find", {"word": "espresso", "k": 5})["job"])
+    assert {each["row"] % 2 for each in found["results"]} == {1}
+    job = studio.json("/api/find", {"word": "bananna"})["job"]
+    assert "similar ones are banana" in last_event(studio, job)["error"]
 
 
 def test_a_read_only_studio_changes_nothing(opened: Callable[..., Studio]) -> None:

@@ -10,7 +10,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal
@@ -88,6 +88,13 @@ class Propagating(_Body):
     """Spread the labels over all images."""
 
     n_next: Annotated[int, Field(ge=0, le=1000)] = 24
+
+
+class Exporting(_Body):
+    """A table of some images, or a list of their keys."""
+
+    rows: Rows
+    format: Literal["csv", "list"] = "csv"
 
 
 class Finding(_Body):
@@ -377,10 +384,11 @@ def create_app(
 
     @api.get("/api/export", response_class=Response)
     def export(rows: Annotated[np.ndarray, Depends(listed)], format: Literal["csv", "list"] = "csv") -> Response:
-        content = _csv(views, rows) if format == "csv" else "".join(f"{views.keys[row]}\n" for row in rows)
-        name = "images.csv" if format == "csv" else "images.txt"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(content, media_type="text/plain; charset=utf-8", headers=headers)
+        return _exported(views, rows, format)
+
+    @api.post("/api/export", response_class=Response)
+    def export_some(asked: Exporting) -> Response:
+        return _exported(views, known_all(asked.rows), asked.format)
 
     @api.exception_handler(ImatlasError)
     def refused(request: Request, error: ImatlasError) -> JSONResponse:
@@ -417,7 +425,14 @@ def _listed(
     )  # fmt: skip
 
 
-def _csv(views: Views, rows: np.ndarray) -> str:
+def _exported(views: Views, rows: Iterable[int], format: str) -> Response:
+    content = _csv(views, rows) if format == "csv" else "".join(f"{views.keys[row]}\n" for row in rows)
+    name = "images.csv" if format == "csv" else "images.txt"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+def _csv(views: Views, rows: Iterable[int]) -> str:
     """A table of images."""
     out = io.StringIO()
     writer = csv.writer(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from io import BytesIO
 from typing import Any
@@ -201,7 +201,7 @@ class Views:
 
     # -- images ------------------------------------------------------------------------------------------------------
 
-    def images(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    def images(self, rows: Iterable[int]) -> list[dict[str, Any]]:
         """Some images, in short."""
         state = self.decisions.state
         index, labels = self.labels(state)

@@ -147,15 +147,8 @@ export async function resultOf(answer, onprogress, oncancel) {
   return job.done;
 }
 
-const ROWS_PER_ADDRESS = 700; // servers refuse addresses of more than some thousand characters
-
-/** The table of these images as CSV, asked for in pieces that fit into an address. */
-export async function exportCsv(rows, nImages) {
-  if (rows.length === nImages) return (await request("/api/export?format=csv")).text();
-  let table = "";
-  for (let start = 0; start < rows.length; start += ROWS_PER_ADDRESS) {
-    const part = await (await request(`/api/export?format=csv&rows=${rows.slice(start, start + ROWS_PER_ADDRESS).join(",")}`)).text();
-    table += start ? part.slice(part.indexOf("\n") + 1) : part;
-  }
-  return table;
+/** The table of these images as CSV. */
+export async function exportCsv(rows) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request("/api/export", { method: "POST", headers, body: JSON.stringify({ rows: [...rows], format: "csv" }) })).text();
 }

@@ -37,7 +37,7 @@ function drawAtlas() {
 }
 
 async function exportSelection() {
-  const table = await api.exportCsv(state.selection.rows(), state.atlas.n_images);
+  const table = await api.exportCsv(state.selection.rows());
   const link = h("a", { href: URL.createObjectURL(new Blob([table], { type: "text/csv" })), download: `${state.atlas.name}.csv` });
   link.click();
   // The download has begun once the click is over; the table need not stay in memory.
