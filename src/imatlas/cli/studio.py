@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imatlas.cli.shared import AtlasFolder, app
+from imatlas.cli.shared import app, suggested_name
 
 PORT = 8420
 
 
 @app.command(epilog="Example: imatlas studio photos.atlas")
 def studio(
-    atlas: AtlasFolder,
+    atlas: Annotated[str, typer.Argument(metavar="ATLAS", help="an atlas, or a folder of images to learn one from")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="the atlas of a folder of images", show_default="FOLDER.atlas, here"),
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 for any that is free")] = PORT,
     host: Annotated[
         str, typer.Option("--host", help="the address to listen on; any but this machine's own needs a token")
@@ -22,7 +27,12 @@ def studio(
     read_only: Annotated[bool, typer.Option("--read-only", help="show, but change nothing")] = False,
 ) -> None:
     """Look at an atlas in the browser: walk the map, search, sort, label and create. Nothing leaves this machine."""
-    from imatlas.atlas.atlas import Atlas
+    from imatlas.atlas.manifest import Manifest
     from imatlas.studio.serving import serve
+    from imatlas.system.inventory import is_atlas
 
-    serve(Atlas(atlas), host=host, port=port, browser=not no_browser, read_only=read_only)
+    folder, images = Path(atlas), None
+    if not is_atlas(folder) and folder.exists():
+        folder, images = output or Path(suggested_name([atlas])), atlas
+        images = None if is_atlas(folder) and Manifest.read(folder).finished else images
+    serve(folder, images, host=host, port=port, browser=not no_browser, read_only=read_only)

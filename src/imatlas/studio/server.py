@@ -146,7 +146,7 @@ class _Kept(OrderedDict[str, Any]):
 def create_app(
     atlas: Atlas, *, hosts: tuple[str, ...], token: str = "", read_only: bool = False, frames: tuple[str, ...] = ()
 ) -> Guard:
-    """The studio of an atlas as an ASGI application.
+    """The studio of an atlas as an ASGI application, of which only its own pages may ask anything.
 
     Parameters
     ----------
@@ -160,6 +160,11 @@ def create_app(
     frames : tuple of str
         Origins of other pages that may show the studio in a frame.
     """
+    return Guard(studio_api(atlas, read_only=read_only), hosts, token, frames)
+
+
+def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
+    """The pages and verbs of an atlas, for whoever asks."""
     views, jobs = Views(atlas), Jobs()
 
     @contextlib.asynccontextmanager
@@ -171,7 +176,6 @@ def create_app(
 
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
     uploads, made = _Kept(MOST_UPLOADS), _Kept(MOST_MADE)
-    files = _static_files()
     n_images = len(views.keys)
 
     def known(row: int) -> int:
@@ -194,18 +198,7 @@ def create_app(
         if read_only:
             raise HTTPException(403, "The studio was opened with --read-only.")
 
-    @api.get("/", include_in_schema=False)
-    def page() -> Response:
-        return Response(
-            files["index.html"].read_bytes(), media_type=KINDS["html"], headers={"cache-control": "no-cache"}
-        )
-
-    @api.get("/static/{name:path}", include_in_schema=False)
-    def static(name: str) -> Response:
-        if name not in files:
-            raise HTTPException(404, "There is no such file.")
-        kind = KINDS.get(name.rpartition(".")[2], "text/plain; charset=utf-8")
-        return Response(files[name].read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
+    serve_pages(api, "index.html")
 
     @api.get("/api/atlas")
     def get_atlas() -> dict[str, Any]:
@@ -390,21 +383,7 @@ def create_app(
     def export_some(asked: Exporting) -> Response:
         return _exported(views, known_all(asked.rows), asked.format)
 
-    @api.exception_handler(ImatlasError)
-    def refused(request: Request, error: ImatlasError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
-
-    @api.exception_handler(StarletteError)
-    def http_error(request: Request, error: StarletteError) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
-
-    @api.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in found["loc"][1:])
-        return JSONResponse({"error": f"{where}: {found['msg']}"}, 422)
-
-    return Guard(api, hosts, token, frames)
+    return api
 
 
 def _listed(
@@ -448,6 +427,37 @@ def _picture(content: bytes, headers: dict[str, str] | None = None) -> Response:
     kind = "image/png" if content.startswith(b"\x89PNG") else "image/webp"
     kind = "image/jpeg" if content.startswith(b"\xff\xd8") else kind
     return Response(content, media_type=kind, headers={"cache-control": "private, max-age=3600", **(headers or {})})
+
+
+def serve_pages(api: FastAPI, first: str) -> None:
+    """Serve the files of the pages, of which one is at the root; and tell of errors in a sentence."""
+    files = _static_files()
+
+    @api.get("/", include_in_schema=False)
+    def page() -> Response:
+        content = files[first].read_bytes()
+        return Response(content, media_type=KINDS["html"], headers={"cache-control": "no-cache"})
+
+    @api.get("/static/{name:path}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404, "There is no such file.")
+        kind = KINDS.get(name.rpartition(".")[2], "text/plain; charset=utf-8")
+        return Response(files[name].read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
+
+    @api.exception_handler(ImatlasError)
+    def refused(request: Request, error: ImatlasError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @api.exception_handler(StarletteError)
+    def http_error(request: Request, error: StarletteError) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code)
+
+    @api.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()[0]
+        where = ".".join(str(part)[:40] for part in found["loc"][1:])
+        return JSONResponse({"error": f"{where}: {found['msg']}"}, 422)
 
 
 def _static_files() -> dict[str, Traversable]:

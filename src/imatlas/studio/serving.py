@@ -7,22 +7,36 @@ import socket
 import threading
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from imatlas.atlas.atlas import Atlas
 from imatlas.errors import InputError, MissingExtraError
 from imatlas.system.terminal import say
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    atlas: Atlas, *, host: str = "127.0.0.1", port: int = 8420, browser: bool = True, read_only: bool = False
+    atlas: str | Path,
+    images: str | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8420,
+    browser: bool = True,
+    read_only: bool = False,
 ) -> None:
     """Serve the studio of an atlas until it is interrupted.
 
     Parameters
     ----------
-    atlas : Atlas
+    atlas : path
+        If there is none, its page first learns it from `images`.
+    images : str, optional
+        Folder of images.
     host : str
         Where to listen. On any other than this machine's own addresses, a token is asked for, which is printed.
     port : int
@@ -42,25 +56,32 @@ def serve(
     try:
         import uvicorn
 
-        from imatlas.studio.security import hosts_of
-        from imatlas.studio.server import create_app
+        from imatlas.studio.learning import Learning, Opening
+        from imatlas.studio.security import Guard, hosts_of
+        from imatlas.studio.server import studio_api
     except ImportError as error:
         raise MissingExtraError(
             f"The studio needs {error.name}, which is not installed: pip install 'imatlas[studio]'."
         ) from None
-    for role in ("map", "clusters", "layout"):
-        atlas.store.require(role, role in atlas.store.manifest.models)
+
+    def studio() -> FastAPI:
+        opened = Atlas(atlas)
+        for role in ("map", "clusters", "layout"):
+            opened.store.require(role, role in opened.store.manifest.models)
+        return studio_api(opened, read_only=read_only)
+
+    app: Any = Opening(Learning(images, Path(atlas)), studio) if images is not None else studio()
     listening = listening_on(host, port)
     port = int(listening.getsockname()[1])
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
-    app = create_app(atlas, hosts=hosts_of(host, port), token=token, read_only=read_only)
+    guarded = Guard(app, hosts_of(host, port), token)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
     say(f"The studio is open at {address}")
     say("Press Ctrl-C to close it.")
     if browser:
         threading.Thread(target=_open_page, args=(address,), daemon=True).start()
-    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(guarded, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
