@@ -111,7 +111,7 @@ def test_labels_are_undone_redone_and_last(studio: Studio, opened: Callable[...,
     again = opened(studio.folder)
     assert again.json("/api/atlas")["labels"] == [{"label": "cat", "count": 3}, {"label": "coffee", "count": 2}]
     assert again.json("/api/images?left_out=true")["images"][0]["key"] == "05.png"
-    table = again.ask("/api/export?format=csv")[1].decode().splitlines()
+    table = again.ask("/api/export?format=csv")[1].decode("utf-8-sig").splitlines()
     assert table[1].startswith("00.png,cat,False,")
     assert again.ask("/api/export?format=list&label=coffee")[1] == b"01.png\n03.png\n"
     assert again.ask("/api/export", {"rows": [3, 0], "format": "list"})[1] == b"03.png\n00.png\n"

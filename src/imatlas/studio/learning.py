@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from imatlas.atlas.learn import estimate
 from imatlas.errors import ImatlasError, InputError
 from imatlas.images.dataset import Images
+from imatlas.studio.pages import serve_pages
 from imatlas.studio.security import App, Scope
-from imatlas.studio.server import SSE_SECONDS, serve_pages
+from imatlas.studio.server import SSE_SECONDS
 from imatlas.tasks.check import check
 from imatlas.tasks.quality_flags import THUMBNAIL
 

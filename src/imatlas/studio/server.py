@@ -1,131 +1,53 @@
-"""The server of the studio: the verbs of an atlas over HTTP, and its pages. Every path on disk comes from the atlas or
-this package, none from a request."""
+"""The server of the studio: the verbs of an atlas over HTTP.
 
-# no postponed annotations: FastAPI evaluates those of the functions below, which name what is local to `create_app`
+Every path on disk comes from the atlas or this package, none from a request.
+"""
+
+# no postponed annotations: FastAPI evaluates those of the functions below, which name what is local
+
 import asyncio
 import contextlib
-import csv
-import io
 import json
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
-from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException as StarletteError
+from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
 
 from imatlas import __version__
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.decisions import MOST_LETTERS
-from imatlas.errors import ImatlasError, InputError
-from imatlas.studio.jobs import Jobs
+from imatlas.errors import InputError
+from imatlas.studio.jobs import Job, Jobs
+from imatlas.studio.pages import picture, serve_pages
+from imatlas.studio.requests import (
+    Creating,
+    Exporting,
+    Finding,
+    Id,
+    Labeling,
+    LeavingOut,
+    Listed,
+    Naming,
+    Propagating,
+    Searched,
+    listed_by,
+)
 from imatlas.studio.security import Guard
 from imatlas.studio.views import MOST_SIDE, Views, as_webp, upload_size
+from imatlas.system.csv_files import csv_bytes
 
-KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 LONG = "private, max-age=31536000, immutable"
 """How long pictures may be kept whose address changes with the atlas; others are asked for again."""
 MOST_UPLOADS, MOST_MADE = 32, 512
 SSE_SECONDS = 0.25
 N_THREADS = 8
 """Requests that are worked on at once; each thread keeps memory of its own."""
-
-Row = Annotated[int, Field(ge=0, lt=2**31)]
-Rows = Annotated[list[Row], Field(max_length=2_000_000)]
-Label = Annotated[str, Field(max_length=MOST_LETTERS)]
-Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Labeling(_Body):
-    """Give images a label; null takes it away."""
-
-    kind: Literal["label"]
-    rows: Rows
-    value: Label | None
-
-
-class LeavingOut(_Body):
-    """Mark images to be left out, or not."""
-
-    kind: Literal["leave_out"]
-    rows: Rows
-    value: bool
-
-
-class Naming(_Body):
-    """Name a cluster; an empty name takes it away."""
-
-    kind: Literal["name"]
-    cluster: Row
-    value: Label
-
-
-class Searched(_Body):
-    """What is searched for: a row or an upload, or a region of it in pixels; and further examples."""
-
-    row: Row | None = None
-    upload: Id | None = None
-    region: tuple[int, int, int, int] | None = None
-    like: Annotated[list[Row], Field(max_length=100)] = []
-    unlike: Annotated[list[Row], Field(max_length=100)] = []
-    k: Annotated[int, Field(ge=1, le=1000)] = 60
-
-
-class Propagating(_Body):
-    """Spread the labels over all images."""
-
-    n_next: Annotated[int, Field(ge=0, le=1000)] = 24
-
-
-class Exporting(_Body):
-    """A table of some images, or a list of their keys."""
-
-    rows: Rows
-    format: Literal["csv", "list"] = "csv"
-
-
-class Finding(_Body):
-    """Images by a word."""
-
-    word: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
-    k: Annotated[int, Field(ge=1, le=1000)] = 60
-
-
-class Creating(_Body):
-    """New images of the place of a row, or of a cell of the map."""
-
-    row: Row | None = None
-    cell: Row | None = None
-    n: Annotated[int, Field(ge=1, le=64)] = 8
-    novelty: Annotated[float, Field(ge=0, le=1)] | None = None
-    strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-
-
-class Listed(BaseModel):
-    """Which images, and in which order."""
-
-    sort: Literal["key", "cluster", "outlier", "confidence", "width", "height"] = "key"
-    descending: bool = False
-    cluster: int | None = None
-    label: Label | None = None
-    flag: Label | None = None
-    text: Label | None = None
-    left_out: bool | None = None
-    rows: list[int] | None = None
 
 
 class _Kept(OrderedDict[str, Any]):
@@ -175,40 +97,36 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
         jobs.close()
 
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
-    uploads, made = _Kept(MOST_UPLOADS), _Kept(MOST_MADE)
-    n_images = len(views.keys)
-
-    def known(row: int) -> int:
-        if not 0 <= row < n_images:
-            raise HTTPException(404, f"There is no image {row}; the last one is {n_images - 1}.")
-        return row
-
-    def known_all(rows: list[int]) -> list[int]:
-        return [known(row) for row in rows]
-
-    def overview() -> dict[str, Any]:
-        return views.overview(read_only=read_only)
-
-    def listed(query: Annotated[Listed, Depends(_listed)]) -> np.ndarray:
-        if query.rows is not None:
-            known_all(query.rows)
-        return views.listed(query)
-
-    def writable() -> None:
-        if read_only:
-            raise HTTPException(403, "The studio was opened with --read-only.")
-
     serve_pages(api, "index.html")
+    _map_routes(api, views, read_only)
+    _image_routes(api, views)
+    _search_routes(api, views)
+    _decision_routes(api, views, read_only)
+    _job_routes(api, views, jobs)
+    return api
+
+
+def _known(views: Views, rows: Iterable[int]) -> list[int]:
+    """Rows, if there are such images."""
+    rows, n = list(rows), len(views.keys)
+    for row in rows:
+        if not 0 <= row < n:
+            raise HTTPException(404, f"There is no image {row}; the last one is {n - 1}.")
+    return rows
+
+
+def _map_routes(api: FastAPI, views: Views, read_only: bool) -> None:
+    """The atlas as a whole: what it holds, where the images are, and pictures of that."""
 
     @api.get("/api/atlas")
     def get_atlas() -> dict[str, Any]:
-        return overview()
+        return views.overview(read_only=read_only)
 
     @api.get("/api/layouts/{name}", response_class=Response)
     def get_layout(name: Literal["map", "similarity"]) -> Response:
         tiles = views.layouts[name]
-        rows = np.arange(n_images, dtype="<u4")
-        content = np.uint32(n_images).tobytes() + rows.tobytes() + tiles.centers().astype("<f4").tobytes()
+        rows = np.arange(len(views.keys), dtype="<u4")
+        content = np.uint32(len(rows)).tobytes() + rows.tobytes() + tiles.centers().astype("<f4").tobytes()
         return Response(content, media_type="application/octet-stream", headers={"cache-control": "no-cache"})
 
     @api.get("/api/columns/{name}", response_class=Response)
@@ -228,6 +146,19 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
         headers = {"cache-control": "private, max-age=3600"}
         return Response(content, status_code=200 if content else 204, media_type="image/webp", headers=headers)
 
+
+def _image_routes(api: FastAPI, views: Views) -> None:
+    """Lists of images, single ones, and tables of them."""
+
+    def listed(query: Annotated[Listed, Depends(listed_by)]) -> np.ndarray:
+        _known(views, query.rows or ())
+        return views.listed(query)
+
+    def known(row: int) -> int:
+        return _known(views, [row])[0]
+
+    OneRow = Annotated[int, Depends(known)]
+
     @api.get("/api/images")
     def get_images(
         rows: Annotated[np.ndarray, Depends(listed)],
@@ -237,24 +168,37 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
         return {"total": len(rows), "images": views.images(rows[offset : offset + limit])}
 
     @api.get("/api/images/{row}")
-    def get_image(row: int) -> dict[str, Any]:
-        return views.image(known(row))
+    def get_image(row: OneRow) -> dict[str, Any]:
+        return views.image(row)
 
     @api.get("/api/images/{row}/why", response_class=Response)
-    def get_why(row: int) -> Response:
-        content = views.why(known(row))
+    def get_why(row: OneRow) -> Response:
+        content = views.why(row)
         if content is None:
             raise HTTPException(404, "Nothing in particular decides the cluster of this image.")
-        return _picture(content)
+        return picture(content)
 
     @api.get("/api/thumbnails/{row}", response_class=Response)
-    def get_thumbnail(row: int) -> Response:
-        return _picture(as_webp(views.thumbnail(known(row)), 256))
+    def get_thumbnail(row: OneRow) -> Response:
+        return picture(as_webp(views.thumbnail(row), 256))
 
     @api.get("/api/pictures/{row}", response_class=Response)
-    def get_picture(row: int, side: Annotated[int, Query(ge=16, le=MOST_SIDE)] = 1600) -> Response:
-        content, is_original = views.picture(known(row), side)
-        return _picture(content, {"x-original": "yes" if is_original else "no"})
+    def getpicture(row: OneRow, side: Annotated[int, Query(ge=16, le=MOST_SIDE)] = 1600) -> Response:
+        content, is_original = views.picture(row, side)
+        return picture(content, {"x-original": "yes" if is_original else "no"})
+
+    @api.get("/api/export", response_class=Response)
+    def export(rows: Annotated[np.ndarray, Depends(listed)], format: Literal["csv", "list"] = "csv") -> Response:
+        return _exported(views, rows, format)
+
+    @api.post("/api/export", response_class=Response)
+    def export_some(asked: Exporting) -> Response:
+        return _exported(views, _known(views, asked.rows), asked.format)
+
+
+def _search_routes(api: FastAPI, views: Views) -> None:
+    """Search by images of the atlas and others, and by regions of them."""
+    uploads = _Kept(MOST_UPLOADS)
 
     @api.post("/api/search")
     def search(query: Searched) -> dict[str, Any]:
@@ -264,8 +208,10 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
             query.row, query.like = query.like[0], query.like[1:]
         if query.upload is not None and query.upload not in uploads:
             raise HTTPException(404, "This upload is no longer known; send the image again.")
-        given = known(query.row) if query.row is not None else uploads[str(query.upload)]
-        examples = {name: [views.keys[row] for row in known_all(getattr(query, name))] for name in ("like", "unlike")}
+        given = uploads[str(query.upload)] if query.row is None else _known(views, [query.row])[0]
+        examples = {
+            name: [views.keys[row] for row in _known(views, getattr(query, name))] for name in ("like", "unlike")
+        }
         return {"results": views.search(given, query.k, region=query.region, **examples)}
 
     @api.post("/api/uploads", openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}})
@@ -278,7 +224,18 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     def get_upload(id: Id) -> Response:
         if id not in uploads:
             raise HTTPException(404, "This upload is no longer known.")
-        return _picture(as_webp(uploads[id], 1600))
+        return picture(as_webp(uploads[id], 1600))
+
+
+def _decision_routes(api: FastAPI, views: Views, read_only: bool) -> None:
+    """Decisions, and what helps with them."""
+
+    def overview() -> dict[str, Any]:
+        return views.overview(read_only=read_only)
+
+    def writable() -> None:
+        if read_only:
+            raise HTTPException(403, "The studio was opened with --read-only.")
 
     @api.post("/api/decisions", dependencies=[Depends(writable)])
     def decide(decision: Annotated[Labeling | LeavingOut | Naming, Field(discriminator="kind")]) -> dict[str, Any]:
@@ -287,7 +244,7 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
                 raise HTTPException(404, "There is no such cluster.")
             views.decisions.name_cluster(views.keys[views.medoids[decision.cluster]], decision.value)
             return overview()
-        keys = [views.keys[row] for row in known_all(decision.rows)]
+        keys = [views.keys[row] for row in _known(views, decision.rows)]
         if not keys:
             raise InputError("Select at least one image.")
         if isinstance(decision, Labeling):
@@ -316,6 +273,17 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     ) -> dict[str, Any]:
         return views.outliers(rate, limit)
 
+
+def _job_routes(api: FastAPI, views: Views, jobs: Jobs) -> None:
+    """What takes long: started, followed and cancelled as jobs."""
+    made = _Kept(MOST_MADE)
+
+    def job_of(id: Id) -> Job:
+        job = jobs.find(id)
+        if job is None:
+            raise HTTPException(404, "This job is no longer known.")
+        return job
+
     @api.get("/api/duplicates")
     def get_duplicates() -> dict[str, Any]:
         return {"job": jobs.start("Looking for near-duplicates", views.duplicates).id}
@@ -332,13 +300,13 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     @api.post("/api/create")
     def create(asked: Creating) -> dict[str, Any]:
         if asked.row is not None:
-            known(asked.row)
+            _known(views, [asked.row])
         asked_for = asked.model_dump(exclude_none=True)
 
         def work() -> dict[str, Any]:
             pictures, sources = views.created(**asked.model_dump())
             addresses = [f"/api/made/{made.keep(content)}" for content in pictures]
-            return {"images": addresses, "sources": sources, "recipe": {"atlas": atlas.name, **asked_for}}
+            return {"images": addresses, "sources": sources, "recipe": {"atlas": views.atlas.name, **asked_for}}
 
         return {"job": jobs.start(f"Making {asked.n} images", work).id}
 
@@ -349,11 +317,7 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
         return Response(made[id], media_type="image/png", headers={"cache-control": LONG})
 
     @api.get("/api/jobs/{id}/events", response_class=Response)
-    async def events(id: Id, request: Request) -> Response:
-        job = jobs.find(id)
-        if job is None:
-            raise HTTPException(404, "This job is no longer known.")
-
+    async def events(job: Annotated[Job, Depends(job_of)], request: Request) -> Response:
         async def told() -> AsyncIterator[str]:
             last = ""
             while not await request.is_disconnected():
@@ -368,106 +332,26 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
         return StreamingResponse(told(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     @api.delete("/api/jobs/{id}")
-    def cancel(id: Id) -> dict[str, Any]:
-        job = jobs.find(id)
-        if job is None:
-            raise HTTPException(404, "This job is no longer known.")
+    def cancel(job: Annotated[Job, Depends(job_of)]) -> dict[str, Any]:
         job.turn("cancelled")
         return job.event()
 
-    @api.get("/api/export", response_class=Response)
-    def export(rows: Annotated[np.ndarray, Depends(listed)], format: Literal["csv", "list"] = "csv") -> Response:
-        return _exported(views, rows, format)
-
-    @api.post("/api/export", response_class=Response)
-    def export_some(asked: Exporting) -> Response:
-        return _exported(views, known_all(asked.rows), asked.format)
-
-    return api
-
-
-def _listed(
-    sort: Literal["key", "cluster", "outlier", "confidence", "width", "height"] = "key",
-    descending: bool = False,
-    cluster: int | None = None,
-    label: Label | None = None,
-    flag: Label | None = None,
-    text: Label | None = None,
-    left_out: bool | None = None,
-    rows: Annotated[str | None, Query(pattern=r"^\d{1,9}(,\d{1,9})*$", description="numbers of images")] = None,
-) -> Listed:
-    """The query of a list, of which `rows` is a text of numbers."""
-    numbers = None if rows is None else [int(row) for row in rows.split(",")]
-    return Listed(
-        sort=sort, descending=descending, cluster=cluster, label=label, flag=flag, text=text, left_out=left_out,
-        rows=numbers,
-    )  # fmt: skip
-
 
 def _exported(views: Views, rows: Iterable[int], format: str) -> Response:
-    content = _csv(views, rows) if format == "csv" else "".join(f"{views.keys[row]}\n" for row in rows)
+    content = _csv(views, rows) if format == "csv" else _list(views, rows)
     name = "images.csv" if format == "csv" else "images.txt"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="text/plain; charset=utf-8", headers=headers)
 
 
-def _csv(views: Views, rows: Iterable[int]) -> str:
+def _list(views: Views, rows: Iterable[int]) -> bytes:
+    """The keys of images, one in each line."""
+    return "".join(f"{views.keys[row]}\n" for row in rows).encode()
+
+
+def _csv(views: Views, rows: Iterable[int]) -> bytes:
     """A table of images."""
-    out = io.StringIO()
-    writer = csv.writer(out)
     names = views.cluster_names(views.decisions.state)
     columns = ("key", "label", "left_out", "cluster", "outlier", "confidence", "width", "height")
-    writer.writerow(columns)
-    for image in views.images(rows):
-        writer.writerow([names[image["cluster"]] if name == "cluster" else image[name] for name in columns])
-    return out.getvalue()
-
-
-def _picture(content: bytes, headers: dict[str, str] | None = None) -> Response:
-    kind = "image/png" if content.startswith(b"\x89PNG") else "image/webp"
-    kind = "image/jpeg" if content.startswith(b"\xff\xd8") else kind
-    return Response(content, media_type=kind, headers={"cache-control": "private, max-age=3600", **(headers or {})})
-
-
-def serve_pages(api: FastAPI, first: str) -> None:
-    """Serve the files of the pages, of which one is at the root; and tell of errors in a sentence."""
-    files = _static_files()
-
-    @api.get("/", include_in_schema=False)
-    def page() -> Response:
-        content = files[first].read_bytes()
-        return Response(content, media_type=KINDS["html"], headers={"cache-control": "no-cache"})
-
-    @api.get("/static/{name:path}", include_in_schema=False)
-    def static(name: str) -> Response:
-        if name not in files:
-            raise HTTPException(404, "There is no such file.")
-        kind = KINDS.get(name.rpartition(".")[2], "text/plain; charset=utf-8")
-        return Response(files[name].read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
-
-    @api.exception_handler(ImatlasError)
-    def refused(request: Request, error: ImatlasError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
-
-    @api.exception_handler(StarletteError)
-    def http_error(request: Request, error: StarletteError) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
-
-    @api.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in found["loc"][1:])
-        return JSONResponse({"error": f"{where}: {found['msg']}"}, 422)
-
-
-def _static_files() -> dict[str, Traversable]:
-    """The files of the pages, by their path below `static`."""
-    found: dict[str, Traversable] = {}
-    folders = [("", resources.files("imatlas.studio").joinpath("static"))]
-    for prefix, folder in folders:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                folders.append((f"{prefix}{entry.name}/", entry))
-            else:
-                found[prefix + entry.name] = entry
-    return found
+    found = ({**image, "cluster": names[image["cluster"]]} for image in views.images(rows))
+    return csv_bytes(columns, ([image[name] for name in columns] for image in found))
