@@ -195,13 +195,21 @@ def test_labels_spread_and_clusters_get_names(studio: Studio, visit: Callable[..
     assert "drinks" in ia.Atlas(studio.folder).decisions.state.names.values()
 
 
-def test_outliers_and_duplicates_are_reviewed(studio: Studio, visit: Callable[..., Any]) -> None:
+def test_outliers_and_duplicates_are_reviewed(studio: Studio, folder: Path, visit: Callable[..., Any]) -> None:
     page = visit(studio, "decide")
     by(page, "tab-outliers").click()
     api.expect(by(page, "outlier-sentence")).not_to_be_empty()
     by(page, "tab-duplicates").click()
     by(page, "duplicates-find").click()
     seen(page, "duplicate-group", "59.png")
+    page.once("dialog", lambda dialog: dialog.accept())
+    before = len(list(folder.iterdir()))
+    by(page, "duplicates-move").click()
+    seen(page, "duplicates-found", "nothing was deleted")
+    assert len(list(folder.iterdir())) < before
+    by(page, "duplicates-undo").click()
+    seen(page, "duplicates-found", "Restored")
+    assert len(list(folder.iterdir())) == before
 
 
 def test_new_images_at_a_place(studio: Studio, visit: Callable[..., Any]) -> None:

@@ -169,9 +169,30 @@ def test_names_are_proposed_and_images_found_by_a_word(studio: Studio) -> None:
     assert "similar ones are banana" in last_event(studio, job)["error"]
 
 
+def test_duplicates_are_moved_away_and_brought_back(studio: Studio, folder: Path) -> None:
+    assert studio.ask("/api/duplicates/move", {"rows": [59]})[0] == 400  # nothing was looked for
+    groups = result(studio, studio.json("/api/duplicates")["job"])["groups"]
+    group = next(group for group in groups if {"04.png", "59.png"} <= {each["key"] for each in group})
+    others = [each["row"] for each in group if not each["best"]]
+    status, content, _ = studio.ask("/api/duplicates/move", {"rows": [each["row"] for each in group]})
+    assert status == 400
+    assert "would be moved" in json.loads(content)["error"]
+    before = sorted(path.name for path in folder.iterdir())
+    assert "nothing was deleted" in studio.json("/api/duplicates/move", {"rows": others})["sentences"][0]
+    assert len(list(folder.iterdir())) == len(before) - len(others)
+    assert "Restored" in studio.json("/api/duplicates/undo", {})["sentences"][0]
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert studio.ask("/api/duplicates/undo", {})[0] == 400
+
+
 def test_a_read_only_studio_changes_nothing(opened: Callable[..., Studio]) -> None:
     studio = opened(read_only=True)
-    for path, body in (("decisions", {"kind": "label", "rows": [0], "value": "x"}), ("undo", {}), ("redo", {})):
+    for path, body in (
+        ("decisions", {"kind": "label", "rows": [0], "value": "x"}),
+        ("undo", {}),
+        ("redo", {}),
+        ("duplicates/undo", {}),
+    ):
         assert studio.ask(f"/api/{path}", body)[0] == 403
     assert not (studio.folder / "decisions.jsonl").exists()
 

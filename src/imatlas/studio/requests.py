@@ -43,6 +43,12 @@ class Naming(_Body):
     value: Label
 
 
+class Moving(_Body):
+    """Duplicates whose files are moved to the trash."""
+
+    rows: Rows
+
+
 class Searched(_Body):
     """What is searched for: a row or an upload, or a region of it in pixels; and further examples."""
 

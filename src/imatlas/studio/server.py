@@ -33,6 +33,7 @@ from imatlas.studio.requests import (
     Labeling,
     LeavingOut,
     Listed,
+    Moving,
     Naming,
     Propagating,
     Searched,
@@ -266,6 +267,14 @@ def _decision_routes(api: FastAPI, views: Views, read_only: bool) -> None:
     @api.post("/api/propagate")
     def propagate(asked: Propagating) -> dict[str, Any]:
         return views.propagated(asked.n_next)
+
+    @api.post("/api/duplicates/move", dependencies=[Depends(writable)])
+    def move_away(asked: Moving) -> dict[str, Any]:
+        return views.move_away(_known(views, asked.rows))
+
+    @api.post("/api/duplicates/undo", dependencies=[Depends(writable)])
+    def bring_back() -> dict[str, Any]:
+        return views.bring_back()
 
     @api.get("/api/outliers")
     def get_outliers(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 from collections.abc import Iterable
 from functools import cached_property
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from imatlas.images.decode import read_picture
 from imatlas.images.pixels import rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 from imatlas.studio.tiles import CELLS, Tiles
+from imatlas.tasks.duplicates.plans import PlanRow, read_plan, write_plan
+from imatlas.tasks.duplicates.trash import apply_plan, undo
 from imatlas.tasks.wall import scattered, wall
 from imatlas.tasks.words import LEARNED_WITH, Words, matching
 
@@ -40,6 +44,7 @@ class Views:
         self.decisions = atlas.decisions
         self._lock = threading.RLock()
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
+        self._groups: list[list[int]] = []
 
     @cached_property
     def keys(self) -> list[str]:
@@ -353,12 +358,51 @@ class Views:
         """Groups of near-duplicates, the best of each first."""
         with self._lock:
             found = self.atlas.duplicates()
-        groups = []
+        self._groups = []
         for number in range(int(found.group.max(initial=-1)) + 1):
             rows = np.flatnonzero(found.group == number)
-            rows = rows[np.argsort(~found.best[rows], kind="stable")]
-            groups.append([each | {"best": bool(found.best[each["row"]])} for each in self.images(rows)])
-        return {"groups": groups}
+            self._groups.append(rows[np.argsort(~found.best[rows], kind="stable")].tolist())
+        best = {int(row) for row in np.flatnonzero(found.best)}
+        return {"groups": [[each | {"best": each["row"] in best} for each in self.images(g)] for g in self._groups]}
+
+    def move_away(self, rows: list[int]) -> dict[str, Any]:
+        """Move the files of some images to a trash folder beside theirs; of each group that was found, one stays.
+
+        Raises
+        ------
+        InputError
+            If they are in no group that was found, a group would lose all images, or the images are no files.
+        ArtifactError
+            If a file is gone or has changed.
+        """
+        moved, plan = set(rows), []
+        for number, group in enumerate(self._groups, start=1):
+            for row in group if moved & set(group) else ():
+                action = "move" if row in moved else "keep"
+                plan.append(PlanRow(self.keys[row], action, str(number), "studio", self._texts(row)["sha256"]))
+        if not moved or moved - {row for group in self._groups for row in group}:
+            raise InputError("Only duplicates are moved; look for duplicates first, and choose among them.")
+        folder = self._folder()
+        with tempfile.TemporaryDirectory() as aside:
+            path = Path(aside, "plan.csv")
+            write_plan(plan, folder, path, signed=False)
+            return {"sentences": apply_plan(read_plan(path, folder)).sentences}
+
+    def bring_back(self) -> dict[str, Any]:
+        """Undo the last `move_away`, also of an earlier day.
+
+        Raises
+        ------
+        InputError, SourceError
+            If nothing was moved.
+        """
+        return {"sentences": undo(self._folder()).sentences}
+
+    def _folder(self) -> Path:
+        folder = self.store.originals.folder
+        if folder is None:
+            raise InputError("The images of this atlas are not files of a folder, so they stay where they are.")
+        return folder
 
     def created(
         self, row: int | None, cell: int | None, n: int, novelty: float | None, strength: float | None, seed: int

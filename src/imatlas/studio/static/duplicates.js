@@ -25,6 +25,7 @@ function draw() {
   const spare = groups.reduce((sum, group) => sum + others(group).length, 0);
   byId("duplicates-found").textContent = groups.length ? `${count(groups.length)} ${groups.length === 1 ? "group" : "groups"}; ${images(spare)} could go.` : "No duplicates were found.";
   byId("duplicates-select").hidden = !groups.length;
+  byId("duplicates-move").hidden = !groups.length || state.atlas.read_only || !state.atlas.can.originals;
   say(byId("duplicates-found").textContent);
 }
 
@@ -45,9 +46,30 @@ async function find() {
   }
 }
 
+async function move() {
+  const rows = groups.flatMap(others);
+  const question = `Move the files of ${images(rows.length)} out of ${state.atlas.source}, to a trash folder beside it? Nothing is deleted, and this can be undone.`;
+  if (!confirm(question)) return;
+  const { sentences } = await api.moveAway(rows);
+  byId("duplicates-found").textContent = sentences.join(" ");
+  say(sentences.join(" "));
+  byId("duplicates-move").hidden = true;
+  byId("duplicates-undo").hidden = false;
+}
+
+async function bringBack() {
+  const { sentences } = await api.bringBack();
+  byId("duplicates-undo").hidden = true;
+  draw();
+  byId("duplicates-found").textContent = sentences.join(" ");
+  say(sentences.join(" "));
+}
+
 /** Connects the tab of duplicates. */
 export function startDuplicates() {
   byId("duplicates-find").addEventListener("click", (event) => busy(event.currentTarget, find));
+  byId("duplicates-move").addEventListener("click", (event) => busy(event.currentTarget, move));
+  byId("duplicates-undo").addEventListener("click", (event) => busy(event.currentTarget, bringBack));
   byId("duplicates-more").addEventListener("click", () => { shown += STEP; draw(); });
   byId("duplicates-select").addEventListener("click", () => state.selection.change(groups.flatMap(others)));
 }
