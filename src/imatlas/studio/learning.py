@@ -4,27 +4,25 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from imatlas.atlas.learn import estimate
 from imatlas.errors import ImatlasError, InputError
 from imatlas.images.dataset import Images
-from imatlas.studio.pages import serve_pages
+from imatlas.studio.pages import followed, serve_pages
 from imatlas.studio.security import App, Scope
-from imatlas.studio.server import SSE_SECONDS
 from imatlas.tasks.check import check
 from imatlas.tasks.quality_flags import THUMBNAIL
 
@@ -122,16 +120,7 @@ def learning_api(learning: Learning) -> FastAPI:
 
     @api.get("/api/folder/events", response_class=Response)
     async def events(request: Request) -> Response:
-        async def told() -> AsyncIterator[str]:
-            last = ""
-            while not await request.is_disconnected():
-                now = json.dumps(learning.event())
-                if now != last:
-                    last = now
-                    yield f"data: {now}\n\n"
-                await asyncio.sleep(SSE_SECONDS)
-
-        return StreamingResponse(told(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return followed(request, learning.event)
 
     @api.post("/api/learn")
     def learn(wish: Wish) -> dict[str, Any]:

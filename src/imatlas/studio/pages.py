@@ -1,15 +1,21 @@
 """The files of the pages, and answers that pages get."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteError
 
 from imatlas.errors import ImatlasError
 
+EVERY = 0.25
+"""Seconds between two looks at what pages follow."""
 KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
@@ -49,6 +55,23 @@ def picture(content: bytes, headers: dict[str, str] | None = None) -> Response:
     kind = "image/png" if content.startswith(b"\x89PNG") else "image/webp"
     kind = "image/jpeg" if content.startswith(b"\xff\xd8") else kind
     return Response(content, media_type=kind, headers={"cache-control": "private, max-age=3600", **(headers or {})})
+
+
+def followed(request: Request, event: Callable[[], Any], has_ended: Callable[[], bool] = lambda: False) -> Response:
+    """Server-sent events: what `event` returns, whenever that has changed, until it has ended or the page is closed."""
+
+    async def told() -> AsyncIterator[str]:
+        last = ""
+        while not await request.is_disconnected():
+            ended, now = has_ended(), json.dumps(event())
+            if now != last:
+                last = now
+                yield f"data: {now}\n\n"
+            if ended:
+                return
+            await asyncio.sleep(EVERY)
+
+    return StreamingResponse(told(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 def _static_files() -> dict[str, Traversable]:

@@ -7,7 +7,6 @@ Every path on disk comes from the atlas or this package, none from a request.
 
 import asyncio
 import contextlib
-import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -17,14 +16,14 @@ from typing import Annotated, Any, Literal
 import anyio.to_thread
 import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import Field
 
 from imatlas import __version__
 from imatlas.atlas.atlas import Atlas
 from imatlas.errors import InputError
 from imatlas.studio.jobs import Job, Jobs
-from imatlas.studio.pages import picture, serve_pages
+from imatlas.studio.pages import followed, picture, serve_pages
 from imatlas.studio.requests import (
     Creating,
     Exporting,
@@ -46,7 +45,6 @@ from imatlas.system.csv_files import csv_bytes
 LONG = "private, max-age=31536000, immutable"
 """How long pictures may be kept whose address changes with the atlas; others are asked for again."""
 MOST_UPLOADS, MOST_MADE = 32, 512
-SSE_SECONDS = 0.25
 N_THREADS = 8
 """Requests that are worked on at once; each thread keeps memory of its own."""
 
@@ -327,18 +325,7 @@ def _job_routes(api: FastAPI, views: Views, jobs: Jobs) -> None:
 
     @api.get("/api/jobs/{id}/events", response_class=Response)
     async def events(job: Annotated[Job, Depends(job_of)], request: Request) -> Response:
-        async def told() -> AsyncIterator[str]:
-            last = ""
-            while not await request.is_disconnected():
-                now = json.dumps(job.event())
-                if now != last:
-                    last = now
-                    yield f"data: {now}\n\n"
-                if job.has_ended:
-                    return
-                await asyncio.sleep(SSE_SECONDS)
-
-        return StreamingResponse(told(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return followed(request, job.event, lambda: job.has_ended)
 
     @api.delete("/api/jobs/{id}")
     def cancel(job: Annotated[Job, Depends(job_of)]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,20 @@ JITTER = 0.9
 """Width of a cell of the map over which its images are spread before they are put on the wall."""
 
 
+class _Once(cached_property):
+    """A property that is made once, even if several threads ask for it at the same time."""
+
+    def __get__(self, views: Any, owner: Any = None) -> Any:
+        with views._lock:
+            return super().__get__(views, owner)
+
+
+if TYPE_CHECKING:
+    once = property
+else:
+    once = _Once
+
+
 class Views:
     """An atlas as the studio shows it. Whatever is slow is made once; safe to use from several threads."""
 
@@ -46,44 +60,39 @@ class Views:
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
         self._groups: list[list[int]] = []
 
-    @cached_property
+    @once
     def keys(self) -> list[str]:
         """The key of every image."""
         return self.atlas.keys
 
-    @cached_property
+    @once
     def row_of(self) -> dict[str, int]:
         """The row of every key."""
         return {key: row for row, key in enumerate(self.keys)}
 
-    @cached_property
+    @once
     def columns(self) -> dict[str, np.ndarray]:
         """The numbers of every image; texts are read when they are needed, as they take much memory."""
-        with self._lock:
-            read = self.store.table.read(list(NUMBERS))
-            return {name: read[name].to_numpy() for name in NUMBERS}
+        read = self.store.table.read(list(NUMBERS))
+        return {name: read[name].to_numpy() for name in NUMBERS}
 
-    @cached_property
+    @once
     def faults(self) -> pa.ChunkedArray:
         """The visible faults of every image, separated by "; "."""
         return self.store.table.read(["flags"])["flags"].fill_null("")
 
-    @cached_property
+    @once
     def layouts(self) -> dict[str, Tiles]:
         """Walls of the images: by the map, and as UMAP scatters them."""
-        with self._lock:
-            rank = self.columns["outlier"]  # ordinary images stand for others
-            som = self.store.model("map")
-            spread = np.stack([self.columns["umap_x"], self.columns["umap_y"]], 1)
-            on_map = np.stack([self.columns["x"], self.columns["y"]], 1) + JITTER * _within_cells(
-                spread, self.columns["cell"]
-            )
-            extent = np.ptp(som.positions_, axis=0) + 1
-            shape = (float(extent[0]), float(extent[1]))
-            return {
-                "map": Tiles(self.store, wall(on_map, rank, cells=CELLS, shape=shape)),
-                "similarity": Tiles(self.store, scattered(spread, rank, cells=CELLS)),
-            }
+        rank = self.columns["outlier"]  # ordinary images stand for others
+        spread = np.stack([self.columns["umap_x"], self.columns["umap_y"]], 1)
+        on_map = np.stack([self.columns["x"], self.columns["y"]], 1)
+        on_map += JITTER * _within_cells(spread, self.columns["cell"])
+        width, height = np.ptp(self.store.model("map").positions_, axis=0) + 1
+        return {
+            "map": Tiles(self.store, wall(on_map, rank, cells=CELLS, shape=(float(width), float(height)))),
+            "similarity": Tiles(self.store, scattered(spread, rank, cells=CELLS)),
+        }
 
     def warm_up(self) -> None:
         """Draw the tiles that a page shows first."""
@@ -159,7 +168,7 @@ class Views:
         }.get(name)
         return None if made is None else np.asarray(made(), np.float32)
 
-    @cached_property
+    @once
     def medoids(self) -> np.ndarray:
         """The most typical image of each cluster."""
         centers = self.store.model("clusters").cluster_centers_
@@ -169,7 +178,7 @@ class Views:
             found[i] = self.store.nearest_first(rows, center)[0] if len(rows) else 0
         return found
 
-    @cached_property
+    @once
     def flags(self) -> tuple[np.ndarray, list[str]]:
         """The first visible fault of each image (-1 for none), and all kinds of faults."""
         first = [text.partition(";")[0].strip() for text in self.faults.to_pylist()]
