@@ -189,7 +189,7 @@ def photo_folder(
     paths = sorted(grocery_photos().rglob("*.jpg"))
     train = [path for i, path in enumerate(paths) if i % HELD_OUT]
     test = [np.asarray(Image.open(path).convert("RGB")) for path in paths[::HELD_OUT]][::4]
-    codec = learned(ia.ImageCodec, "photos", train, minutes)
+    codec = learned(ia.ImageCodec, "photos", train, minutes, adapts="much")
     model = len(codec.packed_weights()) / N_PHOTOS
     anchors = {name: curves_of(coders[name](), test)[0][0] for name in ("JPEG", "WebP", "AVIF")}
     general, adapted = (curves_of(own(each), test)[0][0] for each in (None, codec))

@@ -479,8 +479,10 @@ def as_webp(content: Any, side: int) -> bytes:
 
 
 def _as_png(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W, C) uint8 as PNG; of many channels the first three, of two the first."""
     out = BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG")
+    shown = pixels if pixels.shape[2] in (3, 4) else pixels[..., :3] if pixels.shape[2] > 4 else pixels[..., 0]
+    Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG")
     return out.getvalue()
 
 
