@@ -125,7 +125,8 @@ def _saved(name: str, title: str, rows: dict[str, list[list[Any]]], notes: list[
         best = min(row[1] for row in part if row[0].endswith("files") and not np.isnan(row[1]))
         for label, size, quality, model in part:
             told = quality and round(quality, 2)
-            out.append([kind, label, round(size, 1), round(size / best, 3), told, round(model, 1)])
+            sizes = [None, None] if np.isnan(size) else [round(size, 1), round(size / best, 3)]  # not so coarse
+            out.append([kind, label, *sizes, told, round(model, 1)])
     columns = ("mode", "method", "bytes per image", "of the best files", "PSNR, dB", "of these the model")
     save_table(name, title, columns, out, notes)
 
