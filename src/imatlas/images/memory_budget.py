@@ -99,11 +99,12 @@ class Pool:
         self._condition = threading.Condition()
         self._used = 0
 
-    def take(self, n_bytes: int, size: int, wait: bool) -> None:
-        """Take bytes of a pool of `size`; a larger request is granted while the pool is unused."""
+    def take(self, n_bytes: int, size: int, wait: bool, patience: float | None = PATIENCE) -> None:
+        """Take bytes of a pool of `size`; a larger request is granted while the pool is unused. After `patience`
+        seconds it is granted all the same (None: never)."""
         with self._condition:
             if wait:
-                self._condition.wait_for(lambda: self._used == 0 or self._used + n_bytes <= size, PATIENCE)
+                self._condition.wait_for(lambda: self._used == 0 or self._used + n_bytes <= size, patience)
             self._used += n_bytes
 
     def give(self, n_bytes: int) -> None:

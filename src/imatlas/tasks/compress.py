@@ -258,7 +258,7 @@ class _Coder:
             If they are not decoded to what they should be.
         """
         n_bytes = BYTES_PER_PIXEL * batch[2].shape[0] * batch[2].shape[1] * batch[2].shape[2]
-        self._memory.take(n_bytes, machine_memory() // 2, wait=True)
+        self._memory.take(n_bytes, machine_memory() // 2, wait=True, patience=None)
         try:
             return self._coded(*batch)
         except InputError as error:

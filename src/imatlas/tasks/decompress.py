@@ -17,7 +17,7 @@ from imatlas.errors import InputError
 from imatlas.images.encode_like import SUFFIXES, Encoded, encode_lossless
 from imatlas.images.formats.metadata import Metadata
 from imatlas.images.intake import with_networks, with_progress
-from imatlas.images.memory_budget import amount, machine_memory
+from imatlas.images.memory_budget import Pool, amount, machine_memory
 from imatlas.models.codec import ImageCodec
 from imatlas.models.lossless_codec import LosslessCodec
 from imatlas.models.parts.codec_base import CodecBase
@@ -160,6 +160,8 @@ class Decoded:
     """The images of a file; those that were coded together are decoded once."""
 
     def __init__(self, file: CodedFile, model: Codec) -> None:
+        memory = Pool()
+
         @functools.lru_cache(1)
         def at(place: int) -> tuple[list[About], bool, np.ndarray]:
             _, about, coded = file.images(place)
@@ -168,7 +170,11 @@ class Decoded:
             n_bytes = BYTES_PER_PIXEL * coded.n * coded.spec.height * coded.spec.width
             if n_bytes > machine_memory():
                 raise InputError(f"Decoding would take {amount(n_bytes)} of memory, which this machine does not have.")
-            return about, coded.spec.has_alpha, model.decoded(coded)
+            memory.take(n_bytes, machine_memory() // 2, wait=True, patience=None)
+            try:
+                return about, coded.spec.has_alpha, model.decoded(coded)
+            finally:
+                memory.give(n_bytes)
 
         self._at = at
 
