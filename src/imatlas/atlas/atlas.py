@@ -495,13 +495,12 @@ class Atlas:
         """
         k = check_int(k, "k", "find", low=1)
         matching(word)  # before the images are looked at
-        probability = self.words().find(word)
-        rows = np.argsort(-probability, kind="stable")[:k]
+        rows, probability = self.words().nearest(word, k)
         return pa.table(
             {
                 "rank": np.arange(1, len(rows) + 1),
                 "key": self.store.keys.take(pa.array(rows)),
-                "probability": probability[rows],
+                "probability": probability,
             }
         )
 

@@ -34,7 +34,7 @@ class Job:
     state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
     result: dict[str, Any] | None = None
     error: str | None = None
-    changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def event(self) -> dict[str, Any]:
         """As pages are told."""
@@ -50,12 +50,11 @@ class Job:
 
     def turn(self, state: Any, **values: Any) -> None:
         """Change the state, unless it has ended."""
-        with self.changed:
+        with self.lock:
             if not self.has_ended:
                 self.state = state
                 for name, value in values.items():
                     setattr(self, name, value)
-            self.changed.notify_all()
 
 
 class Jobs:

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses of this machine that no other reaches."""
 COOKIE = "imatlas-studio"
 MOST_BYTES = 2**26
 """Of the body of a request."""
@@ -115,8 +116,14 @@ class Guard:
 
 def hosts_of(host: str, port: int) -> tuple[str, ...]:
     """The names that a browser may send for a server on a host."""
-    names = LOOPBACK if host in ("127.0.0.1", "localhost", "::1") else (*LOOPBACK, host.lower())
+    hosts = LOOPBACK if host in LOOPBACK else (*LOOPBACK, host.lower())
+    names = tuple(in_address(name) for name in hosts)
     return tuple(f"{name}:{port}" for name in names) + (names if port == 80 else ())
+
+
+def in_address(host: str) -> str:
+    """A host as an address names it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _limited(receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:

@@ -182,7 +182,7 @@ def _image_routes(api: FastAPI, views: Views) -> None:
         return picture(as_webp(views.thumbnail(row), 256))
 
     @api.get("/api/pictures/{row}", response_class=Response)
-    def getpicture(row: OneRow, side: Annotated[int, Query(ge=16, le=MOST_SIDE)] = 1600) -> Response:
+    def get_picture(row: OneRow, side: Annotated[int, Query(ge=16, le=MOST_SIDE)] = 1600) -> Response:
         content, is_original = views.picture(row, side)
         return picture(content, {"x-original": "yes" if is_original else "no"})
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from imatlas.atlas.atlas import Atlas
 from imatlas.errors import InputError, MissingExtraError
+from imatlas.studio.security import LOOPBACK, Guard, hosts_of, in_address
 from imatlas.system.terminal import say
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -57,7 +56,6 @@ def serve(
         import uvicorn
 
         from imatlas.studio.learning import Learning, Opening
-        from imatlas.studio.security import Guard, hosts_of
         from imatlas.studio.server import studio_api
     except ImportError as error:
         raise MissingExtraError(
@@ -75,8 +73,7 @@ def serve(
     port = int(listening.getsockname()[1])
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
     guarded = Guard(app, hosts_of(host, port), token)
-    name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    address = f"http://{in_address(host)}:{port}/" + (f"?token={token}" if token else "")
     say(f"The studio is open at {address}")
     say("Press Ctrl-C to close it.")
     if browser:

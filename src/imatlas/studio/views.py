@@ -318,13 +318,8 @@ class Views:
     def found(self, word: str, k: int) -> dict[str, Any]:
         """The images that a word fits best."""
         matching(word)  # before the images are looked at
-        probability = self.words.find(word)
-        rows = np.argsort(-probability, kind="stable")[:k].tolist()
-        return {
-            "results": [
-                {"row": row, "key": self.keys[row], "probability": round(float(probability[row]), 3)} for row in rows
-            ]
-        }
+        best = zip(*(part.tolist() for part in self.words.nearest(word, k)), strict=True)
+        return {"results": [{"row": row, "key": self.keys[row], "probability": round(p, 3)} for row, p in best]}
 
     def propagated(self, n_next: int) -> dict[str, Any]:
         """Labels of all images from those of a few."""

@@ -68,6 +68,12 @@ class Words:
         chosen = matching(word)
         return self.probabilities[:, chosen].sum(1, dtype=np.float32)
 
+    def nearest(self, word: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows (k,) that a word fits best, the best first, and its probability there; raises as `find`."""
+        probability = self.find(word)
+        rows = np.argsort(-probability, kind="stable")[:k]
+        return rows, probability[rows]
+
 
 def words_of(features: np.ndarray) -> Words:
     """Words of images from the features (n_images, 1280) of EfficientNet-Lite0's last layer, not normalized."""
