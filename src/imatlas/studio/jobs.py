@@ -1,6 +1,6 @@
 """Long work in the background, one at a time, whose progress pages follow."""
 
-from __future__ import annotations
+# no postponed annotations: FastAPI evaluates those of the routes below
 
 import secrets
 import threading
@@ -8,9 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import Response
 
 from imatlas.errors import ImatlasError
+from imatlas.studio.pages import followed
+from imatlas.studio.requests import Id
 
 MOST_KEPT = 100
 
@@ -95,3 +100,22 @@ class Jobs:
     def close(self) -> None:
         """Wait for no further job."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def job_routes(api: FastAPI, jobs: Jobs) -> None:
+    """Following and cancelling what takes long."""
+
+    def job_of(id: Id) -> Job:
+        job = jobs.find(id)
+        if job is None:
+            raise HTTPException(404, "This job is no longer known.")
+        return job
+
+    @api.get("/api/jobs/{id}/events", response_class=Response)
+    async def events(job: Annotated[Job, Depends(job_of)], request: Request) -> Response:
+        return followed(request, job.event, lambda: job.has_ended)
+
+    @api.delete("/api/jobs/{id}")
+    def cancel(job: Annotated[Job, Depends(job_of)]) -> dict[str, Any]:
+        job.turn("cancelled")
+        return job.event()

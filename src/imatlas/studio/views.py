@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import threading
 from collections.abc import Iterable
 from functools import cached_property
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.decisions import State
-from imatlas.errors import DecodeError, ImatlasError, InputError, SourceError
-from imatlas.images.decode import read_picture
-from imatlas.images.pixels import rgb_view, value_range
-from imatlas.images.spec import ImageSpec
+from imatlas.errors import DecodeError, SourceError
+from imatlas.studio.pictures import as_png, as_webp
 from imatlas.studio.tiles import CELLS, Tiles
-from imatlas.tasks.duplicates.plans import PlanRow, read_plan, write_plan
-from imatlas.tasks.duplicates.trash import apply_plan, undo
 from imatlas.tasks.wall import scattered, wall
-from imatlas.tasks.words import LEARNED_WITH, Words, matching
 
 N_NEIGHBORS = 12
-MOST_SIDE = 4096
 NUMBERS = ("width", "height", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier")
 """Columns of the table that are kept."""
 JITTER = 0.9
@@ -58,7 +48,6 @@ class Views:
         self.decisions = atlas.decisions
         self._lock = threading.RLock()
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
-        self._groups: list[list[int]] = []
 
     @once
     def keys(self) -> list[str]:
@@ -263,8 +252,8 @@ class Views:
         """All that is known of one image."""
         (found,) = self.images([row])
         path = self.store.originals.path(self.keys[row])
-        texts = self._texts(row)
-        near = self.search(row, N_NEIGHBORS)
+        texts = self.texts(row)
+        near = self.nearest(row, N_NEIGHBORS)
         at = {name: tiles.centers()[row].tolist() for name, tiles in self.layouts.items()}
         return found | {
             "path": None if path is None else str(path),
@@ -274,7 +263,8 @@ class Views:
             "neighbors": near,
         }
 
-    def _texts(self, row: int) -> dict[str, Any]:
+    def texts(self, row: int) -> dict[str, Any]:
+        """What is written of an image in the table."""
         found: dict[str, Any] = self.store.table.take([row], ["flags", "duplicate_of", "sha256"]).to_pylist()[0]
         return found
 
@@ -285,12 +275,12 @@ class Views:
     def picture(self, row: int, side: int) -> tuple[bytes, bool]:
         """An image as WebP, no longer than `side`, and whether it is the original or only a thumbnail."""
         try:
-            content = self.store.originals.content(self.keys[row], self._texts(row)["sha256"])
+            content = self.store.originals.content(self.keys[row], self.texts(row)["sha256"])
             return as_webp(content, side), True
         except (DecodeError, SourceError, OSError):
             return as_webp(self.thumbnail(row), side), False
 
-    def search(self, query: Any, k: int, **options: Any) -> list[dict[str, Any]]:
+    def nearest(self, query: Any, k: int, **options: Any) -> list[dict[str, Any]]:
         """The images nearest to a row or an image."""
         given = self.keys[query] if isinstance(query, int) else query
         found = self.atlas.search(given, k, **options).to_pylist()
@@ -302,131 +292,6 @@ class Views:
             for each in found
         ]  # fmt: skip
 
-    @cached_property
-    def words(self) -> Words:
-        """Words for all images; slow at first."""
-        return self.atlas.words()
-
-    def proposed_names(self) -> dict[str, Any]:
-        """Words that stand out in each cluster."""
-        found = self.words.of_clusters(self.columns["cluster"], len(self.medoids))
-        return {
-            "clusters": [[{"word": word, "share": round(share, 3)} for word, share in each] for each in found],
-            "note": f"Proposed {LEARNED_WITH}.",
-        }
-
-    def found(self, word: str, k: int) -> dict[str, Any]:
-        """The images that a word fits best."""
-        matching(word)  # before the images are looked at
-        best = zip(*(part.tolist() for part in self.words.nearest(word, k)), strict=True)
-        return {"results": [{"row": row, "key": self.keys[row], "probability": round(p, 3)} for row, p in best]}
-
-    def propagated(self, n_next: int) -> dict[str, Any]:
-        """Labels of all images from those of a few."""
-        state = self.decisions.state
-        given, _ = self.labels(state)
-        labels = {key: label for key, label in state.labels.items() if key in self.row_of}
-        found = self.atlas.classify(labels, n_next=n_next)
-        values, index = np.unique(found.labels, return_inverse=True)
-        counts = np.bincount(index, minlength=len(values))
-        n_given = np.bincount(index[given >= 0], minlength=len(values))
-        return {
-            "labels": [
-                {"label": str(value), "count": int(count), "given": int(n)}
-                for value, count, n in zip(values, counts, n_given, strict=True)
-            ],
-            "rows": list(range(len(self.keys))),
-            "label_of": index.tolist(),
-            "confidence": np.round(found.confidence.astype(float), 4).tolist(),
-            "next": found.next_rows.tolist(),
-        }
-
-    def outliers(self, rate: float, limit: int) -> dict[str, Any]:
-        """The outliers at a false positive rate."""
-        with self._lock:
-            found = self.atlas.outliers(false_positive_rate=rate)
-        rows = found.rows[:limit]
-        return {
-            "total": len(found.rows),
-            "images": [
-                {
-                    "row": int(row), "key": self.keys[row],
-                    "outlier": float(found.outlier_scores[row]), "p_value": float(found.p_values[row]),
-                }
-                for row in rows
-            ],
-            "sentence": found.result.sentences[0] if found.result.sentences else "",
-        }  # fmt: skip
-
-    def duplicates(self) -> dict[str, Any]:
-        """Groups of near-duplicates, the best of each first."""
-        with self._lock:
-            found = self.atlas.duplicates()
-        self._groups = []
-        for number in range(int(found.group.max(initial=-1)) + 1):
-            rows = np.flatnonzero(found.group == number)
-            self._groups.append(rows[np.argsort(~found.best[rows], kind="stable")].tolist())
-        best = {int(row) for row in np.flatnonzero(found.best)}
-        return {"groups": [[each | {"best": each["row"] in best} for each in self.images(g)] for g in self._groups]}
-
-    def move_away(self, rows: list[int]) -> dict[str, Any]:
-        """Move the files of some images to a trash folder beside theirs; of each group that was found, one stays.
-
-        Raises
-        ------
-        InputError
-            If they are in no group that was found, a group would lose all images, or the images are no files.
-        ArtifactError
-            If a file is gone or has changed.
-        """
-        moved, plan = set(rows), []
-        for number, group in enumerate(self._groups, start=1):
-            for row in group if moved & set(group) else ():
-                action = "move" if row in moved else "keep"
-                plan.append(PlanRow(self.keys[row], action, str(number), "studio", self._texts(row)["sha256"]))
-        if not moved or moved - {row for group in self._groups for row in group}:
-            raise InputError("Only duplicates are moved; look for duplicates first, and choose among them.")
-        folder = self._folder()
-        with tempfile.TemporaryDirectory() as aside:
-            path = Path(aside, "plan.csv")
-            write_plan(plan, folder, path, signed=False)
-            return {"sentences": apply_plan(read_plan(path, folder)).sentences}
-
-    def bring_back(self) -> dict[str, Any]:
-        """Undo the last `move_away`, also of an earlier day.
-
-        Raises
-        ------
-        InputError, SourceError
-            If nothing was moved.
-        """
-        return {"sentences": undo(self._folder()).sentences}
-
-    def _folder(self) -> Path:
-        folder = self.store.originals.folder
-        if folder is None:
-            raise InputError("The images of this atlas are not files of a folder, so they stay where they are.")
-        return folder
-
-    def created(
-        self, row: int | None, cell: int | None, n: int, novelty: float | None, strength: float | None, seed: int
-    ) -> tuple[list[bytes], list[Any]]:
-        """New images as PNG, and for each the images that it is composed of, if the generator knows."""
-        place = int(self.columns["cell"][row]) if row is not None else cell
-        has_sources = hasattr(self.store.model("generator"), "panorama")
-        options: dict[str, Any] = {"cell": place, "random_state": seed}
-        if has_sources:
-            options |= {"novelty": novelty, "return_provenance": True}
-        elif row is not None and strength is not None and strength < 1:
-            options = {"like": self.keys[row], "strength": strength, "random_state": seed}
-        made = self.atlas.sample(n, **options)
-        pixels, found = made if has_sources else (made, None)
-        sources = [
-            [{"row": self.row_of.get(key), "key": key, "share": share} for key, share in list(each.items())[:8]]
-            for each in (found.sources if found is not None else [{}] * n)
-        ]
-        return [_as_png(each) for each in pixels], sources
-
     def why(self, row: int) -> bytes | None:
         """A heat map over an image, of what decides its cluster."""
         result = self.atlas.explain(image=self.keys[row])
@@ -434,7 +299,7 @@ class Views:
             rows = getattr(panel, "rows", None)
             if rows and len(rows[0]) >= 2:
                 picture = rows[0][1]
-                return picture if isinstance(picture, bytes) else _as_png(np.asarray(picture))
+                return picture if isinstance(picture, bytes) else as_png(np.asarray(picture))
         return None
 
 
@@ -447,50 +312,3 @@ def _within_cells(points: np.ndarray, cell: np.ndarray) -> np.ndarray:
             rank = np.argsort(np.argsort(points[part, axis], kind="stable"))
             out[part, axis] = (rank + 0.5) / len(part) - 0.5
     return out
-
-
-def as_webp(content: Any, side: int) -> bytes:
-    """The bytes of an image file, or pixels, as WebP for a page.
-
-    Raises
-    ------
-    DecodeError
-        If it cannot be read.
-    """
-    if isinstance(content, bytes):
-        picture = read_picture(content).to_srgb()
-        pixels, alpha = picture.thumbnail(side), picture.kind.alpha
-    else:
-        pixels = np.asarray(content)
-        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-        alpha = pixels.shape[2] == 4
-    height, width, channels = pixels.shape
-    spec = ImageSpec(height, width, channels, pixels.dtype.name, *value_range(pixels[None]), alpha)  # type: ignore
-    image = Image.fromarray(rgb_view(pixels[None], spec)[0, ..., :3])
-    image.thumbnail((side, side))
-    out = BytesIO()
-    image.save(out, "WEBP", quality=88, method=2)
-    return out.getvalue()
-
-
-def _as_png(pixels: np.ndarray) -> bytes:
-    """Pixels (H, W, C) uint8 as PNG; of many channels the first three, of two the first."""
-    out = BytesIO()
-    shown = pixels if pixels.shape[2] in (3, 4) else pixels[..., :3] if pixels.shape[2] > 4 else pixels[..., 0]
-    Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG")
-    return out.getvalue()
-
-
-def upload_size(content: bytes) -> tuple[int, int]:
-    """Width and height of an image that was sent.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
-    try:
-        picture = read_picture(content)
-    except (DecodeError, ImatlasError) as error:
-        raise InputError(f"This is no image that can be read ({error}).") from None
-    return picture.width, picture.height
