@@ -155,7 +155,7 @@ def kodak(options: argparse.Namespace) -> None:
     needed = dict.fromkeys(["JPEG", "WebP", *methods])
     measured = {method: curves_of(CODERS[method](), images, (psnr_of, ms_ssim_of)) for method in needed}
 
-    def rate(anchor: str, method: str, measure: int = 0, **how: Any) -> float:
+    def rate(anchor: str, method: str, /, measure: int = 0, **how: Any) -> float:
         pairs = zip(measured[anchor][0][measure], measured[method][0][measure], strict=True)
         return round(statistics.mean(bd_rate(a, b, **how) for a, b in pairs), 1)
 
