@@ -34,7 +34,7 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.compression import bd_rate, bits_per_pixel, ms_ssim
 from imatlas.metrics.restoration import psnr
-from imatlas.models.codec import ImageCodec, step_of
+from imatlas.models.codec import Effort, ImageCodec, step_of
 from imatlas.models.parts.coded_image import CodedImages
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import About, CodedFile
@@ -85,12 +85,14 @@ def jpegxl() -> Coder:
     return Coder(encode, imagecodecs.jpegxl_decode, (14, 10, 8, 6, 4, 3, 2, 1.5, 1, 0.75, 0.5), "effort 7")
 
 
-def imatlas(codec: ImageCodec | None = None, note: str = "general model, learned from BSDS500") -> Coder:
+def imatlas(
+    codec: ImageCodec | None = None, note: str = "general model, learned from BSDS500", effort: Effort = "normal"
+) -> Coder:
     """A codec, or the general one, as a file of one image."""
     codec, folder = codec or ia.ImageCodec.general(), tempfile.mkdtemp()
 
     def encode(image: np.ndarray, quality: float) -> bytes:
-        coded = codec.coded(image[None], ImageSpec(*image.shape), step_of(quality))
+        coded = codec.coded(image[None], ImageSpec(*image.shape), step_of(quality), effort=effort)
         head = coded_file.MAGIC + coded_file.head_record(codec.identity(), bytes(8))
         return head + coded_file.images_record(["image"], [About()], coded) + coded_file.end_record(1)
 
@@ -117,6 +119,7 @@ CODERS: dict[str, Callable[[], Coder]] = {
     "JPEG 2000": jpeg2000,
     "JPEG XL": jpegxl,
     "imatlas": imatlas,
+    "imatlas, high effort": lambda: imatlas(effort="high"),
 }
 
 Curve = list[tuple[float, float]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from imatlas.system.terminal import say
 if TYPE_CHECKING:
     from imatlas.models.parts.codec_base import CodecBase
 
+Effort = Literal["normal", "high"]
 Model = Annotated[
     Path | None, typer.Option("--model", help="a saved codec", show_default="the general one, learned from photographs")
 ]
@@ -35,6 +36,9 @@ def compress(
         int | None, typer.Option("--max-bytes", min=1, help="instead: most bytes of each image")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="keep every value as it is")] = False,
+    effort: Annotated[
+        Effort, typer.Option("--effort", help="high: smaller files at equal quality, which take longer to read, too")
+    ] = "normal",
     learn: Annotated[
         str | None,
         typer.Option(
@@ -80,10 +84,11 @@ def compress(
         raise typer.BadParameter("--learn makes a model; give it without --model.")
     if report is not None and lossless:
         raise typer.BadParameter("--report compares qualities, and --lossless has only one; give one of them.")
+    if effort == "high" and lossless:
+        raise typer.BadParameter("--effort is for files with loss; give it without --lossless.")
     source = one_source(images)
-    target = Target(psnr=psnr, bits_per_pixel=bpp, max_bytes=max_bytes)
-    if not given or quality is not None:
-        target = Target(step=step_of(50 if quality is None else quality))
+    step = step_of(50 if quality is None else quality) if not given or quality is not None else None
+    target = Target(step, psnr, bpp, max_bytes, "high" if effort == "high" else None)
 
     kind: type[CodecBase] = LosslessCodec if lossless else ImageCodec
 

@@ -15,7 +15,7 @@ the last bit, so they are computed in exact arithmetic (`imatlas.nn.exact`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.parts.codec_base import CodecBase
-from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages
+from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages, Filtering
 from imatlas.models.parts.coefficient_coding import Coefficients, Quantizer, decode, encode
 from imatlas.models.parts.color_planes import from_planes, groups_of, to_planes
+from imatlas.models.parts.fitted_filter import applied, fitted
+from imatlas.models.parts.quantization import RATE_WEIGHT
 from imatlas.models.parts.tiles import in_tiles
 from imatlas.nn.coefficient_network import CoefficientNetwork, log_step_of
 from imatlas.nn.synthesis_filter import SynthesisFilter
@@ -38,6 +40,10 @@ from imatlas.training.batches import Batch
 
 STEPS = (4.0, 100.0)
 """Quantization steps that are learned for, where pixels span 255."""
+Effort = Literal["normal", "high"]
+"""How much is tried to make files small."""
+VIEWS: dict[Effort, int] = {"normal": 1, "high": 4}
+"""Mirrored views that are filtered."""
 TILE, MARGIN = 512, 32
 """Side of the tiles that are filtered, in pixels, and what they see around."""
 
@@ -80,7 +86,7 @@ class ImageCodec(CodecBase):
     # -- coding ------------------------------------------------------------------------------------------------------
 
     @sharing_cores()
-    def compress(self, images: Any, *, quality: float = 50) -> list[bytes]:
+    def compress(self, images: Any, *, quality: float = 50, effort: Effort = "normal") -> list[bytes]:
         """Images as bytes.
 
         Parameters
@@ -89,6 +95,8 @@ class ImageCodec(CodecBase):
             Of any size, dtype and number of channels.
         quality : float in [1, 100]
             Each 15 more are half the error, about.
+        effort : {"normal", "high"}
+            "high" for less error in as many bytes; the images then take longer to decode, too.
 
         Returns
         -------
@@ -100,9 +108,9 @@ class ImageCodec(CodecBase):
         InputError
             If a pixel is missing.
         """
-        return self._coded_each(images, step_of(quality))
+        return self._coded_each(images, step_of(quality), effort=effort)
 
-    def coded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> CodedImages:
+    def coded(self, pixels: np.ndarray, spec: ImageSpec, step: int, *, effort: Effort = "normal") -> CodedImages:
         """Images (N, H, W, C) of one size, with a quantization step of 2 to the power of `step` / 8.
 
         Raises
@@ -110,24 +118,44 @@ class ImageCodec(CodecBase):
         InputError
             If a pixel is missing.
         """
-        return self.coded_and_decoded(pixels, spec, step)[0]
+        return self.coded_and_decoded(pixels, spec, step, effort=effort)[0]
 
     @torch.no_grad()
-    def coded_and_decoded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> tuple[CodedImages, np.ndarray]:
+    def coded_and_decoded(
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, *, effort: Effort = "normal", **options: Any
+    ) -> tuple[CodedImages, np.ndarray]:
         """As `coded`, and the images that will be decoded."""
         own = _own_spec(pixels, spec)
         values = _values(pixels, own)
         steps = torch.full((len(values), 1, 1, 1), 2.0 ** (step / 8), dtype=torch.float64)
         groups, out = [], np.empty_like(pixels)
         for part in groups_of(kind_of(own).colors, own.has_alpha):
-            original = values[:, part]
-            data, planes, checksum = encode(self._exact(), to_planes(original) / steps, log_step_of(steps))
-            decoded = from_planes(planes * steps.float())
-            filtered = self._filtered(decoded, steps)
-            better = bool((filtered - original).square().mean() < (decoded - original).square().mean())
-            groups.append(CodedGroup(data, checksum, better))
-            out[..., part] = _pixels(filtered if better else decoded, own)
+            planes = to_planes(values[:, part])
+            data, decoded, checksum = encode(self._exact(), planes / steps, log_step_of(steps))
+            filtering, made = self._best_filtering(planes, decoded * steps.float(), steps, VIEWS[effort])
+            groups.append(CodedGroup(data, checksum, filtering))
+            out[..., part] = _pixels(made, own)
         return CodedImages(len(pixels), own, step, tuple(groups)), out
+
+    def _best_filtering(
+        self, original: Tensor, decoded: Tensor, steps: Tensor, n_views: int
+    ) -> tuple[Filtering, Tensor]:
+        """How decoded planes are filtered best, and the values (N, channels, H, W) that follow."""
+        values = from_planes(decoded)
+        filtered = self._filtered(values, steps, n_views)
+        of_network = to_planes(filtered)
+        weights = fitted(decoded, of_network, original)
+        tried = [
+            (Filtering(), values),
+            (Filtering(n_views), filtered),
+            (Filtering(n_views, weights), from_planes(applied(weights, decoded, of_network))),
+        ]
+        target, bit = from_planes(original), RATE_WEIGHT * float(steps[0]) ** 2
+
+        def cost(each: tuple[Filtering, Tensor]) -> float:
+            return float((each[1] - target).square().sum()) + bit * 8 * len(each[0].to_bytes())
+
+        return min(tried, key=cost)
 
     @torch.no_grad()
     def decoded(self, coded: CodedImages) -> np.ndarray:
@@ -146,12 +174,21 @@ class ImageCodec(CodecBase):
         parts = groups_of(kind_of(spec).colors, spec.has_alpha)
         for part, group in zip(parts, coded.groups, strict=True):
             shape = (n, part.stop - part.start, spec.height, spec.width)
-            planes = decode(self._exact(), group.data, shape, log_step_of(steps), group.checksum)
-            values = from_planes(planes * steps.float())
-            out[..., part] = _pixels(self._filtered(values, steps) if group.filtered else values, spec)
+            planes = decode(self._exact(), group.data, shape, log_step_of(steps), group.checksum) * steps.float()
+            values, filtering = from_planes(planes), group.filtering
+            if filtering.n_views:
+                values = self._filtered(values, steps, filtering.n_views)
+            if filtering.weights:
+                values = from_planes(applied(filtering.weights, planes, to_planes(values)))
+            out[..., part] = _pixels(values, spec)
         return out
 
-    def _filtered(self, values: Tensor, steps: Tensor) -> Tensor:
+    def _filtered(self, values: Tensor, steps: Tensor, n_views: int) -> Tensor:
+        """Decoded values (N, 1 or 3, H, W) without what quantization did to them: the mean over mirrored views."""
+        axes = [(), (2,), (3,), (2, 3)][:n_views]
+        return torch.stack([self._filtered_once(values.flip(each), steps).flip(each) for each in axes]).mean(0)
+
+    def _filtered_once(self, values: Tensor, steps: Tensor) -> Tensor:
         """Decoded values (N, 1 or 3, H, W) without what quantization did to them.
 
         What the network adds is small, so bf16 is exact enough; but a machine without it may differ by 1 of 255.

@@ -85,8 +85,10 @@ class LosslessCodec(CodecBase):
         """
         return self._coded_each(images, 0)
 
-    def coded_and_decoded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> tuple[CodedImages, np.ndarray]:
-        """Images (N, H, W, C) of one size, coded, and as they will be decoded: the same. There is no `step`."""
+    def coded_and_decoded(
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+    ) -> tuple[CodedImages, np.ndarray]:
+        """Images (N, H, W, C) of one size, coded, and as they will be decoded: the same. Nothing is to be chosen."""
         n, height, width, channels = pixels.shape
         own = ImageSpec(height, width, channels, spec.dtype, spec.low, spec.high, spec.has_alpha)
         groups = []

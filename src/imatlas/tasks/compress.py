@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -73,7 +73,9 @@ class Codec(Protocol):
 
     is_lossless: bool
 
-    def coded_and_decoded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> tuple[CodedImages, np.ndarray]:
+    def coded_and_decoded(
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+    ) -> tuple[CodedImages, np.ndarray]:
         """Images (N, H, W, C), coded with a quantization step, and what is decoded."""
         ...
 
@@ -92,7 +94,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What compressed images should be like: one of these is given; of a lossless codec, none.
+    """What compressed images should be like: one of the first four is given; of a lossless codec, none.
 
     Attributes
     ----------
@@ -102,12 +104,15 @@ class Target:
         Least peak signal-to-noise ratio of each image, in dB.
     bits_per_pixel, max_bytes : float, int
         Largest size of the data of each image.
+    effort : {"normal", "high"}, optional
+        Of an `ImageCodec`: how much is tried; None: "normal".
     """
 
     step: int | None = None
     psnr: float | None = None
     bits_per_pixel: float | None = None
     max_bytes: int | None = None
+    effort: Literal["normal", "high"] | None = None
 
     def describe(self) -> dict[str, Any]:
         """As settings that are written to the file."""
@@ -210,11 +215,17 @@ def compress_images(
 
 def coded_to(codec: Codec, pixels: np.ndarray, spec: ImageSpec, target: Target) -> tuple[CodedImages, np.ndarray]:
     """Images (N, H, W, C) as small as a target allows, or as good; and what is decoded of them."""
+
+    def code(step: int) -> tuple[CodedImages, np.ndarray]:
+        return codec.coded_and_decoded(
+            pixels, spec, step, **({} if target.effort is None else {"effort": target.effort})
+        )
+
     if codec.is_lossless or target.step is not None:
-        return codec.coded_and_decoded(pixels, spec, target.step or 0)
+        return code(target.step or 0)
 
     def is_good(step: int) -> bool:
-        coded, decoded = codec.coded_and_decoded(pixels, spec, step)
+        coded, decoded = code(step)
         if target.psnr is not None:
             return psnr(pixels, decoded, span=_span(coded)) >= target.psnr
         return len(coded.to_bytes()) > target.most_bytes(pixels)
@@ -224,7 +235,7 @@ def coded_to(codec: Codec, pixels: np.ndarray, spec: ImageSpec, target: Target) 
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if is_good(middle) else (low, middle)
-    return codec.coded_and_decoded(pixels, spec, low if target.psnr is not None else high)
+    return code(low if target.psnr is not None else high)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ class CodecBase(ImageEstimator):
         """New networks."""
         raise NotImplementedError
 
-    def coded_and_decoded(self, pixels: np.ndarray, spec: ImageSpec, step: int) -> tuple[CodedImages, np.ndarray]:
+    def coded_and_decoded(
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+    ) -> tuple[CodedImages, np.ndarray]:
         """Images (N, H, W, C) of one size, coded, and as they will be decoded."""
         raise NotImplementedError
 
@@ -155,11 +157,11 @@ class CodecBase(ImageEstimator):
         crop_spec = ImageSpec(side, side, crops.shape[3], spec.dtype, spec.low, spec.high, alpha=False)
         return split_crops(crops, crop_spec, min(HELD_OUT, len(crops) // 10), rng)
 
-    def _coded_each(self, images: Any, step: int) -> list[bytes]:
+    def _coded_each(self, images: Any, step: int, **options: Any) -> list[bytes]:
         self._check_fitted()
         opened = images_of(images)
         return [
-            self.coded_and_decoded(pixels[None], opened.spec, step)[0].to_bytes()
+            self.coded_and_decoded(pixels[None], opened.spec, step, **options)[0].to_bytes()
             for part in opened.batches(16)
             for pixels in part
         ]

@@ -9,9 +9,10 @@ All numbers are little-endian; a varint has seven bits in each byte, the last on
     int8       quantization step: 2 to the power of this / 8, where the values span 255; not if lossless
     2 doubles  the values that are coded as 0 and 255; not for uint8
     for each group of channels:
-        byte       bit 0: filtered after decoding; if lossless, instead: number of last bits that are written as they
-                   are, and 3 varints: least value (2 n, or -2 n - 1 if negative), spacing of values, and how many of
-                   these are 1 (`IntegerScale`)
+        byte       bit 0: filtered after decoding; bit 1: as the mean of four mirrored views; bit 2: with weights, which
+                   follow, `N_WEIGHTS` int8 for each channel (`Filtering`); if lossless, instead: number of last bits
+                   that are written as they are, and 3 varints: least value (2 n, or -2 n - 1 if negative), spacing of
+                   values, and how many of these are 1 (`IntegerScale`)
         uint32     CRC-32 of the coefficients, or if lossless of the planes
         varint     number of bytes that follow for this group
         bytes      output of the range coder
@@ -27,6 +28,7 @@ from typing import Any, get_args
 from imatlas.errors import InputError
 from imatlas.images.spec import DTypeName, ImageSpec
 from imatlas.models.parts.color_planes import groups_of
+from imatlas.models.parts.fitted_filter import N_WEIGHTS
 
 MOST_VALUES = 2**27
 """Values of the images that are coded together: 44 megapixels of RGB (18 GB of memory to encode, 13 to decode)."""
@@ -68,12 +70,41 @@ class IntegerScale:
 
 
 @dataclass(frozen=True)
+class Filtering:
+    """How decoded channels are filtered.
+
+    Attributes
+    ----------
+    n_views : {0, 1, 4}
+        Views of which the network's output is the mean: the image, or also its mirror images; 0: not filtered.
+    weights : bytes
+        For `fitted_filter.applied`; b"": what the network says.
+    """
+
+    n_views: int = 0
+    weights: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """See the top of this file."""
+        return bytes([(self.n_views > 0) | (self.n_views > 1) << 1 | bool(self.weights) << 2]) + self.weights
+
+    @classmethod
+    def parse(cls, reader: Reader, n_channels: int) -> Filtering:
+        """The inverse of `to_bytes`."""
+        (flags,) = reader.unpack("<B")
+        if flags >> 3 or (flags and not flags & 1):
+            raise ValueError(f"unknown filter, {flags}")
+        weights = reader.take(n_channels * N_WEIGHTS) if flags & 4 else b""
+        return cls((4 if flags & 2 else 1) if flags else 0, weights)
+
+
+@dataclass(frozen=True)
 class CodedGroup:
     """The data of a group of channels."""
 
     data: bytes
     checksum: int
-    filtered: bool = False
+    filtering: Filtering = Filtering()
     scale: IntegerScale = IntegerScale()
 
 
@@ -98,7 +129,7 @@ class CodedImages:
             head += struct.pack("<dd", spec.low, spec.high)
         parts = [head]
         for group in self.groups:
-            about = group.scale.to_bytes() if lossless else bytes([group.filtered])
+            about = (group.scale if lossless else group.filtering).to_bytes()
             parts += [about, struct.pack("<I", group.checksum), varint(len(group.data)), group.data]
         return b"".join(parts)
 
@@ -133,11 +164,11 @@ class CodedImages:
         if not (math.isfinite(high - low) and low < high):
             raise ValueError(f"the range {low} to {high}")
         groups = []
-        for _ in groups_of(channels - alpha, alpha):
+        for part in groups_of(channels - alpha, alpha):
             scale = IntegerScale.parse(reader) if lossless else IntegerScale()
-            filtered = not lossless and bool(reader.unpack("<B")[0])
+            filtering = Filtering() if lossless else Filtering.parse(reader, part.stop - part.start)
             (checksum,) = reader.unpack("<I")
-            groups.append(CodedGroup(reader.take(reader.varint()), checksum, filtered, scale))
+            groups.append(CodedGroup(reader.take(reader.varint()), checksum, filtering, scale))
         if reader.rest():
             raise ValueError(f"{reader.rest()} bytes too many")
         return cls(n, ImageSpec(height, width, channels, dtype, low, high, alpha), step, tuple(groups))
