@@ -28,6 +28,9 @@ import imatlas as ia
 from benchmarks._data import SCRATCH, eurosat, fashion_mnist, grocery_photos
 from benchmarks._memory import pss_mb, tree
 from benchmarks._table import save_table
+from imatlas.atlas.store import Store
+from imatlas.atlas.table import ROWS, SCHEMA, ImagesTable
+from imatlas.tasks.search import index_centers
 
 SIDE, PORT = 32, 8437
 N_SEARCHED = 10_000
@@ -66,6 +69,42 @@ def atlas_of(n: int) -> Path:
         np.save(given, images(n))
         ia.learn(given, folder, encoder="own", image_size=SIDE, budget="4m")
         shutil.rmtree(folder / "cache", ignore_errors=True)
+    return folder
+
+
+def repeated(n: int, of: int = 100_000) -> Path:
+    """An atlas of `n` images: that of `of` images, again and again, each time a little elsewhere on the map."""
+    folder, once = SCRATCH / "studio" / f"{n}.atlas", atlas_of(of)
+    if (folder / "atlas.json").exists():
+        return folder
+    shutil.copytree(once, folder, ignore=shutil.ignore_patterns("*.lance"))
+    store, rng = Store(once), np.random.default_rng(0)
+    times = n // of
+    rows = store.table.read(SCHEMA.names).select(SCHEMA.names)
+    parts = (
+        batch
+        for i in range(times)
+        for batch in rows.set_column(0, "key", [[f"{i:03d}/{key}" for key in rows["key"].to_pylist()]])
+        .cast(SCHEMA)
+        .to_batches(max_chunksize=ROWS)
+    )
+    thumbnails = (b["thumbnail"].to_pylist() for _ in range(times) for b in store.table.batches(["thumbnail"]))
+    manifest = store.manifest
+    manifest.files = {name: entry for name, entry in manifest.files.items() if not name.startswith("images.lance/")}
+    inventory = manifest.inventory(folder)
+    table = ImagesTable.write(folder / "images.lance", parts, thumbnails, inventory)
+    for name in ("cell", "x", "y", "cluster", "confidence", "outlier", "umap_x", "umap_y"):
+        values = np.tile(store.table.read([name])[name].to_numpy(), times)
+        if name.startswith("umap"):
+            values = values + rng.normal(0, 0.05, n).astype(np.float32)
+        table = table.set(**{name: values})
+    embedding = np.tile(store.table.vectors("embedding"), (times, 1))
+    embedding += rng.normal(0, 0.01, embedding.shape).astype(np.float32) * embedding.std()
+    table = table.set(embedding=embedding)
+    table = table.index("embedding", index_centers(embedding, random_state=0))
+    manifest.table["version"] = table.version
+    manifest.files = inventory.files
+    manifest.commit(folder)
     return folder
 
 
@@ -122,7 +161,7 @@ def page_row(n: int) -> list[Any]:
     """What one page takes."""
     from playwright.sync_api import sync_playwright
 
-    server = Server(atlas_of(n))
+    server = Server(atlas_of(n) if n <= 100_000 else repeated(n))
     try:
         with sync_playwright() as playwright:
             opened = browser(playwright)

@@ -397,6 +397,12 @@ class ImagesTable:
                 self._sound(pa.Table.from_batches([batch]))
                 yield batch
 
+    def vector_batches(self, column: str) -> Iterator[np.ndarray]:
+        """A vector column of all rows, as float32 arrays (n, n_features), batch by batch."""
+        for batch in self.batches([column]):
+            values = batch[column]
+            yield values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
     def check(self) -> None:
         """Read and check every column, before a writer builds on them.
 

@@ -160,11 +160,15 @@ class Views:
     @once
     def medoids(self) -> np.ndarray:
         """The most typical image of each cluster."""
-        centers = self.store.model("clusters").cluster_centers_
+        centers, cluster = self.store.model("clusters").cluster_centers_, self.columns["cluster"]
+        distances = np.empty(len(cluster), np.float32)
+        n = 0
+        for vectors in self.store.table.vector_batches("embedding"):
+            part = slice(n, n := n + len(vectors))
+            distances[part] = np.square(vectors - centers[cluster[part]]).sum(1)
         found = np.zeros(len(centers), np.int64)
-        for i, center in enumerate(centers):
-            rows = np.flatnonzero(self.columns["cluster"] == i)
-            found[i] = self.store.nearest_first(rows, center)[0] if len(rows) else 0
+        by_distance = np.argsort(distances)[::-1]
+        found[cluster[by_distance]] = by_distance  # of several of one cluster, the last one written stays
         return found
 
     @once
