@@ -72,14 +72,16 @@ def scattered(points: np.ndarray, rank: np.ndarray, *, cells: int, most_hidden: 
 
 def _halved(points: np.ndarray, columns: int, rows: int) -> np.ndarray:
     """Column and row of each point on a grid that has as many places, or a few more."""
-    order = np.arange(len(points))
+    n = len(points)
+    order = np.arange(n)
+    ranks = np.argsort(np.argsort(points, axis=0, kind="stable"), axis=0)  # whole numbers are sorted faster
     # the parts of the grid: column, row, width, height, and number of points; their points follow each other in `order`
     parts = np.array([[0, 0, columns, rows, len(points)]])
     while (parts[:, 2:4] > 1).any():
         number = np.repeat(np.arange(len(parts)), parts[:, 4])
         is_wide = parts[:, 2] >= parts[:, 3]
-        along = np.where(is_wide[number], points[order, 0], points[order, 1])
-        order = order[np.lexsort((along, number))]
+        along = np.where(is_wide[number], ranks[order, 0], ranks[order, 1])
+        order = order[np.argsort(number * n + along)]
         parts = _split(parts, is_wide)
     places = np.empty((len(points), 2), np.int64)
     places[order] = np.repeat(parts[:, :2], parts[:, 4], axis=0)
