@@ -82,7 +82,7 @@ def compressed_piece(
     if piece.data:
         height, width = piece.full
         bits = 8 * len(piece.data) / (height * width)
-        rows.append({"name": f"its own file ({piece.picture.format})", "bytes": len(piece.data), "bits": bits})
+        rows.append({"name": "original", "bytes": len(piece.data), "bits": bits, "full": piece.is_reduced})
     return {
         "rows": rows,
         "width": pixels.shape[1],

@@ -152,6 +152,10 @@ def restored_piece(
         sentences = [*_judged(model.correction(piece.pixels, spec), changed, asked), *sentences]
     elif not changed:
         sentences = ["This picture is left alone, value by value.", *sentences]
+    elif asked.kind == "denoise":
+        sentences = sentences[::-1]  # what was done, then what the noise is like
+    else:
+        sentences = [*sentences, f"{width} x {height} pixels became {width * factor} x {height * factor}."]
     before = piece.view
     if factor > 1:
         before = np.asarray(Image.fromarray(before).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
@@ -173,10 +177,9 @@ def restored_piece(
 
 def _judged(correction: Any, changed: bool, asked: Restoring) -> list[str]:
     """What an enhancer thinks of one picture."""
-    tone, color = f"{correction.p_sound_tone:.0%}", f"{correction.p_sound_color:.0%}"
-    found = f"exposure and contrast have no fault with a probability of {tone}"
+    found = f"the probability that exposure and contrast have no fault is {correction.p_sound_tone:.0%}"
     if asked.white_balance and correction.p_sound_color < 1:
-        found += f", and colors no cast with {color}"
+        found += f", that there is no color cast {correction.p_sound_color:.0%}"
     if changed:
         return [f"Corrected: {found}."]
     if asked.strength == 0 and correction.curves is not None:

@@ -4,7 +4,8 @@ import { pictureFrame } from "./frame.js";
 
 const VIEWS = [["divider", "Divider"], ["before", "Before"], ["after", "After"], ["difference", "Difference"]];
 
-/** {element, show({before, after, width, height, names})}: a comparison of two pictures, by their addresses. */
+/** {element, show({before, after, width, height, names}), alone({picture, width, height})}: a comparison of two pictures,
+ * by their addresses; or one picture alone. */
 export function comparison(label) {
   const frame = pictureFrame(label);
   const [before, after] = [0, 1].map(() => h("img", { alt: "", draggable: false }));
@@ -18,7 +19,8 @@ export function comparison(label) {
   frame.box.append(pictures, line, ...names, divider);
   frame.box.classList.add("compare");
   const buttons = VIEWS.map(([view, name]) => h("button", { type: "button", data: { compare: view }, onclick: () => choose(view) }, name));
-  frame.tools.prepend(h("div", { class: "segments", role: "group", "aria-label": "What is shown" }, buttons), amplified);
+  const views = h("div", { class: "segments", role: "group", "aria-label": "What is shown" }, buttons);
+  frame.tools.prepend(views, amplified);
 
   function draw() {
     frame.box.style.setProperty("--at", `${divider.value}%`);
@@ -50,7 +52,17 @@ export function comparison(label) {
       after.alt = `The picture: ${pair.names[1]}`;
       divider.setAttribute("aria-label", `Divider between ${pair.names[0]} and ${pair.names[1]}`);
       frame.resize(pair.width, pair.height);
+      if (views.hidden) choose("divider");
+      views.hidden = false;
       draw();
+    },
+    alone({ picture, width, height }) {
+      before.src = picture;
+      before.alt = "The picture";
+      after.removeAttribute("src");
+      choose("before");
+      names[0].hidden = views.hidden = true;
+      frame.resize(width, height);
     },
   };
 }

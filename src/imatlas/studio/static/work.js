@@ -33,7 +33,7 @@ function drawPiece() {
   byId("work-name").textContent = piece.name;
   byId("work-facts").textContent = facts(piece);
   byId("work-reduced").hidden = piece.full === null;
-  if (piece.full) byId("work-reduced").textContent = `Reduced from ${piece.full.map(count).join(" × ")} pixels to 2 megapixels, and so are all results; the commands of imatlas work on files at full size.`;
+  if (piece.full) byId("work-reduced").textContent = `Reduced from ${piece.full.map(count).join(" × ")} pixels, as are all results. The commands of imatlas work at full size.`;
 }
 
 function offerOpenImage() {

@@ -10,20 +10,20 @@ const shown = comparison("The picture before and after compression");
 
 function row(one, own) {
   const times = one.bytes / own.bytes;
-  const relative = one === own ? "" : times >= 10 ? `${Math.round(times)} ×` : `${times.toFixed(2)} ×`;
-  const level = one.psnr === undefined ? "" : one.psnr === null ? "no loss" : `${one.psnr.toFixed(1)} dB`;
-  return h("tr", { data: { testid: "size" } }, h("th", { scope: "row" }, one === own ? "imatlas (.imc)" : one.name),
-    ...[amount(one.bytes), relative, one.bits.toFixed(2), level].map((text) => h("td", { class: "number" }, text)));
+  const relative = one === own || one.full ? "" : times >= 10 ? `${Math.round(times)} ×` : `${times.toFixed(2)} ×`;
+  const level = one.psnr === undefined ? "" : one.psnr === null ? "no loss" : one.psnr.toFixed(1);
+  return h("tr", { data: { testid: "size" } }, h("th", { scope: "row" }, one.name),
+    ...[amount(one.bytes), relative, level].map((text) => h("td", { class: "number" }, text)));
 }
 
 function draw(result, lossless) {
   const [own] = result.rows;
   shown.show({ ...result, names: ["original", "compressed"] });
-  shown.element.hidden = false;
   byId("compress-rows").replaceChildren(...result.rows.map((one) => row(one, own)));
   byId("compress-table").hidden = false;
-  byId("compress-note").textContent = result.rows.length === 1 || result.rows[1].psnr === undefined ? "WebP and AVIF hold gray and color pictures of 8 bits only."
-    : `The others are the smallest files ${lossless ? "without loss" : "that are at least as close to the original"}. All bytes are counted.`;
+  const others = result.rows.slice(1).filter((one) => one.psnr !== undefined).map((one) => one.name).join(" and ");
+  byId("compress-note").textContent = `${own.bits.toFixed(2)} bits per pixel; all bytes of the file are counted. ${others
+    ? `${others}: the smallest file ${lossless ? "without loss" : "that is at least as close to the original"}.` : "WebP and AVIF hold gray and color pictures of 8 bits only."}${work.piece.full ? " The original has more pixels." : ""}`;
   byId("compress-download").replaceChildren(download(`Download .imc (${amount(own.bytes)})`, result.file, fileName(".imc")));
   say(`Compressed to ${amount(own.bytes)}.`);
 }
@@ -43,7 +43,7 @@ function drawQuality() {
 
 function clear() {
   runs.stop();
-  shown.element.hidden = true;
+  if (work.piece) shown.alone(work.piece);
   byId("compress-table").hidden = true;
   byId("compress-note").textContent = "";
   byId("compress-download").replaceChildren();
@@ -56,8 +56,8 @@ export function startCompress() {
   for (const id of ["compress-quality", "compress-lossless"]) {
     byId(id).addEventListener("change", () => { drawQuality(); if (!byId("compress-table").hidden) guarded(compress); });
   }
-  byId("compress-form").append(runs.element);
-  byId("compress-stage").prepend(shown.element);
+  byId("compress-table").before(runs.element);
+  byId("compress-stage").append(shown.element);
   on("piece", clear);
   drawQuality();
   clear();

@@ -7,13 +7,13 @@ import { comparison } from "./compare.js";
 
 const NAMES = { denoise: ["original", "denoised"], upscale: ["bicubic", "upscaled"], enhance: ["original", "enhanced"] };
 const SOURCES = {
-  denoise: [["image", "this picture"], ["atlas", "the images of the atlas"]],
-  upscale: [["image", "this picture"], ["atlas", "the images of the atlas"]],
-  enhance: [["atlas", "the images of the atlas"], ["image", "photographs in general"]],
+  denoise: [["image", "this picture"], ["atlas", "the whole atlas"]],
+  upscale: [["image", "this picture"], ["atlas", "the whole atlas"]],
+  enhance: [["atlas", "the whole atlas"], ["image", "other photographs"]],
 };
 const HINTS = {
-  denoise: "Measures the noise, and learns to remove it from noisy images alone. From one picture this takes seconds to a minute; from many images it is better with minutes.",
-  upscale: "Learns what is lost when images are scaled down. One picture is enough; many, and two minutes, are better.",
+  denoise: "Measures the noise, and learns to remove it from noisy images alone: from this picture within a minute or two, from the whole atlas better, in minutes.",
+  upscale: "Learns what is lost when images are scaled down. One picture is enough; the whole atlas and two minutes are better.",
   enhance: "Corrects exposure, contrast and color casts by what is typical of the images. Good pictures are left alone.",
 };
 const runs = runner("restoring");
@@ -33,7 +33,6 @@ function choose(next) {
 
 function draw(result) {
   shown.show({ ...result, names: NAMES[result.kind] });
-  shown.element.hidden = false;
   const [first, ...others] = result.sentences;
   byId("restore-told").replaceChildren(
     h("p", { class: "verdict", data: { testid: "restore-verdict" } }, first),
@@ -48,13 +47,14 @@ async function restore() {
     strength: Number(byId("restore-strength").value), white_balance: byId("restore-balance").checked,
   };
   const { piece } = work;
+  byId("restore-told").replaceChildren();
   const result = await runs.run(() => api.restorePiece(piece.id, body));
   if (piece === work.piece) draw(result);
 }
 
 function clear() {
   runs.stop();
-  shown.element.hidden = true;
+  if (work.piece) shown.alone(work.piece);
   byId("restore-told").replaceChildren();
 }
 
@@ -63,8 +63,8 @@ export function startRestore() {
   for (const name of Object.keys(NAMES)) byId(`restore-${name}`).addEventListener("click", () => choose(name));
   byId("restore-form").addEventListener("submit", (event) => { event.preventDefault(); guarded(restore); });
   byId("restore-strength").addEventListener("input", () => { byId("restore-strength-value").textContent = Number(byId("restore-strength").value).toFixed(2); });
-  byId("restore-form").append(runs.element);
-  byId("restore-stage").prepend(shown.element);
+  byId("restore-told").before(runs.element);
+  byId("restore-stage").append(shown.element);
   on("piece", clear);
   choose("denoise");
   clear();

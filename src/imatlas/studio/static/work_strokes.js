@@ -80,7 +80,9 @@ async function labelsIn(blob) {
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
   context.drawImage(bitmap, 0, 0);
   const rgba = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
-  return Uint8Array.from({ length: rgba.length / 4 }, (_, i) => rgba[4 * i]);
+  const labels = new Uint8Array(rgba.length / 4);
+  for (let i = 0; i < labels.length; i++) labels[i] = rgba[4 * i];
+  return labels;
 }
 
 function drawAnswer() {
@@ -89,7 +91,7 @@ function drawAnswer() {
   const colors = Array.from({ length: MOST_CLASSES + 1 }, (_, one) => (one ? packed(...colorOf(one), TINT) : 0));
   const image = context.createImageData(canvas.width, canvas.height);
   const out = new Uint32Array(image.data.buffer);
-  answer.labels.forEach((one, i) => { out[i] = colors[one]; });
+  for (let i = 0; i < out.length; i++) out[i] = colors[answer.labels[i]];
   context.putImageData(image, 0, 0);
 }
 
