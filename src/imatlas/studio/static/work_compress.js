@@ -11,7 +11,7 @@ const shown = comparison("The picture before and after compression");
 function row(one, own) {
   const times = one.bytes / own.bytes;
   const relative = one === own || one.full ? "" : times >= 10 ? `${Math.round(times)} ×` : `${times.toFixed(2)} ×`;
-  const level = one.psnr === undefined ? "" : one.psnr === null ? "no loss" : one.psnr.toFixed(1);
+  const level = one.psnr === undefined ? "" : one.psnr === null ? "no loss" : `${one.psnr.toFixed(1)} dB`;
   return h("tr", { data: { testid: "size" } }, h("th", { scope: "row" }, one.name),
     ...[amount(one.bytes), relative, level].map((text) => h("td", { class: "number" }, text)));
 }
