@@ -20,6 +20,10 @@ from imatlas.studio.requests import Id
 MOST_KEPT = 100
 
 
+class Cancelled(Exception):
+    """Nobody waits for a job any more."""
+
+
 @dataclass
 class Job:
     """One piece of work.
@@ -28,7 +32,9 @@ class Job:
     ----------
     state : {"waiting", "running", "done", "failed", "cancelled"}
     line : str
-        What it is about.
+        What it is about, or what is being done.
+    progress : float or None
+        The share that is done, in [0, 1], if it is known.
     result : dict or None
     error : str or None
         Why it failed.
@@ -37,6 +43,7 @@ class Job:
     id: str
     line: str
     state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
+    progress: float | None = None
     result: dict[str, Any] | None = None
     error: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -45,13 +52,25 @@ class Job:
         """As pages are told."""
         state = "running" if self.state == "waiting" else self.state
         return {
-            "state": state, "progress": None, "line": self.line, "result": self.result, "error": self.error
+            "state": state, "progress": self.progress, "line": self.line, "result": self.result, "error": self.error
         }  # fmt: skip
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in ("done", "failed", "cancelled")
+
+    def tell(self, line: str, progress: float | None = None) -> None:
+        """Say what is being done.
+
+        Raises
+        ------
+        Cancelled
+            If nobody waits for it any more.
+        """
+        if self.has_ended:
+            raise Cancelled
+        self.line, self.progress = line, progress
 
     def turn(self, state: Any, **values: Any) -> None:
         """Change the state, unless it has ended."""
@@ -72,6 +91,10 @@ class Jobs:
 
     def start(self, line: str, work: Callable[[], dict[str, Any]]) -> Job:
         """Do some work when those before it have ended."""
+        return self.begin(line, lambda _: work())
+
+    def begin(self, line: str, work: Callable[[Job], dict[str, Any]]) -> Job:
+        """As `start`, for work that tells how far it is, and thereby learns that it was cancelled."""
         job = Job(secrets.token_hex(8), line)
         with self._lock:
             self._known[job.id] = job
@@ -85,12 +108,14 @@ class Jobs:
         return self._known.get(id)
 
     @staticmethod
-    def _run(job: Job, work: Callable[[], dict[str, Any]]) -> None:
+    def _run(job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
         if job.has_ended:  # cancelled while it waited
             return
         job.turn("running")
         try:
-            job.turn("done", result=work())
+            job.turn("done", result=work(job))
+        except Cancelled:
+            pass
         except ImatlasError as error:
             job.turn("failed", error=str(error))
         except Exception as error:
@@ -98,7 +123,9 @@ class Jobs:
             raise
 
     def close(self) -> None:
-        """Wait for no further job."""
+        """Begin no further job, and end the one that runs as soon as it tells something."""
+        for job in list(self._known.values()):
+            job.turn("cancelled")
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

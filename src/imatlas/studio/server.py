@@ -22,6 +22,7 @@ from imatlas.studio.opened import Studio
 from imatlas.studio.pages import serve_pages
 from imatlas.studio.search import search_routes
 from imatlas.studio.security import Guard
+from imatlas.studio.work import work_routes
 
 N_THREADS = 8
 """Requests that are worked on at once; each thread keeps memory of its own."""
@@ -60,7 +61,7 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
 
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
     serve_pages(api, "index.html")
-    for routes in (map_routes, image_routes, search_routes, decision_routes, review_routes, create_routes):
+    for routes in (map_routes, image_routes, search_routes, decision_routes, review_routes, create_routes, work_routes):
         routes(api, studio)
     job_routes(api, studio.jobs)
     return api

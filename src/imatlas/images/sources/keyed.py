@@ -37,8 +37,8 @@ class KeyedSource:
         return Origin(self.name)
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """The hash of each image, in two numbers."""
-        return [(int(text[:32], 16), int(text[32:64], 16)) for text in self._hashes]
+        """Half of the hash of each image, in two numbers that fit into 64 bits."""
+        return [(int(text[:15], 16), int(text[15:30], 16)) for text in self._hashes]
 
     def head(self, index: int) -> bytes:
         """The first bytes of an image, or b"" if it is not a file."""

@@ -158,3 +158,46 @@ export async function exportCsv(rows) {
   const headers = { "Content-Type": "application/json" };
   return (await request("/api/export", { method: "POST", headers, body: JSON.stringify({ rows: [...rows], format: "csv" }) })).text();
 }
+
+// Working on one picture.
+
+const pieceAt = (id, what) => `/api/work/${encodeURIComponent(id)}/${what}`;
+
+/** Opens a picture, {row} or {upload, name}, to work on: {id, picture, name, width, height, full, bytes, …}. */
+export const openPiece = (body) => post("/api/work", body);
+
+/** Starts finding the parts of a picture. */
+export const findSegments = (id) => post(pieceAt(id, "segments"), {});
+
+/** The hierarchy of the parts: {n, width, height, levels, parents, regions}; see the server's `packed_regions`. */
+export async function getRegions(id) {
+  const buffer = await bytes(pieceAt(id, "regions"));
+  const [n, width, height] = new Uint32Array(buffer, 0, 3);
+  const start = 16 + 12 * (2 * n - 1);
+  return {
+    n, width, height,
+    levels: new Float64Array(buffer, 16, 2 * n - 1),
+    parents: new Int32Array(buffer, 16 + 8 * (2 * n - 1), 2 * n - 1),
+    regions: n <= 65536 ? new Uint16Array(buffer, start) : new Uint32Array(buffer, start),
+  };
+}
+
+/** The address of the label map at a level. */
+export const labelMap = (id, level) => `${pieceAt(id, "labels")}?${query({ level })}`;
+
+/** The label map that continues strokes, as a blob; null while fewer than two labels are drawn. */
+export async function continueStrokes(id, strokes, signal) {
+  const response = await request(pieceAt(id, "strokes"), {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ strokes }), signal,
+  });
+  return response.status === 204 ? null : response.blob();
+}
+
+/** The picture with its salient object only, the rest transparent, as a blob. */
+export const salientObject = async (id) => (await request(pieceAt(id, "object"))).blob();
+
+/** Starts restoring a picture. */
+export const restorePiece = (id, body) => post(pieceAt(id, "restore"), body);
+
+/** Starts compressing a picture. */
+export const compressPiece = (id, body) => post(pieceAt(id, "compress"), body);

@@ -9,10 +9,11 @@ import { startImage, closeImage } from "./image.js";
 import { startSearch } from "./search.js";
 import { startDecide } from "./decide.js";
 import { startCreate } from "./create.js";
+import { startWork } from "./work.js";
 import { startSelection } from "./selection.js";
 import { keepChecked } from "./tiles.js";
 
-const VIEWS = ["map", "gallery", "search", "decide", "create"];
+const VIEWS = ["map", "gallery", "search", "decide", "create", "work"];
 const THEME = "imatlas-theme"; // the reports remember the theme under the same name
 
 const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -60,6 +61,7 @@ async function start() {
   startSearch();
   startDecide();
   startCreate();
+  startWork();
   readRoute(VIEWS);
   addEventListener("hashchange", () => readRoute(VIEWS));
   document.addEventListener("keydown", onEscape);

@@ -7,6 +7,7 @@ import { tile, small } from "./tiles.js";
 import { showOnMap } from "./map.js";
 import { likeThese, unlikeThese, searchRegion } from "./search.js";
 import { createFrom } from "./create.js";
+import { workOn } from "./work.js";
 
 let request = null; // of the image being loaded
 let pinned = null; // the image kept for comparison
@@ -87,6 +88,7 @@ function actions(image, why) {
     pin,
     state.atlas.can.explain ? why.button : null,
     state.atlas.can.create ? button("New images from here", () => createFrom(image.row, image.key), "create-from") : null,
+    button("Work on this", () => workOn(image.row), "work-on"),
     button(image.left_out ? "Put back" : "Leave out", (event) => busy(event.currentTarget, () => decide({ kind: "leave_out", rows: [image.row], value: !image.left_out })), "image-leave-out", { class: "writes" }));
 }
 
