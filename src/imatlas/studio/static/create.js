@@ -150,6 +150,7 @@ async function make() {
   try {
     const result = await api.resultOf(await api.create(recipe), (event) => { byId("create-line").textContent = `${event.line}…`; }, (stop) => { cancel = stop; });
     showMade(result);
+    byId("create-made").scrollIntoView({ block: "nearest" });
     await drawHistory();
   } finally {
     cancel = null;

@@ -14,7 +14,7 @@ const small64 = (picture) => (picture ? `data:image/webp;base64,${picture}` : ""
 const preview = (picture) => h("img", { src: small64(picture), alt: "" });
 
 /** Brings a creation back, and shows one of its images in large. */
-async function bringBack(one, image = 0) {
+async function bringBack(one, image = null) {
   say("Bringing it back…");
   const result = await api.resultOf(await api.recall(one.id), () => null);
   onrecall(result);

@@ -137,8 +137,9 @@ function madeItem(i) {
 /** A direction of variation: its slider goes through the images along it. */
 function sliderItem(direction) {
   const { steps } = current.recipe;
-  const middle = Math.floor(steps / 2);
   const first = direction * steps;
+  const isShown = index >= first && index < first + steps;
+  const middle = isShown ? index - first : Math.floor(steps / 2);
   const image = h("img", { src: api.made(current, first + middle), alt: "" });
   const input = h("input", { type: "range", min: 0, max: steps - 1, value: middle, "aria-label": `Direction ${direction + 1}`, data: { image: first + middle, testid: "direction" } });
   input.addEventListener("input", () => {
@@ -151,12 +152,12 @@ function sliderItem(direction) {
   return h("li", { class: "direction" }, image, h("div", {}, h("p", {}, `Direction ${direction + 1}`), h("div", { class: "ends" }, ends[0], input, ends[1])));
 }
 
-/** Shows a creation, one of its images in large. */
-export function showMade(creation, image = 0) {
+/** Shows a creation, one of its images in large; of sliders without one, the middle. */
+export function showMade(creation, image = null) {
   stop();
   current = creation;
   const sliders = creation.recipe.kind === "sliders";
-  index = sliders && image === 0 ? Math.floor(creation.recipe.steps / 2) : Math.min(image, creation.n - 1);
+  index = Math.min(image ?? (sliders ? Math.floor(creation.recipe.steps / 2) : 0), creation.n - 1);
   byId("create-empty").hidden = true;
   byId("create-results").classList.toggle("directions", sliders);
   byId("create-made").classList.toggle("wide", creation.width > 1.6 * creation.height);

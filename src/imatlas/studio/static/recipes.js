@@ -14,7 +14,7 @@ export const TOOLS = [
   { kind: "panorama", title: "Panorama", least: 1, most: 8, fields: ["n", ...SEEDED],
     hint: "One wide image: like the first image on the left, like the last on the right." },
   { kind: "inpaint", title: "Fill in", least: 1, most: 1, fields: ["n", ...SEEDED],
-    hint: "Paint over a part of an image; it is filled in from the images of the atlas." },
+    hint: "Paint over a part of an image; it is filled in from the images of the atlas. The first time takes a minute or two, as a model of small patches is fitted." },
   { kind: "extend", title: "Extend", least: 1, most: 1, fields: ["n", "sides", ...SEEDED],
     hint: "An image continued beyond its borders." },
   { kind: "sliders", title: "Sliders", least: 0, most: 1, fields: ["directions"],
