@@ -138,6 +138,15 @@ def test_images_are_kept_and_no_longer(studio: Studio, opened: Callable[..., Stu
     assert studio.ask("/api/keep", {"id": "0" * 16, "image": 0, "kept": True})[0] == 404
 
 
+def test_what_was_cancelled_is_not_remembered(studio: Studio) -> None:
+    first = studio.json("/api/create", {"kind": "sample", "n": 64, "tile": True})["job"]
+    waiting = studio.json("/api/create", {"kind": "sample", "n": 1})["job"]
+    for job in (first, waiting):
+        assert studio.json(f"/api/jobs/{job}", method="DELETE")["state"] == "cancelled"
+    found = made(studio, {"kind": "sample", "n": 1, "seed": 5})
+    assert [one["id"] for one in studio.json("/api/creations")["creations"]] == [found["id"]]
+
+
 def test_a_morph_is_a_video(studio: Studio) -> None:
     video = Image.open(io.BytesIO(studio.ask(f"/api/creations/{made(studio, RECIPES['morph'])['id']}/video")[1]))
     assert (video.format, video.n_frames, video.size) == ("WEBP", 5, (32, 32))

@@ -196,14 +196,10 @@ def cannot(store: Store) -> dict[str, str]:
 
 
 def generator_of(store: Store) -> str:
-    """A hash of what makes images by a recipe: the generator, and the map whose cells it is given."""
-    files = {
-        name: entry.sha256
-        for role in ("generator", "map")
-        for name, entry in store.inventory.files.items()
-        if name.startswith(f"{store.manifest.models[role]}/")
-    }
-    return seal(files)[:16]
+    """A hash of what makes images by a recipe: the generator, the map whose cells it is given, and the encoder."""
+    models = [name for role, name in store.manifest.models.items() if role in ("encoder", "map", "generator")]
+    names = [file for model in models for file in store.inventory.below(model)]
+    return seal({name: store.inventory.files[name].sha256 for name in names})[:16]
 
 
 def packed(mask: np.ndarray) -> str:

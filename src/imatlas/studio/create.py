@@ -7,8 +7,9 @@ import json
 import secrets
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from imatlas.images.encode import encode
 from imatlas.images.pixels import display_view
 from imatlas.images.tensors import to_view
 from imatlas.images.video import write_video
+from imatlas.studio.jobs import Job
 from imatlas.studio.opened import Studio
 from imatlas.studio.pictures import as_webp
 from imatlas.studio.requests import Body, Id
@@ -100,9 +102,18 @@ class Workshop:
         """An image as the generator takes it, as PNG."""
         return encode(display_view(to_view(self.store.pixels([row]), self.store.spec), self.store.spec)[0])
 
-    def made(self, recipe: Any) -> dict[str, Any]:
-        """Make images by a recipe, and remember it."""
+    def start(self, recipe: Any) -> str:
+        """The id of a job that makes images by a recipe."""
+        jobs: list[Job] = []  # which the work cannot know before it is started
+        work = partial(self.made, recipe, lambda: any(job.has_ended for job in jobs))
+        jobs.append(self.studio.jobs.start(_line(recipe), work))
+        return jobs[0].id
+
+    def made(self, recipe: Any, is_cancelled: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Make images by a recipe, and remember it unless it was cancelled."""
         images = make(self.atlas, recipe)
+        if is_cancelled():
+            return {}
         creation = Creation(id=secrets.token_hex(8), recipe=recipe, generator=self.generator)
         shown = self._show(creation, images)
         some = np.unique(np.linspace(0, len(shown.images) - 1, N_SMALL).astype(int))
@@ -250,7 +261,7 @@ def create_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.post("/api/create")
     def create(recipe: Recipe) -> dict[str, Any]:
-        return {"job": studio.jobs.start(_line(recipe), lambda: workshop.made(recipe)).id}
+        return {"job": workshop.start(recipe)}
 
     @api.get("/api/creations")
     def get_creations(limit: Annotated[int, Query(ge=1, le=2000)] = 40) -> dict[str, Any]:

@@ -3,11 +3,12 @@ import * as api from "./api.js";
 import { byId, h, guarded, say, toast } from "./dom.js";
 import { state, on, go, keysOf } from "./state.js";
 import { map } from "./map.js";
-import { TOOLS, SIDES, lacking } from "./recipes.js";
+import { TOOLS, LACKING, SIDES, lacking } from "./recipes.js";
 import { maskPainter } from "./painter.js";
 import { showMade, startMade, whenKept, rest } from "./made.js";
 import { drawHistory, startHistory } from "./history.js";
 import { pickOnMap, startPlace } from "./place.js";
+import { savedRecipe } from "./saved.js";
 
 const MOST = 16; // images that can be chosen
 
@@ -60,11 +61,11 @@ function drawTools() {
   const radios = TOOLS.filter(({ kind }) => can(kind)).map((one) => h("label", { class: "pill" },
     h("input", { type: "radio", name: "create-tool", value: one.kind, checked: one === tool, data: { testid: `tool-of-${one.kind}` }, onchange: () => choose(one) }), h("span", {}, one.title)));
   byId("create-tools").replaceChildren(...radios);
-  const missing = TOOLS.filter(({ kind }) => !can(kind));
-  byId("create-cannot").hidden = !missing.length;
-  const reasons = new Map(); // several tools may lack for the same reason
-  for (const { kind, title } of missing) reasons.set(generator.cannot[kind], [...(reasons.get(generator.cannot[kind]) ?? []), title]);
-  byId("create-reasons").replaceChildren(...[...reasons].flatMap(([why, titles]) => [h("dt", {}, titles.join(", ")), h("dd", {}, why)]));
+  const titles = { ...Object.fromEntries(TOOLS.map(({ kind, title }) => [kind, title])), ...LACKING };
+  const reasons = new Map(); // several things may lack for the same reason
+  for (const [what, title] of Object.entries(titles)) if (!can(what)) reasons.set(generator.cannot[what], [...(reasons.get(generator.cannot[what]) ?? []), title]);
+  byId("create-cannot").hidden = !reasons.size;
+  byId("create-reasons").replaceChildren(...[...reasons].flatMap(([why, all]) => [h("dt", {}, all.join(", ")), h("dd", {}, why)]));
 }
 
 function choose(one) {
@@ -130,7 +131,7 @@ function recipeNow() {
 function takeRecipe({ recipe, rows }) {
   chosen = recipe.images.map((key, i) => ({ row: rows[i], key })).filter(({ row }) => row !== null);
   for (const name of ["n", "frames", "directions", "seed", ...SIDES]) if (recipe[name] !== undefined) field(name).value = recipe[name];
-  if (recipe.novelty !== null && recipe.novelty !== undefined) field("novelty").value = recipe.novelty;
+  field("novelty").value = recipe.novelty ?? generator.novelty ?? 0.5;
   if (recipe.kind === "blend") Object.assign(field("join"), { value: recipe.strength });
   if (recipe.kind === "blend") field("axis").value = recipe.axis ?? "";
   if (recipe.kind === "sample") Object.assign(field("strength"), { value: recipe.strength });
@@ -141,17 +142,17 @@ function takeRecipe({ recipe, rows }) {
 
 // -- making ----------------------------------------------------------------------------------------------------------
 
-async function make() {
-  const recipe = recipeNow();
+async function makeBy(recipe, image = null) {
   byId("create-progress").hidden = false;
   byId("create-cancel").hidden = false;
   cancel = () => null;
   drawFields();
   try {
     const result = await api.resultOf(await api.create(recipe), (event) => { byId("create-line").textContent = `${event.line}…`; }, (stop) => { cancel = stop; });
-    showMade(result);
+    showMade(result, image);
     byId("create-made").scrollIntoView({ block: "nearest" });
     await drawHistory();
+    return result;
   } finally {
     cancel = null;
     byId("create-progress").hidden = true;
@@ -159,6 +160,14 @@ async function make() {
     byId("create-line").textContent = "";
     drawFields();
   }
+}
+
+/** Makes again what a saved recipe describes. */
+async function openSaved(file) {
+  const saved = await savedRecipe(file);
+  const result = await makeBy(saved.recipe, saved.image);
+  takeRecipe(result);
+  if (saved.generator && saved.generator !== result.version) toast("The recipe was saved with another generator, so the images differ from those.", "note");
 }
 
 /** Goes to the view with this image as the place to create from. */
@@ -174,10 +183,9 @@ async function prepare() {
   generator = await api.getGenerator();
   painter = maskPainter(generator.width, generator.height, (n) => { painted = n; drawFields(); });
   byId("create-painter").replaceChildren(painter.element);
-  painter.clear();
   if (generator.novelty !== null) field("novelty").value = generator.novelty;
   byId("create-generator").textContent = `By ${generator.name}, ${generator.width} × ${generator.height} pixels.`;
-  if (!can("place")) { byId("create-choose").disabled = true; byId("create-hint").textContent = generator.cannot.place; }
+  byId("create-saved").disabled = false;
   drawTools();
   choose(tool);
 }
@@ -198,9 +206,15 @@ export function startCreate() {
   const possible = state.atlas.can.create;
   byId("create-workshop").hidden = !possible;
   byId("create-impossible").hidden = possible;
-  byId("create-form").addEventListener("submit", (event) => { event.preventDefault(); if (!byId("create-make").disabled) guarded(make); });
+  byId("create-saved-label").hidden = !possible;
+  byId("create-form").addEventListener("submit", (event) => { event.preventDefault(); if (!byId("create-make").disabled) guarded(() => makeBy(recipeNow())); });
   byId("create-form").addEventListener("input", drawFields);
   byId("create-cancel").addEventListener("click", () => guarded(async () => { await cancel?.(); toast("No new images were made.", "note"); }));
+  byId("create-saved").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    if (file) guarded(() => openSaved(file));
+    event.target.value = "";
+  });
   byId("create-dice").addEventListener("click", () => { field("seed").value = Math.floor(Math.random() * 1e6); });
   connectImages();
   startMade();

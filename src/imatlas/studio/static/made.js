@@ -24,7 +24,7 @@ function fileName(ending) {
 
 function saveRecipe() {
   const { recipe } = current;
-  const text = JSON.stringify({ atlas: state.atlas.name, recipe, image: index }, null, 1);
+  const text = JSON.stringify({ atlas: state.atlas.name, generator: current.version, recipe, image: index }, null, 1);
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: fileName("json") });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

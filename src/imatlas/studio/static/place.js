@@ -5,7 +5,7 @@ import { state, on, go, keysOf } from "./state.js";
 import { chooseTool } from "./lasso.js";
 
 const N = 4;
-const SIZE = { width: 300, height: 330 }; // of the card, at most
+const SIZE = { width: 300, height: 410 }; // of the card, at most
 const GAP = 18;
 
 let chosen = null; // {row, key} of the card on show
@@ -68,6 +68,7 @@ export function startPlace(toCreate) {
     close();
     event.preventDefault();
   });
+  on("route", () => { if (picking && state.route.view !== "map") chooseTool("pan"); });
   on("tool", (name) => { if (name !== "create") { picking = null; close(); } });
   on("place", ({ row, at }) => guarded(async () => {
     if (row < 0) { close(); return; }
@@ -76,7 +77,7 @@ export function startPlace(toCreate) {
     card.hidden = false;
     if (!picking) { seed = 0; await makeHere(toCreate); return; }
     const n = picking(chosen);
-    const back = h("button", { type: "button", class: "primary", data: { testid: "place-back" }, onclick: () => { close(); chooseTool("pan"); go("create"); } }, "Back to Create");
+    const back = h("button", { type: "button", class: "primary", data: { testid: "place-back" }, onclick: () => go("create") }, "Back to Create");
     draw(h("p", { class: "hint" }, n === 1 ? "Chosen. Click on others to add them." : `Chosen as number ${n}.`), [back]);
     back.focus({ preventScroll: true });
   }));

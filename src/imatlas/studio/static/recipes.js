@@ -21,6 +21,9 @@ export const TOOLS = [
     hint: "The main ways in which the images vary, found without labels. They start from an image, or from the mean of all." },
 ];
 
+/** What a generator may lack besides tools, as people see it. */
+export const LACKING = { place: "Images of a place", strength: "Variations", novelty: "Novelty", tile: "Seamless tiles" };
+
 export const SIDES = ["top", "right", "bottom", "left"];
 
 /** How many images a tool still needs, in a sentence; empty if it has enough. */
