@@ -12,7 +12,11 @@ import tifffile
 from PIL import Image
 
 import imatlas as ia
+from imatlas.atlas.recipes import Inpainting, Morphing, Sampling, Sliding, cannot, packed
 from imatlas.errors import InputError
+from imatlas.studio.create import Workshop
+from imatlas.studio.decide import Review
+from imatlas.studio.opened import Studio
 from imatlas.studio.views import Views
 from imatlas.testing import synthetic_images
 
@@ -45,8 +49,23 @@ def test_every_kind_is_shown_and_created(kind: dict[str, Any], tmp_path: Path, o
         assert drawn[drawn[..., 3] > 0, :3].std() > 5
     content, is_original = views.picture(0, 800)
     assert (size_of(content), is_original) == ((24, 24), True)
-    pictures, _ = views.created(0, None, 2, None, None, 0)
-    assert len(pictures) == 2
+    workshop = Workshop(Studio(views.atlas))
+    some = views.keys[:2]
+    mask = packed(np.pad(np.ones((8, 8), bool), 8))
+    recipes = [
+        Sampling(kind="sample", images=some, n=2),
+        Sampling(kind="sample", images=some, n=2, strength=0.5),
+        Morphing(kind="morph", images=some, frames=3),
+        Sliding(kind="sliders", images=some[:1], directions=2, steps=3),
+        Inpainting(kind="inpaint", images=some[:1], mask=mask, n=1),
+    ]
+    for recipe in recipes:
+        if recipe.kind in cannot(views.store):
+            continue
+        found = workshop.made(recipe)
+        for image in range(found["n"]):
+            assert size_of(workshop.file(found["id"], image)) == (24, 24)
+    assert size_of(workshop.image(0)) == (24, 24)
     assert views.image(0)["neighbors"]
 
 
@@ -55,4 +74,4 @@ def test_two_images_have_a_wall(tmp_path: Path, one_thread: None) -> None:
     assert views.overview(read_only=False)["n_images"] == 2
     assert views.layouts["map"].tile(0, 0, 0) is not None
     with pytest.raises(InputError, match="at least 4"):
-        views.outliers(0.01, 10)
+        Review(views).outliers(0.01, 10)

@@ -13,7 +13,7 @@ from imatlas.atlas.atlas import Atlas
 from imatlas.studio.jobs import Jobs
 from imatlas.studio.views import Views
 
-MOST_UPLOADS, MOST_MADE = 32, 512
+MOST_UPLOADS = 32
 
 
 class Kept(OrderedDict[str, Any]):
@@ -52,7 +52,7 @@ class Kept(OrderedDict[str, Any]):
 
 
 class Studio:
-    """An open atlas: what it shows, its jobs, and pictures that are kept for a while.
+    """An open atlas: what it shows, its jobs, and pictures that were sent.
 
     Parameters
     ----------
@@ -64,7 +64,6 @@ class Studio:
     def __init__(self, atlas: Atlas, *, read_only: bool = False) -> None:
         self.views, self.jobs, self.read_only = Views(atlas), Jobs(), read_only
         self.uploads = Kept("upload", MOST_UPLOADS)
-        self.made = Kept("picture", MOST_MADE)
 
     def overview(self) -> dict[str, Any]:
         """What a page needs first."""

@@ -201,3 +201,29 @@ export const restorePiece = (id, body) => post(pieceAt(id, "restore"), body);
 
 /** Starts compressing a picture. */
 export const compressPiece = (id, body) => post(pieceAt(id, "compress"), body);
+
+// New images
+
+/** What the atlas's generator can make: {name, width, height, novelty, cannot: {what: why}}. */
+export const getGenerator = () => get("/api/generator");
+
+/** The address of an image as the generator takes it. */
+export const generatorInput = (row) => `/api/generator/images/${row}`;
+
+/** What was made before: {total, creations, kept}, newest first. */
+export const getCreations = (limit) => get(`/api/creations?${query({ limit })}`);
+
+/** Brings an earlier creation back. */
+export const recall = (id) => post(`/api/creations/${encodeURIComponent(id)}`, {});
+
+/** Keeps an image of a creation, or no longer. */
+export const keep = (id, image, kept) => post("/api/keep", { id, image, kept });
+
+/** The address of an image of a creation, as it was made by this version of the generator. */
+export const made = ({ id, version }, image) => `/api/creations/${encodeURIComponent(id)}/${image}?${query({ version })}`;
+
+/** The address of all images of a creation as a video. */
+export const madeVideo = ({ id, version }) => `/api/creations/${encodeURIComponent(id)}/video?${query({ version })}`;
+
+/** At each pixel of an image that was made, the number of its source; 255 for none. */
+export const madeSources = async ({ id }, image) => new Uint8Array(await bytes(`/api/creations/${encodeURIComponent(id)}/${image}/sources`));

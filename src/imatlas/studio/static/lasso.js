@@ -1,18 +1,22 @@
 // The tools that select on the map: lasso and box, drawn on an SVG over the canvas.
-import { state } from "./state.js";
+import { state, emit } from "./state.js";
 import { byId, say, images, isTyping } from "./dom.js";
 
-const TOOLS = { h: "pan", l: "lasso", b: "box" };
+const TOOLS = { h: "pan", l: "lasso", b: "box", n: "create" };
 const CLICK = 5; // pixels that a hand may tremble in a click
 
 let tool = "pan";
 let drag = null;
 
-/** Chooses the tool: pan, lasso or box. */
+/** The tool that is chosen. */
+export const chosenTool = () => tool;
+
+/** Chooses the tool: pan, lasso, box, or create, with which a click makes new images. */
 export function chooseTool(name) {
   tool = name;
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
   byId("map-stage").dataset.tool = name;
+  emit("tool", name);
 }
 
 function outline(box) {
@@ -38,7 +42,7 @@ export function connectTools(stage, map, click) {
   stage.addEventListener("pointerdown", (event) => {
     if (!onCanvas(event) || event.button !== 0) return;
     byId("map-canvas").focus({ preventScroll: true });
-    const drawing = tool !== "pan" || event.shiftKey;
+    const drawing = tool === "lasso" || tool === "box" || event.shiftKey;
     drag = { tool: !drawing ? "pan" : tool === "box" && !event.shiftKey ? "box" : "lasso", points: [at(event)], moved: false, id: event.pointerId };
     if (!drawing) return;
     event.stopPropagation();
@@ -77,7 +81,7 @@ export function connectTools(stage, map, click) {
   document.addEventListener("keydown", (event) => {
     if (state.route.view !== "map" || isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     const chosen = TOOLS[event.key];
-    if (chosen) chooseTool(chosen);
+    if (chosen && !document.querySelector(`[data-tool="${chosen}"]`).hidden) chooseTool(chosen);
   });
   for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => chooseTool(button.dataset.tool));
 }

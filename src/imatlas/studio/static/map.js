@@ -1,12 +1,12 @@
 // The zoomable map: tiles of thumbnails, and over them one point per image.
 import * as api from "./api.js";
 import { byId, h, guarded, perFrame, isTyping, say, images as imagesText } from "./dom.js";
-import { state, on, go, openImage, column } from "./state.js";
+import { state, on, emit, go, openImage, column } from "./state.js";
 import { Grid, shuffled } from "./geometry.js";
 import { coloringBy, paint, themeColor } from "./colors.js";
 import { Budget } from "./points.js";
 import { tileLayer, pointLayer, selectionLayers, openLayers, pointOpacity, meansPoints, pictureSide } from "./layers.js";
-import { connectTools } from "./lasso.js";
+import { connectTools, chosenTool } from "./lasso.js";
 import { connectMinimap, drawPoints, drawViewport } from "./minimap.js";
 import { drawLegend } from "./legend.js";
 import { drawNames, placeNames, showTip, hideTip } from "./overlays.js";
@@ -215,6 +215,12 @@ function hover(x, y) {
   showTip(row, x, y, size());
 }
 
+/** What a click does with an image: the tool "create" makes new ones at its place, all others open it. */
+function take(row, at) {
+  if (chosenTool() === "create") emit("place", { row, at });
+  else if (row >= 0) openImage(row);
+}
+
 function onKey(event) {
   if (state.route.view !== "map" || isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
   const free = event.target === canvas || event.target === document.body;
@@ -225,7 +231,7 @@ function onKey(event) {
   else if (event.key === "+" || event.key === "=") move({ zoom: view.zoom + 0.5 }, 160);
   else if (event.key === "-") move({ zoom: view.zoom - 0.5 }, 160);
   else if (event.key === "0") move(fitted());
-  else if (free && event.key === "Enter") openImage(centerRow());
+  else if (free && event.key === "Enter") take(centerRow(), size().map((pixels) => pixels / 2));
   else return;
   event.preventDefault();
 }
@@ -246,9 +252,8 @@ function connect() {
   });
   connectTools(stage, { pick, unproject, rowsInPolygon }, (row, event) => {
     hideTip();
-    if (row < 0) return;
-    if (event.ctrlKey || event.metaKey) state.selection.toggle(row);
-    else openImage(row);
+    if (row >= 0 && (event.ctrlKey || event.metaKey)) state.selection.toggle(row);
+    else { const frame = stage.getBoundingClientRect(); take(row, [event.clientX - frame.left, event.clientY - frame.top]); }
   });
   connectMinimap(byId("minimap"), (x, y) => move({ target: [x, y, 0] }, 0));
   const hoverSoon = perFrame((event) => { const frame = stage.getBoundingClientRect(); hover(event.clientX - frame.left, event.clientY - frame.top); });
