@@ -23,8 +23,8 @@ PREVIEWS = "cache/previews"
 N_SHOWN = 8
 """Most images side by side."""
 
-MOST_SIDE = 128
-"""Most pixels along a side of each."""
+LEAST_SIDE, MOST_SIDE = 64, 128
+"""Pixels along the longer side of each: smaller ones are enlarged by whole numbers."""
 
 NAME = re.compile(r"\d{4,9}\.webp")
 
@@ -67,6 +67,8 @@ def known_previews(folder: Path) -> list[str]:
 def side_by_side(view: np.ndarray) -> bytes:
     """Images (n, H, W, C) uint8, gray, RGB or RGBA, as one WebP with gaps between them."""
     tiles = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each).convert("RGBA") for each in view]
+    larger = max(1, -(-LEAST_SIDE // max(tiles[0].size)))
+    tiles = [tile.resize((larger * tile.width, larger * tile.height), Image.Resampling.NEAREST) for tile in tiles]
     for tile in tiles:
         tile.thumbnail((MOST_SIDE, MOST_SIDE))
     width, height = tiles[0].size
