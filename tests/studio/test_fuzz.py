@@ -33,7 +33,12 @@ N_AWAITED = 2
 ID = re.compile(r"[0-9a-f]{16}")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-OF_TESTS = ("__pycache__", ".hypothesis", ".pytest_cache")
+TOUCHING = {
+    "open": [(0, None)], "os.truncate": [(0, None)], "os.remove": [(0, 1)], "os.rmdir": [(0, 1)], "os.mkdir": [(0, 2)],
+    "os.chmod": [(0, 2)], "os.rename": [(0, 2), (1, 3)], "os.link": [(1, 3)], "os.symlink": [(1, 2)],
+}  # fmt: skip
+"""What Python tells of: events, and the places of their paths and of the open folders that these are relative to."""
+OF_TESTS = ("__pycache__", ".hypothesis", ".pytest_cache", f"{tempfile.gettempdir()}/imatlas-")
 HOSTS = hosts_of("127.0.0.1", 8420)
 
 
@@ -48,17 +53,19 @@ class Watch:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.allowed is None:
             return
-        if event == "open":
-            paths = arguments[:1] if arguments[2] is not None and arguments[2] & WRITES else ()
-        elif event in ("os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"):
-            paths = arguments[:1]
-        elif event in ("os.rename", "os.link", "os.symlink"):
-            paths = arguments[:2]
-        else:
+        if event == "open" and not (arguments[2] or 0) & WRITES:
             return
-        for path in paths:
-            if isinstance(path, str | bytes | os.PathLike) and not self._is_allowed(os.path.abspath(os.fsdecode(path))):
-                self.touched.append(f"{event} {os.fsdecode(path)}")
+        for i, folder in TOUCHING.get(event, ()):
+            if isinstance(arguments[i], str | bytes | os.PathLike):  # else it is an open file
+                path = os.path.abspath(os.path.join(self._open(arguments, folder), os.fsdecode(arguments[i])))
+                if not self._is_allowed(path):
+                    self.touched.append(f"{event} {path}")
+
+    @staticmethod
+    def _open(arguments: tuple[Any, ...], folder: int | None) -> str:
+        """The open folder that a path is relative to."""
+        number = -1 if folder is None else arguments[folder]
+        return os.readlink(f"/proc/self/fd/{number}") if number >= 0 else ""
 
     def _is_allowed(self, path: str) -> bool:
         assert self.allowed is not None

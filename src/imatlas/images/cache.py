@@ -69,9 +69,13 @@ def open_or_build(
 
 def holds_only_caches(folder: Path) -> bool:
     """Whether a folder holds pixel caches and nothing else."""
-    return folder.is_dir() and not is_link(folder) and all(
-        _NAME.fullmatch(each.name) and not is_link(each) and each.is_dir() and {*os.listdir(each)} <= {*FILES}
-        for each in folder.iterdir()
+    return (
+        folder.is_dir()
+        and not is_link(folder)
+        and all(
+            _NAME.fullmatch(each.name) and not is_link(each) and each.is_dir() and {*os.listdir(each)} <= {*FILES}
+            for each in folder.iterdir()
+        )
     )
 
 
