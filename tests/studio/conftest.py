@@ -19,8 +19,9 @@ from PIL import Image
 from skimage import data
 
 import imatlas as ia
-from imatlas.studio.security import hosts_of
-from imatlas.studio.server import create_app
+from imatlas.studio.learning import Learning, Opening
+from imatlas.studio.security import Guard, hosts_of
+from imatlas.studio.server import create_app, studio_api
 from imatlas.studio.serving import listening_on
 
 
@@ -96,3 +97,29 @@ def opened(learned: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]:
 @pytest.fixture
 def studio(opened: Callable[..., Studio]) -> Studio:
     return opened()
+
+
+@pytest.fixture
+def open_folder(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]:
+    """Opens the studio of a folder whose atlas is to be made, or to be finished."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def open_studio(images: Path = folder) -> Studio:
+        atlas, listening = tmp_path / "new.atlas", listening_on("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        app = Opening(Learning(str(images), atlas), lambda: studio_api(ia.Atlas(atlas)))
+        server = uvicorn.Server(uvicorn.Config(Guard(app, hosts_of("127.0.0.1", port)), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return Studio(f"http://127.0.0.1:{port}", atlas)
+
+    yield open_studio
+    for server, thread in servers:
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def opening(open_folder: Callable[..., Studio]) -> Studio:
+    return open_folder()

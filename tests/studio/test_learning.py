@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
+import shutil
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from PIL import Image
 
 import imatlas as ia
+from imatlas.atlas.manifest import Manifest
 from imatlas.cli import main
-from imatlas.studio.learning import Learning, Opening
-from imatlas.studio.security import Guard, hosts_of
-from imatlas.studio.server import studio_api
-from imatlas.studio.serving import listening_on
+from imatlas.errors import ArtifactError
+from imatlas.studio.learning import Learning
 from tests.studio.conftest import Studio
-
-
-@pytest.fixture
-def opening(folder: Path, tmp_path: Path) -> Iterator[Studio]:
-    """The studio of a folder whose atlas is to be made."""
-    atlas, listening = tmp_path / "new.atlas", listening_on("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    app = Opening(Learning(str(folder), atlas), lambda: studio_api(ia.Atlas(atlas)))
-    server = uvicorn.Server(uvicorn.Config(Guard(app, hosts_of("127.0.0.1", port)), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield Studio(f"http://127.0.0.1:{port}", atlas)
-    server.should_exit = True
-    server.force_exit = True
-    thread.join(20)
 
 
 def until(studio: Studio, wanted: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
@@ -63,9 +48,23 @@ def test_a_folder_is_checked_learned_stopped_and_becomes_the_studio(opening: Stu
     assert opening.json("/api/learn", {"budget": "30s", "encoder": "own"})["state"] == "learning"
     assert opening.ask("/api/learn", {})[0] == 400
     until(opening, lambda event: any(line.startswith("1/7") for line in event["lines"]))
+    event = until(opening, lambda event: event["networks"] and len(event["networks"][0]["step"]) > 2)
+    assert [stage["state"] for stage in event["stages"][:3]] == ["done", "running", "waiting"]
+    assert event["stages"][1]["allowed"] == pytest.approx(0.74 * 30, abs=3)
+    assert event["networks"][0]["model"] == "Autoencoder"
+    number = event["networks"][0]["samples"][0]["number"]
+    with Image.open(BytesIO(opening.ask(f"/api/folder/samples/{number}")[1])) as made:
+        assert made.width > 4 * made.height
+    assert opening.ask("/api/folder/samples/99")[0] == 404
+    assert opening.ask("/api/folder/samples/..%2f..%2fatlas.json")[0] in (404, 422)
+    assert opening.ask("/api/folder/map")[0] == 404
     opening.json("/api/stop", {})
-    assert until(opening, lambda event: event["state"] != "learning")["state"] == "stopped"
-    opening.json("/api/learn", {"budget": "30s", "encoder": "own"})
+    event = until(opening, lambda event: event["state"] != "learning")
+    assert event["state"] == "stopped"
+    assert event["settings"] == {"budget": 30.0, "encoder": "own"}
+    opening.json("/api/learn", {})  # goes on with the settings that it was begun with
+    until(opening, lambda event: event["map"] is not None)
+    assert opening.ask("/api/folder/map")[2]["content-type"] == "image/webp"
     end = time.monotonic() + 300
     while opening.ask("/api/atlas")[0] != 200 and time.monotonic() < end:
         time.sleep(0.5)
@@ -81,6 +80,65 @@ def test_what_fails_is_told_by_its_last_lines(opening: Studio) -> None:
     assert event["state"] == "failed"
     assert any("mine.txt" in line or "not empty" in line or "exists" in line for line in event["lines"])
     assert (opening.folder / "mine.txt").read_text() == "mine"
+
+
+def test_what_the_check_has_decoded_is_not_decoded_again(folder: Path, tmp_path: Path) -> None:
+    learning = Learning(str(folder), tmp_path / "new.atlas")
+    learning.look()
+    assert not learning.atlas.exists()
+    learning._hand_over()
+    (cache,) = (learning.atlas / "cache").iterdir()
+    built = (cache / "pixels.npy").stat().st_mtime_ns
+    ia.learn(folder, learning.atlas, budget="1s", encoder="own", progress=False)
+    assert (cache / "pixels.npy").stat().st_mtime_ns == built
+    assert Manifest.read(learning.atlas).finished
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "cache/mine.txt", "cache/0123456789abcdef0123/mine.txt"])
+def test_a_folder_with_anything_but_a_cache_is_no_atlas(folder: Path, tmp_path: Path, name: str) -> None:
+    atlas = tmp_path / "new.atlas"
+    (atlas / name).parent.mkdir(parents=True)
+    (atlas / name).write_text("mine")
+    with pytest.raises(ArtifactError, match="is not an atlas"):
+        ia.learn(folder, atlas, budget="1s", progress=False)
+    assert [path for path in atlas.rglob("*") if path.is_file()] == [atlas / name]
+
+
+def test_files_that_are_not_used_are_named(open_folder: Callable[..., Studio], folder: Path, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(folder, tmp_path / "broken"))
+    (images / "<b>.jpg").write_bytes(b"no image")
+    (images / "empty.png").write_bytes(b"")
+    event = until(open_folder(images), lambda event: event["check"] is not None)
+    assert event["n_skipped"] == 2
+    assert event["skipped"][0] == ["<b>.jpg", "not a picture in a supported format"]
+
+
+def test_an_unfinished_atlas_is_gone_on_with_as_it_was_begun(
+    open_folder: Callable[..., Studio], folder: Path, tmp_path: Path
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(event: dict[str, Any]) -> None:
+        if (event.get("stage"), event.get("state")) == ("map", "started"):
+            raise Enough
+
+    with pytest.raises(Enough):
+        ia.learn(
+            folder, tmp_path / "new.atlas", encoder="own", budget="2s", clusters=3, image_size=16, callback=stop,
+            random_state=5, progress=False,
+        )  # fmt: skip
+    opening = open_folder()
+    event = until(opening, lambda event: event["check"] is not None)
+    assert event["state"] == "stopped"
+    assert [stage["state"] for stage in event["stages"]] == ["done", "done", *["waiting"] * 5]
+    assert event["networks"][0]["step"]
+    opening.json("/api/learn", {"budget": "5m"})
+    end = time.monotonic() + 300
+    while opening.ask("/api/atlas")[0] != 200 and time.monotonic() < end:
+        time.sleep(0.5)
+    assert len(opening.json("/api/atlas")["clusters"]) == 3
+    assert Manifest.read(opening.folder).settings["random_state"] == 5
 
 
 def test_neither_an_atlas_nor_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import imatlas as ia
@@ -244,54 +241,3 @@ def test_decisions_of_many_at_once_are_all_kept(studio: Studio) -> None:
     for thread in threads:
         thread.join()
     assert len(studio.json("/api/atlas")["labels"]) == 20
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=6,
-)
-
-
-@pytest.fixture(scope="module")
-def paths() -> list[str]:
-    """Where requests can go."""
-    return [
-        *("atlas", "layouts/map", "columns/cluster", "tiles/map/0/0/0", "images", "images/1", "thumbnails/1"),
-        *("pictures/1", "outliers", "export", "jobs/0123456789abcdef/events", "creations"),
-        *("creations/0123456789abcdef/0", "creations/0123456789abcdef/0/sources", "generator", "generator/images/1"),
-    ]
-
-
-FUZZED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-NAMES = ("rows", "row", "kind", "value", "cluster", "k", "like", "region", "upload", "n_next", "novelty", "seed", "n")
-
-
-@FUZZED
-@given(st.data())
-def test_strange_requests_are_refused_in_words(studio: Studio, paths: list[str], data: st.DataObject) -> None:
-    before = sorted(path.name for path in studio.folder.iterdir() if "decisions" not in path.name)
-    if data.draw(st.booleans()):
-        known = {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(NAMES), max_size=5))}
-        body = data.draw(st.just(known) | VALUES)
-        path = data.draw(
-            st.sampled_from(["decisions", "undo", "search", "propagate", "uploads", "redo", "create", "keep"])
-        )
-        status, content, _ = studio.ask(
-            f"/api/{path}", json.dumps(body).encode(), headers={"content-type": "application/json"}
-        )
-    else:
-        path = data.draw(st.sampled_from(paths))
-        given_name = data.draw(
-            st.sampled_from(["offset", "limit", "rows", "rate", "side", "sort", "label", "text", "cluster"])
-        )
-        value = data.draw(
-            st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=12) | st.integers().map(str)
-        )
-        status, content, _ = studio.ask(f"/api/{path}?{given_name}={quote(value)}")
-    assert status < 500, content
-    if status >= 400:
-        assert json.loads(content)["error"]
-    assert before == sorted(path.name for path in studio.folder.iterdir() if "decisions" not in path.name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from imatlas.atlas.journal import Journal
 from imatlas.atlas.manifest import Manifest
+from imatlas.atlas.previews import PREVIEWS, Previews
 from imatlas.atlas.table import ImagesTable
 from imatlas.atlas.time_budget import TimeBudget
 from imatlas.images.dataset import Images
@@ -139,6 +140,11 @@ class Job:
         name = self.manifest.models[role]
         self.inventory.check(self.inventory.below(name))
         return artifact.load(self.folder / name)
+
+    @cached_property
+    def previews(self) -> Previews:
+        """Images that the generator makes while it is learned."""
+        return Previews(self.folder / PREVIEWS, self.images.spec, self.emit)
 
     @property
     def map_conditions(self) -> MapConditions:

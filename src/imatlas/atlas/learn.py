@@ -24,11 +24,13 @@ from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
+from imatlas.atlas.previews import PREVIEWS, known_previews
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
 from imatlas.atlas.stages import STAGES, encoder_kind_for
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
+from imatlas.images.cache import holds_only_caches
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MAX_IMAGE_SIDE
@@ -195,7 +197,8 @@ def _run(job: Job) -> None:
         allowed = job.seconds(name) if name != "intake" else math.inf
         if not manifest.done(name, job.fingerprint) or (name == "report" and news):
             news = True
-            job.emit({"event": "stage", "stage": name, "state": "started"})
+            due = None if allowed == math.inf else round(allowed, 1)
+            job.emit({"event": "stage", "stage": name, "state": "started", "time": time.time(), "allowed": due})
             decided = stage(job)
             seconds = time.perf_counter() - began
             manifest.stages[name] = {"fingerprint": job.fingerprint, "seconds": round(seconds, 2), **decided}
@@ -270,7 +273,7 @@ def _claim(folder: Path) -> Path:
         raise ArtifactError(f"'{folder}' is not a folder; choose another name for the atlas with -o.")
     if folder.exists() and not os.path.lexists(folder / "atlas.json"):
         others = [name for name in os.listdir(folder) if name not in (".lock", NAME) and not OWN_FOLDER.fullmatch(name)]
-        if others:
+        if others and not (others == ["cache"] and holds_only_caches(folder / "cache")):
             raise ArtifactError(
                 f"'{folder}' exists and is not an atlas; choose another name with -o. Nothing in it was touched."
             )
@@ -350,6 +353,7 @@ def _open(
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoint", "checkpoint-generator"):
         remove_listed(folder, [f"cache/{name}/{checkpoints.NAME}"])
+    remove_listed(folder, [f"{PREVIEWS}/{name}" for name in known_previews(folder / PREVIEWS)])
     _sweep(journal, manifest)
     return manifest
 

@@ -19,6 +19,7 @@ from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.job import Job, Previous
 from imatlas.atlas.manifest import SKIPPED
+from imatlas.atlas.previews import N_SHOWN
 from imatlas.atlas.table import ROWS, SCHEMA, ImagesTable
 from imatlas.atlas.time_budget import default_budget
 from imatlas.errors import InputError
@@ -353,8 +354,9 @@ def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
     trains = n >= FEW_TO_TRAIN and not decodes
     allowed = seconds * (CALIBRATING if trains else 2 * CALIBRATING)
     started = time.perf_counter()
-    model.sample(1, random_state=seed)
+    first = model.sample(1, random_state=seed)
     n_samples = int(allowed / 4 / (time.perf_counter() - started))  # three candidates, and the comparison
+    job.previews.add(first, {"model": type(model).__name__})
     if len(held_out) >= MIN_HELD_OUT:
         pixels = np.asarray(job.images.pixels[job.held_out])
         n_audited = int(np.clip(n_samples, MIN_COMPARED, MAX_COMPARED))
@@ -371,6 +373,9 @@ def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
         n_samples=n_samples,
         random_state=seed,
     )
+    if n_samples >= N_SHOWN:
+        shown = sample_from_map(chosen, cells, N_SHOWN, random_state=seed)
+        job.previews.add(shown, {"model": type(chosen).__name__})
     return chosen, why or f"composed of the images, because {counted(n, 'image')} are too few to train a network"
 
 
@@ -397,6 +402,7 @@ def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarr
             validation_y=cond[job.held_out] if cond is not None and len(job.held_out) else None,
             checkpoint=place,
             callback=job.emit,
+            preview=job.previews.add,
         )
     )
     if sharpened:
@@ -407,6 +413,7 @@ def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarr
             budget=round(max(SHARPENING * seconds, seconds - model.seconds_), 1),
             checkpoint=place.below("sharpening"),
             callback=job.emit,
+            preview=job.previews.add,
         )
     return model
 

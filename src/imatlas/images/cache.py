@@ -27,6 +27,9 @@ from imatlas.system.terminal import say
 _ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
 """Names of the temporary folders in which caches are built."""
 
+_NAME = re.compile(r"[0-9a-f]{20}")
+"""Names of the folders of caches."""
+
 _WRITTEN = re.compile(r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cache\.json|rows-[0-9a-z-]{1,40}\.npy")
 """Names of the files that a build writes there; only these may be deleted by its list."""
 
@@ -62,6 +65,18 @@ def open_or_build(
         if isinstance(error, OSError) and not isinstance(error, ArtifactError):
             raise ArtifactError(_write_error(error, cache_dir)) from error
         raise
+
+
+def holds_only_caches(folder: Path) -> bool:
+    """Whether a folder holds pixel caches and nothing else."""
+    return (
+        folder.is_dir()
+        and not is_link(folder)
+        and all(
+            _NAME.fullmatch(each.name) and not is_link(each) and each.is_dir() and {*os.listdir(each)} <= {*FILES}
+            for each in folder.iterdir()
+        )
+    )
 
 
 def _write_error(error: OSError, cache_dir: Path) -> str:

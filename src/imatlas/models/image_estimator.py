@@ -24,6 +24,7 @@ from imatlas.models.learned_attributes import COUNT, FINITE, HISTORY, RECORDS, T
 from imatlas.system.threads import sharing_cores
 from imatlas.training import batches, checkpoints, devices, loop, schedule
 from imatlas.training.batches import Batch
+from imatlas.training.preview import Show
 from imatlas.training.progress import Callback
 
 MIN_SIZE = 8
@@ -128,6 +129,10 @@ class ImageEstimator(Estimator):
     def _finish(self, data: batches.Data) -> None:
         """Learn what depends on the trained network, from the same images."""
 
+    def _preview(self, module: torch.nn.Module, data: batches.Data, device: torch.device) -> np.ndarray | None:
+        """Images (n, H, W, C) that the unfinished network generates; None if it generates none."""
+        return None
+
     def _learn_conditions(self, y: Any, n_images: int) -> np.ndarray | None:
         """Set up the conditions, before the network is built, and return them as it takes them; unconditional models
         ignore `y`."""
@@ -151,6 +156,7 @@ class ImageEstimator(Estimator):
         checkpoint: str | Path | checkpoints.Checkpoint | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
+        preview: Show | None = None,
     ) -> Any:
         """Learn from images.
 
@@ -172,6 +178,9 @@ class ImageEstimator(Estimator):
             `decisions_` of an earlier fit, which are repeated to give the same weights.
         callback : callable, optional
             Receives every event as a dict; `imatlas.training.progress.JsonLines(path)` writes them to a file.
+        preview : callable, optional
+            Receives images (n, H, W, C) that the unfinished network generates, and a dict with its step and seconds:
+            soon, then ever more rarely. Only autoencoders generate some before they are finished.
 
         Returns
         -------
@@ -196,7 +205,7 @@ class ImageEstimator(Estimator):
         seed = self._seed_to_fit(checkpoint)
         cond = self._learn_conditions(y, len(pixels))
         data = self._hold_out(pixels, spec, validation, seed, cond, validation_y)
-        return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback)
+        return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback, preview=preview)
 
     def _seed_to_fit(self, checkpoint: str | Path | checkpoints.Checkpoint | None) -> int:
         """The seed of a fit: that of the checkpoint, if it was drawn for the run that is continued."""
@@ -212,6 +221,7 @@ class ImageEstimator(Estimator):
         checkpoint: str | Path | checkpoints.Checkpoint | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
+        preview: Show | None = None,
     ) -> Any:
         """Fit to images that are already loaded and split."""
         fingerprint = _fingerprint(data.pixels)
@@ -241,6 +251,7 @@ class ImageEstimator(Estimator):
             },
             replay=replay_of(None, replay),
             callback=callback,
+            preview=preview,
             spent=spent,
         ).run()
         self.spec_ = data.spec

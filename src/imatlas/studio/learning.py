@@ -5,34 +5,44 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
+from fastapi import Path as InPath
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from imatlas.atlas.learn import estimate
 from imatlas.errors import ImatlasError, InputError
 from imatlas.images.dataset import Images
 from imatlas.studio.pages import followed, serve_pages
+from imatlas.studio.requests import Body
 from imatlas.studio.security import App, Scope
+from imatlas.studio.so_far import SoFar
 from imatlas.tasks.check import check
 from imatlas.tasks.quality_flags import THUMBNAIL
 
-MOST_LINES = 500
+MOST_LINES, MOST_SKIPPED = 200, 50
+CACHE = "cache"
+"""Of an atlas: where images that are decoded once are kept."""
+OPTIONS = {
+    "budget": "--budget", "clusters": "--clusters", "encoder": "--encoder", "image_size": "--image-size",
+    "fit": "--fit", "frames": "--frames", "field": "--field", "random_state": "--seed", "device": "--device",
+}  # fmt: skip
+"""Settings of an atlas, as `imatlas learn` takes them."""
 
 
-class Wish(BaseModel):
+class Wish(Body):
     """How to learn."""
-
-    model_config = ConfigDict(extra="forbid")
 
     budget: Annotated[str, Field(pattern=r"^\d{1,4}[smh]$")] | None = None
     encoder: Literal["auto", "own"] = "auto"
@@ -51,23 +61,46 @@ class Learning:
 
     def __init__(self, source: str, atlas: Path) -> None:
         self.source, self.atlas = os.path.abspath(source), Path(os.path.abspath(atlas))
-        self.state: Literal["new", "learning", "failed", "stopped", "done"] = "new"
+        self.so_far = SoFar(self.atlas)
+        self.state: Literal["new", "learning", "failed", "stopped", "done"] = "stopped" if self._settings() else "new"
         self.lines: list[str] = []
         self.sentences: list[str] | None = None
+        self.skipped: list[tuple[str, str]] = []
         self.began = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+        self._decoded: tempfile.TemporaryDirectory[str] | None = None
+
+    def _settings(self) -> dict[str, Any]:
+        """What an unfinished atlas was begun with; empty if nothing was learned yet."""
+        manifest = self.so_far.manifest
+        return manifest.settings if manifest is not None and manifest.stages else {}
 
     def look(self) -> None:
-        """Check the images."""
+        """Check the images. What is decoded is handed to the learning."""
+        aside = tempfile.TemporaryDirectory(prefix="imatlas-", ignore_cleanup_errors=True)
+        place = self.atlas / CACHE if self._settings() else Path(aside.name, CACHE)
         try:
-            images = Images(self.source, thumbnail_size=THUMBNAIL)
-            self.sentences = check(images, estimate=estimate(images)).sentences
+            images = Images(self.source, thumbnail_size=THUMBNAIL, cache_dir=place)
+            sentences = check(images, estimate=estimate(images)).sentences
+            self.skipped = images.skipped
         except ImatlasError as error:
-            self.sentences = [str(error)]
+            sentences = [str(error)]
+        self._decoded, self.sentences = aside, sentences
+
+    def _hand_over(self) -> None:
+        """Move what `look` has decoded to where the learning looks for it, if the atlas is new."""
+        aside, self._decoded = self._decoded, None
+        if aside is None:
+            return
+        if not self.atlas.exists() and Path(aside.name, CACHE).is_dir():
+            with contextlib.suppress(OSError):  # it is decoded again
+                self.atlas.mkdir(parents=True)
+                shutil.move(Path(aside.name, CACHE), self.atlas / CACHE)
+        aside.cleanup()
 
     def start(self, wish: Wish) -> None:
-        """Begin, or go on.
+        """Begin; or go on, with the settings that it was begun with.
 
         Raises
         ------
@@ -77,8 +110,12 @@ class Learning:
         with self._lock:
             if self.state in ("learning", "done"):
                 raise InputError("This folder is being learned.")
-            command = [sys.executable, "-m", "imatlas", "learn", self.source, "-o", str(self.atlas)]
-            command += ["--encoder", wish.encoder, *(["--budget", wish.budget] if wish.budget else [])]
+            asked = self._settings() or wish.model_dump()
+            options = [
+                f"{OPTIONS[name]}={value}" for name, value in asked.items() if name in OPTIONS and value is not None
+            ]
+            command = [sys.executable, "-m", "imatlas", "learn", self.source, "-o", str(self.atlas), *options]
+            self._hand_over()
             self.lines, self.state, self.began = [], "learning", time.time()
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -102,14 +139,19 @@ class Learning:
 
     def event(self) -> dict[str, Any]:
         """As pages are told."""
+        settings = self._settings()
         return {
             "name": Path(self.source).name,
             "source": self.source,
             "atlas": str(self.atlas),
             "state": self.state,
             "check": self.sentences,
+            "skipped": self.skipped[:MOST_SKIPPED],
+            "n_skipped": len(self.skipped),
+            "settings": {name: settings.get(name) for name in ("budget", "encoder")} if settings else None,
             "lines": self.lines,
             "seconds": round(time.time() - self.began) if self.state == "learning" else 0,
+            **self.so_far.event(learning=self.state == "learning"),
         }
 
 
@@ -122,6 +164,14 @@ def learning_api(learning: Learning) -> FastAPI:
     async def events(request: Request) -> Response:
         return followed(request, learning.event)
 
+    @api.get("/api/folder/map", response_class=Response)
+    def get_map() -> Response:
+        return _fresh(learning.so_far.map_picture(), "There is no map yet.")
+
+    @api.get("/api/folder/samples/{number}", response_class=Response)
+    def get_samples(number: Annotated[int, InPath(ge=0, lt=10**9)]) -> Response:
+        return _fresh(learning.so_far.samples(number), "These images are not kept any more.")
+
     @api.post("/api/learn")
     def learn(wish: Wish) -> dict[str, Any]:
         learning.start(wish)
@@ -133,6 +183,13 @@ def learning_api(learning: Learning) -> FastAPI:
         return learning.event()
 
     return api
+
+
+def _fresh(content: bytes | None, missing: str) -> Response:
+    """A picture that may be another one next time."""
+    if content is None:
+        raise HTTPException(404, missing)
+    return Response(content, media_type="image/webp", headers={"cache-control": "no-store"})
 
 
 class Opening:

@@ -118,30 +118,45 @@ class Tiles:
         return level[y * n : (y + 1) * n, x * n : (x + 1) * n]
 
     def _drawn(self, rows: np.ndarray) -> bytes | None:
-        shown = np.flatnonzero(rows.ravel() != EMPTY)
-        if not len(shown):
-            return None
-        n = len(rows)
-        side = TILE // n
-        inner = side - max(1, round(side * GAP))
-        canvas = np.zeros((TILE, TILE, 4), np.uint8)
-        numbers = rows.ravel()[shown]
-        for place, pixels in zip(shown, self._pictures(numbers, inner), strict=True):
-            top, left = side * (place // n), side * (place % n)
-            canvas[top : top + inner, left : left + inner, :3] = pixels
-            canvas[top : top + inner, left : left + inner, 3] = 255
-        out = BytesIO()
-        Image.fromarray(canvas).save(out, "WEBP", quality=82, method=0, alpha_quality=60)
-        return out.getvalue()
+        return mosaic(rows, TILE // len(rows), self._pictures) if (rows != EMPTY).any() else None
 
     def _pictures(self, rows: np.ndarray, side: int) -> np.ndarray:
         """Images as RGB (n, side, side, 3)."""
         if side >= ORIGINALS_FROM and self.store.spec.dtype == "uint8" and self.store.spec.channels in (1, 3):
             return self.store.large_pixels(rows, side)
-        found = []
-        for data in self.store.thumbnails(rows):
-            try:
-                found.append(quick_view(data, side))
-            except (DecodeError, OSError, ValueError):
-                found.append(np.full((side, side, 3), 128, np.uint8))
-        return np.stack(found)
+        return squares(self.store, rows, side)
+
+
+def squares(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
+    """The middle of thumbnails as RGB (n, side, side, 3); of one that is damaged, gray."""
+    found = []
+    for data in store.thumbnails(rows):
+        try:
+            found.append(quick_view(data, side))
+        except (DecodeError, OSError, ValueError):
+            found.append(np.full((side, side, 3), 128, np.uint8))
+    return np.stack(found)
+
+
+def mosaic(rows: np.ndarray, side: int, pictures: Callable[[np.ndarray, int], np.ndarray]) -> bytes:
+    """Images at the places (height, width) of a grid as one WebP, clear where there is none.
+
+    Parameters
+    ----------
+    rows : array (height, width) of int
+        The image at each place, or `EMPTY`.
+    side : int
+        Pixels along a side of a place.
+    pictures : callable
+        (rows, side) -> RGB (n, side, side, 3).
+    """
+    shown = np.flatnonzero(rows.ravel() != EMPTY)
+    inner = side - max(1, round(side * GAP))
+    canvas = np.zeros((side * rows.shape[0], side * rows.shape[1], 4), np.uint8)
+    for place, pixels in zip(shown, pictures(rows.ravel()[shown], inner), strict=True):
+        top, left = side * (place // rows.shape[1]), side * (place % rows.shape[1])
+        canvas[top : top + inner, left : left + inner, :3] = pixels
+        canvas[top : top + inner, left : left + inner, 3] = 255
+    out = BytesIO()
+    Image.fromarray(canvas).save(out, "WEBP", quality=82, method=0, alpha_quality=60)
+    return out.getvalue()

@@ -30,6 +30,7 @@ from imatlas.system import threads
 from imatlas.training import checkpoints, devices, schedule
 from imatlas.training.batches import Batch, Data, batch_rows, make_batch
 from imatlas.training.checkpoints import Checkpoint, Decision, State, Weights
+from imatlas.training.preview import Preview, Show
 from imatlas.training.progress import Callback, Interrupt, Progress, duration
 
 SNAPSHOT = 100
@@ -102,6 +103,8 @@ class Run:
         The decisions of an earlier run, which are then repeated; the clock is never read.
     callback : callable, optional
         Receives every event as a dict; `imatlas.training.progress.JsonLines` writes them to a file.
+    preview : callable, optional
+        Receives images that the network generates; see `imatlas.training.preview`.
     spent : float
         Seconds of the budget that are already used.
     """
@@ -117,6 +120,7 @@ class Run:
         identity: dict[str, Any] | None = None,
         replay: list[Decision] | None = None,
         callback: Callback | None = None,
+        preview: Show | None = None,
         spent: float = 0.0,
     ) -> None:
         self.learner, self.data, self.seed, self.replay = learner, data, seed, replay
@@ -132,6 +136,7 @@ class Run:
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.state = self._initial_state()
         self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)
+        self.preview = None if preview is None else Preview(preview)
         self.generator = torch.Generator(device=self.device)
         self.sums, self.n_sums = dict[str, Tensor](), 0  # of the losses since the last evaluation
         self.step_seconds: dict[int, float] = {}  # of the warm-up
@@ -296,6 +301,8 @@ class Run:
         for name, value in entry.items():
             state.history.setdefault(name, []).append(value)
         self.progress.event("loss", **entry)
+        if self.preview is not None:
+            self.preview.look(self.learner, self.weights.ema, data, self.device, state)
 
     # -- decisions: logged by step, so that a replay gives the same weights ---------------------------------------
 
@@ -472,9 +479,9 @@ class Run:
         self.progress.event(
             "start",
             f"Training on {len(self.data)} images with {n_weights / 1e6:.2f} M weights on {self.device}.",
-            n_images=len(self.data), n_held_out=len(self.data.held_out), n_weights=n_weights, device=str(self.device),
-            threads=torch.get_num_threads(), budget=self.budget, max_steps=self.state.max_steps,
-            batch_size=self.state.batch_size, seed=self.seed,
+            model=type(self.learner).__name__, n_images=len(self.data), n_held_out=len(self.data.held_out),
+            n_weights=n_weights, device=str(self.device), threads=torch.get_num_threads(), budget=self.budget,
+            max_steps=self.state.max_steps, batch_size=self.state.batch_size, seed=self.seed,
         )  # fmt: skip
 
     def _report_progress(self) -> None:

@@ -14,6 +14,7 @@ from imatlas import seeding
 from imatlas.arguments import check_int, check_number
 from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
+from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import decisions_of, replay_of
 from imatlas.models.learned_attributes import FINITE, HISTORY, Array, OneOf, State, Value
@@ -24,10 +25,14 @@ from imatlas.models.parts.sharpening import Sharpener
 from imatlas.training import devices
 from imatlas.training.batches import Batch, Data, make_batch
 from imatlas.training.checkpoints import Checkpoint
+from imatlas.training.preview import Show
 from imatlas.training.progress import Callback
 
 MIXTURE_IMAGES = 60_000
 """Most training images to whose vectors the mixture is fitted."""
+
+PREVIEWED_FROM, N_PREVIEWED = 256, 8
+"""Training images to whose vectors the Gaussian of a preview is fitted, and images of a preview."""
 
 
 @estimator
@@ -93,6 +98,17 @@ class LatentModel(Generator):
         rows = data.draw_rows(MIXTURE_IMAGES, self.seed_, "mixture")
         self._fit_prior(data.pixels, rows, None if data.y is None else data.y[rows])
 
+    def _preview(self, module: torch.nn.Module, data: Data, device: torch.device) -> np.ndarray | None:
+        """New images from one Gaussian over the vectors of some training images, of the same noise every time."""
+        seed = 0
+        rows = data.draw_rows(PREVIEWED_FROM, seed, "preview")
+        parts = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        vectors = [self._encode(module, make_batch(data.pixels[part], data.spec, device)) for part in parts]
+        z = torch.cat(vectors).float().cpu().numpy()
+        gaussian = fit_mixture(z, None, seed, n_components=1)
+        drawn = gaussian.draw(seeding.noise(seed, N_PREVIEWED, z.shape[1]), np.zeros(N_PREVIEWED))
+        return to_pixels(self._decode(module, torch.from_numpy(drawn.astype(np.float32)).to(device)), data.spec)
+
     def fit_prior(self, images: Any, y: Any = None) -> Any:
         """Fit the mixture and its conditions again; the network stays unchanged.
 
@@ -122,6 +138,7 @@ class LatentModel(Generator):
         checkpoint: str | Path | Checkpoint | None = None,
         replay: list[dict[str, Any]] | None = None,
         callback: Callback | None = None,
+        preview: Show | None = None,
     ) -> Any:
         """Train the decoder further, to give its images the textures of the real ones: they become sharper.
 
@@ -137,7 +154,7 @@ class LatentModel(Generator):
             Training time; a third of that of `fit` is a good value.
         max_steps : int, optional
             Without a budget, a third of the steps of `fit` by default.
-        mask, validation, checkpoint, replay, callback
+        mask, validation, checkpoint, replay, callback, preview
             As in `fit`; `decisions_` then holds the decisions of both.
 
         Returns
@@ -166,7 +183,7 @@ class LatentModel(Generator):
         )
         sharpener._check_parameters()
         own = replay_of("sharpening", replay)
-        sharpener._fit_data(data, self.seed_, checkpoint=checkpoint, replay=own, callback=callback)
+        sharpener._fit_data(data, self.seed_, checkpoint=checkpoint, replay=own, callback=callback, preview=preview)
         self.module_ = sharpener.module_
         self.sharpening_ = sharpener.history_
         of_fit = [decision for decision in self.decisions_ if decision.get("of") != "sharpening"]

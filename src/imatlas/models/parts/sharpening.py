@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
 from imatlas.nn.losses import fill_missing, masked_mean
 from imatlas.nn.texture import random_filters, texture_distance
-from imatlas.training.batches import Batch
+from imatlas.training.batches import Batch, Data
 
 GRAIN = 0.5
 """Standard deviation of the strengths of the decoder's noise, at the start."""
@@ -57,6 +58,9 @@ class Sharpener(ImageEstimator):
 
     def _held_out_loss(self, module: Any, batch: Batch, generator: torch.Generator) -> Tensor:
         return self._loss(module, batch, generator)[1]
+
+    def _preview(self, module: nn.Module, data: Data, device: torch.device) -> np.ndarray | None:
+        return self.model._preview(module, data, device)
 
     def _loss(self, module: Any, batch: Batch, generator: torch.Generator) -> tuple[str, Tensor, dict[str, Tensor]]:
         with torch.no_grad():

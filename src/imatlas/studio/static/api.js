@@ -227,3 +227,25 @@ export const madeVideo = ({ id, version }) => `/api/creations/${encodeURICompone
 
 /** At each pixel of an image that was made, the number of its source; 255 for none. */
 export const madeSources = async ({ id }, image) => new Uint8Array(await bytes(`/api/creations/${encodeURIComponent(id)}/${image}/sources`));
+
+// A folder without an atlas
+
+/** Follows the folder and its learning; onlost is called whenever the server does not answer. */
+export function followFolder(onevent, onlost) {
+  const events = new EventSource("/api/folder/events");
+  events.onmessage = (message) => onevent(JSON.parse(message.data));
+  events.onerror = onlost;
+  return events;
+}
+
+/** Starts learning, or goes on, and returns the folder after it. */
+export const learn = (body) => post("/api/learn", body);
+
+/** Stops learning, and returns the folder after it. */
+export const stopLearning = () => post("/api/stop", {});
+
+/** The address of the picture of the map, which differs from map to map. */
+export const firstMap = (name) => `/api/folder/map?of=${encodeURIComponent(name)}`;
+
+/** The address of images that the generator made while it was learned. */
+export const madeSamples = (number) => `/api/folder/samples/${number}`;

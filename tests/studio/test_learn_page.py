@@ -1,0 +1,105 @@
+"""The page of a folder without an atlas in a real Chromium: learning is begun, watched, stopped and gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.studio.conftest import Studio
+from tests.studio.test_pages import CHROMIUM, PATIENCE, api, axe, browser, by, picture  # noqa: F401
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
+
+LONG = 240_000
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:  # noqa: F811
+    """Opens the page; whatever it complains about fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(studio: Studio, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.goto(studio.address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def faults(page: Any) -> list[str]:
+    """Serious faults of accessibility."""
+    return [
+        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
+        for fault in axe.Axe().run(page).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+def test_learning_is_begun_watched_stopped_and_gone_on_with(opening: Studio, open_page: Callable[..., Any]) -> None:
+    page = open_page(opening)
+    api.expect(by(page, "check")).to_contain_text("60 images", timeout=LONG)
+    api.expect(by(page, "stages")).to_be_hidden()
+    picture(page, "folder")
+    assert not faults(page)
+    by(page, "encoder").select_option("own")
+    by(page, "budget").select_option("30s")
+    by(page, "start").focus()
+    page.keyboard.press("Enter")
+    running = by(page, "stages").locator("[aria-current=step]")
+    api.expect(running).to_contain_text("Encoder", timeout=LONG)
+    api.expect(by(page, "start")).to_be_hidden()
+    curve = by(page, "networks").get_by_role("img", name="Loss on held-out images")
+    api.expect(curve).to_be_visible(timeout=LONG)
+    assert page.locator(".curve polyline").count() == 2
+    strip = by(page, "samples").first.locator("img")
+    api.expect(strip).to_be_visible()
+    page.wait_for_function("(image) => image.complete && image.naturalWidth > 500", arg=strip.element_handle())
+    assert not faults(page)
+
+    by(page, "stop").press("Enter")
+    api.expect(by(page, "state")).to_contain_text("Stopped", timeout=LONG)
+    api.expect(by(page, "start")).to_have_text("Go on")
+    api.expect(by(page, "budget")).to_be_hidden()
+    page.reload()
+    api.expect(by(page, "state")).to_contain_text("Stopped")
+    api.expect(curve).to_be_visible()
+    assert not faults(page)
+
+    by(page, "start").click()
+    first_map = by(page, "first-map").locator("img")
+    api.expect(first_map).to_be_visible(timeout=LONG)
+    page.wait_for_function("(image) => image.complete && image.naturalWidth > 300", arg=first_map.element_handle())
+    picture(page, "learning")
+    page.wait_for_function("() => window.studio?.state?.atlas", timeout=LONG)
+    assert page.evaluate("() => window.studio.state.atlas.n_images") == 60
+
+
+def test_names_of_files_are_only_text_and_failures_are_told(
+    open_folder: Callable[..., Studio], open_page: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(folder, tmp_path / "images"))
+    (images / "<img src=x onerror=fail()>.jpg").write_bytes(b"no image")
+    studio = open_folder(images)
+    page = open_page(studio, viewport={"width": 390, "height": 800}, color_scheme="dark")
+    api.expect(by(page, "skipped")).to_contain_text("<img src=x onerror=fail()>.jpg not a picture", timeout=LONG)
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert not faults(page)
+    studio.folder.mkdir()
+    (studio.folder / "mine.txt").write_text("mine")
+    by(page, "start").click()
+    api.expect(by(page, "state")).to_contain_text("is not an atlas", timeout=LONG)
+    api.expect(by(page, "lines")).to_be_visible()
+    api.expect(by(page, "start")).to_be_enabled()
