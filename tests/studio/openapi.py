@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from random import Random
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,9 +23,10 @@ KINDS = (JSON, JSON, "application/octet-stream", "text/plain", "application/json
 
 @dataclass(frozen=True)
 class Known:
-    """One of the ids that answers have told; which, is known when the request is sent."""
+    """One of the texts that answers have told and that a pattern allows; which, is known when the request is sent."""
 
     number: int
+    pattern: str
 
 
 @dataclass(frozen=True)
@@ -145,17 +149,33 @@ class Client:
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
-CHARACTERS = st.characters(exclude_categories=())  # also halves of surrogate pairs, and what no terminal shows
 STRANGE = ("../../etc/passwd", "..%2f..%2fsecret.txt", "/etc/passwd", "a\0b", "\ud800", "<script>", "", "-1", "1e999")
-TEXT = st.sampled_from(STRANGE) | st.text(CHARACTERS, max_size=20)
-NUMBERS = (
-    st.integers() | st.floats() | st.sampled_from([2**31, 2**63, -(2**63) - 1, 10**40, float("nan"), float("inf")])
-)
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([*STRANGE, 2**31, 2**63, -(2**63) - 1, 10**40])
+    | st.text(st.characters(exclude_categories=()), max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=6,
 )
+
+
+def examples(strategy: st.SearchStrategy[Any], n: int) -> list[Any]:
+    """Values of a strategy, always the same ones."""
+    found: list[Any] = []
+
+    @settings(
+        max_examples=n, deadline=None, database=None, derandomize=True, suppress_health_check=HealthCheck,
+        phases=[Phase.generate],
+    )  # fmt: skip
+    @given(strategy)
+    def look(value: Any) -> None:
+        found.append(value)
+
+    look()
+    return found
 
 
 def _png(mode: str, size: tuple[int, int]) -> bytes:
@@ -164,55 +184,52 @@ def _png(mode: str, size: tuple[int, int]) -> bytes:
     return out.getvalue()
 
 
-IMAGES = st.sampled_from([_png("RGB", (40, 30)), _png("L", (1, 1)), _png("I;16", (30, 300)), _png("RGBA", (33, 32))])
-RAW = (
-    IMAGES
-    | st.binary(max_size=40)
-    | st.sampled_from(
-        [
-            b"",
-            b"{",
-            b"[" * 20_000,
-            b'{"rows": [1e999]}',
-            b"\xff\xfe",
-            b"null",
-            b'"\\ud800"',
-            b"\x89PNG\r\n\x1a\n",
-            b"GIF89a",
-        ]
-    )
-)
+IMAGES = [_png("RGB", (40, 30)), _png("L", (1, 1)), _png("I;16", (30, 300)), _png("RGBA", (33, 32))]
+RAW = [
+    *IMAGES, b"", b"{", b"[" * 20_000, b'{"rows": [1e999]}', b"\xff\xfe", b"null", b'"\\ud800"', b"\x89PNG\r\n\x1a\n",
+    b"GIF89a", b"NaN", b'{"kind": "label", "kind": 7}',
+]  # fmt: skip
 
 
 class Document:
-    """Requests of one OpenAPI document.
+    """Requests of one OpenAPI document, drawn at random.
 
     Parameters
     ----------
     values : dict
         The document.
+    seed : int
     """
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
+    def __init__(self, values: dict[str, Any], seed: int = 0) -> None:
+        self.values, self.random = values, Random(seed)
         self.operations = [
             (path, method.upper(), operation)
             for path, methods in sorted(values["paths"].items())
             for method, operation in sorted(methods.items())
         ]
+        self._strange = examples(ANYTHING, 1000)
+        self._of_pattern: dict[str, list[str]] = {}
 
-    def good(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        """Values of a schema."""
+    def _chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def anything(self) -> Any:
+        """Any value."""
+        return self.random.choice(self._strange)
+
+    def good(self, schema: dict[str, Any]) -> Any:
+        """A value of a schema."""
         schema = self._resolved(schema)
         if "const" in schema:
-            return st.just(schema["const"])
+            return schema["const"]
         if "enum" in schema:
-            return st.sampled_from(schema["enum"])
+            return self.random.choice(schema["enum"])
         for several in ("anyOf", "oneOf"):
             if several in schema:
-                return st.one_of([self.good(each) for each in schema[several]])
+                return self.good(self.random.choice(schema[several]))
         made = getattr(self, f"_{schema.get('type')}", None)
-        return made(schema) if made else ANYTHING
+        return made(schema) if made else self.anything()
 
     def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
@@ -222,106 +239,106 @@ class Document:
             schema = found
         return schema
 
-    def _null(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        return st.none()
+    def _null(self, schema: dict[str, Any]) -> None:
+        return None
 
-    def _boolean(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        return st.booleans()
+    def _boolean(self, schema: dict[str, Any]) -> bool:
+        return self._chance(0.5)
 
-    def _integer(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        low, high = schema.get("minimum"), schema.get("maximum")
-        low = schema["exclusiveMinimum"] + 1 if "exclusiveMinimum" in schema else low
-        high = schema["exclusiveMaximum"] - 1 if "exclusiveMaximum" in schema else high
-        first = 0 if low is None else low
-        small = st.integers(first, min(first + 70, first + 70 if high is None else high))
-        return st.one_of(*[small] * 9, st.integers(low, high))
-
-    def _number(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        low, high = (schema.get(f"exclusive{end}", schema.get(end.lower())) for end in ("Minimum", "Maximum"))
-        return st.floats(
-            low,
-            high,
-            allow_nan=False,
-            exclude_min="exclusiveMinimum" in schema,
-            exclude_max="exclusiveMaximum" in schema,
+    def _integer(self, schema: dict[str, Any]) -> int:
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        high = schema.get("maximum", schema.get("exclusiveMaximum", 2**62) - 1)
+        low, high = int(low), int(high)
+        return (
+            self.random.choice([low, high])
+            if self._chance(0.05)
+            else self.random.randint(low, min(high, low + self.random.choice([2, 59])))
         )
 
-    def _string(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        if "pattern" in schema:
-            return st.from_regex(schema["pattern"], fullmatch=True) | st.integers(0, 99).map(Known)
-        most = min(20, schema.get("maxLength", 20))
-        return st.text(CHARACTERS, min_size=schema.get("minLength", 0), max_size=most)
+    def _number(self, schema: dict[str, Any]) -> float:
+        low, high = (schema.get(end.lower(), schema.get(f"exclusive{end}")) for end in ("Minimum", "Maximum"))
+        low = (0.0 if high is None else high - 1) if low is None else low
+        high = low + 1 if high is None else high
+        return low + (high - low) * self.random.uniform(0.001, 0.999)  # type: ignore[no-any-return]
 
-    def _array(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    def _string(self, schema: dict[str, Any]) -> Any:
+        pattern = schema.get("pattern")
+        if pattern is None and self._chance(0.3):
+            return Known(self.random.randrange(100), r"\w{1,20}")
+        if pattern is None:
+            letters = [self.random.choice("abc 0Ü漢\u200d.,/") for _ in range(self.random.randint(0, 12))]
+            least, most = schema.get("minLength", 0), schema.get("maxLength", 20)
+            return "".join(letters).ljust(least, "x")[:most]
+        if pattern not in self._of_pattern:
+            self._of_pattern[pattern] = examples(st.from_regex(pattern, fullmatch=True), 40)
+        known = Known(self.random.randrange(100), pattern)
+        return known if self._chance(0.7) else self.random.choice(self._of_pattern[pattern])
+
+    def _array(self, schema: dict[str, Any]) -> list[Any]:
         if "prefixItems" in schema:
-            return st.tuples(*map(self.good, schema["prefixItems"])).map(list)
+            return [self.good(each) for each in schema["prefixItems"]]
         least = schema.get("minItems", 0)
-        most = max(least, min(MOST_ITEMS, schema.get("maxItems", MOST_ITEMS)))
-        return st.lists(self.good(schema.get("items", {})), min_size=least, max_size=most)
+        n = self.random.randint(least, max(least, min(MOST_ITEMS, schema.get("maxItems", MOST_ITEMS))))
+        return [self.good(schema.get("items", {})) for _ in range(n)]
 
-    def _object(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        if "properties" not in schema:
-            return st.dictionaries(st.text(max_size=8), self.good(schema.get("additionalProperties") or {}), max_size=4)
-        made = {name: self.good(each) for name, each in schema["properties"].items()}
-        required = {name: made[name] for name in schema.get("required", ())}
-        return st.fixed_dictionaries(
-            required, optional={name: made[name] for name in made if name not in required}
-        ).map(lambda values: {name: value for name, value in values.items() if value is not None or name in required})
+    def _object(self, schema: dict[str, Any]) -> dict[str, Any]:
+        required = schema.get("required", ())
+        made = {
+            name: self.good(each)
+            for name, each in schema.get("properties", {}).items()
+            if name in required or self._chance(0.5)
+        }
+        return {name: value for name, value in made.items() if value is not None or name in required}
 
-    def bad(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        """Values that are not, or hardly, of a schema."""
-        return ANYTHING | self.good(schema).flatmap(_spoiled)
+    def bad(self, schema: dict[str, Any]) -> Any:
+        """A value that is not, or hardly, of a schema."""
+        return self.anything() if self._chance(0.3) else self._spoiled(self.good(schema))
 
-    # -- requests ------------------------------------------------------------------------------------------------------
+    def _spoiled(self, value: Any) -> Any:
+        """A value with one part of it exchanged, left out or added."""
+        if isinstance(value, dict):
+            name = self.random.choice([*value, "more"])
+            rest = {key: each for key, each in value.items() if key != name}
+            return rest if self._chance(0.3) else rest | {name: self.anything()}
+        if isinstance(value, list) and value:
+            place = self.random.randrange(len(value))
+            return [*value[:place], self.anything(), *value[place + 1 :]]
+        return self.anything()
 
-    def requests(self, path: str, method: str, operation: dict[str, Any]) -> st.SearchStrategy[Template]:
-        """Requests of an operation: about half of them good."""
-
-        @st.composite
-        def made(draw: Any) -> Template:
-            is_good = draw(st.booleans())
-            places: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
-            for parameter in operation.get("parameters", ()):
-                if parameter["in"] not in places or (not parameter.get("required") and draw(st.booleans())):
-                    continue
-                schema = parameter["schema"]
-                value = draw(self.good(schema) if is_good or draw(st.booleans()) else self.bad(schema))
+    def request(self, path: str, method: str, operation: dict[str, Any]) -> Template:
+        """A request of an operation, more often good than not."""
+        is_good = self._chance(0.6)
+        places: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] not in places or (not parameter.get("required") and self._chance(0.5)):
+                continue
+            schema = parameter["schema"]
+            value = self.good(schema) if is_good or self._chance(0.5) else self.bad(schema)
+            if value is not None or not is_good:
                 places[parameter["in"]][parameter["name"]] = value
-            if not is_good and draw(st.integers(0, 3)) == 0:
-                places["query"][draw(st.text(max_size=6))] = draw(TEXT)
-            body, kind = draw(self._bodies(operation, is_good))
-            return Template(method, path, places["path"], places["query"], body, kind)
+        if not is_good and self._chance(0.2):
+            places["query"]["more"] = self.anything()
+        body, kind = self._body(operation, is_good)
+        return Template(method, path, places["path"], places["query"], body, kind)
 
-        return made()
-
-    def _bodies(self, operation: dict[str, Any], is_good: bool) -> st.SearchStrategy[tuple[Any, str]]:
-        """Bodies, as values or bytes, and their types."""
+    def _body(self, operation: dict[str, Any], is_good: bool) -> tuple[Any, str]:
+        """A body, as a value or bytes, and its type."""
         contents = operation.get("requestBody", {}).get("content", {})
         kind = next(iter(contents), JSON)
-        schema = contents.get(kind, {}).get("schema", {})
         if kind != JSON:
-            return st.tuples(RAW, st.just(kind))
+            return self.random.choice(IMAGES if is_good else RAW), kind
+        if not contents:
+            return {}, kind
         if is_good:
-            return st.tuples(self.good(schema) if contents else st.just({}), st.just(kind))
-        return st.tuples(RAW, st.sampled_from(KINDS)) | st.tuples(self.bad(schema), st.just(kind))
+            return self.good(contents[kind]["schema"]), kind
+        if self._chance(0.3):
+            return self.random.choice(RAW), self.random.choice(KINDS)
+        return self.bad(contents[kind]["schema"]), kind
 
 
-@st.composite
-def _spoiled(draw: Any, value: Any) -> Any:
-    """A value with one part of it exchanged, left out or added."""
-    if isinstance(value, dict):
-        name = draw(st.sampled_from(sorted(value))) if value and draw(st.booleans()) else draw(st.text(max_size=8))
-        rest = {key: each for key, each in value.items() if key != name}
-        return rest if draw(st.booleans()) else rest | {name: draw(ANYTHING)}
-    if isinstance(value, list) and value:
-        place = draw(st.integers(0, len(value) - 1))
-        return [*value[:place], draw(ANYTHING), *value[place + 1 :]]
-    return draw(ANYTHING)
-
-
-def written(template: Template, ids: list[str]) -> Request:
-    """A request with its values written out, and known ids in their places."""
-    places, query, body = _known([template.places, template.query, template.body], ids)
+def written(template: Template, told: list[str]) -> Request:
+    """A request with its values written out, and texts that answers have told in their places, the last one first."""
+    places, query, body = _known([template.places, template.query, template.body], told)
     path = template.path
     for name, value in places.items():
         path = path.replace("{" + name + "}", quote(_as_text(value), safe="", errors="surrogatepass"))
@@ -330,13 +347,14 @@ def written(template: Template, ids: list[str]) -> Request:
     return Request(template.method, path, urlencode(pairs, errors="surrogatepass"), content, template.kind)
 
 
-def _known(value: Any, ids: list[str]) -> Any:
+def _known(value: Any, told: list[str]) -> Any:
     if isinstance(value, Known):
-        return ids[value.number % len(ids)] if ids else "0" * 16
+        fitting = [text for text in told if re.fullmatch(value.pattern, text)]
+        return fitting[-1 - value.number % len(fitting)] if fitting else "0" * 16
     if isinstance(value, dict):
-        return {key: _known(each, ids) for key, each in value.items()}
+        return {key: _known(each, told) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_known(each, ids) for each in value]
+        return [_known(each, told) for each in value]
     return value
 
 
@@ -344,10 +362,10 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def strings(value: Any) -> Iterator[str]:
-    """All texts in a JSON value."""
+def texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, and the parts of addresses."""
     if isinstance(value, str):
-        yield value
+        yield from value.split("/")
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from strings(each)
+            yield from texts(each)
