@@ -16,6 +16,7 @@ from imatlas import __version__
 from imatlas.atlas.atlas import Atlas
 from imatlas.studio.create import create_routes
 from imatlas.studio.decide import decision_routes, review_routes
+from imatlas.studio.export import export_routes
 from imatlas.studio.jobs import job_routes
 from imatlas.studio.look import image_routes, map_routes
 from imatlas.studio.opened import Studio
@@ -62,5 +63,6 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     serve_pages(api, "index.html")
     for routes in (map_routes, image_routes, search_routes, decision_routes, review_routes, create_routes):
         routes(api, studio)
+    export_routes(api, studio)
     job_routes(api, studio.jobs)
     return api

@@ -199,7 +199,7 @@ function fill(select, first, options) {
 
 function drawFilters() {
   const { clusters, labels, columns: described } = state.atlas;
-  fill(byId("filter-cluster"), "All clusters", clusters.map((cluster) => [cluster.id, cluster.name]));
+  fill(byId("filter-cluster"), "All clusters", clusters.filter((cluster) => cluster.size).map((cluster) => [cluster.id, cluster.name]));
   fill(byId("filter-label"), "All labels", labels.map(({ label, count }) => [label, `${label} (${count})`]));
   fill(byId("filter-flag"), "All flags", (described.find((one) => one.name === "flag")?.values ?? []).map((flag) => [flag, flag]));
 }
