@@ -17,7 +17,7 @@ import imatlas as ia
 from imatlas.cli import main
 from imatlas.studio.learning import Learning, Opening
 from imatlas.studio.security import Guard, hosts_of
-from imatlas.studio.server import studio_api
+from imatlas.studio.server import reopening
 from imatlas.studio.serving import listening_on
 from tests.studio.conftest import Studio
 
@@ -27,7 +27,7 @@ def opening(folder: Path, tmp_path: Path) -> Iterator[Studio]:
     """The studio of a folder whose atlas is to be made."""
     atlas, listening = tmp_path / "new.atlas", listening_on("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    app = Opening(Learning(str(folder), atlas), lambda: studio_api(ia.Atlas(atlas)))
+    app = Opening(Learning(str(folder), atlas), lambda: reopening(ia.Atlas(atlas)))
     server = uvicorn.Server(uvicorn.Config(Guard(app, hosts_of("127.0.0.1", port)), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -10,6 +10,8 @@ import { startSearch } from "./search.js";
 import { startDecide } from "./decide.js";
 import { startCreate } from "./create.js";
 import { startSelection } from "./selection.js";
+import { startExports } from "./exports.js";
+import { startFollowing } from "./follow.js";
 import { keepChecked } from "./tiles.js";
 
 const VIEWS = ["map", "gallery", "search", "decide", "create"];
@@ -55,6 +57,7 @@ async function start() {
   on("route", showView);
   keepChecked();
   startSelection();
+  startExports();
   startImage();
   startGallery();
   startSearch();
@@ -63,6 +66,7 @@ async function start() {
   readRoute(VIEWS);
   addEventListener("hashchange", () => readRoute(VIEWS));
   document.addEventListener("keydown", onEscape);
+  startFollowing();
   await startMap();
   document.body.dataset.ready = "yes";
 }
