@@ -177,3 +177,44 @@ def test_an_encoder_of_its_own_proposes_no_words(tmp_path: Path) -> None:
     found = ia.Atlas(tmp_path / "own.atlas").clusters(words=True)
     assert "words" not in found.result.panels[0].columns
     assert not any("ImageNet" in sentence for sentence in found.result.sentences)
+
+
+def test_folders_and_coco_follow_what_was_decided(
+    atlas: ia.Atlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, labels = atlas.keys, atlas.clusters().labels
+    atlas.name_cluster(1, "pears")
+    atlas.merge_clusters([1, 2])
+    out = [int(np.flatnonzero(labels == label)[5]) for label in (0, 1)]
+    atlas.decisions.leave_out([keys[row] for row in out])
+    atlas.export(tmp_path / "folders", to="folders")
+    n = int(np.isin(labels, (1, 2)).sum()) - 1
+    assert (tmp_path / "folders" / f"cluster-001_pears_{n}-images").is_dir()
+    assert len(list((tmp_path / "folders").rglob("*.png"))) == len(keys) - 2
+    with pytest.raises(InputError, match="No image has a label"):
+        atlas.export(tmp_path / "labels.json", to="coco")
+    rows = {label: np.flatnonzero(labels == label)[:4] for label in (0, 3)}
+    for label, some in rows.items():
+        atlas.decisions.label([keys[row] for row in some], f"kind {label}")
+    atlas.export(tmp_path / "labels.json", to="coco")
+    found = json.loads((tmp_path / "labels.json").read_text())
+    assert len(found["images"]) == len(keys) - 2
+    assert len(found["annotations"]) == 8
+    atlas.export(tmp_path / "labels.json", to="coco", propagate=True, overwrite=True)
+    found = json.loads((tmp_path / "labels.json").read_text())
+    assert len(found["annotations"]) == len(keys) - 2
+    assert sum("score" in each for each in found["annotations"]) == len(keys) - 2 - 8
+    assert all(0 < each.get("score", 1) <= 1 for each in found["annotations"])
+    chosen = tmp_path / "keys.txt"
+    chosen.write_text(f"{keys[3]}\n{keys[1]}\n", "utf-8-sig")
+    command = ["export", str(atlas.folder), "-o", str(tmp_path / "some"), "--to", "folders", "--keys", str(chosen)]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "some").rglob("*.png")) == sorted([keys[1], keys[3]])
+    chosen.write_text("not.png\nnor.png\n")
+    assert main([*command, "--overwrite"]) == 1
+    assert "no image 'not.png', nor 1 others" in capsys.readouterr().err
+    chosen.write_text("\n")
+    assert main([*command, "--overwrite"]) == 1
+    assert "No image was chosen" in capsys.readouterr().err
+    with pytest.raises(InputError, match="only"):
+        atlas.export(tmp_path / "e.npz", to="numpy", keys=keys[:1])

@@ -14,7 +14,7 @@ const present = () => state.atlas.clusters.filter((cluster) => cluster.size);
 const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
 
 function nameForm(cluster) {
-  const input = h("input", { type: "text", value: cluster.name, "aria-label": `Name of ${cluster.name}`, autocomplete: "off", readOnly: state.atlas.read_only, data: { testid: `cluster-name-${cluster.id}` } });
+  const input = h("input", { type: "text", value: cluster.name, title: cluster.name, "aria-label": `Name of ${cluster.name}`, autocomplete: "off", readOnly: state.atlas.read_only, data: { testid: `cluster-name-${cluster.id}` } });
   const save = h("button", { type: "submit", class: "small", hidden: true }, "Save");
   input.addEventListener("input", () => { save.hidden = input.value.trim() === cluster.name; });
   return h("form", {
@@ -35,8 +35,8 @@ function chooser(cluster) {
 
 function about(cluster) {
   const parts = cluster.parts.length > 1 ? `, merged from ${listed(cluster.parts)}` : "";
-  const number = cluster.name === `cluster ${cluster.id}` ? "" : ` · number ${cluster.id}`;
-  return `${images(cluster.size)}${parts}${number}`;
+  const number = cluster.name === `cluster ${cluster.id}` ? "" : `number ${cluster.id} · `;
+  return `${number}${images(cluster.size)}${parts}`;
 }
 
 function splitButton(cluster) {
