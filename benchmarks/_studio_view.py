@@ -39,7 +39,6 @@ LONGEST = 120.0
 
 FLAGS = (
     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-sandbox",
-    "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
     "--disable-features=SpareRendererForSitePerProcess",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 from renumics.spotlight import layout
 
 places = layout.scatterplot(x_column="x", y_column="y", color_by_column="cluster")
-shown = layout.layout(
-    layout.split(layout.tab(places), layout.tab(layout.table()), orientation="horizontal"),
-    layout.tab(layout.inspector(), weight=40),
+map_and_table = layout.split(
+    layout.tab(places, weight=60), layout.tab(layout.table(), weight=40), orientation="horizontal", weight=80
 )
+shown = layout.layout(map_and_table, layout.tab(layout.inspector(), weight=20))
 Path(sys.argv[1]).write_text(shown.model_dump_json(by_alias=True))
