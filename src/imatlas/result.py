@@ -57,11 +57,12 @@ class Comparisons(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter(Panel):
-    """Points (N, 2), optionally with a group (color), a key, and a picture for each."""
+    """Points (N, 2), optionally with a group (color), a key, and a picture for each; and names of groups."""
 
     x: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
     keys: Sequence[str] = ()
     images: Sequence[Picture] = ()
 
@@ -102,6 +103,7 @@ class MapPanel(Panel):
     """A lattice of cells with pictures, cluster colors and gaps between dissimilar neighbors.
 
     `sizes` are the numbers of images of the clusters, whose images may lie in cells of others; without it, of cells.
+    `names` are those of clusters that have one.
     """
 
     rows: int
@@ -109,6 +111,7 @@ class MapPanel(Panel):
     topology: Literal["rectangular", "hexagonal"]
     cells: Sequence[Cell]
     sizes: Mapping[int, int] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from skimage import data
 import imatlas as ia
 from imatlas.studio.learning import Learning, Opening
 from imatlas.studio.security import Guard, hosts_of
-from imatlas.studio.server import create_app, studio_api
+from imatlas.studio.server import create_app, reopening
 from imatlas.studio.serving import listening_on
 
 
@@ -107,7 +107,7 @@ def open_folder(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]
     def open_studio(images: Path = folder) -> Studio:
         atlas, listening = tmp_path / "new.atlas", listening_on("127.0.0.1", 0)
         port = listening.getsockname()[1]
-        app = Opening(Learning(str(images), atlas), lambda: studio_api(ia.Atlas(atlas)))
+        app = Opening(Learning(str(images), atlas), lambda: reopening(ia.Atlas(atlas)))
         server = uvicorn.Server(uvicorn.Config(Guard(app, hosts_of("127.0.0.1", port)), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

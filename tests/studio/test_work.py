@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
@@ -29,7 +27,7 @@ from imatlas.studio.workpiece import MOST_PIXELS, Workpiece
 from imatlas.tasks.decompress import decompress_images
 from imatlas.testing import synthetic_images
 from tests.studio.conftest import Studio
-from tests.studio.test_server import FUZZED, VALUES, last_event, picture, result
+from tests.studio.test_server import last_event, picture, result
 
 RAW = {"content-type": "application/octet-stream"}
 
@@ -291,19 +289,3 @@ def test_what_is_no_picture_or_cannot_be_kept_exactly_is_told() -> None:
     tifffile.imwrite(out, np.random.default_rng(0).random((20, 20)))
     with pytest.raises(InputError, match="rounded when read; compress it with loss"):
         compressed_piece(Workpiece("a.tif", out.getvalue()), Compressing(lossless=True), str, Job("", ""))  # type: ignore[arg-type]
-
-
-@FUZZED
-@given(st.data())
-def test_strange_requests_are_refused_in_words(studio: Studio, data: st.DataObject) -> None:
-    if not hasattr(studio, "piece"):
-        studio.piece = studio.json("/api/work", {"row": 1})["id"]  # type: ignore[attr-defined]
-    path = data.draw(st.sampled_from(["work", "work/{}/strokes", "work/{}/restore", "work/{}/compress"]))
-    names = st.sampled_from(["row", "upload", "name", "strokes", "kind", "budget", "scale", "quality", "lossless"])
-    stroke = st.fixed_dictionaries({"label": VALUES, "width": VALUES, "points": VALUES})
-    known = {name: data.draw(VALUES | st.lists(stroke, max_size=2)) for name in data.draw(st.lists(names, max_size=4))}
-    body = json.dumps(data.draw(st.just(known) | VALUES)).encode()
-    status, content, _ = studio.ask(f"/api/{path.format(studio.piece)}", body)  # type: ignore[attr-defined]
-    assert status < 500, content
-    if status >= 400:
-        assert json.loads(content)["error"]

@@ -35,6 +35,19 @@ def test_names_that_collide_get_numbers() -> None:
     ]
 
 
+def test_names_of_clusters_are_part_of_those_of_folders_and_can_be_replaced(source, tmp_path) -> None:
+    names = {0: "../red/cars: <ö> _1_\n", 1: "///"}
+    planned = planned_files(KEYS, LABELS, names)
+    assert planned[0] == "cluster-000_red-cars-ö-1_4-images/cat.jpg"
+    assert planned[3] == "cluster-001_2-images/dog"
+    assert len(planned_files(["a"], np.array([7]), {7: "x" * 500})[0]) < 80
+    for given in (names, {}, {0: "1_2-images"}, names):
+        write_folders(KEYS, LABELS, source.joinpath, lambda key: b"", tmp_path / "out", names=given, overwrite=True)
+        listed = {row["file"] for row in read_csv(tmp_path / "out" / "clusters.csv", ("file",), what="a list")}
+        found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_symlink()}
+        assert found == listed == set(planned_files(KEYS, LABELS, given))
+
+
 @pytest.mark.parametrize("copy", [False, True])
 def test_every_image_lies_in_the_folder_of_its_cluster(source, tmp_path, copy) -> None:
     done = write_folders(

@@ -12,13 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas.arguments import check_int, check_path, check_seed, strict_yes
+from imatlas.atlas import decided_clusters as decided
 from imatlas.atlas import explanations, exports, new_images, queries, report_sections, words
+from imatlas.atlas.decided_clusters import DecidedClusters
 from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.map_figure import Outline, Show, draw_map
 from imatlas.atlas.originals import Region, check_point, check_region
 from imatlas.atlas.region_search import search_regions
 from imatlas.atlas.store import Store
+from imatlas.atlas.words import words_of_clusters
 from imatlas.errors import InputError, ParameterError
 from imatlas.images.dataset import images_of
 from imatlas.images.sources.user_input import as_several
@@ -28,7 +31,7 @@ from imatlas.report import render
 from imatlas.result import ImagePairs, Result
 from imatlas.system.inventory import is_atlas
 from imatlas.tasks.classify import Classified, classify
-from imatlas.tasks.cluster import Clusters, cluster, describe, limits
+from imatlas.tasks.cluster import Clusters, cluster, describe, limits, with_words
 from imatlas.tasks.conditions import Cell
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.export import write_numpy
@@ -123,9 +126,14 @@ class Atlas:
         `cell` is the flat index on the map, `x` and `y` the position on it in cells, `umap_x` and `umap_y` that in the
         layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` the outlier
         score, where 1 is ordinary (`imatlas.OutlierDetector`), `duplicate_of` the key of the image that this one
-        duplicates, or null, and `flags` its visible faults (`imatlas.tasks.quality_flags`), separated by "; ".
+        duplicates, or null, and `flags` its visible faults (`imatlas.tasks.quality_flags`), separated by "; ". Merged
+        clusters count as one.
         """
-        return self.store.table.read([c for c in COLUMNS if c in self.store.table.columns])
+        rows = self.store.table.read([c for c in COLUMNS if c in self.store.table.columns])
+        if "cluster" in rows.column_names and (known := self.decided_clusters).any_merged:
+            for name, values in zip(("cluster", "confidence"), decided.labels_of(self.store, known), strict=True):
+                rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
+        return rows
 
     def info(self) -> Result:
         """What the atlas holds and how it was learned, in words and numbers."""
@@ -140,7 +148,7 @@ class Atlas:
             report_sections.sections(self),
             title=self.name,
             subtitle=Path(self.store.manifest.source).name,
-            facts=report_sections.facts(self.store),
+            facts=report_sections.facts(self),
             path=path,
         )
 
@@ -370,7 +378,15 @@ class Atlas:
             raise InputError(f"'k' must be from 1 to the number of other images, {len(self) - 1}. Got {k}.")
         return without_self(*store.vectors.nearest(store.embedding, k + 1))[::-1]
 
-    def clusters(self, n_clusters: int | None = None, *, groups: int | None = None) -> Clusters:
+    @strict_yes
+    def clusters(
+        self,
+        n_clusters: int | None = None,
+        *,
+        groups: int | None = None,
+        as_decided: bool = True,
+        words: bool = False,
+    ) -> Clusters:
         """The clusters of the images: `labels`, `confidence` and `medoids` per row of the table, and in words.
 
         Parameters
@@ -379,10 +395,17 @@ class Atlas:
             Cluster the embedding again into this many, for this answer only. None: the clusters of the atlas.
         groups : int, optional
             Also merge the clusters into this many groups.
+        as_decided : bool
+            Clusters of the atlas that were merged count as one, and have the names that were given; see `decisions`.
+            False: as they were found.
+        words : bool
+            Also propose words for each cluster where the encoder knows some, from at most some hundred images; see
+            `words`.
 
         Returns
         -------
         imatlas.tasks.cluster.Clusters
+            Labels of merged clusters are the number that they count as.
         """
         store = self.store
         if n_clusters is None:
@@ -394,9 +417,12 @@ class Atlas:
             model, sentences = found.model, found.result.sentences
         if groups is not None and check_int(groups, "groups", "clusters", low=1) > model.n_clusters_:
             raise InputError(f"There are {model.n_clusters_} clusters to merge. Got groups={groups}; ask for fewer.")
-        described = describe(model, store.embedding, self.keys, n_groups=groups)
+        known = self.decided_clusters if as_decided and n_clusters is None else None
+        named: dict[str, Any] = {} if known is None else {"merged": known.merged, "names": known.given}
+        described = describe(model, store.embedding, self.keys, n_groups=groups, **named)
         described.result.sentences[1:1] = limits(sentences)
-        return described
+        proposed = words_of_clusters(store, described.labels, model.n_clusters_) if words else None
+        return described if proposed is None else with_words(described, *proposed)
 
     def outliers(self, images: Any = None, *, false_positive_rate: float = FALSE_POSITIVE_RATE) -> Outliers:
         """The outliers at a given false positive rate.
@@ -438,11 +464,63 @@ class Atlas:
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What was decided about the images: labels, images that the next `learn` leaves out, names of clusters.
+        """What was decided: labels, images that the next `learn` leaves out, clusters that are named and merged.
 
         Every decision is written to the atlas at once, and can be undone; the studio writes here, too.
         """
         return Decisions(self.folder)
+
+    @property
+    def decided_clusters(self) -> DecidedClusters:
+        """What each cluster counts as, and the names that were given."""
+        return decided.clusters_of(self.store, self.decisions.state)
+
+    def name_cluster(self, cluster: int, name: str) -> None:
+        """Name a cluster, or take its name away by ""; a decision that can be undone.
+
+        Parameters
+        ----------
+        cluster : int
+        name : str
+
+        Raises
+        ------
+        ParameterError, InputError
+            If there is no such cluster, it has no images, or no name that could be taken away.
+        """
+        decided.name_cluster(self.store, self.decisions, cluster, name)
+
+    def merge_clusters(self, clusters: Sequence[int]) -> None:
+        """Take clusters as one from now on; a decision that can be undone.
+
+        Each is known by its most typical image, so they are one also after the atlas was learned again, as long as
+        these images are in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
+        that was given.
+
+        Parameters
+        ----------
+        clusters : sequence of int
+
+        Raises
+        ------
+        ParameterError, InputError
+            If there is no such cluster, it has no images, or there are fewer than two.
+        """
+        decided.merge_clusters(self.store, self.decisions, clusters)
+
+    def split_cluster(self, cluster: int) -> None:
+        """Split a merged cluster into those it was merged from; a decision that can be undone.
+
+        Parameters
+        ----------
+        cluster : int
+
+        Raises
+        ------
+        ParameterError, InputError
+            If there is no such cluster, or it is not a merged one.
+        """
+        decided.split_cluster(self.store, self.decisions, cluster)
 
     def classify(self, labels: Any = None, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and which to label next.
@@ -545,8 +623,8 @@ class Atlas:
             both = "both" if image is not None else "neither"
             raise ParameterError(f"'explain' takes either a cluster or an image. Got {both}.")
         if cluster is not None:
-            return explanations.cluster_explained(self.store, cluster, heat=heat)
-        return explanations.image_explained(self.store, image, heat=heat)
+            return explanations.cluster_explained(self.store, self.decided_clusters, cluster, heat=heat)
+        return explanations.image_explained(self.store, self.decided_clusters, image, heat=heat)
 
     @strict_yes
     def sample(
@@ -609,6 +687,7 @@ class Atlas:
             self.store,
             n,
             targets={"cell": cell, "cluster": cluster, "weights": weights},
+            merged=self.decided_clusters.merged,
             like=like,
             strength=strength,
             options={"novelty": novelty, "shape": shape, "tile": tile},
@@ -857,8 +936,10 @@ class Atlas:
         self,
         output: str | Path,
         *,
-        to: Literal["embedding-atlas", "numpy", "folders"],
+        to: Literal["embedding-atlas", "numpy", "folders", "coco"],
+        keys: Sequence[str] | None = None,
         copy: bool = False,
+        propagate: bool = False,
         n_neighbors: int = 15,
         overwrite: bool = False,
     ) -> Result:
@@ -867,11 +948,15 @@ class Atlas:
         Parameters
         ----------
         output : path
-        to : {'embedding-atlas', 'numpy', 'folders'}
+        to : {'embedding-atlas', 'numpy', 'folders', 'coco'}
             A .parquet file with coordinates, thumbnails and neighbors for Apple's embedding-atlas; the embedding as an
-            .npz or .npy file; or one folder per cluster with links to the originals.
+            .npz or .npy file; one folder per cluster with links to the originals; or the labels as a COCO .json file.
+        keys : sequence of str, optional
+            Folders and coco: only these images. None: all that are not left out.
         copy : bool
             Folders: copy the originals instead of linking to them.
+        propagate : bool
+            Coco: images without a label get the one that `classify` predicts, with its confidence as `score`.
         n_neighbors : int
             For embedding-atlas: neighbors per image.
         overwrite : bool
@@ -881,15 +966,28 @@ class Atlas:
         -------
         Result
             What was written, and what was left out.
+
+        Raises
+        ------
+        ParameterError, InputError
+            If there is no such format, an option does not go with it, or there is nothing to write.
+        ArtifactError
+            If `output` already exists.
         """
+        if to not in ("folders", "coco") and keys is not None:
+            raise InputError(f"Some images by their keys can be exported to 'folders' and 'coco' only. Got {to!r}.")
         if to == "embedding-atlas":
             n_neighbors = check_int(n_neighbors, "n_neighbors", "export", low=1)
             return exports.to_embedding_atlas(self.store, self.table(), output, n_neighbors, overwrite)
         if to == "numpy":
             return write_numpy(self.embedding, self.keys, output, overwrite=overwrite)
-        if to != "folders":
-            raise ParameterError(f"'to' must be 'embedding-atlas', 'numpy' or 'folders'. Got {to!r}.")
-        return exports.to_folders(self.store, output, copy, overwrite)
+        if to not in ("folders", "coco"):
+            raise ParameterError(f"'to' must be 'embedding-atlas', 'numpy', 'folders' or 'coco'. Got {to!r}.")
+        rows = exports.chosen_rows(self.store, self.decisions, keys)
+        if to == "folders":
+            return exports.to_folders(self.store, self.decided_clusters, rows, output, copy, overwrite)
+        predicted = self.classify() if propagate else None
+        return exports.to_coco(self.store, rows, self.decisions.state.labels, predicted, output, overwrite)
 
 
 def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:

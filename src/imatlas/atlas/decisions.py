@@ -1,10 +1,11 @@
-"""What a person decided about the images of an atlas: labels, images to leave out, names of clusters.
+"""What a person decided about the images of an atlas: labels, images to leave out, clusters named and merged.
 
     decisions.jsonl     one line of JSON per decision, in order; "undo" and "redo" are lines, too
 
 Nothing is ever taken back by deleting: the state is what follows from all lines. A line that a killed process has
 written in part is ignored, and cut off by the next decision. Decisions name images by their keys, so that they hold for
-an atlas that has grown or was learned again. A cluster is named by an image of it: the name stays with that image.
+an atlas that has grown or was learned again. A cluster is known by an image of it: a name stays with that image, and
+clusters are merged by an image of each. `imatlas.atlas.decided_clusters` says which clusters these are.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["label", "leave_out", "name", "undo", "redo"]
+    kind: Literal["label", "leave_out", "name", "merge", "undo", "redo"]
     keys: list[str] = []
     value: _Text | bool | None = None
     time: float = 0.0
@@ -52,6 +53,8 @@ class Decision(BaseModel):
             return f"label {images} '{self.value}'" if self.value else f"remove the label of {images}"
         if self.kind == "leave_out":
             return f"leave out {images}" if self.value else f"keep {images}"
+        if self.kind == "merge":
+            return f"merge {counted(len(self.keys), 'cluster')}" if self.value else "split a merged cluster"
         return f"name a cluster '{self.value}'" if self.value else "remove the name of a cluster"
 
 
@@ -65,7 +68,9 @@ class State:
     left_out : frozenset of str
         Keys.
     names : dict {key: name}
-        Names of clusters, each by the key of an image in it.
+        Names of clusters, each by the key of an image in it; the one given last comes last.
+    merges : tuple of frozenset of str
+        Of clusters that are one, the key of an image in each.
     undo, redo : str or None
         What would be undone or redone, in words.
     revision : int
@@ -75,6 +80,7 @@ class State:
     labels: dict[str, str]
     left_out: frozenset[str]
     names: dict[str, str]
+    merges: tuple[frozenset[str], ...]
     undo: str | None
     redo: str | None
     revision: int
@@ -120,9 +126,33 @@ class Decisions:
         """Mark images to be left out, or not."""
         return self._add(Decision(kind="leave_out", keys=list(keys), value=value))
 
-    def name_cluster(self, key: str, name: str) -> State:
-        """Name the cluster that an image is in; "" takes the name away."""
-        return self._add(Decision(kind="name", keys=[key], value=name.strip()))
+    def name_cluster(self, key: str | Sequence[str], name: str) -> State:
+        """Name the cluster that an image is in; "" takes the name away, also several."""
+        return self._add(Decision(kind="name", keys=[key] if isinstance(key, str) else list(key), value=name.strip()))
+
+    def merge_clusters(self, keys: Sequence[str]) -> State:
+        """Take the clusters that these images are in as one.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than two images.
+        """
+        if len(set(keys)) < 2:
+            raise InputError("Give an image of each of at least two clusters to merge.")
+        return self._add(Decision(kind="merge", keys=list(keys), value=True))
+
+    def split_cluster(self, keys: Sequence[str]) -> State:
+        """Take back all merges that were made by one of these images.
+
+        Raises
+        ------
+        InputError
+            If there is no such merge.
+        """
+        if not any(merge & set(keys) for merge in self.state.merges):
+            raise InputError("This cluster is not a merged one, so it cannot be split.")
+        return self._add(Decision(kind="merge", keys=list(keys), value=False))
 
     def undo(self) -> State:
         """Take the last decision back.
@@ -200,18 +230,23 @@ def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> St
     labels: dict[str, str] = {}
     left_out: set[str] = set()
     names: dict[str, str] = {}
+    merges: list[frozenset[str]] = []
     for decision in done:
         if decision.kind == "leave_out":
             (left_out.update if decision.value else left_out.difference_update)(decision.keys)
             continue
+        if decision.kind == "merge":
+            keys = frozenset(decision.keys)
+            joined = keys.union(*(merge for merge in merges if merge & keys))
+            merges = [merge for merge in merges if not merge & keys] + ([joined] if decision.value else [])
+            continue
         told = labels if decision.kind == "label" else names
         for key in decision.keys:
+            told.pop(key, None)
             if decision.value:
                 told[key] = str(decision.value)
-            else:
-                told.pop(key, None)
     last, next_ = (part[-1].words() if part else None for part in (done, undone))
-    return State(labels, frozenset(left_out), names, last, next_, revision)
+    return State(labels, frozenset(left_out), names, tuple(merges), last, next_, revision)
 
 
 def _first(error: Exception) -> str:

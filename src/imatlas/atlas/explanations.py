@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imatlas.atlas.decided_clusters import DecidedClusters
 from imatlas.atlas.queries import embed, embedding_of, pixels_of, row_of, thumbnails_of
 from imatlas.atlas.store import Store
 from imatlas.errors import InputError
@@ -38,14 +39,14 @@ def outlier_heatmaps(store: Store, images: Sequence[Any], found: Outliers) -> Im
     )
 
 
-def cluster_explained(store: Store, cluster: int, *, heat: bool) -> Result:
+def cluster_explained(store: Store, decided: DecidedClusters, cluster: int, *, heat: bool) -> Result:
     """See `Atlas.explain`."""
-    return explain_cluster(_space(store), cluster, heat=heat)
+    return explain_cluster(_space(store, decided), cluster, heat=heat)
 
 
-def image_explained(store: Store, image: Any, *, heat: bool) -> Result:
+def image_explained(store: Store, decided: DecidedClusters, image: Any, *, heat: bool) -> Result:
     """See `Atlas.explain`."""
-    space, som, own = _space(store), store.model("map"), row_of(store, image)
+    space, som, own = _space(store, decided), store.model("map"), row_of(store, image)
     if len(own):
         cell = divmod(int(store.rows["cell"][own[0]]), som.cols_)
         return explain_image(space, int(own[0]), cell=cell, heat=heat)
@@ -59,7 +60,7 @@ def image_explained(store: Store, image: Any, *, heat: bool) -> Result:
     return explain_image(space, len(store), cell=divmod(int(som.predict(place)[0]), som.cols_), heat=heat)
 
 
-def _space(store: Store) -> Space:
+def _space(store: Store, decided: DecidedClusters) -> Space:
     """The clusters, embedding and pictures that an explanation needs."""
     spec, large = _encoder_spec(store), store.model("encoder").pretrained
     return Space(
@@ -70,6 +71,8 @@ def _space(store: Store) -> Space:
         pixels=lambda rows: store.large_pixels(rows, spec.height) if large else store.pixels(rows),
         embed=lambda images: embed(store, images),
         spec=spec,
+        merged=decided.merged,
+        names=decided.given,
     )
 
 

@@ -163,6 +163,11 @@ class Manifest:
         """The files that count, to check them and to record new ones."""
         return Inventory(folder, self.files, old=self.old, advice=REPAIR)
 
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stay until table, models or stages are others."""
+        return seal({"table": self.table, "models": self.models, "stages": self.stages})[:16]
+
     def done(self, stage: str, fingerprint: str) -> bool:
         """Whether a stage is finished for exactly these images."""
         return self.stages.get(stage, {}).get("fingerprint") == fingerprint

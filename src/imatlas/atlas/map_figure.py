@@ -36,7 +36,7 @@ def draw_map(atlas: Atlas, show: Show = "exemplar", *, outline: Outline = "clust
     som = atlas.model("map")
     options: dict[str, Any] = {"width": INCHES}
     if outline == "clusters":
-        options["clusters"] = atlas.model("clusters").predict(som.codebook_)
+        options["clusters"] = atlas.decided_clusters.merged[atlas.model("clusters").predict(som.codebook_)]
     elif outline == "regions":
         options["clusters"] = atlas.regions.labels
     if show in ("u-matrix", "u-matrix-between"):

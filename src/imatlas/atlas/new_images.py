@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -59,13 +59,15 @@ def sample(
     n: int,
     *,
     targets: dict[str, Any],
+    merged: np.ndarray,
     like: Any,
     strength: float,
     options: dict[str, Any],
     return_provenance: bool,
     random_state: int,
 ) -> Any:
-    """See `Atlas.sample`; `targets` are cell, cluster and weights, `options` novelty, shape and tile."""
+    """See `Atlas.sample`; `targets` are cell, cluster and weights, `merged` the cluster that each counts as, `options`
+    novelty, shape and tile."""
     n, random_state = check_int(n, "n", "sample", low=1), check_seed(random_state, "sample")
     strength = check_number(strength, "strength", "sample", low=0, high=1)
     if options.get("shape") is not None:
@@ -93,7 +95,8 @@ def sample(
         targets["near"] = near.tolist()
     if return_provenance:
         options["return_provenance"] = True
-    made = sample_from_map(model, store.map_conditions, n, random_state=random_state, options=options, **targets)
+    conditions = replace(store.map_conditions, clusters=merged[store.map_conditions.clusters])
+    made = sample_from_map(model, conditions, n, random_state=random_state, options=options, **targets)
     if not return_provenance:
         return to_view(made, store.spec)
     images_made, found = made

@@ -12,6 +12,7 @@ import numpy as np
 from imatlas.arguments import counted
 from imatlas.atlas.segments_section import segments
 from imatlas.atlas.store import Store
+from imatlas.atlas.words import words_of_clusters
 from imatlas.images.pixels import display_view
 from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
@@ -36,6 +37,7 @@ from imatlas.system.terminal import file_word, shell
 from imatlas.tasks.conditions import composes
 from imatlas.tasks.quality_flags import FLAGS
 from imatlas.tasks.score import small_pixels
+from imatlas.tasks.words import LEARNED_WITH, in_words
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -69,9 +71,9 @@ def sections(atlas: Atlas) -> list[Result]:
     """All sections, in the order of the report."""
     store = atlas.store
     parts = [
-        the_map(store),
-        clusters(store),
-        layout(store),
+        the_map(atlas),
+        clusters(atlas),
+        layout(atlas),
         new_images(atlas),
         reconstructions(store),
         segments(store),
@@ -86,9 +88,10 @@ def sections(atlas: Atlas) -> list[Result]:
     return [part for part in parts if part is not None]
 
 
-def facts(store: Store) -> dict[str, str]:
+def facts(atlas: Atlas) -> dict[str, str]:
     """The few numbers at the top of the report."""
-    n_cells, n_clusters = len(store.model("map").codebook_), len(np.unique(store.rows["cluster"]))
+    store = atlas.store
+    n_cells, n_clusters = len(store.model("map").codebook_), len(np.unique(atlas.table()["cluster"].to_numpy()))
     n_duplicates = int(_is_duplicate(store).sum())
     return {
         "images": f"{len(store):,}",
@@ -124,10 +127,11 @@ def summary(atlas: Atlas) -> Result:
     )
 
 
-def the_map(store: Store) -> Result:
+def the_map(atlas: Atlas) -> Result:
     """The lattice with a picture in every cell that has images."""
+    store, decided = atlas.store, atlas.decided_clusters
     som, rows = store.model("map"), store.rows
-    territory = store.model("clusters").predict(som.codebook_)
+    territory = decided.merged[store.model("clusters").predict(som.codebook_)]
     n_cells = len(som.codebook_)
     heights = u_heights(som.codebook_, som.rows_, som.cols_, som.topology)
     each = int(np.clip(MOST_PICTURES // n_cells, 3, 12))
@@ -168,26 +172,34 @@ def the_map(store: Store) -> Result:
                 columns=som.cols_,
                 topology=som.topology,
                 cells=cells,
-                sizes=Counter(rows["cluster"].tolist()),
+                sizes=Counter(decided.merged[rows["cluster"]].tolist()),
+                names=decided.given,
                 alt=f"A {som.topology} map of {som.rows_} by {som.cols_} cells, each with its most typical image.",
             )
         ],
     )
 
 
-def clusters(store: Store) -> Result:
-    """Each cluster with its size and the images that are most typical of it."""
-    rows, model = store.rows, store.model("clusters")
-    labels, counts = np.unique(rows["cluster"], return_counts=True)
+def clusters(atlas: Atlas) -> Result:
+    """Each cluster with its size, its proposed words, and the images that are most typical of it."""
+    store, decided, model = atlas.store, atlas.decided_clusters, atlas.model("clusters")
+    table = atlas.table()
+    all_labels, confidence = table["cluster"].to_numpy(), table["confidence"].to_numpy()
+    proposed = words_of_clusters(store, all_labels, model.n_clusters_)
+    labels, counts = np.unique(all_labels, return_counts=True)
     panels: list[Panel] = []
     largest = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:MOST_CLUSTERS]
     for label, count in largest:
-        members = np.flatnonzero(rows["cluster"] == label)
-        typical = store.nearest_first(members, model.cluster_centers_[label])[:TYPICAL]
-        confidence = f"{rows['confidence'][members].mean():.0%}"
+        members = np.flatnonzero(all_labels == label)
+        centers = model.cluster_centers_[decided.parts(label)]
+        far = np.min([((store.embedding[members] - center) ** 2).sum(1) for center in centers], axis=0)
+        typical = members[np.argsort(far, kind="stable")][:TYPICAL]
+        name = f" ({decided.given[label]})" if label in decided.given else ""
+        text = in_words(proposed[0][label]) if proposed else ""
         panels.append(
             ImageGrid(
-                title=f"Cluster {label}: {counted(count, 'image')}, confidence {confidence}",
+                title=f"Cluster {label}{name}: {counted(count, 'image')}, confidence {confidence[members].mean():.0%}",
+                note=f"Proposed words: {text}." if text else "",
                 images=_pictures(store, typical),
                 alt=f"The {len(typical)} most typical images of cluster {label}.",
             )
@@ -197,13 +209,22 @@ def clusters(store: Store) -> Result:
         *measured["sentences"],
         "Confidence: the share of an image's nearest images that are in the same cluster, averaged over the cluster.",
     ]
+    if decided.any_merged:
+        n_found = len(decided.merged)
+        sentences.append(f"Of the {n_found:,} clusters that were found some were merged; {len(labels):,} are left.")
+    if proposed:
+        sentences.append(
+            f"Words are proposed {LEARNED_WITH}, with their mean probability in {counted(proposed[1], 'image')}; what "
+            "it has no word for gets a wrong one, or none."
+        )
     if len(labels) > MOST_CLUSTERS:
         sentences.append(f"The {MOST_CLUSTERS} largest of {len(labels):,} clusters are shown.")
     return Result("clusters", "Clusters", sentences, measured["metrics"], panels, protocol=measured["protocol"])
 
 
-def layout(store: Store) -> Result:
+def layout(atlas: Atlas) -> Result:
     """All images as dots in the plane, with pictures of some."""
+    store, decided = atlas.store, atlas.decided_clusters
     x, y = store.layout.T
     model = store.model("layout")
     n = len(model.references_)
@@ -221,7 +242,8 @@ def layout(store: Store) -> Result:
             Scatter(
                 x=x,
                 y=y,
-                groups=store.rows["cluster"],
+                groups=decided.merged[store.rows["cluster"]],
+                names=decided.given,
                 keys=store.rows["key"].tolist(),
                 images=_LazyPictures(store),
                 alt=f"{len(x):,} images as dots in the plane, with pictures of some.",

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from imatlas.atlas.store import Store
-from imatlas.errors import InputError
+from imatlas.errors import InputError, MissingExtraError
 from imatlas.images.intake import with_progress
 from imatlas.images.thumbnails import square_view
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.pretrained import SIDE, PretrainedEncoder
 from imatlas.nn.backbones import N_FEATURES
 from imatlas.system.atomic_io import is_link
-from imatlas.tasks.words import Words, words_of
+from imatlas.tasks.words import Words, names, words_of
 
 CACHED = "words"
 """Name of the features in the cache; a change of `_pixels` gets a new one."""
 SAVED = 256
 """Images after which the cache is written."""
+MOST_ASKED, LEAST_ASKED = 300, 3
+"""Images of all clusters together from which words are proposed in passing, some 10 ms each; and at least of each."""
 
 
 def words(store: Store, rows: np.ndarray | None = None, *, progress: bool = False) -> Words:
@@ -47,6 +49,39 @@ def words(store: Store, rows: np.ndarray | None = None, *, progress: bool = Fals
         if cache is not None:
             cache.add(CACHED, [contents[i] for i in part], features[part])
     return words_of(features)
+
+
+def words_of_clusters(
+    store: Store, labels: np.ndarray, n_clusters: int
+) -> tuple[list[list[tuple[str, float]]], int] | None:
+    """Words that stand out in each cluster, with their mean probability there, and from how many images they come.
+
+    Of large sets only some images of each cluster are looked at, evenly spaced in their order.
+
+    Parameters
+    ----------
+    store : Store
+    labels : ndarray (n_images,) of int
+    n_clusters : int
+
+    Returns
+    -------
+    words : list of lists of (word, probability)
+    n_images : int
+        None instead of both if the encoder knows no words, or their names are not installed.
+    """
+    if not store.model("encoder").pretrained:
+        return None
+    try:
+        names()
+    except MissingExtraError:
+        return None
+    present = np.unique(labels)
+    each = max(LEAST_ASKED, MOST_ASKED // len(present))
+    members = [np.flatnonzero(labels == label) for label in present]
+    some = [m if len(m) <= each else m[np.linspace(0, len(m) - 1, each).astype(int)] for m in members]
+    rows = np.sort(np.concatenate(some))
+    return words(store, rows).of_clusters(labels[rows], n_clusters), len(rows)
 
 
 def _pixels(store: Store, rows: np.ndarray) -> np.ndarray:

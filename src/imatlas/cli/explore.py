@@ -32,6 +32,14 @@ def clusters(
     groups: Annotated[
         int | None, typer.Option("--groups", min=1, help="merge the clusters into this number of groups")
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="CLUSTER=NAME", help="name a cluster, such as 3=milk; may be repeated"),
+    ] = None,
+    merge: Annotated[
+        str | None, typer.Option("--merge", metavar="CLUSTERS", help="take clusters, such as 3,5, as one from now on")
+    ] = None,
+    split: Annotated[int | None, typer.Option("--split", min=0, help="split this merged cluster again")] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="write the cluster of each image: a .csv, .parquet or .json file"),
@@ -39,16 +47,25 @@ def clusters(
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """List the clusters: size, mean confidence and most typical image of each."""
+    """List the clusters: size, mean confidence, most typical image and proposed words of each; name and merge them."""
     import pyarrow as pa
 
     if output is not None:
         refuse_existing(output, overwrite)
     opened = open_atlas(atlas)
-    found = opened.clusters(n_clusters, groups=groups)
+    named = [_named(text) for text in name or ()]
+    if merge is not None:
+        opened.merge_clusters(_numbers(merge))
+    if split is not None:
+        opened.split_cluster(split)
+    for cluster, given in named:
+        opened.name_cluster(cluster, given)
+    found = opened.clusters(n_clusters, groups=groups, words=True)
     print_result(found.result, json_)
     if output is not None:
         columns = {"key": opened.keys, "cluster": found.labels, "confidence": found.confidence}
+        if found.names:
+            columns["name"] = [found.names.get(label) for label in found.labels.tolist()]
         write_table(pa.table(columns), output)
     if output is not None and not json_:
         say(f"Table: {output} ({len(opened):,} rows)")
@@ -145,7 +162,7 @@ def words(
     """Propose names for the clusters, or find images by a word: of the 1,000 that the pretrained network knows."""
     import pyarrow as pa
 
-    from imatlas.tasks.words import LEARNED_WITH
+    from imatlas.tasks.words import LEARNED_WITH, in_words
 
     if output is not None:
         refuse_existing(output, overwrite)
@@ -157,11 +174,12 @@ def words(
     else:
         labels = opened.clusters().labels
         proposed = opened.words(progress=not json_).of_clusters(labels, int(labels.max()) + 1)
+        present = sorted(set(labels.tolist()))
         found = pa.table(
             {
-                "cluster": list(range(len(proposed))),
-                "size": [int((labels == i).sum()) for i in range(len(proposed))],
-                "words": ["; ".join(f"{name} {share:.0%}" for name, share in each) for each in proposed],
+                "cluster": present,
+                "size": [int((labels == i).sum()) for i in present],
+                "words": [in_words(proposed[i]) for i in present],
             }
         )
         lines = [f"{row['cluster']:>7}  {row['size']:>6,}  {row['words'] or '-'}" for row in found.to_pylist()]
@@ -274,6 +292,22 @@ def _search_regions(
     say("Distances: 0 is the same part, 1 is unrelated. An image has at most eight parts to be found.")
     if output is not None:
         say(f"Results: {output}")
+
+
+def _named(text: str) -> tuple[int, str]:
+    """Parse a cluster and its name such as "3=milk"."""
+    number, equals, name = text.partition("=")
+    if not equals or not number.strip().isdecimal():
+        raise typer.BadParameter(f"--name takes a cluster and its name, such as 3=milk. Got '{text}'.")
+    return int(number), name
+
+
+def _numbers(text: str) -> list[int]:
+    """Parse clusters such as "3,5"."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"--merge takes clusters, such as 3,5. Got '{text}'.")
+    return [int(part) for part in parts]
 
 
 def _point(text: str) -> tuple[int, int]:

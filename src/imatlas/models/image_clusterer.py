@@ -201,10 +201,16 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Return the embedding along the discriminant axes (n_samples, n_axes) float32."""
         return self._along_axes(self._rows(X)).numpy()
 
-    def confidence(self, X: Any) -> np.ndarray:
+    def confidence(self, X: Any, *, groups: np.ndarray | None = None) -> np.ndarray:
         """Confidence in the cluster of each row: the share of the 15 nearest training rows that are in it.
 
         At most 8,192 training rows are stored for this. A training row does not count itself.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+        groups : ndarray (n_clusters,) of int, optional
+            The group of each cluster, such as `coarse` returns; confidence in the group instead of the cluster.
 
         Returns
         -------
@@ -212,7 +218,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             1 inside a cluster, about 0.5 on the border of two.
         """
         rows = self._rows(X)
-        return self._agreement(rows, self.predict(rows))
+        return self._agreement(rows, self.predict(rows), groups)
 
     def coarse(self, n_groups: int) -> np.ndarray:
         """Merge clusters into fewer groups (Ward 1963, weighted by size).
@@ -282,14 +288,15 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.skipped_ = " and ".join(skipped)
         return starts, np.array(modularities)
 
-    def _agreement(self, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Share (n_samples,) of the nearest references with the label of each row, itself excluded."""
+    def _agreement(self, X: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+        """Share (n_samples,) of the nearest references with the label, or its group, of each row, itself excluded."""
         k = min(N_VOTES, len(self.references_) - 1)
         if k < 1:
             return np.ones(len(X), np.float32)
         near, squared = k_nearest(as_tensor(self.references_), as_tensor(X), k + 1)
         own = (squared[:, 0] == 0).numpy()
-        agree = self.reference_labels_[near.numpy()] == labels[:, None]
+        groups = np.arange(self.n_clusters_) if groups is None else groups
+        agree = groups[self.reference_labels_[near.numpy()]] == groups[labels][:, None]
         return np.where(own, agree[:, 1:].mean(axis=1), agree[:, :-1].mean(axis=1)).astype(np.float32)
 
     def _rows(self, X: Any) -> np.ndarray:

@@ -174,6 +174,9 @@ class _Page:
                     "column": cell.column,
                     "count": cell.count,
                     "cluster": cell.cluster,
+                    "name": ""
+                    if cell.cluster is None
+                    else cluster_name(cell.cluster, panel.names.get(cell.cluster, "")),
                     "members": shown.get((name, k), []),
                 }
                 for k, cell in enumerate(panel.cells)
@@ -236,7 +239,7 @@ class _Page:
         self._maps.append((name, panel))
         lattice = DrawnLattice(panel.topology, panel.rows, panel.columns)
         corners, gap = lattice.corners, gaps(panel)
-        drawn = [self._cell(lattice, cell, space) for cell, space in zip(panel.cells, gap)]
+        drawn = [self._cell(lattice, cell, space, panel.names) for cell, space in zip(panel.cells, gap)]
         by_row = [[c for c in drawn if c["row"] == row] for row in range(panel.rows)]
         width, height = lattice.size
         sizes = Counter[int](panel.sizes)
@@ -264,16 +267,16 @@ class _Page:
             if len(sizes) > 1
             else [],
             "badge": badge,
-            "legend": [(cluster, sizes[cluster]) for cluster in sorted(sizes)],
+            "legend": [(cluster, panel.names.get(cluster, ""), sizes[cluster]) for cluster in sorted(sizes)],
             "has_gaps": any(gap),
             "n_empty": sum(cell.count == 0 for cell in panel.cells),
             "alt": panel.alt or f"Map of {panel.rows} by {panel.columns} cells; neighbors hold similar images.",
         }
 
-    def _cell(self, lattice: DrawnLattice, cell: Cell, gap: float) -> dict[str, Any]:
+    def _cell(self, lattice: DrawnLattice, cell: Cell, gap: float, names: Mapping[int, str]) -> dict[str, Any]:
         x, y = lattice.center(cell.row, cell.column)
         count = images(cell.count) if cell.count else "empty"
-        cluster = "" if cell.cluster is None else f", {cluster_name(cell.cluster)}"
+        cluster = "" if cell.cluster is None else f", {cluster_name(cell.cluster, names.get(cell.cluster, ''))}"
         return {
             "row": cell.row,
             "column": cell.column,

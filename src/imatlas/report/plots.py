@@ -114,7 +114,14 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
         middle = np.median(members, axis=0)
         colors[group] = group if isinstance(group, int) else index
         found.append(
-            {"name": str(group), "color": colors[group], "dots": dots, "label": middle.tolist(), "n": len(members)}
+            {
+                "name": str(group),
+                "given": panel.names.get(group, ""),
+                "color": colors[group],
+                "dots": dots,
+                "label": middle.tolist(),
+                "n": len(members),
+            }
         )
     taken: list[int] = []
     if len(panel.images) == len(x):
@@ -122,7 +129,7 @@ def scatter_view(panel: Scatter) -> dict[str, Any]:
     return {
         "width": 1000,
         "height": height,
-        "groups": found if panel.groups is not None else [found[0] | {"name": ""}] if found else [],
+        "groups": found if panel.groups is not None else [found[0] | {"name": "", "given": ""}] if found else [],
         "labeled": panel.groups is not None and len(found) > 1,
         "thumbnails": [(int(shown[k]), *places[k].tolist(), colors[groups[shown[k]].item()]) for k in taken],
         "dropped": len(x) - len(shown),

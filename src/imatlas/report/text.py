@@ -50,9 +50,9 @@ def images(count: int) -> str:
     return f"{count:,} image" + ("" if count == 1 else "s")
 
 
-def cluster_name(cluster: int) -> str:
-    """The name of a cluster; negative numbers are images without one."""
-    return f"cluster {cluster}" if cluster >= 0 else "no cluster"
+def cluster_name(cluster: int, name: str = "") -> str:
+    """A cluster by its number, and the name that it was given; negative numbers are images without one."""
+    return (f"cluster {cluster} ({name})" if name else f"cluster {cluster}") if cluster >= 0 else "no cluster"
 
 
 def _float(value: float) -> str:

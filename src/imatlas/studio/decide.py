@@ -4,19 +4,30 @@
 
 import tempfile
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi import Depends, FastAPI, Query
+from fastapi.responses import Response
 from pydantic import Field
 
+from imatlas.arguments import shown
 from imatlas.errors import InputError
 from imatlas.studio.opened import Studio
+from imatlas.studio.pages import picture
+from imatlas.studio.pictures import as_webp
 from imatlas.studio.requests import Body, Label, Row, Rows
 from imatlas.studio.views import Views
 from imatlas.tasks.duplicates.plans import PlanRow, read_plan, write_plan
 from imatlas.tasks.duplicates.trash import apply_plan, undo
+from imatlas.tasks.outliers import Outliers
+
+HEAT_SIDE = 512
+"""Of a heat map of an outlier."""
+MOST_KEY, MOST_KEYS = 4096, 100_000
+"""Letters of a key, and keys, that a request may name."""
 
 
 class Labeling(Body):
@@ -35,12 +46,33 @@ class LeavingOut(Body):
     value: bool
 
 
+class Keeping(Body):
+    """Keep images again that were left out, by their keys: they may be in the atlas no longer."""
+
+    kind: Literal["keep"]
+    keys: Annotated[list[Annotated[str, Field(max_length=MOST_KEY)]], Field(min_length=1, max_length=MOST_KEYS)]
+
+
 class Naming(Body):
     """Name a cluster; an empty name takes it away."""
 
     kind: Literal["name"]
     cluster: Row
     value: Label
+
+
+class Merging(Body):
+    """Take clusters as one."""
+
+    kind: Literal["merge"]
+    clusters: Annotated[list[Row], Field(min_length=2, max_length=10_000)]
+
+
+class Splitting(Body):
+    """Split a merged cluster."""
+
+    kind: Literal["split"]
+    cluster: Row
 
 
 class Moving(Body):
@@ -55,8 +87,11 @@ class Propagating(Body):
     n_next: Annotated[int, Field(ge=0, le=1000)] = 24
 
 
+Decided = Annotated[Labeling | LeavingOut | Keeping | Naming | Merging | Splitting, Field(discriminator="kind")]
+
+
 class Review:
-    """Labels that spread, outliers and near-duplicates of an atlas."""
+    """Labels that spread, outliers, near-duplicates and left-out images of an atlas."""
 
     def __init__(self, views: Views) -> None:
         self.views, self.atlas = views, views.atlas
@@ -99,6 +134,28 @@ class Review:
             ],
             "sentence": found.result.sentences[0] if found.result.sentences else "",
         }  # fmt: skip
+
+    @cached_property
+    def _ordinary(self) -> Outliers:
+        """The outliers at the usual rate, beside which the others are ordinary."""
+        return self.atlas.outliers()
+
+    def heat_map(self, row: int) -> bytes:
+        """An image under a heat map of what is unlike the ordinary images nearest to it."""
+        with self._lock:
+            (pictures,) = self.atlas.outlier_heatmaps(self.views.keys[row], self._ordinary).rows
+        return as_webp(pictures[1], HEAT_SIDE)
+
+    def left_out(self, limit: int) -> dict[str, Any]:
+        """Images that are left out: rows of the atlas, and keys of those that it no longer has."""
+        state, row_of = self.views.decisions.state, self.views.row_of
+        gone = sorted(key for key in state.left_out if key not in row_of)
+        originals = self.views.store.originals
+        return {
+            "rows": sorted(row_of[key] for key in state.left_out if key in row_of),
+            "total": len(gone),
+            "gone": [{"key": key, "is_there": originals.path(key) is not None} for key in gone[:limit]],
+        }
 
     def duplicates(self) -> dict[str, Any]:
         """Groups of near-duplicates, the best of each first."""
@@ -161,11 +218,21 @@ def decision_routes(api: FastAPI, studio: Studio) -> None:
     writable = [Depends(studio.writable)]
 
     @api.post("/api/decisions", dependencies=writable)
-    def decide(decision: Annotated[Labeling | LeavingOut | Naming, Field(discriminator="kind")]) -> dict[str, Any]:
+    def decide(decision: Decided) -> dict[str, Any]:
         if isinstance(decision, Naming):
-            if decision.cluster >= len(views.medoids):
-                raise HTTPException(404, "There is no such cluster.")
-            views.decisions.name_cluster(views.keys[views.medoids[decision.cluster]], decision.value)
+            views.atlas.name_cluster(decision.cluster, decision.value)
+            return overview()
+        if isinstance(decision, Merging):
+            views.atlas.merge_clusters(decision.clusters)
+            return overview()
+        if isinstance(decision, Splitting):
+            views.atlas.split_cluster(decision.cluster)
+            return overview()
+        if isinstance(decision, Keeping):
+            unknown = set(decision.keys) - views.decisions.state.left_out
+            if unknown:
+                raise InputError(f"The image {shown(min(unknown))} is not left out, so it cannot be brought back.")
+            views.decisions.leave_out(decision.keys, False)
             return overview()
         keys = studio.keys(decision.rows)
         if not keys:
@@ -201,6 +268,14 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
         rate: Annotated[float, Query(gt=0, le=0.5)] = 0.01, limit: Annotated[int, Query(ge=1, le=5000)] = 500
     ) -> dict[str, Any]:
         return review.outliers(rate, limit)
+
+    @api.get("/api/outliers/{row}/heat", response_class=Response)
+    def get_heat_map(row: Annotated[int, Depends(studio.one)]) -> Response:
+        return picture(review.heat_map(row))
+
+    @api.get("/api/left_out")
+    def get_left_out(limit: Annotated[int, Query(ge=1, le=5000)] = 500) -> dict[str, Any]:
+        return review.left_out(limit)
 
     @api.get("/api/duplicates")
     def get_duplicates() -> dict[str, Any]:

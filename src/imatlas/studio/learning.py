@@ -25,6 +25,7 @@ from imatlas.atlas.learn import estimate
 from imatlas.errors import ImatlasError, InputError
 from imatlas.images.dataset import Images
 from imatlas.studio.pages import followed, serve_pages
+from imatlas.studio.reopening import Reopening
 from imatlas.studio.requests import Body
 from imatlas.studio.security import App, Scope
 from imatlas.studio.so_far import SoFar
@@ -202,10 +203,10 @@ class Opening:
         Makes the studio, once.
     """
 
-    def __init__(self, learning: Learning, studio: Callable[[], FastAPI]) -> None:
+    def __init__(self, learning: Learning, studio: Callable[[], Reopening]) -> None:
         self.learning, self._make = learning, studio
         self._first: App = learning_api(learning)
-        self._studio: FastAPI | None = None
+        self._studio: Reopening | None = None
         self._lock, self._open = asyncio.Lock(), contextlib.AsyncExitStack()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -217,7 +218,8 @@ class Opening:
             async with self._lock:
                 if self._studio is None:
                     made = await asyncio.to_thread(self._make)
-                    await self._open.enter_async_context(made.router.lifespan_context(made))
+                    await made.open()
+                    self._open.push_async_callback(made.close)
                     self._studio = made
             await self._studio(scope, receive, send)
         else:

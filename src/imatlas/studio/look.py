@@ -1,8 +1,7 @@
-"""Looking at an atlas: the map, lists of images, single ones, and tables of them."""
+"""Looking at an atlas: the map, lists of images, and single ones."""
 
 # no postponed annotations: FastAPI evaluates those of the functions below, which name what is local
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,9 +12,7 @@ from pydantic import Field
 from imatlas.studio.opened import Studio
 from imatlas.studio.pages import picture
 from imatlas.studio.pictures import MOST_SIDE, as_webp
-from imatlas.studio.requests import Body, Listed, Rows
-from imatlas.studio.views import Views
-from imatlas.system.csv_files import csv_bytes
+from imatlas.studio.requests import Listed
 
 
 class Paged(Listed):
@@ -23,19 +20,6 @@ class Paged(Listed):
 
     offset: Annotated[int, Field(ge=0, lt=2**31)] = 0
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
-
-
-class Table(Listed):
-    """All of a list."""
-
-    format: Literal["csv", "list"] = "csv"
-
-
-class Exporting(Body):
-    """A table of some images, or a list of their keys."""
-
-    rows: Rows
-    format: Literal["csv", "list"] = "csv"
 
 
 def map_routes(api: FastAPI, studio: Studio) -> None:
@@ -72,7 +56,7 @@ def map_routes(api: FastAPI, studio: Studio) -> None:
 
 
 def image_routes(api: FastAPI, studio: Studio) -> None:
-    """Lists of images, single ones, and tables of them."""
+    """Lists of images, and single ones."""
     views = studio.views
 
     def listed(query: Listed) -> np.ndarray:
@@ -105,31 +89,3 @@ def image_routes(api: FastAPI, studio: Studio) -> None:
     def get_picture(row: OneRow, side: Annotated[int, Query(ge=16, le=MOST_SIDE)] = 1600) -> Response:
         content, is_original = views.picture(row, side)
         return picture(content, {"x-original": "yes" if is_original else "no"})
-
-    @api.get("/api/export", response_class=Response)
-    def export(query: Annotated[Table, Query()]) -> Response:
-        return _exported(views, listed(query), query.format)
-
-    @api.post("/api/export", response_class=Response)
-    def export_some(asked: Exporting) -> Response:
-        return _exported(views, studio.known(asked.rows), asked.format)
-
-
-def _exported(views: Views, rows: Iterable[int], format: str) -> Response:
-    content = _csv(views, rows) if format == "csv" else _list(views, rows)
-    name = "images.csv" if format == "csv" else "images.txt"
-    headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return Response(content, media_type="text/plain; charset=utf-8", headers=headers)
-
-
-def _list(views: Views, rows: Iterable[int]) -> bytes:
-    """The keys of images, one in each line."""
-    return "".join(f"{views.keys[row]}\n" for row in rows).encode()
-
-
-def _csv(views: Views, rows: Iterable[int]) -> bytes:
-    """A table of images."""
-    names = views.cluster_names(views.decisions.state)
-    columns = ("key", "label", "left_out", "cluster", "outlier", "confidence", "width", "height")
-    found = ({**image, "cluster": names[image["cluster"]]} for image in views.images(rows))
-    return csv_bytes(columns, ([image[name] for name in columns] for image in found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import Any
 from fastapi import HTTPException
 
 from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.manifest import Manifest
+from imatlas.errors import ImatlasError
 from imatlas.studio.jobs import Jobs
 from imatlas.studio.views import Views
 
@@ -63,11 +66,31 @@ class Studio:
 
     def __init__(self, atlas: Atlas, *, read_only: bool = False) -> None:
         self.views, self.jobs, self.read_only = Views(atlas), Jobs(), read_only
+        self.atlas_id = self.views.store.manifest.identity
+        self._seen: tuple[int, ...] = ()
+        self._learned_again = False
         self.uploads = Kept("upload", MOST_UPLOADS)
 
     def overview(self) -> dict[str, Any]:
         """What a page needs first."""
-        return self.views.overview(read_only=self.read_only)
+        return self.views.overview(read_only=self.read_only) | self.identity()
+
+    def identity(self) -> dict[str, Any]:
+        """Which atlas this is, and whether its folder holds another by now."""
+        return {"atlas": self.atlas_id, "learned_again": self.learned_again()}
+
+    def learned_again(self) -> bool:
+        """Whether another process has learned the atlas again since it was opened, and is done."""
+        folder = self.views.store.folder
+        try:
+            status = os.stat(folder / "atlas.json")
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if seen != self._seen:
+                now = Manifest.read(folder)
+                self._learned_again, self._seen = now.finished and now.identity != self.atlas_id, seen
+        except (OSError, ImatlasError):
+            pass  # moved away, or just being replaced
+        return self._learned_again
 
     def known(self, rows: Iterable[int]) -> list[int]:
         """Rows, if there are such images.

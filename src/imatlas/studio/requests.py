@@ -23,8 +23,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _numbers(text: object) -> object:
-    return [int(row) for row in text.split(",")] if isinstance(text, str) and re.fullmatch(NUMBERS, text) else text
+def _numbers(given: object) -> object:
+    text = given[0] if isinstance(given, list) and len(given) == 1 else given  # as FastAPI gives what is a list
+    return [int(row) for row in text.split(",")] if isinstance(text, str) and re.fullmatch(NUMBERS, text) else given
 
 
 class Listed(Body):

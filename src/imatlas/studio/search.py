@@ -51,7 +51,8 @@ class Named:
 
     def clusters(self) -> dict[str, Any]:
         """Words that stand out in each cluster."""
-        found = self.words.of_clusters(self.views.columns["cluster"], len(self.views.medoids))
+        labels = self.views.clustered(self.views.decisions.state).labels
+        found = self.words.of_clusters(labels, len(self.views.medoids))
         return {
             "clusters": [[{"word": word, "share": round(share, 3)} for word, share in each] for each in found],
             "note": f"Proposed {LEARNED_WITH}.",

@@ -73,7 +73,7 @@ class Guard:
             await send(message)
 
         if status:
-            await _answer(guarded, status, reason)
+            await answer(guarded, status, reason)
             return
         await self.app(scope, _limited(receive), guarded)
 
@@ -139,7 +139,8 @@ def _limited(receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[An
     return limited
 
 
-async def _answer(send: Callable[[Any], Awaitable[None]], status: int, reason: str) -> None:
+async def answer(send: Callable[[Any], Awaitable[None]], status: int, reason: str) -> None:
+    """Answer with a sentence why a request is refused."""
     content = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

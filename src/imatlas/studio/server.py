@@ -16,10 +16,12 @@ from imatlas import __version__
 from imatlas.atlas.atlas import Atlas
 from imatlas.studio.create import create_routes
 from imatlas.studio.decide import decision_routes, review_routes
+from imatlas.studio.export import export_routes
 from imatlas.studio.jobs import job_routes
 from imatlas.studio.look import image_routes, map_routes
 from imatlas.studio.opened import Studio
 from imatlas.studio.pages import serve_pages
+from imatlas.studio.reopening import Reopening, state_routes
 from imatlas.studio.search import search_routes
 from imatlas.studio.security import Guard
 from imatlas.studio.work import work_routes
@@ -45,7 +47,14 @@ def create_app(
     frames : tuple of str
         Origins of other pages that may show the studio in a frame.
     """
-    return Guard(studio_api(atlas, read_only=read_only), hosts, token, frames)
+    return Guard(reopening(atlas, read_only=read_only), hosts, token, frames)
+
+
+def reopening(atlas: Atlas, *, read_only: bool = False) -> Reopening:
+    """The studio of an atlas, also after this was learned again, for whoever asks."""
+    return Reopening(
+        studio_api(atlas, read_only=read_only), lambda: studio_api(Atlas(atlas.folder), read_only=read_only)
+    )
 
 
 def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
@@ -63,5 +72,7 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     serve_pages(api, "index.html")
     for routes in (map_routes, image_routes, search_routes, decision_routes, review_routes, create_routes, work_routes):
         routes(api, studio)
+    export_routes(api, studio)
+    state_routes(api, studio)
     job_routes(api, studio.jobs)
     return api

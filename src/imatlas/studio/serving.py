@@ -16,7 +16,7 @@ from imatlas.studio.security import LOOPBACK, Guard, hosts_of, in_address
 from imatlas.system.terminal import say
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from imatlas.studio.reopening import Reopening
 
 
 def serve(
@@ -56,17 +56,17 @@ def serve(
         import uvicorn
 
         from imatlas.studio.learning import Learning, Opening
-        from imatlas.studio.server import studio_api
+        from imatlas.studio.server import reopening
     except ImportError as error:
         raise MissingExtraError(
             f"The studio needs {error.name}, which is not installed: pip install 'imatlas[studio]'."
         ) from None
 
-    def studio() -> FastAPI:
+    def studio() -> Reopening:
         opened = Atlas(atlas)
         for role in ("map", "clusters", "layout"):
             opened.store.require(role, role in opened.store.manifest.models)
-        return studio_api(opened, read_only=read_only)
+        return reopening(opened, read_only=read_only)
 
     app: Any = Opening(Learning(images, Path(atlas)), studio) if images is not None else studio()
     listening = listening_on(host, port)

@@ -6,13 +6,14 @@ import itertools
 import threading
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas.atlas.atlas import Atlas
+from imatlas.atlas.decided_clusters import DecidedClusters, decided_clusters, labels_of
 from imatlas.atlas.decisions import State
 from imatlas.errors import DecodeError, SourceError
 from imatlas.studio.pictures import as_png, as_webp
@@ -40,6 +41,14 @@ else:
     once = _Once
 
 
+class Clustered(NamedTuple):
+    """The clusters as they were named and merged: of each image its cluster, and the confidence in it."""
+
+    decided: DecidedClusters
+    labels: np.ndarray
+    confidence: np.ndarray
+
+
 class Views:
     """An atlas as the studio shows it. Whatever is slow is made once; safe to use from several threads."""
 
@@ -48,6 +57,7 @@ class Views:
         self.decisions = atlas.decisions
         self._lock = threading.RLock()
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
+        self._clustered: tuple[Any, Clustered] | None = None
 
     @once
     def keys(self) -> list[str]:
@@ -97,8 +107,9 @@ class Views:
         state = self.decisions.state
         index, labels = self.labels(state)
         outlier = self.columns["outlier"]
-        names = self.cluster_names(state)
-        sizes = np.bincount(self.columns["cluster"], minlength=len(names))
+        decided, of_images, _ = self.clustered(state)
+        names = decided.names
+        sizes = np.bincount(of_images, minlength=len(names))
         return {
             "name": self.atlas.name,
             "source": self.store.manifest.source,
@@ -116,7 +127,10 @@ class Views:
                 for name, tiles in self.layouts.items()
             ],
             "clusters": [
-                {"id": i, "name": name, "size": int(sizes[i]), "medoid": int(self.medoids[i])}
+                {
+                    "id": i, "name": name, "size": int(sizes[i]), "medoid": int(self.medoids[i]),
+                    "parts": decided.parts(i),
+                }
                 for i, name in enumerate(names)
             ],
             "labels": [
@@ -148,9 +162,9 @@ class Views:
         """A column as numbers (n_images,) float32: of categories the number of the value, -1 for none."""
         state = self.decisions.state
         made = {
-            "cluster": lambda: self.columns["cluster"],
+            "cluster": lambda: self.clustered(state).labels,
             "outlier": lambda: self.columns["outlier"],
-            "confidence": lambda: self.columns["confidence"],
+            "confidence": lambda: self.clustered(state).confidence,
             "label": lambda: self.labels(state)[0],
             "flag": lambda: self.flags[0],
             "left_out": lambda: self.left_out(state).astype(np.float32) - 1,
@@ -198,13 +212,15 @@ class Views:
         found[[self.row_of[key] for key in state.left_out if key in self.row_of]] = True
         return found
 
-    def cluster_names(self, state: State) -> list[str]:
-        """The name of each cluster: that which it was given, or its number."""
-        names = [f"cluster {i + 1}" for i in range(len(self.store.model("clusters").cluster_centers_))]
-        for key, name in state.names.items():
-            if key in self.row_of:
-                names[int(self.columns["cluster"][self.row_of[key]])] = name
-        return names
+    def clustered(self, state: State) -> Clustered:
+        """The clusters as they were named and merged."""
+        known, decisions = self._clustered, (state.names, state.merges)
+        if known is None or known[0] != decisions:
+            keys = {key for some in (state.names, *state.merges) for key in some} & self.row_of.keys()
+            cluster_of = {key: int(self.columns["cluster"][self.row_of[key]]) for key in keys}
+            decided = decided_clusters(state, self.store.model("clusters").n_clusters_, cluster_of)
+            known = self._clustered = (decisions, Clustered(decided, *labels_of(self.store, decided)))
+        return known[1]
 
     # -- images ------------------------------------------------------------------------------------------------------
 
@@ -212,25 +228,27 @@ class Views:
         """Some images, in short."""
         state = self.decisions.state
         index, labels = self.labels(state)
-        columns = self.columns
+        columns, (_, of_images, confidence) = self.columns, self.clustered(state)
         return [
             {
                 "row": int(row),
                 "key": self.keys[row],
                 "width": int(columns["width"][row]),
                 "height": int(columns["height"][row]),
-                "cluster": int(columns["cluster"][row]),
+                "cluster": int(of_images[row]),
                 "label": labels[index[row]] if index[row] >= 0 else None,
                 "left_out": self.keys[row] in state.left_out,
                 "outlier": float(columns["outlier"][row]),
-                "confidence": float(columns["confidence"][row]),
+                "confidence": float(confidence[row]),
             }
             for row in rows
         ]
 
     def listed(self, query: Any) -> np.ndarray:
         """The rows that a query asks for, in its order."""
-        state, columns = self.decisions.state, self.columns
+        state = self.decisions.state
+        clustered = self.clustered(state)
+        columns = self.columns | {"cluster": clustered.labels, "confidence": clustered.confidence}
         chosen = np.ones(len(self.keys), bool)
         if query.rows is not None:
             chosen[:] = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from imatlas.models.image_clusterer import (
 )
 from imatlas.neighbors import all_alike, as_tensor, nearest_index
 from imatlas.result import Curve, DataTable, Result
+from imatlas.tasks.words import LEARNED_WITH, in_words
 
 __all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]
 
@@ -37,8 +38,10 @@ class Clusters:
     confidence : ndarray (n_samples,) float32
         Share of the nearest images that are in the same cluster.
     medoids : ndarray (n_clusters,) int64
-        The most typical row of each cluster.
+        The most typical row of each cluster of the model.
     result : Result
+    names : dict {cluster: name}
+        Names that were given.
     """
 
     model: ImageClusterer
@@ -46,6 +49,7 @@ class Clusters:
     confidence: np.ndarray
     medoids: np.ndarray
     result: Result
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def cluster(
@@ -102,7 +106,13 @@ def cluster(
 
 
 def describe(
-    model: ImageClusterer, embedding: np.ndarray, keys: Sequence[str], *, n_groups: int | None = None
+    model: ImageClusterer,
+    embedding: np.ndarray,
+    keys: Sequence[str],
+    *,
+    n_groups: int | None = None,
+    merged: np.ndarray | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> Clusters:
     """Assign the rows of an embedding to fitted clusters, and summarize each cluster.
 
@@ -115,14 +125,20 @@ def describe(
         The name of each row.
     n_groups : int, optional
         Also merge the clusters into this many groups; see `ImageClusterer.coarse`.
+    merged : ndarray (n_clusters,) int64, optional
+        The cluster that each counts as. None: itself.
+    names : mapping {cluster: name}, optional
+        Names of clusters.
 
     Returns
     -------
     Clusters
-        The result has a table with one row per cluster, the largest first.
+        The result has a table with one row per cluster, the largest first. The group of merged clusters is that of the
+        one that they count as.
     """
-    labels, confidence = model.predict(embedding), model.confidence(embedding)
     k = model.n_clusters_
+    merged, names = np.arange(k) if merged is None else merged, dict(names or {})
+    labels, confidence = merged[model.predict(embedding)], model.confidence(embedding, groups=merged)
     projected, centers = model.transform(embedding), model.transform(model.cluster_centers_)
     medoids = nearest_index(as_tensor(centers), as_tensor(projected)).numpy()
     sizes = np.bincount(labels, minlength=k)
@@ -131,35 +147,65 @@ def describe(
     rows = [
         (
             i,
+            *([names.get(i, "")] if names else []),
             *([int(coarse[i])] if coarse is not None else []),
             int(sizes[i]),
             float(mean_confidence[i]),
             keys[medoids[i]],
         )
         for i in np.argsort(-sizes, kind="stable").tolist()
+        if merged[i] == i
     ]
-    unsure = int((confidence < UNSURE).sum())
+    unsure, n_left = int((confidence < UNSURE).sum()), len(rows)
     result = Result(
         "clusters",
         "Clusters",
         [
-            f"{len(labels):,} images: {sizes_in_words(k, sizes, '')}.",
+            f"{len(labels):,} images: {sizes_in_words(n_left, sizes[merged == np.arange(k)], '')}.",
             f"{unsure or 'None'} are unsure: most of their {N_VOTES} nearest images are in other clusters."
-            if k > 1
+            if n_left > 1
             else "With a single cluster no image is unsure.",
         ],
-        {"n_clusters": k, "confidence": float(confidence.mean()), "unsure": unsure},
+        {"n_clusters": n_left, "confidence": float(confidence.mean()), "unsure": unsure},
         [
             DataTable(
                 title="Clusters",
-                columns=("cluster", *(["group"] if coarse is not None else []), "images", "confidence", "most typical"),
+                columns=(
+                    "cluster",
+                    *(["name"] if names else []),
+                    *(["group"] if coarse is not None else []),
+                    *("images", "confidence", "most typical"),
+                ),
                 rows=rows,
             )
         ],
         data={"clusters": [list(row) for row in rows]},
         protocol=PROTOCOL,
     )
-    return Clusters(model, labels, confidence, medoids, result)
+    return Clusters(model, labels, confidence, medoids, result, names)
+
+
+def with_words(found: Clusters, words: Sequence[Sequence[tuple[str, float]]], n_images: int) -> Clusters:
+    """Clusters with a column of the words that stand out in each.
+
+    Parameters
+    ----------
+    found : Clusters
+        As `describe` returns it.
+    words : sequence of sequences of (word, probability)
+        Of each cluster of the model, the best first.
+    n_images : int
+        Number of images that they come from.
+    """
+    (table,) = (panel for panel in found.result.panels if isinstance(panel, DataTable))
+    rows = [(*row, in_words(words[row[0]]) or "-") for row in table.rows]
+    result = replace(
+        found.result,
+        sentences=[*found.result.sentences, f"Words are proposed {LEARNED_WITH}, from {n_images:,} images."],
+        panels=[replace(table, columns=(*table.columns, "words"), rows=rows)],
+        data=found.result.data | {"clusters": [list(row) for row in rows]},
+    )
+    return replace(found, result=result)
 
 
 def sizes_in_words(k: int, sizes: np.ndarray, what: str = " images") -> str:

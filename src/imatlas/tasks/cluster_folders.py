@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,9 +32,12 @@ LISTED = "clusters.csv"
 MOST_NAME_BYTES = 255
 """Longest file name that file systems allow."""
 
+MOST_LETTERS = 40
+"""Of the name of a cluster in that of its folder."""
+
 COLUMNS = ("key", "cluster", "file")
 
-PLANNED = re.compile(r"cluster-(-?[0-9]+)_[0-9]+-images/([^/]+)")
+PLANNED = re.compile(r"cluster-(-?[0-9]+)(?:_[^/]*)?_[0-9]+-images/([^/]+)")
 """File names in an exported folder."""
 
 
@@ -48,6 +51,7 @@ def write_folders(
     *,
     copy: bool = False,
     overwrite: bool = False,
+    names: Mapping[int, str] | None = None,
 ) -> Result:
     """Export images to one folder per cluster, as links to their originals or as copies.
 
@@ -66,6 +70,8 @@ def write_folders(
         Copy instead of linking.
     overwrite : bool
         Replace an earlier export, unless it holds other files, or a copy that may be the only one.
+    names : mapping {cluster: name}, optional
+        Names that become part of those of the folders.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def write_folders(
         If `output` already exists.
     """
     output = output_path(check_path(output, "output", "export"))
-    planned = planned_files(keys, labels)
+    planned = planned_files(keys, labels, names)
     lost: list[tuple[str, str]] = []
 
     def outside(key: str) -> Path | None:
@@ -116,9 +122,10 @@ def write_folders(
     )
 
 
-def planned_files(keys: Sequence[str], labels: np.ndarray) -> list[str]:
+def planned_files(keys: Sequence[str], labels: np.ndarray, names: Mapping[int, str] | None = None) -> list[str]:
     """A file for each image, "cluster-003_12-images/name.jpg"; a repeated name becomes "name (2).jpg".
 
+    The name of a cluster stands after its number, "cluster-003_red-cars_12-images", without what is no letter or digit.
     Names that differ only in case count as equal, as on some file systems.
     """
     numbers = np.asarray(labels).tolist()
@@ -127,7 +134,8 @@ def planned_files(keys: Sequence[str], labels: np.ndarray) -> list[str]:
     taken: set[str] = set()
     planned = []
     for key, label in zip(keys, numbers, strict=True):
-        folder = f"cluster-{label:0{digits}d}_{sizes[label]}-images"
+        called = re.sub(r"[\W_]+", "-", (names or {}).get(label, ""))[:MOST_LETTERS].strip("-")
+        folder = f"cluster-{label:0{digits}d}{'_' + called if called else ''}_{sizes[label]}-images"
         name = PurePosixPath(file_name_of(key)).name
         number, file = 1, f"{folder}/{name}"
         while file.casefold() in taken:

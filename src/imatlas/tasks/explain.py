@@ -9,8 +9,8 @@ treated as a black box.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,6 +57,10 @@ class Space:
         Input of the encoder (n, H, W, C) -> embedding, ndarray (n, n_features).
     spec : ImageSpec
         Depth and value range of the input of the encoder.
+    merged : ndarray (n_clusters,) int64, optional
+        The cluster that each counts as. None: itself.
+    names : mapping {cluster: name}
+        Names that were given.
     """
 
     clusterer: ImageClusterer
@@ -66,6 +70,17 @@ class Space:
     pixels: Callable[[np.ndarray], np.ndarray]
     embed: Callable[[np.ndarray], np.ndarray]
     spec: ImageSpec
+    merged: np.ndarray | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def counts_as(self) -> np.ndarray:
+        """The cluster that each counts as, (n_clusters,) int64."""
+        return np.arange(self.clusterer.n_clusters_) if self.merged is None else self.merged
+
+    def called(self, cluster: int) -> str:
+        """The number of a cluster, and the name that it was given."""
+        return f"{cluster} ({self.names[cluster]})" if cluster in self.names else str(cluster)
 
     def with_image(self, features: np.ndarray, key: str, thumbnail: Picture, image: np.ndarray) -> Space:
         """The same images followed by another one, which is not in the atlas.
@@ -109,21 +124,25 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     InputError
         If there is no such cluster, or a single one.
     """
-    model = space.clusterer
-    k = _need_clusters(model)
+    model, merged = space.clusterer, space.counts_as
+    _need_clusters(merged)
     cluster = check_int(cluster, "cluster", "explain")
-    if not 0 <= cluster < k:
-        raise InputError(f"There are clusters 0 to {k - 1}. Got {cluster}; see 'imatlas clusters'.")
-    labels, confidence = model.predict(space.embedding), model.confidence(space.embedding)
+    if not 0 <= cluster < len(merged):
+        raise InputError(f"There are clusters 0 to {len(merged) - 1}. Got {cluster}; see 'imatlas clusters'.")
+    cluster = int(merged[cluster])
+    labels, confidence = merged[model.predict(space.embedding)], model.confidence(space.embedding, groups=merged)
     members = np.flatnonzero(labels == cluster)
+    if not len(members):
+        raise InputError(f"Cluster {cluster} has no images any more; 'imatlas clusters' lists those that have some.")
     projected, centers = model.transform(space.embedding), model.transform(model.cluster_centers_)
-    distances = np.linalg.norm(centers - centers[cluster], axis=1)
-    distances[cluster] = np.inf
-    rival = int(distances.argmin())
-    typical = members[np.argsort(np.linalg.norm(projected[members] - centers[cluster], axis=1), kind="stable")]
+    part, other_part = _nearest_parts(centers, merged == cluster)
+    rival = int(merged[other_part])
+    own_centers = centers[merged == cluster]
+    far = np.linalg.norm(projected[members][:, None] - own_centers[None], axis=2).min(axis=1)
+    typical = members[np.argsort(far, kind="stable")]
     border = members[np.argsort(confidence[members], kind="stable")][:N_SHOWN]
-    others = second_best(projected[border], centers, labels[border])
-    side = _side(projected, centers, cluster, rival)
+    others = merged[second_best(projected[border], centers, labels[border], merged)]
+    side = _side(projected, centers, part, other_part)
     both = np.flatnonzero((labels == cluster) | (labels == rival))
     path = both[np.argsort(-side[both], kind="stable")]
     path = path[np.unique(np.linspace(0, len(path) - 1, N_SHOWN).round().astype(int))]
@@ -144,9 +163,9 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
             ],
             alt=f"The members of cluster {cluster} with the lowest confidence.",
         ),
-        *([_heat_maps(space, typical[:N_HEAT_MAPS], cluster, [rival] * N_HEAT_MAPS)] if heat else []),
+        *([_heat_maps(space, typical[:N_HEAT_MAPS], part, [other_part] * N_HEAT_MAPS)] if heat else []),
         ImageGrid(
-            title=f"From cluster {cluster} to cluster {rival}, its nearest",
+            title=f"From cluster {space.called(cluster)} to cluster {space.called(rival)}, its nearest",
             note="Along the direction that separates the two, from one extreme to the other.",
             images=space.show(path),
             captions=[f"{labels[i]}: {side[i]:+.2f}" for i in path],
@@ -167,12 +186,12 @@ def explain_cluster(space: Space, cluster: int, *, heat: bool = True) -> Result:
     }
     return Result(
         "explain",
-        f"Cluster {cluster}",
+        f"Cluster {space.called(cluster)}",
         [
             f"{len(members):,} images, mean confidence {confidence[members].mean():.0%}; the most typical is "
             f"{space.keys[typical[0]]}.",
-            f"Its nearest cluster is {rival}, of {(labels == rival).sum():,} images. A single direction separates "
-            f"{separated:.0%} of the images of both.",
+            f"Its nearest cluster is {space.called(rival)}, of {(labels == rival).sum():,} images. A single direction "
+            f"separates {separated:.0%} of the images of both.",
             f"{(confidence[members] < UNSURE).sum():,} are on its border: most of their nearest images are in other "
             "clusters.",
         ],
@@ -201,21 +220,23 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
     InputError
         If there is a single cluster.
     """
-    model = space.clusterer
-    _need_clusters(model)
+    model, merged = space.clusterer, space.counts_as
+    _need_clusters(merged)
     features = space.embedding[row : row + 1]
-    label, confidence = int(model.predict(features)[0]), float(model.confidence(features)[0])
+    part, confidence = int(model.predict(features)[0]), float(model.confidence(features, groups=merged)[0])
+    label = int(merged[part])
     projected, centers = model.transform(features), model.transform(model.cluster_centers_)
-    rival = int(second_best(projected, centers, np.array([label]))[0])
-    own, other = (float(np.linalg.norm(projected[0] - centers[c])) for c in (label, rival))
+    other_part = int(second_best(projected, centers, np.array([label]), merged)[0])
+    rival = int(merged[other_part])
+    own, other = (float(np.linalg.norm(projected[0] - centers[c])) for c in (part, other_part))
     found = search(space.embedding, features, k=N_SHOWN + 1)
     near = [(i, c) for i, c in zip(found.indices[0], found.closer_than[0], strict=True) if i != row][:N_SHOWN]
     rows = np.array([i for i, _ in near])
-    labels = model.predict(space.embedding[rows])
+    labels = merged[model.predict(space.embedding[rows])]
     on_map = "" if cell is None else f", on the map in cell {cell[0]},{cell[1]}"
     n_same = int((labels == label).sum())
     parts = [
-        *([_heat_maps(space, np.array([row]), label, [rival])] if heat else []),
+        *([_heat_maps(space, np.array([row]), part, [other_part])] if heat else []),
         ImageGrid(
             title="Nearest images",
             note=f"{n_same} of these {len(near)} are in cluster {label} too.",
@@ -243,8 +264,9 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
         "explain",
         str(space.keys[row]),
         [
-            f"It is in cluster {label} with a confidence of {confidence:.0%}{on_map}.",
-            f"Distance to the center of cluster {label}: {own:.2f}; of the second-best cluster, {rival}: {other:.2f}.",
+            f"It is in cluster {space.called(label)} with a confidence of {confidence:.0%}{on_map}.",
+            f"Distance to the center of cluster {label}: {own:.2f}; of the second-best cluster, {space.called(rival)}: "
+            f"{other:.2f}.",
         ],
         panels=list(parts),
         data=data,
@@ -252,11 +274,23 @@ def explain_image(space: Space, row: int, *, cell: tuple[int, int] | None = None
     )
 
 
-def second_best(projected: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The nearest center (n,) of rows (n, n_axes) other than that of their label."""
+def second_best(
+    projected: np.ndarray, centers: np.ndarray, labels: np.ndarray, merged: np.ndarray | None = None
+) -> np.ndarray:
+    """The nearest center (n,) of rows (n, n_axes) other than that of their label, or than all that count as it."""
     distances = np.linalg.norm(projected[:, None] - centers[None], axis=2)
-    distances[np.arange(len(projected)), labels] = np.inf
+    merged = np.arange(len(centers)) if merged is None else merged
+    distances[merged[None] == labels[:, None]] = np.inf
     return distances.argmin(axis=1)
+
+
+def _nearest_parts(centers: np.ndarray, own: np.ndarray) -> tuple[int, int]:
+    """Of the centers marked as own and the others, the pair that is nearest to each other."""
+    distances = np.linalg.norm(centers[:, None] - centers[None], axis=2)
+    distances[~own] = np.inf
+    distances[:, own] = np.inf
+    part, other = np.unravel_index(distances.argmin(), distances.shape)
+    return int(part), int(other)
 
 
 def heat_map(image: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, n_cells: int = N_CELLS) -> np.ndarray:
@@ -329,12 +363,12 @@ def _heat_maps(space: Space, rows: np.ndarray, own: int, rivals: Sequence[int]) 
         pairs.append((view, overlaid(view, heat_map(image, score))))
     return ImagePairs(
         title="Heat maps",
-        note=f"Against cluster {rivals[0]}; {LEGEND.format(own=own)}.",
+        note=f"Against cluster {space.counts_as[rivals[0]]}; {LEGEND.format(own=space.counts_as[own])}.",
         names=("image", "evidence for its cluster"),
         rows=pairs,
         captions=[str(space.keys[i]) for i in rows],
         size=160,
-        alt=f"Images and heat maps of the evidence for cluster {own}.",
+        alt=f"Images and heat maps of the evidence for cluster {space.counts_as[own]}.",
     )
 
 
@@ -349,10 +383,9 @@ def _rgb(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
     return rgb_view(image[None], spec)[0]
 
 
-def _need_clusters(model: ImageClusterer) -> int:
-    if model.n_clusters_ < 2:
+def _need_clusters(merged: np.ndarray) -> None:
+    if len(np.unique(merged)) < 2:
         raise InputError(
             "There is a single cluster, so there is nothing to compare it with; 'imatlas learn' with --clusters 2 "
             "--overwrite gives more unless all images are equal."
         )
-    return int(model.n_clusters_)

@@ -59,7 +59,7 @@ def write_embedding_atlas(
     Result
         With the command that opens the file.
     """
-    output = _new_file(output, (".parquet",), overwrite)
+    output = new_file(output, (".parquet",), overwrite)
     indices, distances = neighbors
     schema = pa.schema([*rows.schema, ("neighbors", NEIGHBORS), ("image", PICTURE)])
     with (
@@ -110,14 +110,14 @@ def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, 
         An .npz file holds both, as `embedding` and `keys`; for an .npy file, the keys go to a second one beside it.
     overwrite : bool
     """
-    output = _new_file(output, (".npz", ".npy"), overwrite)
+    output = new_file(output, (".npz", ".npy"), overwrite)
     names = np.asarray(keys, dtype=np.str_)
     if output.suffix.lower() == ".npz":
         files = [output]
         with replacing(output) as aside, aside.open("wb") as file:
             np.savez(file, embedding=embedding, keys=names)
     else:
-        files = [output, _new_file(output.with_suffix(".keys.npy"), (".npy",), overwrite)]
+        files = [output, new_file(output.with_suffix(".keys.npy"), (".npy",), overwrite)]
         if os.path.lexists(files[1]) and not is_as_written(files[1]):  # --overwrite names the other file
             raise ArtifactError(
                 f"'{files[1]}', where the keys would go, was not written by an export; move it away or choose another "
@@ -140,7 +140,7 @@ def write_numpy(embedding: np.ndarray, keys: Sequence[str], output: str | Path, 
     )
 
 
-def _new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
+def new_file(output: str | Path, endings: tuple[str, ...], overwrite: bool) -> Path:
     """The file to write; refused if it exists or has another file extension."""
     output = output_path(check_path(output, "output", "export"))
     if output.suffix.lower() not in endings:

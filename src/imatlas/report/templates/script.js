@@ -71,7 +71,7 @@ function navigable(figure) {
   function open(node) {
     const cell = cells.get(`${node.dataset.row},${node.dataset.column}`);
     if (!cell) return;
-    const cluster = cell.cluster === null ? "" : cell.cluster < 0 ? " No cluster." : ` Cluster ${cell.cluster}.`;
+    const cluster = cell.name && ` ${cell.name[0].toUpperCase()}${cell.name.slice(1)}.`;
     const part = cell.members.length && cell.members.length < cell.count ? ` ${cell.members.length} of them:` : "";
     dialog.querySelector("h2").textContent = `Row ${cell.row}, column ${cell.column}`;
     dialog.querySelector(".cell-about").textContent =

@@ -5,15 +5,20 @@ export class ApiError extends Error {
   name = "ApiError";
 }
 
-async function request(path, options) {
+// Rows are those of one atlas: requests name it, so that none goes to another that was learned since.
+let atlas = "";
+const about = () => `atlas=${atlas}`;
+
+async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, "X-Atlas": atlas } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The studio's server does not answer. Is it still running?");
   }
   if (response.ok) return response;
+  if (response.status === 409) dispatchEvent(new Event("imatlas-learned-again"));
   let sentence = `The server answered ${response.status} to ${path.split("?")[0]}.`;
   try {
     sentence = (await response.json()).error || sentence;
@@ -39,7 +44,11 @@ const query = (parameters) => {
 };
 
 /** What the atlas is: counts, layouts, clusters, labels, columns, what can be undone. */
-export const getAtlas = () => get("/api/atlas");
+export async function getAtlas() {
+  const answer = await get("/api/atlas");
+  atlas = answer.atlas;
+  return answer;
+}
 
 /** {rows: Uint32Array, positions: Float32Array of x, y pairs} of a layout. */
 export async function getLayout(name) {
@@ -58,20 +67,20 @@ export const getImages = (parameters, signal) => get(`/api/images?${query(parame
 export const getImage = (row, signal) => get(`/api/images/${row}`, signal);
 
 /** The address of an image's thumbnail. */
-export const thumbnail = (row) => `/api/thumbnails/${row}`;
+export const thumbnail = (row) => `/api/thumbnails/${row}?${about()}`;
 
 /** The address of an image's picture. */
-export const picture = (row, side = 1600) => `/api/pictures/${row}?side=${side}`;
+export const picture = (row, side = 1600) => `/api/pictures/${row}?side=${side}&${about()}`;
 
 /** The heat map that shows why an image is where it is, as a blob. */
-export const why = async (row) => (await request(`/api/images/${row}/why`)).blob();
+export const why = async (row) => (await request(`/api/images/${row}/why?${about()}`)).blob();
 
 /** The address of a picture of one's own. */
 export const uploaded = (id) => `/api/uploads/${encodeURIComponent(id)}`;
 
 /** A tile as an ImageBitmap, or null where the map is empty. */
 export async function getTile(layout, z, x, y, signal) {
-  const response = await request(`/api/tiles/${encodeURIComponent(layout)}/${z}/${x}/${y}`, { signal });
+  const response = await request(`/api/tiles/${encodeURIComponent(layout)}/${z}/${x}/${y}?${about()}`, { signal });
   if (response.status === 204) return null;
   return createImageBitmap(await response.blob());
 }
@@ -151,12 +160,6 @@ export async function resultOf(answer, onprogress, oncancel) {
   const job = follow(answer.job, onprogress);
   oncancel?.(job.cancel);
   return job.done;
-}
-
-/** The table of these images as CSV. */
-export async function exportCsv(rows) {
-  const headers = { "Content-Type": "application/json" };
-  return (await request("/api/export", { method: "POST", headers, body: JSON.stringify({ rows: [...rows], format: "csv" }) })).text();
 }
 
 // Working on one picture.
@@ -249,3 +252,20 @@ export const firstMap = (name) => `/api/folder/map?of=${encodeURIComponent(name)
 
 /** The address of images that the generator made while it was learned. */
 export const madeSamples = (number) => `/api/folder/samples/${number}`;
+
+// Deciding
+
+/** Asks for an export: {id}. body: rows, or filters of a list; format. */
+export const prepareExport = (body) => post("/api/export", body);
+
+/** The address of an export that was asked for. */
+export const exported = (id) => `/api/export/${encodeURIComponent(id)}?${about()}`;
+
+/** The address of an image under a heat map of what is unusual in it. */
+export const outlierHeat = (row) => `/api/outliers/${row}/heat?${about()}`;
+
+/** Images that are left out: {rows, total, gone: [{key, is_there}]}. */
+export const getLeftOut = () => get("/api/left_out");
+
+/** What may have changed: {atlas, learned_again, revision}. */
+export const getState = () => get("/api/state");

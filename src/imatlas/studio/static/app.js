@@ -11,6 +11,8 @@ import { startDecide } from "./decide.js";
 import { startCreate } from "./create.js";
 import { startWork } from "./work.js";
 import { startSelection } from "./selection.js";
+import { startExports } from "./exports.js";
+import { startFollowing } from "./follow.js";
 import { keepChecked } from "./tiles.js";
 
 const VIEWS = ["map", "gallery", "search", "decide", "create", "work"];
@@ -56,6 +58,7 @@ async function start() {
   on("route", showView);
   keepChecked();
   startSelection();
+  startExports();
   startImage();
   startGallery();
   startSearch();
@@ -65,6 +68,7 @@ async function start() {
   readRoute(VIEWS);
   addEventListener("hashchange", () => readRoute(VIEWS));
   document.addEventListener("keydown", onEscape);
+  startFollowing();
   await startMap();
   document.body.dataset.ready = "yes";
 }

@@ -185,9 +185,9 @@ async function prepare() {
   byId("create-painter").replaceChildren(painter.element);
   if (generator.novelty !== null) field("novelty").value = generator.novelty;
   byId("create-generator").textContent = `By ${generator.name}, ${generator.width} × ${generator.height} pixels.`;
-  byId("create-saved").disabled = false;
   drawTools();
   choose(tool);
+  byId("create-workshop").hidden = byId("create-saved-label").hidden = false;
 }
 
 const prepared = () => (preparing ??= prepare().catch((error) => { preparing = null; throw error; }));
@@ -204,9 +204,7 @@ function connectImages() {
 /** Connects the view. */
 export function startCreate() {
   const possible = state.atlas.can.create;
-  byId("create-workshop").hidden = !possible;
   byId("create-impossible").hidden = possible;
-  byId("create-saved-label").hidden = !possible;
   byId("create-form").addEventListener("submit", (event) => { event.preventDefault(); if (!byId("create-make").disabled) guarded(() => makeBy(recipeNow())); });
   byId("create-form").addEventListener("input", drawFields);
   byId("create-cancel").addEventListener("click", () => guarded(async () => { await cancel?.(); toast("No new images were made.", "note"); }));

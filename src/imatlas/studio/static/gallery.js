@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { byId, h, guarded, debounced, perFrame, images, say, short } from "./dom.js";
 import { state, on, openImage, remember } from "./state.js";
 import { checkbox } from "./tiles.js";
+import { offerExport } from "./exports.js";
 
 const PAGE = 200;
 const MOST_PAGES = 60;
@@ -33,6 +34,9 @@ function filters() {
     text: form.get("text").trim(), left_out: form.get("left_out"),
   };
 }
+
+/** Filters that are set, for the body of a request. */
+const known = (all) => Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null && value !== ""));
 
 // Rows that are too many for an address are paged here, in the order of the atlas.
 const pagedHere = () => chosenRows !== null && chosenRows.length > MOST_ROWS;
@@ -140,6 +144,7 @@ function draw() {
   if (!grid.querySelector('[tabindex="0"]')) grid.querySelector(".tile-open")?.setAttribute("tabindex", "0");
   if (hadFocus) grid.querySelector(`[data-index="${focused}"] .tile-open`)?.focus({ preventScroll: true });
   byId("gallery-none").hidden = total > 0;
+  byId("gallery-export").disabled = total === 0;
 }
 
 const drawSoon = perFrame(draw);
@@ -199,7 +204,7 @@ function fill(select, first, options) {
 
 function drawFilters() {
   const { clusters, labels, columns: described } = state.atlas;
-  fill(byId("filter-cluster"), "All clusters", clusters.map((cluster) => [cluster.id, cluster.name]));
+  fill(byId("filter-cluster"), "All clusters", clusters.filter((cluster) => cluster.size).map((cluster) => [cluster.id, cluster.name]));
   fill(byId("filter-label"), "All labels", labels.map(({ label, count }) => [label, `${label} (${count})`]));
   fill(byId("filter-flag"), "All flags", (described.find((one) => one.name === "flag")?.values ?? []).map((flag) => [flag, flag]));
 }
@@ -216,6 +221,7 @@ export function startGallery() {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", debounced(reload, 200));
   byId("gallery-size").addEventListener("input", () => { layOut(); drawSoon(); });
+  byId("gallery-export").addEventListener("click", () => offerExport(pagedHere() ? { rows: chosenRows } : { filters: { ...known(filters()), rows: chosenRows } }, total));
   byId("gallery-all").addEventListener("click", () => { chosenRows = null; reload(); });
   scroller.addEventListener("scroll", drawSoon);
   grid.addEventListener("keydown", onKey);

@@ -1,6 +1,6 @@
 // Images unlike all others, at a rate of false alarms that a person chooses.
 import * as api from "./api.js";
-import { byId, busy, guarded, debounced, images, say, short } from "./dom.js";
+import { byId, h, busy, guarded, debounced, images, say, short } from "./dom.js";
 import { state, on, column, decide } from "./state.js";
 import { tile, small } from "./tiles.js";
 
@@ -23,7 +23,26 @@ function item(image, isOut) {
     { class: "small writes", "aria-label": `${isOut ? "Keep" : "Leave out"} ${image.key}` });
   const made = tile(image.row, image.key, { caption: isOut ? "left out" : `p = ${short(image.p_value)}`, extra: toggle });
   made.classList.toggle("left-out", isOut);
+  if (byId("outlier-heat").checked) addHeat(made, image);
   return made;
+}
+
+/** Puts the heat map of an image over its picture; it is made when it comes into view. */
+function addHeat(made, image) {
+  const heat = h("img", { class: "heat", src: api.outlierHeat(image.row), alt: `What is unusual in ${image.key}`, loading: "lazy", data: { testid: "heat" } });
+  const picture = made.querySelector(".tile-open");
+  picture.classList.add("waits");
+  heat.addEventListener("load", () => picture.classList.remove("waits"));
+  heat.addEventListener("error", () => { picture.classList.remove("waits"); heat.remove(); });
+  picture.append(heat);
+}
+
+function toggleHeat() {
+  for (const made of byId("outliers").querySelectorAll(".tile")) {
+    made.querySelector(".heat")?.remove();
+    if (byId("outlier-heat").checked) addHeat(made, { row: Number(made.dataset.row), key: made.querySelector(".tile-open").title });
+  }
+  byId("outlier-heat-note").hidden = !byId("outlier-heat").checked;
 }
 
 async function load() {
@@ -52,6 +71,7 @@ export function showOutliers() {
 export function startOutliers() {
   const loadSoon = debounced(load, 250);
   byId("outlier-rate").addEventListener("input", () => { drawRate(); loadSoon(); });
+  byId("outlier-heat").addEventListener("change", toggleHeat);
   byId("outliers-select").addEventListener("click", () => state.selection.change(shown));
   byId("outliers-leave-out").addEventListener("click", (event) => busy(event.currentTarget, () => decide({ kind: "leave_out", rows: shown, value: true })));
   on("atlas", () => { if (!byId("panel-outliers").hidden) showOutliers(); });

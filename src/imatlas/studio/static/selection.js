@@ -1,9 +1,9 @@
 // The bar of the selected images, undo and redo, and the list of known labels.
-import * as api from "./api.js";
-import { byId, h, busy, debounced, guarded, images, say, toast } from "./dom.js";
+import { byId, h, busy, debounced, guarded, images, say } from "./dom.js";
 import { state, on, decide, step, go, column } from "./state.js";
 import { likeThese } from "./search.js";
 import { showRows } from "./gallery.js";
+import { offerExport } from "./exports.js";
 
 function drawBar() {
   const n = state.selection.size;
@@ -36,15 +36,6 @@ function drawAtlas() {
   offerTakingBack();
 }
 
-async function exportSelection() {
-  const table = await api.exportCsv(state.selection.rows());
-  const link = h("a", { href: URL.createObjectURL(new Blob([table], { type: "text/csv" })), download: `${state.atlas.name}.csv` });
-  link.click();
-  // The download has begun once the click is over; the table need not stay in memory.
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  toast(`Exported ${images(state.selection.size)}.`, "note");
-}
-
 /** Undoes or redoes, by button or key. */
 function connectSteps() {
   for (const direction of ["undo", "redo"]) byId(direction).addEventListener("click", (event) => busy(event.currentTarget, () => step(direction)).then(drawAtlas));
@@ -75,7 +66,7 @@ export function startSelection() {
   byId("selection-leave-out").addEventListener("click", (event) => busy(event.currentTarget, () => decide({ kind: "leave_out", rows: state.selection.rows(), value: true })));
   byId("selection-put-back").addEventListener("click", (event) => busy(event.currentTarget, () => decide({ kind: "leave_out", rows: state.selection.rows(), value: false })));
   byId("selection-like").addEventListener("click", () => likeThese(state.selection.rows()));
-  byId("selection-export").addEventListener("click", (event) => busy(event.currentTarget, exportSelection));
+  byId("selection-export").addEventListener("click", () => offerExport({ rows: state.selection.rows() }, state.selection.size));
   byId("selection-gallery").addEventListener("click", () => { showRows(state.selection.rows()); go("gallery"); });
   byId("selection-clear").addEventListener("click", () => state.selection.clear());
   connectSteps();
