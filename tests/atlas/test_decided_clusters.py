@@ -144,7 +144,7 @@ def test_names_merges_and_words_are_in_the_report(atlas: ia.Atlas, tmp_path: Pat
     page = atlas.report(tmp_path / "report.html").read_text()
     assert "Cluster 1 (&lt;b&gt;pears&lt;/b&gt;): " in page
     assert "<b>pears</b>" not in page
-    assert "Of the 4 clusters that were found some were merged; 3 are left." in page
+    assert "4 clusters were found, and some merged: 3 are left." in page
     assert "Cluster 2:" not in page
     assert "Words are proposed by a classifier that was trained with ImageNet" in page
 

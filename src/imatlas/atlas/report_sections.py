@@ -90,9 +90,8 @@ def sections(atlas: Atlas) -> list[Result]:
 
 def facts(atlas: Atlas) -> dict[str, str]:
     """The few numbers at the top of the report."""
-    store = atlas.store
-    n_cells, n_clusters = len(store.model("map").codebook_), len(np.unique(atlas.table()["cluster"].to_numpy()))
-    n_duplicates = int(_is_duplicate(store).sum())
+    store, n_clusters = atlas.store, len(np.unique(atlas.table()["cluster"].to_numpy()))
+    n_cells, n_duplicates = len(store.model("map").codebook_), int(_is_duplicate(store).sum())
     return {
         "images": f"{len(store):,}",
         "cluster" if n_clusters == 1 else "clusters": f"{n_clusters:,}",
@@ -183,23 +182,22 @@ def the_map(atlas: Atlas) -> Result:
 def clusters(atlas: Atlas) -> Result:
     """Each cluster with its size, its proposed words, and the images that are most typical of it."""
     store, decided, model = atlas.store, atlas.decided_clusters, atlas.model("clusters")
-    table = atlas.table()
-    all_labels, confidence = table["cluster"].to_numpy(), table["confidence"].to_numpy()
+    all_labels, confidence = (atlas.table()[name].to_numpy() for name in ("cluster", "confidence"))
     proposed = words_of_clusters(store, all_labels, model.n_clusters_)
     labels, counts = np.unique(all_labels, return_counts=True)
     panels: list[Panel] = []
     largest = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:MOST_CLUSTERS]
     for label, count in largest:
         members = np.flatnonzero(all_labels == label)
-        centers = model.cluster_centers_[decided.parts(label)]
-        far = np.min([((store.embedding[members] - center) ** 2).sum(1) for center in centers], axis=0)
+        near, centers = store.embedding[members], model.cluster_centers_[decided.parts(label)]
+        far = np.min([((near - center) ** 2).sum(1) for center in centers], axis=0)
         typical = members[np.argsort(far, kind="stable")][:TYPICAL]
         name = f" ({decided.given[label]})" if label in decided.given else ""
-        text = in_words(proposed[0][label]) if proposed else ""
+        words = in_words(proposed[0][label]) if proposed else ""
         panels.append(
             ImageGrid(
                 title=f"Cluster {label}{name}: {counted(count, 'image')}, confidence {confidence[members].mean():.0%}",
-                note=f"Proposed words: {text}." if text else "",
+                note=words and f"Proposed words: {words}.",
                 images=_pictures(store, typical),
                 alt=f"The {len(typical)} most typical images of cluster {label}.",
             )
@@ -210,8 +208,7 @@ def clusters(atlas: Atlas) -> Result:
         "Confidence: the share of an image's nearest images that are in the same cluster, averaged over the cluster.",
     ]
     if decided.any_merged:
-        n_found = len(decided.merged)
-        sentences.append(f"Of the {n_found:,} clusters that were found some were merged; {len(labels):,} are left.")
+        sentences.append(f"{len(decided.merged):,} clusters were found, and some merged: {len(labels):,} are left.")
     if proposed:
         sentences.append(
             f"Words are proposed {LEARNED_WITH}, with their mean probability in {counted(proposed[1], 'image')}; what "
