@@ -91,6 +91,9 @@ def test_an_atlas_that_was_learned_again_is_told_and_opened(
     ia.learn(source, learned, **options)
     after = studio.json("/api/decisions", {"kind": "label", "rows": [0], "value": "x"}, headers=page)
     assert after["learned_again"]
+    for path in ("/api/thumbnails/5", "/api/images/5"):  # the files of the old one are gone
+        status, content, _ = studio.ask(path)
+        assert (status, "learned again" in json.loads(content)["error"]) == (409, True)
     assert ia.Atlas(learned).decisions.state.labels == {"00.png": "x"}  # what the page showed, not the new first row
     assert studio.ask("/")[0] == 200
     now = studio.json("/api/atlas")

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import HTTPException
 
@@ -68,7 +68,7 @@ class Studio:
         self.views, self.jobs, self.read_only = Views(atlas), Jobs(), read_only
         self.atlas_id = self.views.store.manifest.identity
         self._seen: tuple[int, ...] = ()
-        self._learned_again = False
+        self._on_disk: Literal["this", "unfinished", "another"] = "this"
         self.uploads = Kept("upload", MOST_UPLOADS)
 
     def overview(self) -> dict[str, Any]:
@@ -81,16 +81,24 @@ class Studio:
 
     def learned_again(self) -> bool:
         """Whether another process has learned the atlas again since it was opened, and is done."""
+        return self.on_disk() == "another"
+
+    def on_disk(self) -> Literal["this", "unfinished", "another"]:
+        """Whether the folder still holds the atlas that was opened, or one that is being learned, or that was."""
         folder = self.views.store.folder
         try:
             status = os.stat(folder / "atlas.json")
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)
             if seen != self._seen:
                 now = Manifest.read(folder)
-                self._learned_again, self._seen = now.finished and now.identity != self.atlas_id, seen
+                self._seen = seen
+                if now.identity == self.atlas_id:
+                    self._on_disk = "this"
+                else:
+                    self._on_disk = "another" if now.finished else "unfinished"
         except (OSError, ImatlasError):
             pass  # moved away, or just being replaced
-        return self._learned_again
+        return self._on_disk
 
     def known(self, rows: Iterable[int]) -> list[int]:
         """Rows, if there are such images.

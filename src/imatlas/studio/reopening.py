@@ -12,19 +12,31 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
-from imatlas.errors import ImatlasError
+from imatlas.errors import ArtifactError, ImatlasError
 from imatlas.studio.opened import Studio
 from imatlas.studio.security import Scope, answer
 
 NAMED = "x-atlas"
 """Header by which a request names the atlas of its page; addresses of pictures say `?atlas=`."""
 
+LEARNED = "This atlas was learned again; reload the page."
+BEING_LEARNED = "Another process is learning this atlas again; what was not loaded yet can be seen when it is done."
+
 
 def state_routes(api: FastAPI, studio: Studio) -> None:
     """What may change while a page is open; asked often, so it costs little."""
     api.state.studio = studio
+
+    @api.exception_handler(ArtifactError)
+    def unreadable(request: Request, error: ArtifactError) -> JSONResponse:
+        """The files of an atlas that was learned again are gone; else it is damaged."""
+        status, sentence = {"this": (400, str(error)), "unfinished": (503, BEING_LEARNED), "another": (409, LEARNED)}[
+            studio.on_disk()
+        ]
+        return JSONResponse({"error": sentence}, status)
 
     @api.get("/api/state")
     def get_state() -> dict[str, Any]:
@@ -59,7 +71,7 @@ class Reopening:
         if scope["path"] == "/":
             await self._renew()
         if _named(scope) not in ("", self._studio.atlas_id):
-            await answer(send, 409, "This atlas was learned again; reload the page.")
+            await answer(send, 409, LEARNED)
             return
         await self._api(scope, receive, send)
 
