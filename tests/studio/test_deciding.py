@@ -143,6 +143,7 @@ def test_labels_are_exported_as_coco(studio: Studio) -> None:
     assert len(listed["images"]) == 2
     assert "no images to export" in error(studio, "/api/export", {"filters": {"text": "nothing"}})
     assert studio.ask("/api/export", {"rows": [60]})[0] == 404
+    assert studio.ask("/api/export", {"filters": {"rows": "900"}})[0] == 404
     assert studio.ask("/api/export/0123456789abcdef")[0] == 404
 
 

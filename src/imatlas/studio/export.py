@@ -49,12 +49,11 @@ def export_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/export", response_class=Response)
     def export(query: Annotated[Table, Query()]) -> Response:
-        studio.known(query.rows or ())
-        return exported(views, views.listed(query).tolist(), query.format)
+        return exported(views, studio.listed(query), query.format)
 
     @api.post("/api/export")
     def ask(asked: Exporting) -> dict[str, Any]:
-        rows = views.listed(asked.filters).tolist() if asked.rows is None else studio.known(asked.rows)
+        rows = studio.listed(asked.filters) if asked.rows is None else studio.known(asked.rows)
         checked(views, rows, asked.format)
         return {"id": asked_for.keep((rows, asked.format))}
 

@@ -59,15 +59,11 @@ def image_routes(api: FastAPI, studio: Studio) -> None:
     """Lists of images, and single ones."""
     views = studio.views
 
-    def listed(query: Listed) -> np.ndarray:
-        studio.known(query.rows or ())
-        return views.listed(query)
-
     OneRow = Annotated[int, Depends(studio.one)]
 
     @api.get("/api/images")
     def get_images(query: Annotated[Paged, Query()]) -> dict[str, Any]:
-        rows = listed(query)
+        rows = studio.listed(query)
         return {"total": len(rows), "images": views.images(rows[query.offset : query.offset + query.limit])}
 
     @api.get("/api/images/{row}")

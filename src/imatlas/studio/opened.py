@@ -14,6 +14,7 @@ from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.manifest import Manifest
 from imatlas.errors import ImatlasError
 from imatlas.studio.jobs import Jobs
+from imatlas.studio.requests import Listed
 from imatlas.studio.views import Views
 
 MOST_UPLOADS = 32
@@ -113,6 +114,12 @@ class Studio:
             if not 0 <= row < n:
                 raise HTTPException(404, f"There is no image {row}; the last one is {n - 1}.")
         return rows
+
+    def listed(self, query: Listed) -> list[int]:
+        """The rows that a query asks for, if there are such images."""
+        self.known(query.rows or ())
+        found: list[int] = self.views.listed(query).tolist()
+        return found
 
     def one(self, row: int) -> int:
         """A row, if there is such an image."""
