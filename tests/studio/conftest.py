@@ -73,25 +73,36 @@ class Studio:
 
 
 @pytest.fixture
-def opened(learned: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]:
-    """Opens studios over a copy of the atlas."""
+def serve() -> Iterator[Callable[[Callable[[int], Any]], str]]:
+    """Starts the servers of apps that are made for a port, and returns their addresses."""
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def open_studio(copy: Path | None = None, **options: Any) -> Studio:
-        copy = copy or Path(shutil.copytree(learned, tmp_path / f"photos{len(servers)}.atlas"))
+    def serve(made: Callable[[int], Any]) -> str:
         listening = listening_on("127.0.0.1", 0)
         port = listening.getsockname()[1]
-        app = create_app(ia.Atlas(copy), hosts=hosts_of("127.0.0.1", port), **options)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(made(port), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         servers.append((server, thread))
-        return Studio(f"http://127.0.0.1:{port}", copy)
+        return f"http://127.0.0.1:{port}"
 
-    yield open_studio
+    yield serve
     for server, thread in servers:
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture
+def opened(learned: Path, tmp_path: Path, serve: Callable[..., str]) -> Callable[..., Studio]:
+    """Opens studios over a copy of the atlas."""
+
+    def open_studio(copy: Path | None = None, **options: Any) -> Studio:
+        number = sum(1 for _ in tmp_path.glob("photos*.atlas"))
+        atlas = copy or Path(shutil.copytree(learned, tmp_path / f"photos{number}.atlas"))
+        address = serve(lambda port: create_app(ia.Atlas(atlas), hosts=hosts_of("127.0.0.1", port), **options))
+        return Studio(address, atlas)
+
+    return open_studio
 
 
 @pytest.fixture
@@ -100,26 +111,64 @@ def studio(opened: Callable[..., Studio]) -> Studio:
 
 
 @pytest.fixture
-def open_folder(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Studio]]:
+def open_folder(folder: Path, tmp_path: Path, serve: Callable[..., str]) -> Callable[..., Studio]:
     """Opens the studio of a folder whose atlas is to be made, or to be finished."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def open_studio(images: Path = folder) -> Studio:
-        atlas, listening = tmp_path / "new.atlas", listening_on("127.0.0.1", 0)
-        port = listening.getsockname()[1]
+        atlas = tmp_path / "new.atlas"
         app = Opening(Learning(str(images), atlas), lambda: reopening(ia.Atlas(atlas)))
-        server = uvicorn.Server(uvicorn.Config(Guard(app, hosts_of("127.0.0.1", port)), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        return Studio(f"http://127.0.0.1:{port}", atlas)
+        return Studio(serve(lambda port: Guard(app, hosts_of("127.0.0.1", port))), atlas)
 
-    yield open_studio
-    for server, thread in servers:
-        server.should_exit = server.force_exit = True
-        thread.join(20)
+    return open_studio
 
 
 @pytest.fixture
 def opening(open_folder: Callable[..., Studio]) -> Studio:
     return open_folder()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from tests.studio import browsing
+
+    with browsing.api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browsing.CHROMIUM, args=browsing.SOFTWARE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address in a window of its own; whatever the page complains about fails the test."""
+    from tests.studio.browsing import PATIENCE
+
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(address: str, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def visit(open_page: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens a view of a studio."""
+    from tests.studio.browsing import LOADED
+
+    def visit(studio: Studio, view: str = "map", **options: Any) -> Any:
+        page = open_page(f"{studio.address}/#{view}", **options)
+        page.wait_for_function(LOADED if view.startswith("map") else "() => window.studio?.state?.atlas")
+        return page
+
+    return visit

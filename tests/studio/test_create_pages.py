@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.studio import test_pages as pages
+from tests.studio.browsing import LOADED, PATIENCE, api, by, faults, needs_chromium, on_page, picture, seen, settled
 from tests.studio.conftest import Studio
-from tests.studio.test_pages import by, on_page, picture, seen, settled
 
-browser, visit, pytestmark = pages.browser, pages.visit, pages.pytestmark
-PATIENCE = pages.PATIENCE
+pytestmark = needs_chromium
 
 
 def to_be(page: Any, name: str) -> Any:
-    return pages.api.expect(by(page, name))
+    return api.expect(by(page, name))
 
 
 def add_open(page: Any, studio: Studio, row: int) -> None:
@@ -52,7 +50,7 @@ def test_a_click_on_the_map_makes_new_images_there(studio: Studio, visit: Callab
     by(page, "tool-create").click()
     page.mouse.click(*on_page(page, 4))
     images = by(page, "place-images").locator("img")
-    pages.api.expect(images).to_have_count(4, timeout=PATIENCE)
+    api.expect(images).to_have_count(4, timeout=PATIENCE)
     first = images.first.get_attribute("src")
     picture(page, "place")
     by(page, "place-others").click()
@@ -73,11 +71,11 @@ def test_the_map_makes_new_images_by_keyboard_alone(studio: Studio, visit: Calla
     by(page, "map-canvas").focus()
     page.keyboard.press("n")
     page.keyboard.press("Enter")
-    pages.api.expect(by(page, "place-images").locator("img")).to_have_count(4, timeout=PATIENCE)
-    pages.api.expect(by(page, "place-others")).to_be_focused()
+    api.expect(by(page, "place-images").locator("img")).to_have_count(4, timeout=PATIENCE)
+    api.expect(by(page, "place-others")).to_be_focused()
     page.keyboard.press("Escape")
     to_be(page, "place-card").to_be_hidden()
-    pages.api.expect(by(page, "map-canvas")).to_be_focused()
+    api.expect(by(page, "map-canvas")).to_be_focused()
 
 
 def test_pixels_tell_their_source_to_pointer_and_keyboard(studio: Studio, visit: Callable[..., Any]) -> None:
@@ -121,11 +119,11 @@ def test_one_drags_through_a_morph(studio: Studio, visit: Callable[..., Any]) ->
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     seen(page, "made-place", "Frame 4 of 6")
-    pages.api.expect(slider).to_be_focused()
+    api.expect(slider).to_be_focused()
     assert not np.array_equal(before, shown(page))
     picture(page, "morph")
     by(page, "create-play").click()
-    pages.api.expect(by(page, "create-play")).to_have_text("Pause")
+    api.expect(by(page, "create-play")).to_have_text("Pause")
     page.wait_for_function("() => !/Frame 4/.test(document.querySelector('[data-testid=made-place]').textContent)")
     by(page, "create-play").click()
     with page.expect_download() as download:
@@ -209,7 +207,7 @@ def test_images_are_kept_compared_tiled_and_saved_with_their_recipe(studio: Stud
     for name, given in (("a.png", content), ("a.json", text.encode())):
         by(page, "create-n").fill("1")
         by(page, "create-saved").set_input_files({"name": name, "mimeType": "", "buffer": given})
-        pages.api.expect(by(page, "create-n")).to_have_value("3", timeout=PATIENCE)
+        api.expect(by(page, "create-n")).to_have_value("3", timeout=PATIENCE)
         seen(page, "made-place", "Image 2 of 3")
         assert np.array_equal(np.asarray(saved), shown(page))
     by(page, "create-saved").set_input_files({"name": "b.png", "mimeType": "", "buffer": b"no recipe"})
@@ -251,7 +249,7 @@ def test_images_are_chosen_on_the_map_and_what_is_impossible_is_told(studio: Stu
     by(page, "create-cannot").locator("summary").click()
     to_be(page, "create-cannot").to_contain_text("no latent vectors")
     by(page, "create-pick").click()
-    page.wait_for_function(pages.LOADED)
+    page.wait_for_function(LOADED)
     settled(page)
     for row in (4, 5):
         page.mouse.click(*on_page(page, row))
@@ -273,9 +271,4 @@ def test_no_serious_fault_of_accessibility_where_images_were_made(
     by(page, "made-keep").click()
     to_be(page, "kept-image").to_have_count(1, timeout=PATIENCE)
     choose(page, "inpaint")
-    serious = [
-        f"{fault['id']}: {fault['help']} ({fault['nodes'][0]['html'][:200]})"
-        for fault in pages.axe.Axe().run(page).response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert not serious
+    assert not faults(page)

@@ -15,21 +15,10 @@ import pytest
 from PIL import Image
 
 import imatlas as ia
+from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, picture, seen
 from tests.studio.conftest import Studio
-from tests.studio.test_pages import PATIENCE, api, axe, browser, by, picture, pytestmark, seen, visit
 
-__all__ = ["browser", "pytestmark", "visit"]  # fixtures
-
-
-def serious(page: Any) -> list[str]:
-    """Serious faults of accessibility, once colors have stopped changing."""
-    page.wait_for_timeout(400)
-    found = axe.Axe().run(page).response["violations"]
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-    ]
+pytestmark = needs_chromium
 
 
 def present(studio: Studio) -> list[int]:
@@ -49,7 +38,7 @@ def test_clusters_are_merged_and_split_by_keyboard(studio: Studio, visit: Callab
     by(page, f"cluster-choose-{first}").focus()
     page.keyboard.press("Space")
     seen(page, "merge-names", f"Merge <i>cat</i> and cluster {second}?")
-    assert not serious(page)
+    assert not faults(page)
     by(page, "merge").focus()
     page.keyboard.press("Enter")
     api.expect(by(page, f"cluster-choose-{second}")).to_have_count(0)
@@ -86,7 +75,7 @@ def test_a_selection_and_a_filtered_list_are_exported(studio: Studio, visit: Cal
     seen(page, "gallery-total", "6 images")
     by(page, "gallery-export").click()
     seen(page, "export-dialog", "Export 6 images")
-    assert not serious(page)
+    assert not faults(page)
     picture(page, "export")
     with page.expect_download() as waiting:
         by(page, "export-as-list").check()
@@ -127,7 +116,7 @@ def test_what_is_unusual_in_outliers_is_shown(studio: Studio, visit: Callable[..
     heat = by(page, "heat").first
     page.wait_for_function("(image) => image.complete && image.naturalWidth > 100", arg=heat.element_handle())
     api.expect(by(page, "outliers").locator(".waits")).to_have_count(0, timeout=PATIENCE)
-    assert not serious(page)
+    assert not faults(page)
     picture(page, "outliers")
     by(page, "outlier-heat").uncheck()
     api.expect(by(page, "heat")).to_have_count(0)
@@ -152,14 +141,14 @@ def test_left_out_images_are_kept_again_and_a_new_atlas_is_shown(
     api.expect(by(page, "learned-again")).to_be_hidden()
     ia.learn(source, learned, **options)
     seen(page, "learned-again", "learned again")
-    assert not serious(page)
+    assert not faults(page)
     picture(page, "learned-again")
     by(page, "learned-again-reload").click()
     page.wait_for_function("() => window.studio?.state?.atlas?.n_images === 59")
     api.expect(by(page, "learned-again")).to_be_hidden()
     by(page, "tab-left-out").click()
     seen(page, "left-out-gone", "05.png")
-    assert not serious(page)
+    assert not faults(page)
     picture(page, "left-out")
     by(page, "bring-back").first.click()
     api.expect(by(page, "left-out-gone").locator("li")).to_have_count(1)

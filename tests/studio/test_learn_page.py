@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.studio.browsing import api, by, faults, needs_chromium, picture
 from tests.studio.conftest import Studio
-from tests.studio.test_pages import CHROMIUM, PATIENCE, api, axe, browser, by, picture  # noqa: F401
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
+pytestmark = needs_chromium
 
 LONG = 240_000
 
 
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:  # noqa: F811
-    """Opens the page; whatever it complains about fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_page(studio: Studio, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.goto(studio.address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not complaints
-
-
-def faults(page: Any) -> list[str]:
-    """Serious faults of accessibility."""
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
-        for fault in axe.Axe().run(page).response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-
-
 def test_learning_is_begun_watched_stopped_and_gone_on_with(opening: Studio, open_page: Callable[..., Any]) -> None:
-    page = open_page(opening)
+    page = open_page(opening.address)
     api.expect(by(page, "check")).to_contain_text("60 images", timeout=LONG)
     api.expect(by(page, "stages")).to_be_hidden()
     picture(page, "folder")
@@ -93,7 +60,7 @@ def test_names_of_files_are_only_text_and_failures_are_told(
     images = Path(shutil.copytree(folder, tmp_path / "images"))
     (images / "<img src=x onerror=fail()>.jpg").write_bytes(b"no image")
     studio = open_folder(images)
-    page = open_page(studio, viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = open_page(studio.address, viewport={"width": 390, "height": 800}, color_scheme="dark")
     api.expect(by(page, "skipped")).to_contain_text("<img src=x onerror=fail()>.jpg not a picture", timeout=LONG)
     assert page.evaluate("() => document.documentElement.scrollWidth") == 390
     assert not faults(page)

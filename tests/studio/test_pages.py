@@ -5,87 +5,17 @@ With IMATLAS_PICTURES=FOLDER, pictures of the views are written there, as docs/s
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import imatlas as ia
+from tests.studio.browsing import LOADED, PATIENCE, api, by, faults, needs_chromium, on_page, picture, seen, settled
 from tests.studio.conftest import Studio
 
-api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
-
-SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-LOADED = "() => window.studio?.map?.visibleTilesLoaded()"
-PATIENCE = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Opens a view of a studio; whatever the page complains about fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def visit(studio: Studio, view: str = "map", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.goto(f"{studio.address}/#{view}")
-        page.wait_for_function(LOADED if view.startswith("map") else "() => window.studio?.state?.atlas")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not complaints
-
-
-def by(page: Any, name: str) -> Any:
-    return page.get_by_test_id(name)
-
-
-def picture(page: Any, name: str) -> None:
-    """Write a picture of a page for the docs, if asked."""
-    folder = os.environ.get("IMATLAS_PICTURES")
-    if folder:
-        page.wait_for_timeout(700)
-        page.screenshot(path=Path(folder, f"{name}.png"))
-
-
-def seen(page: Any, name: str, text: str) -> None:
-    api.expect(by(page, name).first).to_contain_text(text, timeout=PATIENCE)
-
-
-def on_page(page: Any, row: int) -> tuple[float, float]:
-    x, y = page.evaluate("(row) => window.studio.map.project(row)", row)
-    return float(x), float(y)
-
-
-def settled(page: Any) -> None:
-    """Wait for the end of a movement of the map."""
-    before = None
-    while (now := on_page(page, 0)) != before:
-        before = now
-        page.wait_for_timeout(300)
-    page.wait_for_function(LOADED)
+pytestmark = needs_chromium
 
 
 def lasso(page: Any, rows: list[int], margin: float) -> None:
@@ -238,16 +168,10 @@ def test_several_tabs_follow_each_other(studio: Studio, visit: Callable[..., Any
         assert page.evaluate("() => window.studio.state.atlas.labels.length") == 1
 
 
-@pytest.mark.parametrize("view", ["map", "gallery", "search", "decide", "create"])
+@pytest.mark.parametrize("view", ["map", "gallery", "search", "decide", "create", "work"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_of_accessibility(studio: Studio, visit: Callable[..., Any], view: str, scheme: str) -> None:
     page = visit(studio, view, color_scheme=scheme)
-    found = axe.Axe().run(page)
-    serious = [
-        f"{fault['id']}: {fault['help']} ({fault['nodes'][0]['html'][:200]})"
-        for fault in found.response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert not serious
+    assert not faults(page)
     if scheme == "dark" and view == "map":
         picture(page, "dark")

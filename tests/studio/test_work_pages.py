@@ -15,12 +15,10 @@ from skimage import data
 from imatlas.models.parts.hierarchy import hierarchy_of
 from imatlas.studio.workpiece import Workpiece
 from imatlas.tasks.decompress import decompress_images
+from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, on_page, picture, seen
 from tests.studio.conftest import Studio
-from tests.studio.test_pages import CHROMIUM, PATIENCE, api, axe, browser, by, on_page, picture, seen, visit
 
-__all__ = ["browser", "visit"]  # fixtures
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -230,12 +228,7 @@ def test_no_serious_fault_of_accessibility(studio: Studio, photo: Path, visit: C
     found_faults = []
 
     def look() -> None:
-        page.wait_for_timeout(400)  # colors of buttons change smoothly
-        found_faults.extend(
-            f"{fault['id']}: {fault['help']} ({fault['nodes'][0]['html'][:200]})"
-            for fault in axe.Axe().run(page).response["violations"]
-            if fault["impact"] in ("serious", "critical")
-        )
+        found_faults.extend(faults(page))
 
     look()
     opened(page, photo)
