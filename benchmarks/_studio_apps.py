@@ -245,7 +245,7 @@ APPS = (
         _run_runner("studio_fiftyone.py", "prepare", "{folder}/files.parquet", "images{n}"),
         lambda n: f"/datasets/images{n}",
         _open_layout,
-        post=("/graphql", '{"query": "{ __typename }"}'),
+        post=("/operators/resolve-placements", "{}"),
         file="/media?filepath=/etc/hostname",
     ),
     App(
@@ -261,6 +261,7 @@ APPS = (
                                  "--dtype", "embedding=Embedding", "--layout", str(folder / "layout.json"),
                                  "--no-browser", "--port", str(port)],
         _run_runner("studio_spotlight.py", "{folder}/layout.json"),
+        socket="/api/ws",
     ),
     App(
         "PixPlot", "studio_pixplot", "pixplot", "#pixplot-canvas",
