@@ -224,8 +224,8 @@ def _pixplot_files(folder: Path, n: int, python: Path) -> None:
 
 
 def _open_layout(page: Any) -> None:
-    for text in ("Dismiss", "layout"):
-        page.get_by_text(text, exact=True).click(timeout=1000 * LONGEST)
+    page.locator(".MuiPopover-root").get_by_text("Dismiss").click(timeout=1000 * LONGEST)  # An advertisement.
+    page.get_by_text("layout", exact=True).click(timeout=1000 * LONGEST)
 
 
 def _enter_pixplot(page: Any) -> None:
@@ -245,7 +245,7 @@ APPS = (
         _run_runner("studio_fiftyone.py", "prepare", "{folder}/files.parquet", "images{n}"),
         lambda n: f"/datasets/images{n}",
         _open_layout,
-        post=("/graphql", '{"query": "{ __typename }"}'),
+        post=("/operators/resolve-placements", "{}"),
         file="/media?filepath=/etc/hostname",
     ),
     App(
@@ -261,13 +261,14 @@ APPS = (
                                  "--dtype", "embedding=Embedding", "--layout", str(folder / "layout.json"),
                                  "--no-browser", "--port", str(port)],
         _run_runner("studio_spotlight.py", "{folder}/layout.json"),
+        socket="/api/ws",
     ),
     App(
-        "PixPlot", "studio_pixplot", "pixplot", "#pixplot-canvas",
+        "PixPlot", "studio_pixplot", "pixplot", "body:has(#loader-scene[class*=hidden]) #pixplot-canvas",
         lambda folder, n, port: ["python", "-m", "http.server", str(port), "--directory", str(folder / "pixplot")],
         _pixplot_files,
         enter=_enter_pixplot,
         largest=10_000,
-        reason="it lays images out on its grid one by one",
+        reason="preparing it is slow, since it writes each image again, 600 pixels high",
     ),
 )  # fmt: skip

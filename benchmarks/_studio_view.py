@@ -33,7 +33,8 @@ DIFFERS = 24
 """Levels of 255 by which a pixel differs, more than JPEG's noise."""
 FILLED = 0.02
 """Share of a map's pixels that are not of its background, from which on it is not blank."""
-QUIET = 5.0
+QUIET = 10.0
+"""Seconds; some applications add examples or labels seconds after the points."""
 LONGEST = 120.0
 """Seconds after which a page that has not ended is given up."""
 
@@ -74,10 +75,10 @@ def visit(address: str, selector: str, enter: Callable[[Any], None] | None = Non
 
     Raises
     ------
-    TimeoutError
-        If there is no map after `LONGEST` seconds.
+    RuntimeError
+        If there is no map after `LONGEST` seconds, or something that a person must press.
     """
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -92,6 +93,8 @@ def visit(address: str, selector: str, enter: Callable[[Any], None] | None = Non
             view = View(seconds, tab, gpu, watch.scripts / 1e6, watch.bytes / 1e6, watch.hosts, page.screenshot())
             view.faults = serious_faults(page) if axe else []
             return view
+        except Error as error:
+            raise RuntimeError(error.message.partition("\n")[0]) from None
         finally:
             browser.close()
 
@@ -127,7 +130,7 @@ class Watch:
             box = self.page.evaluate(PLACE, selector)
             if box and is_filled(pixels(self.frames[-1][1]), *box):
                 return self._changed() - self.began
-        raise TimeoutError(f"no map after {LONGEST:.0f} s")
+        raise RuntimeError(f"no map after {LONGEST:.0f} s")
 
     def _changed(self) -> float:
         """When the page looked as it does now for the first time."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import base64
 import http.client
+import os
 import statistics
 import subprocess
 from contextlib import closing
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> None:
     chosen = [app for app in APPS if app.name in options.apps]
     skipped = [f"{app.name}: not installed." for app in chosen if not app.python(options.peers).exists()]
     here = [app for app in chosen if app.python(options.peers).exists()]
+    load = os.getloadavg()[0]
     sizes = {app.name: _size(app, options.peers) for app in here}
     speed, safety = [], []
     for n in options.n:
@@ -61,14 +63,14 @@ def main(argv: list[str]) -> None:
             print(f"{app.name}, {n:,} images", flush=True)
             try:
                 row, probed = measured(app, n, options)
-            except (RuntimeError, TimeoutError, subprocess.CalledProcessError) as error:
+            except (RuntimeError, subprocess.CalledProcessError) as error:
                 skipped.append(f"{app.name} with {n:,} images: {error}.")
                 continue
             speed.append([f"{app.name} {sizes[app.name]['version']}", *row])
             if n == options.n[0]:
                 size = sizes[app.name]
                 safety.append([app.name, *probed, round(size["total_mb"]), round(size["extra_mb"]), size["n_extra"]])
-    _save(speed, safety, skipped, options.repeats)
+    _save(speed, safety, skipped, options.repeats, load)
 
 
 def measured(app: App, n: int, options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
@@ -144,7 +146,7 @@ def _size(app: App, peers: Path) -> dict[str, Any]:
     return last_json(run.output)
 
 
-def _save(speed: list[list[Any]], safety: list[list[Any]], skipped: list[str], repeats: int) -> None:
+def _save(speed: list[list[Any]], safety: list[list[Any]], skipped: list[str], repeats: int, load: float) -> None:
     chromium = f"Chromium with software rendering, {WIDTH} x {HEIGHT} pixels; see `benchmarks/_studio_view.py`."
     save_table(
         "studio_peers",
@@ -157,6 +159,7 @@ def _save(speed: list[list[Any]], safety: list[list[Any]], skipped: list[str], r
             f"First view: median of {repeats} visits, each by a browser that was started for it. "
             "Images of 32 x 32 pixels; places, clusters and embeddings of all are those that imatlas learned.",
             "MB of scripts and in all: as sent, compressed where the server compresses.",
+            f"Load of the machine when it began: {load:.1f}.",
             *skipped,
         ],
     )  # fmt: skip

@@ -33,7 +33,7 @@ def launch(name, port):
     places = fo.Panel(type="Embeddings", state={"brainResult": "layout", "colorByField": "cluster"})
     parts = [fo.Space(children=[panel], active_child=panel.component_id) for panel in (samples, places)]
     spaces = fo.Space(children=parts, orientation="horizontal", sizes=[0.4, 0.6])
-    fo.launch_app(fo.load_dataset(name), spaces=spaces, port=int(port), remote=True).wait(-1)
+    fo.launch_app(fo.load_dataset(name), spaces=spaces, port=int(port), address="127.0.0.1", auto=False).wait(-1)
 
 
 if __name__ == "__main__":
