@@ -336,9 +336,17 @@ class Document:
         return self.bad(contents[kind]["schema"]), kind
 
 
-def written(template: Template, told: list[str]) -> Request:
-    """A request with its values written out, and texts that answers have told in their places, the last one first."""
-    places, query, body = _known([template.places, template.query, template.body], told)
+def written(template: Template, told: dict[str, str]) -> Request:
+    """A request with its values written out, and texts that answers have told in their places.
+
+    Parameters
+    ----------
+    template : Template
+    told : dict
+        Text -> the path that told it. Those of the same collection, as all below `/api/work`, are preferred.
+    """
+    same = [text for text, path in told.items() if _collection(path) == _collection(template.path)]
+    places, query, body = _known([template.places, template.query, template.body], same, list(told))
     path = template.path
     for name, value in places.items():
         path = path.replace("{" + name + "}", quote(_as_text(value), safe="", errors="surrogatepass"))
@@ -347,14 +355,22 @@ def written(template: Template, told: list[str]) -> Request:
     return Request(template.method, path, urlencode(pairs, errors="surrogatepass"), content, template.kind)
 
 
-def _known(value: Any, told: list[str]) -> Any:
+def _collection(path: str) -> str:
+    return "/".join(path.split("/")[:3])
+
+
+def _known(value: Any, *several: list[str]) -> Any:
+    """A value with what is known in its places, from the first list that has something fitting."""
     if isinstance(value, Known):
-        fitting = [text for text in told if re.fullmatch(value.pattern, text)]
-        return fitting[-1 - value.number % len(fitting)] if fitting else "0" * 16
+        for known in several:
+            fitting = [text for text in known if re.fullmatch(value.pattern, text)]
+            if fitting:
+                return fitting[value.number % len(fitting)]
+        return "0" * 16
     if isinstance(value, dict):
-        return {key: _known(each, told) for key, each in value.items()}
+        return {key: _known(each, *several) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_known(each, told) for each in value]
+        return [_known(each, *several) for each in value]
     return value
 
 

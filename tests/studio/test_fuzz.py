@@ -27,8 +27,8 @@ from imatlas.studio.server import create_app
 from tests.studio.openapi import Client, Document, Request, Template, texts, written
 
 N = int(os.environ.get("IMATLAS_FUZZ", "500"))
-N_AWAITED = 2
-"""Jobs of each operation that are awaited; others are cancelled."""
+N_DONE, MOST_AWAITED = 2, 12
+"""Jobs of each operation that are awaited: until so many are done, at most; others are cancelled."""
 MOST_TOLD = 500
 """Texts of answers that are kept, to ask for them."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -104,13 +104,14 @@ class Asked:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.document = Document(client.get("/openapi.json").json)
-        self.told: dict[str, None] = {}
+        self.told: dict[str, str] = {}
         self.counts: Counter[int] = Counter()
         self.jobs: Counter[str] = Counter()
+        self.awaited: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
 
     def ask(self, asked: Template) -> None:
-        request = written(asked, list(self.told))
+        request = written(asked, self.told)
         answer = self.client.ask(request)
         self.counts[answer.status] += 1
         self.done[f"{asked.method} {asked.path}"] += answer.status == 200
@@ -120,26 +121,28 @@ class Asked:
             assert isinstance(answer.json["error"], str), (request, answer)
             assert answer.json["error"], request
             assert "unexpected" not in answer.json["error"], (request, answer)
-        self._hear(answer.json)
+        self._hear(answer.json, asked.path)
         if answer.status == 200 and isinstance(answer.json, dict) and set(answer.json) == {"job"}:
-            self._follow(f"{request.method} {asked.path}", answer.json["job"])
+            self._follow(asked, answer.json["job"])
 
-    def _follow(self, operation: str, job: str) -> None:
-        self.jobs[operation] += 1
-        if self.jobs[operation] > N_AWAITED:
+    def _follow(self, asked: Template, job: str) -> None:
+        operation = f"{asked.method} {asked.path}"
+        self.awaited[operation] += 1
+        if self.jobs[operation] >= N_DONE or self.awaited[operation] > MOST_AWAITED:
             assert self.client.ask(Request("DELETE", f"/api/jobs/{job}")).status == 200
             return
         told = self.client.get(f"/api/jobs/{job}/events", patience=280).content.decode()
         last = json.loads(told.strip().split("\n\n")[-1].removeprefix("data: "))
         assert last["state"] in ("done", "failed"), last
         assert "unexpected" not in (last["error"] or ""), last
-        self._hear(last["result"])
+        self.jobs[operation] += last["state"] == "done"
+        self._hear(last["result"], asked.path)
 
-    def _hear(self, values: Any) -> None:
+    def _hear(self, values: Any, path: str) -> None:
         """Keep the texts of an answer, to ask for them."""
         for text in texts(values):
-            self.told.pop(text, None)  # the last one is asked for most often
-            self.told[text] = None
+            self.told.pop(text, None)
+            self.told[text] = path
         self.told = dict(list(self.told.items())[-MOST_TOLD:])
 
     def many(self, n: int) -> None:

@@ -63,7 +63,9 @@ def test_a_folder_is_checked_learned_stopped_and_becomes_the_studio(opening: Stu
     assert event["state"] == "stopped"
     assert event["settings"] == {"budget": 30.0, "encoder": "own"}
     opening.json("/api/learn", {})  # goes on with the settings that it was begun with
-    until(opening, lambda event: event["map"] is not None)
+    before = event["networks"][0]["step"]
+    event = until(opening, lambda event: event["map"] is not None)
+    assert event["networks"][0]["step"][: len(before)] == before  # from its checkpoint
     assert opening.ask("/api/folder/map")[2]["content-type"] == "image/webp"
     end = time.monotonic() + 300
     while opening.ask("/api/atlas")[0] != 200 and time.monotonic() < end:

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from imatlas.errors import UnsafePathError
+from imatlas.system import interrupts
 from imatlas.training import progress
 from imatlas.training.progress import Interrupt, JsonLines, Progress, duration
 
@@ -86,6 +87,20 @@ def test_the_first_interrupt_waits_and_the_second_does_not():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_first_interrupt_of_the_command_waits_too(monkeypatch):
+    monkeypatch.setattr(interrupts, "struck", [])
+    before = signal.signal(signal.SIGINT, interrupts.strike)
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupt.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is interrupts.strike
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_events_are_never_written_through_a_link(tmp_path):

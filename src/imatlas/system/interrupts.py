@@ -11,7 +11,8 @@ struck: "list[int]" = []
 """Not empty after a Ctrl-C: a library interrupted while loading may raise another error instead."""
 
 
-def _strike(number, frame):
+def strike(number, frame):
+    """The handler of Ctrl-C in the program."""
     struck.append(number)
     raise KeyboardInterrupt
 
@@ -39,5 +40,5 @@ if _PROGRAM in ("imatlas", "imatlas.exe") or (
 ):  # else imported as a library
     import _signal  # `signal` itself imports more
 
-    _signal.signal(_signal.SIGINT, _strike)
+    _signal.signal(_signal.SIGINT, strike)
     sys.excepthook, sys.unraisablehook = _stopped, interrupt_again

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imatlas.system.atomic_io import make_folder, open_append, output_path
+from imatlas.system.interrupts import strike
 from imatlas.system.terminal import console, finite, say, visible
 
 Event = dict[str, Any]
@@ -118,7 +119,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if main and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, strike):
             self._handler = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
@@ -128,7 +129,7 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.asked:
-            signal.default_int_handler(number, frame)
+            self._handler(number, frame)
         self.asked = True
 
 
