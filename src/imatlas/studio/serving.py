@@ -52,6 +52,7 @@ def serve(
     InputError
         If the port cannot be used, or the atlas is not learned far enough.
     """
+    say(f"Opening {images if images is not None else atlas} …", error=True)
     try:
         import uvicorn
 

@@ -111,6 +111,12 @@ def test_one_image_and_flat_ones_have_no_duplicates() -> None:
     assert find_duplicates(flat).result.metrics["n_duplicates"] == 0
 
 
+def test_of_equal_files_the_copy_goes(tmp_path: Path) -> None:
+    patches(1)[0].save(tmp_path / "a.png")
+    (tmp_path / "a (1).png").write_bytes((tmp_path / "a.png").read_bytes())  # comes first in order
+    assert kinds_of(tmp_path) == {"a (1).png": ("a.png", "exact")}
+
+
 def test_a_plan_needs_files_of_a_folder(tmp_path: Path) -> None:
     found = find_duplicates(np.zeros((2, 20, 20, 3), np.uint8))
     assert found.result.metrics["n_exact"] == 1

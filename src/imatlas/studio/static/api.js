@@ -113,7 +113,7 @@ export const redo = () => post("/api/redo", {});
 /** Labels predicted for all images, and the images to label next. */
 export const propagate = (body) => post("/api/propagate", body);
 
-/** The images that are unusual at this rate of false alarms. */
+/** The images that are unusual at this false positive rate. */
 export const getOutliers = (rate, limit, signal) => get(`/api/outliers?${query({ rate, limit })}`, signal);
 
 /** Starts the search for duplicates. */

@@ -1,4 +1,4 @@
-// Images unlike all others, at a rate of false alarms that a person chooses.
+// Images unlike all others, at a false positive rate that a person chooses.
 import * as api from "./api.js";
 import { byId, h, busy, guarded, debounced, images, say, short } from "./dom.js";
 import { state, on, column, decide } from "./state.js";

@@ -73,8 +73,9 @@ class Gallery:
 
     @property
     def rank(self) -> np.ndarray:
-        """The rank (n_images,) of each image: most pixels first, then the largest file, then the first in the set."""
-        return quality_rank(self.area, self.size)
+        """The rank (n_images,) of each image: most pixels first, then the largest file, then the shortest name (copies
+        are called "name (1)"), then the first in the set."""
+        return quality_rank(self.area, self.size, -np.array([len(key) for key in self.keys]))
 
     def with_others(self, others: Gallery) -> Gallery:
         """These images followed by the others."""
