@@ -16,7 +16,7 @@ const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0,
 
 function nameForm(cluster) {
   const input = h("input", { type: "text", value: cluster.name, title: cluster.name, "aria-label": `Name of ${cluster.name}`, autocomplete: "off", readOnly: state.atlas.read_only, data: { testid: `cluster-name-${cluster.id}` } });
-  const edit = small(cluster.named ? "Rename…" : "Name…", () => input.select(), { class: "small writes", "aria-label": `${cluster.named ? "Rename" : "Name"} ${cluster.name}…`, data: { testid: `cluster-edit-${cluster.id}` } });
+  const edit = small(cluster.named ? "Rename…" : "Name…", () => input.select(), { class: "small writes", "aria-label": `${cluster.named ? "Rename" : "Name"}… ${cluster.name}`, data: { testid: `cluster-edit-${cluster.id}` } });
   const save = h("button", { type: "submit", class: "small", hidden: true }, "Save");
   input.addEventListener("input", () => { edit.hidden = input.value.trim() !== cluster.name; save.hidden = !edit.hidden; });
   return h("form", {

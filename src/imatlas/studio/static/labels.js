@@ -51,11 +51,11 @@ function otherLabel(row, key, item) {
 }
 
 function choices(row, key, item) {
-  const another = small("Another label…", () => {
+  const another = small("Another…", () => {
     const [form, input] = otherLabel(row, key, item);
     another.replaceWith(form);
     input.focus();
-  }, { "aria-label": `Another label for ${key}…`, data: { testid: "another" } });
+  }, { "aria-label": `Another… label for ${key}`, data: { testid: "another" } });
   const skip = small("Skip", () => pass(row, item), { "aria-label": `Skip ${key}`, title: "Key 0", data: { testid: "skip" } });
   return h("div", { class: "quick writes" }, state.atlas.labels.slice(0, 9).map(({ label }, i) =>
     small(label, (event) => busy(event.currentTarget, () => give(row, label, item)), { "aria-label": `Label ${key} ${label}`, title: `Key ${i + 1}` })), another, skip);
