@@ -33,6 +33,23 @@ def test_decisions_add_up_and_are_undone_in_order(tmp_path: Path) -> None:
     assert Decisions(tmp_path).state.labels == {"a": "cat", "e": "dog"}
 
 
+def test_several_labels_are_one_decision(tmp_path: Path) -> None:
+    decisions = Decisions(tmp_path)
+    decisions.label(["a"], "old")
+    state = decisions.label_each({"a": " cat ", "b": "dog", "c": "dog"})
+    assert state.labels == {"a": "cat", "b": "dog", "c": "dog"}
+    assert state.undo == "label 3 images with 2 labels"
+    assert Decisions(tmp_path).state.labels == state.labels
+    assert decisions.undo().labels == {"a": "old"}
+    for labels in ({}, {"a": "  "}):
+        with pytest.raises(InputError, match="not empty"):
+            decisions.label_each(labels)
+    path = tmp_path / NAME
+    path.write_bytes(path.read_bytes() + b'{"kind": "label", "keys": ["a", "b"], "values": ["x"]}\n')
+    with pytest.raises(ArtifactError, match="one for each key"):
+        Decisions(tmp_path).state  # noqa: B018
+
+
 def test_another_process_sees_what_was_decided(tmp_path: Path) -> None:
     one, other = Decisions(tmp_path), Decisions(tmp_path)
     one.label(["a"], "x")

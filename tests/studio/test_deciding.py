@@ -56,6 +56,30 @@ def test_clusters_are_merged_named_filtered_and_split(studio: Studio) -> None:
     assert studio.ask("/api/decisions", {"kind": "merge", "clusters": [0]})[0] == 422
 
 
+def test_names_of_clusters_become_labels_in_one_decision(studio: Studio) -> None:
+    assert "name a cluster first" in error(studio, "/api/decisions", {"kind": "label_by_names"})
+    before = studio.json("/api/atlas")["clusters"]
+    first, second, *_ = (one for one in before if one["size"])
+    for cluster in (first, second):
+        assert len(set(cluster["typical"])) == min(6, cluster["size"])
+        assert cluster["typical"][0] == cluster["medoid"]
+        assert {studio.json(f"/api/images/{row}")["cluster"] for row in cluster["typical"]} == {cluster["id"]}
+        studio.json("/api/decisions", {"kind": "name", "cluster": cluster["id"], "value": f"name {cluster['id']}"})
+    studio.json("/api/decisions", {"kind": "label", "rows": [first["medoid"]], "value": "mine"})
+    after = studio.json("/api/decisions", {"kind": "label_by_names"})
+    n = first["size"] + second["size"] - 1
+    assert after["undo"] == f"label {n} images with 2 labels"
+    assert {each["label"]: each["count"] for each in after["labels"]} == {
+        "mine": 1,
+        f"name {first['id']}": first["size"] - 1,
+        f"name {second['id']}": second["size"],
+    }
+    assert ia.Atlas(studio.folder).decisions.state.labels[f"{first['medoid']:02d}.png"] == "mine"
+    assert [one["label"] for one in studio.json("/api/undo", {})["labels"]] == ["mine"]
+    merged = studio.json("/api/decisions", {"kind": "merge", "clusters": [first["id"], second["id"]]})
+    assert merged["clusters"][first["id"]]["typical"][:2] == [first["medoid"], second["medoid"]]
+
+
 def test_images_that_are_gone_are_brought_back(opened: Callable[..., Studio], folder: Path, tmp_path: Path) -> None:
     source = shutil.copytree(folder, tmp_path / "photos")
     learned = tmp_path / "mine.atlas"

@@ -162,7 +162,8 @@ def test_names_are_proposed_and_images_found_by_a_word(studio: Studio) -> None:
     assert "similar ones are banana" in last_event(studio, job)["error"]
 
 
-def test_duplicates_are_moved_away_and_brought_back(studio: Studio, folder: Path) -> None:
+def test_duplicates_are_moved_away_and_brought_back(opened: Callable[..., Studio], folder: Path) -> None:
+    studio = opened()
     assert studio.ask("/api/duplicates/move", {"rows": [59]})[0] == 400  # nothing was looked for
     groups = result(studio, studio.json("/api/duplicates")["job"])["groups"]
     group = next(group for group in groups if {"04.png", "59.png"} <= {each["key"] for each in group})
@@ -173,7 +174,20 @@ def test_duplicates_are_moved_away_and_brought_back(studio: Studio, folder: Path
     before = sorted(path.name for path in folder.iterdir())
     assert "nothing was deleted" in studio.json("/api/duplicates/move", {"rows": others})["sentences"][0]
     assert len(list(folder.iterdir())) == len(before) - len(others)
-    assert "Restored" in studio.json("/api/duplicates/undo", {})["sentences"][0]
+    assert opened(studio.folder).json("/api/atlas")["moved"] == sorted(others)  # also the next day
+    for label, rows in (("cat", [0, 2]), ("coffee", [1, 3])):
+        studio.json("/api/decisions", {"kind": "label", "rows": rows, "value": label})
+    left_out = studio.json("/api/propagate", {"n_next": 3})["next"]
+    studio.json("/api/decisions", {"kind": "leave_out", "rows": left_out, "value": True})
+    spread = studio.json("/api/propagate", {"n_next": 3})
+    assert sorted(spread["rows"]) == [row for row in range(60) if row not in others]
+    assert len(spread["label_of"]) == len(spread["confidence"]) == 60 - len(others)
+    assert sum(each["given"] for each in spread["labels"]) == 4 - len({0, 1, 2, 3} & set(others))
+    assert spread["next"]
+    assert not {0, 1, 2, 3, *left_out, *others} & set(spread["next"])
+    back = studio.json("/api/duplicates/undo", {})
+    assert "Restored" in back["sentences"][0]
+    assert back["atlas"]["moved"] == []
     assert sorted(path.name for path in folder.iterdir()) == before
     assert studio.ask("/api/duplicates/undo", {})[0] == 400
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imatlas.arguments import counted
+from imatlas.arguments import counted, shown
 from imatlas.errors import ArtifactError, InputError
 from imatlas.system.atomic_io import append, flush, within
 from imatlas.system.inventory import open_regular
@@ -37,18 +37,21 @@ _Text = Annotated[str, Field(max_length=MOST_LETTERS)]
 
 
 class Decision(BaseModel):
-    """One line of the file."""
+    """One line of the file. Labels are one for all keys (`value`), or one for each (`values`)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["label", "leave_out", "name", "merge", "undo", "redo"]
     keys: list[str] = []
     value: _Text | bool | None = None
+    values: list[_Text] = []
     time: float = 0.0
 
     def words(self) -> str:
         """What was decided."""
         images = counted(len(self.keys), "image")
+        if self.kind == "label" and self.values:
+            return f"label {images} with {counted(len(set(self.values)), 'label')}"
         if self.kind == "label":
             return f"label {images} '{self.value}'" if self.value else f"remove the label of {images}"
         if self.kind == "leave_out":
@@ -121,6 +124,23 @@ class Decisions:
     def label(self, keys: Sequence[str], label: str | None) -> State:
         """Give images a label, or take it from them (None)."""
         return self._add(Decision(kind="label", keys=list(keys), value=(label or "").strip() or None))
+
+    def label_each(self, labels: Mapping[str, str]) -> State:
+        """Give images a label each, in one decision.
+
+        Parameters
+        ----------
+        labels : mapping {key: label}
+
+        Raises
+        ------
+        InputError
+            If there are none, or a label is empty.
+        """
+        values = [label.strip() for label in labels.values()]
+        if not values or not all(values):
+            raise InputError(f"Give at least one image a label that is not empty. Got {shown(dict(labels))}.")
+        return self._add(Decision(kind="label", keys=list(labels), values=values))
 
     def leave_out(self, keys: Sequence[str], value: bool = True) -> State:
         """Mark images to be left out, or not."""
@@ -213,6 +233,8 @@ class Decisions:
 
     def _apply(self, decision: Decision) -> None:
         self._state = None
+        if decision.values and (decision.kind != "label" or len(decision.values) != len(decision.keys)):
+            raise InputError("values are labels, one for each key")
         if decision.kind == "undo":
             if not self._done:
                 raise InputError("There is nothing to undo.")
@@ -241,10 +263,11 @@ def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> St
             merges = [merge for merge in merges if not merge & keys] + ([joined] if decision.value else [])
             continue
         told = labels if decision.kind == "label" else names
-        for key in decision.keys:
+        values: Sequence[str | bool | None] = decision.values or [decision.value] * len(decision.keys)
+        for key, value in zip(decision.keys, values, strict=True):
             told.pop(key, None)
-            if decision.value:
-                told[key] = str(decision.value)
+            if value:
+                told[key] = str(value)
     last, next_ = (part[-1].words() if part else None for part in (done, undone))
     return State(labels, frozenset(left_out), names, tuple(merges), last, next_, revision)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from imatlas.atlas.store import Store
@@ -16,14 +18,29 @@ from imatlas.tasks.words import Words, names, words_of
 
 CACHED = "words"
 """Name of the features in the cache; a change of `_pixels` gets a new one."""
-SAVED = 256
-"""Images after which the cache is written."""
+STEP, SAVED = 32, 256
+"""Images that are looked at at once, and after which the cache is written."""
 MOST_ASKED, LEAST_ASKED = 300, 3
 """Images of all clusters together from which words are proposed in passing, some 10 ms each; and at least of each."""
 
 
-def words(store: Store, rows: np.ndarray | None = None, *, progress: bool = False) -> Words:
+def words(
+    store: Store,
+    rows: np.ndarray | None = None,
+    *,
+    progress: bool = False,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Words:
     """Words for some images, or for all.
+
+    Parameters
+    ----------
+    store : Store
+    rows : ndarray (n_images,) of int, optional
+    progress : bool
+        Show a progress bar.
+    tell : callable
+        Hears how many images that are not in the cache are done, and of how many.
 
     Raises
     ------
@@ -40,14 +57,17 @@ def words(store: Store, rows: np.ndarray | None = None, *, progress: bool = Fals
     folder = store.folder / "cache"
     cache = None if is_link(folder) else FeatureCache(folder / "words")
     missing = np.arange(len(rows)) if cache is None else np.flatnonzero(~cache.find(CACHED, contents, features))
-    encoder = None
-    for start in with_progress(range(0, len(missing), SAVED), "Finding words", progress):
-        part = missing[start : start + SAVED]
+    encoder, saved = None, 0
+    for start in with_progress(range(0, len(missing), STEP), "Finding words", progress):
+        tell(start, len(missing))
+        part = missing[start : start + STEP]
         pixels = _pixels(store, rows[part])
         encoder = encoder or PretrainedEncoder(normalize=False).fit(pixels)
         features[part] = encoder.transform(pixels)
-        if cache is not None:
-            cache.add(CACHED, [contents[i] for i in part], features[part])
+        done = start + len(part)
+        if cache is not None and (done - saved >= SAVED or done == len(missing)):
+            new, saved = missing[saved:done], done
+            cache.add(CACHED, [contents[i] for i in new], features[new])
     return words_of(features)
 
 

@@ -87,7 +87,15 @@ class Propagating(Body):
     n_next: Annotated[int, Field(ge=0, le=1000)] = 24
 
 
-Decided = Annotated[Labeling | LeavingOut | Keeping | Naming | Merging | Splitting, Field(discriminator="kind")]
+class UsingNames(Body):
+    """Label all images of named clusters that have no label by these names."""
+
+    kind: Literal["label_by_names"]
+
+
+Decided = Annotated[
+    Labeling | UsingNames | LeavingOut | Keeping | Naming | Merging | Splitting, Field(discriminator="kind")
+]
 
 
 class Review:
@@ -99,24 +107,45 @@ class Review:
         self._groups: list[list[int]] = []
 
     def propagated(self, n_next: int) -> dict[str, Any]:
-        """Labels of all images from those of a few."""
+        """Labels of all images from those of a few; without those whose files are in the trash."""
         state = self.views.decisions.state
         given, _ = self.views.labels(state)
         labels = {key: label for key, label in state.labels.items() if key in self.views.row_of}
-        found = self.atlas.classify(labels, n_next=n_next)
-        values, index = np.unique(found.labels, return_inverse=True)
+        moved, left_out = np.zeros(len(given), bool), self.views.left_out(state)
+        moved[self.views.moved] = True
+        not_next = moved | left_out
+        found = self.atlas.classify(labels, n_next=n_next + int(not_next.sum()))
+        rows = np.flatnonzero(~moved)
+        values, index = np.unique(found.labels[rows], return_inverse=True)
         counts = np.bincount(index, minlength=len(values))
-        n_given = np.bincount(index[given >= 0], minlength=len(values))
+        n_given = np.bincount(index[given[rows] >= 0], minlength=len(values))
         return {
             "labels": [
                 {"label": str(value), "count": int(count), "given": int(n)}
                 for value, count, n in zip(values, counts, n_given, strict=True)
             ],
-            "rows": list(range(len(self.views.keys))),
+            "rows": rows.tolist(),
             "label_of": index.tolist(),
-            "confidence": np.round(found.confidence.astype(float), 4).tolist(),
-            "next": found.next_rows.tolist(),
+            "confidence": np.round(found.confidence[rows].astype(float), 4).tolist(),
+            "next": found.next_rows[~not_next[found.next_rows]][:n_next].tolist(),
         }
+
+    def use_names(self) -> None:
+        """Label the images of named clusters by these names, but those that have a label.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        state = self.views.decisions.state
+        clustered, (given, _), keys = self.views.clustered(state), self.views.labels(state), self.views.keys
+        name_of = clustered.decided.given
+        free = np.isin(clustered.labels, list(name_of)) & (given < 0)
+        if not free.any():
+            raise InputError("No image of a named cluster is without a label; name a cluster first.")
+        rows = np.flatnonzero(free).tolist()
+        self.views.decisions.label_each({keys[row]: name_of[int(clustered.labels[row])] for row in rows})
 
     def outliers(self, rate: float, limit: int) -> dict[str, Any]:
         """The outliers at a false positive rate."""
@@ -193,7 +222,10 @@ class Review:
         with tempfile.TemporaryDirectory() as aside:
             path = Path(aside, "plan.csv")
             write_plan(plan, folder, path, signed=False)
-            return {"sentences": apply_plan(read_plan(path, folder)).sentences}
+            try:
+                return {"sentences": apply_plan(read_plan(path, folder)).sentences}
+            finally:
+                self.views.forget_moved()
 
     def bring_back(self) -> dict[str, Any]:
         """Undo the last `move_away`, also of an earlier day.
@@ -203,7 +235,10 @@ class Review:
         InputError, SourceError
             If nothing was moved.
         """
-        return {"sentences": undo(self._folder()).sentences}
+        try:
+            return {"sentences": undo(self._folder()).sentences}
+        finally:
+            self.views.forget_moved()
 
     def _folder(self) -> Path:
         folder = self.views.store.originals.folder
@@ -214,6 +249,7 @@ class Review:
 
 def decision_routes(api: FastAPI, studio: Studio) -> None:
     """Decisions, each of which can be undone."""
+    review = Review(studio.views)
     views, overview = studio.views, studio.overview
     writable = [Depends(studio.writable)]
 
@@ -227,6 +263,9 @@ def decision_routes(api: FastAPI, studio: Studio) -> None:
             return overview()
         if isinstance(decision, Splitting):
             views.atlas.split_cluster(decision.cluster)
+            return overview()
+        if isinstance(decision, UsingNames):
+            review.use_names()
             return overview()
         if isinstance(decision, Keeping):
             unknown = set(decision.keys) - views.decisions.state.left_out
@@ -283,8 +322,8 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.post("/api/duplicates/move", dependencies=writable)
     def move_away(asked: Moving) -> dict[str, Any]:
-        return review.move_away(studio.known(asked.rows))
+        return review.move_away(studio.known(asked.rows)) | {"atlas": studio.overview()}
 
     @api.post("/api/duplicates/undo", dependencies=writable)
     def bring_back() -> dict[str, Any]:
-        return review.bring_back()
+        return review.bring_back() | {"atlas": studio.overview()}

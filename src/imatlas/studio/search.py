@@ -3,7 +3,6 @@
 # no postponed annotations: FastAPI evaluates those of the functions below
 
 import asyncio
-from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +10,9 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from imatlas.atlas.decisions import MOST_LETTERS
+from imatlas.atlas.words import words
 from imatlas.errors import InputError
+from imatlas.studio.jobs import Job
 from imatlas.studio.opened import Studio
 from imatlas.studio.pages import picture
 from imatlas.studio.pictures import as_webp, upload_size
@@ -43,25 +44,29 @@ class Named:
 
     def __init__(self, views: Views) -> None:
         self.views = views
+        self._words: Words | None = None
 
-    @cached_property
-    def words(self) -> Words:
+    def words(self, job: Job) -> Words:
         """Words for all images; slow at first."""
-        return self.views.atlas.words()
+        if self._words is None:
+            self._words = words(
+                self.views.store, tell=lambda done, n: job.tell(f"Looking at image {done + 1:,} of {n:,}", done / n)
+            )
+        return self._words
 
-    def clusters(self) -> dict[str, Any]:
+    def clusters(self, job: Job) -> dict[str, Any]:
         """Words that stand out in each cluster."""
         labels = self.views.clustered(self.views.decisions.state).labels
-        found = self.words.of_clusters(labels, len(self.views.medoids))
+        found = self.words(job).of_clusters(labels, len(self.views.typical))
         return {
             "clusters": [[{"word": word, "share": round(share, 3)} for word, share in each] for each in found],
             "note": f"Proposed {LEARNED_WITH}.",
         }
 
-    def images(self, word: str, k: int) -> dict[str, Any]:
+    def images(self, word: str, k: int, job: Job) -> dict[str, Any]:
         """The images that a word fits best."""
         matching(word)  # before the images are looked at
-        best = zip(*(part.tolist() for part in self.words.nearest(word, k)), strict=True)
+        best = zip(*(part.tolist() for part in self.words(job).nearest(word, k)), strict=True)
         keys = self.views.keys
         return {"results": [{"row": row, "key": keys[row], "probability": round(p, 3)} for row, p in best]}
 
@@ -92,8 +97,8 @@ def search_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/words")
     def get_words() -> dict[str, Any]:
-        return {"job": jobs.start("Looking for names", named.clusters).id}
+        return {"job": jobs.begin("Looking for names", named.clusters).id}
 
     @api.post("/api/find")
     def find(asked: Finding) -> dict[str, Any]:
-        return {"job": jobs.start(f"Looking for '{asked.word}'", lambda: named.images(asked.word, asked.k)).id}
+        return {"job": jobs.begin(f"Looking for '{asked.word}'", lambda job: named.images(asked.word, asked.k, job)).id}

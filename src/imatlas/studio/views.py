@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +16,15 @@ import pyarrow.compute as pc
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.decided_clusters import DecidedClusters, decided_clusters, labels_of
 from imatlas.atlas.decisions import State
-from imatlas.errors import DecodeError, SourceError
+from imatlas.errors import DecodeError, ImatlasError, SourceError
 from imatlas.studio.pictures import as_png, as_webp
 from imatlas.studio.tiles import CELLS, Tiles
+from imatlas.tasks.duplicates.trash import moved
 from imatlas.tasks.wall import scattered, wall
 
 N_NEIGHBORS = 12
+N_TYPICAL = 6
+"""Images that a cluster is shown by."""
 NUMBERS = ("width", "height", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier")
 """Columns of the table that are kept."""
 JITTER = 0.9
@@ -58,6 +62,7 @@ class Views:
         self._lock = threading.RLock()
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
         self._clustered: tuple[Any, Clustered] | None = None
+        self._moved: list[int] | None = None
 
     @once
     def keys(self) -> list[str]:
@@ -114,6 +119,7 @@ class Views:
             "name": self.atlas.name,
             "source": self.store.manifest.source,
             "n_images": len(self.keys),
+            "n_skipped": self.store.manifest.stages.get("intake", {}).get("n_skipped", 0),
             "read_only": read_only,
             "revision": state.revision,
             "layouts": [
@@ -128,8 +134,9 @@ class Views:
             ],
             "clusters": [
                 {
-                    "id": i, "name": name, "size": int(sizes[i]), "medoid": int(self.medoids[i]),
-                    "parts": decided.parts(i),
+                    "id": i, "name": name, "named": i in decided.given, "size": int(sizes[i]),
+                    "medoid": next(iter(self.typical[i].tolist()), 0),
+                    "typical": self.typical_of(decided.parts(i)), "parts": decided.parts(i),
                 }
                 for i, name in enumerate(names)
             ],
@@ -154,6 +161,7 @@ class Views:
                 "originals": self.store.originals.folder is not None,
                 "words": self.store.manifest.stages.get("intake", {}).get("encoder") == "pretrained",
             },
+            "moved": self.moved,
             "undo": state.undo,
             "redo": state.redo,
         }  # fmt: skip
@@ -172,18 +180,22 @@ class Views:
         return None if made is None else np.asarray(made(), np.float32)
 
     @once
-    def medoids(self) -> np.ndarray:
-        """The most typical image of each cluster."""
+    def typical(self) -> list[np.ndarray]:
+        """The most typical images of each cluster of the model, the most typical first; none of an empty one."""
         centers, cluster = self.store.model("clusters").cluster_centers_, self.columns["cluster"]
         distances = np.empty(len(cluster), np.float32)
         n = 0
         for vectors in self.store.table.vector_batches("embedding"):
             part = slice(n, n := n + len(vectors))
             distances[part] = np.square(vectors - centers[cluster[part]]).sum(1)
-        found = np.zeros(len(centers), np.int64)
-        by_distance = np.argsort(distances)[::-1]
-        found[cluster[by_distance]] = by_distance  # of several of one cluster, the last one written stays
-        return found
+        order = np.lexsort((distances, cluster))
+        starts = np.searchsorted(cluster[order], np.arange(len(centers) + 1))
+        return [order[start:end][:N_TYPICAL] for start, end in itertools.pairwise(starts)]
+
+    def typical_of(self, parts: list[int]) -> list[int]:
+        """The most typical images of merged clusters: of each part in turn."""
+        rows = itertools.chain(*itertools.zip_longest(*(self.typical[part].tolist() for part in parts)))
+        return [row for row in rows if row is not None][:N_TYPICAL]
 
     @once
     def flags(self) -> tuple[np.ndarray, list[str]]:
@@ -211,6 +223,21 @@ class Views:
         found = np.zeros(len(self.keys), bool)
         found[[self.row_of[key] for key in state.left_out if key in self.row_of]] = True
         return found
+
+    @property
+    def moved(self) -> list[int]:
+        """The images whose files were moved to the trash as duplicates, also on an earlier day."""
+        if self._moved is None:
+            keys: list[str] = []
+            if self.store.originals.folder is not None:
+                with suppress(ImatlasError, OSError):  # a damaged trash is told by whoever uses it
+                    keys = moved(self.store.originals.folder)
+            self._moved = sorted(self.row_of[key] for key in keys if key in self.row_of)
+        return self._moved
+
+    def forget_moved(self) -> None:
+        """Look again which files are in the trash, when that is next asked for."""
+        self._moved = None
 
     def clustered(self, state: State) -> Clustered:
         """The clusters as they were named and merged."""

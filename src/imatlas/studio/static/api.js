@@ -119,10 +119,10 @@ export const getOutliers = (rate, limit, signal) => get(`/api/outliers?${query({
 /** Starts the search for duplicates. */
 export const findDuplicates = () => get("/api/duplicates");
 
-/** Moves the files of duplicates to the trash folder beside theirs. */
+/** Moves the files of duplicates to the trash folder beside theirs: {sentences, atlas}. */
 export const moveAway = (rows) => post("/api/duplicates/move", { rows });
 
-/** Brings the files back that were moved last. */
+/** Brings the files back that were moved last: {sentences, atlas}. */
 export const bringBack = () => post("/api/duplicates/undo", {});
 
 /** Starts looking for names of clusters. */

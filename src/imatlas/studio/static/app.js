@@ -12,6 +12,7 @@ import { startCreate } from "./create.js";
 import { startWork } from "./work.js";
 import { startSelection } from "./selection.js";
 import { startExports } from "./exports.js";
+import { startFirst } from "./first.js";
 import { startFollowing } from "./follow.js";
 import { keepChecked } from "./tiles.js";
 
@@ -68,6 +69,7 @@ async function start() {
   readRoute(VIEWS);
   addEventListener("hashchange", () => readRoute(VIEWS));
   document.addEventListener("keydown", onEscape);
+  startFirst();
   startFollowing();
   await startMap();
   document.body.dataset.ready = "yes";

@@ -1,7 +1,8 @@
 // The list of clusters: naming them, merging them, and splitting merged ones.
 import * as api from "./api.js";
 import { byId, h, busy, guarded, images, say } from "./dom.js";
-import { state, on, decide, openImage, selectCluster } from "./state.js";
+import { state, on, decide, selectCluster } from "./state.js";
+import { showCluster } from "./gallery.js";
 import { categoryColor } from "./colors.js";
 import { small } from "./tiles.js";
 import { proposed, startProposals } from "./words.js";
@@ -15,14 +16,15 @@ const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0,
 
 function nameForm(cluster) {
   const input = h("input", { type: "text", value: cluster.name, title: cluster.name, "aria-label": `Name of ${cluster.name}`, autocomplete: "off", readOnly: state.atlas.read_only, data: { testid: `cluster-name-${cluster.id}` } });
+  const edit = small(cluster.named ? "Rename…" : "Name…", () => input.select(), { class: "small writes", "aria-label": `${cluster.named ? "Rename" : "Name"}… ${cluster.name}`, data: { testid: `cluster-edit-${cluster.id}` } });
   const save = h("button", { type: "submit", class: "small", hidden: true }, "Save");
-  input.addEventListener("input", () => { save.hidden = input.value.trim() === cluster.name; });
+  input.addEventListener("input", () => { edit.hidden = input.value.trim() !== cluster.name; save.hidden = !edit.hidden; });
   return h("form", {
     class: "row", onsubmit: (event) => {
       event.preventDefault();
       busy(save, () => decide({ kind: "name", cluster: cluster.id, value: input.value.trim() }));
     },
-  }, input, save);
+  }, input, edit, save);
 }
 
 function chooser(cluster) {
@@ -46,8 +48,8 @@ function splitButton(cluster) {
 }
 
 function item(cluster) {
-  const picture = h("button", { type: "button", class: "tile-open", "aria-label": `Open the most typical image of ${cluster.name}`, onclick: () => openImage(cluster.medoid) },
-    h("img", { src: api.thumbnail(cluster.medoid), alt: "", loading: "lazy" }));
+  const picture = h("button", { type: "button", class: "typical", "aria-label": `Show the ${images(cluster.size)} of ${cluster.name} in the gallery`, title: "Show all in the gallery", data: { testid: `cluster-typical-${cluster.id}` }, onclick: () => showCluster(cluster.id) },
+    cluster.typical.map((row) => h("img", { src: api.thumbnail(row), alt: "", loading: "lazy" })));
   const select = small("Select", () => guarded(() => selectCluster(cluster.id)), { "aria-label": `Select the ${images(cluster.size)} of ${cluster.name}` });
   const made = h("li", { class: "cluster tile", data: { testid: "cluster" } }, h("div", { class: "tile-picture" }, picture, chooser(cluster)),
     h("div", {}, nameForm(cluster), proposed(cluster), h("p", {}, about(cluster)), h("div", { class: "quick" }, select, splitButton(cluster))));
@@ -62,6 +64,11 @@ function drawMerge() {
   byId("merge-names").textContent = known.length < 2 ? `${listed(known.map((one) => one.name))}: choose at least one more to merge with it.` : `Merge ${listed(known.map((one) => one.name))}?`;
 }
 
+/** Offers to label images by the names of their clusters as soon as there is a name. */
+function offerNames() {
+  byId("names-as-labels").hidden = state.atlas.read_only || !present().some((cluster) => cluster.named);
+}
+
 function draw() {
   // Saving a name draws the list again; the focus goes back to where it was.
   const focused = document.activeElement?.closest?.("#clusters")?.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
@@ -70,6 +77,7 @@ function draw() {
   byId("clusters").replaceChildren(...present().map(item));
   if (focused) byId("clusters").querySelector(`[data-testid="${focused}"]`)?.focus();
   drawMerge();
+  offerNames();
 }
 
 async function merge() {
@@ -82,6 +90,7 @@ async function merge() {
 
 /** Connects the list. */
 export function startClusters() {
+  byId("names-as-labels").addEventListener("click", (event) => busy(event.currentTarget, () => decide({ kind: "label_by_names" })));
   byId("merge").addEventListener("click", (event) => busy(event.currentTarget, merge).then(drawMerge));
   byId("merge-cancel").addEventListener("click", () => { chosen.clear(); draw(); say("No cluster is chosen."); });
   on("atlas", draw);

@@ -23,6 +23,16 @@ export function say(sentence) {
   byId("status").textContent = sentence;
 }
 
+let leaving = 0; // the timer of the sentence that is shown
+
+/** Shows and says for some seconds what was done. */
+export function tellDone(sentence) {
+  const box = byId("done");
+  box.textContent = sentence;
+  clearTimeout(leaving);
+  leaving = setTimeout(() => { box.textContent = ""; }, 5000);
+}
+
 /** Shows a sentence in the corner; errors stay until they are dismissed or ten seconds have passed. */
 export function toast(sentence, kind = "error") {
   const box = h("div", { class: `toast ${kind}`, data: { testid: "toast" } }, h("p", {}, sentence));
@@ -55,6 +65,17 @@ export async function busy(button, work) {
   } finally {
     button.disabled = false;
     button.removeAttribute("aria-busy");
+  }
+}
+
+/** Shows a bar of progress during some work, which may tell it of events with a share that is done. */
+export async function withProgress(bar, work) {
+  bar.hidden = false;
+  bar.removeAttribute("value");
+  try {
+    return await work(({ progress }) => { if (progress !== null) bar.value = progress; });
+  } finally {
+    bar.hidden = true;
   }
 }
 

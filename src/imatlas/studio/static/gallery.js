@@ -1,7 +1,7 @@
 // All images in a grid of which only the visible part exists: a million rows cost as little as a hundred.
 import * as api from "./api.js";
 import { byId, h, guarded, debounced, perFrame, images, say, short } from "./dom.js";
-import { state, on, openImage, remember } from "./state.js";
+import { state, on, isMoved, go, openImage, remember } from "./state.js";
 import { checkbox } from "./tiles.js";
 import { offerExport } from "./exports.js";
 
@@ -122,8 +122,8 @@ function cell(index) {
   const open = h("button", { type: "button", class: "tile-open", tabIndex, "aria-label": `Open ${key}`, title: key, data: { row }, onclick: (event) => pressed(event, index, row) },
     h("img", { src: api.thumbnail(row), alt: "", decoding: "async" }));
   const check = checkbox(row, key, { tabIndex: -1, onclick: (event) => { if (event.shiftKey) event.preventDefault(); choose(index, row, event.shiftKey); }, onchange: null });
-  const words = [image.label, image.left_out ? "left out" : null, filters().sort === "outlier" ? short(image.outlier) : null].filter(Boolean).join(" · ");
-  return h("div", { role: "gridcell", class: image.left_out ? "tile left-out" : "tile", "aria-selected": String(state.selection.has(row)), data: { index, row } },
+  const words = [image.label, image.left_out ? "left out" : null, isMoved(row) ? "moved to the trash" : null, filters().sort === "outlier" ? short(image.outlier) : null].filter(Boolean).join(" · ");
+  return h("div", { role: "gridcell", class: `tile${image.left_out ? " left-out" : ""}${isMoved(row) ? " moved" : ""}`, "aria-selected": String(state.selection.has(row)), data: { index, row } },
     h("div", { class: "tile-picture" }, open, check), h("p", { class: "caption" }, h("span", { class: "key" }, key), h("span", {}, words)));
 }
 
@@ -209,10 +209,18 @@ function drawFilters() {
   fill(byId("filter-flag"), "All flags", (described.find((one) => one.name === "flag")?.values ?? []).map((flag) => [flag, flag]));
 }
 
-/** Shows only these images in the gallery. */
+/** Shows only these selected images in the gallery, until none is selected; null shows all. */
 export function showRows(rows) {
   chosenRows = rows;
   reload();
+}
+
+/** Shows the images of a cluster in the gallery, and nothing else. */
+export function showCluster(id) {
+  byId("gallery-filters").reset();
+  byId("filter-cluster").value = id;
+  showRows(null);
+  go("gallery");
 }
 
 /** Connects the gallery. */
@@ -222,12 +230,13 @@ export function startGallery() {
   form.addEventListener("input", debounced(reload, 200));
   byId("gallery-size").addEventListener("input", () => { layOut(); drawSoon(); });
   byId("gallery-export").addEventListener("click", () => offerExport(pagedHere() ? { rows: chosenRows } : { filters: { ...known(filters()), rows: chosenRows } }, total));
-  byId("gallery-all").addEventListener("click", () => { chosenRows = null; reload(); });
+  byId("gallery-all").addEventListener("click", () => showRows(null));
   scroller.addEventListener("scroll", drawSoon);
   grid.addEventListener("keydown", onKey);
   new ResizeObserver(() => { layOut(); drawSoon(); }).observe(spacer);
   on("atlas", () => { drawFilters(); generation++; stale = pages; pages = new Map(); drawSoon(); });
   on("selection", () => {
+    if (chosenRows !== null && !state.selection.size) showRows(null); // the list was that of the selection
     for (const one of grid.querySelectorAll("[data-row][aria-selected]")) one.setAttribute("aria-selected", String(state.selection.has(Number(one.dataset.row))));
   });
   on("route", () => { if (state.route.view === "gallery") { layOut(); if (!total && !pages.size) reload(); else drawSoon(); } });

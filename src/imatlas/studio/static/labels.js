@@ -1,7 +1,7 @@
 // Labels: how many there are, what they say about the other images, and which images to label next.
 import * as api from "./api.js";
-import { byId, h, busy, guarded, count, images, isTyping, say } from "./dom.js";
-import { state, on, decide, column, selectWhere, describeColumn, keysOf } from "./state.js";
+import { byId, h, busy, withProgress, guarded, count, images, isTyping, say } from "./dom.js";
+import { state, on, decide, column, isMoved, selectWhere, describeColumn, keysOf } from "./state.js";
 import { tile, small } from "./tiles.js";
 
 const N_NEXT = 24;
@@ -18,11 +18,16 @@ function drawCounts() {
     small("Select", () => guarded(() => selectWhere("label", value(one.label))), { "aria-label": `Select the images labelled ${one.label}` }))));
   byId("labels-none").hidden = labels.length > 0;
   byId("propagate").disabled = labels.length < 2;
-  byId("propagate-hint").hidden = labels.length >= 2;
+  byId("propagate-hint").textContent = labels.length < 2 ? "This needs images of at least two labels." : "";
 }
 
 async function give(row, label, item) {
   await decide({ kind: "label", rows: [row], value: label });
+  pass(row, item);
+}
+
+/** Takes an image off the list. */
+function pass(row, item) {
   const next = item.nextElementSibling ?? item.previousElementSibling;
   item.remove();
   prediction.next = prediction.next.filter((other) => other !== row);
@@ -31,26 +36,58 @@ async function give(row, label, item) {
   if (!prediction.next.length) drawPrediction();
 }
 
+/** A field for a label that is not among the buttons. */
+function otherLabel(row, key, item) {
+  const input = h("input", { type: "text", autocomplete: "off", required: true, maxLength: 200, "aria-label": `Another label for ${key}`, data: { testid: "another-label" } });
+  input.setAttribute("list", "known-labels");
+  const form = h("form", {
+    onsubmit: (event) => {
+      event.preventDefault();
+      const label = input.value.trim();
+      if (label) busy(form.querySelector("button"), () => give(row, label, item));
+    },
+  }, input, h("button", { type: "submit", class: "small" }, "Give"));
+  return [form, input];
+}
+
+function choices(row, key, item) {
+  const another = small("Another…", () => {
+    const [form, input] = otherLabel(row, key, item);
+    another.replaceWith(form);
+    input.focus();
+  }, { "aria-label": `Another… label for ${key}`, data: { testid: "another" } });
+  const skip = small("Skip", () => pass(row, item), { "aria-label": `Skip ${key}`, title: "Key 0", data: { testid: "skip" } });
+  return h("div", { class: "quick writes" }, state.atlas.labels.slice(0, 9).map(({ label }, i) =>
+    small(label, (event) => busy(event.currentTarget, () => give(row, label, item)), { "aria-label": `Label ${key} ${label}`, title: `Key ${i + 1}` })), another, skip);
+}
+
 function nextItem(row, key) {
-  const labels = state.atlas.labels.slice(0, 9);
-  const buttons = h("div", { class: "quick writes" }, labels.map(({ label }, i) =>
-    small(label, (event) => busy(event.currentTarget, () => give(row, label, item)), { "aria-label": `Label ${key} ${label}`, title: `Key ${i + 1}` })));
-  const item = tile(row, key, { extra: buttons, checkable: false });
+  const item = tile(row, key, { checkable: false });
+  item.append(choices(row, key, item));
   return item;
+}
+
+/** Offers new labels, but leaves alone what is being typed. */
+function renewChoices() {
+  for (const item of byId("next-images").querySelectorAll(".tile:not(:has(form))")) {
+    const open = item.querySelector(".tile-open");
+    item.querySelector(".quick").replaceWith(choices(Number(item.dataset.row), open.title, item));
+  }
 }
 
 function onKey(event) {
   const item = event.target.closest?.("#next-images .tile");
+  if (!item || isTyping(event.target) || state.atlas.read_only || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "0") pass(Number(item.dataset.row), item);
   const label = state.atlas.labels[Number(event.key) - 1]?.label;
-  if (!item || !label || isTyping(event.target) || state.atlas.read_only || event.ctrlKey || event.metaKey || event.altKey) return;
-  guarded(() => give(Number(item.dataset.row), label, item));
+  if (label) guarded(() => give(Number(item.dataset.row), label, item));
 }
 
 /** The predictions of one label that nobody has decided yet, the surest first. */
 function predicted(index) {
   const { rows, label_of: labelOf, confidence } = prediction;
   const found = [];
-  for (let i = 0; i < rows.length; i++) if (labelOf[i] === index && !accepted.has(rows[i])) found.push({ row: rows[i], confidence: confidence[i] });
+  for (let i = 0; i < rows.length; i++) if (labelOf[i] === index && !accepted.has(rows[i]) && !isMoved(rows[i])) found.push({ row: rows[i], confidence: confidence[i] });
   return found.sort((one, other) => other.confidence - one.confidence);
 }
 
@@ -101,6 +138,7 @@ async function drawPrediction() {
 }
 
 async function propagate() {
+  byId("propagate-hint").textContent = `Predicting the labels of ${images(state.atlas.n_images)}…`;
   const [answer, given] = await Promise.all([api.propagate({ n_next: N_NEXT }), column("label")]);
   prediction = answer;
   // What a person has labelled needs no prediction.
@@ -111,10 +149,10 @@ async function propagate() {
 
 /** Connects the tab of labels. */
 export function startLabels() {
-  byId("propagate").addEventListener("click", (event) => busy(event.currentTarget, propagate).then(drawCounts));
+  byId("propagate").addEventListener("click", (event) => busy(event.currentTarget, () => withProgress(byId("propagate-progress"), propagate)).then(drawCounts));
   byId("accept-above").addEventListener("input", () => { byId("accept-value").textContent = `${byId("accept-above").value} %`; });
   byId("accept-above").addEventListener("change", () => prediction && drawGroups());
   document.addEventListener("keydown", onKey);
-  on("atlas", drawCounts);
+  on("atlas", () => { drawCounts(); renewChoices(); });
   drawCounts();
 }

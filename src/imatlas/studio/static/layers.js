@@ -65,6 +65,18 @@ function frames(id, layout, rows, half, width, color) {
   return [new PathLayer({ ...frame, id: `${id}-edge`, getWidth: 2 * width, getColor: themeColor("--paper") }), new PathLayer({ ...frame, id, getWidth: width, getColor: color })];
 }
 
+/** Thin frames in the colors of the points, where the pictures have taken their place. */
+export function coloredFrames(layout, colors, pixels, bounds) {
+  if (byId("show-points").value !== "far" || pixels < TILES_FROM) return [];
+  const [left, top, right, bottom] = bounds;
+  const half = layout.slot / 2;
+  const data = layout.grid.inBox(left - half, top - half, right + half, bottom + half).slice(0, MOST_FRAMES);
+  return [new PathLayer({
+    id: "colored-frames", data, getPath: (i) => squareAround(layout, layout.rows[i], layout.slot * 0.48), getColor: (i) => [...colors.subarray(4 * i, 4 * i + 4)],
+    widthUnits: "pixels", getWidth: Math.max(1.5, Math.min(4, pixels / 40)), jointRounded: true,
+  })];
+}
+
 /** Rings around the selected points from afar, frames around the selected pictures near by. */
 export function selectionLayers(layout, rings, pixels, bounds, selection, most) {
   const framed = pixels >= FRAMES_FROM;

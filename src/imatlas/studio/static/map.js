@@ -5,7 +5,7 @@ import { state, on, emit, go, openImage, column } from "./state.js";
 import { Grid, shuffled } from "./geometry.js";
 import { coloringBy, paint, themeColor } from "./colors.js";
 import { Budget } from "./points.js";
-import { tileLayer, pointLayer, selectionLayers, openLayers, pointOpacity, meansPoints, pictureSide } from "./layers.js";
+import { tileLayer, pointLayer, coloredFrames, selectionLayers, openLayers, pointOpacity, meansPoints, pictureSide } from "./layers.js";
 import { connectTools, chosenTool } from "./lasso.js";
 import { connectMinimap, drawPoints, drawViewport } from "./minimap.js";
 import { drawLegend } from "./legend.js";
@@ -90,6 +90,7 @@ function layers() {
   return [
     tiles,
     pointLayer(shown, points, pixels, width * height, most),
+    ...coloredFrames(shown, colors, pixels, bounds()),
     ...selectionLayers(shown, rings, pixels, bounds(), state.selection, most),
     ...openLayers(shown, state.route.image, scaleNow(), openPicture.row === state.route.image ? openPicture.bitmap : null),
   ];

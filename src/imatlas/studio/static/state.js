@@ -1,6 +1,6 @@
 // What the whole studio shares: the atlas, the selection, the route, and the events that tell of their changes.
 import * as api from "./api.js";
-import { say } from "./dom.js";
+import { tellDone, images, count } from "./dom.js";
 
 const bus = new EventTarget();
 
@@ -49,20 +49,33 @@ export const state = {
   selection: new Selection(),
   route: { view: "map", image: null },
   layout: null,
+  moved: new Set(), // rows whose files are in the trash
 };
 
 /** Takes a new answer of the server about the atlas. */
 export function setAtlas(atlas) {
   const first = state.atlas === null;
   state.atlas = atlas;
+  state.moved = new Set(atlas.moved);
   if (first) state.selection.mask = new Uint8Array(atlas.n_images);
   emit("atlas");
+}
+
+/** What a decision has done, in a sentence; see the server's `Decision.words` for what can be undone. */
+function outcome({ kind, value, rows, keys, clusters }) {
+  if (kind === "name") return value ? `Cluster named “${value}”.` : "The name of the cluster is taken away.";
+  if (kind === "merge") return `${count(clusters.length)} clusters merged.`;
+  if (kind === "split") return "The merged cluster is split.";
+  if (kind === "label_by_names") return "The names of the clusters are labels of their images now.";
+  if (kind === "keep") return `${images(keys.length)} brought back.`;
+  if (kind === "leave_out") return `${images(rows.length)} ${value ? "left out" : "kept"}.`;
+  return value ? `${images(rows.length)} labeled “${value}”.` : `Label taken from ${images(rows.length)}.`;
 }
 
 /** Makes a decision and takes over its consequences. */
 export async function decide(decision) {
   setAtlas(await api.decide(decision));
-  say(state.atlas.undo ? `Done: ${state.atlas.undo}.` : "Done.");
+  tellDone(outcome(decision));
 }
 
 /** Undoes or redoes the last decision. */
@@ -70,7 +83,7 @@ export async function step(direction) {
   const text = state.atlas[direction];
   if (!text) return;
   setAtlas(await (direction === "undo" ? api.undo() : api.redo()));
-  say(`${direction === "undo" ? "Undone" : "Redone"}: ${text}.`);
+  tellDone(`${direction === "undo" ? "Undone" : "Redone"}: ${text}.`);
 }
 
 const columns = new Map();
@@ -87,6 +100,9 @@ export function column(name) {
 
 /** What the atlas says of a column: title, kind, values. */
 export const describeColumn = (name) => state.atlas.columns.find((one) => one.name === name);
+
+/** Whether the file of an image was moved to the trash. */
+export const isMoved = (row) => state.moved.has(row);
 
 /** The cluster with this id. */
 export const clusterOf = (id) => state.atlas.clusters.find((cluster) => cluster.id === id);

@@ -1,20 +1,24 @@
 // Words of the network that people's labels have trained: names to propose for clusters, and images by a word.
 import * as api from "./api.js";
-import { byId, h, busy, images, say } from "./dom.js";
+import { byId, h, busy, withProgress, images, say } from "./dom.js";
 import { state, decide } from "./state.js";
 import { small } from "./tiles.js";
 
 const K = 60;
+const LEAST_SHARE = 0.2; // of a word that is worth proposing
 
-let proposals = []; // for each cluster: words with their share, the best first
+let proposals = null; // for each cluster: words with their share, the best first
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 /** Buttons that take a proposed word as the name of a cluster. */
 export function proposed(cluster) {
-  const words = proposals[cluster.id] ?? [];
-  if (!words.length) return null;
-  return h("ul", { class: "quick writes", "aria-label": `Names proposed for ${cluster.name}` }, words.map(({ word, share }) =>
+  if (proposals === null) return null;
+  const words = (proposals[cluster.id] ?? []).filter(({ share }) => share >= LEAST_SHARE);
+  if (!words.length) return cluster.named ? null : h("p", { class: "hint" }, "No word stands out.");
+  const others = words.filter(({ word }) => word !== cluster.name);
+  if (!others.length) return null;
+  return h("ul", { class: "quick writes", "aria-label": `Names proposed for ${cluster.name}` }, others.map(({ word, share }) =>
     h("li", {}, small(`${word} ${percent(share)}`, (event) => busy(event.currentTarget, () => decide({ kind: "name", cluster: cluster.id, value: word })),
       { "aria-label": `Name it ${word}; its mean probability here is ${percent(share)}`, data: { testid: "proposed-name" } }))));
 }
@@ -23,15 +27,19 @@ export function proposed(cluster) {
 export function startProposals(draw) {
   const [button, note] = [byId("words-propose"), byId("words-note")];
   button.hidden = !state.atlas.can.words || state.atlas.read_only;
-  button.addEventListener("click", () => busy(button, async () => {
-    note.hidden = false;
-    note.textContent = "Looking at all images; the first time takes about 10 ms each.";
-    const result = await api.resultOf(await api.proposeNames(), () => null);
-    proposals = result.clusters;
-    note.textContent = `${result.note} Clusters that it has no word for get none.`;
+  button.addEventListener("click", () => busy(button, () => withProgress(byId("words-progress"), async (onprogress) => {
+    note.textContent = "Looking at all images…";
+    try {
+      const result = await api.resultOf(await api.proposeNames(), (event) => { onprogress(event); note.textContent = event.line; });
+      proposals = result.clusters;
+      note.textContent = result.note;
+    } catch (error) {
+      note.textContent = "";
+      throw error;
+    }
     say(note.textContent);
     draw();
-  }));
+  })));
 }
 
 /** Connects the field for a word; `show(results, sentence)` shows what was found. */

@@ -144,6 +144,26 @@ def undo(folder: str | Path) -> Result:
     )
 
 
+def moved(folder: str | Path) -> list[str]:
+    """The keys of the files of a folder that lie in its trash, and no longer in the folder.
+
+    Raises
+    ------
+    ArtifactError
+        If a log of the trash is damaged.
+    """
+    folder = Path(folder)
+    found = set()
+    for trash in _trashes(folder):
+        if not os.path.lexists(trash / LOG):
+            continue
+        for file in _read_log(trash).files:
+            with suppress(UnsafePathError):
+                if os.path.lexists(file_of(trash, file.key)) and not os.path.lexists(file_of(folder, file.key)):
+                    found.add(file.key)
+    return sorted(found)
+
+
 def _restore(file: _MovedFile, trash: Path, folder: Path) -> str | None:
     """Move one file back: None if that was done, "" if there was nothing to do, else why it stays in the trash."""
     try:
