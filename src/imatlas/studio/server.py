@@ -64,9 +64,12 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
     @contextlib.asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = N_THREADS
-        threading.Thread(target=studio.views.warm_up, daemon=True, name="imatlas-warm-up").start()
+        warming = threading.Thread(target=studio.views.warm_up, daemon=True, name="imatlas-warm-up")
+        warming.start()
         yield
         studio.jobs.close()
+        studio.views.close()
+        await anyio.to_thread.run_sync(warming.join)
 
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
     serve_pages(api, "index.html")

@@ -40,6 +40,7 @@ class Ahead:
         self._waiting: deque[tuple[int, int, int]] = deque(maxlen=MOST_AHEAD)
         self._asked, self._any = 0.0, threading.Event()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def asked(self, z: int, x: int, y: int) -> None:
         """A tile was asked for."""
@@ -50,15 +51,22 @@ class Ahead:
             self._thread.start()
         self._any.set()
 
+    def close(self) -> None:
+        """Draw nothing more: a thread that draws while Python ends would abort it."""
+        self._closed = True
+        self._any.set()
+        if self._thread is not None:
+            self._thread.join()
+
     def _run(self) -> None:
-        while self._any.wait():
+        while self._any.wait() and not self._closed:
             rest = self._asked + RESTING - time.monotonic()
             if rest > 0:
                 time.sleep(rest)
                 continue
-            try:
+            if self._waiting:
                 self._draw(*self._waiting.popleft())
-            except IndexError:
+            else:
                 self._any.clear()
 
 
@@ -70,6 +78,10 @@ class Tiles:
         self._cache: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
         self._n_bytes, self._lock = 0, threading.Lock()
         self._ahead = Ahead(self.tile)
+
+    def close(self) -> None:
+        """Draw nothing ahead any more."""
+        self._ahead.close()
 
     @property
     def whole(self) -> int:

@@ -59,7 +59,7 @@ class Views:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas, self.store = atlas, atlas.store
         self.decisions = atlas.decisions
-        self._lock = threading.RLock()
+        self._lock, self._closed = threading.RLock(), False
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
         self._clustered: tuple[Any, Clustered] | None = None
         self._moved: list[int] | None = None
@@ -102,8 +102,16 @@ class Views:
         """Draw the tiles that a page shows first."""
         for z in range(3):
             for x, y in itertools.product(range(2**z), repeat=2):
+                if self._closed:
+                    return
                 self.layouts["map"].tile(z, x, y)
         pa.default_memory_pool().release_unused()  # what reading the columns took
+
+    def close(self) -> None:
+        """End what is drawn ahead."""
+        self._closed = True
+        for tiles in self.__dict__.get("layouts", {}).values():
+            tiles.close()
 
     # -- the atlas as a whole ----------------------------------------------------------------------------------------
 
