@@ -111,10 +111,11 @@ def test_one_image_and_flat_ones_have_no_duplicates() -> None:
     assert find_duplicates(flat).result.metrics["n_duplicates"] == 0
 
 
-def test_of_equal_files_the_copy_goes(tmp_path: Path) -> None:
-    patches(1)[0].save(tmp_path / "a.png")
-    (tmp_path / "a (1).png").write_bytes((tmp_path / "a.png").read_bytes())  # comes first in order
-    assert kinds_of(tmp_path) == {"a (1).png": ("a.png", "exact")}
+@pytest.mark.parametrize("copy", ["b (1).png", "b copy.png", "b-Copy 2.png"])
+def test_of_equal_files_the_copy_goes(tmp_path: Path, copy: str) -> None:
+    patches(1)[0].save(tmp_path / "b.png")
+    (tmp_path / copy).write_bytes((tmp_path / "b.png").read_bytes())  # comes first in order
+    assert kinds_of(tmp_path) == {copy: ("b.png", "exact")}
 
 
 def test_a_plan_needs_files_of_a_folder(tmp_path: Path) -> None:

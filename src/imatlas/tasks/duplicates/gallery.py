@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from imatlas.images.pixels import rgb_view
 from imatlas.result import Picture
 from imatlas.tasks.duplicates.exact import content_ids, n_pixels, quality_rank
 from imatlas.tasks.duplicates.features import SIDE, PixelReader, resize
+
+COPY = re.compile(r"( \(\d+\)|[ _-]copy( \d+)?)(\.\w+)?$", re.IGNORECASE)
+"""Names that file managers give to copies."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ class Gallery:
 
     @property
     def rank(self) -> np.ndarray:
-        """The rank (n_images,) of each image: most pixels first, then the largest file, then the shortest name (copies
-        are called "name (1)"), then the first in the set."""
-        return quality_rank(self.area, self.size, -np.array([len(key) for key in self.keys]))
+        """The rank (n_images,) of each image: most pixels first, then the largest file, then those that are not called
+        "name (1)" or "name copy", then the first in the set."""
+        return quality_rank(self.area, self.size, np.array([COPY.search(key) is None for key in self.keys], int))
 
     def with_others(self, others: Gallery) -> Gallery:
         """These images followed by the others."""

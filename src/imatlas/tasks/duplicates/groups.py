@@ -120,8 +120,8 @@ def find_duplicates(
 ) -> Duplicates:
     """Find duplicates: equal files, and those recompressed, scaled, cropped by about a tenth, relit or watermarked.
 
-    Of each group the image with the most pixels is kept; of these the largest file, then the one with the shortest
-    name, then the first in the set. Each duplicate was compared with the one that is kept.
+    Of each group the image with the most pixels is kept; of these the largest file, then one that is not called
+    "name (1)" or "name copy", then the first in the set. Each duplicate was compared with the one that is kept.
 
     Parameters
     ----------
