@@ -31,6 +31,8 @@ def photo(tmp_path: Path) -> Path:
 
 def opened(page: Any, path: Path) -> None:
     """Bring a picture of one's own."""
+    if by(page, "first").is_visible():  # it takes room from the picture
+        by(page, "first-close").click()
     by(page, "work-file").set_input_files(path)
     seen(page, "work-name", path.name)
 
