@@ -34,8 +34,8 @@ from imatlas.errors import InputError
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.compression import bd_rate, bits_per_pixel, ms_ssim
 from imatlas.metrics.restoration import psnr
-from imatlas.models.codec import Effort, ImageCodec, step_of
-from imatlas.models.parts.coded_image import CodedImages
+from imatlas.models.codec import ImageCodec, step_of
+from imatlas.models.parts.coded_image import CodedImages, Effort
 from imatlas.tasks import coded_file
 from imatlas.tasks.coded_file import About, CodedFile
 

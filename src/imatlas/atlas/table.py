@@ -309,13 +309,11 @@ class ImagesTable:
 
     def vectors(self, column: str) -> np.ndarray:
         """A vector column as a float32 array (n_rows, n_features)."""
-        values = self.read([column])[column].combine_chunks()
-        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+        return _matrix(self.read([column])[column].combine_chunks())
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some rows of a vector column, in the order of `rows`, as a float32 array (n, n_features)."""
-        values = self.take(rows, [column])[column].combine_chunks()
-        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+        return _matrix(self.take(rows, [column])[column].combine_chunks())
 
     def index(self, column: str, centers: np.ndarray) -> ImagesTable:
         """Write a new version with an index on a vector column, for `nearest`.
@@ -400,8 +398,7 @@ class ImagesTable:
     def vector_batches(self, column: str) -> Iterator[np.ndarray]:
         """A vector column of all rows, as float32 arrays (n, n_features), batch by batch."""
         for batch in self.batches([column]):
-            values = batch[column]
-            yield values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+            yield _matrix(batch[column])
 
     def check(self) -> None:
         """Read and check every column, before a writer builds on them.
@@ -463,6 +460,11 @@ def _unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.Record
         if caught:
             raise caught[0] from None
         raise
+
+
+def _matrix(values: pa.Array) -> np.ndarray:
+    """Lists of equal lengths as an array (n, length)."""
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
 
 def _arrow(values: np.ndarray | pa.Array) -> pa.Array:

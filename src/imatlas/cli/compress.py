@@ -88,7 +88,7 @@ def compress(
         raise typer.BadParameter("--effort is for files with loss; give it without --lossless.")
     source = one_source(images)
     step = step_of(50 if quality is None else quality) if not given or quality is not None else None
-    target = Target(step, psnr, bpp, max_bytes, "high" if effort == "high" else None)
+    target = Target(step, psnr, bpp, max_bytes, effort)
 
     kind: type[CodecBase] = LosslessCodec if lossless else ImageCodec
 

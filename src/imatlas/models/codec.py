@@ -15,7 +15,7 @@ the last bit, so they are computed in exact arithmetic (`imatlas.nn.exact`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.parts.codec_base import CodecBase
-from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages, Filtering
+from imatlas.models.parts.coded_image import MOST_VALUES, CodedGroup, CodedImages, Effort, Filtering
 from imatlas.models.parts.coefficient_coding import Coefficients, Quantizer, decode, encode
 from imatlas.models.parts.color_planes import from_planes, groups_of, to_planes
 from imatlas.models.parts.fitted_filter import applied, fitted
@@ -40,8 +40,6 @@ from imatlas.training.batches import Batch
 
 STEPS = (4.0, 100.0)
 """Quantization steps that are learned for, where pixels span 255."""
-Effort = Literal["normal", "high"]
-"""How much is tried to make files small."""
 VIEWS: dict[Effort, int] = {"normal": 1, "high": 4}
 """Mirrored views that are filtered."""
 TILE, MARGIN = 512, 32
@@ -108,9 +106,9 @@ class ImageCodec(CodecBase):
         InputError
             If a pixel is missing.
         """
-        return self._coded_each(images, step_of(quality), effort=effort)
+        return self._coded_each(images, step_of(quality), effort)
 
-    def coded(self, pixels: np.ndarray, spec: ImageSpec, step: int, *, effort: Effort = "normal") -> CodedImages:
+    def coded(self, pixels: np.ndarray, spec: ImageSpec, step: int, effort: Effort = "normal") -> CodedImages:
         """Images (N, H, W, C) of one size, with a quantization step of 2 to the power of `step` / 8.
 
         Raises
@@ -118,11 +116,11 @@ class ImageCodec(CodecBase):
         InputError
             If a pixel is missing.
         """
-        return self.coded_and_decoded(pixels, spec, step, effort=effort)[0]
+        return self.coded_and_decoded(pixels, spec, step, effort)[0]
 
     @torch.no_grad()
     def coded_and_decoded(
-        self, pixels: np.ndarray, spec: ImageSpec, step: int, *, effort: Effort = "normal", **options: Any
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, effort: Effort = "normal"
     ) -> tuple[CodedImages, np.ndarray]:
         """As `coded`, and the images that will be decoded."""
         own = _own_spec(pixels, spec)

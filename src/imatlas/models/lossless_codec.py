@@ -22,7 +22,7 @@ from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.parts.codec_base import CodecBase
-from imatlas.models.parts.coded_image import CodedGroup, CodedImages
+from imatlas.models.parts.coded_image import CodedGroup, CodedImages, Effort
 from imatlas.models.parts.coefficient_coding import Coefficients
 from imatlas.models.parts.color_planes import from_integer_planes, groups_of, to_integer_planes
 from imatlas.models.parts.integer_scales import from_integers, scale_of, to_integers
@@ -86,9 +86,9 @@ class LosslessCodec(CodecBase):
         return self._coded_each(images, 0)
 
     def coded_and_decoded(
-        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, effort: Effort = "normal"
     ) -> tuple[CodedImages, np.ndarray]:
-        """Images (N, H, W, C) of one size, coded, and as they will be decoded: the same. Nothing is to be chosen."""
+        """Images (N, H, W, C) of one size, coded, and as they will be decoded: the same, at any step and effort."""
         n, height, width, channels = pixels.shape
         own = ImageSpec(height, width, channels, spec.dtype, spec.low, spec.high, spec.has_alpha)
         groups = []

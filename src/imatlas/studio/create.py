@@ -9,7 +9,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,6 @@ from imatlas.images.encode import encode
 from imatlas.images.pixels import display_view
 from imatlas.images.tensors import to_view
 from imatlas.images.video import write_video
-from imatlas.studio.jobs import Job
 from imatlas.studio.opened import Studio
 from imatlas.studio.pictures import as_webp
 from imatlas.studio.requests import Body, Id
@@ -104,10 +103,8 @@ class Workshop:
 
     def start(self, recipe: Any) -> str:
         """The id of a job that makes images by a recipe."""
-        jobs: list[Job] = []  # which the work cannot know before it is started
-        work = partial(self.made, recipe, lambda: any(job.has_ended for job in jobs))
-        jobs.append(self.studio.jobs.start(_line(recipe), work))
-        return jobs[0].id
+        jobs = self.studio.jobs
+        return jobs.begin(_line(recipe), lambda job: self.made(recipe, lambda: job.has_ended)).id
 
     def made(self, recipe: Any, is_cancelled: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Make images by a recipe, and remember it unless it was cancelled."""

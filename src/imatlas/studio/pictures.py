@@ -10,6 +10,7 @@ from PIL import Image
 
 from imatlas.errors import DecodeError, ImatlasError, InputError
 from imatlas.images.decode import read_picture
+from imatlas.images.encode import encode
 from imatlas.images.pixels import rgb_view, value_range
 from imatlas.images.spec import ImageSpec
 
@@ -42,10 +43,8 @@ def as_webp(content: Any, side: int) -> bytes:
 
 def as_png(pixels: np.ndarray) -> bytes:
     """Pixels (H, W, C) uint8 as PNG; of many channels the first three, of two the first."""
-    out = BytesIO()
     shown = pixels if pixels.shape[2] in (3, 4) else pixels[..., :3] if pixels.shape[2] > 4 else pixels[..., 0]
-    Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG")
-    return out.getvalue()
+    return encode(np.ascontiguousarray(shown))
 
 
 def upload_size(content: bytes) -> tuple[int, int]:

@@ -73,9 +73,9 @@ def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:
 
     api = FastAPI(title="imatlas studio", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
     serve_pages(api, "index.html")
-    for routes in (map_routes, image_routes, search_routes, decision_routes, review_routes, create_routes, work_routes):
+    shown = (map_routes, image_routes, search_routes, export_routes)
+    done = (decision_routes, review_routes, create_routes, work_routes, state_routes)
+    for routes in (*shown, *done):
         routes(api, studio)
-    export_routes(api, studio)
-    state_routes(api, studio)
     job_routes(api, studio.jobs)
     return api

@@ -3,7 +3,6 @@
 # no postponed annotations: FastAPI evaluates those of the functions below
 
 import struct
-from io import BytesIO
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from imatlas.errors import DecodeError, InputError, SourceError
+from imatlas.images.encode import encode
 from imatlas.models.parts.salient_object import salient_object, soft_alpha
 from imatlas.models.parts.scribbles import segment_by_strokes
 from imatlas.studio.compressing import Compressing, compressed_piece
@@ -119,11 +119,11 @@ def segment_routes(api: FastAPI, studio: Studio, piece_of: Any) -> None:
         if len(np.unique(drawn[drawn > 0])) < 2:
             return Response(status_code=204)
         labels = segment_by_strokes(piece.graph, drawn).labels.astype(np.uint8)
-        return Response(_png(labels), media_type="image/png")
+        return Response(encode(labels, compress_level=1), media_type="image/png")
 
     @api.get("/api/work/{id}/object", response_class=Response)
     def get_object(piece: Piece) -> Response:
-        return Response(_png(cut_out_object(piece)), media_type="image/png")
+        return Response(encode(cut_out_object(piece), compress_level=1), media_type="image/png")
 
 
 def opened_piece(studio: Studio, asked: Opening) -> Workpiece:
@@ -185,9 +185,3 @@ def cut_out_object(piece: Workpiece) -> np.ndarray:
         raise InputError("Nothing stands out: the whole picture is one part.")
     alpha = np.rint(255 * soft_alpha(piece.view, found.mask)).astype(np.uint8)[..., None]
     return np.concatenate([np.where(alpha > 0, piece.view, 0), alpha], axis=2)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from imatlas.images.sources.base import Source
 from imatlas.images.sources.opening import open_source
 from imatlas.images.spec import ImageSpec
 from imatlas.metrics.restoration import mean_squared_error, psnr
-from imatlas.models.parts.coded_image import CodedImages
+from imatlas.models.parts.coded_image import CodedImages, Effort
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import (
     append as append_to,
@@ -74,7 +74,7 @@ class Codec(Protocol):
     is_lossless: bool
 
     def coded_and_decoded(
-        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, effort: Effort = "normal"
     ) -> tuple[CodedImages, np.ndarray]:
         """Images (N, H, W, C), coded with a quantization step, and what is decoded."""
         ...
@@ -104,19 +104,19 @@ class Target:
         Least peak signal-to-noise ratio of each image, in dB.
     bits_per_pixel, max_bytes : float, int
         Largest size of the data of each image.
-    effort : {"normal", "high"}, optional
-        Of an `ImageCodec`: how much is tried; None: "normal".
+    effort : {"normal", "high"}
+        Of an `ImageCodec`: how much is tried.
     """
 
     step: int | None = None
     psnr: float | None = None
     bits_per_pixel: float | None = None
     max_bytes: int | None = None
-    effort: Literal["normal", "high"] | None = None
+    effort: Effort = "normal"
 
     def describe(self) -> dict[str, Any]:
         """As settings that are written to the file."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value not in (None, "normal")}
 
     def most_bytes(self, pixels: np.ndarray) -> float:
         """Largest size of images (N, H, W, C) together, without the heads of records."""
@@ -217,9 +217,7 @@ def coded_to(codec: Codec, pixels: np.ndarray, spec: ImageSpec, target: Target) 
     """Images (N, H, W, C) as small as a target allows, or as good; and what is decoded of them."""
 
     def code(step: int) -> tuple[CodedImages, np.ndarray]:
-        return codec.coded_and_decoded(
-            pixels, spec, step, **({} if target.effort is None else {"effort": target.effort})
-        )
+        return codec.coded_and_decoded(pixels, spec, step, target.effort)
 
     if codec.is_lossless or target.step is not None:
         return code(target.step or 0)

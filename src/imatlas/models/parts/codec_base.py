@@ -18,7 +18,7 @@ from imatlas.images.pixels import kind_of
 from imatlas.images.spec import ImageSpec
 from imatlas.models.base import estimator
 from imatlas.models.image_estimator import ImageEstimator
-from imatlas.models.parts.coded_image import CodedImages
+from imatlas.models.parts.coded_image import CodedImages, Effort
 from imatlas.models.parts.originals import originals_of, random_crops, split_crops
 from imatlas.models.parts.packed_networks import load_general, pack, round_to_packed, unpack
 from imatlas.nn.coefficient_network import Adapt
@@ -77,7 +77,7 @@ class CodecBase(ImageEstimator):
         raise NotImplementedError
 
     def coded_and_decoded(
-        self, pixels: np.ndarray, spec: ImageSpec, step: int, **options: Any
+        self, pixels: np.ndarray, spec: ImageSpec, step: int, effort: Effort = "normal"
     ) -> tuple[CodedImages, np.ndarray]:
         """Images (N, H, W, C) of one size, coded, and as they will be decoded."""
         raise NotImplementedError
@@ -157,11 +157,11 @@ class CodecBase(ImageEstimator):
         crop_spec = ImageSpec(side, side, crops.shape[3], spec.dtype, spec.low, spec.high, alpha=False)
         return split_crops(crops, crop_spec, min(HELD_OUT, len(crops) // 10), rng)
 
-    def _coded_each(self, images: Any, step: int, **options: Any) -> list[bytes]:
+    def _coded_each(self, images: Any, step: int, effort: Effort = "normal") -> list[bytes]:
         self._check_fitted()
         opened = images_of(images)
         return [
-            self.coded_and_decoded(pixels[None], opened.spec, step, **options)[0].to_bytes()
+            self.coded_and_decoded(pixels[None], opened.spec, step, effort)[0].to_bytes()
             for part in opened.batches(16)
             for pixels in part
         ]

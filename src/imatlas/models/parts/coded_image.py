@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from imatlas.errors import InputError
 from imatlas.images.spec import DTypeName, ImageSpec
@@ -33,6 +33,8 @@ from imatlas.models.parts.fitted_filter import N_WEIGHTS
 MOST_VALUES = 2**27
 """Values of the images that are coded together: 44 megapixels of RGB (18 GB of memory to encode, 13 to decode)."""
 MOST_CHANNELS = 4096
+Effort = Literal["normal", "high"]
+"""How much is tried to make files with loss small."""
 DTYPES = get_args(DTypeName)
 
 
