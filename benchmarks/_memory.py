@@ -12,11 +12,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Run:
-    """Wall seconds, peak of the summed PSS of all processes in MB, and the output of a command."""
+    """Wall seconds, summed PSS of all processes in MB, and the output of a command.
+
+    Attributes
+    ----------
+    samples : list of (float, float)
+        Unix time and MB.
+    """
 
     seconds: float
-    peak_mb: float
+    samples: list[tuple[float, float]]
     output: str
+
+    @property
+    def peak_mb(self) -> float:
+        """The largest sample."""
+        return max(mb for _, mb in self.samples)
 
 
 def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path | None = None) -> Run:
@@ -29,17 +40,17 @@ def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path 
     """
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
-    peak, lines = 0.0, []
+    samples, lines = list[tuple[float, float]](), list[str]()
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
     reader.start()
     while process.poll() is None:
-        peak = max(peak, sum(pss_mb(pid) for pid in tree(process.pid)))
+        samples.append((time.time(), sum(pss_mb(pid) for pid in tree(process.pid))))
         time.sleep(every)
     reader.join()
     seconds = time.perf_counter() - began
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}:\n{''.join(lines)}")
-    return Run(seconds, peak, "".join(lines))
+    return Run(seconds, samples, "".join(lines))
 
 
 def tree(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The studio over many images: `python -m benchmarks studio [--n 10000 100000] [--only page|load]`.
+"""The studio over many images: `python -m benchmarks studio [--n 10000 100000 1000000] [--only page|load]`.
 
 Images of 32 x 32 pixels: Fashion-MNIST, and parts of the grocery photographs and of EuroSAT. The atlas is learned once
 and kept under benchmarks/.data. The server runs in a process of its own, the page in Chromium with software rendering,
@@ -244,7 +244,7 @@ def load_row(n: int) -> list[Any]:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks studio")
-    parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--only", choices=["page", "load"])
     options = parser.parse_args(argv)
     if options.only != "load":

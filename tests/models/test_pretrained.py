@@ -268,8 +268,9 @@ def test_fitting_together_equals_fitting_alone() -> None:
         np.testing.assert_array_equal(features, model.transform(images))
 
 
-def test_progress_is_reported(encoder: PretrainedEncoder) -> None:
+def test_progress_is_reported(encoder: PretrainedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(pretrained, "AT_ONCE", CHUNK)
     n = 2 * CHUNK + 1
     encoder.transform(synthetic_images(n, size=24, channels=3), on_progress=lambda *at: calls.append(at))
     assert calls == [(CHUNK, n), (2 * CHUNK, n), (n, n)]

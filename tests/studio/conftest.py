@@ -168,7 +168,9 @@ def visit(open_page: Callable[..., Any]) -> Callable[..., Any]:
 
     def visit(studio: Studio, view: str = "map", **options: Any) -> Any:
         page = open_page(f"{studio.address}/#{view}", **options)
-        page.wait_for_function(LOADED if view.startswith("map") else "() => window.studio?.state?.atlas")
+        page.wait_for_function("() => document.body.dataset.ready")
+        if view.startswith("map"):
+            page.wait_for_function(LOADED)
         return page
 
     return visit

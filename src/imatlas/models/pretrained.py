@@ -27,7 +27,7 @@ from imatlas.images.tensors import to_tensor
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.learned_attributes import TEXT, Array, Module, Spec, State, Value
 from imatlas.models.onnx import Network, images_in, random_images
-from imatlas.models.parts.feature_cache import FeatureCache, contents_of
+from imatlas.models.parts.feature_cache import CachedFeatures, FeatureCache, contents_of
 from imatlas.models.parts.layer_features import WIDTHS, LayerFeatures, View, whitened_components
 from imatlas.models.parts.published_weights import WEIGHTS, load_checkpoint
 from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
@@ -51,8 +51,8 @@ SIDE = 224
 MAX_FIT_IMAGES = 4096
 """Maximum number of images from which standardization and principal components are learned."""
 
-CACHED_AT_ONCE = 1024
-"""Images after which features are written to the cache."""
+AT_ONCE = 1024
+"""Images whose raw features are in memory; then they are projected, written to the cache, and progress is told."""
 
 ZOOM_ROOM = 1.5
 """Size of the images relative to `image_size` with several views, so that crops stay sharp."""
@@ -198,7 +198,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         if len(rows):
             out[rows] = self._project(features)
         if len(rest):
-            out[rest] = self._project(self._features(images[rest], on_progress, cache))
+            out[rest] = self._projected(images[rest], on_progress, cache)
         return out
 
     def _fit(self, images: Images, cache: FeatureCache | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -269,7 +269,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         images : Images, array or tensor (N, H, W[, C]), or any source that `Images` takes
             Of the fitted depth; `Images` are decoded again from their originals.
         on_progress : callable, optional
-            Called after each chunk: `on_progress(n_done, n_images)`.
+            Called from time to time: `on_progress(n_done, n_images)`, of the images that are not in the cache.
         cache : imatlas.models.parts.feature_cache.FeatureCache, optional
             Features of images with the same content are read from it, and new ones are added.
 
@@ -290,43 +290,64 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             filled = pixels_like(images, replace(self.spec_, height=side, width=side))
             images = Images(np.ma.getdata(filled), background=images.background)
         self._check_kind(images.spec)
-        return self._project(self._features(images, on_progress, cache))
+        return self._projected(images, on_progress, cache)
+
+    def _projected(
+        self, images: Images, on_progress: Callable[[int, int], None] | None = None, cache: FeatureCache | None = None
+    ) -> np.ndarray:
+        """Features (N, n) as `transform` gives them. Raw features are ten times as wide: never all at once."""
+        out = np.empty((len(images), self._n_features_out), np.float32)
+        for rows, features in self._features_by_part(images, on_progress, cache):
+            out[rows] = self._project(features)
+        return out
 
     def _features(
         self, images: Images, on_progress: Callable[[int, int], None] | None = None, cache: FeatureCache | None = None
     ) -> np.ndarray:
-        """Raw features of images (N, n_raw), from the cache where it has them."""
-        features = np.empty((len(images), self._n_raw), np.float32)
-        if cache is None:
-            self._compute(images, features, on_progress)
-            return features
-        encoder, contents = self._fingerprint(images), contents_of(images)
-        new = np.flatnonzero(~cache.find(encoder, contents, features))
-        for start in range(0, len(new), CACHED_AT_ONCE):
-            rows = new[start : start + CACHED_AT_ONCE]
-            part, n_lost = np.empty((len(rows), self._n_raw), np.float32), images.n_lost
-            self._compute(images[rows], part, on_progress)
-            features[rows] = part
-            if images.n_lost == n_lost:  # otherwise some features are of cached pixels instead of the file
-                cache.add(encoder, [contents[row] for row in rows], part)
-        return features
+        """Raw features of images (N, n_raw)."""
+        out = np.empty((len(images), self._n_raw), np.float32)
+        for rows, features in self._features_by_part(images, on_progress, cache):
+            out[rows] = features
+        return out
+
+    def _features_by_part(
+        self, images: Images, on_progress: Callable[[int, int], None] | None, cache: FeatureCache | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows (n,) and raw features (n, n_raw), n at most `AT_ONCE`, from the cache where it has them."""
+        n_images = len(images)
+        known = CachedFeatures([], np.full(n_images, -1), np.zeros(n_images, np.int64))
+        if cache is not None:
+            encoder, contents = self._fingerprint(images), contents_of(images)
+            known = cache.look_up(encoder, contents, self._n_raw)
+        for rows in _parts(np.flatnonzero(known.found)):
+            features = np.empty((len(rows), self._n_raw), np.float32)
+            known.fill(features, rows)
+            yield rows, features
+        n_done, new = 0, np.flatnonzero(~known.found)
+        for rows in _parts(new):
+            features, n_lost = np.empty((len(rows), self._n_raw), np.float32), images.n_lost
+            self._compute(images[rows], features)
+            n_done += len(rows)
+            if cache is not None and images.n_lost == n_lost:  # else some are of cached pixels instead of the file
+                cache.add(encoder, [contents[row] for row in rows], features)
+            if on_progress is not None:
+                on_progress(n_done, len(new))
+            yield rows, features
 
     def n_uncached(self, images: Images, cache: FeatureCache) -> int:
         """Number of images whose features are not in the cache, for an encoder that need not be fitted."""
         encoder = clone(self)
         encoder._begin(images)
-        features = np.empty((len(images), encoder._n_raw), np.float32)
-        return int((~cache.find(encoder._fingerprint(images), contents_of(images), features)).sum())
+        known = cache.look_up(encoder._fingerprint(images), contents_of(images), encoder._n_raw)
+        return int((~known.found).sum())
 
-    def _compute(self, images: Images, features: np.ndarray, on_progress: Callable[[int, int], None] | None) -> None:
+    def _compute(self, images: Images, features: np.ndarray) -> None:
         """Fill `features` (N, n_raw) with the raw features of images."""
         done, layer_features = 0, self._layer_features
         with torch.inference_mode():
             for n, x, module in self._chunks(images):
                 features[done : done + n] = layer_features(module, x)[:n].cpu().numpy()
                 done += n
-                if on_progress is not None:
-                    on_progress(done, len(images))
 
     def _chunks(self, images: Images) -> Iterator[tuple[int, torch.Tensor, Any]]:
         """(number of images, tensor padded to the chunk size, network) for each chunk."""
@@ -490,6 +511,11 @@ def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[
     for encoder, rows in zip(encoders, features, strict=True):
         encoder._learn(rows)
     return [encoder._project(rows) for encoder, rows in zip(encoders, features, strict=True)]
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows (n,) in parts of `AT_ONCE`."""
+    return (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
 
 
 def _padded(rows: np.ndarray, size: int) -> np.ndarray:

@@ -6,15 +6,14 @@ on thumbnails, whose longest side is at most `THUMBNAIL` pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from imatlas.images.decode import read_picture
-from imatlas.images.intake import n_workers
+from imatlas.images.intake import CHUNK, in_order, n_workers
 from imatlas.images.pixels import composited, visible_background
 from imatlas.images.thumbnails import WHITE
 
@@ -109,7 +108,7 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
     return Flags(of, {name: int(rows.sum()) for name, rows in kept.items()}, typical)
 
 
-def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
+def measure(thumbnails: Sequence[bytes]) -> dict[str, np.ndarray]:
     """Measures of thumbnails, each (n,) float.
 
     `edge`: width of the sharpest edges in pixels (`edge_width`). `low`, `high`: the 5th and 99th percentile of the
@@ -117,9 +116,13 @@ def measure(thumbnails: Iterable[bytes]) -> dict[str, np.ndarray]:
     percentile of the difference between channels.
     """
     names = ("edge", "low", "high", "range", "color")
-    with ThreadPoolExecutor(n_workers(None)) as pool:
-        rows = list(pool.map(_measured, thumbnails))
-    return {name: np.array([row[i] for row in rows], float) for i, name in enumerate(names)}
+    values = np.empty((len(thumbnails), len(names)))
+    # A million thumbnails may not fit into memory: each is read by the thread that measures it.
+    parts = [range(start, min(start + CHUNK, len(thumbnails))) for start in range(0, len(thumbnails), CHUNK)]
+    work = in_order(lambda part: [_measured(thumbnails[i]) for i in part], parts, n_workers(None))
+    for part, rows in zip(parts, work, strict=True):
+        values[part.start : part.stop] = rows
+    return {name: values[:, i] for i, name in enumerate(names)}
 
 
 def _measured(data: bytes) -> tuple[float, ...]:

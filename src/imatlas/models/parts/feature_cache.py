@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,34 @@ LIST = "features.json"
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,80}-(\d{6})\.npy")
 
 
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Which of some images have cached features, and where.
+
+    Attributes
+    ----------
+    files : list of ndarray
+        Memory-mapped rows of (content, features).
+    file, row : ndarray (n_images,)
+        Number of the file and of the row in it; file -1 where there are none.
+    """
+
+    files: list[np.ndarray]
+    file: np.ndarray
+    row: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """Which images have features (n_images,) bool."""
+        return self.file >= 0
+
+    def fill(self, features: np.ndarray, images: np.ndarray) -> None:
+        """Set the rows of `features` (n, n_features) float32 that are cached, of some images (n,) by their numbers."""
+        for number, rows in enumerate(self.files):
+            here = np.flatnonzero(self.file[images] == number)
+            features[here] = rows["features"][self.row[images[here]]]
+
+
 class FeatureCache:
     """A folder of cached features.
 
@@ -46,20 +75,27 @@ class FeatureCache:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
 
-    def find(self, encoder: str, contents: list[bytes], features: np.ndarray) -> np.ndarray:
-        """Fill the rows of `features` (n, n_features) float32 that are cached; returns which they are (n,) bool."""
-        found = np.zeros(len(contents), bool)
+    def look_up(self, encoder: str, contents: list[bytes], n_features: int) -> CachedFeatures:
+        """Where the features of images with these contents lie; each file is hashed once."""
+        file, row = np.full(len(contents), -1, np.int32), np.zeros(len(contents), np.int64)
+        opened: list[np.ndarray] = []
         listed = self._listed()
         for name in [name for name in listed.files if name.rpartition("-")[0] == encoder]:
-            rows = None if listed.damaged([name]) else _opened(self.folder / name, features.shape[1])
+            rows = None if listed.damaged([name]) else _opened(self.folder / name, n_features)
             if rows is None:
                 continue
-            row_of = {content: row for row, content in enumerate(rows["content"].tolist())}
+            row_of = {content: number for number, content in enumerate(rows["content"].tolist())}
             for i, content in enumerate(contents):
-                if content in row_of and not found[i]:
-                    features[i] = rows["features"][row_of[content]]
-                    found[i] = True
-        return found
+                if file[i] < 0 and content in row_of:
+                    file[i], row[i] = len(opened), row_of[content]
+            opened.append(rows)
+        return CachedFeatures(opened, file, row)
+
+    def find(self, encoder: str, contents: list[bytes], features: np.ndarray) -> np.ndarray:
+        """Fill the rows of `features` (n, n_features) float32 that are cached; returns which they are (n,) bool."""
+        known = self.look_up(encoder, contents, features.shape[1])
+        known.fill(features, np.arange(len(contents)))
+        return known.found
 
     def add(self, encoder: str, contents: list[bytes], features: np.ndarray) -> None:
         """Add features (n, n_features) of images with these contents; nothing is added if the disk is full."""

@@ -2,19 +2,9 @@
 import { getAtlas } from "./api.js";
 import { byId, guarded, count } from "./dom.js";
 import { state, setAtlas, readRoute, emit, on } from "./state.js";
-import { map, prepareMap, startMap } from "./map.js";
-import { cancelDrawing } from "./lasso.js";
-import { startGallery } from "./gallery.js";
-import { startImage, closeImage } from "./image.js";
-import { startSearch } from "./search.js";
-import { startDecide } from "./decide.js";
-import { startCreate } from "./create.js";
-import { startWork } from "./work.js";
-import { startSelection } from "./selection.js";
-import { startExports } from "./exports.js";
-import { startFirst } from "./first.js";
+import { map, prepareMap, startMap, firstView } from "./map.js";
+import { tellFirst } from "./first.js";
 import { startFollowing } from "./follow.js";
-import { keepChecked } from "./tiles.js";
 
 const VIEWS = ["map", "gallery", "search", "decide", "create", "work"];
 const THEME = "imatlas-theme"; // the reports remember the theme under the same name
@@ -43,35 +33,36 @@ function showView() {
   document.title = `${view[0].toUpperCase()}${view.slice(1)} · ${state.atlas.name}`;
 }
 
-function onEscape(event) {
-  if (event.key !== "Escape" || event.defaultPrevented) return;
-  if (!cancelDrawing() && !closeImage()) state.selection.clear();
+let others = null;
+
+/** Loads and starts all views but the map, once. */
+function otherViews() {
+  others ??= import("./views.js").then(({ startViews }) => startViews());
+  return others;
+}
+
+/** Shows what the address names: the map alone at once, all else when it is loaded. */
+async function follow() {
+  if (!["", "#/", "#/map"].includes(location.hash)) await otherViews();
+  readRoute(VIEWS);
 }
 
 async function start() {
   connectTheme();
-  const loading = getAtlas();
-  prepareMap();
-  setAtlas(await loading);
+  setAtlas(await getAtlas());
   byId("brand").textContent = state.atlas.name;
   byId("brand").title = `${state.atlas.name}: ${count(state.atlas.n_images)} images`;
   byId("map-canvas").setAttribute("aria-label", `Map of ${count(state.atlas.n_images)} images`);
   on("route", showView);
-  keepChecked();
-  startSelection();
-  startExports();
-  startImage();
-  startGallery();
-  startSearch();
-  startDecide();
-  startCreate();
-  startWork();
-  readRoute(VIEWS);
-  addEventListener("hashchange", () => readRoute(VIEWS));
-  document.addEventListener("keydown", onEscape);
-  startFirst();
+  addEventListener("hashchange", () => guarded(follow));
+  tellFirst(); // before the canvas is made, which takes long to change its size without a graphics card
   startFollowing();
-  await startMap();
+  prepareMap();
+  const loading = startMap();
+  await follow();
+  await loading;
+  if (state.route.view === "map") await firstView();
+  await otherViews();
   document.body.dataset.ready = "yes";
 }
 

@@ -30,13 +30,16 @@ function facts({ n_images: nImages, clusters, n_skipped: nSkipped }) {
 }
 
 /** Tells of the atlas, unless this browser has. */
-export function startFirst() {
-  const bar = byId("first");
+export function tellFirst() {
   if (told().includes(state.atlas.atlas)) return;
   byId("first-facts").textContent = facts(state.atlas);
-  bar.hidden = false;
+  byId("first").hidden = false;
   remember(state.atlas.atlas);
-  const close = () => { bar.hidden = true; };
+}
+
+/** Connects the buttons, when there are views to go to. */
+export function startFirst() {
+  const close = () => { byId("first").hidden = true; };
   for (const name of ["clusters", "duplicates", "outliers"]) {
     byId(`first-${name}`).addEventListener("click", () => {
       close();

@@ -10,6 +10,7 @@ const POINTS_UNTIL = 12; // pixels of an image up to which its point is opaque
 const TILES_FROM = 36; // pixels of an image from which its picture can be read
 const FRAMES_FROM = 16; // pixels of an image from which a frame fits around it
 const MOST_FRAMES = 3000;
+const SMOOTH = { minFilter: "linear", magFilter: "linear", addressModeU: "clamp-to-edge", addressModeV: "clamp-to-edge" };
 
 const { TileLayer, BitmapLayer, PathLayer } = globalThis.deck;
 
@@ -31,13 +32,23 @@ export function pictureSide(layout, zoom) {
   return Math.max(layout.slot, SIDE / TILE_CELLS / 2 ** level);
 }
 
-/** The tiles of a layout, paler where points are over them. */
-export function tileLayer(layout, pixels) {
+/** A picture on the graphics card, in one size only: deck.gl would make smaller ones too, and wait for the card to say that it can. */
+async function texture(device, loading) {
+  const bitmap = await loading;
+  if (!bitmap) return null;
+  const { width, height } = bitmap;
+  return device.createTexture({ data: bitmap, width, height, mipLevels: 1, sampler: SMOOTH });
+}
+
+/** The tiles of a layout, paler where points are over them; `onLoaded` hears when all that are seen are there. */
+export function tileLayer(layout, pixels, device, onLoaded) {
   return new TileLayer({
     id: `tiles-${layout.name}`, tileSize: SIDE, minZoom: 0, maxZoom: layout.max_zoom, extent: [0, 0, SIDE, SIDE],
     opacity: byId("show-points").value === "far" ? 1 - 0.75 * pointOpacity(pixels) : 1,
     zoomOffset: tileOffset(), maxRequests: 8, maxCacheSize: 300,
-    getTileData: ({ index, signal }) => api.getTile(layout.name, index.z, index.x, index.y, signal),
+    getTileData: ({ index, signal }) => texture(device, api.getTile(layout.name, index.z, index.x, index.y, signal)),
+    onTileUnload: (tile) => tile.content?.destroy(),
+    onViewportLoad: onLoaded,
     onTileError: (error) => guarded(() => { throw error; }),
     renderSubLayers: ({ id, data, tile, opacity }) => {
       const [[left, top], [right, bottom]] = tile.boundingBox;

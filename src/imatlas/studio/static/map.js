@@ -13,6 +13,7 @@ import { drawNames, placeNames, showTip, hideTip } from "./overlays.js";
 
 const SIDE = 512; // of the world, in world units
 const READABLE = 96; // pixels of an image when it is looked up
+const LONG = 3000; // milliseconds
 
 const { Deck, OrthographicView, LinearInterpolator } = globalThis.deck;
 
@@ -34,6 +35,8 @@ let lastSize = [1000, 700];
 let rank = []; // of several images that share a place from afar, the tiles show the one of the least rank
 let moving = false;
 let resting = 0;
+let seen = null; // called once all tiles that are seen are there
+const firstTiles = new Promise((done) => { seen = done; });
 const budget = new Budget();
 
 const scaleNow = () => 2 ** view.zoom;
@@ -86,7 +89,7 @@ function layers() {
   const pixels = pixelsPerImage();
   const [width, height] = size();
   const most = moving ? budget.next(points.length) : points.length;
-  tiles = tileLayer(shown, pixels);
+  tiles = tileLayer(shown, pixels, deck.device, seen);
   return [
     tiles,
     pointLayer(shown, points, pixels, width * height, most),
@@ -303,7 +306,10 @@ export function showOnMap(row) {
   if (i >= 0) requestAnimationFrame(() => map.goTo(shown.positions[2 * i], shown.positions[2 * i + 1], Math.log2(READABLE / shown.slot)));
 }
 
-/** Makes the canvas, which takes long without a graphics card, while the atlas is on its way. */
+/** Until the map shows its first view, or takes long to. */
+export const firstView = () => Promise.race([firstTiles, new Promise((done) => setTimeout(done, LONG))]);
+
+/** Makes the canvas, which takes long without a graphics card, while the layout is on its way. */
 export const prepareMap = () => connect();
 
 /** Starts the map on the atlas's first layout. */
