@@ -51,6 +51,8 @@ class State:
     precision: Precision | None = None
     threads: int | None = None
     """PyTorch threads, once other programs on the machine have changed them."""
+    processes: int = 1
+    """How many train together."""
     max_steps: int | None = None
     decay_start: int | None = None
     expected_steps: int = 0

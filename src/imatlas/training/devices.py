@@ -9,6 +9,7 @@ import torch
 
 from imatlas.errors import ParameterError
 from imatlas.images.memory_budget import machine_memory
+from imatlas.system import processes
 
 Precision = Literal["fp32", "bf16"]
 
@@ -16,11 +17,15 @@ Precision = Literal["fp32", "bf16"]
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is the first available of CUDA, MPS and CPU.
 
+    Under torchrun, "auto" and "cuda" are the GPU of this process's number on its machine.
+
     Raises
     ------
     ParameterError
         If the name is unknown or this machine has no such device.
     """
+    if processes.count() > 1:
+        name = _own_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -33,6 +38,29 @@ def pick_device(name: str = "auto") -> torch.device:
             f"The device '{name}' cannot be used here ({str(error).splitlines()[0]}); pass device='auto' or 'cpu'."
         ) from error
     return device
+
+
+def _own_device(name: str) -> str:
+    """The name of the device of this process, where several train together.
+
+    Raises
+    ------
+    ParameterError
+        If they cannot share the device, or this process has no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ParameterError(
+            f"Several processes take 'cpu' or one GPU each, by 'cuda' or 'auto'. Got device='{name}' instead."
+        )
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    number, n_gpus = processes.local_rank(), torch.cuda.device_count()
+    if number >= n_gpus:
+        raise ParameterError(
+            f"Each process takes a GPU of its own. This machine has {n_gpus}, and none for process {number} on it; "
+            "start as many processes as it has GPUs, or set device='cpu'."
+        )
+    return f"cuda:{number}"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -8,6 +8,10 @@ Runs are repeatable: the step counter never goes back; the randomness of step s 
 from an endless sequence of permutations, each drawn from (seed, epoch); and whatever the clock, the memory or other
 programs decide is logged with its step in `State.decisions`. So the weights are a function of data, parameters and
 decisions.
+
+Under torchrun all processes run this loop in step (`system/processes.py`). Each computes the gradients of its part of
+every batch, and all take the same step with their mean. So weights and counters are the same in each, and so is what
+follows from them, as a rollback. What depends on a clock is decided by that of process 0.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from imatlas import seeding
-from imatlas.errors import ArtifactError, TrainingError
-from imatlas.system import threads
+from imatlas.errors import ArtifactError, ParameterError, TrainingError
+from imatlas.system import processes, threads
 from imatlas.training import checkpoints, devices, schedule
 from imatlas.training.batches import Batch, Data, batch_rows, make_batch
 from imatlas.training.checkpoints import Checkpoint, Decision, State, Weights
@@ -129,24 +133,35 @@ class Run:
         self.budget = schedule.parse_budget(learner.budget)
         if self.budget is not None:
             self.budget = max(MIN_SHARE * self.budget, self.budget - spent)
+        first = processes.is_first()
         self.device = devices.pick_device(learner.device)
         module = devices.place(module, self.device).train()
         self.optimizers = learner._optimizers(module)
         self.weights = Weights(module, self.optimizers, learner._half_life)
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.state = self._initial_state()
-        self.progress = Progress(type(learner).__name__, show=learner.progress, callback=callback)
-        self.preview = None if preview is None else Preview(preview)
+        self.progress = Progress(
+            type(learner).__name__, show=learner.progress and first, callback=callback if first else None
+        )
+        self.preview = None if preview is None or not first else Preview(preview)
         self.generator = torch.Generator(device=self.device)
+        self.interrupt = Interrupt()
+        self.share = 1.0  # of the batch that is in this process
         self.sums, self.n_sums = dict[str, Tensor](), 0  # of the losses since the last evaluation
         self.step_seconds: dict[int, float] = {}  # of the warm-up
         self.evaluation_seconds = 0.0
         self.max_threads = torch.get_num_threads()
         self._begin, self._saved_at, self._watched_at = time.monotonic(), 0.0, -math.inf
+        self._now = 0.0  # what `_elapsed` was in process 0, when all last heard of it
 
     def _initial_state(self) -> State:
         learner, n_images = self.learner, len(self.data)
-        size = min(learner.batch_size, n_images)
+        size, n_processes = min(learner.batch_size, n_images), processes.count()
+        if size < n_processes:
+            raise ParameterError(
+                f"A batch must have an image for each process. Got batches of {size} images and {n_processes} "
+                "processes; set a larger batch_size, or start fewer processes."
+            )
         max_steps = learner.max_steps
         if max_steps is None and self.budget is None:
             max_steps = schedule.default_steps(n_images, size)
@@ -173,20 +188,16 @@ class Run:
         Raises
         ------
         TrainingError
-            If the loss stays non-finite, or not even one image fits into memory.
+            If the loss stays non-finite, or not even one image fits into memory; or if another process has ended.
         ArtifactError
             If the checkpoint belongs to a run with other parameters or data, and is not disposable.
         KeyboardInterrupt
             On Ctrl-C with a checkpoint, once that is written. Without one, the run ends early and its weights are kept
             (`State.interrupted`). A second Ctrl-C stops at once.
         """
-        self._resume()
-        self._begin = time.monotonic() - self.state.seconds
-        self._saved_at = self.state.seconds
-        self.weights.snapshot()
-        self._report_start()
+        self._start()
         try:
-            with Interrupt() as interrupt:
+            with self.interrupt:
                 while not self._finished():
                     if self._repeat_decision():
                         continue
@@ -194,14 +205,14 @@ class Run:
                     self._check_clock()
                     began = time.perf_counter()
                     try:
-                        finite = self._step(self._next_batch())
+                        finite = self._step()
                     except (RuntimeError, MemoryError) as error:
                         if not devices.is_out_of_memory(error):
                             raise
                         self._halve_batch(error)
                     else:
                         self._count_step(began) if finite else self._roll_back()
-                    if interrupt.asked:
+                    if any(processes.summed([self.interrupt.asked])):  # in any process
                         self._stop_early()
                         break
             self._finish()
@@ -210,46 +221,107 @@ class Run:
             torch.set_num_threads(self.max_threads)
             self.progress.close()
 
+    def _start(self) -> None:
+        """Resume or begin, with the weights, seed and state of process 0 in each process."""
+        processes.from_first(self._resume)
+        self.weights.snapshot()
+        about = {name: value for name, value in self.identity.items() if name != "held out"}  # may be learned codes
+        self.seed, state, expected = processes.shared((self.seed, asdict(self.state), about))
+        self.state = State(**state)
+        if about != expected:
+            names = ", ".join(name for name in about if about[name] != expected.get(name))
+            raise TrainingError(
+                f"Process {processes.rank()} has other images or parameters than process 0 ({names}); give all the same."
+            )
+        if processes.count() > 1:
+            self.weights.saved = processes.shared_tensors(self.weights.saved, self.device)
+            self.weights.restore()
+        if self.state.threads is not None:
+            torch.set_num_threads(self.state.threads)
+        self._begin = time.monotonic() - self.state.seconds
+        self._saved_at = self._now = self.state.seconds
+        self._report_start()
+        if self.state.processes != processes.count() and self.replay is None:
+            was, now = self.state.processes, processes.count()
+            resumed = f"The checkpoint was written by {was} of them." if self.state.step else ""
+            message = f"Training in {now} process{'es' if now > 1 else ''}. {resumed}"
+            self._decide("processes", message.strip(), processes=now)
+
     def _finished(self) -> bool:
         return self.state.max_steps is not None and self.state.step >= self.state.max_steps
 
     def _next_batch(self) -> Batch:
         data, state = self.data, self.state
-        rows = batch_rows(len(data), self.seed, state.images_seen, state.batch_size)
+        rows = processes.part_of(batch_rows(len(data), self.seed, state.images_seen, state.batch_size))
+        self.share = len(rows) / state.batch_size
         if data.rows is not None:
             rows = data.rows[rows]
         y = None if data.y is None else data.y[rows]
         return make_batch(data.pixels[rows], data.spec, self.device, y, n_images=len(data))
 
-    def _step(self, batch: Batch) -> bool:
+    def _step(self) -> bool:
         """One step of every optimizer. Returns False if a loss or gradient is not finite."""
         state = self.state
         factor = state.rate * schedule.learning_rate(state.step, state.decay_start, state.max_steps)
         for name, optimizer in self.optimizers.items():
             for group, base in zip(optimizer.param_groups, self.base_rates[name], strict=True):
                 group["lr"] = base * factor
-        self.generator.manual_seed(seeding.seed_of(self.seed, "step", state.step))
-        losses = self.learner._losses(self.weights.live, batch, self.generator)
-        first = True
+        passes, first = self._backward_passes(), True
+        while (item := self._next_pass(passes)) is not None:
+            name, loss, logs = item
+            weights = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+            mean_loss = processes.average_gradients(weights, loss, self.share)
+            norm = torch.nn.utils.clip_grad_norm_(weights, CLIP)
+            if not math.isfinite(float(mean_loss + norm)):
+                return False
+            self.optimizers[name].step()
+            for key, value in ({"train": loss, **logs} if first else logs).items():
+                value = self.share * value.detach().float()
+                self.sums[key] = self.sums[key] + value if key in self.sums else value
+            first = False
+        self.n_sums += 1
+        return True
+
+    def _backward_passes(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """What `_losses` yields for the next batch, each after its backward pass."""
+        of_process = ("process", processes.rank()) if processes.rank() else ()  # each draws other noise
+        self.generator.manual_seed(seeding.seed_of(self.seed, "step", self.state.step, *of_process))
+        losses = self.learner._losses(self.weights.live, self._next_batch(), self.generator)
         while True:
             with devices.autocast(self.device, self._precision()):
                 item = next(losses, None)
             if item is None:
-                self.n_sums += 1
-                return True
-            name, loss, logs = item
+                return
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            weights = [p for group in self.optimizers[name].param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(weights, CLIP)
-            if not math.isfinite(float(loss.detach() + norm)):
-                return False
-            self.optimizers[name].step()
-            for key, value in ({"train": loss, **logs} if first else logs).items():
-                value = value.detach().float()
-                self.sums[key] = self.sums[key] + value if key in self.sums else value
-            first = False
+            item[1].backward()
+            yield item
+
+    def _next_pass(
+        self, passes: Iterator[tuple[str, Tensor, dict[str, Tensor]]]
+    ) -> tuple[str, Tensor, dict[str, Tensor]] | None:
+        """The next backward pass, if there is one; an error in each process if there is no memory for it in one."""
+        failure: Exception | None = None
+        try:
+            item = next(passes, None)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            failure, item = error, None
+        if failure is None and item is None:
+            return None
+        n_failures, self._now = processes.summed([failure is not None, self._clock()])
+        if n_failures:
+            raise failure or MemoryError("there is not enough memory in another process")
+        return item
+
+    def _clock(self) -> float:
+        """Seconds since the start of the run in process 0; 0 in all others, so that the sum is that of process 0."""
+        return time.monotonic() - self._begin if processes.is_first() else 0.0
+
+    def _elapsed(self) -> float:
+        """Seconds since the start of the run, the same in each process."""
+        return self._clock() if processes.count() == 1 else self._now
 
     def _precision(self) -> devices.Precision:
         if self.state.precision is not None:
@@ -266,7 +338,7 @@ class Run:
         state.step += 1
         if state.step % checkpoints.EMA_EVERY == 0 or self._finished():
             self.weights.update_ema(state.step)
-        state.seconds = time.monotonic() - self._begin
+        state.seconds = self._elapsed()
         interval = schedule.evaluation_interval(state.max_steps or state.expected_steps)
         if state.step % interval == 0 or self._finished():
             self._evaluate()
@@ -281,22 +353,23 @@ class Run:
         self._report_progress()
 
     def _evaluate(self) -> None:
-        """Held-out loss of the averaged weights, appended to the history."""
+        """Held-out loss of the averaged weights, appended to the history; each process evaluates some batches."""
         began = time.monotonic()
         state, data = self.state, self.data
-        generator = self.generator.manual_seed(seeding.seed_of(self.seed, "held out"))
         total, n_images = 0.0, len(data.held_out)
         with torch.no_grad(), devices.autocast(self.device, self._precision()):
-            for start in range(0, n_images, state.batch_size):
+            for start in range(0, n_images, state.batch_size)[processes.rank() :: processes.count()]:
+                generator = self.generator.manual_seed(seeding.seed_of(self.seed, "held out", start))
                 part = slice(start, start + state.batch_size)
                 y = None if data.held_out_y is None else data.held_out_y[part]
                 batch = make_batch(data.held_out[part], data.spec, self.device, y)
                 total += float(self.learner._held_out_loss(self.weights.ema, batch, generator)) * len(batch.x)
-        losses: dict[str, Any] = {name: float(value) / max(1, self.n_sums) for name, value in self.sums.items()}
+        total, self._now, *sums = processes.summed([total, self._clock(), *map(float, self.sums.values())])
+        losses: dict[str, Any] = {name: value / max(1, self.n_sums) for name, value in zip(self.sums, sums, strict=True)}
         losses["held_out"] = total / n_images if n_images else None
         self.sums, self.n_sums = {}, 0
         self.evaluation_seconds = time.monotonic() - began
-        state.seconds = time.monotonic() - self._begin
+        state.seconds = self._elapsed()
         entry = {"step": state.step, "images_seen": state.images_seen, "seconds": round(state.seconds, 3), **losses}
         for name, value in entry.items():
             state.history.setdefault(name, []).append(value)
@@ -307,8 +380,8 @@ class Run:
     # -- decisions: logged by step, so that a replay gives the same weights ---------------------------------------
 
     def _decide(self, kind: str, message: str = "", **values: Any) -> None:
-        """Log a decision and act on it."""
-        decision = {"step": self.state.step, "decision": kind, **values}
+        """Log the decision of process 0 and act on it, in each process."""
+        decision = processes.shared({"step": self.state.step, "decision": kind, **values})
         self.progress.event("decision", message, **decision)
         self._act(decision)
 
@@ -343,6 +416,8 @@ class Run:
         state = self.state
         if self.budget is None or self.replay is not None or self.device.type != "cpu" or self.max_threads < 2:
             return
+        if processes.count() > 1:  # they would take each other for other programs
+            return
         if 0 < state.step < WARM_UP or time.monotonic() < self._watched_at + WATCH_SECONDS:
             return
         now = state.threads or self.max_threads
@@ -358,7 +433,7 @@ class Run:
         if budget is None or self.replay is not None or state.step == 0:
             return
         taken = {decision["decision"] for decision in state.decisions}
-        seconds = state.seconds = time.monotonic() - self._begin
+        seconds = state.seconds = self._elapsed()
         if "warm_up" not in taken and (state.step >= WARM_UP or seconds > 0.1 * budget):
             self._choose_precision_and_batch(budget - seconds)
         if "schedule" not in taken and seconds >= schedule.DECAY_SHARE * budget:
@@ -389,6 +464,7 @@ class Run:
         if len(bf16) < len(PROBE):  # too slow to be compared, where the hardware has both
             precision = "bf16"
         size, steps = schedule.batch_for_budget(state.batch_size, step_seconds, seconds_left)
+        size = max(size, processes.count())
         smaller = f"Batches of {state.batch_size} images leave too few steps in the budget; continuing with {size}."
         self._decide(
             "warm_up",
@@ -411,7 +487,7 @@ class Run:
 
     def _halve_batch(self, error: BaseException) -> None:
         size = self.state.batch_size
-        if size == 1:
+        if size < 2 * processes.count():
             raise TrainingError("There is not enough memory for one image; use smaller images.") from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -425,6 +501,7 @@ class Run:
             return
         self._decide("snapshot")
         self._save_checkpoint()
+        processes.gathered(None)  # torchrun ends all processes when the first one ends
         folder = self.checkpoint.folder
         self.progress.event("stop", f"Stopped at step {step}; the same call resumes from '{folder}'.")
         raise KeyboardInterrupt
@@ -432,7 +509,7 @@ class Run:
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not processes.is_first():
             return
         folder = self.checkpoint.folder
         values = {"identity": self.identity, "seed": self.seed, "state": asdict(self.state)}
@@ -467,8 +544,6 @@ class Run:
             self.progress.event("problem", message)
         elif resumed is not None:
             self.seed, self.state = resumed
-            if self.state.threads is not None:
-                torch.set_num_threads(self.state.threads)
             step = self.state.step
             self.progress.event("resume", f"Resuming from step {step} of '{folder}'.", step=step)
 
@@ -482,6 +557,7 @@ class Run:
             model=type(self.learner).__name__, n_images=len(self.data), n_held_out=len(self.data.held_out),
             n_weights=n_weights, device=str(self.device), threads=torch.get_num_threads(), budget=self.budget,
             max_steps=self.state.max_steps, batch_size=self.state.batch_size, seed=self.seed,
+            processes=processes.count(),
         )  # fmt: skip
 
     def _report_progress(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from imatlas.system import processes
 from imatlas.system.atomic_io import make_folder, open_append, output_path
 from imatlas.system.interrupts import strike
 from imatlas.system.terminal import console, finite, say, visible
@@ -111,25 +112,31 @@ class Progress:
 
 
 class Interrupt:
-    """Delays the first Ctrl-C until the end of a step; a second one stops at once."""
+    """Delays the first Ctrl-C until the end of a step; a second one stops at once.
+
+    Under torchrun a SIGTERM counts as one: torchrun sends it to all processes when it is to end, or one of them has.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, strike):
-            self._handler = signal.signal(signal.SIGINT, self._on_signal)
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, strike):
+            self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_signal)
+        if processes.count() > 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.asked:
-            self._handler(number, frame)
+        if self.asked and number == signal.SIGINT:
+            self._handlers[number](number, frame)
         self.asked = True
 
 
