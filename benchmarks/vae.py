@@ -103,7 +103,7 @@ def library_loop(pixels: np.ndarray) -> Callable[[], float]:
 
     def step() -> float:
         began = time.perf_counter()
-        run._step(run._next_batch())
+        run.steps.take(run.state, run.seed, run._precision())
         run._count_step(began)
         return model.last
 

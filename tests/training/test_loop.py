@@ -15,7 +15,7 @@ from imatlas.errors import ArtifactError, ParameterError, TrainingError
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.base import estimator
 from imatlas.testing import synthetic_images
-from imatlas.training import checkpoints, loop, schedule
+from imatlas.training import checkpoints, loop, schedule, steps
 from imatlas.training.batches import batch_rows, make_batch
 from imatlas.training.progress import JsonLines
 
@@ -88,7 +88,7 @@ def test_the_first_steps_are_those_of_a_plain_loop(images):
         loss = (module.decoder(module.encoder(x)) - x).square().mean()
         adam.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), loop.CLIP)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), steps.CLIP)
         adam.param_groups[0]["lr"] = model.learning_rate * schedule.learning_rate(step, 3, 4)
         adam.step()
     by_hand = torch.cat([p.detach().flatten() for p in module.parameters()])

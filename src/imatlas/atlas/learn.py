@@ -35,6 +35,7 @@ from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MAX_IMAGE_SIDE
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.system import processes
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
@@ -120,7 +121,10 @@ def learn(
         If `path` holds something else, or an atlas of other settings; the message lists the differences.
     AtlasBusyError
         If another process is writing this atlas.
+    ParameterError
+        If an option is invalid; or under torchrun, which trains single networks (`imatlas fit`).
     """
+    processes.check_alone("learn")
     folder = output_path(check_path(path, "path", "learn"))
     settings = Settings(
         budget=None if budget is None else parse_budget(budget),

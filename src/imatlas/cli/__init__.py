@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _call(argv)
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        _tell_stopped()
         return 1
 
 
@@ -47,12 +47,19 @@ def _call(argv: list[str] | None) -> int:
     return call(list(sys.argv[1:] if argv is None else argv))
 
 
+def _tell_stopped() -> None:
+    from imatlas.system import processes
+
+    if processes.is_first():
+        print(STOPPED, file=sys.stderr, flush=True)
+
+
 def _stop() -> None:
     """End the process at once after a Ctrl-C; a second one during a slow exit would print a traceback."""
     import atexit
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(STOPPED, file=sys.stderr, flush=True)
+    _tell_stopped()
     atexit._run_exitfuncs()  # removes temporary files
     os._exit(1)

@@ -15,6 +15,7 @@ import typer.main
 from imatlas.cli.fit import add_models
 from imatlas.cli.shared import app
 from imatlas.errors import ImatlasError, Notice
+from imatlas.system import processes
 from imatlas.system.interrupts import struck
 from imatlas.system.terminal import forgiving, is_open, say
 
@@ -65,7 +66,8 @@ def call(arguments: list[str]) -> int:
             for line in "".join(traceback.format_exception(error)).splitlines():
                 say(line, error=True)
         else:
-            say(f"Error: {_one_line(error)}", error=True)
+            where = f" in process {processes.rank()}" if processes.count() > 1 else ""
+            say(f"Error{where}: {_one_line(error)}", error=True)
         return 1
 
 
@@ -83,6 +85,8 @@ def close(code: int) -> int:
 
 def _invoke(arguments: list[str]) -> int:
     """Parse and run without Typer's `main`, which handles Ctrl-C and closed pipes itself; only completion needs it."""
+    if arguments[:1] != ["fit"]:
+        processes.check_alone(f"'imatlas {' '.join(arguments[:1])}'")
     add_models(arguments)
     if "_IMATLAS_COMPLETE" in os.environ:
         app(arguments, prog_name="imatlas")
@@ -93,8 +97,9 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning as one line, without its source location."""
-    say(f"Note: {message}", error=True)
+    """Print a warning as one line, without its source location; under torchrun that of one process."""
+    if processes.is_first():
+        say(f"Note: {message}", error=True)
 
 
 def _show_usage(error: Any) -> None:

@@ -37,6 +37,7 @@ from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.stacks import Stacks
 from imatlas.images.sources.user_input import as_items
 from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
+from imatlas.system import processes
 
 
 class Images:
@@ -446,6 +447,15 @@ def load_pixels(
         pixels[mask] = np.nan
         own = replace(own, dtype="float32")
     return pixels, own
+
+
+def decoded_together(images: Any) -> Any:
+    """Images, whose pixel cache the first process of each machine writes and the others open, under torchrun."""
+    if processes.count() == 1 or isinstance(images, np.ndarray):
+        return images
+    opened = images_of(images)
+    opened._set.decode_together(opened)
+    return opened
 
 
 def load_masked(images: Any, mask: np.ndarray | None) -> tuple[np.ndarray, ImageSpec]:

@@ -26,6 +26,7 @@ from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.base import Source
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
+from imatlas.system import processes
 
 if TYPE_CHECKING:
     from imatlas.images.dataset import Images
@@ -149,6 +150,18 @@ class LazySet:
                 weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)
             self._decoded = DecodedSet(source, found.pixels, found.spec, found.skipped, found)
             return self._decoded
+
+    def decode_together(self, images: Images) -> None:
+        """Decode in the first process of this machine; the others then open its cache."""
+
+        def decode_here() -> str | None:
+            built = self.decoded(images).cache
+            return None if built is None else str(built.folder)
+
+        folder = processes.from_first(decode_here, of_machine=True)
+        if folder is not None:
+            self._folder = Path(folder)
+        self.decoded(images)
 
     def __getstate__(self) -> dict[str, Any]:
         built = self._decoded.cache if self._decoded is not None else None

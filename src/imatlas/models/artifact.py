@@ -33,7 +33,7 @@ from imatlas.errors import (
 )
 from imatlas.images.spec import ImageSpec
 from imatlas.models.learned_attributes import MAX_TEXT, Weights, contradiction
-from imatlas.system import atomic_io
+from imatlas.system import atomic_io, processes
 from imatlas.system.atomic_io import output_path, within, write_folder
 from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of, open_regular, read_json, seal
 
@@ -95,7 +95,7 @@ KINDS = {
 
 @strict_yes
 def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `model` to `folder`, atomically.
+    """Write `model` to `folder`, atomically; one that several processes trained is written by process 0.
 
     Raises
     ------
@@ -108,6 +108,8 @@ def save(model: Estimator, folder: str | Path, *, overwrite: bool = False) -> Pa
     from safetensors.numpy import save_file
 
     folder = output_path(check_path(folder, "folder", "save"))
+    if model.resumable and not processes.is_first():
+        return folder
     check_free(folder, overwrite)
     arrays: dict[str, np.ndarray] = {}
     described = _describe_estimator(model, "", arrays)

@@ -16,11 +16,12 @@ from torch.optim import Optimizer
 from imatlas import seeding
 from imatlas.arguments import MAX_SEED, is_generator, whole
 from imatlas.errors import InputError
-from imatlas.images.dataset import load_masked, load_pixels, with_mask
+from imatlas.images.dataset import decoded_together, load_masked, load_pixels, with_mask
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
 from imatlas.models.learned_attributes import COUNT, FINITE, HISTORY, RECORDS, TEXT, Module, Spec, State, Value
+from imatlas.system import processes
 from imatlas.system.threads import sharing_cores
 from imatlas.training import batches, checkpoints, devices, loop, schedule
 from imatlas.training.batches import Batch
@@ -160,6 +161,9 @@ class ImageEstimator(Estimator):
     ) -> Any:
         """Learn from images.
 
+        Under torchrun all processes call this alike, with the same images, and learn one model (docs/networks.md);
+        only process 0 writes, prints, and calls `callback` and `preview`.
+
         Parameters
         ----------
         images : Images, array (N, H, W[, C]) or any source that `Images` takes
@@ -193,7 +197,7 @@ class ImageEstimator(Estimator):
         InputError
             If there are too few images, or they are too small or too large.
         TrainingError
-            If the loss stays non-finite, or not even one image fits into memory.
+            If the loss stays non-finite, not even one image fits into memory, or another process has ended.
         ArtifactError
             If the checkpoint belongs to another run.
         KeyboardInterrupt
@@ -201,17 +205,19 @@ class ImageEstimator(Estimator):
         """
         self._check_parameters()
         schedule.parse_budget(self.budget)
-        pixels, spec = load_to_fit(images, mask, type(self).__name__)
+        pixels, spec = load_to_fit(decoded_together(images), mask, type(self).__name__)
         seed = self._seed_to_fit(checkpoint)
         cond = self._learn_conditions(y, len(pixels))
         data = self._hold_out(pixels, spec, validation, seed, cond, validation_y)
         return self._fit_data(data, seed, checkpoint=checkpoint, replay=replay, callback=callback, preview=preview)
 
     def _seed_to_fit(self, checkpoint: str | Path | checkpoints.Checkpoint | None) -> int:
-        """The seed of a fit: that of the checkpoint, if it was drawn for the run that is continued."""
-        if whole(self.random_state) is None and (saved := checkpoints.saved_seed(checkpoint)) is not None:
-            return saved
-        return self._seed()
+        """The seed of a fit, the same in each process: that of the checkpoint, if it was drawn for the run that is
+        continued."""
+        if whole(self.random_state) is not None:
+            return self._seed()
+        saved = checkpoints.saved_seed(checkpoint)
+        return int(processes.shared(self._seed() if saved is None else saved))
 
     def _fit_data(
         self,

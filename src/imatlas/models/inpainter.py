@@ -167,7 +167,7 @@ class Inpainter(ImageEstimator):
         """
         self._check_parameters()
         values, given = (images, mask) if callable(mask) else with_mask(images, mask)
-        crops, missing = _crops(values, given, self._seed())
+        crops, missing = _crops(values, given, self._seed_to_fit(checkpoint))
         return super().fit(crops, None, mask=missing, checkpoint=checkpoint, **options)
 
     @sharing_cores()

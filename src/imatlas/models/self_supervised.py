@@ -29,6 +29,7 @@ from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.nn.losses import nt_xent, vicreg
 from imatlas.nn.pooled_encoder import PooledEncoder
 from imatlas.nn.views import N_INSPECTED, Views, views_for
+from imatlas.system.processes import whole_batch
 from imatlas.training.batches import Batch, Data, make_batch
 
 N_FEATURES: dict[str, int] = {"small": 64, "medium": 128, "large": 256}
@@ -140,7 +141,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, I
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         view = Views(**self.views_)
         x = torch.cat([view(batch.x, generator), view(batch.x, generator)])
-        a, b = module.projector(module.encoder(x)).float().chunk(2)
+        features = torch.cat([whole_batch(each) for each in module.encoder(x).chunk(2)])
+        a, b = module.projector(features).float().chunk(2)
         if self.method == "simclr":
             yield "adam", nt_xent(a, b), {}
             return

@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -243,6 +242,7 @@ def _groups() -> tuple[ProcessGroup, ProcessGroup]:
     What lies on GPUs goes through the default group.
     """
     import atexit
+    import socket
 
     import torch
     import torch.distributed as dist

@@ -15,6 +15,8 @@ import shlex
 import sys
 from typing import Any, TextIO
 
+from imatlas.system import processes
+
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls
     "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible
@@ -39,7 +41,12 @@ def visible(text: object) -> str:
 
 
 def say(line: object = "", *, error: bool = False, stream: TextIO | None = None) -> None:
-    """Print one line to standard output or standard error, escaping characters that the encoding lacks."""
+    """Print one line to standard output or standard error, escaping characters that the encoding lacks.
+
+    Of several processes that train together only the first prints to standard output.
+    """
+    if stream is None and not error and not processes.is_first():
+        return
     stream = stream or (sys.stderr if error else sys.stdout)
     if stream is not None:  # None in a program without a console
         print(writable(visible(line), stream), file=stream, flush=True)

@@ -12,6 +12,7 @@ from imatlas.arguments import check_path, strict_yes
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
+from imatlas.system import processes
 from imatlas.system.atomic_io import make_folder, output_path, refuse_links, remove_listed
 from imatlas.training import checkpoints
 
@@ -19,6 +20,8 @@ from imatlas.training import checkpoints
 @strict_yes
 def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: bool = False) -> Any:
     """Fit `model` to `images` and save it to `folder`; an interrupted run with the same settings is resumed.
+
+    Under torchrun all processes train one network (docs/networks.md).
 
     Models of vectors (SOM, KMeans) get one row of pixels per image, (n_images, height * width * channels) from 0 to 1.
 
@@ -42,6 +45,8 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
         If `folder` exists and `overwrite` is False, or it holds anything besides a model.
     InputError
         If the model requires labels.
+    ParameterError
+        Under torchrun, if the model is not a network.
     """
     if model.labels == "required":
         raise InputError(
@@ -57,8 +62,10 @@ def fit_and_save(model: Any, images: Images, folder: str | Path, *, overwrite: b
         make_folder(folder.parent)
         model.fit(images, checkpoint=checkpoint)
         model.save(folder, overwrite=overwrite)
-        remove_listed(checkpoint, [checkpoints.NAME])
+        if processes.is_first():
+            remove_listed(checkpoint, [checkpoints.NAME])
         return model
+    processes.check_alone(f"Fitting a {type(model).__name__}, which trains no network,")
     if model.input == "images":
         model.fit(images)
     else:

@@ -19,23 +19,22 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
 from imatlas import seeding
 from imatlas.errors import ArtifactError, ParameterError, TrainingError
 from imatlas.system import processes, threads
 from imatlas.training import checkpoints, devices, schedule
-from imatlas.training.batches import Batch, Data, batch_rows, make_batch
+from imatlas.training.batches import Data, make_batch
 from imatlas.training.checkpoints import Checkpoint, Decision, State, Weights
+from imatlas.training.clock import Clock
 from imatlas.training.preview import Preview, Show
 from imatlas.training.progress import Callback, Interrupt, Progress, duration
+from imatlas.training.steps import Learner, Steps
 
 SNAPSHOT = 100
 """Steps between two snapshots in memory, to which a run returns after a non-finite loss."""
@@ -55,36 +54,11 @@ MIN_SHARE = 0.1
 WATCH_SECONDS = 4.0
 """With a budget, how often a run measures whether other programs use the cores; a measurement takes 0.05 s."""
 
-CLIP = 1.0
-"""Largest norm of a gradient; longer ones are scaled down."""
-
 MAX_FAILURES = 6
 """Rollbacks without reaching the next snapshot, after which a run gives up."""
 
 CLEAN = 5
 """Snapshots without a rollback after which a lowered rate is doubled again."""
-
-
-class Learner(Protocol):
-    """What the loop needs of a model."""
-
-    budget: Any
-    max_steps: int | None
-    batch_size: int
-    learning_rate: float
-    device: str
-    precision: Any
-    progress: bool
-    _half_life: float
-    _stops_early: bool
-
-    def _optimizers(self, module: torch.nn.Module) -> dict[str, Optimizer]: ...
-
-    def _losses(
-        self, module: torch.nn.Module, batch: Batch, generator: torch.Generator
-    ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]: ...
-
-    def _held_out_loss(self, module: torch.nn.Module, batch: Batch, generator: torch.Generator) -> Tensor: ...
 
 
 class Run:
@@ -136,23 +110,19 @@ class Run:
         first = processes.is_first()
         self.device = devices.pick_device(learner.device)
         module = devices.place(module, self.device).train()
-        self.optimizers = learner._optimizers(module)
-        self.weights = Weights(module, self.optimizers, learner._half_life)
-        self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+        self.weights = Weights(module, learner._optimizers(module), learner._half_life)
+        self.clock = Clock()
+        self.steps = Steps(learner, data, self.weights, self.device, self.clock)
         self.state = self._initial_state()
         self.progress = Progress(
             type(learner).__name__, show=learner.progress and first, callback=callback if first else None
         )
         self.preview = None if preview is None or not first else Preview(preview)
-        self.generator = torch.Generator(device=self.device)
         self.interrupt = Interrupt()
-        self.share = 1.0  # of the batch that is in this process
-        self.sums, self.n_sums = dict[str, Tensor](), 0  # of the losses since the last evaluation
         self.step_seconds: dict[int, float] = {}  # of the warm-up
         self.evaluation_seconds = 0.0
         self.max_threads = torch.get_num_threads()
-        self._begin, self._saved_at, self._watched_at = time.monotonic(), 0.0, -math.inf
-        self._now = 0.0  # what `_elapsed` was in process 0, when all last heard of it
+        self._saved_at, self._watched_at = 0.0, -math.inf
 
     def _initial_state(self) -> State:
         learner, n_images = self.learner, len(self.data)
@@ -205,7 +175,7 @@ class Run:
                     self._check_clock()
                     began = time.perf_counter()
                     try:
-                        finite = self._step()
+                        finite = self.steps.take(self.state, self.seed, self._precision())
                     except (RuntimeError, MemoryError) as error:
                         if not devices.is_out_of_memory(error):
                             raise
@@ -226,20 +196,16 @@ class Run:
         processes.from_first(self._resume)
         self.weights.snapshot()
         about = {name: value for name, value in self.identity.items() if name != "held out"}  # may be learned codes
-        self.seed, state, expected = processes.shared((self.seed, asdict(self.state), about))
+        _check_alike(processes.gathered(about))
+        self.seed, state = processes.shared((self.seed, asdict(self.state)))
         self.state = State(**state)
-        if about != expected:
-            names = ", ".join(name for name in about if about[name] != expected.get(name))
-            raise TrainingError(
-                f"Process {processes.rank()} has other images or parameters than process 0 ({names}); give all the same."
-            )
         if processes.count() > 1:
             self.weights.saved = processes.shared_tensors(self.weights.saved, self.device)
             self.weights.restore()
         if self.state.threads is not None:
             torch.set_num_threads(self.state.threads)
-        self._begin = time.monotonic() - self.state.seconds
-        self._saved_at = self._now = self.state.seconds
+        self.clock.start(self.state.seconds)
+        self._saved_at = self.state.seconds
         self._report_start()
         if self.state.processes != processes.count() and self.replay is None:
             was, now = self.state.processes, processes.count()
@@ -249,79 +215,6 @@ class Run:
 
     def _finished(self) -> bool:
         return self.state.max_steps is not None and self.state.step >= self.state.max_steps
-
-    def _next_batch(self) -> Batch:
-        data, state = self.data, self.state
-        rows = processes.part_of(batch_rows(len(data), self.seed, state.images_seen, state.batch_size))
-        self.share = len(rows) / state.batch_size
-        if data.rows is not None:
-            rows = data.rows[rows]
-        y = None if data.y is None else data.y[rows]
-        return make_batch(data.pixels[rows], data.spec, self.device, y, n_images=len(data))
-
-    def _step(self) -> bool:
-        """One step of every optimizer. Returns False if a loss or gradient is not finite."""
-        state = self.state
-        factor = state.rate * schedule.learning_rate(state.step, state.decay_start, state.max_steps)
-        for name, optimizer in self.optimizers.items():
-            for group, base in zip(optimizer.param_groups, self.base_rates[name], strict=True):
-                group["lr"] = base * factor
-        passes, first = self._backward_passes(), True
-        while (item := self._next_pass(passes)) is not None:
-            name, loss, logs = item
-            weights = [p for group in self.optimizers[name].param_groups for p in group["params"]]
-            mean_loss = processes.average_gradients(weights, loss, self.share)
-            norm = torch.nn.utils.clip_grad_norm_(weights, CLIP)
-            if not math.isfinite(float(mean_loss + norm)):
-                return False
-            self.optimizers[name].step()
-            for key, value in ({"train": loss, **logs} if first else logs).items():
-                value = self.share * value.detach().float()
-                self.sums[key] = self.sums[key] + value if key in self.sums else value
-            first = False
-        self.n_sums += 1
-        return True
-
-    def _backward_passes(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        """What `_losses` yields for the next batch, each after its backward pass."""
-        of_process = ("process", processes.rank()) if processes.rank() else ()  # each draws other noise
-        self.generator.manual_seed(seeding.seed_of(self.seed, "step", self.state.step, *of_process))
-        losses = self.learner._losses(self.weights.live, self._next_batch(), self.generator)
-        while True:
-            with devices.autocast(self.device, self._precision()):
-                item = next(losses, None)
-            if item is None:
-                return
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
-            item[1].backward()
-            yield item
-
-    def _next_pass(
-        self, passes: Iterator[tuple[str, Tensor, dict[str, Tensor]]]
-    ) -> tuple[str, Tensor, dict[str, Tensor]] | None:
-        """The next backward pass, if there is one; an error in each process if there is no memory for it in one."""
-        failure: Exception | None = None
-        try:
-            item = next(passes, None)
-        except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
-                raise
-            failure, item = error, None
-        if failure is None and item is None:
-            return None
-        n_failures, self._now = processes.summed([failure is not None, self._clock()])
-        if n_failures:
-            raise failure or MemoryError("there is not enough memory in another process")
-        return item
-
-    def _clock(self) -> float:
-        """Seconds since the start of the run in process 0; 0 in all others, so that the sum is that of process 0."""
-        return time.monotonic() - self._begin if processes.is_first() else 0.0
-
-    def _elapsed(self) -> float:
-        """Seconds since the start of the run, the same in each process."""
-        return self._clock() if processes.count() == 1 else self._now
 
     def _precision(self) -> devices.Precision:
         if self.state.precision is not None:
@@ -338,7 +231,7 @@ class Run:
         state.step += 1
         if state.step % checkpoints.EMA_EVERY == 0 or self._finished():
             self.weights.update_ema(state.step)
-        state.seconds = self._elapsed()
+        state.seconds = self.clock.read()
         interval = schedule.evaluation_interval(state.max_steps or state.expected_steps)
         if state.step % interval == 0 or self._finished():
             self._evaluate()
@@ -359,17 +252,19 @@ class Run:
         total, n_images = 0.0, len(data.held_out)
         with torch.no_grad(), devices.autocast(self.device, self._precision()):
             for start in range(0, n_images, state.batch_size)[processes.rank() :: processes.count()]:
-                generator = self.generator.manual_seed(seeding.seed_of(self.seed, "held out", start))
+                generator = self.steps.generator.manual_seed(seeding.seed_of(self.seed, "held out", start))
                 part = slice(start, start + state.batch_size)
                 y = None if data.held_out_y is None else data.held_out_y[part]
                 batch = make_batch(data.held_out[part], data.spec, self.device, y)
                 total += float(self.learner._held_out_loss(self.weights.ema, batch, generator)) * len(batch.x)
-        total, self._now, *sums = processes.summed([total, self._clock(), *map(float, self.sums.values())])
-        losses: dict[str, Any] = {name: value / max(1, self.n_sums) for name, value in zip(self.sums, sums, strict=True)}
+        steps = self.steps
+        total, seconds, *sums = processes.summed([total, self.clock.here(), *map(float, steps.sums.values())])
+        losses: dict[str, Any] = {k: value / max(1, steps.n_sums) for k, value in zip(steps.sums, sums, strict=True)}
         losses["held_out"] = total / n_images if n_images else None
-        self.sums, self.n_sums = {}, 0
+        steps.clear()
         self.evaluation_seconds = time.monotonic() - began
-        state.seconds = self._elapsed()
+        self.clock.hear(seconds)
+        state.seconds = self.clock.read()
         entry = {"step": state.step, "images_seen": state.images_seen, "seconds": round(state.seconds, 3), **losses}
         for name, value in entry.items():
             state.history.setdefault(name, []).append(value)
@@ -433,7 +328,7 @@ class Run:
         if budget is None or self.replay is not None or state.step == 0:
             return
         taken = {decision["decision"] for decision in state.decisions}
-        seconds = state.seconds = self._elapsed()
+        seconds = state.seconds = self.clock.read()
         if "warm_up" not in taken and (state.step >= WARM_UP or seconds > 0.1 * budget):
             self._choose_precision_and_batch(budget - seconds)
         if "schedule" not in taken and seconds >= schedule.DECAY_SHARE * budget:
@@ -521,7 +416,7 @@ class Run:
             )
         else:
             self.progress.event("checkpoint", step=self.state.step, folder=str(folder))
-        self._saved_at = time.monotonic() - self._begin
+        self._saved_at = self.clock.read()
 
     def _resume(self) -> None:
         """Resume from the checkpoint, if there is one; a disposable one that does not fit is dropped."""
@@ -583,3 +478,14 @@ class Run:
         loss = "" if held_out is None else f", held-out loss {held_out:.4g} ({verdict}{advice})"
         message = f"{state.step} steps in {duration(state.seconds)}{loss}."
         self.progress.event("end", message, step=state.step, seconds=state.seconds, held_out=held_out, verdict=verdict)
+
+
+def _check_alike(identities: list[dict[str, Any]]) -> None:
+    """Refuse to train in processes of which one has other images or parameters than the first."""
+    for number, identity in enumerate(identities):
+        names = [name for name, value in identity.items() if value != identities[0].get(name)]
+        if names:
+            raise TrainingError(
+                f"Process {number} has other images or parameters than process 0 ({', '.join(names)}); give all of "
+                "them the same."
+            )
