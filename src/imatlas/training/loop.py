@@ -208,10 +208,10 @@ class Run:
         self._saved_at = self.state.seconds
         self._report_start()
         if self.state.processes != processes.count() and self.replay is None:
-            was, now = self.state.processes, processes.count()
-            resumed = f"The checkpoint was written by {was} of them." if self.state.step else ""
-            message = f"Training in {now} process{'es' if now > 1 else ''}. {resumed}"
-            self._decide("processes", message.strip(), processes=now)
+            numbers = self.state.processes, processes.count()
+            before, now = ("1 process" if n == 1 else f"{n} processes" for n in numbers)
+            resumed = f" The checkpoint was written in {before}." if self.state.step else ""
+            self._decide("processes", f"Training in {now}.{resumed}", processes=processes.count())
 
     def _finished(self) -> bool:
         return self.state.max_steps is not None and self.state.step >= self.state.max_steps
