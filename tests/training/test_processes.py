@@ -102,6 +102,8 @@ def test_with_noise_the_losses_are_close(learned, name, tolerance):
 
 
 def test_troubles_of_one_process_are_those_of_all(tmp_path):
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable" / "a.png").write_bytes(b"not a picture")
     code, out, errors = run_together("troubles", tmp_path)
     assert code == 0, errors
 
@@ -117,6 +119,8 @@ def test_troubles_of_one_process_are_those_of_all(tmp_path):
 
     for process in (0, 1):
         assert f"refused in {process}: Process 1 has other images or parameters than process 0 (images)" in out
+    assert "failed in 0: InputError" in out
+    assert "failed in 1: TrainingError: Process 0 of this run has failed: " in out
     for name in ("drawn", "budget"):
         _, about = saved(tmp_path, name)
         assert about["alike"][0] == about["alike"][1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imatlas.errors import TrainingError
+from imatlas.errors import ImatlasError, TrainingError
 from imatlas.images.dataset import Images
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.base import estimator
@@ -126,7 +126,7 @@ def save(folder, name, model):
 
 
 def troubles(folder):
-    """Out of memory and NaN in one process, a signal to one, other images in one, a seed and a budget for all."""
+    """Out of memory, a NaN, a signal and other images in one process; unreadable images, a seed, a budget for all."""
     save(folder, "troubled", Troubled(latent_dim=4, augment=False, **options()).fit(images()))
     struck, checkpoint = Struck(latent_dim=4, augment=False, **options()), folder / "struck"
     try:
@@ -138,6 +138,10 @@ def troubles(folder):
         Autoencoder(**options()).fit(images()[processes.rank() :])
     except TrainingError as error:
         print(f"refused in {processes.rank()}: {error}", flush=True)
+    try:
+        Autoencoder(**options()).fit(Images(folder / "unreadable"))
+    except ImatlasError as error:
+        print(f"failed in {processes.rank()}: {type(error).__name__}: {error}", flush=True)
     save(folder, "drawn", Autoencoder(**options(random_state=None, max_steps=3)).fit(images()))
     save(folder, "budget", Autoencoder(**options(max_steps=None, budget="3s", precision="auto")).fit(images()))
 

@@ -88,8 +88,10 @@ def _write_preview(model: Any, images: Any, path: Path, overwrite: bool) -> None
     """Write a contact sheet: one row per image, with the image and its augmented views."""
     from imatlas.cli.shared import refuse_existing
     from imatlas.images.pixels import display_view
+    from imatlas.system import processes
     from imatlas.tasks.sample import write_samples
 
+    processes.check_alone("--preview")
     refuse_existing(path, overwrite)
     views, description = model.preview(images)
     pictures = display_view(views.reshape(-1, *views.shape[2:]), images.spec)

@@ -201,7 +201,7 @@ def whole_batch(features: Tensor) -> Tensor:
 
     lengths = [int(n) for n in summed([len(features) if i == rank() else 0 for i in range(count())])]
     longest = max(lengths)
-    mine = features.detach()
+    mine = features.detach().float()
     padded = torch.cat([mine, mine.new_zeros(longest - len(mine), *mine.shape[1:])])
     parts = [torch.empty_like(padded) for _ in lengths]
     with _communicating():
@@ -209,7 +209,7 @@ def whole_batch(features: Tensor) -> Tensor:
     parts = [part[:n] for part, n in zip(parts, lengths, strict=True)]
     # Each process differentiates with regard to its own part; its gradient will be weighted by its share.
     scale = sum(lengths) / len(features)
-    parts[rank()] = mine + scale * (features - mine)
+    parts[rank()] = mine + scale * (features - features.detach()).float()
     return torch.cat(parts)
 
 
