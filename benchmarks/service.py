@@ -1,7 +1,7 @@
 """An atlas as a service: `python -m benchmarks service`.
 
-`imatlas serve` runs in a process of its own over the atlas of 10,000 images of `benchmarks.scale`. Clients in threads send
-the JPEG files of 64 x 64 pixels one after the other. With one client nothing can be embedded together.
+`imatlas serve` runs in a process of its own over the atlas of 10,000 images of `benchmarks.scale`. Clients in threads
+send its JPEG files of 64 x 64 pixels one after the other. With one client nothing can be embedded together.
 """
 
 from __future__ import annotations
