@@ -167,6 +167,7 @@ class LazySet:
         if folder is not None:
             self._folder = Path(folder)
         self.decoded(images)
+        processes.gathered(None)  # a temporary cache may be deleted once all have opened it
 
     def __getstate__(self) -> dict[str, Any]:
         built = self._decoded.cache if self._decoded is not None else None
