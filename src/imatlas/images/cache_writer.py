@@ -110,7 +110,7 @@ class CacheWriter:
         ends = np.array(self._ends, np.int64)
         if self._unfinished_thumbnails or not kept.all():
             ends = self._finish_thumbnails(spec, kept)
-        self._write_records(kept, ends)
+        self._write_records(kept, ends, source.keys)
         about = {
             "format": FORMAT,
             "source": source.name,
@@ -177,7 +177,7 @@ class CacheWriter:
         os.replace(new, path)
         return np.array(out_ends, np.int64)
 
-    def _write_records(self, kept: np.ndarray, ends: np.ndarray) -> None:
+    def _write_records(self, kept: np.ndarray, ends: np.ndarray, item_keys: Sequence[str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -190,21 +190,12 @@ class CacheWriter:
         items = np.array(self._columns["item"], np.int64)[rows]
         columns["item"] = pa.array(items)
         # Key and stamp of the listing tell later whether a file is unchanged.
-        columns["item_key"] = pa.array([_item_key(key, n, f) for key, n, f in self._names(rows)], pa.string())
+        columns["item_key"] = pa.array([item_keys[item] for item in items.tolist()], pa.string())
         stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
         columns["size"], columns["time"] = pa.array(stamps[:, 0]), pa.array(stamps[:, 1])
         columns["kind"] = pa.array([str(self._kinds[i]) for i in rows], pa.string()).dictionary_encode()
         columns["thumbnail_end"] = pa.array(ends)
         pq.write_table(pa.table(columns), self._folder / "records.parquet", compression="zstd")
-
-    def _names(self, rows: np.ndarray) -> Iterator[tuple[str, int, int]]:
-        for i in rows:
-            several = self._plan.frames == "all" and self._columns["n_frames"][i] > 1
-            yield self._columns["key"][i], several, self._columns["frame"][i]
-
-
-def _item_key(key: str, several: int, frame: int) -> str:
-    return key.removesuffix(f"#{frame + 1}") if several else key
 
 
 def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:
