@@ -53,6 +53,9 @@ SMALL = (36, 64)
 STEPS = (0.04, 86400.0)
 """Shortest and longest time between two frames, in seconds."""
 
+_SAME = 1e-6
+"""Difference in seconds of two times that are the same."""
+
 _TIME = re.compile(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|m|h|)\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -107,10 +110,10 @@ class Steps:
 
     def add(self, time: float, small: Callable[[], np.ndarray]) -> bool:
         """Whether the next frame is used."""
-        if time < self._due:
+        if time < self._due - _SAME:
             return False
         # Half a step apart at least, where a frame lasts longer than a step.
-        self._due = max((math.floor(time / self.step + 1e-9) + 1) * self.step, time + self.step / 2)
+        self._due = max((math.floor((time + _SAME) / self.step) + 1) * self.step, time + self.step / 2)
         return True
 
     def finish(self) -> bool:
@@ -172,7 +175,12 @@ class Shots:
         self._seen = True
         # The window of the frame `reach - 1` back is complete now: nothing after this frame can change the answer.
         begins = len(window) >= self._reach + 1 and self._begins_shot(len(window) - self._reach)
-        return self._used(begins or time >= self._due - 1e-6)
+        return self._used(begins or time >= self._due - _SAME)
+
+    @property
+    def last_difference(self) -> float:
+        """The difference of the last two frames, 0 to 1."""
+        return self._window[-1].difference if self._window else 0.0
 
     def finish(self) -> bool:
         """Whether the last frame is used: of a shot that began just before the end, or of a video that has no other."""

@@ -94,14 +94,16 @@ class VideoReader:
         self.n_damaged = 0
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._at = -1
+        self._size = file.seek(0, 2)
         self._open()
 
     def _open(self) -> None:
         """Begin at the start."""
+        av = _av()
         self._file.seek(0)
         self._is_read = False
         try:
-            self._container = _av().open(self._file, format=self._name, buffer_size=_BUFFER, metadata_errors="replace")
+            self._container = av.open(self._file, format=self._name, buffer_size=_BUFFER, metadata_errors="replace")
         except Exception as error:
             raise DecodeError(f"a damaged or truncated {NAMES[self._name]} video ({_reason(error)})") from None
         try:
@@ -121,9 +123,8 @@ class VideoReader:
             raise DecodeError("a video whose codec FFmpeg does not know; convert it to H.264")
         check_pixels(context.width, context.height)
         self.width, self.height = _square(context.width, context.height, stream.sample_aspect_ratio)
-        size = self._file.seek(0, 2)
         n_bytes = 2 * context.width * context.height * FRAMES_HELD + 8 * self.width * self.height
-        memory_budget.need(n_bytes, size, f"a video of {context.width} x {context.height} pixels")
+        memory_budget.need(n_bytes, self._size, f"a video of {context.width} x {context.height} pixels")
         context.options = {"max_pixels": str(limits.MAX_PIXELS)}
         context.thread_type = "AUTO"
         context.thread_count = min(THREADS, usable_cores())
@@ -171,7 +172,7 @@ class VideoReader:
         n_kept, last = 0, None
         for time, frame in self.frames():
             last = time, frame
-            if sampler.add(time / 1000, lambda: _small(frame)):  # noqa: B023 - called at once
+            if sampler.add(time / 1000, lambda: small_frame(frame)):  # noqa: B023 - called at once
                 if n_kept == limits.MAX_FRAMES:
                     raise DecodeError(f"only the first {n_kept:,} frames are used")
                 n_kept += 1
@@ -311,7 +312,7 @@ def _layout(frame: av.VideoFrame) -> str:
     return "rgba" if any(part.is_alpha for part in parts) else "rgb24"
 
 
-def _small(frame: av.VideoFrame) -> np.ndarray:
+def small_frame(frame: av.VideoFrame) -> np.ndarray:
     """A frame at the size at which frames are compared."""
     height, width = SMALL
     return frame.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
