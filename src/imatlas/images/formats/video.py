@@ -45,6 +45,9 @@ without an index a place is found by trial."""
 HD = 720
 """Height in pixels from which colors that a file does not specify are those of HDTV (ITU-R BT.709)."""
 
+HDR = (16, 18)
+"""FFmpeg's numbers of the transfer functions PQ and HLG."""
+
 ASPECT = (Fraction(1, 4), Fraction(4))
 """Aspect ratios of pixels that are believed."""
 
@@ -121,6 +124,8 @@ class VideoReader:
         context = stream.codec_context
         if context is None:
             raise DecodeError("a video whose codec FFmpeg does not know; convert it to H.264")
+        if not context.width or not context.height:
+            raise DecodeError(f"a damaged {NAMES[self._name]} video: it does not say how large its frames are")
         check_pixels(context.width, context.height)
         self.width, self.height = _square(context.width, context.height, stream.sample_aspect_ratio)
         n_bytes = 2 * context.width * context.height * FRAMES_HELD + 8 * self.width * self.height
@@ -264,6 +269,8 @@ class VideoReader:
         picture.orientation = TURNED.get(frame.rotation, 1)
         if frame.interlaced_frame:
             picture.notes.append("interlaced frames of a video")
+        if frame.color_trc in HDR:
+            picture.notes.append("a video of high dynamic range, whose colors are not converted")
         return picture
 
 
