@@ -77,6 +77,17 @@ def test_frames_are_shown_at_their_full_size(learned):
         (folder / "away").rename(folder / "3.mp4")
 
 
+def test_clusters_are_copied_as_files(learned, tmp_path):
+    _, _, atlas = learned
+    atlas.export(tmp_path / "folders", to="folders", copy=True)
+    files = sorted(path.name for path in (tmp_path / "folders").rglob("*.png"))
+    assert len(files) == 41
+    assert "0.mp4#t=0.48.png" in files
+    (frame,) = (tmp_path / "folders").rglob("0.mp4#t=0.48.png")
+    with Image.open(frame) as shown:
+        assert np.abs(np.asarray(shown).astype(float) - scene(0)).mean() < 12
+
+
 def test_the_setting_is_part_of_the_atlas(learned, tmp_path):
     folder, place, _ = learned
     copy = tmp_path / "copy.atlas"

@@ -15,6 +15,7 @@ import numpy as np
 from imatlas.arguments import refused, whole
 from imatlas.errors import DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.decode import read_picture
+from imatlas.images.encode import encode
 from imatlas.images.formats.sniff import format_of
 from imatlas.images.formats.video import read_video
 from imatlas.images.keys import file_name_of, video_frame
@@ -129,6 +130,11 @@ class Originals:
             _check_same(hashlib.sha256(content).hexdigest(), key, sha256)
             format_of(content, key)
         return content
+
+    def copy(self, key: str, sha256: str) -> Any:
+        """As `content`, for a file that is called `images.keys.copy_name`: a frame of a video as a PNG file."""
+        content = self.content(key, sha256)
+        return encode(content) if video_frame(key) and not isinstance(content, bytes) else content
 
     def _video_frame(self, key: str, time: int, sha256: str) -> np.ndarray:
         """The frame (H, W, C) of a video at a time in milliseconds; the hash is that of the file."""

@@ -92,6 +92,11 @@ def video_frame(key: str) -> tuple[str, int] | None:
     return None if found is None else (found[1], int(found[2]) * 1000 + int((found[3] or "").ljust(3, "0")))
 
 
+def copy_name(key: str) -> str:
+    """The key under which a copy of an image is written: a frame of a video becomes a PNG file."""
+    return f"{key}.png" if video_frame(key) else key
+
+
 def is_key(text: str) -> bool:
     """Whether a text is a key as `key_of` makes it."""
     return key_of(file_name_of(text)) == text
