@@ -35,7 +35,9 @@ from imatlas.images.cuts import CUTS, checked_video
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MAX_IMAGE_SIDE
+from imatlas.models.parts.feature_cache import MAX_BYTES as FEATURE_CACHE
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.nn.backbones import N_FEATURES
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
@@ -47,6 +49,9 @@ from imatlas.training.schedule import parse_budget
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: libraries, one training batch, and the table. Measured."""
+
+MEMORY_PER_IMAGE = 3000
+"""Bytes that each further image adds to it: its embedding, several times, its key and hash. Measured."""
 
 OVERRUN = (1.2, 1.0)
 """A stage overran if it took more than its time by this factor and this many seconds."""
@@ -70,6 +75,7 @@ def learn(
     device: str = "auto",
     overwrite: bool = False,
     moved_from: str | Path | None = None,
+    cache_size: int | str | None = None,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Atlas:
@@ -111,6 +117,9 @@ def learn(
     moved_from : path, optional
         Where the images were when the atlas was learned, if they lie elsewhere now. Not needed if they are all
         unchanged and nothing is left at the old place.
+    cache_size : int or str, optional
+        Most bytes, such as "20G", for the pixels and the encoder's features that are kept below `path` while it is
+        learned. By default as many as the pixels need, and 2 GB of features. Given `Images` have their own size.
     progress : bool
         Print progress.
     callback : callable, optional
@@ -119,7 +128,7 @@ def learn(
     Raises
     ------
     SourceError, InputError
-        If there are no images, or too few.
+        If there are no images, or too few, or their pixels take more than `cache_size`.
     ArtifactError
         If `path` holds something else, or an atlas of other settings; the message lists the differences.
     AtlasBusyError
@@ -154,6 +163,7 @@ def learn(
             video=settings.video,
             field=field,
             thumbnail_size=THUMBNAIL,
+            cache_size=cache_size,
             progress=progress,
         )
     folder = _claim(folder)
@@ -384,7 +394,8 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     Returns
     -------
     dict
-        `encoder`, `why`, `images_per_second` of the pretrained encoder, `minutes` in all, and peak `memory_gb`.
+        `encoder`, `why`, `images_per_second` of the pretrained encoder, `minutes` in all, peak `memory_gb`, and
+        `cache_gb` on the disk while it is learned.
     """
     began = time.perf_counter()
     n = len(images)  # decodes, unless that was done
@@ -400,11 +411,12 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         rate = min(n, 16) / (time.perf_counter() - began)
         needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
-    row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
+    cached = images.n_cached_bytes + (min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0)
     return {
         "encoder": kind,
         "why": why,
         "images_per_second": None if rate is None else round(rate, 1),
         "minutes": round((seconds + intake_seconds) / 60 + 0.5, 1),
-        "memory_gb": round(BASE_MEMORY_GB + n * row_bytes / 1e9, 1),
+        "memory_gb": round(BASE_MEMORY_GB + n * MEMORY_PER_IMAGE / 1e9, 1),
+        "cache_gb": round(cached / 1e9, 2),
     }

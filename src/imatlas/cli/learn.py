@@ -101,6 +101,14 @@ def learn(
             "--moved-from", help="former location of the images, if they were moved since the atlas was learned"
         ),
     ] = None,
+    cache_size: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-size",
+            help="most that the cache of the atlas may take, such as 20G",
+            show_default="what the pixels need, and 2G of features",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Learn an atlas from images. Run the same command again to continue a stopped run or update a finished atlas."""
@@ -121,6 +129,7 @@ def learn(
         device=device,
         overwrite=overwrite,
         moved_from=moved_from,
+        cache_size=cache_size,
         progress=not json_,
     )
     if json_:

@@ -38,7 +38,7 @@ FIELDS = ("key", "width", "height", "format", "mode", "n_frames", "frame", "sha2
 
 
 class Cache:
-    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row.
+    """An opened cache: `pixels`, `records`, `spec`, `skipped`, `n_bytes` on disk, and thumbnails by row.
 
     Parameters
     ----------
@@ -64,6 +64,7 @@ class Cache:
         files = {name: Entry(*self.about["files"][name]) for name in DATA}
         for name, reason in Inventory(folder, files).damaged(DATA if check else ()).items():
             raise ValueError(f"{name}: {reason}")
+        self.n_bytes = sum(entry.size for entry in files.values())
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         self.records = _records(folder / "records.parquet")
         ends = self.records["thumbnail_end"]

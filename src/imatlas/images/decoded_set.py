@@ -176,7 +176,12 @@ class LazySet:
                     height, width, images.fit, images.background, images.frames, images.video, images.thumbnail_size
                 )
                 found, temporary = cache.open_or_build(
-                    source, plan, images.cache_dir, workers=images.workers, progress=images.progress
+                    source,
+                    plan,
+                    images.cache_dir,
+                    workers=images.workers,
+                    progress=images.progress,
+                    limit=images.cache_size,
                 )
             if temporary:
                 weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)
