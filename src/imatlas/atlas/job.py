@@ -16,6 +16,7 @@ from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.previews import PREVIEWS, Previews
 from imatlas.atlas.table import ImagesTable
 from imatlas.atlas.time_budget import TimeBudget
+from imatlas.images.cuts import CUTS
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.parts.feature_cache import MAX_BYTES, FeatureCache
@@ -40,6 +41,7 @@ class Settings:
     image_size: int | None = None
     fit: str = "crop"
     frames: str = "first"
+    video: str = CUTS
     field: str | None = None
     random_state: int = 0
     device: str = "auto"

@@ -31,6 +31,7 @@ from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.cache import holds_only_caches
+from imatlas.images.cuts import CUTS, checked_video
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MAX_IMAGE_SIDE
@@ -69,6 +70,7 @@ def learn(
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
     frames: Literal["first", "all"] = "first",
+    video: str | float = CUTS,
     field: str | None = None,
     random_state: RandomState = 0,
     device: str = "auto",
@@ -102,6 +104,8 @@ def learn(
     frames : {'first', 'all'}
         What to read from animations and stacks of pages; the frames of one file are held out together or not at all.
         Given `Images` have their own setting.
+    video : str or float
+        What to read from videos: 'cuts', or the time between two frames, as in '2s'; see `Images`, and as for `frames`.
     field : str, optional
         Column of a table, or field of a dataset's items, that holds the images.
     random_state : int, RandomState, Generator or None
@@ -142,6 +146,7 @@ def learn(
         image_size=_count(image_size, "image_size", 8, MAX_IMAGE_SIDE),
         fit=fit,
         frames=images.frames if isinstance(images, Images) else frames,
+        video=images.video if isinstance(images, Images) else checked_video(video, "learn"),
         field=None if field is None else str(field),
         random_state=check_seed(random_state, "learn"),
         device=device,
@@ -159,6 +164,7 @@ def learn(
             image_size=image_size,
             fit=fit,
             frames=frames,
+            video=settings.video,
             field=field,
             thumbnail_size=THUMBNAIL,
             cache_size=cache_size,
@@ -331,7 +337,7 @@ def _open(
     asked = asdict(settings)
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
-        known = dict(manifest.settings)
+        known = {"video": settings.video, **manifest.settings}  # an atlas that is older than videos has none
         if same_place(str(known.get("source")), settings.source):
             known["source"] = settings.source
         changed = [name for name, value in asked.items() if known.get(name) != value and name != "files"]

@@ -20,6 +20,7 @@ from imatlas.cli.shared import (
     Overwrite,
     Seed,
     Sources,
+    Video,
     app,
     command_line,
     one_source,
@@ -43,6 +44,7 @@ def check(
     json_: Json = False,
     image_size: ImageSize = None,
     frames: Frames = "first",
+    video: Video = "cuts",
     field: Field = None,
 ) -> None:
     """Check images before learning: formats, unusable files, duplicates, and the time and memory needed to learn."""
@@ -51,12 +53,19 @@ def check(
     from imatlas.tasks.quality_flags import THUMBNAIL
 
     pictures = open_images(
-        images, image_size=image_size, frames=frames, field=field, progress=not json_, thumbnail_size=THUMBNAIL
+        images,
+        image_size=image_size,
+        frames=frames,
+        video=video,
+        field=field,
+        progress=not json_,
+        thumbnail_size=THUMBNAIL,
     )
     result = run_check(pictures, estimate=estimate(pictures))
     print_result(result, json_)
     sources = source_words(images)
     options = ["--frames", frames] if frames != "first" else []
+    options += ["--video", video] if video != "cuts" else []
     options += ["--field", field] if field else []
     command = command_line("imatlas", "learn", *sources, "-o", suggested_name(images), *options)
     print_next(json_, command if sources else f"{command}   # with the same images")
@@ -81,6 +90,7 @@ def learn(
     image_size: ImageSize = None,
     fit: Fit = "crop",
     frames: Frames = "first",
+    video: Video = "cuts",
     field: Field = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -113,6 +123,7 @@ def learn(
         image_size=image_size,
         fit=fit,
         frames=frames,
+        video=video,
         field=field,
         random_state=seed,
         device=device,

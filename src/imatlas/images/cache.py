@@ -18,7 +18,7 @@ from typing import Any
 from imatlas.errors import ArtifactError
 from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
 from imatlas.images.cache_writer import BATCH, CacheWriter
-from imatlas.images.intake import CHUNK, Plan, Row, RowReader, Skip, in_order, n_workers, with_progress
+from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, in_order, n_workers, with_progress
 from imatlas.images.pixels import Kind
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
@@ -129,7 +129,7 @@ def _build(
     try:
         items = range(len(source.keys))
         fresh = [item for item in items if item not in known]
-        chunks = [fresh[i : i + CHUNK] for i in range(0, len(fresh), CHUNK)]
+        chunks = chunked(source, fresh)
         reader = RowReader(source, plan)
         with (
             contextlib.closing(in_order(reader.read_chunk, chunks, workers)) as results,
@@ -240,9 +240,13 @@ def _known_rows(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan
             item = index.get((key, size, changed))
             if item is not None and kind == cache.about["kind"]:
                 rows.setdefault(item, []).append(row)
-        frames = cache.records["n_frames"]
-        if plan.frames == "all":  # all frames of a file or none
-            rows = {item: found for item, found in rows.items() if len(found) == frames[found[0]]}
+        keys, frames = cache.records["key"], cache.records["n_frames"]
+        # Of a file whose frames are rows, all or none.
+        rows = {
+            item: found
+            for item, found in rows.items()
+            if keys[found[0]] == source.keys[item] or len(found) == frames[found[0]]
+        }
         if len(rows) > len(best_rows):
             best, best_rows = cache, rows
     return _KnownRows(best, best_rows)

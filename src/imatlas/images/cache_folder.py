@@ -139,8 +139,9 @@ def open_cache(folder: Path, **options: Any) -> Cache | None:
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """All that rows depend on besides their files, as it comes back from JSON."""
-    heif = importlib.util.find_spec("pillow_heif") is not None  # with it more files can be read
-    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), "heif": heif}))
+    # With these more files can be read.
+    extras = {name: importlib.util.find_spec(name) is not None for name in ("pillow_heif", "av")}
+    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), **extras}))
 
 
 def column_types() -> dict[str, Any]:

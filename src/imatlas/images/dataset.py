@@ -26,6 +26,7 @@ from imatlas.arguments import (
 )
 from imatlas.errors import InputError, Notice
 from imatlas.images import intake
+from imatlas.images.cuts import CUTS, checked_video
 from imatlas.images.decoded_set import DecodedSet, LazySet, Thumbnails
 from imatlas.images.image_size import Size, checked_size, height_width, is_side
 from imatlas.images.memory_budget import checked_bytes
@@ -60,6 +61,9 @@ class Images:
         The background for compositing transparent pixels, and the color of padding.
     frames : {'first', 'all'}
         What to take from animations and stacks; with 'all' the keys are "name#1", "name#2", ...
+    video : str or float
+        What to take from videos, which needs `imatlas[video]`: 'cuts' for one frame of each shot and one every 5
+        seconds of longer ones, or the time between two frames, as in '2s'. The keys are "clip.mp4#t=12.4", in seconds.
     cache_dir : path, optional
         Where the pixel cache is kept. By default a temporary folder, deleted with the object.
     cache_size : int or str, optional
@@ -114,6 +118,7 @@ class Images:
         fit: Fit = "crop",
         background: RGB = (255, 255, 255),
         frames: Frames = "first",
+        video: str | float = CUTS,
         cache_dir: str | Path | None = None,
         cache_size: int | str | None = None,
         workers: int | None = None,
@@ -126,6 +131,7 @@ class Images:
         self.fit: Fit = fit
         self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
         self.frames: Frames = frames
+        self.video = checked_video(video, "Images")
         self.cache_dir = check_path(cache_dir, "cache_dir", "Images") if cache_dir is not None else None
         self.cache_size = checked_bytes(cache_size, "cache_size", "Images")
         self.workers = workers
