@@ -1,4 +1,5 @@
-"""What a person decided about the images of an atlas: labels, images to leave out, clusters named and merged.
+"""What a person decided about the images of an atlas: labels, images to leave out, clusters named and merged,
+duplicates.
 
     decisions.jsonl     one line of JSON per decision, in order; "undo" and "redo" are lines, too
 
@@ -6,6 +7,7 @@ Nothing is ever taken back by deleting: the state is what follows from all lines
 written in part is ignored, and cut off by the next decision. Decisions name images by their keys, so that they hold for
 an atlas that has grown or was learned again. A cluster is known by an image of it: a name stays with that image, and
 clusters are merged by an image of each. `imatlas.atlas.decided_clusters` says which clusters these are.
+`imatlas.atlas.decided_duplicates` moves the files of duplicates, and moves them back when that is undone.
 """
 
 from __future__ import annotations
@@ -37,12 +39,18 @@ _Text = Annotated[str, Field(max_length=MOST_LETTERS)]
 
 
 class Decision(BaseModel):
-    """One line of the file. Labels are one for all keys (`value`), or one for each (`values`)."""
+    """One line of the file.
+
+    Labels are one for all keys (`value`), or one for each (`values`). `keys` are no duplicates of `others`, or, without
+    others, of each other. The files of `keys` were moved to the trash by the plan whose digest is `value`; the image
+    that stays for each is in `others`.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["label", "leave_out", "name", "merge", "undo", "redo"]
+    kind: Literal["label", "leave_out", "name", "merge", "different", "best", "trash", "undo", "redo"]
     keys: list[str] = []
+    others: list[str] = []
     value: _Text | bool | None = None
     values: list[_Text] = []
     time: float = 0.0
@@ -58,6 +66,16 @@ class Decision(BaseModel):
             return f"leave out {images}" if self.value else f"keep {images}"
         if self.kind == "merge":
             return f"merge {counted(len(self.keys), 'cluster')}" if self.value else "split a merged cluster"
+        if self.kind == "different":
+            return (
+                f"{images} marked as no {'duplicate' if len(self.keys) == 1 else 'duplicates'}"
+                if self.value
+                else (f"forget what was marked as no duplicate, of {images}")
+            )
+        if self.kind == "best":
+            return "choose the image to keep of a duplicate group"
+        if self.kind == "trash":
+            return f"move {images} to the trash"
         return f"name a cluster '{self.value}'" if self.value else "remove the name of a cluster"
 
 
@@ -74,6 +92,10 @@ class State:
         Names of clusters, each by the key of an image in it; the one given last comes last.
     merges : tuple of frozenset of str
         Of clusters that are one, the key of an image in each.
+    different : tuple of (frozenset of str, frozenset of str)
+        Keys of images of which none in the first set is a duplicate of one in the second.
+    best : tuple of str
+        Keys of images to keep rather than their duplicates, the one chosen last at the end.
     undo, redo : str or None
         What would be undone or redone, in words.
     revision : int
@@ -84,6 +106,8 @@ class State:
     left_out: frozenset[str]
     names: dict[str, str]
     merges: tuple[frozenset[str], ...]
+    different: tuple[tuple[frozenset[str], frozenset[str]], ...]
+    best: tuple[str, ...]
     undo: str | None
     redo: str | None
     revision: int
@@ -174,8 +198,55 @@ class Decisions:
             raise InputError("This cluster is not a merged one, so it cannot be split.")
         return self._add(Decision(kind="merge", keys=list(keys), value=False))
 
+    def not_duplicates(self, keys: Sequence[str], others: Sequence[str] = ()) -> State:
+        """Take images for no duplicates of some others; without others, of each other.
+
+        Raises
+        ------
+        InputError
+            If there is no pair of images.
+        """
+        if not keys or len({*keys, *others}) < 2:
+            raise InputError("Give at least two images that are no duplicates of each other.")
+        return self._add(Decision(kind="different", keys=list(keys), others=list(others), value=True))
+
+    def maybe_duplicates(self, keys: Sequence[str]) -> State:
+        """Forget what `not_duplicates` said of these images.
+
+        Raises
+        ------
+        InputError
+            If it said nothing of them.
+        """
+        if not any(set(keys) & (one | other) for one, other in self.state.different):
+            raise InputError("None of these images is marked as no duplicate.")
+        return self._add(Decision(kind="different", keys=list(keys), value=False))
+
+    def best_duplicate(self, key: str) -> State:
+        """Keep an image rather than its duplicates."""
+        return self._add(Decision(kind="best", keys=[key]))
+
+    def moved_to_trash(self, keys: Sequence[str], others: Sequence[str], plan: str) -> State:
+        """Note that files were moved by a plan (its digest), and which image stays for each."""
+        return self._add(Decision(kind="trash", keys=list(keys), others=list(others), value=plan))
+
+    @property
+    def last(self) -> Decision | None:
+        """The decision that `undo` takes back."""
+        return self._end(self._done)
+
+    @property
+    def last_undone(self) -> Decision | None:
+        """The decision that `redo` makes again."""
+        return self._end(self._undone)
+
+    def _end(self, decisions: list[Decision]) -> Decision | None:
+        with self._lock:
+            self._read()
+            return decisions[-1] if decisions else None
+
     def undo(self) -> State:
-        """Take the last decision back.
+        """Take the last decision back; `Atlas.undo` moves files back as well.
 
         Raises
         ------
@@ -185,7 +256,7 @@ class Decisions:
         return self._add(Decision(kind="undo"))
 
     def redo(self) -> State:
-        """Decide again what was taken back last, if nothing was decided since.
+        """Decide again what was taken back last, if nothing was decided since; see `Atlas.redo`.
 
         Raises
         ------
@@ -235,6 +306,8 @@ class Decisions:
         self._state = None
         if decision.values and (decision.kind != "label" or len(decision.values) != len(decision.keys)):
             raise InputError("values are labels, one for each key")
+        if decision.kind == "trash" and len(decision.others) != len(decision.keys):
+            raise InputError("others are the images that stay, one for each key")
         if decision.kind == "undo":
             if not self._done:
                 raise InputError("There is nothing to undo.")
@@ -253,6 +326,8 @@ def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> St
     left_out: set[str] = set()
     names: dict[str, str] = {}
     merges: list[frozenset[str]] = []
+    different: list[tuple[frozenset[str], frozenset[str]]] = []
+    best: dict[str, None] = {}
     for decision in done:
         if decision.kind == "leave_out":
             (left_out.update if decision.value else left_out.difference_update)(decision.keys)
@@ -262,6 +337,19 @@ def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> St
             joined = keys.union(*(merge for merge in merges if merge & keys))
             merges = [merge for merge in merges if not merge & keys] + ([joined] if decision.value else [])
             continue
+        if decision.kind == "different":
+            keys = frozenset(decision.keys)
+            if decision.value:
+                different.append((keys, frozenset(decision.others) or keys))
+            else:
+                left = [(one - keys, other - keys) for one, other in different]
+                different = [pair for pair in left if all(pair)]
+            continue
+        if decision.kind in ("best", "trash"):
+            for key in decision.keys if decision.kind == "best" else ():
+                best.pop(key, None)
+                best[key] = None
+            continue
         told = labels if decision.kind == "label" else names
         values: Sequence[str | bool | None] = decision.values or [decision.value] * len(decision.keys)
         for key, value in zip(decision.keys, values, strict=True):
@@ -269,7 +357,9 @@ def _state_of(done: list[Decision], undone: list[Decision], revision: int) -> St
             if value:
                 told[key] = str(value)
     last, next_ = (part[-1].words() if part else None for part in (done, undone))
-    return State(labels, frozenset(left_out), names, tuple(merges), last, next_, revision)
+    return State(
+        labels, frozenset(left_out), names, tuple(merges), tuple(different), tuple(best), last, next_, revision
+    )
 
 
 def _first(error: Exception) -> str:

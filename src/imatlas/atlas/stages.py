@@ -87,7 +87,7 @@ def intake(job: Job) -> dict[str, Any]:
     before = manifest.stages.get("intake", {})
     if "embedding" in (job.table.columns if manifest.table else ()):
         job.previous = _previous(job.table)
-    duplicates = duplicate_of(images)
+    duplicates = duplicate_of(images, reviewed=job.reviewed)
     default_share = min(HELD_OUT, MAX_HELD_OUT / n) if n >= MIN_TO_HOLD_OUT else 0.0
     share = before.get("held_out", default_share)
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicates, share, job.settings.random_state)
@@ -113,6 +113,7 @@ def intake(job: Job) -> dict[str, Any]:
         "held_out": share,
         "encoder": before.get("encoder", kind),
         "why": why,
+        "reviewed": job.reviewed_digest,
         "budget": job.settings.budget or default_budget(n),
         "summary": f"{counted(n, 'image')}, {len(images.skipped):,} skipped, "
         f"{counted((duplicates >= 0).sum(), 'duplicate')}, {len(flags.rows):,} flagged, {in_words}",
@@ -471,10 +472,23 @@ def _table_batches(
         columns = {
             **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
             "held_out": held_out[start : some.stop],
-            "duplicate_of": [images.keys[duplicates[i]] if duplicates[i] >= 0 else None for i in some],
+            "duplicate_of": _keys_of(images, duplicates[start : some.stop]),
             "flags": flags.of[start : some.stop],
         }
         yield pa.record_batch(columns, schema=SCHEMA)
+
+
+def mark_duplicates(job: Job) -> None:
+    """Mark the duplicates of the table again, after they were reviewed; held-out images stay so."""
+    originals = duplicate_of(job.images, reviewed=job.reviewed)
+    job.save_columns(duplicate_of=pa.array(_keys_of(job.images, originals), pa.string()))
+    job.manifest.stages["intake"]["reviewed"] = job.reviewed_digest
+    job.commit()
+
+
+def _keys_of(images: Images, rows: np.ndarray) -> list[str | None]:
+    """The keys of rows, None for -1."""
+    return [images.keys[row] if row >= 0 else None for row in rows.tolist()]
 
 
 def _words_and_numbers(result: Result) -> dict[str, Any]:
