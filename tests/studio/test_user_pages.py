@@ -58,6 +58,38 @@ def test_what_was_moved_to_the_trash_is_marked_everywhere(studio: Studio, visit:
     api.expect(by(page, "duplicates-move")).to_be_visible()
 
 
+def test_duplicates_are_reviewed_and_undone_in_the_header(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, "decide")
+    by(page, "tab-duplicates").click()
+    by(page, "duplicates-find").click()
+    groups = by(page, "duplicate-group")
+    group = groups.filter(has_text="59.png")
+    api.expect(group).to_have_count(1)
+    n = groups.count()
+    best = group.locator(".tile", has_text="best").locator(".key")
+    api.expect(best).to_have_text("04.png")
+    group.get_by_role("button", name="Keep 59.png of its group").click()
+    api.expect(best).to_have_text("59.png")
+    assert not faults(page)
+    picture(page, "duplicates")
+    by(page, "undo").click()
+    api.expect(best).to_have_text("04.png")
+    group.get_by_test_id("not-duplicates").click()
+    api.expect(group).to_have_count(0)
+    seen(page, "duplicates-different", "marked as no duplicates")
+    by(page, "duplicates-find").click()
+    api.expect(groups).to_have_count(n - 1)
+    by(page, "duplicates-forget").click()
+    api.expect(group).to_have_count(1)
+    page.once("dialog", lambda dialog: dialog.accept())
+    by(page, "duplicates-move").click()
+    seen(page, "duplicates-found", "nothing was deleted")
+    by(page, "undo").click()
+    seen(page, "done", "Restored")
+    api.expect(by(page, "duplicates").locator(".badge", has_text="moved")).to_have_count(0)
+    assert studio.json("/api/atlas")["moved"] == []
+
+
 def test_what_was_decided_is_told_where_it_is_seen(studio: Studio, visit: Callable[..., Any]) -> None:
     page = visit(studio, "decide")
     name = by(page, "cluster-name-0")

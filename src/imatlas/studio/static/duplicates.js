@@ -84,6 +84,7 @@ async function follow() {
 /** Shows which files are where now, and what was done. */
 function tell({ atlas, sentences }) {
   state.selection.change(atlas.moved, "remove");
+  if (revision !== null) ({ revision } = atlas); // no group has changed
   setAtlas(atlas);
   if (groups.length) draw();
   byId("duplicates-found").textContent = sentences.join(" ");
