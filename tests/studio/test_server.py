@@ -113,7 +113,20 @@ def test_labels_are_undone_redone_and_last(studio: Studio, opened: Callable[...,
     assert again.ask("/api/export?format=list&label=coffee")[1] == b"01.png\n03.png\n"
     asked = again.json("/api/export", {"rows": [3, 0], "format": "list"})["id"]
     assert again.ask(f"/api/export/{asked}")[1] == b"03.png\n00.png\n"
+    assert "predicted" not in again.json("/api/images/1")
+    assert again.ask("/api/columns/predicted")[0] == 404
     spread = again.json("/api/propagate", {"n_next": 3})
+    described = {each["name"]: each for each in spread["atlas"]["columns"]}
+    assert described["predicted"]["values"] == [each["label"] for each in spread["labels"]]
+    shown = np.frombuffer(again.ask("/api/columns/predicted")[1], "<f4")
+    assert shown.tolist() == spread["label_of"]
+    sure = np.frombuffer(again.ask("/api/columns/predicted_confidence")[1], "<f4")
+    assert np.allclose(sure, spread["confidence"], atol=1e-4)
+    one = again.json("/api/images/1")
+    assert one["predicted"] == spread["labels"][spread["label_of"][1]]["label"]
+    table = again.ask("/api/export?format=csv&rows=1")[1].decode("utf-8-sig").splitlines()
+    assert table[0].endswith(",predicted,predicted_confidence")
+    assert table[1].endswith(f",{one['predicted']},{one['predicted_confidence']}")
     right = sum(
         spread["labels"][label]["label"] == ("cat", "coffee")[row % 2] for row, label in enumerate(spread["label_of"])
     )

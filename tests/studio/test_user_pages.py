@@ -139,6 +139,12 @@ def test_propagating_shows_at_once_that_it_works(studio: Studio, visit: Callable
     seen(page, "prediction-counts", "coffee")
     api.expect(by(page, "propagate-progress")).to_be_hidden()
     api.expect(by(page, "propagate-hint")).to_be_empty()
+    by(page, "prediction-map").click()
+    api.expect(page.locator("#color-by")).to_have_value("predicted")
+    counts = by(page, "legend").locator(".count")
+    api.expect(counts).to_have_count(2)
+    assert sum(int(text) for text in counts.all_inner_texts()) == 60
+    by(page, "nav-decide").click()
 
 
 def test_images_to_label_next_get_another_label_or_are_skipped(studio: Studio, visit: Callable[..., Any]) -> None:

@@ -133,6 +133,9 @@ class Review:
         found = self.atlas.classify(labels, n_next=n_next + int(not_next.sum()))
         rows = np.flatnonzero(~moved)
         values, index = np.unique(found.labels[rows], return_inverse=True)
+        numbers = np.full(len(given), -1, np.int32)
+        numbers[rows] = index
+        self.views.predict([str(value) for value in values], numbers, found.confidence)
         counts = np.bincount(index, minlength=len(values))
         n_given = np.bincount(index[given[rows] >= 0], minlength=len(values))
         return {
@@ -332,7 +335,7 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.post("/api/propagate")
     def propagate(asked: Propagating) -> dict[str, Any]:
-        return review.propagated(asked.n_next)
+        return review.propagated(asked.n_next) | {"atlas": studio.overview()}
 
     @api.get("/api/outliers")
     def get_outliers(

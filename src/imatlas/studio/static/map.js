@@ -299,6 +299,12 @@ async function choose(name, loading) {
   for (const button of byId("layouts").children) button.setAttribute("aria-pressed", String(button.dataset.layout === name));
 }
 
+/** Colors the map by a column. */
+export function colorBy(name) {
+  byId("color-by").value = name;
+  guarded(recolor);
+}
+
 /** Shows an image on the map, going to the map view. */
 export function showOnMap(row) {
   go("map", row);

@@ -94,9 +94,10 @@ const columns = new Map();
 /** The values of a column, one per image, as they are at the atlas's revision. */
 export function column(name) {
   const known = columns.get(name);
-  if (known?.revision === state.atlas.revision) return known.values;
+  const revision = `${state.atlas.revision} ${describeColumn(name)?.version ?? ""}`;
+  if (known?.revision === revision) return known.values;
   const values = api.getColumn(name);
-  columns.set(name, { revision: state.atlas.revision, values });
+  columns.set(name, { revision, values });
   values.catch(() => columns.delete(name));
   return values;
 }
