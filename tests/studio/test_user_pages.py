@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import imatlas as ia
-from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, picture, seen
+from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, on_page, picture, seen
 from tests.studio.conftest import Studio
 
 pytestmark = needs_chromium
@@ -223,3 +223,33 @@ def test_files_that_could_not_be_used_are_told_of(folder: Path, tmp_path: Path, 
     api.expect(by(page, "first-facts")).to_have_text("60 images in 3 clusters; 1 file could not be used.")
     by(page, "first-close").click()
     api.expect(by(page, "first")).to_be_hidden()
+
+
+def test_on_a_phone_the_panels_leave_room_for_the_map(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    controls, panel, bar = by(page, "color-by"), by(page, "image-panel"), by(page, "label-input")
+    api.expect(controls).to_be_hidden()
+    picture(page, "phone-map")
+    page.touchscreen.tap(*on_page(page, 4))
+    seen(page, "image-panel", "04.png")
+    box = panel.bounding_box()
+    assert box["y"] > 844 / 2  # the map is still there, above
+    assert not faults(page)
+    by(page, "image-more").tap()
+    page.wait_for_function("(was) => document.querySelector('#image-panel').clientHeight > was", arg=box["height"] + 99)
+    picture(page, "phone-image")
+    by(page, "image-close").tap()
+    by(page, "map-controls-toggle").tap()
+    api.expect(controls).to_be_visible()
+    by(page, "legend").get_by_role("button").first.tap()
+    by(page, "map-controls-toggle").tap()
+    api.expect(controls).to_be_hidden()
+    api.expect(by(page, "selection-count")).to_be_visible()
+    api.expect(bar).to_be_hidden()
+    by(page, "selection-more").tap()
+    api.expect(bar).to_be_visible()
+    assert not faults(page)
+    picture(page, "phone-selection")
+    by(page, "selection-clear").tap()
+    api.expect(by(page, "nav-work")).to_be_in_viewport(ratio=0.98)

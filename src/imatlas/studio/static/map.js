@@ -323,7 +323,7 @@ export async function startMap() {
   const first = state.atlas.layouts[0].name;
   const loading = api.getLayout(first);
   for (const name of ["cluster", "outlier"]) column(name).catch(() => null); // `recolor` tells of errors
-  if (matchMedia("(max-width: 820px)").matches) document.querySelector(".legend").open = false;
+  if (matchMedia("(min-width: 601px) and (max-width: 820px)").matches) document.querySelector(".legend").open = false;
   drawControls();
   await choose(first, loading);
   await recolor();
