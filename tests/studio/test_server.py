@@ -171,6 +171,8 @@ def test_names_are_proposed_and_images_found_by_a_word(studio: Studio) -> None:
     assert "ImageNet" in found["note"]
     found = result(studio, studio.json("/api/find", {"word": "espresso", "k": 5})["job"])
     assert {each["row"] % 2 for each in found["results"]} == {1}
+    assert found["names"] == ["espresso"]
+    assert {each["name"] for each in found["results"]} == {"espresso"}
     job = studio.json("/api/find", {"word": "bananna"})["job"]
     assert "similar ones are banana" in last_event(studio, job)["error"]
 

@@ -225,6 +225,17 @@ def test_files_that_could_not_be_used_are_told_of(folder: Path, tmp_path: Path, 
     api.expect(by(page, "first")).to_be_hidden()
 
 
+def test_a_search_by_a_word_names_what_matched(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, "search")
+    by(page, "word").fill("cup")
+    by(page, "word").press("Enter")
+    seen(page, "word-names", "of the 1,000 classes")
+    seen(page, "word-names", "cup")
+    seen(page, "search-results", "probable")
+    assert not faults(page)
+    picture(page, "word")
+
+
 def test_on_a_phone_the_panels_leave_room_for_the_map(studio: Studio, visit: Callable[..., Any]) -> None:
     page = visit(studio, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("() => document.documentElement.scrollWidth") == 390

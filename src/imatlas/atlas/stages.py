@@ -293,11 +293,11 @@ def encoder_kind_for(images: Images, asked: str) -> tuple[str, str]:
     if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
         return "pretrained", (
             "pretrained EfficientNet-Lite0 (trained with ImageNet's labels), because these are 8-bit color images; "
-            "--encoder own uses no labels at all"
+            "the encoder 'own' uses no labels at all"
         )
     return "own", (
         f"an autoencoder trained on these images alone, because they are not 8-bit color photographs "
-        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
+        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); the encoder 'pretrained' can be asked for"
     )
 
 

@@ -15,7 +15,7 @@ from imatlas.errors import InputError
 from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, column_types, settings_of, thumbnail_at
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally
-from imatlas.images.pixels import Kind, common_kind, converted, fits_in, own_range, value_range
+from imatlas.images.pixels import DEPTHS, Kind, common_kind, converted, fits_in, own_range, value_range
 from imatlas.images.sources.base import Source
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
@@ -152,7 +152,7 @@ class CacheWriter:
                 at[kind] += n
         for row, kind in enumerate(self._kinds):
             if kind.dtype != target.dtype and kept[row]:
-                note = f"{kind.dtype} converted to {target.dtype}, the dtype of most images"
+                note = f"{DEPTHS[kind.dtype]}, converted to {DEPTHS[target.dtype]} like most images"
                 self._columns["notes"][row] = "; ".join(filter(None, (self._columns["notes"][row], note)))
         del parts
         for kind in self._counts:
