@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import imatlas as ia
+from imatlas.studio.jobs import Job, Jobs
 from tests.studio.conftest import Studio
 
 
@@ -147,6 +149,31 @@ def result(studio: Studio, job: str) -> Any:
     last = last_event(studio, job)
     assert last["state"] == "done", last
     return last["result"]
+
+
+def test_a_short_job_does_not_wait_for_a_long_one() -> None:
+    jobs, gate, steps = Jobs(), threading.Event(), threading.Event()
+
+    def endless(job: Job) -> dict[str, Any]:
+        steps.set()
+        while True:
+            gate.wait(0.01)
+            job.tell("working")
+
+    def until(job: Job, state: str) -> None:
+        end = time.monotonic() + 20
+        while job.state != state and time.monotonic() < end:
+            time.sleep(0.01)
+        assert job.state == state
+
+    long = jobs.begin("long", endless, "long")
+    assert steps.wait(20)
+    waiting = jobs.start("also long", lambda: {}, "long")
+    until(jobs.start("short", lambda: {"x": 1}), "done")
+    assert (long.state, waiting.state) == ("running", "waiting")
+    long.turn("cancelled")
+    until(waiting, "done")
+    jobs.close()
 
 
 def test_jobs_are_followed_and_cancelled(studio: Studio) -> None:

@@ -353,7 +353,7 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/duplicates")
     def get_duplicates() -> dict[str, Any]:
-        return {"job": studio.jobs.start("Looking for near-duplicates", review.find_duplicates).id}
+        return {"job": studio.jobs.start("Looking for near-duplicates", review.find_duplicates, "long").id}
 
     @api.get("/api/duplicates/groups")
     def get_groups() -> dict[str, Any]:

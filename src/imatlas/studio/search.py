@@ -104,8 +104,9 @@ def search_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/words")
     def get_words() -> dict[str, Any]:
-        return {"job": jobs.begin("Looking for names", named.clusters).id}
+        return {"job": jobs.begin("Looking for names", named.clusters, "long").id}
 
     @api.post("/api/find")
     def find(asked: Finding) -> dict[str, Any]:
-        return {"job": jobs.begin(f"Looking for '{asked.word}'", lambda job: named.images(asked.word, asked.k, job)).id}
+        line = f"Looking for '{asked.word}'"
+        return {"job": jobs.begin(line, lambda job: named.images(asked.word, asked.k, job), "long").id}
