@@ -168,7 +168,7 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
 
     long = jobs.begin("long", endless, "long")
     assert steps.wait(20)
-    waiting = jobs.start("also long", lambda: {}, "long")
+    waiting = jobs.start("also long", dict, "long")
     until(jobs.start("short", lambda: {"x": 1}), "done")
     assert (long.state, waiting.state) == ("running", "waiting")
     long.turn("cancelled")

@@ -493,8 +493,8 @@ class Atlas:
     def merge_clusters(self, clusters: Sequence[int]) -> None:
         """Take clusters as one from now on; a decision that can be undone.
 
-        Each is known by its most typical image, so they are one also after the atlas was learned again, as long as
-        these images are in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
+        Each is known by its most typical images, so they are one also after the atlas was learned again, as long as
+        one of these is in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
         that was given.
 
         Parameters

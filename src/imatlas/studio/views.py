@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.decided_clusters import DecidedClusters, decided_clusters, labels_of
+from imatlas.atlas.decided_clusters import DecidedClusters, anchor_keys, decided_clusters, labels_of
 from imatlas.atlas.decisions import State
 from imatlas.errors import DecodeError, ImatlasError, SourceError
 from imatlas.studio.pictures import as_png, as_webp
@@ -279,7 +279,7 @@ class Views:
         """The clusters as they were named and merged."""
         known, decisions = self._clustered, (state.names, state.merges)
         if known is None or known[0] != decisions:
-            keys = {key for some in (state.names, *state.merges) for key in some} & self.row_of.keys()
+            keys = anchor_keys(state) & self.row_of.keys()
             cluster_of = {key: int(self.columns["cluster"][self.row_of[key]]) for key in keys}
             decided = decided_clusters(state, self.store.model("clusters").n_clusters_, cluster_of)
             known = self._clustered = (decisions, Clustered(decided, *labels_of(self.store, decided)))
