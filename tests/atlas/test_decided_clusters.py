@@ -39,11 +39,16 @@ def test_merges_add_up_and_are_taken_back(tmp_path: Path) -> None:
     decisions.merge_clusters(["a", "b"])
     assert decisions.state.undo == "merge 2 clusters"
     decisions.merge_clusters(["c", "d"])
-    assert set(decisions.merge_clusters(["b", "c"]).merges) == {frozenset("abcd")}
-    assert decisions.undo().merges == (frozenset("ab"), frozenset("cd"))
-    assert decisions.split_cluster(["a"]).merges == (frozenset("cd"),)
-    assert Decisions(tmp_path).state.merges == (frozenset("cd"),)
-    assert decisions.undo().merges == (frozenset("ab"), frozenset("cd"))
+    ab, cd, abcd = (frozenset((key,) for key in keys) for keys in ("ab", "cd", "abcd"))
+    assert set(decisions.merge_clusters(["b", "c"]).merges) == {abcd}
+    assert decisions.undo().merges == (ab, cd)
+    assert decisions.split_cluster(["a"]).merges == (cd,)
+    assert Decisions(tmp_path).state.merges == (cd,)
+    assert decisions.undo().merges == (ab, cd)
+    several = decisions.merge_clusters([("x", "y", "z"), ("u", "v")])
+    assert several.undo == "merge 2 clusters"
+    assert several.merges[-1] == {("x", "y", "z"), ("u", "v")}
+    assert Decisions(tmp_path).state.merges == several.merges
     with pytest.raises(InputError, match="not a merged one"):
         decisions.split_cluster(["e"])
     with pytest.raises(InputError, match="at least two"):
@@ -61,6 +66,22 @@ def test_a_merge_holds_for_the_clusters_that_its_images_are_in_now(tmp_path: Pat
     again = decided_clusters(state, 5, {"a": 2, "b": 2, "c": 4})  # as if learned again
     assert (again.merged.tolist(), again.given) == ([0, 1, 2, 3, 2], {2: "second"})  # the name given last
     assert not decided_clusters(state, 2, {"b": 1}).any_merged  # the others are gone
+
+
+def test_a_cluster_is_known_by_most_of_the_images_that_are_left(tmp_path: Path) -> None:
+    decisions = Decisions(tmp_path)
+    decisions.name_cluster(["a", "b", "c"], "first")
+    state = decisions.merge_clusters([("a", "b", "c"), ("d", "e")])
+    for cluster_of, name, merged in (
+        ({"a": 0, "b": 0, "c": 0, "d": 1, "e": 1}, 0, [0, 0, 2]),
+        ({"b": 2, "c": 2, "d": 1}, 1, [0, 1, 1]),  # the most typical one is gone
+        ({"a": 1, "b": 2, "c": 2, "e": 2}, 2, [0, 1, 2]),  # it went to another cluster
+        ({"a": 1, "b": 2}, 1, [0, 1, 2]),  # of equally many the more typical one counts
+    ):
+        found = decided_clusters(state, 3, cluster_of)
+        assert (found.given, found.merged.tolist()) == ({name: "first"}, merged)
+    assert decided_clusters(state, 3, {}).given == {}
+    assert decisions.name_cluster(["a", "b", "c", "d"], "").names == {}
 
 
 def test_chains_of_merges_are_one(tmp_path: Path) -> None:
@@ -127,8 +148,8 @@ def test_a_merge_lasts_when_the_atlas_is_learned_again(learned: Path, tmp_path: 
     atlas.name_cluster(1, "pears")
     atlas.merge_clusters([1, 2])
     merged = {key for key, label in zip(atlas.keys, atlas.clusters().labels, strict=True) if label == 1}
-    decided = {key for keys in atlas.decisions.state.merges for key in keys}
-    gone = sorted(merged - decided)[0]
+    (gone, *others), *_ = (anchors for merge in atlas.decisions.state.merges for anchors in merge)
+    assert len(others) == 4
     (source / gone).unlink()
     shutil.copy(source / min(merged - {gone}), source / "new.png")
     moved = {"moved_from": learned.parent / "in"}

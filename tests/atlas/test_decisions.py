@@ -22,7 +22,7 @@ def test_decisions_add_up_and_are_undone_in_order(tmp_path: Path) -> None:
     decisions.leave_out(["c", "d"])
     decisions.leave_out(["d"], False)
     state = decisions.name_cluster("a", " first ")
-    assert (state.labels, state.left_out, state.names) == ({"a": "cat"}, {"c"}, {"a": "first"})
+    assert (state.labels, state.left_out, state.names) == ({"a": "cat"}, {"c"}, {("a",): "first"})
     assert state.undo == "name a cluster 'first'"
     assert decisions.undo().names == {}
     assert decisions.undo().left_out == {"c", "d"}

@@ -14,6 +14,7 @@ import imatlas as ia
 from imatlas.atlas import new_images
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.manifest import Manifest
+from imatlas.atlas.recipes import cannot
 from imatlas.errors import ArtifactError, InputError, ParameterError
 from tests.atlas.test_learn import write_patches
 
@@ -51,6 +52,23 @@ def trained(atlas: Atlas) -> Atlas:
     other = Atlas(atlas.folder)
     other.store._models["generator"] = other.model("encoder")
     return other
+
+
+def test_a_generator_that_makes_images_from_noise_only_says_so(atlas: Atlas) -> None:
+    other, store = Atlas(atlas.folder), atlas.store
+    y = store.map_conditions.prototypes[store.map_conditions.cells]
+    other.store._models["generator"] = ia.GAN(max_steps=2, random_state=0).fit(store.pixels(np.arange(len(y))), y=y)
+    keys = other.keys
+    assert other.sample(2, like=keys[0], strength=1).shape == other.sample(2, cell=1).shape
+    for ask in (
+        lambda: other.sample(1, like=keys[0], strength=0.5),
+        lambda: other.morph(keys[0], keys[1], frames=3),
+        lambda: other.morph(cells=[0, 1], frames=3),
+    ):
+        with pytest.raises(InputError, match="a GAN, makes images from noise only"):
+            ask()
+    assert {"strength", "morph"} <= cannot(other.store).keys()
+    assert "place" not in cannot(other.store)
 
 
 def test_samples_take_novelty_a_shape_and_tiling(atlas: Atlas) -> None:

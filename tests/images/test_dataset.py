@@ -88,13 +88,13 @@ def test_the_most_frequent_dtype_wins_with_notes_on_others(rng, tmp_path: Path) 
     shallow = bytes_of(rng, 1)
     images = Images(write(tmp_path / "a", a=deep[0], b=deep[1], c=shallow))
     np.testing.assert_array_equal(images.pixels, [*deep, shallow.astype(np.uint16) * 257])
-    assert images.records[2].notes == "uint8 converted to uint16, the dtype of most images"
+    assert images.records[2].notes == "8-bit, converted to 16-bit like most images"
     images = Images(write(tmp_path / "b", a=shallow, b=shallow, c=deep[0]))
     assert images.spec.dtype == "uint8"
     low, high = np.percentile(deep[0], (0.1, 99.9))
     expected = np.rint(np.clip((deep[0] - low) / (high - low), 0, 1) * 255)
     assert np.abs(images.pixels[2] - expected).max() <= 1
-    assert "uint16 converted" in images.records[2].notes
+    assert "16-bit, converted" in images.records[2].notes
 
 
 def test_float_sets_keep_values_and_missing_pixels(rng, tmp_path: Path) -> None:

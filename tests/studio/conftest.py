@@ -114,9 +114,9 @@ def studio(opened: Callable[..., Studio]) -> Studio:
 def open_folder(folder: Path, tmp_path: Path, serve: Callable[..., str]) -> Callable[..., Studio]:
     """Opens the studio of a folder whose atlas is to be made, or to be finished."""
 
-    def open_studio(images: Path = folder) -> Studio:
+    def open_studio(images: Path = folder, **options: Any) -> Studio:
         atlas = tmp_path / "new.atlas"
-        app = Opening(Learning(str(images), atlas), lambda: reopening(ia.Atlas(atlas)))
+        app = Opening(Learning(str(images), atlas, **options), lambda atlas: reopening(ia.Atlas(atlas)))
         return Studio(serve(lambda port: Guard(app, hosts_of("127.0.0.1", port))), atlas)
 
     return open_studio

@@ -54,6 +54,25 @@ def test_learning_is_begun_watched_stopped_and_gone_on_with(opening: Studio, ope
     assert page.evaluate("() => window.studio.state.atlas.n_images") == 60
 
 
+def test_the_atlas_is_written_where_the_page_says(
+    open_folder: Callable[..., Studio], open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = open_page(open_folder(may_choose=True).address)
+    api.expect(by(page, "place")).to_have_value(str(tmp_path / "new.atlas"))
+    assert not faults(page)
+    picture(page, "place")
+    (tmp_path / "other.atlas").mkdir()
+    by(page, "place").fill(str(tmp_path / "other.atlas"))
+    by(page, "budget").select_option("30s")
+    by(page, "encoder").select_option("own")
+    by(page, "start").click()
+    api.expect(page.locator("#atlas")).to_have_text(str(tmp_path / "other.atlas"))
+    api.expect(by(page, "place")).to_be_hidden()
+    by(page, "stop").click()
+    api.expect(by(page, "state")).to_contain_text("Stopped", timeout=LONG)
+    assert not (tmp_path / "new.atlas").exists()
+
+
 def test_names_of_files_are_only_text_and_failures_are_told(
     open_folder: Callable[..., Studio], open_page: Callable[..., Any], folder: Path, tmp_path: Path
 ) -> None:

@@ -146,3 +146,65 @@ def test_an_unfinished_atlas_is_gone_on_with_as_it_was_begun(
 def test_neither_an_atlas_nor_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["studio", str(tmp_path / "nothing"), "--no-browser", "--port", "0"]) == 1
     assert "no atlas" in capsys.readouterr().err
+
+
+def test_the_place_of_the_atlas_is_told_and_can_be_chosen(
+    open_folder: Callable[..., Studio], folder: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(folder, tmp_path / "mine"))
+    studio = open_folder(images, may_choose=True)
+    event = until(studio, lambda event: event["check"] is not None)
+    assert (event["atlas"], event["may_choose"]) == (str(studio.folder), True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for place, word in (
+        (str(tmp_path / "full"), "not an empty folder"),
+        (str(images / "00.png"), "not an empty folder"),
+        ("link", "not an empty folder"),
+        ("none/new.atlas", "There is no folder"),
+        ("mine/new.atlas", "among the images"),
+        ("bad\0name", "There is no folder"),
+    ):
+        status, content, _ = studio.ask("/api/learn", {"atlas": place})
+        assert (status, word in json.loads(content)["error"]) == (400, True), content
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "other.atlas").mkdir()  # empty
+    begun = studio.json("/api/learn", {"atlas": "other.atlas", "budget": "2s", "encoder": "own", "fit": "pad"})
+    assert begun["atlas"] == str(tmp_path / "other.atlas")
+    end = time.monotonic() + 300
+    while studio.ask("/api/atlas")[0] != 200 and time.monotonic() < end:
+        time.sleep(0.5)
+    assert studio.json("/api/atlas")["name"] == "other"
+    assert Manifest.read(tmp_path / "other.atlas").settings["fit"] == "pad"
+    assert not studio.folder.exists()
+
+
+def test_others_than_the_owner_choose_no_place(open_folder: Callable[..., Studio], tmp_path: Path) -> None:
+    studio = open_folder()
+    assert not first_event(studio)["may_choose"]
+    status, content, _ = studio.ask("/api/learn", {"atlas": str(tmp_path / "x.atlas")})
+    assert (status, "-o ATLAS" in json.loads(content)["error"]) == (400, True)
+    read_only = open_folder(may_choose=True, read_only=True)
+    assert not first_event(read_only)["may_choose"]
+    assert read_only.ask("/api/learn", {})[0] == 403
+    assert not studio.folder.exists()
+
+
+def test_the_page_offers_what_the_check_names(open_folder: Callable[..., Studio], tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"one": [1], "two": [2]}), tmp_path / "two.parquet")
+    event = until(open_folder(tmp_path / "two.parquet"), lambda event: event["check"] is not None)
+    assert event["asks_field"]
+    wide = Path(tmp_path, "wide")
+    wide.mkdir()
+    for i in range(6):
+        Image.new("RGB", (200, 40), (40 * i, 9, 9)).save(wide / f"{i}.png")
+    shutil.copy(wide / "0.png", wide / "copy.png")
+    wide_event = until(open_folder(wide), lambda event: event["check"] is not None)
+    sentences = " ".join(wide_event["check"])
+    assert "Fit: pad" in sentences
+    assert "edited copies" in sentences
+    assert "--" not in sentences + " ".join(event["check"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import imatlas as ia
+from imatlas.studio.jobs import Job, Jobs
 from tests.studio.conftest import Studio
 
 
@@ -113,7 +115,20 @@ def test_labels_are_undone_redone_and_last(studio: Studio, opened: Callable[...,
     assert again.ask("/api/export?format=list&label=coffee")[1] == b"01.png\n03.png\n"
     asked = again.json("/api/export", {"rows": [3, 0], "format": "list"})["id"]
     assert again.ask(f"/api/export/{asked}")[1] == b"03.png\n00.png\n"
+    assert "predicted" not in again.json("/api/images/1")
+    assert again.ask("/api/columns/predicted")[0] == 404
     spread = again.json("/api/propagate", {"n_next": 3})
+    described = {each["name"]: each for each in spread["atlas"]["columns"]}
+    assert described["predicted"]["values"] == [each["label"] for each in spread["labels"]]
+    shown = np.frombuffer(again.ask("/api/columns/predicted")[1], "<f4")
+    assert shown.tolist() == spread["label_of"]
+    sure = np.frombuffer(again.ask("/api/columns/predicted_confidence")[1], "<f4")
+    assert np.allclose(sure, spread["confidence"], atol=1e-4)
+    one = again.json("/api/images/1")
+    assert one["predicted"] == spread["labels"][spread["label_of"][1]]["label"]
+    table = again.ask("/api/export?format=csv&rows=1")[1].decode("utf-8-sig").splitlines()
+    assert table[0].endswith(",predicted,predicted_confidence")
+    assert table[1].endswith(f",{one['predicted']},{one['predicted_confidence']}")
     right = sum(
         spread["labels"][label]["label"] == ("cat", "coffee")[row % 2] for row, label in enumerate(spread["label_of"])
     )
@@ -134,6 +149,31 @@ def result(studio: Studio, job: str) -> Any:
     last = last_event(studio, job)
     assert last["state"] == "done", last
     return last["result"]
+
+
+def test_a_short_job_does_not_wait_for_a_long_one() -> None:
+    jobs, gate, steps = Jobs(), threading.Event(), threading.Event()
+
+    def endless(job: Job) -> dict[str, Any]:
+        steps.set()
+        while True:
+            gate.wait(0.01)
+            job.tell("working")
+
+    def until(job: Job, state: str) -> None:
+        end = time.monotonic() + 20
+        while job.state != state and time.monotonic() < end:
+            time.sleep(0.01)
+        assert job.state == state
+
+    long = jobs.begin("long", endless, "long")
+    assert steps.wait(20)
+    waiting = jobs.start("also long", dict, "long")
+    until(jobs.start("short", lambda: {"x": 1}), "done")
+    assert (long.state, waiting.state) == ("running", "waiting")
+    long.turn("cancelled")
+    until(waiting, "done")
+    jobs.close()
 
 
 def test_jobs_are_followed_and_cancelled(studio: Studio) -> None:
@@ -158,6 +198,8 @@ def test_names_are_proposed_and_images_found_by_a_word(studio: Studio) -> None:
     assert "ImageNet" in found["note"]
     found = result(studio, studio.json("/api/find", {"word": "espresso", "k": 5})["job"])
     assert {each["row"] % 2 for each in found["results"]} == {1}
+    assert found["names"] == ["espresso"]
+    assert {each["name"] for each in found["results"]} == {"espresso"}
     job = studio.json("/api/find", {"word": "bananna"})["job"]
     assert "similar ones are banana" in last_event(studio, job)["error"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import imatlas as ia
-from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, picture, seen
+from tests.studio.browsing import PATIENCE, api, by, faults, needs_chromium, on_page, picture, seen
 from tests.studio.conftest import Studio
 
 pytestmark = needs_chromium
@@ -56,6 +56,38 @@ def test_what_was_moved_to_the_trash_is_marked_everywhere(studio: Studio, visit:
     seen(page, "duplicate-group", "59.png")
     api.expect(marked).to_have_count(0)
     api.expect(by(page, "duplicates-move")).to_be_visible()
+
+
+def test_duplicates_are_reviewed_and_undone_in_the_header(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, "decide")
+    by(page, "tab-duplicates").click()
+    by(page, "duplicates-find").click()
+    groups = by(page, "duplicate-group")
+    group = groups.filter(has_text="59.png")
+    api.expect(group).to_have_count(1)
+    n = groups.count()
+    best = group.locator(".tile", has_text="best").locator(".key")
+    api.expect(best).to_have_text("04.png")
+    group.get_by_role("button", name="Keep 59.png of its group").click()
+    api.expect(best).to_have_text("59.png")
+    assert not faults(page)
+    picture(page, "duplicates")
+    by(page, "undo").click()
+    api.expect(best).to_have_text("04.png")
+    group.get_by_test_id("not-duplicates").click()
+    api.expect(group).to_have_count(0)
+    seen(page, "duplicates-different", "marked as no duplicates")
+    by(page, "duplicates-find").click()
+    api.expect(groups).to_have_count(n - 1)
+    by(page, "duplicates-forget").click()
+    api.expect(group).to_have_count(1)
+    page.once("dialog", lambda dialog: dialog.accept())
+    by(page, "duplicates-move").click()
+    seen(page, "duplicates-found", "nothing was deleted")
+    by(page, "undo").click()
+    seen(page, "done", "Restored")
+    api.expect(by(page, "duplicates").locator(".badge", has_text="moved")).to_have_count(0)
+    assert studio.json("/api/atlas")["moved"] == []
 
 
 def test_what_was_decided_is_told_where_it_is_seen(studio: Studio, visit: Callable[..., Any]) -> None:
@@ -107,6 +139,12 @@ def test_propagating_shows_at_once_that_it_works(studio: Studio, visit: Callable
     seen(page, "prediction-counts", "coffee")
     api.expect(by(page, "propagate-progress")).to_be_hidden()
     api.expect(by(page, "propagate-hint")).to_be_empty()
+    by(page, "prediction-map").click()
+    api.expect(page.locator("#color-by")).to_have_value("predicted")
+    counts = by(page, "legend").locator(".count")
+    api.expect(counts).to_have_count(2)
+    assert sum(int(text) for text in counts.all_inner_texts()) == 60
+    by(page, "nav-decide").click()
 
 
 def test_images_to_label_next_get_another_label_or_are_skipped(studio: Studio, visit: Callable[..., Any]) -> None:
@@ -185,3 +223,44 @@ def test_files_that_could_not_be_used_are_told_of(folder: Path, tmp_path: Path, 
     api.expect(by(page, "first-facts")).to_have_text("60 images in 3 clusters; 1 file could not be used.")
     by(page, "first-close").click()
     api.expect(by(page, "first")).to_be_hidden()
+
+
+def test_a_search_by_a_word_names_what_matched(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, "search")
+    by(page, "word").fill("cup")
+    by(page, "word").press("Enter")
+    seen(page, "word-names", "of the 1,000 classes")
+    seen(page, "word-names", "cup")
+    seen(page, "search-results", "probable")
+    assert not faults(page)
+    picture(page, "word")
+
+
+def test_on_a_phone_the_panels_leave_room_for_the_map(studio: Studio, visit: Callable[..., Any]) -> None:
+    page = visit(studio, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    controls, panel, bar = by(page, "color-by"), by(page, "image-panel"), by(page, "label-input")
+    api.expect(controls).to_be_hidden()
+    picture(page, "phone-map")
+    page.touchscreen.tap(*on_page(page, 4))
+    seen(page, "image-panel", "04.png")
+    box = panel.bounding_box()
+    assert box["y"] > 844 / 2  # the map is still there, above
+    assert not faults(page)
+    by(page, "image-more").tap()
+    page.wait_for_function("(was) => document.querySelector('#image-panel').clientHeight > was", arg=box["height"] + 99)
+    picture(page, "phone-image")
+    by(page, "image-close").tap()
+    by(page, "map-controls-toggle").tap()
+    api.expect(controls).to_be_visible()
+    by(page, "legend").get_by_role("button").first.tap()
+    by(page, "map-controls-toggle").tap()
+    api.expect(controls).to_be_hidden()
+    api.expect(by(page, "selection-count")).to_be_visible()
+    api.expect(bar).to_be_hidden()
+    by(page, "selection-more").tap()
+    api.expect(bar).to_be_visible()
+    assert not faults(page)
+    picture(page, "phone-selection")
+    by(page, "selection-clear").tap()
+    api.expect(by(page, "nav-work")).to_be_in_viewport(ratio=0.98)

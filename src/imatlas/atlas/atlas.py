@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from imatlas.arguments import check_int, check_path, check_seed, strict_yes
 from imatlas.atlas import decided_clusters as decided
-from imatlas.atlas import explanations, exports, new_images, queries, report_sections, words
+from imatlas.atlas import decided_duplicates, explanations, exports, new_images, queries, report_sections, words
 from imatlas.atlas.decided_clusters import DecidedClusters
 from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.gallery import gallery
@@ -493,8 +493,8 @@ class Atlas:
     def merge_clusters(self, clusters: Sequence[int]) -> None:
         """Take clusters as one from now on; a decision that can be undone.
 
-        Each is known by its most typical image, so they are one also after the atlas was learned again, as long as
-        these images are in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
+        Each is known by its most typical images, so they are one also after the atlas was learned again, as long as
+        one of these is in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
         that was given.
 
         Parameters
@@ -521,6 +521,65 @@ class Atlas:
             If there is no such cluster, or it is not a merged one.
         """
         decided.split_cluster(self.store, self.decisions, cluster)
+
+    def not_duplicates(self, keys: Sequence[str], others: Sequence[str] = ()) -> None:
+        """Take images for no duplicates of some others, or, without others, of each other; can be undone.
+
+        `duplicates`, its plans and the next `learn` respect it.
+
+        Parameters
+        ----------
+        keys, others : sequence of str
+
+        Raises
+        ------
+        InputError
+            If an image is not in the atlas, or there is no pair of them.
+        """
+        exports.chosen_rows(self.store, self.decisions, [*keys, *others])  # refuses unknown ones
+        self.decisions.not_duplicates(keys, others)
+
+    def best_duplicate(self, key: str) -> None:
+        """Keep an image rather than its duplicates, whichever of them is larger; can be undone.
+
+        Parameters
+        ----------
+        key : str
+
+        Raises
+        ------
+        InputError
+            If it is not in the atlas.
+        """
+        exports.chosen_rows(self.store, self.decisions, [key])
+        self.decisions.best_duplicate(key)
+
+    def undo(self) -> list[str]:
+        """Take the last of the `decisions` back; the files of duplicates that the studio moved come back, too.
+
+        Returns
+        -------
+        list of str
+            What became of files, in sentences.
+
+        Raises
+        ------
+        InputError
+            If nothing was decided.
+        """
+        return decided_duplicates.undo(self.store, self.decisions)
+
+    def redo(self) -> list[str]:
+        """Decide again what was taken back last, if nothing was decided since; see `undo`.
+
+        Raises
+        ------
+        InputError
+            If there is nothing.
+        ArtifactError
+            If files are to be moved again that are gone or have changed.
+        """
+        return decided_duplicates.redo(self.store, self.decisions)
 
     def classify(self, labels: Any = None, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and which to label next.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imatlas.atlas.decided_duplicates import reviewed
+from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.store import Store
 from imatlas.atlas.table import ROWS
 from imatlas.images.keys import video_frame
@@ -17,7 +19,7 @@ from imatlas.tasks.duplicates.gallery import Gallery
 
 
 def gallery(store: Store) -> Gallery:
-    """All images, from their thumbnails; the pixels lie in a temporary file."""
+    """All images, from their thumbnails, and what was decided about them; the pixels lie in a temporary file."""
     n, rows = len(store), store.rows
     with tempfile.TemporaryFile(prefix="imatlas-") as file:
         stretched = np.memmap(file, np.uint8, "w+", shape=(n, SIDE, SIDE, 3))
@@ -36,6 +38,7 @@ def gallery(store: Store) -> Gallery:
         size=np.array(sizes, np.int64),
         folder=folder if any(sizes) and not _has_parts(store) else None,
         user_named_folder=False,
+        reviewed=reviewed(Decisions(store.folder).state, rows["key"].tolist()),
     )
 
 

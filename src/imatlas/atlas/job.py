@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from imatlas.atlas.decided_duplicates import reviewed
+from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.journal import Journal
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.previews import PREVIEWS, Previews
@@ -22,6 +26,7 @@ from imatlas.models import artifact
 from imatlas.models.parts.feature_cache import MAX_BYTES, FeatureCache
 from imatlas.system.inventory import Inventory
 from imatlas.tasks.conditions import MapConditions
+from imatlas.tasks.duplicates.reviewed import Reviewed
 
 EncoderKind = Literal["auto", "pretrained", "own", "self-supervised"]
 
@@ -96,6 +101,18 @@ class Job:
     started: float = field(default_factory=time.perf_counter)
     learned: float = 0.0
     previous: Previous | None = None
+
+    @cached_property
+    def reviewed(self) -> Reviewed:
+        """What a person decided about duplicates."""
+        return reviewed(Decisions(self.folder).state, self.images.keys)
+
+    @property
+    def reviewed_digest(self) -> str:
+        """Identifies these decisions; "" for none."""
+        state = Decisions(self.folder).state
+        said = [[sorted(part) for part in pair] for pair in state.different], state.best
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest() if any(said) else ""
 
     @property
     def fingerprint(self) -> str:

@@ -26,7 +26,7 @@ from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.previews import PREVIEWS, known_previews
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
-from imatlas.atlas.stages import STAGES, encoder_kind_for
+from imatlas.atlas.stages import STAGES, encoder_kind_for, mark_duplicates
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
@@ -208,6 +208,12 @@ def _run(job: Job) -> None:
     """Run the stages that are not done for these images, and commit after each."""
     manifest = job.manifest
     if manifest.finished and all(manifest.done(name, job.fingerprint) for name in STAGES):
+        if manifest.stages["intake"].get("reviewed", "") != job.reviewed_digest:
+            use_clean_table(job)
+            mark_duplicates(job)
+            job.say("The duplicates are marked as they were reviewed.")
+            _sweep(job.journal, manifest)
+            return
         job.say(f"Nothing has changed since '{job.folder}' was learned: {len(job.images):,} images.")
         return
     use_clean_table(job)

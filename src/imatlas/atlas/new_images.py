@@ -20,7 +20,7 @@ from imatlas.images.decode import read_picture
 from imatlas.images.picture import Fit
 from imatlas.images.sources.user_input import as_one, as_several
 from imatlas.images.tensors import to_view
-from imatlas.tasks.conditions import Cell, require_conditional, sample_from_map
+from imatlas.tasks.conditions import Cell, require_conditional, require_start, sample_from_map
 
 MISSING, KNOWN, TOLERANCE = 64, 192, 3
 """Values of a mask while it is resized, within which a filter may overshoot, and how much a known pixel may deviate."""
@@ -86,7 +86,7 @@ def sample(
                 f"Variations of images take no {' and no '.join(map(repr, other))}; sample the cells of the images "
                 "instead, with strength=1."
             )
-        require_conditional(model)
+        require_start(model, "vary")
         turn = np.arange(n) % len(images)
         pixels, y = queries.pixels_of(store, images)[turn], store.map_conditions.prototypes[near[turn]]
         made = model.vary(pixels, strength=strength, y=y, random_state=random_state, **options)
@@ -123,7 +123,7 @@ def morph(
         )
     if novelty is not None:
         _require(model, "panorama", "'novelty'")
-    require_conditional(model)
+    require_start(model, "morph")
     options = {} if novelty is None else {"novelty": novelty}
     way = queries.cells_of(store, images) if images else store.map_conditions.path(cells)
     pixels = queries.pixels_of(store, images) if images else None

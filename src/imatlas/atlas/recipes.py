@@ -16,7 +16,7 @@ from imatlas.atlas import queries
 from imatlas.atlas.store import Store
 from imatlas.errors import InputError
 from imatlas.system.inventory import seal
-from imatlas.tasks.conditions import composes, is_conditional
+from imatlas.tasks.conditions import Start, composes, why_no_start
 
 if TYPE_CHECKING:
     from imatlas.atlas.atlas import Atlas
@@ -178,15 +178,10 @@ def cannot(store: Store) -> dict[str, str]:
         f"The generator of this atlas, {article(name)}, makes whole images at once; this needs one that composes "
         "them of patches, a PatchDiffusion, which 'imatlas learn' chooses for small sets."
     )
-    unplaced = f"The generator of this atlas, {article(name)}, was trained without the map; learn the atlas again."
-    lacking = f"The generator of this atlas, {article(name)}, makes images from noise only: it cannot start from one."
     found = {} if composes(model) else dict.fromkeys(("novelty", "tile", "panorama", "blend"), whole)
     found |= {kind: whole for kind in ("inpaint", "extend") if not hasattr(model, kind)}
-    starts = {"strength": "vary", "morph": "morph"}
-    if is_conditional(model):
-        found |= {kind: lacking for kind, verb in starts.items() if not hasattr(model, verb)}
-    else:
-        found |= dict.fromkeys(("place", *starts), unplaced)
+    starts: dict[str, Start | None] = {"place": None, "strength": "vary", "morph": "morph"}
+    found |= {kind: reason for kind, verb in starts.items() if (reason := why_no_start(model, verb))}
     if store.autoencoder is None:
         found["sliders"] = (
             "Sliders move along the directions in which latent vectors vary most. This atlas has no latent vectors: "

@@ -96,7 +96,7 @@ def facts(atlas: Atlas) -> dict[str, str]:
         "images": f"{len(store):,}",
         "cluster" if n_clusters == 1 else "clusters": f"{n_clusters:,}",
         "cell on the map" if n_cells == 1 else "cells on the map": f"{n_cells:,}",
-        "duplicate" if n_duplicates == 1 else "duplicates": f"{n_duplicates:,}",
+        f"unedited duplicate{'' if n_duplicates == 1 else 's'}": f"{n_duplicates:,}",
         "skipped": f"{store.manifest.stages['intake']['n_skipped']:,}",
         "time to learn": _minutes(sum(stage["seconds"] for stage in store.manifest.stages.values())),
     }
@@ -384,7 +384,10 @@ def duplicates(atlas: Atlas, n: int = 12) -> Result:
         rows = np.flatnonzero((found.group >= 0) & ~found.best)
         rows = rows[np.argsort(found.similarity[rows], kind="stable")]
         best, how = found.best_of[rows], [found.kind[i] for i in rows]
-        sentences, metrics = found.result.sentences, found.result.metrics
+        sentences = list(found.result.sentences)
+        if len(rows):
+            sentences.append(f"The number at the top counts only unedited ones: {int(_is_duplicate(store).sum()):,}.")
+        metrics = found.result.metrics
     else:
         row_of = {key: i for i, key in enumerate(keys)}
         rows = np.flatnonzero(_is_duplicate(store))

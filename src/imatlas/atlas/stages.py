@@ -89,7 +89,7 @@ def intake(job: Job) -> dict[str, Any]:
     before = manifest.stages.get("intake", {})
     if "embedding" in (job.table.columns if manifest.table else ()):
         job.previous = _previous(job.table)
-    duplicates = duplicate_of(images)
+    duplicates = duplicate_of(images, reviewed=job.reviewed)
     default_share = min(HELD_OUT, MAX_HELD_OUT / n) if n >= MIN_TO_HOLD_OUT else 0.0
     share = before.get("held_out", default_share)
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicates, share, job.settings.random_state)
@@ -115,6 +115,7 @@ def intake(job: Job) -> dict[str, Any]:
         "held_out": share,
         "encoder": before.get("encoder", kind),
         "why": why,
+        "reviewed": job.reviewed_digest,
         "budget": job.settings.budget or default_budget(n),
         "summary": f"{counted(n, 'image')}, {len(images.skipped):,} skipped, "
         f"{counted((duplicates >= 0).sum(), 'duplicate')}, {len(flags.rows):,} flagged, {in_words}",
@@ -294,11 +295,11 @@ def encoder_kind_for(images: Images, asked: str) -> tuple[str, str]:
     if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
         return "pretrained", (
             "pretrained EfficientNet-Lite0 (trained with ImageNet's labels), because these are 8-bit color images; "
-            "--encoder own uses no labels at all"
+            "the encoder 'own' uses no labels at all"
         )
     return "own", (
         f"an autoencoder trained on these images alone, because they are not 8-bit color photographs "
-        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); --encoder pretrained forces the other"
+        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); the encoder 'pretrained' can be asked for"
     )
 
 
@@ -475,10 +476,23 @@ def _table_batches(
         columns = {
             **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
             "held_out": held_out[start : some.stop],
-            "duplicate_of": [images.keys[duplicates[i]] if duplicates[i] >= 0 else None for i in some],
+            "duplicate_of": _keys_of(images, duplicates[start : some.stop]),
             "flags": flags.of[start : some.stop],
         }
         yield pa.record_batch(columns, schema=SCHEMA)
+
+
+def mark_duplicates(job: Job) -> None:
+    """Mark the duplicates of the table again, after they were reviewed; held-out images stay so."""
+    originals = duplicate_of(job.images, reviewed=job.reviewed)
+    job.save_columns(duplicate_of=pa.array(_keys_of(job.images, originals), pa.string()))
+    job.manifest.stages["intake"]["reviewed"] = job.reviewed_digest
+    job.commit()
+
+
+def _keys_of(images: Images, rows: np.ndarray) -> list[str | None]:
+    """The keys of rows, None for -1."""
+    return [images.keys[row] if row >= 0 else None for row in rows.tolist()]
 
 
 def _words_and_numbers(result: Result) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, c
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally
 from imatlas.images.memory_budget import amount
-from imatlas.images.pixels import Kind, common_kind, converted, fits_in, own_range, value_range
+from imatlas.images.pixels import DEPTHS, Kind, common_kind, converted, fits_in, own_range, value_range
 from imatlas.images.sources.base import Source
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_view
@@ -265,7 +265,8 @@ def _with_conversion(notes: str, kind: Kind, target: Kind) -> str:
     """The notes of an image, and that its values were converted."""
     if kind.dtype == target.dtype:
         return notes
-    return "; ".join(filter(None, (notes, f"{kind.dtype} converted to {target.dtype}, the dtype of most images")))
+    note = f"{DEPTHS[kind.dtype]}, converted to {DEPTHS[target.dtype]} like most images"
+    return "; ".join(filter(None, (notes, note)))
 
 
 def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:

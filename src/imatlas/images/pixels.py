@@ -15,6 +15,8 @@ Background = RGB | None
 """What 16-bit and float pictures with alpha are composited on; None: they keep their alpha, as 8-bit ones always do."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _TOP = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+DEPTHS: dict[DTypeName, str] = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}
+"""Depths of pixels in words."""
 _SAMPLE = 2**24
 
 

@@ -2,10 +2,9 @@
 
 # no postponed annotations: FastAPI evaluates those of the functions below
 
-import tempfile
 import threading
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,14 +13,13 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from imatlas.arguments import shown
+from imatlas.atlas.decided_duplicates import bring_back, move_duplicates, reviewed
 from imatlas.errors import InputError
 from imatlas.studio.opened import Studio
 from imatlas.studio.pages import picture
 from imatlas.studio.pictures import as_webp
 from imatlas.studio.requests import Body, Label, Row, Rows
 from imatlas.studio.views import Views
-from imatlas.tasks.duplicates.plans import PlanRow, read_plan, write_plan
-from imatlas.tasks.duplicates.trash import apply_plan, undo
 from imatlas.tasks.outliers import Outliers
 
 HEAT_SIDE = 512
@@ -93,8 +91,25 @@ class UsingNames(Body):
     kind: Literal["label_by_names"]
 
 
+class Telling(Body):
+    """Take images for no duplicates of others, or, without others, of each other; or forget that (false)."""
+
+    kind: Literal["different"]
+    rows: Rows
+    others: Annotated[Rows, Field(default_factory=list)]
+    value: bool = True
+
+
+class Choosing(Body):
+    """Keep an image rather than its duplicates."""
+
+    kind: Literal["best"]
+    row: Row
+
+
 Decided = Annotated[
-    Labeling | UsingNames | LeavingOut | Keeping | Naming | Merging | Splitting, Field(discriminator="kind")
+    Labeling | UsingNames | LeavingOut | Keeping | Naming | Merging | Splitting | Telling | Choosing,
+    Field(discriminator="kind"),
 ]
 
 
@@ -105,6 +120,7 @@ class Review:
         self.views, self.atlas = views, views.atlas
         self._lock = threading.Lock()
         self._groups: list[list[int]] = []
+        self._kind: dict[int, str] = {}
 
     def propagated(self, n_next: int) -> dict[str, Any]:
         """Labels of all images from those of a few; without those whose files are in the trash."""
@@ -117,6 +133,9 @@ class Review:
         found = self.atlas.classify(labels, n_next=n_next + int(not_next.sum()))
         rows = np.flatnonzero(~moved)
         values, index = np.unique(found.labels[rows], return_inverse=True)
+        numbers = np.full(len(given), -1, np.int32)
+        numbers[rows] = index
+        self.views.predict([str(value) for value in values], numbers, found.confidence)
         counts = np.bincount(index, minlength=len(values))
         n_given = np.bincount(index[given[rows] >= 0], minlength=len(values))
         return {
@@ -186,18 +205,34 @@ class Review:
             "gone": [{"key": key, "is_there": originals.path(key) is not None} for key in gone[:limit]],
         }
 
-    def duplicates(self) -> dict[str, Any]:
-        """Groups of near-duplicates, the best of each first."""
+    def find_duplicates(self) -> dict[str, Any]:
+        """Search for duplicates; see `duplicates`."""
         with self._lock:
             found = self.atlas.duplicates()
-        self._groups = []
+        groups = []
         for number in range(int(found.group.max(initial=-1)) + 1):
             rows = np.flatnonzero(found.group == number)
-            self._groups.append(rows[np.argsort(~found.best[rows], kind="stable")].tolist())
-        best = {int(row) for row in np.flatnonzero(found.best)}
-        return {
-            "groups": [[each | {"best": each["row"] in best} for each in self.views.images(g)] for g in self._groups]
-        }
+            groups.append(rows[np.argsort(~found.best[rows], kind="stable")].tolist())
+        self._groups = groups
+        self._kind = {int(row): found.kind[row] for row in np.flatnonzero(found.group >= 0)}
+        return self.duplicates()
+
+    def duplicates(self) -> dict[str, Any]:
+        """The groups that were found, as they were reviewed since: the one to keep first."""
+        groups = []
+        for rows in self.reviewed():
+            images = self.views.images(rows)
+            is_best = rows[0] in self._kind and not self._kind[rows[0]]  # else the kinds are beside another image
+            kinds = ["", *((self._kind[row] if is_best else "") for row in rows[1:])]
+            groups.append([each | {"best": not i, "kind": kinds[i]} for i, each in enumerate(images)])
+        different = self.views.decisions.state.different
+        marked = {key for pair in different for part in pair for key in part if key in self.views.row_of}
+        return {"groups": groups, "different": sorted(self.views.row_of[key] for key in marked)}
+
+    def reviewed(self) -> list[list[int]]:
+        """The rows of the groups that were found, without what was decided to be no duplicate."""
+        decided = reviewed(self.views.decisions.state, self.views.keys)
+        return [group for rows in self._groups if (group := decided.group(rows))]
 
     def move_away(self, rows: list[int]) -> dict[str, Any]:
         """Move the files of some images to a trash folder beside theirs; of each group that was found, one stays.
@@ -209,26 +244,21 @@ class Review:
         ArtifactError
             If a file is gone or has changed.
         """
-        moved, plan = set(rows), []
-        for number, group in enumerate(self._groups, start=1):
-            for row in group if moved & set(group) else ():
-                action = "move" if row in moved else "keep"
-                plan.append(
-                    PlanRow(self.views.keys[row], action, str(number), "studio", self.views.texts(row)["sha256"])
-                )
-        if not moved or moved - {row for group in self._groups for row in group}:
+        moved, kept = set(rows), dict[str, str]()
+        for group in self.reviewed():
+            stays = next((row for row in group if row not in moved), None)
+            if stays is None:
+                raise InputError("Every image of a group would be moved; leave at least one.")
+            kept |= {self.views.keys[row]: self.views.keys[stays] for row in group if row in moved}
+        if not moved or len(kept) < len(moved):
             raise InputError("Only duplicates are moved; look for duplicates first, and choose among them.")
-        folder = self._folder()
-        with tempfile.TemporaryDirectory() as aside:
-            path = Path(aside, "plan.csv")
-            write_plan(plan, folder, path, signed=False)
-            try:
-                return {"sentences": apply_plan(read_plan(path, folder)).sentences}
-            finally:
-                self.views.forget_moved()
+        try:
+            return {"sentences": move_duplicates(self.views.store, self.views.decisions, kept).sentences}
+        finally:
+            self.views.forget_moved()
 
     def bring_back(self) -> dict[str, Any]:
-        """Undo the last `move_away`, also of an earlier day.
+        """Bring back what was moved to the trash last, also on an earlier day.
 
         Raises
         ------
@@ -236,15 +266,9 @@ class Review:
             If nothing was moved.
         """
         try:
-            return {"sentences": undo(self._folder()).sentences}
+            return {"sentences": bring_back(self.views.store, self.views.decisions)}
         finally:
             self.views.forget_moved()
-
-    def _folder(self) -> Path:
-        folder = self.views.store.originals.folder
-        if folder is None:
-            raise InputError("The images of this atlas are not files of a folder, so they stay where they are.")
-        return folder
 
 
 def decision_routes(api: FastAPI, studio: Studio) -> None:
@@ -267,6 +291,9 @@ def decision_routes(api: FastAPI, studio: Studio) -> None:
         if isinstance(decision, UsingNames):
             review.use_names()
             return overview()
+        if isinstance(decision, Choosing):
+            views.decisions.best_duplicate(views.keys[studio.one(decision.row)])
+            return overview()
         if isinstance(decision, Keeping):
             unknown = set(decision.keys) - views.decisions.state.left_out
             if unknown:
@@ -278,19 +305,27 @@ def decision_routes(api: FastAPI, studio: Studio) -> None:
             raise InputError("Select at least one image.")
         if isinstance(decision, Labeling):
             views.decisions.label(keys, decision.value)
+        elif isinstance(decision, Telling):
+            tell = views.decisions
+            tell.not_duplicates(keys, studio.keys(decision.others)) if decision.value else tell.maybe_duplicates(keys)
         else:
             views.decisions.leave_out(keys, decision.value)
         return overview()
 
     @api.post("/api/undo", dependencies=writable)
     def undo() -> dict[str, Any]:
-        views.decisions.undo()
-        return overview()
+        return turned(views.atlas.undo)
 
     @api.post("/api/redo", dependencies=writable)
     def redo() -> dict[str, Any]:
-        views.decisions.redo()
-        return overview()
+        return turned(views.atlas.redo)
+
+    def turned(turn: Callable[[], list[str]]) -> dict[str, Any]:
+        try:
+            sentences = turn()
+        finally:
+            views.forget_moved()
+        return overview() | {"sentences": sentences}
 
 
 def review_routes(api: FastAPI, studio: Studio) -> None:
@@ -300,7 +335,7 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.post("/api/propagate")
     def propagate(asked: Propagating) -> dict[str, Any]:
-        return review.propagated(asked.n_next)
+        return review.propagated(asked.n_next) | {"atlas": studio.overview()}
 
     @api.get("/api/outliers")
     def get_outliers(
@@ -318,7 +353,11 @@ def review_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/duplicates")
     def get_duplicates() -> dict[str, Any]:
-        return {"job": studio.jobs.start("Looking for near-duplicates", review.duplicates).id}
+        return {"job": studio.jobs.start("Looking for near-duplicates", review.find_duplicates, "long").id}
+
+    @api.get("/api/duplicates/groups")
+    def get_groups() -> dict[str, Any]:
+        return review.duplicates()
 
     @api.post("/api/duplicates/move", dependencies=writable)
     def move_away(asked: Moving) -> dict[str, Any]:

@@ -26,6 +26,7 @@ Format = Literal["csv", "list", "coco", "zip"]
 FILES = {"csv": "images.csv", "list": "images.txt", "coco": "labels.json", "zip": "images.zip"}
 TYPES = {"csv": "text/csv; charset=utf-8", "list": "text/plain; charset=utf-8"}
 COLUMNS = ("key", "label", "left_out", "cluster", "outlier", "confidence", "width", "height")
+PREDICTED = ("predicted", "predicted_confidence")
 MOST_KEPT = 16
 """Exports that were asked for and not yet downloaded."""
 
@@ -100,7 +101,13 @@ def _list(views: Views, rows: Iterable[int]) -> bytes:
 
 def _csv(views: Views, rows: Iterable[int]) -> bytes:
     """A table of images."""
-    return csv_bytes(COLUMNS, ([image[name] for name in COLUMNS] for image in _described(views, rows)))
+    columns = _columns(views)
+    return csv_bytes(columns, ([image[name] for name in columns] for image in _described(views, rows)))
+
+
+def _columns(views: Views) -> tuple[str, ...]:
+    """The columns of a table of images: those of predicted labels once labels were spread."""
+    return COLUMNS if views.predicted is None else (*COLUMNS, *PREDICTED)
 
 
 def _described(views: Views, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
@@ -153,10 +160,11 @@ def _archive(views: Views, rows: list[int]) -> Iterator[bytes]:
                 archive.writestr(name, content)
                 files[row] = name
                 yield sink.taken()
+        columns = _columns(views)
         table = (
-            [*(image[column] for column in COLUMNS), files.get(image["row"], "")] for image in _described(views, rows)
+            [*(image[column] for column in columns), files.get(image["row"], "")] for image in _described(views, rows)
         )
-        archive.writestr("images.csv", csv_bytes((*COLUMNS, "file"), table))
+        archive.writestr("images.csv", csv_bytes((*columns, "file"), table))
         if (views.labels(views.decisions.state)[0][rows] >= 0).any():
             archive.writestr("labels.json", _coco(views, rows))
     yield sink.taken()

@@ -1,4 +1,4 @@
-"""Long work in the background, one at a time, whose progress pages follow."""
+"""Work in the background, a long and a short job at a time, whose progress pages follow."""
 
 # no postponed annotations: FastAPI evaluates those of the routes below
 
@@ -18,6 +18,8 @@ from imatlas.studio.pages import followed
 from imatlas.studio.requests import Id
 
 MOST_KEPT = 100
+Lane = Literal["long", "short"]
+"""Jobs of a lane wait for each other: "long" are those that learn or look at all images, which the others need not."""
 
 
 class Cancelled(Exception):
@@ -85,22 +87,25 @@ class Jobs:
     """The last jobs; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="imatlas-job")
+        self._pools: dict[Lane, ThreadPoolExecutor] = {
+            "long": ThreadPoolExecutor(1, thread_name_prefix="imatlas-job"),
+            "short": ThreadPoolExecutor(1, thread_name_prefix="imatlas-short-job"),
+        }
         self._known: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
 
-    def start(self, line: str, work: Callable[[], dict[str, Any]]) -> Job:
-        """Do some work when those before it have ended."""
-        return self.begin(line, lambda _: work())
+    def start(self, line: str, work: Callable[[], dict[str, Any]], lane: Lane = "short") -> Job:
+        """Do some work when those before it in its lane have ended."""
+        return self.begin(line, lambda _: work(), lane)
 
-    def begin(self, line: str, work: Callable[[Job], dict[str, Any]]) -> Job:
+    def begin(self, line: str, work: Callable[[Job], dict[str, Any]], lane: Lane = "short") -> Job:
         """As `start`, for work that tells how far it is, and thereby learns that it was cancelled."""
         job = Job(secrets.token_hex(8), line)
         with self._lock:
             self._known[job.id] = job
             while len(self._known) > MOST_KEPT:
                 self._known.popitem(last=False)
-        self._pool.submit(self._run, job, work)
+        self._pools[lane].submit(self._run, job, work)
         return job
 
     def find(self, id: str) -> Job | None:
@@ -123,10 +128,11 @@ class Jobs:
             raise
 
     def close(self) -> None:
-        """Begin no further job, and end the one that runs as soon as it tells something."""
+        """Begin no further job, and end those that run as soon as they tell something."""
         for job in list(self._known.values()):
             job.turn("cancelled")
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def job_routes(api: FastAPI, jobs: Jobs) -> None:

@@ -5,6 +5,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,11 +25,13 @@ from pydantic import Field
 from imatlas.atlas.learn import estimate
 from imatlas.errors import ImatlasError, InputError
 from imatlas.images.dataset import Images
+from imatlas.images.sources.shards import TABLES
 from imatlas.studio.pages import followed, serve_pages
 from imatlas.studio.reopening import Reopening
 from imatlas.studio.requests import Body
 from imatlas.studio.security import App, Scope
 from imatlas.studio.so_far import SoFar
+from imatlas.system.atomic_io import is_link
 from imatlas.tasks.check import check
 from imatlas.tasks.quality_flags import THUMBNAIL
 
@@ -41,13 +44,18 @@ OPTIONS = {
     "random_state": "--seed", "device": "--device",
 }  # fmt: skip
 """Settings of an atlas, as `imatlas learn` takes them."""
+FIELD, OF_COMMANDS = "(--field)", re.compile(r" \(--[a-z-]+\)")
+"""How messages name options of commands, which the page has as fields of its form."""
 
 
 class Wish(Body):
     """How to learn."""
 
     budget: Annotated[str, Field(pattern=r"^\d{1,4}[smh]$")] | None = None
-    encoder: Literal["auto", "own"] = "auto"
+    encoder: Literal["auto", "pretrained", "own"] = "auto"
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    field: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    atlas: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class Learning:
@@ -59,14 +67,20 @@ class Learning:
         The folder of images.
     atlas : Path
         The atlas to be made.
+    may_choose : bool
+        Whether the page may name another place for it.
+    read_only : bool
+        Refuse to learn.
     """
 
-    def __init__(self, source: str, atlas: Path) -> None:
+    def __init__(self, source: str, atlas: Path, *, may_choose: bool = False, read_only: bool = False) -> None:
+        self.may_choose, self.read_only = may_choose and not read_only, read_only
         self.source, self.atlas = os.path.abspath(source), Path(os.path.abspath(atlas))
         self.so_far = SoFar(self.atlas)
         self.state: Literal["new", "learning", "failed", "stopped", "done"] = "stopped" if self._settings() else "new"
         self.lines: list[str] = []
         self.sentences: list[str] | None = None
+        self.asks_field = Path(source).suffix.lower() in TABLES
         self.skipped: list[tuple[str, str]] = []
         self.began = 0.0
         self._process: subprocess.Popen[str] | None = None
@@ -88,7 +102,8 @@ class Learning:
             self.skipped = images.skipped
         except ImatlasError as error:
             sentences = [str(error)]
-        self._decoded, self.sentences = aside, sentences
+            self.asks_field |= FIELD in str(error)
+        self._decoded, self.sentences = aside, [OF_COMMANDS.sub("", sentence) for sentence in sentences]
 
     def _hand_over(self) -> None:
         """Move what `look` has decoded to where the learning looks for it, if the atlas is new."""
@@ -101,18 +116,42 @@ class Learning:
                 shutil.move(Path(aside.name, CACHE), self.atlas / CACHE)
         aside.cleanup()
 
+    def _write_to(self, place: str) -> None:
+        """Learn into a folder that the person at this machine has typed; a bare name lies beside the images.
+
+        Raises
+        ------
+        InputError
+            If the page may name none, or it is not a new or empty folder in one that exists.
+        """
+        typed = Path(place.strip()).expanduser()
+        folder = Path(os.path.abspath(Path(self.source).parent / typed))
+        if folder == self.atlas:
+            return
+        if not self.may_choose:
+            raise InputError("Where the atlas is written is chosen by 'imatlas studio FOLDER -o ATLAS' here.")
+        if "\0" in place or not folder.parent.is_dir():
+            raise InputError(f"There is no folder '{folder.parent}'; make it first, or choose another place.")
+        if is_link(folder) or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+            raise InputError(f"'{folder}' exists and is not an empty folder; choose another name.")
+        if folder.is_relative_to(self.source):
+            raise InputError(f"'{folder}' lies among the images; choose a place beside them.")
+        self.atlas, self.so_far = folder, SoFar(folder)
+
     def start(self, wish: Wish) -> None:
         """Begin; or go on, with the settings that it was begun with.
 
         Raises
         ------
         InputError
-            If it is running.
+            If it is running, or the atlas cannot be written where that was asked for.
         """
         with self._lock:
             if self.state in ("learning", "done"):
                 raise InputError("This folder is being learned.")
             asked = self._settings() or wish.model_dump()
+            if wish.atlas is not None and not self._settings():
+                self._write_to(wish.atlas)
             options = [
                 f"{OPTIONS[name]}={value}" for name, value in asked.items() if name in OPTIONS and value is not None
             ]
@@ -146,6 +185,9 @@ class Learning:
             "name": Path(self.source).name,
             "source": self.source,
             "atlas": str(self.atlas),
+            "may_choose": self.may_choose,
+            "read_only": self.read_only,
+            "asks_field": self.asks_field,
             "state": self.state,
             "check": self.sentences,
             "skipped": self.skipped[:MOST_SKIPPED],
@@ -176,6 +218,8 @@ def learning_api(learning: Learning) -> FastAPI:
 
     @api.post("/api/learn")
     def learn(wish: Wish) -> dict[str, Any]:
+        if learning.read_only:
+            raise HTTPException(403, "The studio was opened with --read-only.")
         learning.start(wish)
         return learning.event()
 
@@ -201,10 +245,10 @@ class Opening:
     ----------
     learning : Learning
     studio : callable
-        Makes the studio, once.
+        Makes the studio of the atlas that was learned, once.
     """
 
-    def __init__(self, learning: Learning, studio: Callable[[], Reopening]) -> None:
+    def __init__(self, learning: Learning, studio: Callable[[Path], Reopening]) -> None:
         self.learning, self._make = learning, studio
         self._first: App = learning_api(learning)
         self._studio: Reopening | None = None
@@ -218,7 +262,7 @@ class Opening:
         if self.learning.state == "done":
             async with self._lock:
                 if self._studio is None:
-                    made = await asyncio.to_thread(self._make)
+                    made = await asyncio.to_thread(self._make, self.learning.atlas)
                     await made.open()
                     self._open.push_async_callback(made.close)
                     self._studio = made

@@ -18,7 +18,7 @@ from imatlas.studio.pages import picture
 from imatlas.studio.pictures import as_webp, upload_size
 from imatlas.studio.requests import Body, Id, Row
 from imatlas.studio.views import Views
-from imatlas.tasks.words import LEARNED_WITH, Words, matching
+from imatlas.tasks.words import LEARNED_WITH, Words, matching, names
 
 
 class Searched(Body):
@@ -65,10 +65,17 @@ class Named:
 
     def images(self, word: str, k: int, job: Job) -> dict[str, Any]:
         """The images that a word fits best."""
-        matching(word)  # before the images are looked at
-        best = zip(*(part.tolist() for part in self.words(job).nearest(word, k)), strict=True)
+        names_with_it = [names()[i] for i in matching(word)]  # before the images are looked at
+        words = self.words(job)
+        rows, probability = words.nearest(word, k)
+        found = zip(rows.tolist(), probability.tolist(), words.best_of(word, rows), strict=True)
         keys = self.views.keys
-        return {"results": [{"row": row, "key": keys[row], "probability": round(p, 3)} for row, p in best]}
+        return {
+            "names": names_with_it,
+            "results": [
+                {"row": row, "key": keys[row], "probability": round(p, 3), "name": name} for row, p, name in found
+            ],
+        }
 
 
 def search_routes(api: FastAPI, studio: Studio) -> None:
@@ -97,8 +104,9 @@ def search_routes(api: FastAPI, studio: Studio) -> None:
 
     @api.get("/api/words")
     def get_words() -> dict[str, Any]:
-        return {"job": jobs.begin("Looking for names", named.clusters).id}
+        return {"job": jobs.begin("Looking for names", named.clusters, "long").id}
 
     @api.post("/api/find")
     def find(asked: Finding) -> dict[str, Any]:
-        return {"job": jobs.begin(f"Looking for '{asked.word}'", lambda job: named.images(asked.word, asked.k, job)).id}
+        line = f"Looking for '{asked.word}'"
+        return {"job": jobs.begin(line, lambda job: named.images(asked.word, asked.k, job), "long").id}

@@ -58,13 +58,17 @@ def serve(
     from imatlas.studio.learning import Learning, Opening
     from imatlas.studio.server import reopening
 
-    def studio() -> Reopening:
-        opened = Atlas(atlas)
+    def studio(folder: str | Path) -> Reopening:
+        opened = Atlas(folder)
         for role in ("map", "clusters", "layout"):
             opened.store.require(role, role in opened.store.manifest.models)
         return reopening(opened, read_only=read_only)
 
-    app: Any = Opening(Learning(images, Path(atlas)), studio) if images is not None else studio()
+    app: Any
+    if images is None:
+        app = studio(atlas)
+    else:
+        app = Opening(Learning(images, Path(atlas), may_choose=host in LOOPBACK, read_only=read_only), studio)
     listening = listening_on(host, port)
     port = int(listening.getsockname()[1])
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.decided_clusters import DecidedClusters, decided_clusters, labels_of
+from imatlas.atlas.decided_clusters import DecidedClusters, anchor_keys, decided_clusters, labels_of
 from imatlas.atlas.decisions import State
 from imatlas.errors import DecodeError, ImatlasError, SourceError
 from imatlas.studio.pictures import as_png, as_webp
@@ -53,6 +53,15 @@ class Clustered(NamedTuple):
     confidence: np.ndarray
 
 
+class Predicted(NamedTuple):
+    """Labels as they were last spread: of each image the number of its label (-1 for none), and the confidence."""
+
+    version: int
+    values: list[str]
+    label_of: np.ndarray
+    confidence: np.ndarray
+
+
 class Views:
     """An atlas as the studio shows it. Whatever is slow is made once; safe to use from several threads."""
 
@@ -63,6 +72,7 @@ class Views:
         self._labels: tuple[int, np.ndarray, list[str]] | None = None
         self._clustered: tuple[Any, Clustered] | None = None
         self._moved: list[int] | None = None
+        self.predicted: Predicted | None = None
 
     @once
     def keys(self) -> list[str]:
@@ -162,6 +172,7 @@ class Views:
                     "low": float(outlier.min()), "high": float(np.quantile(outlier, 0.995)),
                 },
                 {"name": "confidence", "title": "confidence of the cluster", "kind": "number", "low": 0.0, "high": 1.0},
+                *self._predicted_columns(),
             ],
             "can": {
                 "create": "generator" in self.store.manifest.models,
@@ -174,9 +185,23 @@ class Views:
             "redo": state.redo,
         }  # fmt: skip
 
+    def _predicted_columns(self) -> list[dict[str, Any]]:
+        """What the columns of predicted labels are; none before labels were spread."""
+        if self.predicted is None:
+            return []
+        version, values, *_ = self.predicted
+        label = {"name": "predicted", "title": "predicted label", "kind": "category", "values": values}
+        sure = {"name": "predicted_confidence", "title": "confidence of the label", "kind": "number"}
+        return [label | {"version": version}, sure | {"low": 0.0, "high": 1.0, "version": version}]
+
+    def predict(self, values: list[str], label_of: np.ndarray, confidence: np.ndarray) -> None:
+        """Show predicted labels from now on."""
+        version = 0 if self.predicted is None else self.predicted.version + 1
+        self.predicted = Predicted(version, values, label_of, np.where(label_of >= 0, confidence, np.nan))
+
     def column(self, name: str) -> np.ndarray | None:
         """A column as numbers (n_images,) float32: of categories the number of the value, -1 for none."""
-        state = self.decisions.state
+        state, predicted = self.decisions.state, self.predicted
         made = {
             "cluster": lambda: self.clustered(state).labels,
             "outlier": lambda: self.columns["outlier"],
@@ -184,8 +209,11 @@ class Views:
             "label": lambda: self.labels(state)[0],
             "flag": lambda: self.flags[0],
             "left_out": lambda: self.left_out(state).astype(np.float32) - 1,
-        }.get(name)
-        return None if made is None else np.asarray(made(), np.float32)
+            "predicted": lambda: None if predicted is None else predicted.label_of,
+            "predicted_confidence": lambda: None if predicted is None else predicted.confidence,
+        }.get(name, lambda: None)
+        values = made()
+        return None if values is None else np.asarray(values, np.float32)
 
     @once
     def typical(self) -> list[np.ndarray]:
@@ -251,7 +279,7 @@ class Views:
         """The clusters as they were named and merged."""
         known, decisions = self._clustered, (state.names, state.merges)
         if known is None or known[0] != decisions:
-            keys = {key for some in (state.names, *state.merges) for key in some} & self.row_of.keys()
+            keys = anchor_keys(state) & self.row_of.keys()
             cluster_of = {key: int(self.columns["cluster"][self.row_of[key]]) for key in keys}
             decided = decided_clusters(state, self.store.model("clusters").n_clusters_, cluster_of)
             known = self._clustered = (decisions, Clustered(decided, *labels_of(self.store, decided)))
@@ -275,9 +303,19 @@ class Views:
                 "left_out": self.keys[row] in state.left_out,
                 "outlier": float(columns["outlier"][row]),
                 "confidence": float(confidence[row]),
+                **self._predicted_of(row),
             }
             for row in rows
         ]
+
+    def _predicted_of(self, row: int) -> dict[str, Any]:
+        """The label that was predicted for an image, and how sure that is, once labels were spread."""
+        found = self.predicted
+        if found is None:
+            return {}
+        index = int(found.label_of[row])
+        sure = None if index < 0 else round(float(found.confidence[row]), 4)
+        return {"predicted": None if index < 0 else found.values[index], "predicted_confidence": sure}
 
     def listed(self, query: Any) -> np.ndarray:
         """The rows that a query asks for, in its order."""

@@ -85,7 +85,8 @@ def work_routes(api: FastAPI, studio: Studio) -> None:
     @api.post("/api/work/{id}/restore")
     def restore(piece: Piece, asked: Restoring) -> dict[str, Any]:
         line = f"Waiting to work on {piece.name}"
-        return {"job": jobs.begin(line, lambda job: restored_piece(piece, asked, restorers, files.keep_file, job)).id}
+        job = jobs.begin(line, lambda job: restored_piece(piece, asked, restorers, files.keep_file, job), "long")
+        return {"job": job.id}
 
     @api.post("/api/work/{id}/compress")
     def compress(piece: Piece, asked: Compressing) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from imatlas.arguments import counted
 from imatlas.images.dataset import Images
+from imatlas.images.pixels import DEPTHS
 from imatlas.result import Curve, DataTable, FileList, ImageGrid, Panel, Result
 from imatlas.tasks.duplicates.by_hash import duplicates
 from imatlas.tasks.quality_flags import FLAGS, Flags, quality_flags
@@ -51,6 +52,11 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
         "n_flagged": len(flags.rows),
     }
     sentences = [_summary(images, formats, widths, heights), _skipped_sentence(images, unusable), *found.sentences]
+    if n_exact + n_near:
+        sentences.append(
+            "Counted are equal files and the same picture saved again or resized; the review of duplicates also finds "
+            "edited copies, such as cropped ones."
+        )
     sentences += flags_in_words(flags, n)
     sentences += [f"{count:,} of them: {note}." for note, count in notes.most_common(5)]
     sentences += [suggestion["image_size_why"], suggestion["fit_why"]]
@@ -130,7 +136,7 @@ def suggest(images: Images, widths: np.ndarray, heights: np.ndarray) -> dict[str
     if fit == "crop":
         fit_why = f"Fit: crop; the center square holds {kept:.0%} of the median picture."
     else:
-        fit_why = f"Fit: pad (--fit pad); a center square would hold only {kept:.0%} of the median picture."
+        fit_why = f"Fit: pad; a center square (crop, the default) would hold only {kept:.0%} of the median picture."
     return {"image_size": [spec.height, spec.width], "image_size_why": size_why + ".", "fit": fit, "fit_why": fit_why}
 
 
@@ -140,7 +146,7 @@ def _summary(images: Images, formats: Counter[str], widths: np.ndarray, heights:
     if widths.min() != widths.max() or heights.min() != heights.max():
         sizes += f" to {widths.max()} x {heights.max()}"
     kinds = {1: "gray", 3: "color", 4: "color with alpha"}
-    depth = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}[spec.dtype]
+    depth = DEPTHS[spec.dtype]
     kind = kinds.get(spec.channels, f"{spec.channels}-channel")
     named = ", ".join(f"{count:,} {name}" for name, count in formats.most_common(4))
     return f"{counted(n, 'image')} of {sizes} pixels, {depth} {kind} ({named})."

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from imatlas import seeding
-from imatlas.arguments import check_int, shown
+from imatlas.arguments import article, check_int, shown
 from imatlas.errors import InputError
 
 Cell = int | tuple[int, int]
+Start = Literal["vary", "morph"]
+"""What a generator may make of images: methods that not all have."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,37 @@ def require_conditional(generator: Any) -> None:
     InputError
     """
     if not is_conditional(generator):
-        raise InputError(
-            f"The {type(generator).__name__} of this atlas was trained without the map, so it cannot generate images "
-            "for cells, clusters or other images; learn the atlas again to make that possible."
-        )
+        raise InputError(_unplaced(generator))
+
+
+def require_start(generator: Any, verb: Start) -> None:
+    """Refuse a generator that cannot start from images.
+
+    Raises
+    ------
+    InputError
+    """
+    reason = why_no_start(generator, verb)
+    if reason:
+        raise InputError(reason)
+
+
+def why_no_start(generator: Any, verb: Start | None) -> str:
+    """Why a generator cannot vary images, morph, or, for None, make images of a place of the map; "" if it can."""
+    if not is_conditional(generator):
+        return _unplaced(generator)
+    if verb is not None and not hasattr(generator, verb):
+        name = article(type(generator).__name__)
+        instead = " With strength 1 it makes new images of the same place of the map." if verb == "vary" else ""
+        return f"The generator of this atlas, {name}, makes images from noise only: it cannot start from one.{instead}"
+    return ""
+
+
+def _unplaced(generator: Any) -> str:
+    return (
+        f"The {type(generator).__name__} of this atlas was trained without the map, so it cannot generate images "
+        "for cells, clusters or other images; learn the atlas again to make that possible."
+    )
 
 
 def is_conditional(generator: Any) -> bool:

@@ -74,6 +74,12 @@ class Words:
         rows = np.argsort(-probability, kind="stable")[:k]
         return rows, probability[rows]
 
+    def best_of(self, word: str, rows: np.ndarray) -> list[str]:
+        """For each of some images the most probable of the names that contain a word; raises as `find`."""
+        chosen = matching(word)
+        best = self.probabilities[rows][:, chosen].argmax(1)
+        return [names()[chosen[i]] for i in best.tolist()]
+
 
 def words_of(features: np.ndarray) -> Words:
     """Words of images from the features (n_images, 1280) of EfficientNet-Lite0's last layer, not normalized."""

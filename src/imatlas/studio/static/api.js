@@ -119,6 +119,9 @@ export const getOutliers = (rate, limit, signal) => get(`/api/outliers?${query({
 /** Starts the search for duplicates. */
 export const findDuplicates = () => get("/api/duplicates");
 
+/** The groups that were found, as they were reviewed since. */
+export const getDuplicates = () => get("/api/duplicates/groups");
+
 /** Moves the files of duplicates to the trash folder beside theirs: {sentences, atlas}. */
 export const moveAway = (rows) => post("/api/duplicates/move", { rows });
 

@@ -30,7 +30,7 @@ export function tellDone(sentence) {
   const box = byId("done");
   box.textContent = sentence;
   clearTimeout(leaving);
-  leaving = setTimeout(() => { box.textContent = ""; }, 5000);
+  leaving = setTimeout(() => { box.textContent = ""; }, Math.max(5000, 60 * sentence.length)); // time to read it
 }
 
 /** Shows a sentence in the corner; errors stay until they are dismissed or ten seconds have passed. */

@@ -29,6 +29,7 @@ function facts(image) {
     fact("Size", `${image.width} × ${image.height}`),
     cluster ? fact("Cluster", h("button", { type: "button", class: "link", title: "Select this cluster", onclick: select, data: { testid: "image-cluster" } }, cluster.name)) : null,
     fact("Confidence", short(image.confidence)),
+    image.predicted ? fact("Predicted label", `${image.predicted} (${Math.floor(image.predicted_confidence * 100)} % sure)`) : null,
     fact(outlier[0].toUpperCase() + outlier.slice(1), short(image.outlier)),
     image.flags?.length ? fact("Flags", image.flags.join(", ")) : null,
     image.duplicate_of ? fact("Duplicate of", image.duplicate_of) : null,

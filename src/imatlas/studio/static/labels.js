@@ -1,7 +1,8 @@
 // Labels: how many there are, what they say about the other images, and which images to label next.
 import * as api from "./api.js";
 import { byId, h, busy, withProgress, guarded, count, images, isTyping, say } from "./dom.js";
-import { state, on, decide, column, isMoved, selectWhere, describeColumn, keysOf } from "./state.js";
+import { state, on, setAtlas, decide, column, isMoved, go, selectWhere, describeColumn, keysOf } from "./state.js";
+import { colorBy } from "./map.js";
 import { tile, small } from "./tiles.js";
 
 const N_NEXT = 24;
@@ -141,6 +142,7 @@ async function propagate() {
   byId("propagate-hint").textContent = `Predicting the labels of ${images(state.atlas.n_images)}…`;
   const [answer, given] = await Promise.all([api.propagate({ n_next: N_NEXT }), column("label")]);
   prediction = answer;
+  setAtlas(answer.atlas); // the map can be colored by what was predicted
   // What a person has labelled needs no prediction.
   accepted = new Set(answer.rows.filter((row) => given[row] >= 0));
   openGroups.clear();
@@ -152,6 +154,7 @@ export function startLabels() {
   byId("propagate").addEventListener("click", (event) => busy(event.currentTarget, () => withProgress(byId("propagate-progress"), propagate)).then(drawCounts));
   byId("accept-above").addEventListener("input", () => { byId("accept-value").textContent = `${byId("accept-above").value} %`; });
   byId("accept-above").addEventListener("change", () => prediction && drawGroups());
+  byId("prediction-map").addEventListener("click", () => { colorBy("predicted"); go("map"); });
   document.addEventListener("keydown", onKey);
   on("atlas", () => { drawCounts(); renewChoices(); });
   drawCounts();

@@ -40,7 +40,8 @@ export function connectTools(stage, map, click) {
 
   // Listening while the event is on its way down keeps it from deck.gl's own panning.
   stage.addEventListener("pointerdown", (event) => {
-    if (!onCanvas(event) || event.button !== 0) return;
+    if (!event.isPrimary && drag) drag.moved = true; // two fingers: no click
+    if (!onCanvas(event) || event.button !== 0 || !event.isPrimary) return;
     byId("map-canvas").focus({ preventScroll: true });
     const drawing = tool === "lasso" || tool === "box" || event.shiftKey;
     drag = { tool: !drawing ? "pan" : tool === "box" && !event.shiftKey ? "box" : "lasso", points: [at(event)], moved: false, id: event.pointerId };

@@ -134,8 +134,11 @@ function showCheck(event) {
 function showForm(event) {
   const isLearning = event.state === "learning" || event.state === "done";
   const isUnfinished = event.settings !== null;
-  byId("wishes").hidden = isLearning || isUnfinished;
-  byId("start").hidden = isLearning;
+  byId("wishes").hidden = isLearning || isUnfinished || event.read_only;
+  byId("field-box").hidden = !event.asks_field;
+  byId("place-box").hidden = !event.may_choose;
+  if (!byId("place").value) byId("place").value = event.atlas;
+  byId("start").hidden = isLearning || event.read_only;
   byId("start").textContent = isUnfinished ? "Go on" : "Learn";
   byId("stop").hidden = event.state !== "learning";
   const used = isLearning ? share(event) : null;
@@ -176,7 +179,10 @@ function show(event) {
 
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  busy(byId("start"), async () => show(await learn({ budget: byId("budget").value || null, encoder: byId("encoder").value })));
+  busy(byId("start"), async () => show(await learn({
+    budget: byId("budget").value || null, encoder: byId("encoder").value, fit: byId("fit").value,
+    field: byId("field").value.trim() || null, atlas: byId("place-box").hidden ? null : byId("place").value.trim() || null,
+  })));
 });
 byId("stop").addEventListener("click", () => busy(byId("stop"), async () => show(await stopLearning())));
 

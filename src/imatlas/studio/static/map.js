@@ -299,6 +299,12 @@ async function choose(name, loading) {
   for (const button of byId("layouts").children) button.setAttribute("aria-pressed", String(button.dataset.layout === name));
 }
 
+/** Colors the map by a column. */
+export function colorBy(name) {
+  byId("color-by").value = name;
+  guarded(recolor);
+}
+
 /** Shows an image on the map, going to the map view. */
 export function showOnMap(row) {
   go("map", row);
@@ -317,7 +323,7 @@ export async function startMap() {
   const first = state.atlas.layouts[0].name;
   const loading = api.getLayout(first);
   for (const name of ["cluster", "outlier"]) column(name).catch(() => null); // `recolor` tells of errors
-  if (matchMedia("(max-width: 820px)").matches) document.querySelector(".legend").open = false;
+  if (matchMedia("(min-width: 601px) and (max-width: 820px)").matches) document.querySelector(".legend").open = false;
   drawControls();
   await choose(first, loading);
   await recolor();

@@ -61,7 +61,7 @@ export function regionPicker(source, alt, size, onchange) {
     set(large ? region : null);
   };
   frame.addEventListener("pointerup", finish);
-  frame.addEventListener("pointercancel", finish);
+  frame.addEventListener("pointercancel", () => { start = null; set(null); }); // a finger scrolls
 
   return { element: h("div", { class: "region-picker" }, frame, numbers), image, frame, get: () => region, clear: () => set(null) };
 }

@@ -21,6 +21,7 @@ function body() {
 }
 
 function found(sentence) {
+  byId("word-names").textContent = ""; // of a search by a word before
   byId("search-found").textContent = sentence;
   byId("search-found").hidden = false;
 }

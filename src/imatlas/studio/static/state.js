@@ -68,6 +68,8 @@ function outcome({ kind, value, rows, keys, clusters }) {
   if (kind === "split") return "The merged cluster is split.";
   if (kind === "label_by_names") return "The names of the clusters are labels of their images now.";
   if (kind === "keep") return `${images(keys.length)} brought back.`;
+  if (kind === "different") return value ? `${images(rows.length)} marked as no duplicates.` : `Forgotten what was marked as no duplicate, of ${images(rows.length)}.`;
+  if (kind === "best") return "Another image of the group is kept.";
   if (kind === "leave_out") return `${images(rows.length)} ${value ? "left out" : "kept"}.`;
   return value ? `${images(rows.length)} labeled “${value}”.` : `Label taken from ${images(rows.length)}.`;
 }
@@ -82,8 +84,9 @@ export async function decide(decision) {
 export async function step(direction) {
   const text = state.atlas[direction];
   if (!text) return;
-  setAtlas(await (direction === "undo" ? api.undo() : api.redo()));
-  tellDone(`${direction === "undo" ? "Undone" : "Redone"}: ${text}.`);
+  const atlas = await (direction === "undo" ? api.undo() : api.redo());
+  setAtlas(atlas);
+  tellDone([`${direction === "undo" ? "Undone" : "Redone"}: ${text}.`, ...atlas.sentences].join(" "));
 }
 
 const columns = new Map();
@@ -91,9 +94,10 @@ const columns = new Map();
 /** The values of a column, one per image, as they are at the atlas's revision. */
 export function column(name) {
   const known = columns.get(name);
-  if (known?.revision === state.atlas.revision) return known.values;
+  const revision = `${state.atlas.revision} ${describeColumn(name)?.version ?? ""}`;
+  if (known?.revision === revision) return known.values;
   const values = api.getColumn(name);
-  columns.set(name, { revision: state.atlas.revision, values });
+  columns.set(name, { revision, values });
   values.catch(() => columns.delete(name));
   return values;
 }

@@ -10,6 +10,7 @@ import { startWork } from "./work.js";
 import { startSelection } from "./selection.js";
 import { startExports } from "./exports.js";
 import { startFirst } from "./first.js";
+import { startSheets } from "./sheets.js";
 import { keepChecked } from "./tiles.js";
 
 function onEscape(event) {
@@ -29,5 +30,6 @@ export function startViews() {
   startCreate();
   startWork();
   startFirst();
+  startSheets();
   document.addEventListener("keydown", onEscape);
 }

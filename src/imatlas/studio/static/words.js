@@ -5,6 +5,7 @@ import { state, decide } from "./state.js";
 import { small } from "./tiles.js";
 
 const K = 60;
+const MOST_NAMES = 12; // that are listed of the classes that match a word
 const LEAST_SHARE = 0.2; // of a word that is worth proposing
 
 let proposals = null; // for each cluster: words with their share, the best first
@@ -42,6 +43,13 @@ export function startProposals(draw) {
   })));
 }
 
+/** Says which of the network's classes contain a word. */
+function tellNames(word, names) {
+  const more = names.length - MOST_NAMES;
+  const listed = names.slice(0, MOST_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  byId("word-names").textContent = names.length === 1 ? `One of the 1,000 classes matches: ${listed}.` : `${names.length} of the 1,000 classes match “${word}”: ${listed}.`;
+}
+
 /** Connects the field for a word; `show(results, sentence)` shows what was found. */
 export function startWordSearch(show) {
   const form = byId("word-form");
@@ -53,8 +61,9 @@ export function startWordSearch(show) {
     busy(form.querySelector("button"), async () => {
       show([], `Looking for “${word}”…`);
       try {
-        const { results } = await api.resultOf(await api.findWord({ word, k: K }), () => null);
-        show(results.map((one) => ({ ...one, caption: `${percent(one.probability)} probable` })), `The ${images(results.length)} that “${word}” fits best`);
+        const { results, names } = await api.resultOf(await api.findWord({ word, k: K }), () => null);
+        show(results.map((one) => ({ ...one, caption: `${one.name}, ${percent(one.probability)} probable` })), `The ${images(results.length)} that “${word}” fits best`);
+        tellNames(word, names);
       } catch (error) {
         show([], `“${word}” was not found.`);
         throw error;

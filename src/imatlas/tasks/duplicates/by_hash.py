@@ -15,6 +15,7 @@ from imatlas.images.dataset import Images
 from imatlas.images.hashing import hamming
 from imatlas.result import DataTable, ImagePairs, Panel, Result
 from imatlas.tasks.duplicates.exact import best_of_equals, content_ids, n_pixels, quality_rank
+from imatlas.tasks.duplicates.reviewed import UNREVIEWED, Reviewed
 
 MAX_DISTANCE = 3
 """Largest Hamming distance, in bits of 64, between the perceptual hashes of near-duplicates."""
@@ -23,34 +24,42 @@ MAX_DIFFERENCE = 0.04
 """Largest root mean square difference between their pixels, as a share of the value range."""
 
 
-def duplicate_of(images: Images, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
+def duplicate_of(images: Images, *, max_distance: int = MAX_DISTANCE, reviewed: Reviewed = UNREVIEWED) -> np.ndarray:
     """For each image the index (n_images,) int64 of the image that it duplicates, or -1.
 
     Equal files are duplicates. So are images whose perceptual hashes differ in at most `max_distance` of 64 bits and
-    whose pixels agree (simple pictures share hashes). The original is the one with the most pixels, or the first.
-    An image that is a duplicate itself has none, so there are no chains. Deterministic; time is near-linear in the
-    number of different hashes, memory linear.
+    whose pixels agree (simple pictures share hashes). The original is the one that was chosen, that of most pixels, or
+    the first. An image that is a duplicate itself has none, so there are no chains. Deterministic; time is near-linear
+    in the number of different hashes, memory linear.
 
     Parameters
     ----------
     images : Images
     max_distance : int
         0 to 8.
+    reviewed : Reviewed
+        What was decided about these images.
     """
     records = images.records
-    rank = quality_rank(n_pixels(records))
-    original = best_of_equals(content_ids(records), rank)
+    rank = quality_rank(reviewed.choice(len(images)), n_pixels(records))
+    original = best_of_equals(reviewed.apart(content_ids(records), rank), rank)
     is_first = original == np.arange(len(original))
     original[is_first] = -1
-    _add_near_duplicates(original, images, np.flatnonzero(is_first), rank, max_distance)
+    _add_near_duplicates(original, images, np.flatnonzero(is_first), rank, max_distance, reviewed)
     # Exact duplicates of an image that turned out to be a near-duplicate follow it.
     chained = (original >= 0) & (original[np.maximum(original, 0)] >= 0)
     original[chained] = original[original[chained]]
+    original[reviewed.are_different(np.arange(len(original)), original)] = -1
     return original
 
 
 def _add_near_duplicates(
-    original: np.ndarray, images: Images, rows: np.ndarray, rank: np.ndarray, max_distance: int
+    original: np.ndarray,
+    images: Images,
+    rows: np.ndarray,
+    rank: np.ndarray,
+    max_distance: int,
+    reviewed: Reviewed,
 ) -> None:
     """Set `original` (n_images,) for the near-duplicates among `rows`, the best-ranked images first."""
     pixels, allowed = images.pixels, MAX_DIFFERENCE * (images.spec.high - images.spec.low)
@@ -68,6 +77,7 @@ def _add_near_duplicates(
         others = np.concatenate([members[i] for i in near[hash_of[index]]])
         others = others[(original[others] < 0) & (rank[others] > rank[index])]
         others = others[_difference(pixels, index, others) <= allowed]
+        others = others[~reviewed.are_different(np.full(len(others), index), others)]
         original[others] = index
 
 

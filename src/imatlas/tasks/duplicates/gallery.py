@@ -17,6 +17,7 @@ from imatlas.images.pixels import rgb_view
 from imatlas.result import Picture
 from imatlas.tasks.duplicates.exact import content_ids, n_pixels, quality_rank
 from imatlas.tasks.duplicates.features import SIDE, PixelReader, resize
+from imatlas.tasks.duplicates.reviewed import UNREVIEWED, Reviewed
 
 COPY = re.compile(r"( \(\d+\)|[ _-]copy( \d+)?)(\.\w+)?$", re.IGNORECASE)
 """Names that file managers give to copies."""
@@ -41,6 +42,8 @@ class Gallery:
         The folder that the keys are files in.
     user_named_folder : bool
         Whether the user named that folder. An atlas, which may come from anybody, records one itself.
+    reviewed : Reviewed
+        What was decided about these images.
     """
 
     keys: list[str]
@@ -51,6 +54,7 @@ class Gallery:
     size: np.ndarray
     folder: Path | None = None
     user_named_folder: bool = True
+    reviewed: Reviewed = UNREVIEWED
 
     @classmethod
     def of(
@@ -87,9 +91,10 @@ class Gallery:
 
     @property
     def rank(self) -> np.ndarray:
-        """The rank (n_images,) of each image: most pixels first, then the largest file, then those that are not called
-        "name (1)" or "name copy", then the first in the set."""
-        return quality_rank(self.area, self.size, np.array([COPY.search(key) is None for key in self.keys], int))
+        """The rank (n_images,) of each image: those that were chosen, then those of most pixels, then the largest file,
+        then those that are not called "name (1)" or "name copy", then the first in the set."""
+        not_called_copies = np.array([COPY.search(key) is None for key in self.keys], int)
+        return quality_rank(self.reviewed.choice(len(self)), self.area, self.size, not_called_copies)
 
     def with_others(self, others: Gallery) -> Gallery:
         """These images followed by the others."""

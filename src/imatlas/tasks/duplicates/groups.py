@@ -145,7 +145,7 @@ def find_duplicates(
     if against is not None:
         others = against if isinstance(against, Gallery) else Gallery.of(against, progress=progress)
         return _find_leaks(gallery, others, rotated, shown)
-    matches = find_matches(gallery.pixels_of, gallery.rank, gallery.content, rotated=rotated)
+    matches = find_matches(gallery.pixels_of, gallery.rank, gallery.content, rotated=rotated, reviewed=gallery.reviewed)
     duplicate = matches.best != np.arange(len(gallery))
     group = np.full(len(gallery), -1)
     bests = np.unique(matches.best[duplicate])

@@ -11,6 +11,7 @@ from imatlas.tasks.duplicates.candidates import MAX_TANGENT_DISTANCE, Pairs, pro
 from imatlas.tasks.duplicates.exact import best_of_equals
 from imatlas.tasks.duplicates.features import BATCH, N_ORIENTATIONS, WINDOWS, Features, PixelReader, reorient, resize
 from imatlas.tasks.duplicates.registration import Differences, align, differences, window_alignment
+from imatlas.tasks.duplicates.reviewed import UNREVIEWED, Reviewed
 
 CERTAIN_RESIDUAL, MAX_RESIDUAL, MAX_LEVELS = 0.06, 0.5, 2.5
 """A pair matches where its residual is at most CERTAIN_RESIDUAL. Up to MAX_RESIDUAL, or MAX_LEVELS of 255, it must also
@@ -48,7 +49,14 @@ class Matches:
     residual: np.ndarray
 
 
-def find_matches(pixels_of: PixelReader, rank: np.ndarray, content: np.ndarray, *, rotated: bool = False) -> Matches:
+def find_matches(
+    pixels_of: PixelReader,
+    rank: np.ndarray,
+    content: np.ndarray,
+    *,
+    rotated: bool = False,
+    reviewed: Reviewed = UNREVIEWED,
+) -> Matches:
     """Find the duplicates of each image; each was compared with the best image of its group, so groups do not chain.
 
     Parameters
@@ -61,8 +69,10 @@ def find_matches(pixels_of: PixelReader, rank: np.ndarray, content: np.ndarray, 
         Equal for equal files.
     rotated : bool
         Also find duplicates rotated by 90, 180 or 270 degrees, or mirrored; the search takes about eight times as long.
+    reviewed : Reviewed
+        Pairs that are no duplicates, whatever they look like.
     """
-    n = len(rank)
+    n, content = len(rank), reviewed.apart(content, rank)
     best = best_of_equals(content, rank)
     orientation, residual = np.zeros(n, np.int8), np.zeros(n, np.float32)
     leaders = np.flatnonzero(best == np.arange(n))
@@ -73,19 +83,23 @@ def find_matches(pixels_of: PixelReader, rank: np.ndarray, content: np.ndarray, 
     for _ in range(N_ROUNDS):  # duplicates that were found make room for further ones among the candidates
         pairs, runner_up = propose(features, leaders, queries, rotated=rotated)
         found = compare(pixels_of, pairs)
-        is_match = confirm(pairs, found, runner_up)
+        is_match = confirm(pairs, found, runner_up) & ~reviewed.are_different(pairs.first, pairs.second)
         if not is_match.any():
             break
         pairs, residuals = pairs[is_match], found.residual.numpy()[is_match]
         joined = _join(pixels_of, features, best, rank, pairs, residuals, rotated)
         for row, (to, way, rest) in joined.items():
-            best[row], orientation[row], residual[row] = to, way, rest
+            is_none = reviewed.differ(row, to)  # it follows another's match
+            best[row], orientation[row], residual[row] = (row, 0, 0.0) if is_none else (to, way, rest)
         leaders = np.flatnonzero(best == np.arange(n))
         queries = np.intersect1d(leaders, np.unique(np.concatenate([pairs.first, pairs.second])))
         if len(queries) < 1 or len(leaders) < 2:
             break
     exact = best_of_equals(content, rank)  # equal files follow the first of them
-    return Matches(best[exact], orientation[exact], residual[exact])
+    alone = reviewed.are_different(np.arange(n), best[exact])
+    best, orientation, residual = best[exact], orientation[exact], residual[exact]
+    best[alone], orientation[alone], residual[alone] = np.flatnonzero(alone), 0, 0
+    return Matches(best, orientation, residual)
 
 
 def compare(pixels_of: PixelReader, pairs: Pairs) -> Differences:

@@ -102,17 +102,25 @@ def apply_plan(plan: Plan) -> Result:
     )
 
 
-def undo(folder: str | Path) -> Result:
+def undo(folder: str | Path, plan: str | None = None) -> Result:
     """Restore the files of a folder's newest trash; those that cannot be restored stay there and are listed.
+
+    Parameters
+    ----------
+    folder : path
+    plan : str, optional
+        The digest of the plan whose trash is meant instead.
 
     Raises
     ------
     SourceError
-        If the folder has no trash.
+        If the folder has no such trash.
     """
     folder = Path(folder)
     with locked(folder):
         trashes = [trash for trash in _trashes(folder) if os.path.lexists(trash / LOG)]
+        if plan is not None:
+            trashes = [trash for trash in trashes if _read_log(trash).plan == plan]
         if not trashes:
             raise SourceError(f"There is nothing to restore: '{_trash_of(folder)}' holds no '{LOG}'.")
         trash = trashes[-1]
@@ -142,6 +150,18 @@ def undo(folder: str | Path) -> Result:
         panels=panels,
         data={"restored": restored, "left": [{"key": key, "why": why} for key, why in left]},
     )
+
+
+def newest_plan(folder: str | Path) -> str | None:
+    """The digest of the plan whose files `undo` restores.
+
+    Raises
+    ------
+    ArtifactError
+        If the log of the trash is damaged.
+    """
+    trashes = [trash for trash in _trashes(Path(folder)) if os.path.lexists(trash / LOG)]
+    return _read_log(trashes[-1]).plan if trashes else None
 
 
 def moved(folder: str | Path) -> list[str]:
