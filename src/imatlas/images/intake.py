@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imatlas.errors import DecodeError
+from imatlas.errors import DecodeError, SourceError
 from imatlas.images import decode, hashing, memory_budget
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
@@ -194,6 +194,8 @@ def read_item(source: Source, item: int, plan: Plan, decoded: DecodedFiles) -> l
             return rows
     except DecodeError as error:
         return [Skip(item, key, str(error))]
+    except SourceError:  # a server that stays away: the rest would be skipped as well
+        raise
     except Exception as error:  # a user's dataset may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
 
@@ -310,5 +312,7 @@ def peek_size(source: Source, item: int) -> tuple[int, int] | None:
             return decode.size_of(value, key)
         height, width = np.asarray(value).shape[:2]
         return (int(height), int(width))
+    except SourceError:
+        raise
     except Exception:
         return None
