@@ -376,7 +376,7 @@ def _sign(manifest: Manifest, journal: Journal) -> None:
     if not is_address(manifest.source):
         return
     signature = sign(signed_text(manifest.source))
-    if manifest.settings.get("source_signature") != signature:
+    if signature and manifest.settings.get("source_signature") != signature:
         manifest.settings["source_signature"] = signature
         with journal.replacing("atlas.json") as aside:
             manifest.commit(journal.folder, aside)

@@ -14,7 +14,7 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from imatlas.errors import ArtifactError
+from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
 from imatlas.images.cache_writer import CacheWriter
 from imatlas.images.intake import CHUNK, Plan, Row, RowReader, Skip, in_order, n_workers, with_progress
@@ -62,7 +62,7 @@ def open_or_build(
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, ArtifactError):
+        if isinstance(error, OSError) and not isinstance(error, ArtifactError | SourceError):
             raise ArtifactError(_write_error(error, cache_dir)) from error
         raise
 

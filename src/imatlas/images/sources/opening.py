@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from imatlas.arguments import article, is_address, path_of
-from imatlas.errors import InputError, InputTypeError, SourceError
+from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.formats.sniff import recognized, sniff
 from imatlas.images.sources.addresses import checked_address, expanded_paths
@@ -135,7 +135,10 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
             continue
         is_shard = path.is_file() and is_shard_name(text)
-        source: Source = local_archive(path, shelf) if is_shard else _open_path(text, field)
+        try:
+            source: Source = local_archive(path, shelf) if is_shard else _open_path(text, field)
+        except DecodeError as error:
+            raise SourceError(f"{error}") from error
         if is_container(source) and len(tables) + len(skipped) == place:
             real = os.path.realpath(path)
             if real in known:

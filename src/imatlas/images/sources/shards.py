@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import tarfile
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.errors import SourceError
+from imatlas.errors import DecodeError, SourceError
 from imatlas.images.formats.sniff import has_image_name
 from imatlas.images.keys import key_of
 from imatlas.images.sources.base import Source, part_of, reason_of
@@ -243,11 +246,16 @@ def stem_of(name: str) -> str:
 def _open_archive(path: Path) -> Opened:
     from imatlas.images.sources.archives import TarSource
 
-    return TarSource(path), None
+    try:
+        return TarSource(path), None
+    except SourceError as error:
+        raise DecodeError(str(error).rstrip(".")) from error
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        raise DecodeError(f"'{path}' cannot be opened ({reason_of(error)}); is the file complete?") from error
 
 
 def local_archive(path: Path, shelf: Shelf) -> Shard:
-    """A TAR on this machine as one of many, which are not all kept open."""
+    """A TAR on this machine as one of many, which are not all kept open; raises DecodeError if it is damaged."""
     return Shard(str(path), partial(_open_archive, path), shelf, os.path.getsize(path))
 
 
@@ -268,12 +276,9 @@ def shards_of(found: FileSource, open_table: Opener) -> Source:
     for path, key in named:
         try:
             part = local_archive(path, shelf) if is_shard_name(key) else open_table(path)
-        except SourceError as error:
-            first = first or error
-            found.skipped.append((key, str(error).rstrip(".")))
-            continue
-        except (OSError, EOFError, ValueError) as error:
-            found.skipped.append((key, f"the archive cannot be opened ({reason_of(error)})"))
+        except (SourceError, DecodeError) as error:
+            first = first or SourceError(str(error))
+            found.skipped.append((key, str(error).rstrip(".?")))
             continue
         if is_container(part):
             parts.append((os.path.relpath(path, found.root), part))

@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -49,11 +50,14 @@ class Object:
         In bytes, if the store tells.
     tag : int or None
         63 bits that change with the content; None if the store tells nothing of the kind.
+    tagged_by : str
+        The field of the listing that the tag is made of.
     """
 
     path: str
     size: int | None
     tag: int | None
+    tagged_by: str = ""
 
     @property
     def stamp(self) -> tuple[int, int] | None:
@@ -61,11 +65,16 @@ class Object:
         return None if self.size is None or self.tag is None else (self.size, self.tag)
 
 
-def _object(info: dict[str, Any]) -> Object:
+def _object(info: dict[str, Any], tagged_by: str = "") -> Object:
+    """The object of a listing; with a tag by the given field, or the surest one."""
     size = info.get("size")
-    found = next((str(info[name]) for name in _TAGS if info.get(name)), None)
-    tag = None if found is None else int.from_bytes(hashlib.sha256(found.encode()).digest()[:8], "big") >> 1
-    return Object(str(info["name"]), size if isinstance(size, int) else None, tag)
+    field = next((name for name in ([tagged_by] if tagged_by else _TAGS) if info.get(name)), "")
+    value = info.get(field)
+    if isinstance(value, datetime):
+        value = value.timestamp()  # the same in every time zone
+    digest = hashlib.sha256(str(value).encode()).digest()
+    tag = int.from_bytes(digest[:8], "big") >> 1 if field else None
+    return Object(str(info["name"]), size if isinstance(size, int) else None, tag, field)
 
 
 class Store:
@@ -213,7 +222,8 @@ class Store:
         """
         changed = DecodeError("has changed since the set was listed")
         self._fs.invalidate_cache()
-        if _object(self._patience.read(lambda: self._fs.info(item.path))).stamp != item.stamp:
+        now = _object(self._patience.read(lambda: self._fs.info(item.path)), item.tagged_by)
+        if now.size != item.size or now.tag not in (item.tag, None):
             raise changed
         try:
             if item.size is not None and shutil.disk_usage(target.parent).free < item.size:
