@@ -172,7 +172,7 @@ def check_path(value: Any, name: str, of: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?://|:)")
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_address(text: str) -> bool:

@@ -162,6 +162,11 @@ def test_a_missing_driver_names_what_to_install() -> None:
         ia.Images("gs://bucket/photos")
 
 
+def test_a_name_with_colons_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "scan::1.png").write_bytes(picture(3))
+    assert levels_of(ia.Images(str(tmp_path / "scan::1.png"))) == [3]
+
+
 def test_a_file_address_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "a b.png").write_bytes(picture(7))
     images = ia.Images(f"file://{tmp_path}/a%20b.png")
@@ -354,6 +359,24 @@ def test_an_atlas_from_a_bucket(bucket: Path, tmp_path: Path, monkeypatch, capsy
 
 
 @need_s3
+def test_an_update_reads_only_what_is_new(bucket: Path, tmp_path: Path, monkeypatch) -> None:
+    from imatlas.images.sources.remote import RemoteSource
+
+    read_keys: list[str] = []
+    read = RemoteSource.read
+    monkeypatch.setattr(RemoteSource, "read", lambda self, i: (read_keys.append(self.keys[i]), read(self, i))[1])
+    address, options = f"{address_of(fill(bucket, range(5)))}/photos", {"image_size": 8, "cache_dir": tmp_path}
+    assert len(ia.Images(address, **options)) == len(read_keys) == 5
+    fill(bucket, range(7))  # the same content at another time, and two more
+    read_keys.clear()
+    assert len(ia.Images(address, **options)) == 7
+    assert sorted(read_keys) == ["005.png", "a b/006 ü.png"]
+    read_keys.clear()
+    assert len(ia.Images(address, **options)) == 7
+    assert not read_keys
+
+
+@need_s3
 def test_threads_read_shards_of_a_bucket(bucket: Path) -> None:
     for number in range(6):
         (bucket / f"shard-{number:06d}.tar").write_bytes(webdataset(range(30 * number, 30 * number + 30)))
@@ -363,7 +386,7 @@ def test_threads_read_shards_of_a_bucket(bucket: Path) -> None:
 
 
 @need_s3
-def test_parquet_and_lance_in_a_bucket(bucket: Path, tmp_path: Path) -> None:
+def test_parquet_and_lance_in_a_bucket(bucket: Path, monkeypatch) -> None:
     import lance
 
     for number in range(2):
@@ -374,6 +397,11 @@ def test_parquet_and_lance_in_a_bucket(bucket: Path, tmp_path: Path) -> None:
     images = ia.Images(f"{address_of(bucket)}/set.lance")
     assert levels_of(images) == list(range(20))
     assert images.origin.place == f"{address_of(bucket)}/set.lance"
+    with pytest.raises(SourceError, match=r"no\.lance' cannot be opened as a Lance dataset .*not found"):
+        ia.Images(f"{address_of(bucket)}/no.lance")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    with pytest.raises(SourceError, match="is refused"):
+        ia.Images(f"{address_of(bucket)}/set.lance")
 
 
 @need_s3
@@ -445,7 +473,23 @@ def test_access_lost_while_reading_ends_the_run(bucket: Path, monkeypatch) -> No
         len(ia.Images(lost, image_size=8))
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_shelf_keeps_small_containers_open(memory, tmp_path: Path, monkeypatch, n: int) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for number in range(n):
+        memory.pipe(f"/b/{number}.tar", webdataset(range(number, number + 1)))
+    source = open_source("memory://b")
+    assert [len(source.read(item)) > 0 for item in range(len(source.keys))] == [True] * 3 * n
+    assert len(list(tmp_path.glob("imatlas-scratch-*/*"))) == n
+
+
 # The web
+
+
+def test_reasons_have_no_signatures() -> None:
+    error = OSError("403, message='Forbidden', url='https://cdn.host/a.png?X-Amz-Signature=hush&b=1'")
+    assert "hush" not in patience.why(error)
+    assert "https://cdn.host/a.png?..." in patience.why(error)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from imatlas.images import memory_budget
 from imatlas.images.sources.arrow import chosen_column, column_at
 from imatlas.images.sources.base import HEAD, check_size, part_of, reason_of
 from imatlas.images.sources.origin import Origin, located
-from imatlas.images.sources.patience import Patience
+from imatlas.images.sources.patience import no_access
 
 WINDOW = 16
 """Rows that are read together."""
@@ -52,13 +52,12 @@ class LanceSource:
         self.skipped: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._windows: OrderedDict[int, list[bytes | None]] = OrderedDict()
-        self._patience = Patience(place)
         try:
-            self._dataset = self._patience.call(self._open)
-        except SourceError:
-            raise
+            self._dataset = self._open()
         except Exception as error:
-            raise SourceError(f"'{place}' cannot be opened as a Lance dataset ({reason_of(error)}).") from error
+            if "403 Forbidden" in str(error):
+                raise SourceError(no_access(place, PermissionError("Forbidden"))) from error
+            raise SourceError(f"'{place}' cannot be opened as a Lance dataset ({_reason(error)}).") from error
         if self._dataset.base_paths():
             raise SourceError(f"'{place}' has files in other places, which are not read; copy the dataset into one.")
         self._column = chosen_column(self._dataset.schema, field, place)
@@ -112,7 +111,7 @@ class LanceSource:
         with self._lock:
             values = self._windows.get(number)
         if values is None:
-            values = self._patience.read(lambda: self._values(number))
+            values = self._read_window(number)
             with self._lock:
                 self._windows[number] = values
                 while len(self._windows) > 1 and self._held() > memory_budget.budget() // 8:
@@ -122,6 +121,15 @@ class LanceSource:
             raise DecodeError("the row contains no image")
         check_size(len(value))
         return value
+
+    def _read_window(self, number: int) -> list[bytes | None]:
+        """The values of one window; Lance itself waits for a server, so one that fails in the end stays away."""
+        try:
+            return self._values(number)
+        except Exception as error:
+            if is_address(self.name):
+                raise SourceError(f"'{self.name}' can no longer be read ({_reason(error)}); try again.") from error
+            raise DecodeError(f"cannot be read ({_reason(error)})") from None
 
     def _held(self) -> int:
         return sum(len(value or b"") for values in self._windows.values() for value in values)
@@ -134,6 +142,11 @@ class LanceSource:
         table = self._dataset.take(rows, columns=[self._column.partition(".")[0]])
         values = column_at(table, self._column).to_pylist()
         return [value["bytes"] if isinstance(value, dict) else value for value in values]
+
+
+def _reason(error: Exception) -> str:
+    """The reason of an error of Lance, without the lines of its own code."""
+    return reason_of(Exception(str(error).partition(", /")[0]))
 
 
 def _tag(fragment: Any) -> int:

@@ -29,6 +29,7 @@ _BUSY = {errno.EBUSY, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH,
     errno.EIO,
 }
 _OF_NETWORK = re.compile("Connect|Timeout|Disconnected|Payload|Protocol|Incomplete|HTTPClientError|NetworkError")
+_QUERY = re.compile(r"(?<=[^\s'\"<>?])\?[^\s'\"<>?]*(?:=|%3D)[^\s'\"<>]*")
 _LIBRARIES = frozenset({"aiohttp", "botocore", "aiobotocore", "urllib3", "requests", "httpx", "httpcore", "azure"})
 
 
@@ -43,8 +44,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def why(error: BaseException) -> str:
-    """The reason of an error of a store; fsspec replaces those of web servers by the address."""
-    return reason_of(next(_chain(error)) if isinstance(error, FileNotFoundError) else error)
+    """The reason of an error of a store, without query strings: a server may have redirected to a signed URL.
+
+    fsspec replaces the errors of web servers by the address, so the first cause counts.
+    """
+    text = reason_of(next(_chain(error)) if isinstance(error, FileNotFoundError) else error)
+    return _QUERY.sub("?...", text)
 
 
 def _status(error: BaseException) -> int | None:

@@ -158,7 +158,8 @@ class _Opening:
             return LanceSource(address, self.field)
         if glob.has_magic(address) and not is_web(address):
             place = fixed_address(address)
-            return self._of(store.glob(), place, files=address[len(place) :].lstrip("/"))
+            if found := store.glob():
+                return self._of(found, place, files=address[len(place) :].lstrip("/"))
         item = store.info()
         if item is None:
             return self._of(store.find(), address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import os
 import tarfile
@@ -44,6 +45,7 @@ class Shelf:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._open: OrderedDict[int, tuple[Source, Path | None, int]] = OrderedDict()
+        self._numbers = itertools.count()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -55,19 +57,23 @@ class Shelf:
         while self._open:
             self._close_one()
 
+    def new_number(self) -> int:
+        """A number for a container that is put on this shelf."""
+        return next(self._numbers)
+
     @contextmanager
     def lent(self, shard: Shard) -> Iterator[Source]:
         """A container for the time of one reading; one at a time is opened or read."""
         with self._lock:
-            if id(shard) not in self._open:
+            if shard.number not in self._open:
                 while len(self._open) >= 2 and (
                     len(self._open) >= self.MOST
                     or sum(size for *_, size in self._open.values()) + shard.size > self.SMALL
                 ):
                     self._close_one()
-                self._open[id(shard)] = (*shard.open(), shard.size)
-            self._open.move_to_end(id(shard))
-            yield self._open[id(shard)][0]
+                self._open[shard.number] = (*shard.open(), shard.size)
+            self._open.move_to_end(shard.number)
+            yield self._open[shard.number][0]
 
     def _close_one(self) -> None:
         """Close the container that was not used for longest."""
@@ -101,7 +107,7 @@ class Shard:
 
         self.name, self.open, self.size, self._shelf = name, open_, size, shelf
         self.root: Path | None = None
-        self._place = name
+        self._place, self.number = name, shelf.new_number()
         with shelf.lent(self) as source:
             self.keys = source.keys
             self.explicit = source.explicit
