@@ -16,18 +16,18 @@ class Run:
 
     Attributes
     ----------
-    samples : list of (float, float)
-        Unix time and MB.
+    samples : list of (float, float, float)
+        Unix time, MB, and MB without pages of files, which the system takes back when it needs them.
     """
 
     seconds: float
-    samples: list[tuple[float, float]]
+    samples: list[tuple[float, float, float]]
     output: str
 
     @property
     def peak_mb(self) -> float:
         """The largest sample."""
-        return max(mb for _, mb in self.samples)
+        return max(mb for _, mb, _ in self.samples)
 
 
 def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path | None = None) -> Run:
@@ -40,11 +40,12 @@ def run_measured(command: Sequence[str], *, every: float = 0.2, cwd: str | Path 
     """
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
-    samples, lines = list[tuple[float, float]](), list[str]()
+    samples, lines = list[tuple[float, float, float]](), list[str]()
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
     reader.start()
     while process.poll() is None:
-        samples.append((time.time(), sum(pss_mb(pid) for pid in tree(process.pid))))
+        whole, own = zip(*(pss_parts(pid) for pid in tree(process.pid)), strict=True)
+        samples.append((time.time(), sum(whole), sum(own)))
         time.sleep(every)
     reader.join()
     seconds = time.perf_counter() - began
@@ -66,10 +67,18 @@ def tree(pid: int) -> list[int]:
 
 
 def pss_mb(pid: int) -> float:
+    """Proportional set size of a process in MB."""
+    return pss_parts(pid)[0]
+
+
+def pss_parts(pid: int) -> tuple[float, float]:
+    """Proportional set size of a process in MB, and that of its anonymous memory."""
+    found = {"Pss": 0.0, "Pss_Anon": 0.0}
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+            name = line.partition(":")[0]
+            if name in found:
+                found[name] = int(line.split()[1]) / 1024
     except OSError:
         pass
-    return 0.0
+    return found["Pss"], found["Pss_Anon"]

@@ -64,7 +64,7 @@ def learned(n: int) -> tuple[Path, Run]:
 
 
 def stage_rows(n: int, atlas: Path, run: Run) -> list[list[Any]]:
-    """Seconds, images a second, and peak memory in MB of each stage."""
+    """Seconds, images a second, and peak memory in MB of each stage, with mapped files and without."""
     events = [json.loads(line) for line in (atlas / "metrics.jsonl").read_text().splitlines()]
     begun = {e["stage"]: e["time"] for e in events if e["event"] == "stage" and e["state"] == "started"}
     seconds = {e["stage"]: e["seconds"] for e in events if e["event"] == "stage" and e["state"] == "done"}
@@ -73,8 +73,9 @@ def stage_rows(n: int, atlas: Path, run: Run) -> list[list[Any]]:
         # The images are decoded before the first stage is told of.
         start = run.samples[0][0] if stage == "intake" else begun[stage]
         end = begun[stage] + seconds[stage]
-        peak = max((mb for at, mb in run.samples if start <= at <= end + 0.2), default=float("nan"))
-        rows.append([stage, round(end - start, 1), round(n / max(end - start, 1e-9)), round(peak)])
+        during = [sample[1:] for sample in run.samples if start <= sample[0] <= end + 0.2] or [(0.0, 0.0)]
+        peak, own = (round(max(values)) for values in zip(*during, strict=True))
+        rows.append([stage, round(end - start, 1), round(n / max(end - start, 1e-9)), peak, own])
     return rows
 
 
@@ -89,6 +90,7 @@ def whole_row(n: int, atlas: Path, run: Run) -> list[Any]:
     cached = sum(file.stat().st_size for file in (atlas / "cache").rglob("*") if file.is_file())
     return [
         f"{n:,}", BUDGETS.get(n, "10m"), round(run.seconds / 60, 1), round(run.peak_mb / 1024, 2),
+        round(max(own for _, _, own in run.samples) / 1024, 2),
         len(np.unique(rows["cluster"])), round(float(nmi), 3),
         round(recall(opened), 3), round((size - cached) / 2**30, 2), round(cached / 2**30, 2),
     ]  # fmt: skip
@@ -162,14 +164,15 @@ def _sets() -> list[tuple[Any, np.ndarray]]:
 def _save(stages: list[list[Any]], whole: list[list[Any]]) -> None:
     note = "JPEG files of 64 x 64 pixels, parts of the images of three sets with 63 classes; see `benchmarks/scale.py`."
     save_table(
-        "scale_stages", STAGES_TITLE, ("images and stage", "seconds", "images a second", "peak PSS MB"), stages,
-        [note, "The intake includes the start of the program. Seed 0."],
+        "scale_stages", STAGES_TITLE,
+        ("images and stage", "seconds", "images a second", "peak PSS MB", "without files"), stages,
+        [note, "The intake includes the start of the program. Without files: without pages of mapped files. Seed 0."],
     )  # fmt: skip
     save_table(
         "scale",
         WHOLE_TITLE,
-        ("images", "budget", "wall min", "peak PSS GB", "clusters", "NMI with labels", f"recall@{K}", "atlas GB",
-         "cache GB"),
+        ("images", "budget", "wall min", "peak PSS GB", "without files", "clusters", "NMI with labels", f"recall@{K}",
+         "atlas GB", "cache GB"),
         whole,
         [note, f"Recall: of the {K} nearest images of {N_QUERIES} images, by the search index. Seed 0."],
     )  # fmt: skip

@@ -54,7 +54,7 @@ RUNS = {
 }
 """The arguments of one run of each command but those `ELSEWHERE`."""
 
-ELSEWHERE = {"studio", "words"}
+ELSEWHERE = {"serve", "studio", "words"}
 """Commands that run until they are interrupted, or need an atlas of photographs: see tests/studio and test_words."""
 
 FITTED = [name for name in MODELS if model_class(name).labels != "required"]

@@ -16,6 +16,7 @@ import imatlas as ia
 from imatlas.cli import main
 from imatlas.cli.shared import suggested_name
 from imatlas.errors import ArtifactError, InputError
+from tests.images.video_files import shots_of, video_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,3 +175,20 @@ def test_an_atlas_whose_settings_lack_frames_is_damaged(here) -> None:
     manifest.commit(Path("a.atlas"))
     with pytest.raises(ArtifactError, match=r"is damaged \(settings.*frames: Field required\)"):
         ia.load("a.atlas")
+
+
+def test_frames_of_videos(here, capsys):
+    pytest.importorskip("av")
+    (here / "clips").mkdir()
+    (here / "clips" / "clip.mp4").write_bytes(video_of(shots_of(range(3), 25)))
+    assert main(["check", "clips", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["n_images"] == 3
+    assert main(["check", "clips/clip.mp4", "--video", "200ms"]) == 0
+    out = capsys.readouterr().out
+    assert "15 images of 160 x 90 pixels" in out
+    assert "imatlas learn clips/clip.mp4 -o clip.atlas --video 200ms" in out
+    assert main(["duplicates", "clips", "--video", "500ms", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["n_images"] == 6
+    assert main(["learn", "clips", "-o", "x.atlas", "--video", "often"]) == 1
+    assert "The 'video' parameter of learn must be 'cuts'" in capsys.readouterr().err
+    assert not Path("x.atlas").exists()

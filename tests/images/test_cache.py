@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imatlas import Images
-from imatlas.errors import ArtifactError
+from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.images import intake
 from imatlas.images.cache_folder import BUILDING
 from imatlas.images.cache_writer import CacheWriter
@@ -322,3 +322,32 @@ def test_a_process_with_a_reused_cache_exits_cleanly(folder: Path, tmp_path: Pat
     for _ in range(8):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr
+
+
+def test_a_cache_that_would_be_too_large_is_not_built(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "cache"
+    n_bytes = Images(folder, image_size=16, cache_dir=place).n_cached_bytes
+    assert n_bytes == sum(file.stat().st_size for file in place.glob("*/*") if file.name != "cache.json")
+    assert Images(folder, image_size=16, cache_dir=tmp_path / "fits", cache_size=40 * 16 * 16 * 3 + 1000).pixels.shape
+    with pytest.raises(
+        InputError, match=r"The pixel cache of 41 images of 64 x 64 pixels takes about .* KB, more than"
+    ):
+        len(Images(folder, image_size=64, cache_dir=tmp_path / "small", cache_size="100K"))
+    assert list((tmp_path / "small").iterdir()) == []  # nothing is left behind
+    for wrong in ("much", 0, -5, 2.5):
+        with pytest.raises(ParameterError, match="'cache_size'"):
+            Images(folder, cache_size=wrong)  # type: ignore[arg-type]
+
+
+def test_records_of_many_rows_are_packed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Images(folder, image_size=16, cache_dir=tmp_path / "at once")
+    monkeypatch.setattr("imatlas.images.cache_writer.BATCH", 7)
+    monkeypatch.setattr("imatlas.images.cache.BATCH", 7)
+    place = tmp_path / "in parts"
+    found = Images(folder, image_size=16, cache_dir=place)
+    assert found.records.table.equals(expected.records.table)
+    (folder / "00a.png").write_bytes((folder / "07.png").read_bytes())
+    grown = Images(folder, image_size=16, cache_dir=place)  # the others come from the earlier cache
+    fresh = Images(folder, image_size=16, cache_dir=tmp_path / "fresh")
+    assert grown.records.table.equals(fresh.records.table)
+    np.testing.assert_array_equal(grown.pixels, fresh.pixels)

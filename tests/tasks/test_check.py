@@ -15,7 +15,13 @@ def test_check_describes_a_folder(mixed_folder: Path) -> None:
     images = Images(mixed_folder)
     result = check(
         images,
-        estimate={"minutes": 4.5, "memory_gb": 1.2, "encoder": "own", "why": "own, because there are few images"},
+        estimate={
+            "minutes": 4.5,
+            "memory_gb": 1.2,
+            "cache_gb": 0.3,
+            "encoder": "own",
+            "why": "own, because there are few images",
+        },
     )
     text = " ".join(result.sentences)
     for words in (
@@ -25,7 +31,8 @@ def test_check_describes_a_folder(mixed_folder: Path) -> None:
         "1 exact duplicate and 1 near-duplicate.",
         "64 px",
         "Fit: ",
-        "about 4.5 minutes and 1.2 GB on this machine. Encoder: own, because there are few images.",
+        "about 4.5 minutes and 1.2 GB of memory on this machine, and 0.3 GB of disk space while it lasts.",
+        "Encoder: own, because there are few images.",
     ):
         assert words in text, (words, text)
     values = json.loads(json.dumps(result.to_json()))

@@ -80,7 +80,7 @@ def to_folders(
     hashes = dict(zip(keys, rows["sha256"].to_pylist(), strict=True))
 
     def read(key: str) -> Any:
-        return originals.content(key, hashes.get(key, ""))
+        return originals.copy(key, hashes.get(key, ""))
 
     def path_of(key: str) -> Path | None:
         path = originals.path(key)

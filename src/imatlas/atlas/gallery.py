@@ -10,6 +10,7 @@ import numpy as np
 
 from imatlas.atlas.store import Store
 from imatlas.atlas.table import ROWS
+from imatlas.images.keys import video_frame
 from imatlas.images.thumbnails import square_view
 from imatlas.tasks.duplicates.features import SIDE
 from imatlas.tasks.duplicates.gallery import Gallery
@@ -41,10 +42,13 @@ def gallery(store: Store) -> Gallery:
 def _contents(store: Store) -> list[str]:
     """One text per image, equal for the same frame of byte-identical files."""
     hashes, keys = store.rows["sha256"].tolist(), store.rows["key"].tolist()
-    if store.manifest.settings["frames"] == "first":
-        return [str(sha256) for sha256 in hashes]
-    frames = [re.search(r"(#\d+)?$", key) for key in keys]
-    return [f"{sha256}{frame[0] if frame else ''}" for sha256, frame in zip(hashes, frames, strict=True)]
+    several = store.manifest.settings["frames"] == "all"
+    frames = [re.search(r"#\d+$", key) if several else None for key in keys]
+    videos = [video_frame(key) for key in keys]
+    return [
+        f"{sha256}#t={video[1]}" if video else f"{sha256}{frame[0] if frame else ''}"
+        for sha256, frame, video in zip(hashes, frames, videos, strict=True)
+    ]
 
 
 def _has_parts(store: Store) -> bool:

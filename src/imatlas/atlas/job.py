@@ -16,9 +16,10 @@ from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.previews import PREVIEWS, Previews
 from imatlas.atlas.table import ImagesTable
 from imatlas.atlas.time_budget import TimeBudget
+from imatlas.images.cuts import CUTS
 from imatlas.images.dataset import Images
 from imatlas.models import artifact
-from imatlas.models.parts.feature_cache import FeatureCache
+from imatlas.models.parts.feature_cache import MAX_BYTES, FeatureCache
 from imatlas.system.inventory import Inventory
 from imatlas.tasks.conditions import MapConditions
 
@@ -40,6 +41,7 @@ class Settings:
     image_size: int | None = None
     fit: str = "crop"
     frames: str = "first"
+    video: str = CUTS
     field: str | None = None
     random_state: int = 0
     device: str = "auto"
@@ -132,8 +134,10 @@ class Job:
 
     @property
     def feature_cache(self) -> FeatureCache:
-        """Features of the pretrained encoder from earlier runs."""
-        return FeatureCache(self.folder / "cache" / "features")
+        """Features of the pretrained encoder from earlier runs, in the room that the pixels leave."""
+        most, taken = self.images.cache_size, self.images.n_cached_bytes
+        left = MAX_BYTES if most is None else max(0, min(MAX_BYTES, most - taken))
+        return FeatureCache(self.folder / "cache" / "features", max_bytes=left)
 
     def model(self, role: str) -> Any:
         """The saved model of a role."""

@@ -42,10 +42,13 @@ from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import SHARES, default_budget
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.cache import holds_only_caches
+from imatlas.images.cuts import CUTS, checked_video
 from imatlas.images.dataset import Images
 from imatlas.images.sources.origin import place_of, same_place
 from imatlas.images.spec import MAX_IMAGE_SIDE
+from imatlas.models.parts.feature_cache import MAX_BYTES as FEATURE_CACHE
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.nn.backbones import N_FEATURES
 from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
@@ -58,6 +61,9 @@ from imatlas.training.schedule import parse_budget
 
 BASE_MEMORY_GB = 1.1
 """Peak memory of a run on a few images: libraries, one training batch, and the table. Measured."""
+
+MEMORY_PER_IMAGE = 3000
+"""Bytes that each further image adds to it: its embedding, several times, its key and hash. Measured."""
 
 OVERRUN = (1.2, 1.0)
 """A stage overran if it took more than its time by this factor and this many seconds."""
@@ -75,11 +81,13 @@ def learn(
     image_size: int | None = None,
     fit: Literal["crop", "pad", "stretch"] = "crop",
     frames: Literal["first", "all"] = "first",
+    video: str | float = CUTS,
     field: str | None = None,
     random_state: RandomState = 0,
     device: str = "auto",
     overwrite: bool = False,
     moved_from: str | Path | None = None,
+    cache_size: int | str | None = None,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Atlas:
@@ -107,6 +115,8 @@ def learn(
     frames : {'first', 'all'}
         What to read from animations and stacks of pages; the frames of one file are held out together or not at all.
         Given `Images` have their own setting.
+    video : str or float
+        What to read from videos: 'cuts', or the time between two frames, as in '2s'; see `Images`, and as for `frames`.
     field : str, optional
         Column of a table, or field of a dataset's items, that holds the images.
     random_state : int, RandomState, Generator or None
@@ -119,6 +129,9 @@ def learn(
     moved_from : path, optional
         Where the images were when the atlas was learned, if they lie elsewhere now. Not needed if they are all
         unchanged and nothing is left at the old place.
+    cache_size : int or str, optional
+        Most bytes, such as "20G", for the pixels and the encoder's features that are kept below `path` while it is
+        learned. By default as many as the pixels need, and 2 GB of features. Given `Images` have their own size.
     progress : bool
         Print progress.
     callback : callable, optional
@@ -127,7 +140,7 @@ def learn(
     Raises
     ------
     SourceError, InputError
-        If there are no images, or too few.
+        If there are no images, or too few, or their pixels take more than `cache_size`.
     ArtifactError
         If `path` holds something else, or an atlas of other settings; the message lists the differences.
     AtlasBusyError
@@ -141,6 +154,7 @@ def learn(
         image_size=_count(image_size, "image_size", 8, MAX_IMAGE_SIDE),
         fit=fit,
         frames=images.frames if isinstance(images, Images) else frames,
+        video=images.video if isinstance(images, Images) else checked_video(video, "learn"),
         field=None if field is None else str(field),
         random_state=check_seed(random_state, "learn"),
         device=device,
@@ -158,8 +172,10 @@ def learn(
             image_size=image_size,
             fit=fit,
             frames=frames,
+            video=settings.video,
             field=field,
             thumbnail_size=THUMBNAIL,
+            cache_size=cache_size,
             progress=progress,
         )
     folder = _claim(folder)
@@ -330,7 +346,7 @@ def _open(
     asked = asdict(settings)
     if (folder / "atlas.json").exists() and not overwrite:
         manifest = Manifest.read(folder)
-        known = dict(manifest.settings)
+        known = {"video": settings.video, **manifest.settings}  # an atlas that is older than videos has none
         if same_place(str(known.get("source")), settings.source):
             known["source"] = settings.source
         changed = [name for name, value in asked.items() if known.get(name) != value and name != "files"]
@@ -402,7 +418,8 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     Returns
     -------
     dict
-        `encoder`, `why`, `images_per_second` of the pretrained encoder, `minutes` in all, and peak `memory_gb`.
+        `encoder`, `why`, `images_per_second` of the pretrained encoder, `minutes` in all, peak `memory_gb`, and
+        `cache_gb` on the disk while it is learned.
     """
     began = time.perf_counter()
     n = len(images)  # decodes, unless that was done
@@ -418,11 +435,12 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         rate = min(n, 16) / (time.perf_counter() - began)
         needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
-    row_bytes = 4 * 2 * 1280 if kind == "pretrained" else 4 * 2 * 128
+    cached = images.n_cached_bytes + (min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0)
     return {
         "encoder": kind,
         "why": why,
         "images_per_second": None if rate is None else round(rate, 1),
         "minutes": round((seconds + intake_seconds) / 60 + 0.5, 1),
-        "memory_gb": round(BASE_MEMORY_GB + n * row_bytes / 1e9, 1),
+        "memory_gb": round(BASE_MEMORY_GB + n * MEMORY_PER_IMAGE / 1e9, 1),
+        "cache_gb": round(cached / 1e9, 2),
     }

@@ -266,6 +266,7 @@ class _Settings(TypedDict):
     image_size: Annotated[int, Field(ge=8, le=2**16)] | None
     fit: Literal["crop", "pad", "stretch"]
     frames: Literal["first", "all"]
+    video: NotRequired[_Name]  # not in atlases that are older than videos
     field: _Text | None
     random_state: Annotated[int, Field(ge=0)]
     device: _Name

@@ -13,6 +13,7 @@ import os
 import shlex
 from contextlib import suppress
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ import numpy as np
 from imatlas.arguments import is_address, refused, whole
 from imatlas.errors import DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.decode import read_picture
+from imatlas.images.encode import encode
 from imatlas.images.formats.sniff import format_of
-from imatlas.images.keys import file_name_of
+from imatlas.images.formats.video import read_video
+from imatlas.images.keys import file_name_of, video_frame
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.keyed import KeyedSource
@@ -56,6 +59,7 @@ class Originals:
     def __init__(self, source: str, field: str | None = None, signature: str = "") -> None:
         self.name, self._field, self._signature = source, field, signature
         self._containers: dict[Path, tuple[Source, dict[str, int]]] = {}
+        self._hashes: dict[Any, str] = {}  # of videos, which are large, by path, size and time
 
     @cached_property
     def _remote(self) -> RemoteOriginals | None:
@@ -161,11 +165,33 @@ class Originals:
         DecodeError, SourceError
             If it no longer exists, is not an image, or its hash differs from the one in the atlas.
         """
+        frame = video_frame(key)
+        if frame is not None and self.path(key) is None:
+            return self._video_frame(*frame, sha256)
         content = self.read(key)
         if isinstance(content, bytes):
-            _check_same(content, key, sha256)
+            _check_same(hashlib.sha256(content).hexdigest(), key, sha256)
             format_of(content, key)
         return content
+
+    def copy(self, key: str, sha256: str) -> Any:
+        """As `content`, for a file that is called `images.keys.copy_name`: a frame of a video as a PNG file."""
+        content = self.content(key, sha256)
+        return encode(content) if video_frame(key) and not isinstance(content, bytes) else content
+
+    def _video_frame(self, key: str, time: int, sha256: str) -> np.ndarray:
+        """The frame (H, W, C) of a video at a time in milliseconds; the hash is that of the file."""
+        path = self.path(key)
+        file = BytesIO(self.read(key)) if path is None else FileSource.from_list([path]).open(0)
+        with file:
+            state = os.stat(path) if path is not None else None
+            sign = (path, state.st_size, state.st_mtime_ns) if state is not None else None
+            digest = self._hashes.get(sign) or hashlib.file_digest(file, "sha256").hexdigest()
+            _check_same(digest, key, sha256)
+            if sign is not None:
+                self._hashes[sign] = digest
+            with read_video(file) as video:
+                return video.at(time).pixels()
 
     def source(self, keys: list[str], hashes: list[str]) -> KeyedSource:
         """Some images, each read as by `content`, as a source for `open_source`.
@@ -190,11 +216,8 @@ class Originals:
         DecodeError, SourceError
             If it no longer exists or has another hash.
         """
-        content = self.read(key)
-        if not isinstance(content, bytes):
-            return np.asarray(content)
-        _check_same(content, key, sha256)
-        return read_picture(content, name=key).pixels()
+        content = self.content(key, sha256)
+        return read_picture(content, name=key).pixels() if isinstance(content, bytes) else np.asarray(content)
 
 
 def signed_text(address: str) -> str:
@@ -202,8 +225,8 @@ def signed_text(address: str) -> str:
     return f"originals {address}"
 
 
-def _check_same(content: bytes, key: str, sha256: str) -> None:
-    if hashlib.sha256(content).hexdigest() != sha256:
+def _check_same(found: str, key: str, sha256: str) -> None:
+    if found != sha256:
         raise DecodeError(f"'{key}' has changed since the atlas was learned")
 
 

@@ -70,6 +70,8 @@ CALIBRATING = 0.25
 SHARPNESS, SHARPENING = 0.1, 0.33
 """Weight of textures in the loss that sharpens the decoder, and the share of its time spent on that."""
 
+MOST_OF_ONE = 0.25
+"""Largest share of the images that is held out because one content has it."""
 FROM_RECORDS = ("key", "width", "height", "sha256")
 """Columns of the table that are copied from the records of the intake."""
 
@@ -304,8 +306,9 @@ def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, rando
     """Which images no model may learn from, (n,) bool; decided by content, so that it stays the same as a folder grows.
 
     An image is held out if the hash of its content and the seed is in the lowest `share` of all hashes. A duplicate
-    follows the image that it duplicates, so that no held-out picture is also learned from; but if all images are one
-    picture, one duplicate of it is held out.
+    follows the image that it duplicates, so that no held-out picture is also learned from. If that holds out nothing or
+    everything, it is the content with the lowest hash; and where this has more than a quarter of the images, such as
+    the frames of the only video, one of them alone.
     """
     if share <= 0:
         return np.zeros(len(hashes), dtype=bool)
@@ -313,8 +316,9 @@ def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, rando
     draws = [int.from_bytes(hashlib.sha256(f"{random_state}:{h}".encode()).digest()[:8], "big") for h in roots]
     held_out = np.array([draw < share * 2**64 for draw in draws], dtype=bool)
     if held_out.all() or not held_out.any():  # tiny sets: the lowest draw alone
-        held_out[:] = False
-        held_out[np.argmin(draws)] = True
+        held_out = np.array([draw == min(draws) for draw in draws])
+        if held_out.mean() > MOST_OF_ONE:
+            held_out[np.argmin(draws) + 1 :] = False
     return held_out
 
 

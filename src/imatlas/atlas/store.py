@@ -18,6 +18,7 @@ from imatlas.atlas.originals import Originals
 from imatlas.atlas.table import REPAIR, ImagesTable
 from imatlas.errors import ArtifactError, DecodeError, InputError
 from imatlas.images.decode import check_thumbnail
+from imatlas.images.keys import video_frame
 from imatlas.images.sources.keyed import KeyedSource
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
@@ -145,7 +146,7 @@ class Store:
     def contents(self) -> list[bytes]:
         """What identifies the content of every image, in the order of the table, as a `FeatureCache` names it."""
         pairs = zip(self.rows["key"].tolist(), self.rows["sha256"].tolist(), strict=True)
-        return [content_of(sha256, int(found[1]) if (found := _FRAME.search(key)) else 0) for key, sha256 in pairs]
+        return [content_of(sha256, _frame_of(key)) for key, sha256 in pairs]
 
     @cached_property
     def embedding(self) -> np.ndarray:
@@ -296,3 +297,10 @@ class Store:
             raise InputError(
                 f"The atlas '{self.folder}' has no {what} yet; finish it with the same 'imatlas learn' command again."
             )
+
+
+def _frame_of(key: str) -> int:
+    """The number of a frame in its file, the milliseconds of one in a video; 0 for a file that is one image."""
+    video = video_frame(key)
+    found = _FRAME.search(key)
+    return video[1] if video else int(found[1]) if found else 0

@@ -11,6 +11,7 @@ from imatlas.cli.shared import (
     Frames,
     Json,
     Overwrite,
+    Video,
     app,
     command_line,
     one_source,
@@ -30,6 +31,7 @@ def duplicates(
         typer.Argument(metavar="IMAGES ...", help="folder, other sources of images, or an atlas"),
     ] = None,
     frames: Frames = "first",
+    video: Video = "cuts",
     rotated: Annotated[bool, typer.Option("--rotated", help="find rotated and mirrored duplicates too")] = False,
     against: Annotated[
         str | None, typer.Option("--against", help="find images that have a duplicate in this other folder or atlas")
@@ -66,7 +68,7 @@ def duplicates(
 
         print_result(restore(sources[0]), json_)
     else:
-        _find(sources, frames, rotated, against, output, json_, overwrite)
+        _find(sources, {"frames": frames, "video": video}, rotated, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
@@ -80,7 +82,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 
 def _find(
     sources: list[str],
-    frames: Frames,
+    taken: dict[str, str],
     rotated: bool,
     against: str | None,
     output: Path | None,
@@ -96,8 +98,8 @@ def _find(
         refuse_existing(output, overwrite)
     if output is not None and against is None and output.suffix.lower() != ".csv":
         raise InputError(f"A plan must be a .csv file. Got '{output.name}'; change its file extension.")
-    images = _gallery(sources, frames, json_)
-    others = None if against is None else _gallery([against], frames, json_)
+    images = _gallery(sources, taken, json_)
+    others = None if against is None else _gallery([against], taken, json_)
     found = find_duplicates(images, rotated=rotated, against=others, progress=not json_)
     if output is not None and against is not None:
         leaks = found.result.data["leaks"]
@@ -120,7 +122,7 @@ def _find(
         print_next(json_, f"{command}   # writes a plan to move the duplicates")
 
 
-def _gallery(sources: list[str], frames: Frames, json_: bool) -> Any:
+def _gallery(sources: list[str], taken: dict[str, Any], json_: bool) -> Any:
     """The gallery of an atlas or of any other sources."""
     from imatlas.atlas.gallery import gallery
     from imatlas.system.inventory import is_atlas
@@ -128,4 +130,4 @@ def _gallery(sources: list[str], frames: Frames, json_: bool) -> Any:
 
     if len(sources) == 1 and is_atlas(sources[0]):
         return gallery(open_atlas(Path(sources[0])).store)
-    return Gallery.of(one_source(sources), frames=frames, progress=not json_)
+    return Gallery.of(one_source(sources), **taken, progress=not json_)

@@ -14,6 +14,7 @@ from imatlas.cli.shared import (
     ImageSize,
     Overwrite,
     Sources,
+    Video,
     app,
     command_line,
     open_images,
@@ -44,10 +45,10 @@ def _add_fit_command(name: str) -> None:
 
         source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
         size, fit = values.pop("source_size"), values.pop("source_fit")
-        frames = values.pop("source_frames")
+        frames, video = values.pop("source_frames"), values.pop("source_video")
         preview = values.pop("preview", False)
         chosen = {key: value for key, value in values.items() if value != options[key].default}
-        pictures = open_images(source, image_size=size, fit=fit, frames=frames, progress=True)
+        pictures = open_images(source, image_size=size, fit=fit, frames=frames, video=video, progress=True)
         if preview:
             _write_preview(cls(**chosen), pictures, output, overwrite)
             return
@@ -68,6 +69,7 @@ def _add_fit_command(name: str) -> None:
         inspect.Parameter("source_size", keyword, annotation=ImageSize, default=None),
         inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
         inspect.Parameter("source_frames", keyword, annotation=Frames, default="first"),
+        inspect.Parameter("source_video", keyword, annotation=Video, default="cuts"),
     ]
     if hasattr(cls, "preview"):
         option = typer.Option("--preview", help="only write the augmented views to the .png file of -o")

@@ -20,6 +20,7 @@ from imatlas.cli.shared import (
     Overwrite,
     Seed,
     Sources,
+    Video,
     app,
     command_line,
     one_source,
@@ -43,6 +44,7 @@ def check(
     json_: Json = False,
     image_size: ImageSize = None,
     frames: Frames = "first",
+    video: Video = "cuts",
     field: Field = None,
 ) -> None:
     """Check images before learning: formats, unusable files, duplicates, and the time and memory needed to learn."""
@@ -51,12 +53,19 @@ def check(
     from imatlas.tasks.quality_flags import THUMBNAIL
 
     pictures = open_images(
-        images, image_size=image_size, frames=frames, field=field, progress=not json_, thumbnail_size=THUMBNAIL
+        images,
+        image_size=image_size,
+        frames=frames,
+        video=video,
+        field=field,
+        progress=not json_,
+        thumbnail_size=THUMBNAIL,
     )
     result = run_check(pictures, estimate=estimate(pictures))
     print_result(result, json_)
     sources = source_words(images)
     options = ["--frames", frames] if frames != "first" else []
+    options += ["--video", video] if video != "cuts" else []
     options += ["--field", field] if field else []
     command = command_line("imatlas", "learn", *sources, "-o", suggested_name(images), *options)
     print_next(json_, command if sources else f"{command}   # with the same images")
@@ -81,6 +90,7 @@ def learn(
     image_size: ImageSize = None,
     fit: Fit = "crop",
     frames: Frames = "first",
+    video: Video = "cuts",
     field: Field = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -89,6 +99,14 @@ def learn(
         str | None,
         typer.Option(
             "--moved-from", help="former location of the images, if they were moved since the atlas was learned"
+        ),
+    ] = None,
+    cache_size: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-size",
+            help="most that the cache of the atlas may take, such as 20G",
+            show_default="what the pixels need, and 2G of features",
         ),
     ] = None,
     json_: Json = False,
@@ -105,11 +123,13 @@ def learn(
         image_size=image_size,
         fit=fit,
         frames=frames,
+        video=video,
         field=field,
         random_state=seed,
         device=device,
         overwrite=overwrite,
         moved_from=moved_from,
+        cache_size=cache_size,
         progress=not json_,
     )
     if json_:

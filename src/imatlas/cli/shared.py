@@ -32,6 +32,14 @@ Sources = Annotated[
 Frames = Annotated[
     Literal["first", "all"], typer.Option("--frames", help="frames of animations and pages of multi-page files to use")
 ]
+Video = Annotated[
+    str,
+    typer.Option(
+        "--video",
+        help="frames of videos to use: cuts (one of each shot, and one every 5 seconds of a long one), or the time "
+        "between two frames, such as 2s",
+    ),
+]
 Field = Annotated[str | None, typer.Option("--field", help="column of a Parquet file that contains the images")]
 AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="atlas folder made by 'imatlas learn'")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]

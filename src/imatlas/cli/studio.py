@@ -1,15 +1,18 @@
-"""The command that opens the studio."""
+"""The commands that open the studio, or serve an atlas to programs."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imatlas.cli.shared import app, suggested_name
+from imatlas.cli.shared import AtlasFolder, app, suggested_name
 
-PORT = 8420
+PORT, SERVICE_PORT = 8420, 8421
+TOKEN = "IMATLAS_TOKEN"
+"""The environment variable with the token: a command line can be read by all users of a machine."""
 
 
 @app.command(epilog="Example: imatlas studio photos.atlas")
@@ -36,3 +39,18 @@ def studio(
         folder, images = output or Path(suggested_name([atlas])), atlas
         images = None if is_atlas(folder) and Manifest.read(folder).finished else images
     serve(folder, images, host=host, port=port, browser=not no_browser, read_only=read_only)
+
+
+@app.command(epilog="Example: imatlas serve photos.atlas --port 8421")
+def serve(
+    atlas: AtlasFolder,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 for any that is free")] = SERVICE_PORT,
+    host: Annotated[
+        str,
+        typer.Option("--host", help=f"the address to listen on; any but this machine's own needs a token ({TOKEN})"),
+    ] = "127.0.0.1",
+) -> None:
+    """Serve an atlas to programs: features, similar images, cluster, label and outlier score of an image sent to it."""
+    from imatlas.studio.serving import serve_programs
+
+    serve_programs(atlas, host=host, port=port, token=os.environ.get(TOKEN, ""))

@@ -13,11 +13,12 @@ import tempfile
 import time
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
-from imatlas.images.cache_writer import CacheWriter
-from imatlas.images.intake import CHUNK, Plan, Row, RowReader, Skip, in_order, n_workers, with_progress
+from imatlas.images.cache_writer import BATCH, CacheWriter
+from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, in_order, n_workers, with_progress
 from imatlas.images.pixels import Kind
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
@@ -35,14 +36,20 @@ _WRITTEN = re.compile(r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cac
 
 
 def open_or_build(
-    source: Source, plan: Plan, cache_dir: Path | None, *, workers: int | None = None, progress: bool = False
+    source: Source,
+    plan: Plan,
+    cache_dir: Path | None,
+    *,
+    workers: int | None = None,
+    progress: bool = False,
+    limit: int | None = None,
 ) -> tuple[Cache, bool]:
     """The cache of a source under a plan, and whether it is temporary.
 
     Raises
     ------
     InputError
-        If none of the images can be used.
+        If none of the images can be used, or a new cache would take more than `limit` bytes.
     ArtifactError
         If the cache cannot be written: a file in the way, no permission, a full disk.
     """
@@ -58,7 +65,7 @@ def open_or_build(
                 if progress:
                     message = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built again."
                     say(message, error=True)
-        return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress), temporary
+        return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress, limit), temporary
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
@@ -110,6 +117,7 @@ def _build(
     name: str,
     workers: int,
     progress: bool,
+    limit: int | None,
 ) -> Cache:
     """Write a cache into a temporary folder, rename it into place, and open it."""
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -121,16 +129,16 @@ def _build(
     try:
         items = range(len(source.keys))
         fresh = [item for item in items if item not in known]
-        chunks = [fresh[i : i + CHUNK] for i in range(0, len(fresh), CHUNK)]
+        chunks = chunked(source, fresh)
         reader = RowReader(source, plan)
         with (
             contextlib.closing(in_order(reader.read_chunk, chunks, workers)) as results,
-            CacheWriter(aside, plan, stamps) as writer,
+            CacheWriter(aside, source, plan, stamps, limit) as writer,
         ):
             decoded = chain.from_iterable(results)
             for item in with_progress(items, "Reading images", progress):
                 writer.add(known[item] if item in known else next(decoded))
-            writer.finish(source)
+            writer.finish()
         flush_tree(aside)
         if os.path.lexists(target) and (stamps is None or open_cache(target) is None):
             remove_listed(target, FILES)
@@ -185,7 +193,8 @@ class _KnownRows:
     def __init__(self, cache: Cache | None, numbers: dict[int, list[int]]) -> None:
         self.cache, self._numbers = cache, numbers
         self._kind = Kind(*cache.about["kind_values"]) if cache is not None else None
-        self._columns = cache.records.table.select(FIELDS).to_pydict() if cache is not None else {}
+        self._columns: dict[str, list[Any]] = {}
+        self._start = -1  # of the rows that `_columns` holds
 
     def __contains__(self, item: int) -> bool:
         return item in self._numbers
@@ -196,6 +205,10 @@ class _KnownRows:
     def _row(self, item: int, number: int) -> Row:
         assert self.cache is not None
         assert self._kind is not None
+        start = number - number % BATCH
+        if start != self._start:  # items come nearly in order
+            self._columns = self.cache.records.table.select(FIELDS).slice(start, BATCH).to_pydict()
+            self._start = start
         pixels = self.cache.pixels[number]
         return Row(
             item=item,
@@ -203,7 +216,7 @@ class _KnownRows:
             kind=self._kind,
             transparent=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
             thumbnail=self.cache.thumbnail(number) if self.cache.about["settings"]["thumbnail_size"] else None,
-            **{name: column[number] for name, column in self._columns.items()},
+            **{name: column[number - start] for name, column in self._columns.items()},
         )
 
 
@@ -214,9 +227,10 @@ def _known_rows(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan
     """
     best: Cache | None = None
     best_rows: dict[int, list[int]] = {}
-    pairs = zip(source.keys, stamps, strict=True) if stamps is not None else ()
+    folders = sorted(cache_dir.glob("[0-9a-f]*")) if stamps is not None else []
+    pairs = zip(source.keys, stamps or (), strict=True) if folders else ()
     index = {(key, *stamp): i for i, (key, stamp) in enumerate(pairs)}
-    for folder in sorted(cache_dir.glob("[0-9a-f]*")) if index else ():
+    for folder in folders:
         cache = open_cache(folder, settings=settings_of(plan))
         if cache is None:
             continue
@@ -226,9 +240,13 @@ def _known_rows(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan
             item = index.get((key, size, changed))
             if item is not None and kind == cache.about["kind"]:
                 rows.setdefault(item, []).append(row)
-        frames = cache.records["n_frames"]
-        if plan.frames == "all":  # all frames of a file or none
-            rows = {item: found for item, found in rows.items() if len(found) == frames[found[0]]}
+        keys, frames = cache.records["key"], cache.records["n_frames"]
+        # Of a file whose frames are rows, all or none.
+        rows = {
+            item: found
+            for item, found in rows.items()
+            if keys[found[0]] == source.keys[item] or len(found) == frames[found[0]]
+        }
         if len(rows) > len(best_rows):
             best, best_rows = cache, rows
     return _KnownRows(best, best_rows)

@@ -38,7 +38,7 @@ FIELDS = ("key", "width", "height", "format", "mode", "n_frames", "frame", "sha2
 
 
 class Cache:
-    """An opened cache: `pixels`, `records`, `spec`, `skipped`, and thumbnails by row.
+    """An opened cache: `pixels`, `records`, `spec`, `skipped`, `n_bytes` on disk, and thumbnails by row.
 
     Parameters
     ----------
@@ -64,6 +64,7 @@ class Cache:
         files = {name: Entry(*self.about["files"][name]) for name in DATA}
         for name, reason in Inventory(folder, files).damaged(DATA if check else ()).items():
             raise ValueError(f"{name}: {reason}")
+        self.n_bytes = sum(entry.size for entry in files.values())
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         self.records = _records(folder / "records.parquet")
         ends = self.records["thumbnail_end"]
@@ -138,8 +139,9 @@ def open_cache(folder: Path, **options: Any) -> Cache | None:
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """All that rows depend on besides their files, as it comes back from JSON."""
-    heif = importlib.util.find_spec("pillow_heif") is not None  # with it more files can be read
-    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), "heif": heif}))
+    # With these more files can be read.
+    extras = {name: importlib.util.find_spec(name) is not None for name in ("pillow_heif", "av")}
+    return json.loads(json.dumps({"format": FORMAT, **asdict(plan), **extras}))
 
 
 def column_types() -> dict[str, Any]:

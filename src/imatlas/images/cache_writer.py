@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from imatlas.errors import InputError
 from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, column_types, settings_of, thumbnail_at
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.intake import Plan, Row, Skip, Tally
+from imatlas.images.memory_budget import amount
 from imatlas.images.pixels import Kind, common_kind, converted, fits_in, own_range, value_range
 from imatlas.images.sources.base import Source
 from imatlas.images.spec import ImageSpec
@@ -22,22 +24,53 @@ from imatlas.images.tensors import to_view
 from imatlas.system.atomic_io import open_new
 from imatlas.system.inventory import Inventory, seal
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _NPY = b"\x93NUMPY"
+
+BATCH = 8192
+"""Rows after which their records are packed: a million of them as Python objects would take a gigabyte."""
+
+MIN_TO_ESTIMATE = 256
+"""Items after which the size of the whole cache is estimated."""
 
 
 class CacheWriter:
-    """Appends the pixels of rows to one file per kind; most sets have one kind, whose file then becomes the cache."""
+    """Appends the pixels of rows to one file per kind; most sets have one kind, whose file then becomes the cache.
 
-    def __init__(self, folder: Path, plan: Plan, stamps: list[tuple[int, int]] | None) -> None:
+    Parameters
+    ----------
+    folder : path
+    source : Source
+    plan : Plan
+    stamps : list of (int, int), optional
+        Those of the source.
+    limit : int, optional
+        Most bytes that the cache may take; `add` raises InputError as soon as it is clear that it will take more.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        plan: Plan,
+        stamps: list[tuple[int, int]] | None,
+        limit: int | None = None,
+    ) -> None:
         self._folder = folder
+        self._source = source
         self._plan = plan
         self._stamps = stamps
+        self._limit = limit
+        self._n_items = self._n_bytes = 0
         self._files: dict[Kind, IO[bytes]] = {}
         self._counts: dict[Kind, int] = {}
         self._kinds: list[Kind] = []
         self._any_clear = False
         self._columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, "item")}
-        self._ends: list[int] = []
+        self._packed: list[pa.RecordBatch] = []
+        self._ends = array("q")
         self._list = open_new(folder / BUILDING)
         self._will_write(*FILES, "thumbnails.new")
         self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
@@ -69,13 +102,39 @@ class CacheWriter:
                 self._files[row.kind] = file
                 self._counts[row.kind] = 0
                 _write_header(file, row.kind, self._plan, 0)
-            self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
+            self._n_bytes += self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
             self._counts[row.kind] += 1
             self._kinds.append(row.kind)
             self._any_clear |= row.transparent
             for name, column in self._columns.items():
                 column.append(getattr(row, name))
             self._add_thumbnail(row.thumbnail)
+        if len(self._columns["item"]) >= BATCH:
+            self._pack()
+        self._n_items += 1
+        if self._limit is not None and self._n_items >= min(MIN_TO_ESTIMATE, len(self._source.keys)):
+            self._check_room(self._limit)
+
+    def _check_room(self, limit: int) -> None:
+        """Raise InputError if the whole cache will probably be larger than it may."""
+        n = len(self._source.keys)
+        expected = (self._n_bytes + self._thumbnails.tell()) * n / self._n_items
+        if expected > limit:
+            raise InputError(
+                f"The pixel cache of {n:,} images of {self._plan.width} x {self._plan.height} pixels takes about "
+                f"{amount(expected)}, more than the cache size of {amount(limit)}; allow more (--cache-size), or see "
+                "the images smaller (--image-size)."
+            )
+
+    def _pack(self) -> None:
+        """Turn the records of the last rows into arrays."""
+        import pyarrow as pa
+
+        types = {**column_types(), "item": pa.int64()}
+        arrays = {name: pa.array(values, types[name]) for name, values in self._columns.items()}
+        self._packed.append(pa.RecordBatch.from_pydict(arrays))
+        for values in self._columns.values():
+            values.clear()
 
     def _add_thumbnail(self, thumbnail: bytes | np.ndarray | None) -> None:
         if isinstance(thumbnail, np.ndarray):  # encoded at the end, when the range of the set is known
@@ -88,9 +147,11 @@ class CacheWriter:
     def _path(self, kind: Kind) -> Path:
         return self._folder / f"rows-{kind}.npy"
 
-    def finish(self, source: Source) -> None:
+    def finish(self) -> None:
         """Convert all rows to the common kind and write the records."""
-        skipped = [*source.skipped, *self._tally.lines()]
+        import pyarrow as pa
+
+        source, skipped = self._source, [*self._source.skipped, *self._tally.lines()]
         if not self._kinds:
             raise InputError(_nothing(source, skipped))
         for kind, file in self._files.items():
@@ -99,9 +160,11 @@ class CacheWriter:
             file.close()
         self._thumbnails.close()
         target = common_kind(self._counts, self._any_clear, gaps=getattr(source, "has_gaps", False))
+        self._pack()
+        records = pa.Table.from_batches(self._packed)
         kept = np.array([fits_in(kind, target) for kind in self._kinds])
-        for row in np.flatnonzero(~kept):
-            skipped.append((self._columns["key"][row], _misfit(self._kinds[row], target)))
+        for row in np.flatnonzero(~kept).tolist():
+            skipped.append((records["key"][row].as_py(), _misfit(self._kinds[row], target)))
         self._write_pixels(target, kept)
         pixels = np.load(self._folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         low, high = value_range(pixels)
@@ -110,7 +173,7 @@ class CacheWriter:
         ends = np.array(self._ends, np.int64)
         if self._unfinished_thumbnails or not kept.all():
             ends = self._finish_thumbnails(spec, kept)
-        self._write_records(kept, ends)
+        self._write_records(records, target, kept, ends)
         about = {
             "format": FORMAT,
             "source": source.name,
@@ -150,10 +213,6 @@ class CacheWriter:
                         np.ascontiguousarray(converted(rows, kind, target, self._plan.background, deep_range)).data
                     )
                 at[kind] += n
-        for row, kind in enumerate(self._kinds):
-            if kind.dtype != target.dtype and kept[row]:
-                note = f"{kind.dtype} converted to {target.dtype}, the dtype of most images"
-                self._columns["notes"][row] = "; ".join(filter(None, (self._columns["notes"][row], note)))
         del parts
         for kind in self._counts:
             self._path(kind).unlink()
@@ -177,34 +236,36 @@ class CacheWriter:
         os.replace(new, path)
         return np.array(out_ends, np.int64)
 
-    def _write_records(self, kept: np.ndarray, ends: np.ndarray) -> None:
+    def _write_records(self, records: pa.Table, target: Kind, kept: np.ndarray, ends: np.ndarray) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        if any(kind.dtype != target.dtype for kind in self._counts):
+            notes = zip(records["notes"].to_pylist(), self._kinds, strict=True)
+            noted = pa.array([_with_conversion(text, kind, target) for text, kind in notes], pa.string())
+            records = records.set_column(records.column_names.index("notes"), "notes", noted)
         rows = np.flatnonzero(kept)
-        columns: dict[str, Any] = {}
-        types = column_types()
-        for name in FIELDS:
-            values = self._columns[name] if len(rows) == len(kept) else [self._columns[name][i] for i in rows]
-            columns[name] = pa.array(values, types[name])
-        items = np.array(self._columns["item"], np.int64)[rows]
-        columns["item"] = pa.array(items)
+        records = records.combine_chunks() if kept.all() else records.take(rows)
+        items = records["item"].to_numpy()
         # Key and stamp of the listing tell later whether a file is unchanged.
-        columns["item_key"] = pa.array([_item_key(key, n, f) for key, n, f in self._names(rows)], pa.string())
         stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
-        columns["size"], columns["time"] = pa.array(stamps[:, 0]), pa.array(stamps[:, 1])
-        columns["kind"] = pa.array([str(self._kinds[i]) for i in rows], pa.string()).dictionary_encode()
-        columns["thumbnail_end"] = pa.array(ends)
-        pq.write_table(pa.table(columns), self._folder / "records.parquet", compression="zstd")
+        of_row = {
+            "item_key": pa.array([self._source.keys[item] for item in items.tolist()], pa.string()),
+            "size": pa.array(stamps[:, 0]),
+            "time": pa.array(stamps[:, 1]),
+            "kind": pa.array([str(self._kinds[i]) for i in rows.tolist()], pa.string()).dictionary_encode(),
+            "thumbnail_end": pa.array(ends),
+        }
+        for name, values in of_row.items():
+            records = records.append_column(name, values)
+        pq.write_table(records, self._folder / "records.parquet", compression="zstd")
 
-    def _names(self, rows: np.ndarray) -> Iterator[tuple[str, int, int]]:
-        for i in rows:
-            several = self._plan.frames == "all" and self._columns["n_frames"][i] > 1
-            yield self._columns["key"][i], several, self._columns["frame"][i]
 
-
-def _item_key(key: str, several: int, frame: int) -> str:
-    return key.removesuffix(f"#{frame + 1}") if several else key
+def _with_conversion(notes: str, kind: Kind, target: Kind) -> str:
+    """The notes of an image, and that its values were converted."""
+    if kind.dtype == target.dtype:
+        return notes
+    return "; ".join(filter(None, (notes, f"{kind.dtype} converted to {target.dtype}, the dtype of most images")))
 
 
 def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:

@@ -26,8 +26,10 @@ from imatlas.arguments import (
 )
 from imatlas.errors import InputError, Notice
 from imatlas.images import intake
+from imatlas.images.cuts import CUTS, checked_video
 from imatlas.images.decoded_set import DecodedSet, LazySet, Thumbnails
 from imatlas.images.image_size import Size, checked_size, height_width, is_side
+from imatlas.images.memory_budget import checked_bytes
 from imatlas.images.picture import Fit, Frames
 from imatlas.images.pixels import RGB, conformed, rgb_view
 from imatlas.images.records import Records
@@ -58,8 +60,13 @@ class Images:
         The background for compositing transparent pixels, and the color of padding.
     frames : {'first', 'all'}
         What to take from animations and stacks; with 'all' the keys are "name#1", "name#2", ...
+    video : str or float
+        What to take from videos, which needs `imatlas[video]`: 'cuts' for one frame of each shot and one every 5
+        seconds of longer ones, or the time between two frames, as in '2s'. The keys are "clip.mp4#t=12.4", in seconds.
     cache_dir : path, optional
         Where the pixel cache is kept. By default a temporary folder, deleted with the object.
+    cache_size : int or str, optional
+        Most bytes that a new pixel cache may take, such as "20G"; by default as many as it needs.
     workers : int, optional
         Decoding threads; by default one per processor.
     progress : bool
@@ -91,7 +98,8 @@ class Images:
     MissingExtraError
         If the package for the protocol of an address is missing.
     InputError
-        If an address may contain a secret; on first use, if none of the images can be read.
+        If an address may contain a secret; on first use, if none of the images can be read, or the pixel cache would
+        take more than `cache_size`.
 
     Notes
     -----
@@ -112,7 +120,9 @@ class Images:
         fit: Fit = "crop",
         background: RGB = (255, 255, 255),
         frames: Frames = "first",
+        video: str | float = CUTS,
         cache_dir: str | Path | None = None,
+        cache_size: int | str | None = None,
         workers: int | None = None,
         progress: bool = False,
         thumbnail_size: int | None = None,
@@ -123,7 +133,9 @@ class Images:
         self.fit: Fit = fit
         self.background: RGB = tuple(int(v) for v in background)  # type: ignore[assignment]
         self.frames: Frames = frames
+        self.video = checked_video(video, "Images")
         self.cache_dir = check_path(cache_dir, "cache_dir", "Images") if cache_dir is not None else None
+        self.cache_size = checked_bytes(cache_size, "cache_size", "Images")
         self.workers = workers
         self.progress = progress
         self.thumbnail_size = thumbnail_size
@@ -180,6 +192,12 @@ class Images:
     def n_lost(self) -> int:
         """How often an original could no longer be decoded and its cached pixels were used instead."""
         return self._all.n_lost
+
+    @property
+    def n_cached_bytes(self) -> int:
+        """The bytes of the pixel cache; 0 for an array, which needs none."""
+        cache = self._all.cache
+        return 0 if cache is None else cache.n_bytes
 
     @property
     def spec(self) -> ImageSpec:

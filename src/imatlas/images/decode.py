@@ -36,6 +36,7 @@ from imatlas.images.formats.tga import read_tga, tga_size
 from imatlas.images.formats.warnings import quiet, silence_libtiff
 from imatlas.images.picture import (
     Aim,
+    Fit,
     Frames,
     Picture,
     check_pixels,
@@ -43,7 +44,8 @@ from imatlas.images.picture import (
     explained,
     orientation_of,
 )
-from imatlas.images.pixels import Background
+from imatlas.images.pixels import Background, conformed, value_range
+from imatlas.images.spec import ImageSpec
 
 
 def read_frames(
@@ -176,6 +178,19 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     for i, image in enumerate(pixels):
         out[i] = picture_from(image).fitted(height, width, "stretch", (255, 255, 255))
     return out
+
+
+def fitted_to(picture: Picture, spec: ImageSpec, fit: Fit = "crop", *, quick: bool = False) -> np.ndarray:
+    """A picture as pixels (H, W, C) of `spec`, on white.
+
+    Raises
+    ------
+    InputError
+        If `spec` has channels that the picture lacks.
+    """
+    pixels = picture.fitted(spec.height, spec.width, fit, (255, 255, 255), quick=quick)[None]
+    own = ImageSpec(spec.height, spec.width, pixels.shape[3], picture.kind.dtype, *value_range(pixels))
+    return conformed(pixels, own, spec, kind=picture.kind)[0]
 
 
 _READERS: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import threading
@@ -9,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,9 @@ from imatlas.errors import DecodeError
 from imatlas.images import cache, decode, intake, memory_budget
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
+from imatlas.images.formats.video import VideoReader, read_video
 from imatlas.images.image_size import automatic_size, height_width
+from imatlas.images.keys import video_frame
 from imatlas.images.picture import Aim, Picture
 from imatlas.images.pixels import RGB, Kind, converted, kind_of, own_range, rgb_view, value_range
 from imatlas.images.records import Record, Records
@@ -52,16 +56,18 @@ class DecodedSet:
     def records(self) -> Records:
         return _array_records(self.source.keys, self.pixels, self.spec) if self.cache is None else self.cache.records
 
-    def _picture(self, row: int, aim: Aim | None, images: Images) -> Picture:
+    def _picture(self, row: int, aim: Aim | None, images: Images, videos: OpenVideo) -> Picture:
         """The original of a row, decoded."""
         if self.cache is None:
             return picture_from(self.pixels[row], images.background)
         columns = self.cache.records.table
-        item = columns.column("item")[row].as_py()
+        item, key, frame = (columns.column(name)[row].as_py() for name in ("item", "key", "frame"))
+        found = video_frame(key)
+        if found is not None and found[0] == self.source.keys[item]:
+            return videos.of(self.source, item).at(frame)
         value = self.source.read(item)
         if not isinstance(value, bytes):
             return picture_from(value, images.background)
-        key, frame = columns.column("key")[row].as_py(), columns.column("frame")[row].as_py()
         options: dict[str, Any] = {
             "name": key,
             "background": images.background,
@@ -94,25 +100,50 @@ class DecodedSet:
 
     def original(self, row: int, images: Images) -> np.ndarray:
         """The image (H, W, C) of a row at its original size, in the channels and dtype of the set."""
-        with memory_budget.sharing():
-            picture = self._picture(row, None, images)
+        with memory_budget.sharing(), OpenVideo() as videos:
+            picture = self._picture(row, None, images, videos)
             return self._in_kind(picture.pixels(), picture, images)
 
     def refitted(self, rows: np.ndarray, size: tuple[int, int], images: Images) -> tuple[np.ndarray, int]:
         """Rows decoded at another size, and how many had to be scaled from the cache."""
         out = np.empty((len(rows), *size, self.spec.channels), self.spec.dtype)
         lost = 0
-        for i, row in enumerate(rows.tolist()):
-            try:
-                with memory_budget.sharing():
-                    picture = self._picture(row, Aim(*size, images.fit), images)
-                    out[i] = self._in_kind(
-                        picture.fitted(*size, images.fit, images.background, quick=True), picture, images
-                    )
-            except DecodeError:
-                out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
-                lost += 1
+        with OpenVideo() as videos:
+            for i, row in enumerate(rows.tolist()):
+                try:
+                    with memory_budget.sharing():
+                        picture = self._picture(row, Aim(*size, images.fit), images, videos)
+                        out[i] = self._in_kind(
+                            picture.fitted(*size, images.fit, images.background, quick=True), picture, images
+                        )
+                except DecodeError:
+                    out[i] = decode.resize_pixels(self.pixels[row : row + 1], *size)[0]
+                    lost += 1
         return out, lost
+
+
+class OpenVideo:
+    """The video that was read last: its frames are near each other, and are found faster one after the other."""
+
+    def __init__(self) -> None:
+        self._item: int | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> OpenVideo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def of(self, source: Source, item: int) -> VideoReader:
+        """The reader of an item; raises DecodeError if it is no video any more."""
+        if item != self._item:
+            self._open.close()
+            self._item = None
+            file = intake.opened_video(source, item) or BytesIO(source.read(item))
+            self._reader = self._open.enter_context(read_video(self._open.enter_context(file)))
+            self._item = item
+        return self._reader
 
 
 class LazySet:
@@ -141,9 +172,16 @@ class LazySet:
             found = cache.open_cache(self._folder, check=False) if self._folder is not None else None
             if found is None:
                 height, width = automatic_size(source) if size is None else height_width(size)
-                plan = intake.Plan(height, width, images.fit, images.background, images.frames, images.thumbnail_size)
+                plan = intake.Plan(
+                    height, width, images.fit, images.background, images.frames, images.video, images.thumbnail_size
+                )
                 found, temporary = cache.open_or_build(
-                    source, plan, images.cache_dir, workers=images.workers, progress=images.progress
+                    source,
+                    plan,
+                    images.cache_dir,
+                    workers=images.workers,
+                    progress=images.progress,
+                    limit=images.cache_size,
                 )
             if temporary:
                 weakref.finalize(self, shutil.rmtree, found.folder.parent, ignore_errors=True)

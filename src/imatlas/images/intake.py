@@ -11,19 +11,25 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from io import BytesIO, FileIO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from imatlas.arguments import counted
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import decode, hashing, memory_budget
+from imatlas.images.cuts import CUTS, sampler_of
 from imatlas.images.encode import encode_thumbnail
 from imatlas.images.formats.pillow import picture_from
-from imatlas.images.formats.sniff import has_image_name, sniff, suffix_of
+from imatlas.images.formats.sniff import has_image_name, has_video_name, sniff, sniff_video, suffix_of
+from imatlas.images.formats.video import read_video
 from imatlas.images.formats.warnings import quiet
+from imatlas.images.keys import video_frame_key
 from imatlas.images.picture import Aim, Fit, Frames, Picture
 from imatlas.images.pixels import RGB, Kind, without_infinity
-from imatlas.images.sources.base import Source
+from imatlas.images.sources.base import HEAD, Source
+from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.shards import TABLES
 from imatlas.system.terminal import console, say, visible
 from imatlas.system.threads import threads_of_workers, usable_cores
@@ -41,6 +47,7 @@ class Plan:
     fit: Fit = "crop"
     background: RGB = (255, 255, 255)
     frames: Frames = "first"
+    video: str = CUTS
     thumbnail_size: int | None = None
 
     @property
@@ -118,12 +125,15 @@ def _may_be_picture(source: Source, item: int) -> bool:
     Arrays next to pictures hold metadata about them; in a folder of nothing but arrays they are the pictures.
     """
     key = source.keys[item]
-    if source.explicit or has_image_name(key):
+    if source.explicit or has_image_name(key) or has_video_name(key):
         return True
     try:
-        found = sniff(source.head(item))
+        head = source.head(item)
     except DecodeError:
         return False
+    if sniff_video(head):
+        return True
+    found = sniff(head)
     if found == "NPY":
         return bool(getattr(source, "holds_arrays", False))
     return found is not None and not key.rpartition("/")[2].startswith("._")
@@ -172,32 +182,78 @@ def read_item(source: Source, item: int, plan: Plan, decoded: DecodedFiles) -> l
         if not _may_be_picture(source, item):
             return [Skip(item, key, None)]
         with memory_budget.sharing(), memory_budget.reading():
+            video = opened_video(source, item)
+            if video is not None:
+                with video:
+                    return _rows_of_video(video, item, key, plan, decoded)
             value = source.read(item)
             if not isinstance(value, bytes):
                 picture = picture_from(value, plan.background)
                 return [_row(picture, item, key, hashlib.sha256(np.asarray(value).tobytes()).hexdigest(), plan)]
-            digest, packed = hashlib.sha256(value).hexdigest(), source.packed(item)
-            # All that decoding depends on: the suffix too, for formats without a signature, and the memory limit.
-            sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
-            rows = decoded.find(sign, item, key)
-            if rows is None:
-                rows = []
-                try:
-                    for picture in decode.read_frames(
-                        value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background, packed=packed
-                    ):
-                        rows.append(_row(picture, item, key, digest, plan))
-                except DecodeError as error:
-                    later = Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}")
-                    rows.append(later if rows else Skip(item, key, str(error)))
-                decoded.keep(sign, key, rows)
-            return rows
+            if sniff_video(value[:HEAD]):  # in an archive
+                return _rows_of_video(BytesIO(value), item, key, plan, decoded)
+            return _rows_of_pictures(value, item, key, plan, decoded, source.packed(item))
     except DecodeError as error:
         return [Skip(item, key, str(error))]
     except SourceError:  # a server that stays away: the rest would be skipped as well
         raise
     except Exception as error:  # a user's dataset may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
+
+
+def _rows_of_pictures(
+    value: bytes, item: int, key: str, plan: Plan, decoded: DecodedFiles, packed: int | None
+) -> list[Row | Skip]:
+    """The rows of a file of one or several pictures."""
+    digest = hashlib.sha256(value).hexdigest()
+    # All that decoding depends on: the suffix too, for formats without a signature, and the memory limit.
+    sign = (digest, suffix_of(key), memory_budget.allowance(len(value) if packed is None else packed))
+    rows = decoded.find(sign, item, key)
+    if rows is None:
+        rows = []
+        try:
+            for picture in decode.read_frames(
+                value, name=key, frames=plan.frames, aim=plan.aim, background=plan.background, packed=packed
+            ):
+                several = plan.frames == "all" and picture.n_frames > 1
+                frame_key = f"{key}#{picture.frame + 1}" if several else key
+                rows.append(_row(picture, item, frame_key, digest, plan))
+        except DecodeError as error:
+            later = Skip(item, f"{key}#{len(rows) + 1}", f"this and later frames: {error}")
+            rows.append(later if rows else Skip(item, key, str(error)))
+        decoded.keep(sign, key, rows)
+    return rows
+
+
+def _rows_of_video(file: IO[bytes], item: int, key: str, plan: Plan, decoded: DecodedFiles) -> list[Row | Skip]:
+    """The rows of the frames of a video that its plan takes; one by one, so that only what is fitted is held."""
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    sign = (digest, "video")
+    known = decoded.find(sign, item, key)
+    if known is not None:
+        return known
+    rows: list[Row] = []
+    problem: list[Skip] = []
+    try:
+        with read_video(file) as reader:
+            for time, picture in reader.kept(sampler_of(plan.video, reader.rate)):
+                picture.frame = time
+                rows.append(_row(picture, item, video_frame_key(key, time, reader.n_digits), digest, plan))
+    except DecodeError as error:
+        problem = [Skip(item, key, f"used in part ({counted(len(rows), 'frame')}): {error}" if rows else str(error))]
+    for row in rows:
+        # One more than there are, if some are missing: a cache whose rows are fewer than this is not used again.
+        row.n_frames = len(rows) + len(problem)
+    found: list[Row | Skip] = [*rows, *problem]
+    decoded.keep(sign, key, found)
+    return found
+
+
+def opened_video(source: Source, item: int) -> IO[bytes] | None:
+    """A video that is a file on disk, opened, as it may be too large to be read; None for anything else."""
+    if not isinstance(source, FileSource) or has_image_name(source.keys[item]) or not sniff_video(source.head(item)):
+        return None
+    return source.open(item)
 
 
 def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
@@ -211,7 +267,7 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
         thumbnail = encode_thumbnail(small, stack=stack) if small.dtype == np.uint8 else small
     return Row(
         item=item,
-        key=f"{key}#{picture.frame + 1}" if plan.frames == "all" and picture.n_frames > 1 else key,
+        key=key,
         pixels=pixels,
         kind=picture.kind,
         transparent=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
@@ -226,6 +282,17 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
         amplitudes=amplitudes,
         thumbnail=thumbnail,
     )
+
+
+def chunked(source: Source, items: Sequence[int]) -> list[list[int]]:
+    """Items as tasks of threads: `CHUNK` at a time, but each begins with a video if it holds one."""
+    chunks: list[list[int]] = []
+    for item in items:
+        if has_video_name(source.keys[item]) or not chunks or len(chunks[-1]) == CHUNK:
+            chunks.append([item])
+        else:
+            chunks[-1].append(item)
+    return chunks
 
 
 class RowReader:
@@ -307,9 +374,12 @@ def peek_size(source: Source, item: int) -> tuple[int, int] | None:
     try:
         if not _may_be_picture(source, item):
             return None
-        value = source.read(item)
-        if isinstance(value, bytes):
+        value = opened_video(source, item) or source.read(item)
+        if isinstance(value, bytes) and not sniff_video(value[:HEAD]):
             return decode.size_of(value, key)
+        if isinstance(value, bytes | FileIO):
+            with BytesIO(value) if isinstance(value, bytes) else value as file, read_video(file) as video:
+                return (video.height, video.width)
         height, width = np.asarray(value).shape[:2]
         return (int(height), int(width))
     except SourceError:

@@ -17,6 +17,8 @@ from imatlas.system.terminal import UNSAFE, escape
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
+_VIDEO_FRAME = re.compile(r"(.+)#t=(\d{1,8})(?:\.(\d{1,3}))?", re.DOTALL)
+
 
 def key_of(name: str) -> str:
     r"""The key of a file name.
@@ -62,6 +64,37 @@ def file_name_of(key: str) -> str:
 def file_of(folder: str | Path, key: str, *, link: bool = False) -> Path:
     """The file below a folder that a key names; see `atomic_io.within`, which may raise `UnsafePathError`."""
     return within(folder, file_name_of(key), link=link)
+
+
+def video_frame_key(key: str, milliseconds: int, n_digits: int = 1) -> str:
+    """The key of a frame of a video: that of the file and the time in seconds, as in a W3C Media Fragment.
+
+    Whole seconds are padded with zeros to `n_digits`, so that keys are in the order of time.
+
+    Examples
+    --------
+    >>> video_frame_key("a/clip.mp4", 12400), video_frame_key("a/clip.mp4", 8000, 2)
+    ('a/clip.mp4#t=12.4', 'a/clip.mp4#t=08')
+    """
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{key}#t={seconds:0{n_digits}d}" + (f".{rest:03d}".rstrip("0") if rest else "")
+
+
+def video_frame(key: str) -> tuple[str, int] | None:
+    """The key of the file and the milliseconds of a frame of a video; None for any other key.
+
+    Examples
+    --------
+    >>> video_frame("a/clip.mp4#t=12.4"), video_frame("a/clip.mp4")
+    (('a/clip.mp4', 12400), None)
+    """
+    found = _VIDEO_FRAME.fullmatch(key)
+    return None if found is None else (found[1], int(found[2]) * 1000 + int((found[3] or "").ljust(3, "0")))
+
+
+def copy_name(key: str) -> str:
+    """The key under which a copy of an image is written: a frame of a video becomes a PNG file."""
+    return f"{key}.png" if video_frame(key) else key
 
 
 def is_key(text: str) -> bool:

@@ -4,7 +4,10 @@ MAX_PIXELS = 2**27
 """Maximal number of pixels of a picture: 134 million, or fewer with more than four channels."""
 
 MAX_FRAMES = 10_000
-"""Maximal number of frames used per file with `frames="all"`."""
+"""Maximal number of frames used per video, and per other file with `frames="all"`."""
+
+MAX_VIDEO_FRAMES = 2**20
+"""Maximal number of frames decoded per video, used or not: 11 hours of 25 per second."""
 
 MAX_SIDE = 2**19
 """Maximal side of a picture in pixels: 524,288."""

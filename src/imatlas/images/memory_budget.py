@@ -12,7 +12,9 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from imatlas.arguments import refused, whole
 from imatlas.errors import DecodeError, ParameterError
 
 VARIABLE = "IMATLAS_DECODE_MEMORY"
@@ -49,13 +51,32 @@ def budget() -> int:
     return _parsed(os.environ.get(VARIABLE, ""))
 
 
+def size_in(text: str) -> int | None:
+    """The bytes that a text such as "800M" or "2G" names (powers of 1024); None if it is no size."""
+    match = _SIZE.fullmatch(text)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else None
+
+
+def checked_bytes(size: Any, name: str, owner: str) -> int | None:
+    """A limit in bytes: a positive number, a text such as "20G", or None.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these.
+    """
+    n_bytes = size_in(size) if isinstance(size, str) else whole(size)
+    if size is not None and (n_bytes is None or n_bytes < 1):
+        raise refused(name, owner, "None, or a size such as '20G'", size)
+    return n_bytes
+
+
 @functools.lru_cache(maxsize=8)
 def _parsed(text: str) -> int:
     if not text:
         return min(DEFAULT, max(2**26, machine_memory() // 4))
-    match = _SIZE.fullmatch(text)
-    size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if size < 2**24:
+    size = size_in(text)
+    if size is None or size < 2**24:
         raise ParameterError(
             f"The environment variable {VARIABLE} must be a size of at least 16M, such as 800M or 2G. Got {text!r}."
         )

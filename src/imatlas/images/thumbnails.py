@@ -7,10 +7,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from imatlas.images.decode import check_stack, check_thumbnail, read_picture
+from imatlas.images.decode import check_stack, check_thumbnail, fitted_to, read_picture
 from imatlas.images.encode import encode_thumbnail, stack_of
 from imatlas.images.picture import Fit
-from imatlas.images.pixels import composited, conformed, kind_of, rgb_view, value_range, visible_background
+from imatlas.images.pixels import composited, kind_of, rgb_view, visible_background
 from imatlas.images.spec import ImageSpec
 
 WHITE = (255, 255, 255)
@@ -41,10 +41,7 @@ def thumbnail_pixels(data: bytes, spec: ImageSpec, fit: Fit = "crop") -> np.ndar
         If `spec` has channels that this thumbnail lacks.
     """
     whole = None if kind_of(spec).is_picture else stack_of(data)
-    picture = read_picture(data if whole is None else check_stack(whole))
-    pixels = picture.fitted(spec.height, spec.width, fit, WHITE)[None]
-    own = ImageSpec(spec.height, spec.width, pixels.shape[3], picture.kind.dtype, *value_range(pixels))
-    return conformed(pixels, own, spec, kind=picture.kind)[0]
+    return fitted_to(read_picture(data if whole is None else check_stack(whole)), spec, fit)
 
 
 def square_view(data: bytes, side: int, fit: Fit) -> np.ndarray:

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
 
 from imatlas.errors import DecodeError, InputError, SourceError, UnsafePathError
+from imatlas.images.keys import copy_name
 from imatlas.studio.opened import Kept, Studio
 from imatlas.studio.requests import Body, Id, Listed, Rows
 from imatlas.studio.views import Views
@@ -142,10 +143,10 @@ def _archive(views: Views, rows: list[int]) -> Iterator[bytes]:
     sink, files = _Sink(), dict[int, str]()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for row in rows:
-            name = f"images/{views.keys[row]}"
+            name = f"images/{copy_name(views.keys[row])}"
             try:
                 relative(views.keys[row])
-                content = views.store.originals.content(views.keys[row], views.texts(row)["sha256"])
+                content = views.store.originals.copy(views.keys[row], views.texts(row)["sha256"])
             except (DecodeError, SourceError, UnsafePathError, OSError):
                 continue
             if isinstance(content, bytes):  # others are pixels of an array

@@ -37,7 +37,8 @@ CACHE = "cache"
 """Of an atlas: where images that are decoded once are kept."""
 OPTIONS = {
     "budget": "--budget", "clusters": "--clusters", "encoder": "--encoder", "image_size": "--image-size",
-    "fit": "--fit", "frames": "--frames", "field": "--field", "random_state": "--seed", "device": "--device",
+    "fit": "--fit", "frames": "--frames", "video": "--video", "field": "--field",
+    "random_state": "--seed", "device": "--device",
 }  # fmt: skip
 """Settings of an atlas, as `imatlas learn` takes them."""
 

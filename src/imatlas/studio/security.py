@@ -39,15 +39,17 @@ class Guard:
     Parameters
     ----------
     app : ASGI application
-    hosts : tuple of str
-        Names of this server, with the port, as a browser sends them.
+    hosts : tuple of str, optional
+        Names of this server, with the port, as a browser sends them. None: any, where a token decides.
     token : str
-        "" if none is needed. Given once as `?token=…`, it is kept as a cookie.
+        "" if none is needed. Given once as `?token=…`, it is kept as a cookie; programs send it as a bearer token.
     frames : tuple of str
         Origins of other pages that may show this one in a frame.
     """
 
-    def __init__(self, app: App, hosts: tuple[str, ...], token: str = "", frames: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: App, hosts: tuple[str, ...] | None, token: str = "", frames: tuple[str, ...] = ()) -> None:
+        if hosts is None and not token:
+            raise ValueError("Without a token, 'hosts' must name this server.")
         self.app, self.hosts, self.token = app, hosts, token
         self.headers = dict(HEADERS)
         if frames:
@@ -80,10 +82,10 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str]:
         """Status and reason of a refusal; 0 if there is none."""
         host = headers.get("host", "").lower()
-        if host not in self.hosts:
-            return 421, "This is not the name of this server; open the address that 'imatlas studio' printed."
+        if self.hosts is not None and host not in self.hosts:
+            return 421, "This is not the name of this server; use the address that it printed."
         if self.token and not self._knows_token(scope, headers):
-            return 401, "Open the address with the token that 'imatlas studio' printed."
+            return 401, "Use the address with the token that the server printed."
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             return 403, "This request comes from a page of another site."
@@ -103,7 +105,9 @@ class Guard:
         return 0, ""
 
     def _knows_token(self, scope: Scope, headers: dict[str, str]) -> bool:
-        given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         return hmac.compare_digest(given.encode(), self.token.encode()) or self._has_cookie(headers)
 
     def _has_cookie(self, headers: dict[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Serving the studio on a port."""
+"""Serving the studio, or the service for programs, on a port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imatlas.atlas.atlas import Atlas
 from imatlas.errors import InputError, MissingExtraError
 from imatlas.studio.security import LOOPBACK, Guard, hosts_of, in_address
+from imatlas.system.memory import resident_mb
 from imatlas.system.terminal import say
 
 if TYPE_CHECKING:
@@ -53,15 +54,9 @@ def serve(
         If the port cannot be used, or the atlas is not learned far enough.
     """
     say(f"Opening {images if images is not None else atlas} …", error=True)
-    try:
-        import uvicorn
-
-        from imatlas.studio.learning import Learning, Opening
-        from imatlas.studio.server import reopening
-    except ImportError as error:
-        raise MissingExtraError(
-            f"The studio needs {error.name}, which is not installed: pip install 'imatlas[studio]'."
-        ) from None
+    _need_server()
+    from imatlas.studio.learning import Learning, Opening
+    from imatlas.studio.server import reopening
 
     def studio() -> Reopening:
         opened = Atlas(atlas)
@@ -73,13 +68,69 @@ def serve(
     listening = listening_on(host, port)
     port = int(listening.getsockname()[1])
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
-    guarded = Guard(app, hosts_of(host, port), token)
     address = f"http://{in_address(host)}:{port}/" + (f"?token={token}" if token else "")
     say(f"The studio is open at {address}")
-    say("Press Ctrl-C to close it.")
     if browser:
         threading.Thread(target=_open_page, args=(address,), daemon=True).start()
-    config = uvicorn.Config(guarded, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
+    _run(Guard(app, hosts_of(host, port), token), listening)
+
+
+def serve_programs(atlas: str | Path, *, host: str = "127.0.0.1", port: int = 8421, token: str = "") -> None:
+    """Serve an atlas to programs (`imatlas.studio.service`) until it is interrupted.
+
+    Parameters
+    ----------
+    atlas : path
+    host : str
+        Where to listen.
+    port : int
+        0 for any that is free.
+    token : str
+        What each request must name; by default, none on this machine's own addresses, and a new one on any other,
+        which is printed.
+
+    Raises
+    ------
+    MissingExtraError
+        If FastAPI or uvicorn are not installed.
+    InputError
+        If the port cannot be used.
+    """
+    say(f"Opening {atlas} …", error=True)
+    _need_server()
+    from imatlas.studio.service import service_api
+
+    app: Any = service_api(Atlas(atlas))
+    listening = listening_on(host, port)
+    port, is_here = int(listening.getsockname()[1]), host in LOOPBACK
+    needed = token or ("" if is_here else secrets.token_urlsafe(24))
+    say(f"Serving {atlas} at http://{in_address(host)}:{port}; it takes {resident_mb():.0f} MB of memory.")
+    if needed:
+        say(
+            "Requests need the header"
+            + (" 'Authorization: Bearer …'." if token else f": Authorization: Bearer {needed}")
+        )
+    # A page of another site cannot know the token; without one, only names of this machine count.
+    _run(Guard(app, hosts_of(host, port) if is_here and not needed else None, needed), listening)
+
+
+def _need_server() -> None:
+    """Refuse to go on without the libraries of the server."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"A server needs {error.name}, which is not installed: pip install 'imatlas[studio]'."
+        ) from None
+
+
+def _run(app: Any, listening: socket.socket) -> None:
+    """Serve until Ctrl-C."""
+    import uvicorn
+
+    say("Press Ctrl-C to close it.")
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -94,7 +145,7 @@ def listening_on(host: str, port: int) -> socket.socket:
         made.listen(128)
     except OSError as error:
         raise InputError(
-            f"The studio cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port."
+            f"The server cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port."
         ) from None
     return made
 

@@ -25,7 +25,7 @@ def check(images: Images, *, estimate: dict[str, Any] | None = None) -> Result:
     images : Images
         Decoded here if they were not before.
     estimate : dict, optional
-        What `learn` would need on this machine: `minutes`, `memory_gb`, `encoder` and `why`.
+        What `learn` would need on this machine: `minutes`, `memory_gb`, `cache_gb`, `encoder` and `why`.
 
     Raises
     ------
@@ -160,7 +160,8 @@ def _skipped_sentence(images: Images, unusable: list[tuple[str, str]]) -> str:
 
 def _estimate_sentence(estimate: dict[str, Any]) -> str:
     text = (
-        f"Learning would take about {estimate['minutes']:g} minutes and {estimate['memory_gb']:g} GB on this machine."
+        f"Learning would take about {estimate['minutes']:g} minutes and {estimate['memory_gb']:g} GB of memory on this "
+        f"machine, and {estimate['cache_gb']:g} GB of disk space while it lasts."
     )
     encoder = estimate.get("why") or estimate.get("encoder")
     return f"{text} Encoder: {encoder}." if encoder else text

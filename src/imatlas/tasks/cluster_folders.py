@@ -13,7 +13,7 @@ import numpy as np
 
 from imatlas.arguments import check_path, counted, strict_yes
 from imatlas.errors import ArtifactError, DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
-from imatlas.images.keys import file_name_of, file_of, key_of
+from imatlas.images.keys import copy_name, file_name_of, file_of, key_of
 from imatlas.result import FileList, Result
 from imatlas.system.atomic_io import (
     is_link,
@@ -136,7 +136,7 @@ def planned_files(keys: Sequence[str], labels: np.ndarray, names: Mapping[int, s
     for key, label in zip(keys, numbers, strict=True):
         called = re.sub(r"[\W_]+", "-", (names or {}).get(label, ""))[:MOST_LETTERS].strip("-")
         folder = f"cluster-{label:0{digits}d}{'_' + called if called else ''}_{sizes[label]}-images"
-        name = PurePosixPath(file_name_of(key)).name
+        name = PurePosixPath(file_name_of(copy_name(key))).name
         number, file = 1, f"{folder}/{name}"
         while file.casefold() in taken:
             number += 1
@@ -172,7 +172,7 @@ def _placed(
             return ""
         path = path_of(key)
         if path is None:
-            return "its original is not a file here (use --copy for those in an archive)"
+            return "its original is not a file here (use --copy for those in an archive or a video)"
         target.symlink_to(path.resolve())
     except (DecodeError, SourceError, UnsafePathError, OSError) as error:
         return str(error).rstrip(".")

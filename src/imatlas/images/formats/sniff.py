@@ -13,7 +13,11 @@ _NAMES = """
     jpg jpeg jpe jfif png apng gif tif tiff webp bmp dib ppm pgm pbm pnm pfm jp2 j2k jpf jpx ico icns psd dds qoi tga
     pcx sgi avif heic heif hif pam jls
 """
+_VIDEO_NAMES = """
+    mp4 m4v mov qt 3gp 3g2 mkv webm avi flv f4v wmv asf ogv mpg mpeg m2v vob mts m2ts
+"""
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO_NAMES.split())
 _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f")
 _NOT_READ = {
     **dict.fromkeys(_RAW, "camera raw files are"),
@@ -94,15 +98,24 @@ _KNOWN = [  # recognized but not read, whatever the name
     (rb"AT&TFORM", "DjVu is not read"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file (OIB, FlashPix, old Office) is not read"),
     (rb"BA.{12}(?:BM|CI|CP|IC|PT)", "an array of bitmaps of OS/2 is not read"),
-    (rb"....ftyp(?:isom|iso[2-6]|mp4[12]|M4V |qt  |avc1|3g|dash|mmp4)|\x1aE\xdf\xa3|RIFF....AVI |FLV\x01"
-     rb"|....(?:moov|mdat|wide)",
-     "a video, not a picture"),
     (rb"PK\x03\x04|Rar!|7z\xbc\xaf\x27\x1c|\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
      "an archive, not a picture"),
+]  # fmt: skip
+_VIDEOS = [  # first bytes, and the demuxer of FFmpeg that reads the rest
+    (rb"....ftyp(?:iso[m2-9]|mp4[12v]|M4V |M4VP|MSNV|f4v |F4V |qt  |avc1|hvc1|av01|3g|dash|mmp4|XAVC|NDS)"
+     rb"|....(?:moov|mdat|wide)", "mp4"),
+    (rb"\x1aE\xdf\xa3", "matroska"),
+    (rb"RIFF....AVI ", "avi"),
+    (rb"FLV\x01", "flv"),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (rb"OggS\x00.{22,80}?(?:\x80theora|fishead)", "ogg"),
+    (rb"\x00\x00\x01[\xba\xb3]", "mpeg"),
+    (rb"G.{187}G|.{4}G.{191}G", "mpegts"),
 ]  # fmt: skip
 _HEAD = 4096
 _SNIFF = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _MAGIC]
 _RECOGNIZED = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), what) for pattern, what in _KNOWN]
+_VIDEO = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _VIDEOS]
 _BY_SUFFIX = {".tga": "TGA", ".pcx": "PCX"}
 
 
@@ -114,6 +127,13 @@ def sniff(head: bytes) -> str | None:
         if pattern.match(head):
             return name
     return None
+
+
+def sniff_video(head: bytes) -> str | None:
+    """The demuxer of FFmpeg for the video that a file is by its first bytes ("mp4"), or None if it is none."""
+    if head[4:8] == b"ftyp" and _by_brands(head):
+        return None
+    return next((name for pattern, name in _VIDEO if pattern.match(head)), None)
 
 
 def _by_brands(head: bytes) -> str | None:
@@ -174,6 +194,11 @@ def has_image_name(key: str) -> bool:
     return not key.rpartition("/")[2].startswith("._") and (suffix in IMAGE_SUFFIXES or suffix in _NOT_READ)
 
 
+def has_video_name(key: str) -> bool:
+    """Whether a file name is that of a video."""
+    return not key.rpartition("/")[2].startswith("._") and suffix_of(key) in VIDEO_SUFFIXES
+
+
 def format_of(data: bytes, key: str) -> str:
     """The format to read a file as.
 
@@ -190,6 +215,8 @@ def format_of(data: bytes, key: str) -> str:
     if known:
         raise DecodeError(known)
     found = sniff(head)
+    if found is None and sniff_video(head):
+        raise DecodeError("a video, not a picture")
     if found == "TIFF" and suffix in _RAW and suffix != ".dng":  # most begin like a TIFF; a DNG can be read as one
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
     if found is not None:
@@ -198,6 +225,8 @@ def format_of(data: bytes, key: str) -> str:
         return "TGA"
     if suffix in _NOT_READ:
         raise DecodeError(f"{_NOT_READ[suffix]} not read; export it as PNG, JPEG or TIFF")
+    if suffix in VIDEO_SUFFIXES:
+        raise DecodeError("not a video that can be read; is the file complete?")
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     if not data.strip(b"\x00"):

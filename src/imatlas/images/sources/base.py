@@ -20,7 +20,7 @@ MANY = 100_000
 MAX_RATIO = 200
 """All items of an archive may unpack to this many times its size, if that is more than the budget."""
 
-HEAD = 64
+HEAD = 256
 """Number of bytes that identify a format."""
 
 

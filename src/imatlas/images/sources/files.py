@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
 
 from imatlas.errors import DecodeError, SourceError
@@ -211,23 +212,31 @@ class FileSource:
         """The bytes of a file."""
         return self._read(index, None)
 
-    def _read(self, index: int, size: int | None) -> bytes:
+    def open(self, index: int) -> FileIO:
+        """A file, opened for reading: one of any size, such as a video, is not read as a whole."""
         try:
-            descriptor = os.open(self._paths[index], _OPEN_FLAGS)
-            with open(descriptor, "rb", buffering=0) as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise DecodeError("not a regular file")
-                check_size(status.st_size)
-                if size is None:
-                    check_unpacked(status.st_size, _on_disk(status), remedy="fill its holes by copying it")
-                    memory_budget.content(status.st_size)
-                return file.read(status.st_size + 1 if size is None else size) or b""
+            file = FileIO(os.open(self._paths[index], _OPEN_FLAGS), "rb")
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.close()
+                raise DecodeError("not a regular file")
+            return file
         except FileNotFoundError:
             broken = os.path.islink(self._paths[index])
             raise DecodeError("a broken link" if broken else "no such file") from None
         except OSError as error:
             raise DecodeError(f"cannot be read ({reason_of(error)})") from None
+
+    def _read(self, index: int, size: int | None) -> bytes:
+        with self.open(index) as file:
+            try:
+                status = os.fstat(file.fileno())
+                if size is None:
+                    check_size(status.st_size)
+                    check_unpacked(status.st_size, _on_disk(status), remedy="fill its holes by copying it")
+                    memory_budget.content(status.st_size)
+                return file.read(status.st_size + 1 if size is None else size) or b""
+            except OSError as error:
+                raise DecodeError(f"cannot be read ({reason_of(error)})") from None
 
 
 def _on_disk(status: os.stat_result) -> int:

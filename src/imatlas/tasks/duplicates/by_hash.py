@@ -114,8 +114,8 @@ def duplicates(images: Images, *, max_distance: int = MAX_DISTANCE, shown: int =
     """
     original = duplicate_of(images, max_distance=max_distance)
     rows = np.flatnonzero(original >= 0)
-    sha256 = images.records["sha256"]
-    exact = sha256[rows] == sha256[original[rows]]
+    contents = content_ids(images.records)
+    exact = contents[rows] == contents[original[rows]]
     keys = images.keys
     pairs = [(keys[i], keys[original[i]], "exact" if same else "near") for i, same in zip(rows, exact)]
     n_exact, n_near = int(exact.sum()), int((~exact).sum())

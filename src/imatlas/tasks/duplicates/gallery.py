@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from imatlas.images.cuts import CUTS
 from imatlas.images.dataset import Images
+from imatlas.images.keys import video_frame
 from imatlas.images.pixels import rgb_view
 from imatlas.result import Picture
 from imatlas.tasks.duplicates.exact import content_ids, n_pixels, quality_rank
@@ -51,17 +53,25 @@ class Gallery:
     user_named_folder: bool = True
 
     @classmethod
-    def of(cls, images: Any, *, frames: Literal["first", "all"] = "first", progress: bool = False) -> Gallery:
-        """The gallery of `Images`, or of anything they can be made from, with the first or all `frames` of each file.
+    def of(
+        cls,
+        images: Any,
+        *,
+        frames: Literal["first", "all"] = "first",
+        video: str | float = CUTS,
+        progress: bool = False,
+    ) -> Gallery:
+        """The gallery of `Images`, or of anything they can be made from; `frames` and `video` are options of those.
 
         Images made here are stretched; those cropped to a square are compared by their center alone. Frames are not
         files of a folder, so no plan can move them.
         """
         if not isinstance(images, Images):
-            images = Images(images, image_size=SIDE, fit="stretch", frames=frames, progress=progress)
+            images = Images(images, image_size=SIDE, fit="stretch", frames=frames, video=video, progress=progress)
         records, pixels, thumbnails = images.records, images.pixels, images.thumbnails
         table = records.table
         known = table.column("size").to_numpy() if "size" in table.column_names else np.zeros(len(records), np.int64)
+        known = np.where([video_frame(key) is not None for key in images.keys], 0, known)  # the size is of the video
         return cls(
             keys=images.keys,
             pixels_of=lambda rows: rgb_view(np.asarray(pixels[rows]), images.spec, images.background),

@@ -15,7 +15,7 @@ import numpy as np
 
 from imatlas.arguments import check_path, counted, strict_yes
 from imatlas.errors import InputError, UnsafePathError
-from imatlas.images.keys import file_name_of, file_of
+from imatlas.images.keys import file_name_of, file_of, video_frame
 from imatlas.images.memory_budget import amount
 from imatlas.result import DataTable, ImagePairs, Panel, Result
 from imatlas.system.atomic_io import relative
@@ -98,7 +98,9 @@ class Duplicates:
         write_plan(rows, self.folder, check_path(path, "path", "plan"), signed=self.user_named_folder)
 
     def _is_below(self, row: int) -> bool:
-        """Whether the key of an image stays within the folder."""
+        """Whether the key of an image is that of a file within the folder, and not of a frame of a video."""
+        if video_frame(self.keys[row]):
+            return False
         with suppress(UnsafePathError):
             relative(file_name_of(self.keys[row]))
             return True
