@@ -172,19 +172,27 @@ def check_path(value: Any, name: str, of: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address such as "s3://bucket/photos" rather than a path."""
+    return _ADDRESS.match(text) is not None
 
 
 def path_of(text: str) -> Path:
-    """The path of a source of images; as `check_path`, but URLs are refused too.
+    """The path of images on this machine; as `check_path`, but addresses are refused too.
 
     Raises
     ------
     InputError
-        If it is a URL, or not a path.
+        If it is an address, or not a path.
     """
-    if _ADDRESS.match(text):
-        raise InputError(f"'{text[:200]}' is a URL, and images are not read from the network; download them first.")
+    if is_address(text):
+        raise InputError(
+            f"An address ({text.partition(':')[0]}:) is given where only files on this machine are read; give "
+            "addresses alone, or as a list of nothing else."
+        )
     return check_path(text, "source", "Images")
 
 

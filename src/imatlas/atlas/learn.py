@@ -18,12 +18,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imatlas.arguments import RandomState, check_int, check_path, check_seed, counted, refused, shown, strict_yes
+from imatlas.arguments import (
+    RandomState,
+    check_int,
+    check_path,
+    check_seed,
+    counted,
+    is_address,
+    refused,
+    shown,
+    strict_yes,
+)
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
+from imatlas.atlas.originals import signed_text
 from imatlas.atlas.previews import PREVIEWS, known_previews
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
 from imatlas.atlas.stages import STAGES, encoder_kind_for, mark_duplicates
@@ -43,6 +54,7 @@ from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_l
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.choose_encoder import max_views
+from imatlas.tasks.duplicates.signature import sign
 from imatlas.training import checkpoints
 from imatlas.training.devices import pick_device
 from imatlas.training.progress import JsonLines
@@ -181,6 +193,7 @@ def learn(
     with locked(folder):
         journal = Journal(folder)
         manifest = _open(folder, settings, overwrite, journal, report, _Moved(images, moved_from))
+        _sign(manifest, journal)
         log = JsonLines(folder / "metrics.jsonl")
 
         def emit(event: dict[str, Any]) -> None:
@@ -320,7 +333,7 @@ class _Moved:
         was = str(manifest.settings.get("source"))
         if self.moved_from is not None:
             return same_place(was, place_of(self.moved_from))
-        if not was or os.path.lexists(was):
+        if not was or is_address(was) or os.path.lexists(was):
             return False
         return bool(manifest.stages) and manifest.done("intake", str(self.images.fingerprint))
 
@@ -382,6 +395,17 @@ def _open(
     remove_listed(folder, [f"{PREVIEWS}/{name}" for name in known_previews(folder / PREVIEWS)])
     _sweep(journal, manifest)
     return manifest
+
+
+def _sign(manifest: Manifest, journal: Journal) -> None:
+    """Note that this user has given the address of the images, so that originals may be read from there."""
+    if not is_address(manifest.source):
+        return
+    signature = sign(signed_text(manifest.source))
+    if signature and manifest.settings.get("source_signature") != signature:
+        manifest.settings["source_signature"] = signature
+        with journal.replacing("atlas.json") as aside:
+            manifest.commit(journal.folder, aside)
 
 
 def _sweep(journal: Journal, manifest: Manifest) -> None:

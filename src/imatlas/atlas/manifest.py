@@ -56,7 +56,7 @@ class Manifest:
     source : str
         Where the images came from: `imatlas.images.sources.origin.Origin.place`.
     settings : dict
-        What the user asked for; see `imatlas.atlas.job.Settings`.
+        What the user asked for; see `imatlas.atlas.job.Settings`. With an address, also the user's signature of it.
     stages : dict
         For each finished stage: the fingerprint of the images it was done for, its seconds, and its decisions.
     table : dict
@@ -270,6 +270,7 @@ class _Settings(TypedDict):
     field: _Text | None
     random_state: Annotated[int, Field(ge=0)]
     device: _Name
+    source_signature: NotRequired[_Name]
 
 
 class _Stage(TypedDict):

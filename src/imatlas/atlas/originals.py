@@ -1,9 +1,16 @@
-"""The original images of an atlas, if they still exist; the atlas itself stores thumbnails."""
+"""The original images of an atlas, if they still exist; the atlas itself stores thumbnails.
+
+An atlas may come from a stranger, and its source may be an address. Reading from there would tell a server of the
+stranger's choice who opens the atlas, and fetch what they choose with the credentials of whoever does. So an address is
+only contacted when something needs an original, and only if this user has learned the atlas from it, as a signature
+tells, or has named it in the environment variable `ALLOWED`. The hash of an image decides whether it may be used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
@@ -12,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from imatlas.arguments import refused, whole
+from imatlas.arguments import is_address, refused, whole
 from imatlas.errors import DecodeError, ImatlasError, InputError, SourceError, UnsafePathError
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode
@@ -22,9 +29,15 @@ from imatlas.images.keys import file_name_of, video_frame
 from imatlas.images.sources.base import Source
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.keyed import KeyedSource
-from imatlas.images.sources.opening import open_source
-from imatlas.images.sources.shards import table_of
+from imatlas.images.sources.lance_tables import is_lance
+from imatlas.images.sources.opening import open_file, open_source
+from imatlas.images.sources.remote import RemoteOriginals
+from imatlas.images.sources.shards import container_names, is_table_name
 from imatlas.system.atomic_io import relative
+from imatlas.tasks.duplicates.signature import is_signed
+
+ALLOWED = "IMATLAS_ORIGINALS"
+"""The environment variable with the addresses, separated by spaces, from which originals may be read."""
 
 Region = tuple[int, int, int, int]
 """Left, top, width and height, in pixels of the original image."""
@@ -39,12 +52,33 @@ class Originals:
         Folder or file, as in the manifest. Images that were given in memory are not available.
     field : str, optional
         Column that contains the images, if one was given.
+    signature : str
+        Of an address, by the user who learned from it: `signed_text`.
     """
 
-    def __init__(self, source: str, field: str | None = None) -> None:
-        self.name, self._field = source, field
-        self._tables: dict[Path, Source] = {}
+    def __init__(self, source: str, field: str | None = None, signature: str = "") -> None:
+        self.name, self._field, self._signature = source, field, signature
+        self._containers: dict[Path, tuple[Source, dict[str, int]]] = {}
         self._hashes: dict[Any, str] = {}  # of videos, which are large, by path, size and time
+
+    @cached_property
+    def _remote(self) -> RemoteOriginals | None:
+        """The images at an address; None for others.
+
+        Raises
+        ------
+        SourceError
+            If the user has not said that this address may be read.
+        """
+        if not is_address(self.name):
+            return None
+        allowed = os.environ.get(ALLOWED, "").split()
+        if self.name not in allowed and not is_signed(signed_text(self.name), self._signature):
+            raise SourceError(
+                f"This needs the original images at '{self.name}', and this atlas was not learned by you on this "
+                f"machine; if you trust the address, allow it: export {ALLOWED}={shlex.quote(self.name)}."
+            )
+        return RemoteOriginals(self.name, self._field, open_file)
 
     @cached_property
     def folder(self) -> Path | None:
@@ -53,8 +87,11 @@ class Originals:
 
     @property
     def _is_file(self) -> bool:
-        """Whether the source is a file. A glob pattern from an untrusted manifest could list whole disks."""
-        return os.path.isfile(self.name)
+        """Whether the source is a file, or the folder of a Lance dataset.
+
+        A glob pattern from an untrusted manifest could list whole disks.
+        """
+        return not is_address(self.name) and (os.path.isfile(self.name) or is_lance(self.name))
 
     @cached_property
     def _source(self) -> Source:
@@ -95,24 +132,30 @@ class Originals:
         DecodeError, SourceError
             If it no longer exists.
         """
+        if (remote := self._remote) is not None:
+            return remote.read(key)
         path = self.path(key)
         if path is not None:
             return FileSource.from_list([path]).read(0)
-        with suppress(UnsafePathError, OSError):
-            if self.folder is not None and (table := table_of(self.folder, str(relative(file_name_of(key))))):
-                return self._in_table(table, key.rpartition("/")[2])
+        if self.folder is not None and not self._is_file:
+            for name, inner in container_names(key):
+                with suppress(UnsafePathError, OSError):
+                    container = self.folder / relative(file_name_of(name))
+                    if container.is_file():
+                        return self._within(container, inner)
         if not self._is_file or key not in self._places:
             raise DecodeError(f"'{self.name}' no longer contains '{key}'")
         return self._source.read(self._places[key])
 
-    def _in_table(self, path: Path, row: str) -> Any:
-        """A row of a table file in the folder."""
-        if path not in self._tables:
-            self._tables[path] = open_source(path, self._field)
-        table = self._tables[path]
-        if not row.isdecimal() or int(row) >= len(table.keys):
-            raise DecodeError(f"'{path}' no longer has a row {row}")
-        return table.read(int(row))
+    def _within(self, path: Path, key: str) -> Any:
+        """A row of a table file, or a member of an archive, in the folder."""
+        if path not in self._containers:
+            source = open_source(path, self._field if is_table_name(path.name) else None)
+            self._containers[path] = source, {key: i for i, key in enumerate(source.keys)}
+        source, places = self._containers[path]
+        if key not in places:
+            raise DecodeError(f"'{path}' no longer contains '{key}'")
+        return source.read(places[key])
 
     def content(self, key: str, sha256: str) -> Any:
         """As `read`, for content that leaves the program: only the image that the atlas was learned from.
@@ -156,9 +199,9 @@ class Originals:
         Raises
         ------
         SourceError
-            If folder or file no longer exist, or the images were given in memory.
+            If folder or file no longer exist, the images were given in memory, or an address may not be read.
         """
-        if self.folder is None and not self._is_file:
+        if self._remote is None and self.folder is None and not self._is_file:
             raise SourceError(
                 f"This needs the original images, but '{self.name}', which the atlas was learned from, is not here; "
                 "put it back, or learn an atlas from where the images are now."
@@ -175,6 +218,11 @@ class Originals:
         """
         content = self.content(key, sha256)
         return read_picture(content, name=key).pixels() if isinstance(content, bytes) else np.asarray(content)
+
+
+def signed_text(address: str) -> str:
+    """What the signature of an atlas's address is of."""
+    return f"originals {address}"
 
 
 def _check_same(found: str, key: str, sha256: str) -> None:

@@ -202,7 +202,8 @@ class Store:
     @cached_property
     def originals(self) -> Originals:
         """The original images, where the source still exists."""
-        return Originals(self.manifest.source, self.manifest.settings.get("field"))
+        settings = self.manifest.settings
+        return Originals(self.manifest.source, settings.get("field"), str(settings.get("source_signature", "")))
 
     def originals_of(self, rows: np.ndarray | None = None) -> KeyedSource:
         """The original images of some rows, or of all, as a source; raises SourceError if they are gone."""

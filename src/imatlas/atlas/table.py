@@ -1,4 +1,4 @@
-"""The images table of an atlas: one row per image, in a Lance dataset. This is the only module that uses Lance.
+"""The images table of an atlas: one row per image, in a Lance dataset. No other module uses Lance for atlases.
 
 The intake writes the rows once; each stage then adds its columns. Every change is a new version of the dataset. The
 atlas names the current version, so readers never see a partial change, and the next writer deletes unnamed versions.

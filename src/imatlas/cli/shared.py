@@ -25,7 +25,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="IMAGES ...",
-        help="folder, glob pattern, file, .zip, .tar, .parquet, .npy or .npz; several files or folders form one set",
+        help="folder, glob pattern, file, .zip, .tar, .parquet, .lance, .npy or .npz, or an address such as "
+        "s3://bucket/photos; several files or folders form one set",
     ),
 ]
 Frames = Annotated[
@@ -222,10 +223,13 @@ MAX_SOURCES = 5
 """Most sources that a suggested command repeats."""
 
 
-def source_words(sources: list[str]) -> list[Path]:
+def source_words(sources: list[str]) -> list[Path | str]:
     """The sources as arguments of a suggested command; none if there are many, probably from a pattern that the shell
     expanded."""
-    return [Path(source) for source in sources] if len(sources) <= MAX_SOURCES else []
+    from imatlas.arguments import is_address
+
+    words = [source if is_address(source) else Path(source) for source in sources]
+    return words if len(words) <= MAX_SOURCES else []
 
 
 def suggested_name(sources: list[str]) -> Path:
@@ -233,11 +237,15 @@ def suggested_name(sources: list[str]) -> Path:
     import glob
     import os
 
+    from imatlas.arguments import is_address
+
     first = Path(sources[0])
     if len(sources) > 1:
         folders = {source.rstrip("/") if os.path.isdir(source) else os.path.dirname(source) for source in sources}
         first = Path(folders.pop()) if len(folders) == 1 else Path()
-    elif not os.path.lexists(first):
+    elif is_address(sources[0]):
+        first = Path("remote", *sources[0].partition("://")[2].rstrip("/").split("/"))
+    if len(sources) == 1 and not os.path.lexists(first):
         first = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), first.parts))
     stem = first.name.partition(".")[0]
     return Path(f"{stem or 'images'}.atlas")

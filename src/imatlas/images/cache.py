@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from imatlas.errors import ArtifactError
+from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
 from imatlas.images.cache_writer import BATCH, CacheWriter
 from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, in_order, n_workers, with_progress
@@ -69,7 +69,7 @@ def open_or_build(
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, ArtifactError):
+        if isinstance(error, OSError) and not isinstance(error, ArtifactError | SourceError):
             raise ArtifactError(_write_error(error, cache_dir)) from error
         raise
 

@@ -49,8 +49,8 @@ class Images:
     ----------
     source : path, list of paths, array, tensor or dataset
         A folder (with all folders below), a glob pattern, one file, a list of files, a .zip, .tar, .tar.gz, .parquet,
-        .npy or .npz file, an array or tensor (N, H, W) or (N, H, W, C), a Hugging Face or torch dataset, or a list of
-        pictures.
+        .npy or .npz file, a Lance dataset, an address ("s3://bucket/photos") or a list of them, an array or tensor
+        (N, H, W) or (N, H, W, C), a Hugging Face or torch dataset, or a list of pictures.
     image_size : int or (int, int), optional
         Height and width of `pixels`. By default an array keeps its own size, and so do files that all have one size of
         at most 64 px; else it is 32 where the median shorter side is at most 40 px or there are more than 200,000
@@ -95,9 +95,12 @@ class Images:
     Raises
     ------
     SourceError
-        If the source does not exist or is empty.
+        If the source does not exist, is empty, or is at an address that does not answer or refuses access.
+    MissingExtraError
+        If the package for the protocol of an address is missing.
     InputError
-        On first use, if none of the images can be read, or the pixel cache would take more than `cache_size`.
+        If an address may contain a secret; on first use, if none of the images can be read, or the pixel cache would
+        take more than `cache_size`.
 
     Notes
     -----

@@ -21,9 +21,10 @@ _MANY = 200_000
 def automatic_size(source: Source) -> tuple[int, int]:
     """The default image size; see `Images` for the rule."""
     n = len(source.keys)
+    among = getattr(source, "sample", range(n))  # not all shards are opened for this
     sizes = []
-    for item in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _PEEK))}):
-        size = intake.peek_size(source, item)
+    for place in sorted({round(i) for i in np.linspace(0, len(among) - 1, min(len(among), _PEEK))}):
+        size = intake.peek_size(source, among[place])
         if size is not None:
             sizes.append(size)
     if not sizes:

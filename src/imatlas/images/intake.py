@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from imatlas.arguments import counted
-from imatlas.errors import DecodeError
+from imatlas.errors import DecodeError, SourceError
 from imatlas.images import decode, hashing, memory_budget
 from imatlas.images.cuts import CUTS, sampler_of
 from imatlas.images.encode import encode_thumbnail
@@ -195,6 +195,8 @@ def read_item(source: Source, item: int, plan: Plan, decoded: DecodedFiles) -> l
             return _rows_of_pictures(value, item, key, plan, decoded, source.packed(item))
     except DecodeError as error:
         return [Skip(item, key, str(error))]
+    except SourceError:  # a server that stays away: the rest would be skipped as well
+        raise
     except Exception as error:  # a user's dataset may raise anything
         return [Skip(item, key, f"cannot be read ({type(error).__name__}: {error})")]
 
@@ -380,5 +382,7 @@ def peek_size(source: Source, item: int) -> tuple[int, int] | None:
                 return (video.height, video.width)
         height, width = np.asarray(value).shape[:2]
         return (int(height), int(width))
+    except SourceError:
+        raise
     except Exception:
         return None

@@ -146,6 +146,32 @@ def warn_of_choice(found: list[str], chosen: str, name: str) -> None:
         )
 
 
+def chosen_column(schema: Any, field: str | None, name: str) -> str:
+    """The column of a file with a schema that holds the bytes of images: `field`, or the likeliest.
+
+    Raises
+    ------
+    SourceError
+        If there is none.
+    """
+    found = columns_of_files(schema)
+    if field is not None:
+        if field not in found:
+            raise SourceError(
+                f"The column '{field}' of '{name}' contains no image bytes; columns that do: "
+                f"{', '.join(found) or 'none'}."
+            )
+        return field
+    if not found:
+        raise SourceError(
+            f"No column of '{name}' contains image bytes (columns: {', '.join(schema.names)}); one must be binary, or "
+            "a struct with a field 'bytes'. If a column contains paths, give those files."
+        )
+    chosen = next((name for name in IMAGE_COLUMNS if name in found), found[0])
+    warn_of_choice(found, chosen, name)
+    return chosen
+
+
 def image_column(table: Any, field: str | None, name: str) -> str:
     """The column of a table that holds images.
 

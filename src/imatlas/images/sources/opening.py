@@ -1,4 +1,4 @@
-"""Opening a source: a folder, a pattern, files, an archive, a table, arrays, or a dataset object.
+"""Opening a source: a folder, a pattern, files, archives, tables, an address, arrays, or a dataset object.
 
 Every source is a list of items: a key each (relative to the source, with forward slashes), a stamp that changes when
 the content does, and a way to read one. Nothing is decoded here and archives are never unpacked by their own names.
@@ -18,18 +18,31 @@ from typing import IO, Any
 
 import numpy as np
 
-from imatlas.arguments import article, path_of
-from imatlas.errors import InputError, InputTypeError, SourceError
+from imatlas.arguments import article, is_address, path_of
+from imatlas.errors import DecodeError, InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.formats.sniff import recognized, sniff
+from imatlas.images.sources.addresses import checked_address, expanded_paths
 from imatlas.images.sources.arrays import ArraySource, open_numpy
 from imatlas.images.sources.arrow import ArrowColumn
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.images.sources.datasets import DatasetSource
 from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.keyed import KeyedSource
+from imatlas.images.sources.lance_tables import LanceSource, is_lance
 from imatlas.images.sources.own_output import NOT_A_SOURCE, images_inside, own_export, own_folder
-from imatlas.images.sources.shards import ShardSource, is_table, several_tables, tables_of
+from imatlas.images.sources.remote import RemoteSource, open_addresses
+from imatlas.images.sources.shards import (
+    Shard,
+    ShardSource,
+    Shelf,
+    is_container,
+    is_shard_name,
+    is_table,
+    local_archive,
+    several_shards,
+    shards_of,
+)
 from imatlas.images.sources.stacks import with_stacks
 from imatlas.images.sources.user_input import as_items, is_stream, is_tensor
 
@@ -49,10 +62,12 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     InputTypeError
         If images cannot be read from the object.
     """
-    if isinstance(source, FileSource | ShardSource | KeyedSource):
+    if isinstance(source, FileSource | ShardSource | KeyedSource | RemoteSource | Shard | LanceSource):
         return source
     name = None if field is None else str(field)
     memory_budget.budget()  # raises for a wrong setting before anything is read
+    if isinstance(source, str) and is_address(source):
+        return open_at([source], name)
     if isinstance(source, str | os.PathLike):
         opened = _open_path(os.fsdecode(source), name)
         if name is not None and not is_table(opened) and not _holds_named(opened):
@@ -61,6 +76,8 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     source = as_items(source, field)
     if isinstance(source, np.ndarray) or is_tensor(source):
         return ArraySource(source)
+    if isinstance(source, Sequence) and source and all(isinstance(s, str) and is_address(s) for s in source):
+        return open_at(source, name)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | os.PathLike) for s in source):
         return _as_they_are(FileSource.from_list([path_of(os.fsdecode(s)) for s in source]), name)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
@@ -78,6 +95,19 @@ def open_source(source: Any, field: str | int | None = None) -> Source:
     )
 
 
+def open_at(addresses: Sequence[str], field: str | None = None) -> Source:
+    """The images at addresses; those of the protocol file:// are files on this machine."""
+    paths = [checked_address(address) for address in addresses]
+    if any(map(is_address, paths)):
+        return open_addresses(addresses, field, open_file)
+    return open_source(paths[0] if len(paths) == 1 else paths, field)
+
+
+def open_file(path: Path, field: str | None) -> Source:
+    """A file on this machine, by its content."""
+    return _open_path(str(path), field)
+
+
 def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     """The files of several folders, patterns and files, in this order; output folders of imatlas are skipped.
 
@@ -88,6 +118,9 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
     InputError
         If an archive, a table or an array is among other sources, or a table is repeated.
     """
+    if all(map(is_address, sources)):
+        return open_at(sources, field)
+    shelf = Shelf()
     found: list[FileSource] = []
     tables: list[tuple[Path, Source]] = []
     skipped: list[tuple[str, str]] = []
@@ -101,11 +134,15 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
         if what:
             skipped.append((f"{text.rstrip(os.sep)}/", NOT_A_SOURCE.format(what)))
             continue
-        source = _open_path(text, field)
-        if is_table(source) and len(tables) + len(skipped) == place:
+        is_shard = path.is_file() and is_shard_name(text)
+        try:
+            source: Source = local_archive(path, shelf) if is_shard else _open_path(text, field)
+        except DecodeError as error:
+            raise SourceError(f"{error}") from error
+        if is_container(source) and len(tables) + len(skipped) == place:
             real = os.path.realpath(path)
             if real in known:
-                raise InputError(f"The table '{text}' is given more than once; give each table once.")
+                raise InputError(f"The container '{text}' is given more than once; give each one once.")
             known.add(real)
             tables.append((path, source))
             continue
@@ -117,7 +154,7 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
             )
         found.append(source)
     if tables:
-        return several_tables(tables)
+        return several_shards(tables)
     if field is not None:
         raise _no_columns(f"{len(sources)} sources", field)
     if not found:
@@ -127,7 +164,7 @@ def open_several(sources: Sequence[str], field: str | None = None) -> Source:
 
 def _as_they_are(found: FileSource, field: str | None) -> Source:
     """The files, or the rows of those that are tables or stacks of images."""
-    source = tables_of(found, lambda path: _open_path(str(path), field))
+    source = shards_of(found, lambda path: _open_path(str(path), field))
     return with_stacks(found) if source is found else source
 
 
@@ -147,12 +184,16 @@ def _open_path(text: str, field: str | None = None) -> Source:
         exists = is_folder or path.exists()
     except OSError as error:
         raise SourceError(f"'{text}' cannot be accessed ({reason_of(error)}); check its permissions.") from error
+    if is_folder and is_lance(path):
+        return LanceSource(str(path), field)
     if is_folder:
         what = own_folder(str(path))
         if what:
             raise SourceError(f"'{text}' is {what}, not a folder of images; give the folder that contains the images.")
         return _as_they_are(FileSource.from_folder(images_inside(path)), field)
     if not exists:
+        if (paths := expanded_paths(text)) is not None:
+            return _as_they_are(FileSource.from_list(paths), field)
         if glob.has_magic(text):
             return _as_they_are(FileSource.from_pattern(os.path.expanduser(text)), field)
         raise SourceError(f"There is no file or folder '{text}'; give a path that exists.")

@@ -11,6 +11,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from imatlas.arguments import is_address
+from imatlas.images.sources.addresses import checked_address, fixed_address
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -19,8 +22,8 @@ class Origin:
     Attributes
     ----------
     place : str
-        The folder that the keys are relative to, or the file that contains the images, absolute; for images in
-        memory, a description.
+        The folder that the keys are relative to, or the file that contains the images, absolute; an address for those
+        in a store; for images in memory, a description.
     files : str
         Which files of the folder, in words or as a pattern; "" for all.
     """
@@ -48,6 +51,9 @@ def fixed_part(pattern: str) -> Path:
 def place_of(text: str | os.PathLike[str]) -> str:
     """The place of a folder, a file or a pattern given by the user."""
     path = os.path.expanduser(os.fspath(text))
+    if is_address(path):
+        address = checked_address(path)
+        return fixed_address(address) if glob.has_magic(address) else address
     return located(fixed_part(path) if glob.has_magic(path) and not os.path.lexists(path) else path)
 
 

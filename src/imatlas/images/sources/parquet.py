@@ -12,10 +12,9 @@ import numpy as np
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
 from imatlas.images.sources.archives import Archive
-from imatlas.images.sources.arrow import columns_of_files, type_at, warn_of_choice
+from imatlas.images.sources.arrow import chosen_column, type_at
 from imatlas.images.sources.base import check_members, check_total, check_unpacked, reason_of
 from imatlas.images.sources.parquet_pages import pages
-from imatlas.images.sources.user_input import IMAGE_COLUMNS
 
 
 class ParquetSource(Archive):
@@ -44,7 +43,7 @@ class ParquetSource(Archive):
         except pa.ArrowException as error:
             raise SourceError(f"'{self.root}' is not a readable Parquet file ({reason_of(error)}).") from error
         schema = self._file.schema_arrow
-        self._column = self._find_column(schema)
+        self._column = chosen_column(schema, self._field, str(self.root))
         counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         n = int(self._starts[-1])
@@ -64,24 +63,6 @@ class ParquetSource(Archive):
         self._next = self._total = self._packed = 0
         self._batches: Any = None
         self._group = -1
-
-    def _find_column(self, schema: Any) -> str:
-        found = columns_of_files(schema)
-        if self._field is not None:
-            if self._field not in found:
-                raise SourceError(
-                    f"The column '{self._field}' of '{self.root}' contains no image bytes; columns that do: "
-                    f"{', '.join(found) or 'none'}."
-                )
-            return self._field
-        if not found:
-            raise SourceError(
-                f"No column of '{self.root}' contains image bytes (columns: {', '.join(schema.names)}); one must be "
-                "binary, or a struct with a field 'bytes'. If a column contains paths, give those files."
-            )
-        chosen = next((name for name in IMAGE_COLUMNS if name in found), found[0])
-        warn_of_choice(found, chosen, str(self.root))
-        return chosen
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """Size and modification time of the whole file."""
