@@ -54,6 +54,7 @@ def settled(page: Any) -> None:
 def faults(page: Any) -> list[str]:
     """Serious faults of accessibility, once colors have stopped changing."""
     page.wait_for_timeout(400)
+    page.wait_for_function("() => !document.getAnimations().some((one) => one instanceof CSSTransition)")
     return [
         f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
         for fault in axe.Axe().run(page).response["violations"]
