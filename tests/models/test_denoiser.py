@@ -139,6 +139,14 @@ def test_images_without_noise_are_returned_as_they_are() -> None:
     assert np.array_equal(model.transform(clean), clean)
 
 
+@pytest.mark.parametrize("kind", ["white", "flat", "stripes"])
+def test_one_drawing_without_noise_is_returned_as_it_is(kind: str) -> None:
+    values = {"white": 255, "flat": 120, "stripes": np.tile([0, 255], 45)[:, None]}[kind]
+    drawing = np.broadcast_to(np.asarray(values, np.uint8), (1, 96, 90, 3))
+    model = ia.Denoiser(max_steps=2, width=8, progress=False).fit(drawing)
+    assert np.abs(model.transform(drawing).astype(int) - drawing).max() <= 1
+
+
 def test_clean_images_are_hardly_changed() -> None:
     clean = np.rint(np.stack(scenes(4, size=96))).astype(np.uint8)
     model = ia.Denoiser(max_steps=20, width=16, progress=False).fit(clean)

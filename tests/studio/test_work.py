@@ -209,7 +209,8 @@ def test_a_job_tells_how_far_it_is_until_nobody_waits() -> None:
 
     job = jobs.begin("all", work)
     jobs.start("last", dict)
-    jobs._pool.shutdown(wait=True)
+    for pool in jobs._pools.values():
+        pool.shutdown(wait=True)
     assert (seen[0]["line"], seen[0]["progress"]) == ("half", 0.5)
     assert (job.state, job.error) == ("cancelled", None)
 

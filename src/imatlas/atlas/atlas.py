@@ -12,11 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from imatlas.arguments import check_int, check_path, check_seed, strict_yes
-from imatlas.atlas import decided_clusters as decided
-from imatlas.atlas import decided_duplicates, explanations, exports, new_images, queries, report_sections, words
-from imatlas.atlas.decided_clusters import DecidedClusters
-from imatlas.atlas.decisions import Decisions
+from imatlas.atlas import decided_clusters, explanations, exports, queries, report_sections, words
 from imatlas.atlas.gallery import gallery
+from imatlas.atlas.making import Making
 from imatlas.atlas.map_figure import Outline, Show, draw_map
 from imatlas.atlas.originals import Region, check_point, check_region
 from imatlas.atlas.region_search import search_regions
@@ -32,7 +30,6 @@ from imatlas.result import ImagePairs, Result
 from imatlas.system.inventory import is_atlas
 from imatlas.tasks.classify import Classified, classify
 from imatlas.tasks.cluster import Clusters, cluster, describe, limits, with_words
-from imatlas.tasks.conditions import Cell
 from imatlas.tasks.duplicates.groups import Duplicates, find_duplicates
 from imatlas.tasks.export import write_numpy
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, Outliers, outliers
@@ -52,7 +49,7 @@ COLUMNS = (
 """The columns of the table that users see."""
 
 
-class Atlas:
+class Atlas(Making):
     """A learned map of a set of images, read from its folder.
 
     An image is given to a verb as the key of one in the atlas, or as any one image: a path, the bytes of a file, an
@@ -131,7 +128,9 @@ class Atlas:
         """
         rows = self.store.table.read([c for c in COLUMNS if c in self.store.table.columns])
         if "cluster" in rows.column_names and (known := self.decided_clusters).any_merged:
-            for name, values in zip(("cluster", "confidence"), decided.labels_of(self.store, known), strict=True):
+            for name, values in zip(
+                ("cluster", "confidence"), decided_clusters.labels_of(self.store, known), strict=True
+            ):
                 rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
         return rows
 
@@ -462,125 +461,6 @@ class Atlas:
         """
         return explanations.outlier_heatmaps(self.store, images, self.outliers() if found is None else found)
 
-    @cached_property
-    def decisions(self) -> Decisions:
-        """What was decided: labels, images that the next `learn` leaves out, clusters that are named and merged.
-
-        Every decision is written to the atlas at once, and can be undone; the studio writes here, too.
-        """
-        return Decisions(self.folder)
-
-    @property
-    def decided_clusters(self) -> DecidedClusters:
-        """What each cluster counts as, and the names that were given."""
-        return decided.clusters_of(self.store, self.decisions.state)
-
-    def name_cluster(self, cluster: int, name: str) -> None:
-        """Name a cluster, or take its name away by ""; a decision that can be undone.
-
-        Parameters
-        ----------
-        cluster : int
-        name : str
-
-        Raises
-        ------
-        ParameterError, InputError
-            If there is no such cluster, it has no images, or no name that could be taken away.
-        """
-        decided.name_cluster(self.store, self.decisions, cluster, name)
-
-    def merge_clusters(self, clusters: Sequence[int]) -> None:
-        """Take clusters as one from now on; a decision that can be undone.
-
-        Each is known by its most typical images, so they are one also after the atlas was learned again, as long as
-        one of these is in it. The merged cluster has the lowest of their numbers, and its name, or else the next name
-        that was given.
-
-        Parameters
-        ----------
-        clusters : sequence of int
-
-        Raises
-        ------
-        ParameterError, InputError
-            If there is no such cluster, it has no images, or there are fewer than two.
-        """
-        decided.merge_clusters(self.store, self.decisions, clusters)
-
-    def split_cluster(self, cluster: int) -> None:
-        """Split a merged cluster into those it was merged from; a decision that can be undone.
-
-        Parameters
-        ----------
-        cluster : int
-
-        Raises
-        ------
-        ParameterError, InputError
-            If there is no such cluster, or it is not a merged one.
-        """
-        decided.split_cluster(self.store, self.decisions, cluster)
-
-    def not_duplicates(self, keys: Sequence[str], others: Sequence[str] = ()) -> None:
-        """Take images for no duplicates of some others, or, without others, of each other; can be undone.
-
-        `duplicates`, its plans and the next `learn` respect it.
-
-        Parameters
-        ----------
-        keys, others : sequence of str
-
-        Raises
-        ------
-        InputError
-            If an image is not in the atlas, or there is no pair of them.
-        """
-        exports.chosen_rows(self.store, self.decisions, [*keys, *others])  # refuses unknown ones
-        self.decisions.not_duplicates(keys, others)
-
-    def best_duplicate(self, key: str) -> None:
-        """Keep an image rather than its duplicates, whichever of them is larger; can be undone.
-
-        Parameters
-        ----------
-        key : str
-
-        Raises
-        ------
-        InputError
-            If it is not in the atlas.
-        """
-        exports.chosen_rows(self.store, self.decisions, [key])
-        self.decisions.best_duplicate(key)
-
-    def undo(self) -> list[str]:
-        """Take the last of the `decisions` back; the files of duplicates that the studio moved come back, too.
-
-        Returns
-        -------
-        list of str
-            What became of files, in sentences.
-
-        Raises
-        ------
-        InputError
-            If nothing was decided.
-        """
-        return decided_duplicates.undo(self.store, self.decisions)
-
-    def redo(self) -> list[str]:
-        """Decide again what was taken back last, if nothing was decided since; see `undo`.
-
-        Raises
-        ------
-        InputError
-            If there is nothing.
-        ArtifactError
-            If files are to be moved again that are gone or have changed.
-        """
-        return decided_duplicates.redo(self.store, self.decisions)
-
     def classify(self, labels: Any = None, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and which to label next.
 
@@ -684,278 +564,6 @@ class Atlas:
         if cluster is not None:
             return explanations.cluster_explained(self.store, self.decided_clusters, cluster, heat=heat)
         return explanations.image_explained(self.store, self.decided_clusters, image, heat=heat)
-
-    @strict_yes
-    def sample(
-        self,
-        n: int,
-        *,
-        cell: Cell | Sequence[Cell] | None = None,
-        cluster: int | Sequence[int] | None = None,
-        like: Any = None,
-        strength: float = 0.6,
-        weights: Sequence[float] | None = None,
-        novelty: float | None = None,
-        shape: tuple[int, int] | None = None,
-        tile: bool = False,
-        return_provenance: bool = False,
-        random_state: int = 0,
-    ) -> Any:
-        """New images; image i depends only on (`random_state`, i).
-
-        `novelty`, `shape`, `tile` and `return_provenance` need a generator that composes images of patches, a
-        `imatlas.PatchDiffusion`.
-
-        Parameters
-        ----------
-        n : int
-        cell : (row, column), flat index, or several, optional
-            Cells of the map to sample from.
-        cluster : int or several, optional
-            Clusters to sample from.
-        like : image or several, optional
-            Alone: variations of these images, in turn. With cells or clusters: the cells of these images are added.
-        strength : float in [0, 1]
-            Of variations: 0 reconstructs the image, 1 is a new image of its cell.
-        weights : sequence of float, optional
-            Relative frequency of each cell, cluster and image asked for, in this order. None: equal.
-        novelty : float in [0, 1], optional
-            0: near the images of the atlas, 1: free collage. None: as the generator was calibrated.
-        shape : (height, width), optional
-            Of the new images in pixels. None: as the generator was fitted.
-        tile : bool
-            Whether opposite borders fit each other, so that copies can be laid side by side without a seam.
-        return_provenance : bool
-            Also return from which images of the atlas the pixels come.
-
-        Returns
-        -------
-        images : array (n, H, W, C) uint8
-        provenance : imatlas.atlas.new_images.Provenance
-            Only with `return_provenance`: rows of the table for each pixel, and keys with their shares. An update
-            keeps the generator; images that it removes from the atlas remain sources, without a row.
-
-        Raises
-        ------
-        ParameterError
-            If a number is out of its range.
-        InputError
-            If there is no such cell or cluster, an image cannot be read, or the generator lacks an option.
-        """
-        return new_images.sample(
-            self.store,
-            n,
-            targets={"cell": cell, "cluster": cluster, "weights": weights},
-            merged=self.decided_clusters.merged,
-            like=like,
-            strength=strength,
-            options={"novelty": novelty, "shape": shape, "tile": tile},
-            return_provenance=return_provenance,
-            random_state=random_state,
-        )
-
-    def morph(
-        self,
-        *images: Any,
-        cells: Sequence[Cell] = (),
-        frames: int = 60,
-        novelty: float | None = None,
-        random_state: int = 0,
-    ) -> np.ndarray:
-        """A video from image to image, or along a path of cells, through images that do not exist.
-
-        Parameters
-        ----------
-        *images : images
-            Two or more; the video passes through their reconstructions.
-        cells : sequence of (row, column) or flat index
-            Two or more, instead of images: new images of these cells and all between them, from the same noise.
-        frames : int
-        novelty : float in [0, 1], optional
-            As in `sample`.
-        random_state : int
-            Seed of the noise.
-
-        Returns
-        -------
-        array (frames, H, W, C) uint8
-
-        Raises
-        ------
-        ParameterError
-            If `frames` is not an int of at least 2, or another number is out of its range.
-        InputError
-            If fewer than two images or cells are given, or the generator has no `novelty`.
-        """
-        options: dict[str, Any] = {"frames": frames, "novelty": novelty, "random_state": random_state}
-        return new_images.morph(self.store, images, cells, **options)
-
-    def blend(
-        self,
-        first: Any,
-        second: Any,
-        mask: Any = None,
-        *,
-        axis: new_images.Axis | None = None,
-        strength: float = 0.5,
-        novelty: float | None = None,
-        random_state: int = 0,
-    ) -> np.ndarray:
-        """One image of two: the first where a mask is black, the second where it is white, joined by what is similar.
-
-        The join is a collage where the images differ, so a mask should follow what is in them.
-
-        Parameters
-        ----------
-        first, second : images
-        mask : path of a gray picture, number, or array (H, W) from 0 to 1, optional
-            How much of the second image is wanted; of the size of the first image, or of the generator's images. None:
-            half of each everywhere.
-        axis : {'horizontal', 'vertical'}, optional
-            Instead of a mask: from the first image on the left, or at the top, to the second on the right, or below.
-        strength : float in [0, 1]
-            0 cross-fades; with more, what is joined is composed anew.
-        novelty : float in [0, 1], optional
-            As in `sample`.
-        random_state : int
-
-        Returns
-        -------
-        array (H, W, C) uint8
-            In the size of the generator's images.
-
-        Raises
-        ------
-        ParameterError
-            If a number is out of its range, or there is no such axis.
-        InputError
-            If the mask does not fit, there are both mask and axis, or the generator blends no images.
-        """
-        options: dict[str, Any] = {"strength": strength, "novelty": novelty, "random_state": random_state}
-        return new_images.blend(self.store, first, second, mask, axis=axis, **options)
-
-    def panorama(
-        self,
-        *images: Any,
-        cells: Sequence[Cell] = (),
-        shape: tuple[int, int] | None = None,
-        novelty: float | None = None,
-        random_state: int = 0,
-    ) -> np.ndarray:
-        """One wide new image along a path through the atlas: its beginning on the left, its end on the right.
-
-        Parameters
-        ----------
-        *images : images
-            One or more; at each place on the path the new image is composed of what is similar to them.
-        cells : sequence of (row, column) or flat index
-            One or more, instead of images; the path leads over the cells between them.
-        shape : (height, width), optional
-            In pixels. None: as high as the images of the generator, and one image wide for each image or cell and for
-            each space between two, at least three.
-        novelty : float in [0, 1], optional
-            As in `sample`.
-        random_state : int
-
-        Returns
-        -------
-        array (height, width, C) uint8
-
-        Raises
-        ------
-        ParameterError
-            If a number is out of its range.
-        InputError
-            If neither or both of images and cells are given, or the generator composes no panoramas.
-        """
-        options: dict[str, Any] = {"shape": shape, "novelty": novelty, "random_state": random_state}
-        return new_images.panorama(self.store, images, cells, **options)
-
-    def inpaint(
-        self, images: Any, mask: Any = None, *, novelty: float | None = None, random_state: int = 0
-    ) -> np.ndarray:
-        """Images whose missing pixels are filled in from the images of the atlas; known pixels stay as they are.
-
-        Parameters
-        ----------
-        images : image or sequence of images
-        mask : path of a black and white picture, or array (H, W) or (n, H, W) of bool, optional
-            White, or True, where a pixel is missing; of the size of the image, or of the generator's images. None:
-            pixels that are fully transparent, NaN or masked.
-        novelty : float in [0, 1], optional
-            As in `sample`.
-        random_state : int
-
-        Returns
-        -------
-        array (n, H, W, C) uint8
-            In the size of the generator's images.
-
-        Raises
-        ------
-        ParameterError
-            If a number is out of its range.
-        InputError
-            If the mask does not fit, no pixel or no other is missing, or the generator fills in no pixels.
-        """
-        return new_images.inpaint(self.store, images, mask, novelty, random_state)
-
-    def extend(
-        self,
-        image: Any,
-        shape: tuple[int, int],
-        *,
-        at: tuple[int, int] | None = None,
-        novelty: float | None = None,
-        random_state: int = 0,
-    ) -> np.ndarray:
-        """An image on a larger canvas, continued beyond its borders.
-
-        Parameters
-        ----------
-        image : image
-        shape : (height, width)
-            Of the canvas in pixels, at least that of the generator's images.
-        at : (top, left), optional
-            Where the image lies on the canvas. None: in its middle.
-        novelty : float in [0, 1], optional
-            As in `sample`.
-        random_state : int
-
-        Returns
-        -------
-        array (height, width, C) uint8
-
-        Raises
-        ------
-        ParameterError
-            If a number is out of its range.
-        InputError
-            If the image does not fit on the canvas, or the generator extends no images.
-        """
-        options: dict[str, Any] = {"at": at, "novelty": novelty, "random_state": random_state}
-        return new_images.extend(self.store, image, shape, **options)
-
-    def sliders(self, image: Any = None, *, directions: int = 8, steps: int = 9) -> np.ndarray:
-        """What changes along the directions of largest variance in latent space; see `imatlas.Autoencoder.sliders`.
-
-        Parameters
-        ----------
-        image : image, optional
-            Starting point. None: the mean of all images.
-        directions, steps : int
-            Number of directions, largest variance first, and of images along each.
-
-        Returns
-        -------
-        array (directions, steps, H, W, C) uint8
-
-        Raises
-        ------
-        InputError
-            If neither generator nor encoder has latent vectors, or the image cannot be read.
-        """
-        return new_images.sliders(self.store, image, directions, steps)
 
     def show(self, *, height: int = 720) -> Any:
         """The studio of this atlas in a notebook; where its server cannot run, the report.

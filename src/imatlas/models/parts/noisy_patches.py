@@ -26,7 +26,7 @@ from torch.nn.functional import pad, unfold
 
 from imatlas import seeding
 from imatlas.models.parts.noise import covariance_of
-from imatlas.models.parts.patch_mixture import initial_labels, log_densities, logarithms, most_probable
+from imatlas.models.parts.patch_mixture import initial_labels, log_densities, logarithms, most_probable, principal
 
 MAX_SIDE, MAX_VALUES = 7, 75
 """Largest side of the patches in pixels, and number of values of one: 5 x 5 colors are better and faster than 6 x 6."""
@@ -132,7 +132,7 @@ def _directions(patches: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
     """Whitening (E, D) and coloring (D, E) for patches (P, D) with noise of covariance L L', L = lower (D, D)."""
     inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower)), upper=False)
     white = patches @ inverse.T
-    values, axes = torch.linalg.eigh(white.T @ white / max(1, len(white)))
+    values, axes = principal(white.T @ white / max(1, len(white)))
     most = int((torch.cumsum((values - 1).clamp(min=0), 0) <= NEGLECTED * len(values)).sum())
     axes = axes[:, min(most, len(values) - 1) :]
     return axes.T @ inverse, lower @ axes
@@ -171,7 +171,7 @@ def _fitted(white: Tensor, coloring: Tensor, channels: int, seed: int) -> tuple[
 
 def _without_noise(covariance: Tensor) -> Tensor:
     """What exceeds the unit matrix, without negative variances, nor ones that vanish beside the largest."""
-    values, axes = torch.linalg.eigh(covariance)
+    values, axes = principal(covariance)
     return (axes * (values - 1).clamp(min=max(LEAST, CONDITION * float(values[-1])))) @ axes.T
 
 

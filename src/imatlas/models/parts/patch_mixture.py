@@ -235,7 +235,7 @@ def initial_labels(detail: Tensor, n: int, contrast: float, seed: int) -> Tensor
     """
     if n == 1:
         return torch.zeros(len(detail), dtype=torch.int64)
-    axes = torch.linalg.eigh(detail.T @ detail).eigenvectors[:, -INIT_COMPONENTS:]
+    axes = principal(detail.T @ detail)[1][:, -INIT_COMPONENTS:]
     norm = detail.norm(dim=1, keepdim=True) + contrast
     shape = torch.cat([detail @ axes / norm, norm.log()], 1)
     means = MiniBatchKMeans(n, n_init=1, batch_size=4096, random_state=seed % 2**32)
@@ -274,3 +274,10 @@ def most_probable(X: Tensor, covariances: Tensor, weights: Tensor, labels: Tenso
             of_all = log_densities(X[members], whitening[choices], constants[choices])
             found[members] = choices[of_all.argmax(1)]
     return found
+
+
+def principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (D,), ascending, and axes (D, D) float32. With 32 bits, those of an image without noise do not always
+    converge."""
+    values, axes = torch.linalg.eigh(covariance.double())
+    return values.float(), axes.float()
