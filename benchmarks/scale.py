@@ -139,7 +139,7 @@ def _picture(image: int) -> tuple[Image.Image, int]:
     rng = np.random.default_rng(image)
     pictures, labels = _sets()[image % 3]
     which = int(rng.integers(len(pictures)))
-    whole = pictures[which]() if callable(pictures[which]) else Image.fromarray(pictures[which])
+    whole = Image.fromarray(pictures[which])
     side = round(min(whole.size) * float(rng.uniform(0.6, 1)))
     left, top = (int(rng.integers(length - side + 1)) for length in whole.size)
     part = whole.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (left, top, left + side, top + side))

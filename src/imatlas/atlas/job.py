@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imatlas.atlas.decided_duplicates import reviewed
-from imatlas.atlas.decisions import Decisions
+from imatlas.atlas.decisions import Decisions, State
 from imatlas.atlas.journal import Journal
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.previews import PREVIEWS, Previews
@@ -103,15 +103,19 @@ class Job:
     previous: Previous | None = None
 
     @cached_property
+    def _decided(self) -> State:
+        """What was decided; read once, so that `reviewed_digest` names the decisions that `reviewed` holds."""
+        return Decisions(self.folder).state
+
+    @cached_property
     def reviewed(self) -> Reviewed:
         """What a person decided about duplicates."""
-        return reviewed(Decisions(self.folder).state, self.images.keys)
+        return reviewed(self._decided, self.images.keys)
 
     @property
     def reviewed_digest(self) -> str:
         """Identifies these decisions; "" for none."""
-        state = Decisions(self.folder).state
-        said = [[sorted(part) for part in pair] for pair in state.different], state.best
+        said = [[sorted(part) for part in pair] for pair in self._decided.different], self._decided.best
         return hashlib.sha256(json.dumps(said).encode()).hexdigest() if any(said) else ""
 
     @property

@@ -52,6 +52,12 @@ def member_key(name: str) -> str:
     return key_of(re.sub(r"^([A-Za-z]):", r"\1_", "/".join(parts))) or "unnamed"
 
 
+def row_keys(n: int) -> list[str]:
+    """The keys of the rows of a table or an array: their numbers, so that they sort as the rows do."""
+    digits = max(6, len(str(n)))
+    return [f"{row:0{digits}d}" for row in range(n)]
+
+
 def file_name_of(key: str) -> str:
     """The file name that a key stands for, the inverse of `key_of`."""
     name = _ESCAPE.sub(lambda found: _meaning(found) or found[0], key)

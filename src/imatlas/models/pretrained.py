@@ -207,7 +207,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         if self.n_components is None and self.layers == "last":
             return np.empty(0, np.int64), np.empty((0, self._n_raw), np.float32)
         rows = np.sort(np.random.default_rng(self._seed()).permutation(len(images))[:MAX_FIT_IMAGES])
-        features = self._features(images[rows], cache=cache)
+        features = self._features(images[rows], cache)
         self._learn(features)
         return rows, features
 
@@ -301,12 +301,10 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             out[rows] = self._project(features)
         return out
 
-    def _features(
-        self, images: Images, on_progress: Callable[[int, int], None] | None = None, cache: FeatureCache | None = None
-    ) -> np.ndarray:
+    def _features(self, images: Images, cache: FeatureCache | None = None) -> np.ndarray:
         """Raw features of images (N, n_raw)."""
         out = np.empty((len(images), self._n_raw), np.float32)
-        for rows, features in self._features_by_part(images, on_progress, cache):
+        for rows, features in self._features_by_part(images, None, cache):
             out[rows] = features
         return out
 

@@ -20,7 +20,7 @@ KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "
 
 
 def serve_pages(api: FastAPI, first: str) -> None:
-    """Serve the files of the pages, of which one is at the root; and tell of errors in a sentence."""
+    """Serve the files of the pages, of which one is at the root; and tell of errors."""
     files = _static_files()
 
     @api.get("/", include_in_schema=False)
@@ -34,6 +34,12 @@ def serve_pages(api: FastAPI, first: str) -> None:
             raise HTTPException(404, "There is no such file.")
         kind = KINDS.get(name.rpartition(".")[2], "text/plain; charset=utf-8")
         return Response(files[name].read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
+
+    tell_errors(api)
+
+
+def tell_errors(api: FastAPI) -> None:
+    """Answer with a sentence what is wrong."""
 
     @api.exception_handler(ImatlasError)
     def refused(request: Request, error: ImatlasError) -> JSONResponse:

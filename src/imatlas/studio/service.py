@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from imatlas import __version__
@@ -24,6 +23,7 @@ from imatlas.images.picture import Aim
 from imatlas.images.spec import ImageSpec
 from imatlas.models.outlier_detector import MIN_ROWS, OutlierDetector
 from imatlas.studio.batching import Batcher
+from imatlas.studio.pages import tell_errors
 from imatlas.tasks.search import search
 
 BATCH, WAIT = 32, 0.003
@@ -122,14 +122,11 @@ def service_api(atlas: Atlas) -> FastAPI:
         working.cancel()
 
     api = FastAPI(title="imatlas service", version=__version__, docs_url=None, redoc_url=None, lifespan=living)
+    tell_errors(api)
 
     async def features_of(request: Request) -> np.ndarray:
         features: np.ndarray = await batcher[0].ask(await request.body())
         return features
-
-    @api.exception_handler(ImatlasError)
-    def refused(request: Request, error: ImatlasError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
 
     @api.get("/health")
     def health() -> dict[str, Any]:

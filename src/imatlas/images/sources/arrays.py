@@ -14,6 +14,7 @@ import numpy as np
 
 from imatlas.errors import InputError, InputTypeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.keys import row_keys
 from imatlas.images.pixels import without_infinity
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.origin import Origin, in_memory, located
@@ -42,8 +43,7 @@ class ArraySource:
         self.name = f"an array of shape {tuple(array.shape)}" if path is None else str(path)
         self.skipped: list[tuple[str, str]] = []
         self.array = as_pixels(array)
-        digits = max(6, len(str(len(self.array))))
-        self.keys = [f"{i:0{digits}d}" for i in range(len(self.array))]
+        self.keys = row_keys(len(self.array))
 
     @property
     def origin(self) -> Origin:

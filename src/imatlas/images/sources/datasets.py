@@ -13,6 +13,7 @@ import numpy as np
 from imatlas.arguments import article, path_of
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images.formats.sniff import has_image_name
+from imatlas.images.keys import row_keys
 from imatlas.images.sources.arrays import as_pixels, is_wide, narrowest, without_masked
 from imatlas.images.sources.base import reason_of
 from imatlas.images.sources.files import FileSource
@@ -45,7 +46,7 @@ class DatasetSource:
         n = len(items)
         if n == 0:
             raise SourceError(f"The {type(items).__name__} is empty; give one with images.")
-        self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
+        self.keys = row_keys(n)
         self._lock = threading.RLock()
         self._whole: type | None = None
         self.has_gaps = False

@@ -9,13 +9,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imatlas.arguments import is_address
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.keys import row_keys
 from imatlas.images.sources.arrow import chosen_column, column_at
-from imatlas.images.sources.base import HEAD, check_size, part_of, reason_of
+from imatlas.images.sources.base import HEAD, check_size, reason_of
 from imatlas.images.sources.origin import Origin, located
 from imatlas.images.sources.patience import no_access
 
@@ -65,12 +64,11 @@ class LanceSource:
         self._is_blob = about.get(b"lance-encoding:blob") == b"true"
         fragments = self._dataset.get_fragments()
         counts = [fragment.count_rows() for fragment in fragments]
-        self._ends = np.cumsum(counts)
-        self._tags = [_tag(fragment) for fragment in fragments]
+        self._stamps = [(row, tag) for n, tag in zip(counts, map(_tag, fragments), strict=True) for row in range(n)]
         n = sum(counts)
         if n == 0:
             raise SourceError(f"There are no rows in '{place}'; give a Lance dataset with images.")
-        self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
+        self.keys = row_keys(n)
 
     def _open(self) -> Any:
         os.environ.setdefault("LANCE_LOG", "error")
@@ -91,11 +89,7 @@ class LanceSource:
 
     def stamps(self) -> list[tuple[int, int]] | None:
         """For each row its place in a fragment, and a hash of the fragment's files, which never change."""
-        found = []
-        for index in range(len(self.keys)):
-            number, row = part_of(self._ends, index)
-            found.append((row, self._tags[number]))
-        return found
+        return self._stamps
 
     def head(self, index: int) -> bytes:
         """The first bytes of a row."""

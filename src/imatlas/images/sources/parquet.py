@@ -11,6 +11,7 @@ import numpy as np
 
 from imatlas.errors import DecodeError, SourceError
 from imatlas.images import memory_budget
+from imatlas.images.keys import row_keys
 from imatlas.images.sources.archives import Archive
 from imatlas.images.sources.arrow import chosen_column, type_at
 from imatlas.images.sources.base import check_members, check_total, check_unpacked, reason_of
@@ -50,7 +51,7 @@ class ParquetSource(Archive):
         check_members(n, os.path.getsize(self.root), str(self.root))
         if n == 0:
             raise SourceError(f"There are no rows in '{self.root}'; give a Parquet file with images.")
-        self.keys = [f"{i:0{max(6, len(str(n)))}d}" for i in range(n)]
+        self.keys = row_keys(n)
         self._leaf = self._column + (".bytes" if pa.types.is_struct(type_at(schema, self._column)) else "")
         self._within = [] if self._column in schema.names else self._column.split(".")[1:]
         self._bytes = np.memmap(self.root, np.uint8, "r")
