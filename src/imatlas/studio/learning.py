@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,6 +84,7 @@ class Learning:
         self.skipped: list[tuple[str, str]] = []
         self.began = 0.0
         self._process: subprocess.Popen[str] | None = None
+        self._stopping = False
         self._lock = threading.Lock()
         self._decoded: tempfile.TemporaryDirectory[str] | None = None
 
@@ -157,16 +158,18 @@ class Learning:
             ]
             command = [sys.executable, "-m", "imatlas", "learn", self.source, "-o", str(self.atlas), *options]
             self._hand_over()
-            self.lines, self.state, self.began = [], "learning", time.time()
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            self.lines, self.state, self.began, self._stopping = [], "learning", time.time(), False
+            with _stops_held_back():
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
         threading.Thread(target=self._follow, args=(self._process,), daemon=True, name="imatlas-learning").start()
 
     def stop(self) -> None:
         """End it as Ctrl-C does: what is finished stays."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
+                self._stopping = True
                 self._process.send_signal(signal.SIGINT)
 
     def _follow(self, process: subprocess.Popen[str]) -> None:
@@ -175,7 +178,8 @@ class Learning:
             for line in process.stdout:
                 self.lines = [*self.lines[-MOST_LINES:], line.rstrip()]
         code = process.returncode
-        stopped = code != 0 and any(line.startswith("Stopped.") for line in self.lines[-3:])
+        # a process that is stopped while it imports may end without a word of its own
+        stopped = self._stopping or any(line.startswith("Stopped.") for line in self.lines[-3:])
         self.state = "done" if code == 0 else "stopped" if stopped else "failed"
 
     def event(self) -> dict[str, Any]:
@@ -197,6 +201,19 @@ class Learning:
             "seconds": round(time.time() - self.began) if self.state == "learning" else 0,
             **self.so_far.event(learning=self.state == "learning"),
         }
+
+
+@contextlib.contextmanager
+def _stops_held_back() -> Iterator[None]:
+    """A process that is begun here gets Ctrl-C only when `imatlas` handles it; one while Python starts can be lost."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def learning_api(learning: Learning) -> FastAPI:

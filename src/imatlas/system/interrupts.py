@@ -42,3 +42,5 @@ if _PROGRAM in ("imatlas", "imatlas.exe") or (
 
     _signal.signal(_signal.SIGINT, strike)
     sys.excepthook, sys.unraisablehook = _stopped, interrupt_again
+    if hasattr(_signal, "pthread_sigmask"):  # who began this process may have held Ctrl-C back until here
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))

@@ -56,15 +56,22 @@ function draw() {
   say(byId("duplicates-found").textContent);
 }
 
+/** Searches; until it is done, what acts on groups waits, since those that are seen may be others than those found. */
 async function find() {
-  await withProgress(byId("duplicates-progress"), async (onprogress) => {
-    const result = await api.resultOf(await api.findDuplicates(), (event) => {
-      onprogress(event);
-      byId("duplicates-found").textContent = event.line ?? "";
+  const waiting = ["select", "move", "forget"].map((name) => byId(`duplicates-${name}`));
+  for (const button of waiting) button.disabled = true;
+  try {
+    await withProgress(byId("duplicates-progress"), async (onprogress) => {
+      const result = await api.resultOf(await api.findDuplicates(), (event) => {
+        onprogress(event);
+        byId("duplicates-found").textContent = event.line ?? "";
+      });
+      shown = STEP;
+      take(result);
     });
-    shown = STEP;
-    take(result);
-  });
+  } finally {
+    for (const button of waiting) button.disabled = false;
+  }
 }
 
 function take(result) {
