@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imatlas.errors import InputError
-from imatlas.models.outlier_detector import CONFIDENCE, MAX_REFERENCES, MIN_ROWS, OutlierDetector
+from imatlas.models.outlier_detector import CONFIDENCE, MIN_ROWS, OutlierDetector
 from imatlas.result import DataTable, Result
 
 FALSE_POSITIVE_RATE = 0.01
@@ -19,8 +19,8 @@ ORDINARY = 0.2
 N_ORDINARY = 10
 """Ordinary images that an outlier is compared with in its heat map."""
 
-SAMPLE = 2 * MAX_REFERENCES
-"""Images that a detector for new ones is fitted to: each half of them has as many references as it may have."""
+SAMPLE = 4096
+"""Images that a detector for new ones is fitted to, in two seconds."""
 
 N_LISTED = 10
 """Images in the table if none is an outlier."""
