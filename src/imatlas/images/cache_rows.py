@@ -28,12 +28,12 @@ class Rows:
     @classmethod
     def joined(cls, several: Sequence[Rows]) -> Rows:
         """Several of them as one, in the order of their items."""
-        columns = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in zip(*map(cls._columns, several))]
-        order = np.lexsort((columns[1], columns[2]))
-        return cls(*(column[order] for column in columns))
-
-    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.piece, self.row, self.item
+        piece, row, item = (
+            np.concatenate([np.empty(0, np.int64), *(getattr(rows, name) for rows in several)])
+            for name in ("piece", "row", "item")
+        )
+        order = np.lexsort((row, item))
+        return cls(piece[order], row[order], item[order])
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Runs of adjacent rows of one piece: its number, the first row and the one behind the last."""
@@ -58,14 +58,14 @@ class Items:
 
         Of a file whose frames are rows, all or none.
         """
+        import pyarrow.compute as pc
+
         columns = [piece.table[name].to_pylist() for name in ("item_key", "size", "time")]
         items = np.array([self._numbers.get(stamped, -1) for stamped in zip(*columns, strict=True)], np.int64)
         rows = np.flatnonzero((items >= 0) & piece.usable())
         rows = rows[~taken[items[rows]]]
         counts = np.bincount(items[rows], minlength=len(taken))
         table = piece.table.select(["key", "item_key", "n_frames"]).take(rows)
-        import pyarrow.compute as pc
-
         is_whole = pc.equal(table["key"], table["item_key"]).to_numpy()
         rows = rows[is_whole | (counts[items[rows]] == table["n_frames"].to_numpy())]
         return Rows(np.full(len(rows), number, np.int64), rows, items[rows])
