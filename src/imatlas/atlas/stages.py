@@ -239,6 +239,7 @@ def generator(job: Job) -> dict[str, Any]:
     if "generator" not in job.manifest.models:
         model, why = _chosen_generator(job, job.seconds("generator"))
         job.save_model("generator", model)
+        job.manifest.metrics.pop("quality", None)
         keys, hashes = job.images.keys, job.images.records["sha256"].tolist()
         job.manifest.composed_of = {keys[row]: hashes[row] for row in job.train} if composes(model) else {}
     model = job.model("generator")
@@ -252,8 +253,9 @@ def generator(job: Job) -> dict[str, Any]:
 
 
 def report(job: Job) -> dict[str, Any]:
-    """Score the generator on the held-out images and write the report."""
-    job.manifest.metrics["quality"] = _words_and_numbers(_score(job) if len(job.held_out) else NOT_MEASURED)
+    """Score the generator on the held-out images, unless an update keeps it, and write the report."""
+    if job.update is None or "quality" not in job.manifest.metrics:
+        job.manifest.metrics["quality"] = _words_and_numbers(_score(job) if len(job.held_out) else NOT_MEASURED)
     job.commit()  # the report reads what is committed
     with job.journal.replacing("report.html") as aside:
         Atlas(job.folder).report(aside)

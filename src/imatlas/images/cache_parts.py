@@ -44,11 +44,11 @@ ROWS_FILE = re.compile(r"rows-[0-9a-z-]{1,40}\.npy")
 
 ABOUT, RECORDS, THUMBNAILS = "part.json", "records.parquet", "thumbnails.bin"
 
-MAX_ROWS, MAX_BYTES, MAX_SECONDS = 8192, 2**26, 30.0
+MAX_ROWS, MAX_BYTES, MAX_SECONDS = 8192, 2**26, 10.0
 """Rows, bytes and seconds after which a part is completed: what a killed build may lose."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Piece:
     """Rows that are on the disk: of a part, or of an earlier cache.
 

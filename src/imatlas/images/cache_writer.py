@@ -32,6 +32,9 @@ _NPY = b"\x93NUMPY"
 MOST_ROWS = 1024
 """Rows that are copied at once."""
 
+MOST_OPEN = 8
+"""Pieces whose files are open at once: a million images are in hundreds."""
+
 
 class CacheWriter:
     """Writes a cache from rows that are on the disk: to one file per kind; most sets have one kind, whose file then
@@ -74,12 +77,13 @@ class CacheWriter:
         ends, tables = [np.empty(0, np.int64)], []
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(open(self._folder / "thumbnails.bin", "wb"))
-            open_piece: Piece | None = None
+            opened: list[Piece] = []
             for number, start, stop in rows.runs():
                 piece = pieces[number]
-                if open_piece is not piece and open_piece is not None:
-                    open_piece.close()
-                open_piece = piece
+                if piece not in opened:
+                    opened.append(piece)
+                if len(opened) > MOST_OPEN:
+                    opened.pop(0).close()
                 for kind, n in _runs([kinds[name] for name in piece.kind_names[start:stop]]):
                     if kind not in files:
                         files[kind] = stack.enter_context(open(self._path(kind), "wb", buffering=2**18))
@@ -94,8 +98,8 @@ class CacheWriter:
                     out.write(piece.thumbnails[begin : piece.ends[start + n - 1]].data)
                     tables.append(piece.table.select(FIELDS).slice(start, n))
                     start += n
-            if open_piece is not None:
-                open_piece.close()
+            for piece in opened:
+                piece.close()
             for kind, file in files.items():
                 file.seek(0)
                 write_header(file, kind, self._plan, self._counts[kind])
