@@ -36,7 +36,7 @@ from imatlas.atlas.table_manifest import (
     refuse_unknown_versions,
     version_file,
 )
-from imatlas.atlas.table_values import fault
+from imatlas.atlas.table_values import arrow_of, fault, matrix_of, unwrapped
 from imatlas.errors import ArtifactError, ImatlasError
 from imatlas.system.atomic_io import flush_tree, open_new, remove_listed, within
 from imatlas.system.inventory import Inventory, open_regular
@@ -220,13 +220,13 @@ class ImagesTable:
         path = Path(path)
         mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
         refuse_unknown_versions(path)
-        with _unwrapped(batches) as rows:
+        with unwrapped(batches) as rows:
             data = lance.write_dataset(
                 rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
             )
         if thumbnails is not None:
             schema = pa.schema([LEARNED.field("thumbnail")])
-            with _unwrapped(
+            with unwrapped(
                 pa.record_batch([pa.array(some, pa.binary())], schema=schema) for some in thumbnails
             ) as rows:
                 data.add_columns(pa.RecordBatchReader.from_batches(schema, rows))
@@ -265,7 +265,7 @@ class ImagesTable:
         added: list[Any] = []
         if len(embedding):
             of_thumbnails = pa.schema([LEARNED.field("thumbnail")])
-            vectors = pa.table({"embedding": _arrow(embedding)})
+            vectors = pa.table({"embedding": arrow_of(embedding)})
             parts = [
                 _files_of(data, SCHEMA, batches()),
                 _files_of(
@@ -329,7 +329,7 @@ class ImagesTable:
         **columns : arrays (n_rows,) or (n_rows, n_features)
             A two-dimensional array becomes a vector column.
         """
-        arrays = {name: _arrow(values) for name, values in columns.items()}
+        arrays = {name: arrow_of(values) for name, values in columns.items()}
         n_rows = len(self)
         for name, values in arrays.items():
             if len(values) != n_rows:
@@ -365,11 +365,11 @@ class ImagesTable:
 
     def vectors(self, column: str) -> np.ndarray:
         """A vector column as a float32 array (n_rows, n_features)."""
-        return _matrix(self.read([column])[column].combine_chunks())
+        return matrix_of(self.read([column])[column].combine_chunks())
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some rows of a vector column, in the order of `rows`, as a float32 array (n, n_features)."""
-        return _matrix(self.take(rows, [column])[column].combine_chunks())
+        return matrix_of(self.take(rows, [column])[column].combine_chunks())
 
     def index(self, column: str, centers: np.ndarray) -> ImagesTable:
         """Write a new version with an index on a vector column, for `nearest`.
@@ -454,7 +454,7 @@ class ImagesTable:
     def vector_batches(self, column: str) -> Iterator[np.ndarray]:
         """A vector column of all rows, as float32 arrays (n, n_features), batch by batch."""
         for batch in self.batches([column]):
-            yield _matrix(batch[column])
+            yield matrix_of(batch[column])
 
     def check(self) -> None:
         """Read and check every column, before a writer builds on them.
@@ -495,43 +495,8 @@ def address(path: str | Path) -> str:
     return text
 
 
-@contextmanager
-def _unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The same batches, for Lance to write; exceptions of their source, even Ctrl-C, are raised unchanged.
-
-    Lance would wrap them in an OSError.
-    """
-    caught: list[BaseException] = []
-
-    def guarded() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from batches
-        except BaseException as error:
-            caught.append(error)
-            raise
-
-    try:
-        yield guarded()
-    except OSError:
-        if caught:
-            raise caught[0] from None
-        raise
-
-
 def _files_of(data: lance.LanceDataset, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Any]:
     """Write some columns of new rows into files of their own, not yet part of the table; one fragment per file."""
-    with _unwrapped(batches) as rows:
+    with unwrapped(batches) as rows:
         reader = pa.RecordBatchReader.from_batches(schema, rows)
         return lance.fragment.write_fragments(reader, data, mode="append", max_rows_per_file=FRAGMENT)
-
-
-def _matrix(values: pa.Array) -> np.ndarray:
-    """Lists of equal lengths as an array (n, length)."""
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
-
-
-def _arrow(values: np.ndarray | pa.Array) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return values if isinstance(values, pa.Array) else pa.array(values)
