@@ -19,6 +19,7 @@ import imatlas as ia
 from imatlas.atlas import learn
 from imatlas.atlas.manifest import Manifest
 from imatlas.errors import ArtifactError, AtlasBusyError, InputError, ParameterError, SourceError
+from imatlas.models.layout import Layout
 
 BUDGET = "6s"
 
@@ -210,6 +211,74 @@ def test_a_folder_that_grew_is_updated_and_old_images_keep_their_place(learned, 
     moved = [abs(new[key][c] - old[key][c]) for key in set(old) & set(new) for c in ("umap_x", "umap_y")]
     assert max(moved) == 0
     assert np.isfinite(atlas.layout).all()
+
+
+def test_an_update_costs_the_new_images(photos, tmp_path, monkeypatch, capsys):
+    for module in ("table", "growth"):
+        monkeypatch.setattr(f"imatlas.atlas.{module}.FRAGMENT", 50)
+    grown, folder = Path(shutil.copytree(photos, tmp_path / "photos")), tmp_path / "photos.atlas"
+    first = ia.learn(grown, folder, budget=BUDGET, progress=False).store
+    old, files, keys = first.rows, first.table.named.fragments, first.keys.to_pylist()
+    embedding = first.embedding
+    write_patches(grown, 12, start=1000)
+    (grown / keys[60]).unlink()
+    shutil.copy(grown / keys[0], grown / "another copy.png")
+    predicted = []
+    for model, verb in ((ia.SOM, "predict"), (ia.ImageClusterer, "predict"), (Layout, "transform")):
+        original = getattr(model, verb)
+
+        def spy(self, X, original=original):
+            predicted.append(len(X))
+            return original(self, X)
+
+        monkeypatch.setattr(model, verb, spy)
+    monkeypatch.setattr(learn, "STAGES", {name: stage for name, stage in learn.STAGES.items() if name != "report"})
+    store = ia.learn(grown, folder, budget=BUDGET, progress=False).store
+    assert set(predicted) == {13}
+    now = store.rows["key"].tolist()
+    assert now[:150] == keys[:50] + keys[100:200]
+    # One fragment has lost a row, and the last was not full: their rows come behind the others, then the new ones.
+    assert now[150:] == [*keys[50:60], *keys[61:100], *keys[200:], *sorted(set(now) - set(keys))]
+    kept = [files[0], files[2], files[3]]
+    for (_, before), (_, after) in zip(kept, store.table.named.fragments[:3], strict=True):
+        assert [before[name] for name in ("key", "thumbnail", "embedding")] == [
+            after[name] for name in ("key", "thumbnail", "embedding")
+        ]
+    row_of = {key: row for row, key in enumerate(keys)}
+    stayed = [row for row, key in enumerate(now) if key in row_of]
+    for name in (
+        "cell",
+        "x",
+        "y",
+        "cluster",
+        "confidence",
+        "outlier",
+        "umap_x",
+        "umap_y",
+        "held_out",
+        "flags",
+        "sha256",
+    ):
+        values = [old[name][row_of[now[row]]] for row in stayed]
+        np.testing.assert_array_equal(store.rows[name][stayed], values)
+    np.testing.assert_array_equal(store.embedding[stayed], embedding[[row_of[now[row]] for row in stayed]])
+    assert store.rows["duplicate_of"][now.index("another copy.png")] == keys[0]
+    for row in (3, 60, 195, 230, len(now) - 1):  # the thumbnail is that of the key
+        np.testing.assert_array_equal(store.pixels([row])[0, ..., 0], np.asarray(Image.open(grown / now[row])))
+    capsys.readouterr()
+    monkeypatch.undo()
+    ia.learn(grown, folder, budget=BUDGET)  # the report is still to be written
+    assert "6/7" not in capsys.readouterr().out
+    ia.learn(grown, folder, budget=BUDGET)
+    assert "Nothing has changed" in capsys.readouterr().out
+    fewer = set(now[20:30])
+    for key in fewer:
+        (grown / key).unlink()
+    last = ia.learn(grown, folder, budget=BUDGET, progress=False)
+    assert sorted(last.keys) == sorted(set(now) - fewer)
+    position = {key: row for row, key in enumerate(now)}
+    rows = [position[key] for key in last.keys]
+    np.testing.assert_array_equal(last.store.rows["umap_x"], store.rows["umap_x"][rows])
 
 
 def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):

@@ -61,6 +61,46 @@ def test_a_version_that_was_not_named_does_not_count(tmp_path):
         ImagesTable(tmp_path / "t.lance", named.version)
 
 
+def test_a_table_grows_without_writing_old_rows_again(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("imatlas.atlas.table.FRAGMENT", 100)
+    table = ImagesTable.write(tmp_path / "t.lance", [rows(0, 450)], [[b"%d" % i for i in range(450)]])
+    embedding = rng.random((450, 5)).astype(np.float32)
+    table = table.set(embedding=embedding, cell=np.arange(450, dtype=np.int32))
+    table = table.set(duplicate_of=pa.array(["00001.jpg"] * 450)).index("embedding", embedding[:4])
+    stay = np.ones(450, bool)
+    stay[123] = False
+    fragments = table.named.whole(stay, at_least=100)
+    assert fragments.tolist() == [True, False, True, True, False]
+    assert table.named.whole(stay).tolist() == [True, False, True, True, True]
+    assert np.flatnonzero(table.named.rows_of(fragments)).tolist() == [*range(100), *range(200, 400)]
+    new = rng.random((150, 5)).astype(np.float32)
+    before = {
+        name: (table.path / name).stat().st_mtime_ns for _, files in table.named.fragments for name in files.values()
+    }
+    grown = table.grown(
+        fragments, lambda: [rows(1000, 120), rows(1120, 30)], lambda: [[b"n%d" % i for i in range(150)]], new
+    )
+    assert grown.read(["width"])["width"].to_pylist() == [*range(100), *range(200, 400), *range(1000, 1150)]
+    assert grown.take([449, 0, 299], ["thumbnail"])["thumbnail"].to_pylist() == [b"n149", b"0", b"399"]
+    np.testing.assert_array_equal(
+        grown.vectors("embedding"), np.concatenate([embedding[:100], embedding[200:400], new])
+    )
+    assert grown.read(["duplicate_of"])["duplicate_of"].to_pylist() == ["00001.jpg"] * 300 + [None] * 150
+    assert "cell" not in grown.columns
+    assert not grown.has_index("embedding")
+    assert [n for n, _ in grown.named.fragments] == [100, 100, 100, 100, 50]
+    kept = {name for _, files in grown.named.fragments[:3] for name in files.values()}
+    assert {name: (table.path / name).stat().st_mtime_ns for name in kept} == {name: before[name] for name in kept}
+    assert all(
+        len({files[name] for name in ("key", "thumbnail", "embedding")}) == 3 for _, files in grown.named.fragments
+    )
+    ready = grown.set(cell=np.arange(450, dtype=np.int32)).index("embedding", new[:4])
+    np.testing.assert_array_equal(ready.nearest("embedding", new[7], 1)[0], [307])
+    again = ImagesTable(table.path, table.version)  # as if the writer had been killed before its commit
+    fewer = again.grown(again.named.whole(stay), list, list, np.empty((0, 5)))
+    assert fewer.read(["width"])["width"].to_pylist() == [*range(100), *range(200, 450)]
+
+
 def test_a_failing_source_of_rows_raises_its_own_error_and_leaves_the_old_table(tmp_path):
     table = ImagesTable.write(tmp_path / "t.lance", [rows(0, 10)])
 

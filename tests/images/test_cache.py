@@ -18,6 +18,7 @@ from imatlas import Images
 from imatlas.errors import ArtifactError, InputError, ParameterError
 from imatlas.images import intake
 from imatlas.images.cache_folder import BUILDING
+from imatlas.images.cache_parts import PartWriter
 from imatlas.images.cache_writer import CacheWriter
 from imatlas.images.encode import write_picture
 
@@ -228,16 +229,21 @@ def test_only_leftovers_of_killed_builds_are_swept(folder: Path, tmp_path: Path)
 
 def test_a_build_lists_files_before_writing_them(folder: Path, tmp_path: Path, monkeypatch) -> None:
     listed: list[tuple[set[str], set[str]]] = []
-    original = CacheWriter.add
 
-    def spy(writer, results):
-        original(writer, results)
-        names = (writer._folder / BUILDING).read_text().splitlines()
-        listed.append(({*names, BUILDING}, {p.name for p in writer._folder.iterdir()}))
+    def spied(method, folder_of):
+        def spy(writer, *given):
+            found = method(writer, *given)
+            folder = folder_of(writer)
+            names = (folder / BUILDING).read_text().splitlines()
+            listed.append(({*names, BUILDING}, {p.name for p in folder.iterdir()}))
+            return found
 
-    monkeypatch.setattr(CacheWriter, "add", spy)
+        return spy
+
+    monkeypatch.setattr(PartWriter, "add", spied(PartWriter.add, lambda writer: writer.folder))
+    monkeypatch.setattr(CacheWriter, "_copy", spied(CacheWriter._copy, lambda writer: writer._folder))
     len(Images(folder, image_size=16, cache_dir=tmp_path / "cache"))
-    assert listed
+    assert len(listed) == 41
     assert all(there <= names for names, there in listed)
 
 
@@ -337,17 +343,3 @@ def test_a_cache_that_would_be_too_large_is_not_built(folder: Path, tmp_path: Pa
     for wrong in ("much", 0, -5, 2.5):
         with pytest.raises(ParameterError, match="'cache_size'"):
             Images(folder, cache_size=wrong)  # type: ignore[arg-type]
-
-
-def test_records_of_many_rows_are_packed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Images(folder, image_size=16, cache_dir=tmp_path / "at once")
-    monkeypatch.setattr("imatlas.images.cache_writer.BATCH", 7)
-    monkeypatch.setattr("imatlas.images.cache.BATCH", 7)
-    place = tmp_path / "in parts"
-    found = Images(folder, image_size=16, cache_dir=place)
-    assert found.records.table.equals(expected.records.table)
-    (folder / "00a.png").write_bytes((folder / "07.png").read_bytes())
-    grown = Images(folder, image_size=16, cache_dir=place)  # the others come from the earlier cache
-    fresh = Images(folder, image_size=16, cache_dir=tmp_path / "fresh")
-    assert grown.records.table.equals(fresh.records.table)
-    np.testing.assert_array_equal(grown.pixels, fresh.pixels)

@@ -53,18 +53,53 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Previous:
-    """The images that an earlier run has embedded.
+class Known:
+    """Which images of a job are rows of the table that an earlier run wrote. Their order is that of the table.
 
     Attributes
     ----------
-    rows : dict
-        Key -> (sha256, row).
-    embedding : ndarray (n_rows, n_features) float32
+    rows : ndarray (n_images,) int64
+        Row of each image there; -1 where its content is new.
+    fragments : ndarray (n_fragments,) of bool
+        The fragments of that table whose files can stay: the first images are their rows.
     """
 
-    rows: dict[str, tuple[str, int]]
-    embedding: np.ndarray
+    rows: np.ndarray
+    fragments: np.ndarray
+
+    @property
+    def fresh(self) -> np.ndarray:
+        """The images that are new."""
+        return np.flatnonzero(self.rows < 0)
+
+    def of(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """A column (n_images, ...) from that of the earlier table and that of the new images."""
+        values = old[np.maximum(self.rows, 0)]
+        values[self.fresh] = new
+        return values
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update of the table of an earlier run, which the encoder completes.
+
+    Attributes
+    ----------
+    table : ImagesTable
+        As the earlier run left it; its files were checked when this run began.
+    known : Known
+    n_in_place : int
+        So many images, the first ones, stay where they are.
+    """
+
+    table: ImagesTable
+    known: Known
+    n_in_place: int
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the earlier table as an array (n_rows,)."""
+        values = self.table.read([name])[name]
+        return values.to_numpy() if values.null_count == 0 else np.array(values.to_pylist(), object)
 
 
 @dataclass
@@ -86,8 +121,14 @@ class Job:
     progress : bool
     learned : float
         Seconds of learning so far, from the moment the pixel cache exists.
-    previous : Previous or None
-        What an earlier run knows, if this one updates its atlas.
+    fingerprint : str
+        Identifies the content of the usable images; a stage is done for one fingerprint.
+    known : Known or None
+        Which images an earlier run knows, if there is one.
+    update : Update or None
+        What the intake leaves to the encoder, if this run updates an atlas.
+    of_rows : dict
+        What the intake decided about each image: `held_out`, `duplicate_of`, `flags`.
     """
 
     folder: Path
@@ -98,9 +139,12 @@ class Job:
     say: Callable[[str], None]
     emit: Callable[[dict[str, Any]], None]
     progress: bool
+    fingerprint: str
+    known: Known | None = None
     started: float = field(default_factory=time.perf_counter)
     learned: float = 0.0
-    previous: Previous | None = None
+    update: Update | None = None
+    of_rows: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def _decided(self) -> State:
@@ -117,11 +161,6 @@ class Job:
         """Identifies these decisions; "" for none."""
         said = [[sorted(part) for part in pair] for pair in self._decided.different], self._decided.best
         return hashlib.sha256(json.dumps(said).encode()).hexdigest() if any(said) else ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the content of the usable images; a stage is done for one fingerprint."""
-        return str(self.images.fingerprint)
 
     @cached_property
     def inventory(self) -> Inventory:

@@ -31,6 +31,7 @@ from imatlas.arguments import (
 )
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.decisions import Decisions
+from imatlas.atlas.growth import in_table_order
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
@@ -202,7 +203,9 @@ def learn(
                 callback(event)
 
         images = _without_left_out(like_the_models(images, manifest, report), folder, report)
-        job = Job(folder, images, settings, manifest, journal, report, emit, progress)
+        fingerprint = images.fingerprint
+        images, earlier = in_table_order(images, folder, manifest)
+        job = Job(folder, images, settings, manifest, journal, report, emit, progress, fingerprint, earlier)
         _run(job)
     return Atlas(folder)
 
@@ -248,7 +251,7 @@ def _run(job: Job) -> None:
             manifest.finished = name == "report"
             # An update replaces the rows before it embeds the new ones. Both are committed together, so that a kill
             # between them loses no features.
-            if not (name == "intake" and job.previous is not None):
+            if not (name == "intake" and job.update is not None):
                 job.commit()
         if name == "intake":
             _print_plan(job)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.job import Job, Previous
+from imatlas.atlas.growth import among, flags_of, predicted, table_batches, thumbnail_batches, update_of, write_update
+from imatlas.atlas.job import Job
 from imatlas.atlas.manifest import SKIPPED
 from imatlas.atlas.previews import N_SHOWN
-from imatlas.atlas.table import ROWS, SCHEMA, ImagesTable
+from imatlas.atlas.table import ImagesTable
 from imatlas.atlas.time_budget import default_budget
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
@@ -46,8 +47,7 @@ from imatlas.tasks.cluster import cluster, limits, sizes_in_words
 from imatlas.tasks.conditions import composes, sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
-from imatlas.tasks.outliers import outlier_scores
-from imatlas.tasks.quality_flags import Flags, quality_flags
+from imatlas.tasks.outliers import SAMPLE, outlier_scores
 from imatlas.tasks.score import NOT_MEASURED, encoder_in_words, score_on_map
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.training.checkpoints import Checkpoint
@@ -72,8 +72,6 @@ SHARPNESS, SHARPENING = 0.1, 0.33
 
 MOST_OF_ONE = 0.25
 """Largest share of the images that is held out because one content has it."""
-FROM_RECORDS = ("key", "width", "height", "sha256")
-"""Columns of the table that are copied from the records of the intake."""
 
 
 def intake(job: Job) -> dict[str, Any]:
@@ -87,23 +85,24 @@ def intake(job: Job) -> dict[str, Any]:
             "'imatlas check' and 'imatlas duplicates' work with any number."
         )
     before = manifest.stages.get("intake", {})
-    if "embedding" in (job.table.columns if manifest.table else ()):
-        job.previous = _previous(job.table)
+    job.update = update_of(job)
     duplicates = duplicate_of(images, reviewed=job.reviewed)
     default_share = min(HELD_OUT, MAX_HELD_OUT / n) if n >= MIN_TO_HOLD_OUT else 0.0
     share = before.get("held_out", default_share)
     held_out = held_out_rows(images.records["sha256"].tolist(), duplicates, share, job.settings.random_state)
-    flags = quality_flags(images.thumbnails, images.records["width"], images.records["height"])
+    flags = flags_of(job)
+    job.of_rows = {"held_out": held_out, "duplicate_of": _keys_of(images, duplicates), "flags": flags}
     manifest.spec = images.spec.to_json()
-    manifest.table = {"name": manifest.table.get("name") or manifest.new_table(job.folder)}
-    job.journal.writing_table(manifest.table["name"])
-    table = ImagesTable.write(
-        job.folder / manifest.table["name"],
-        _table_batches(images, held_out, duplicates, flags),
-        (images.thumbnails[start : start + ROWS] for start in range(0, n, ROWS)),
-        job.inventory,
-    )
-    manifest.table["version"] = table.version
+    if job.update is None:
+        manifest.table = {"name": manifest.table.get("name") or manifest.new_table(job.folder)}
+        job.journal.writing_table(manifest.table["name"])
+        table = ImagesTable.write(
+            job.folder / manifest.table["name"],
+            table_batches(images, 0, **job.of_rows),
+            thumbnail_batches(images, 0),
+            job.inventory,
+        )
+        manifest.table["version"] = table.version
     with job.journal.replacing(SKIPPED) as aside:
         write_csv(aside, ("key", "reason"), images.skipped)
     job.inventory.record([SKIPPED])
@@ -118,16 +117,14 @@ def intake(job: Job) -> dict[str, Any]:
         "reviewed": job.reviewed_digest,
         "budget": job.settings.budget or default_budget(n),
         "summary": f"{counted(n, 'image')}, {len(images.skipped):,} skipped, "
-        f"{counted((duplicates >= 0).sum(), 'duplicate')}, {len(flags.rows):,} flagged, {in_words}",
+        f"{counted((duplicates >= 0).sum(), 'duplicate')}, {sum(map(bool, flags)):,} flagged, {in_words}",
     }
 
 
 def encoder(job: Job) -> dict[str, Any]:
     """Fit or load the encoder, and embed every new image."""
-    known = "encoder" in job.manifest.models
-    # Features of another encoder lie in another space: with a new one, every image is embedded again.
-    old = _rows_known_before(job) if known else np.full(len(job.images), -1)
-    fresh = np.flatnonzero(old < 0)
+    known = job.update is not None or "encoder" in job.manifest.models
+    fresh = job.update.known.fresh if job.update is not None else np.arange(len(job.images))
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
@@ -144,16 +141,14 @@ def encoder(job: Job) -> dict[str, Any]:
         model = _learn_autoencoder(job, job.seconds("encoder"), "checkpoint")
         vectors = model.transform(job.images)
         job.save_model("encoder", model, "autoencoder")
-    n_features = vectors.shape[1] if len(fresh) or job.previous is None else job.previous.embedding.shape[1]
-    embedding = np.empty((len(job.images), n_features), np.float32)
-    if len(fresh):
-        embedding[fresh] = vectors
-    if job.previous is not None and len(fresh) < len(embedding):
-        embedding[old >= 0] = job.previous.embedding[old[old >= 0]]
-    job.save_columns(embedding=embedding)
-    if len(embedding) > EXACT:
-        centers = index_centers(embedding, random_state=job.settings.random_state)
-        del embedding, vectors  # the index reads the table and needs the memory
+    if job.update is not None:
+        write_update(job, job.update, vectors)
+    else:
+        job.save_columns(embedding=vectors)
+    del vectors  # the index reads the table and needs the memory
+    n_features = job.table.n_features("embedding") or 0
+    if len(job.images) > EXACT:
+        centers = index_centers(job.table.vectors("embedding"), random_state=job.settings.random_state)
         job.manifest.table["version"] = job.table.index("embedding", centers).version
     new = f"{len(fresh):,} of {counted(len(job.images), 'image')}" if known else counted(len(fresh), "image")
     summary = f"{new} embedded in {counted(n_features, 'dimension')} by {encoder_in_words(model)}"
@@ -166,57 +161,69 @@ def encoder(job: Job) -> dict[str, Any]:
 
 def map_(job: Job) -> dict[str, Any]:
     """Fit the map on the embedding; an update keeps the map and places the new images on it."""
-    embedding = job.table.vectors("embedding")
-    known = job.model("map") if "map" in job.manifest.models else None
-    placed = fit_map(
-        embedding[job.train], held_out=embedding[job.held_out], som=known, random_state=job.settings.random_state
-    )
-    if known is None:
-        job.save_model("map", placed.som)
-    cells = placed.som.predict(embedding)
-    x, y = placed.som.project(embedding).T
-    job.save_columns(cell=cells.astype(np.int32), x=x.astype(np.float32), y=y.astype(np.float32))
-    job.manifest.metrics["map"] = _words_and_numbers(placed.result)
-    return {"summary": placed.result.sentences[0]}
+    known = "map" in job.manifest.models
+    if known:
+        som, measured = job.model("map"), job.manifest.metrics["map"]
+    else:
+        embedding = job.table.vectors("embedding")
+        placed = fit_map(embedding[job.train], held_out=embedding[job.held_out], random_state=job.settings.random_state)
+        som, measured = placed.som, _words_and_numbers(placed.result)
+        job.save_model("map", som)
+        del embedding
+
+    def predict(vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+        x, y = som.project(vectors).T
+        return som.predict(vectors).astype(np.int32), x.astype(np.float32), y.astype(np.float32)
+
+    job.save_columns(**predicted(job, known, ("cell", "x", "y"), predict))
+    job.manifest.metrics["map"] = measured
+    return {"summary": measured["sentences"][0]}
 
 
 def clusters(job: Job) -> dict[str, Any]:
     """Cluster the embedding, and compute outlier scores; an update keeps the clusters."""
-    embedding, seed = job.table.vectors("embedding"), job.settings.random_state
-    if "clusters" in job.manifest.models:
+    seed, known = job.settings.random_state, "clusters" in job.manifest.models
+    if known:
         model, measured = job.model("clusters"), job.manifest.metrics["clusters"]
     else:
         found = cluster(
-            embedding[job.train],
+            job.table.vectors("embedding")[job.train],
             n_clusters=job.settings.clusters,
             random_state=seed,
             seconds=job.seconds("clusters"),
         )
         model, measured = found.model, _words_and_numbers(found.result)
         job.save_model("clusters", model)
-    labels, confidence = model.predict(embedding), model.confidence(embedding)
-    sizes = np.bincount(labels, minlength=model.n_clusters_)  # of all images, also held-out and new ones
+
+    def predict(vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+        if len(vectors) == len(job.images):
+            scores = outlier_scores(vectors, random_state=seed)
+        else:
+            scores = outlier_scores(among(job, SAMPLE), new=vectors, random_state=seed)
+        return model.predict(vectors).astype(np.int32), model.confidence(vectors), scores.astype(np.float32)
+
+    columns = predicted(job, known, ("cluster", "confidence", "outlier"), predict)
+    sizes = np.bincount(columns["cluster"], minlength=model.n_clusters_)  # of all images, also held-out and new ones
     measured["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
     measured["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
     job.manifest.metrics["clusters"] = measured
-    scores = outlier_scores(embedding, random_state=seed)
-    job.save_columns(cluster=labels.astype(np.int32), confidence=confidence, outlier=scores.astype(np.float32))
+    job.save_columns(**columns)
     return {"summary": " ".join([measured["sentences"][0], *limits(measured["sentences"])])}
 
 
 def layout(job: Job) -> dict[str, Any]:
     """Lay the images out in the plane; an update keeps old coordinates and adds those of new images."""
-    embedding = job.table.vectors("embedding")
     known = "layout" in job.manifest.models
     if known:
         model = job.model("layout")
     else:
-        model = Layout(random_state=job.settings.random_state).fit(embedding[job.train], seconds=job.seconds("layout"))
+        train = job.table.vectors("embedding")[job.train]
+        model = Layout(random_state=job.settings.random_state).fit(train, seconds=job.seconds("layout"))
         job.save_model("layout", model)
-    x, y = model.transform(embedding).T
-    job.save_columns(umap_x=x, umap_y=y)
+        del train
+    job.save_columns(**predicted(job, known, ("umap_x", "umap_y"), lambda vectors: model.transform(vectors).T))
     n = len(model.references_)
-    others = f"; the others are placed among the most similar of these {n:,}" if n < len(embedding) else ""
+    others = f"; the others are placed among the most similar of these {n:,}" if n < len(job.images) else ""
     if known:
         return {"summary": f"the layout is kept{others}"}
     method = f"UMAP of {n:,} images" if model.by_umap_ else "two principal components"
@@ -232,6 +239,7 @@ def generator(job: Job) -> dict[str, Any]:
     if "generator" not in job.manifest.models:
         model, why = _chosen_generator(job, job.seconds("generator"))
         job.save_model("generator", model)
+        job.manifest.metrics.pop("quality", None)
         keys, hashes = job.images.keys, job.images.records["sha256"].tolist()
         job.manifest.composed_of = {keys[row]: hashes[row] for row in job.train} if composes(model) else {}
     model = job.model("generator")
@@ -245,8 +253,9 @@ def generator(job: Job) -> dict[str, Any]:
 
 
 def report(job: Job) -> dict[str, Any]:
-    """Score the generator on the held-out images and write the report."""
-    job.manifest.metrics["quality"] = _words_and_numbers(_score(job) if len(job.held_out) else NOT_MEASURED)
+    """Score the generator on the held-out images, unless an update keeps it, and write the report."""
+    if job.update is None or "quality" not in job.manifest.metrics:
+        job.manifest.metrics["quality"] = _words_and_numbers(_score(job) if len(job.held_out) else NOT_MEASURED)
     job.commit()  # the report reads what is committed
     with job.journal.replacing("report.html") as aside:
         Atlas(job.folder).report(aside)
@@ -259,7 +268,7 @@ def _score(job: Job) -> Result:
     return score_on_map(
         job.model("generator"),
         job.map_conditions,
-        lambda rows: np.asarray(job.images.pixels[rows]),
+        lambda rows: job.images.pixels_of(rows),
         train=job.train,
         held_out=job.held_out,
         embedding=job.table.vectors("embedding"),
@@ -363,7 +372,7 @@ def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
     n_samples = int(allowed / 4 / (time.perf_counter() - started))  # three candidates, and the comparison
     job.previews.add(first, {"model": type(model).__name__})
     if len(held_out) >= MIN_HELD_OUT:
-        pixels = np.asarray(job.images.pixels[job.held_out])
+        pixels = job.images.pixels_of(job.held_out)
         n_audited = int(np.clip(n_samples, MIN_COMPARED, MAX_COMPARED))
         model.calibrate(pixels, encoder.transform, known=known, n_samples=n_audited, seconds=allowed / 2)
     generators: dict[str, Any] = {"PatchDiffusion": model}
@@ -448,38 +457,6 @@ def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
         checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", disposable=True),
         callback=job.emit,
     )
-
-
-def _previous(table: ImagesTable) -> Previous:
-    known = table.read(["key", "sha256"])
-    keys, hashes = known["key"].to_pylist(), known["sha256"].to_pylist()
-    rows = {key: (sha, row) for row, (key, sha) in enumerate(zip(keys, hashes, strict=True))}
-    return Previous(rows, table.vectors("embedding"))
-
-
-def _rows_known_before(job: Job) -> np.ndarray:
-    """For each image its row in the table of an earlier run, or -1 where its content is new."""
-    if job.previous is None:
-        return np.full(len(job.images), -1)
-    known = [job.previous.rows.get(key, ("", -1)) for key in job.images.keys]
-    hashes = job.images.records["sha256"].tolist()
-    return np.array([row if sha == now else -1 for (sha, row), now in zip(known, hashes, strict=True)])
-
-
-def _table_batches(
-    images: Images, held_out: np.ndarray, duplicates: np.ndarray, flags: Flags
-) -> Iterator[pa.RecordBatch]:
-    """The rows of the table in batches that bound memory."""
-    for start in range(0, len(images), ROWS):
-        some = range(start, min(start + ROWS, len(images)))
-        known = {name: pa.array(images.records[start : some.stop].table[name].to_pylist()) for name in FROM_RECORDS}
-        columns = {
-            **{name: known[name].cast(SCHEMA.field(name).type) for name in FROM_RECORDS},
-            "held_out": held_out[start : some.stop],
-            "duplicate_of": _keys_of(images, duplicates[start : some.stop]),
-            "flags": flags.of[start : some.stop],
-        }
-        yield pa.record_batch(columns, schema=SCHEMA)
 
 
 def mark_duplicates(job: Job) -> None:

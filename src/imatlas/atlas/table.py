@@ -1,7 +1,9 @@
 """The images table of an atlas: one row per image, in a Lance dataset. No other module uses Lance for atlases.
 
-The intake writes the rows once; each stage then adds its columns. Every change is a new version of the dataset. The
-atlas names the current version, so readers never see a partial change, and the next writer deletes unnamed versions.
+The intake writes the rows once; each stage then adds its columns. An update leaves the files of old rows alone and
+writes the new rows behind them (`grown`), so rows are in the order in which images came. Every change is a new version
+of the dataset. The atlas names the current version, so readers never see a partial change, and the next writer deletes
+unnamed versions.
 
 Lance trusts its files: a flipped byte can give wrong rows, an allocation of 34 GB or a crash. Therefore Lance opens a
 file only after its hash was compared with the inventory of the atlas and the manifest of the table was checked
@@ -15,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +36,7 @@ from imatlas.atlas.table_manifest import (
     refuse_unknown_versions,
     version_file,
 )
-from imatlas.atlas.table_values import fault
+from imatlas.atlas.table_values import arrow_of, fault, matrix_of, unwrapped
 from imatlas.errors import ArtifactError, ImatlasError
 from imatlas.system.atomic_io import flush_tree, open_new, remove_listed, within
 from imatlas.system.inventory import Inventory, open_regular
@@ -88,6 +90,9 @@ LEARNED = pa.schema(
         ("umap_y", pa.float32()),
     ]
 )
+
+LARGE = ("thumbnail", "embedding")
+"""Learned columns that stay where their rows are when a table grows; the others are small, and are set anew."""
 
 INDEX_FILES = ("index.idx", "auxiliary.idx")
 """Files of a vector index."""
@@ -215,18 +220,69 @@ class ImagesTable:
         path = Path(path)
         mode: Any = "overwrite" if (path / "_versions").is_dir() else "create"
         refuse_unknown_versions(path)
-        with _unwrapped(batches) as rows:
+        with unwrapped(batches) as rows:
             data = lance.write_dataset(
                 rows, address(path), schema=SCHEMA, mode=mode, max_rows_per_file=FRAGMENT, enable_v2_manifest_paths=True
             )
         if thumbnails is not None:
             schema = pa.schema([LEARNED.field("thumbnail")])
-            with _unwrapped(
+            with unwrapped(
                 pa.record_batch([pa.array(some, pa.binary())], schema=schema) for some in thumbnails
             ) as rows:
                 data.add_columns(pa.RecordBatchReader.from_batches(schema, rows))
         flush_tree(path)  # Lance does not flush to disk
         return cls(path, inventory=None).listed_in(inventory)
+
+    def grown(
+        self,
+        fragments: np.ndarray,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        thumbnails: Callable[[], Iterable[Sequence[bytes]]],
+        embedding: np.ndarray,
+    ) -> ImagesTable:
+        """Write a new version of the rows of some fragments, whose files stay, and of other rows behind them.
+
+        It has no learned columns but thumbnail and embedding. Each of these two has files of its own, as if it had been
+        added to the table.
+
+        Parameters
+        ----------
+        fragments : ndarray (n_fragments,) of bool
+            The fragments that stay.
+        batches : function returning an iterable of RecordBatch
+            The other rows, of `SCHEMA`.
+        thumbnails : function returning an iterable of lists of bytes
+            Their thumbnails, in lists of any length.
+        embedding : ndarray (n, n_features)
+            Their embedding; without rows, `batches` and `thumbnails` are not called.
+        """
+        self._check([f"_transactions/{self.named.transaction}"] if self.named.transaction else [])
+        data = self._newest()
+        lost = [name for name in data.schema.names if name in LEARNED.names and name not in LARGE]
+        if lost:
+            data.drop_columns(lost)
+        kept = [fragment.metadata for fragment, stays in zip(data.get_fragments(), fragments, strict=True) if stays]
+        added: list[Any] = []
+        if len(embedding):
+            of_thumbnails = pa.schema([LEARNED.field("thumbnail")])
+            vectors = pa.table({"embedding": arrow_of(embedding)})
+            parts = [
+                _files_of(data, SCHEMA, batches()),
+                _files_of(
+                    data,
+                    of_thumbnails,
+                    (pa.record_batch([pa.array(some, pa.binary())], schema=of_thumbnails) for some in thumbnails()),
+                ),
+                _files_of(data, vectors.schema, vectors.to_batches(max_chunksize=ROWS)),
+            ]
+            first = max((fragment.id for fragment in kept), default=-1) + 1
+            for number, of_group in enumerate(zip(*parts, strict=True), start=first):
+                files = [file for part in of_group for file in part.files]
+                added.append(lance.FragmentMetadata(number, files, of_group[0].physical_rows))
+        change = lance.LanceOperation.Overwrite(data.lance_schema, [*kept, *added])
+        lance.LanceDataset.commit(address(self.path), change, read_version=data.version, enable_v2_manifest_paths=True)
+        flush_tree(self.path)
+        return ImagesTable(self.path).listed_in(self.inventory)
 
     def copied_to(self, path: Path) -> ImagesTable:
         """Copy the files of this version, and no others, to another folder."""
@@ -273,7 +329,7 @@ class ImagesTable:
         **columns : arrays (n_rows,) or (n_rows, n_features)
             A two-dimensional array becomes a vector column.
         """
-        arrays = {name: _arrow(values) for name, values in columns.items()}
+        arrays = {name: arrow_of(values) for name, values in columns.items()}
         n_rows = len(self)
         for name, values in arrays.items():
             if len(values) != n_rows:
@@ -309,11 +365,11 @@ class ImagesTable:
 
     def vectors(self, column: str) -> np.ndarray:
         """A vector column as a float32 array (n_rows, n_features)."""
-        return _matrix(self.read([column])[column].combine_chunks())
+        return matrix_of(self.read([column])[column].combine_chunks())
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some rows of a vector column, in the order of `rows`, as a float32 array (n, n_features)."""
-        return _matrix(self.take(rows, [column])[column].combine_chunks())
+        return matrix_of(self.take(rows, [column])[column].combine_chunks())
 
     def index(self, column: str, centers: np.ndarray) -> ImagesTable:
         """Write a new version with an index on a vector column, for `nearest`.
@@ -398,7 +454,7 @@ class ImagesTable:
     def vector_batches(self, column: str) -> Iterator[np.ndarray]:
         """A vector column of all rows, as float32 arrays (n, n_features), batch by batch."""
         for batch in self.batches([column]):
-            yield _matrix(batch[column])
+            yield matrix_of(batch[column])
 
     def check(self) -> None:
         """Read and check every column, before a writer builds on them.
@@ -408,7 +464,7 @@ class ImagesTable:
         ArtifactError
             If one is damaged or has invalid values.
         """
-        large = [name for name in ("thumbnail", "embedding") if name in self.columns]
+        large = [name for name in LARGE if name in self.columns]
         self.read([name for name in self.columns if name not in large])
         for name in large:
             for _ in self.batches([name]):
@@ -439,36 +495,8 @@ def address(path: str | Path) -> str:
     return text
 
 
-@contextmanager
-def _unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The same batches, for Lance to write; exceptions of their source, even Ctrl-C, are raised unchanged.
-
-    Lance would wrap them in an OSError.
-    """
-    caught: list[BaseException] = []
-
-    def guarded() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from batches
-        except BaseException as error:
-            caught.append(error)
-            raise
-
-    try:
-        yield guarded()
-    except OSError:
-        if caught:
-            raise caught[0] from None
-        raise
-
-
-def _matrix(values: pa.Array) -> np.ndarray:
-    """Lists of equal lengths as an array (n, length)."""
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
-
-
-def _arrow(values: np.ndarray | pa.Array) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return values if isinstance(values, pa.Array) else pa.array(values)
+def _files_of(data: lance.LanceDataset, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Any]:
+    """Write some columns of new rows into files of their own, not yet part of the table; one fragment per file."""
+    with unwrapped(batches) as rows:
+        reader = pa.RecordBatchReader.from_batches(schema, rows)
+        return lance.fragment.write_fragments(reader, data, mode="append", max_rows_per_file=FRAGMENT)

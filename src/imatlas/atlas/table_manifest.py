@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from imatlas.errors import ArtifactError
 from imatlas.system.atomic_io import within
 from imatlas.system.inventory import open_regular
@@ -63,6 +65,15 @@ class TableVersion:
     fragments: list[tuple[int, dict[str, str]]]
     indices: list[str]
     transaction: str
+
+    def whole(self, rows: np.ndarray, *, at_least: int = 1) -> np.ndarray:
+        """Which fragments (n_fragments,) bool have `at_least` so many rows, all of them among `rows` (n_rows,) bool."""
+        sizes = np.array([n for n, _ in self.fragments])
+        return np.logical_and.reduceat(rows, np.cumsum(sizes) - sizes) & (sizes >= at_least)
+
+    def rows_of(self, fragments: np.ndarray) -> np.ndarray:
+        """Which rows (n_rows,) bool are in some fragments (n_fragments,) bool."""
+        return np.repeat(fragments, [n for n, _ in self.fragments])
 
 
 def version_file(version: int) -> str:

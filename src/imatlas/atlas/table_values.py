@@ -1,4 +1,4 @@
-"""Checks of the values in the columns of an images table, made whenever they are read.
+"""The values in the columns of an images table: checks, made whenever they are read, and conversion from and to NumPy.
 
 A checksum does not protect against a manipulated atlas, whose author can recompute it. So values are checked before
 they are used as indices or in computations.
@@ -6,8 +6,10 @@ they are used as indices or in computations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -93,3 +95,39 @@ def _numbers_fault(values: pa.ChunkedArray, lowest: float, highest: float) -> st
             value = numbers[~((numbers >= lowest) & (numbers <= highest))][0]
             return f"has the value {value:g}, outside {lowest:g} to {highest:g}"
     return ""
+
+
+@contextmanager
+def unwrapped(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The same batches, for Lance to write; exceptions of their source, even Ctrl-C, are raised unchanged.
+
+    Lance would wrap them in an OSError.
+    """
+    caught: list[BaseException] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            caught.append(error)
+            raise
+
+    try:
+        yield guarded()
+    except OSError:
+        if caught:
+            raise caught[0] from None
+        raise
+
+
+def matrix_of(values: pa.Array) -> np.ndarray:
+    """Lists of equal lengths as an array (n, length)."""
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
+
+def arrow_of(values: np.ndarray | pa.Array) -> pa.Array:
+    """An array as a column; of two dimensions, as lists of equal lengths."""
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return values if isinstance(values, pa.Array) else pa.array(values)

@@ -11,15 +11,16 @@ import re
 import shutil
 import tempfile
 import time
-from itertools import chain
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from imatlas.errors import ArtifactError, SourceError
-from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
-from imatlas.images.cache_writer import BATCH, CacheWriter
-from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, in_order, n_workers, with_progress
-from imatlas.images.pixels import Kind
+from imatlas.errors import ArtifactError, InputError, SourceError
+from imatlas.images.cache_building import Building
+from imatlas.images.cache_folder import BUILDING, FILES, UNREADABLE, Cache, open_cache, settings_of
+from imatlas.images.cache_parts import open_part
+from imatlas.images.cache_writer import CacheWriter
+from imatlas.images.intake import Plan, n_workers
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
 from imatlas.system.inventory import open_regular
@@ -31,7 +32,9 @@ _ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
 _NAME = re.compile(r"[0-9a-f]{20}")
 """Names of the folders of caches."""
 
-_WRITTEN = re.compile(r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cache\.json|rows-[0-9a-z-]{1,40}\.npy")
+_WRITTEN = re.compile(
+    r"pixels\.npy|records\.parquet|thumbnails\.(?:bin|new)|cache\.json|part\.json|rows-[0-9a-z-]{1,40}\.npy"
+)
 """Names of the files that a build writes there; only these may be deleted by its list."""
 
 
@@ -119,40 +122,63 @@ def _build(
     progress: bool,
     limit: int | None,
 ) -> Cache:
-    """Write a cache into a temporary folder, rename it into place, and open it."""
+    """Decode what no part and no earlier cache has, write a cache into a temporary folder, and rename it into place."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / name
     _refuse_in_the_way(target)  # before decoding
-    _sweep(cache_dir)
-    known = _known_rows(source, stamps, plan, cache_dir)
-    aside = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
-    try:
-        items = range(len(source.keys))
-        fresh = [item for item in items if item not in known]
-        chunks = chunked(source, fresh)
-        reader = RowReader(source, plan)
-        with (
-            contextlib.closing(in_order(reader.read_chunk, chunks, workers)) as results,
-            CacheWriter(aside, source, plan, stamps, limit) as writer,
-        ):
-            decoded = chain.from_iterable(results)
-            for item in with_progress(items, "Reading images", progress):
-                writer.add(known[item] if item in known else next(decoded))
-            writer.finish()
-        flush_tree(aside)
-        if os.path.lexists(target) and (stamps is None or open_cache(target) is None):
-            remove_listed(target, FILES)
+    with _only_builder(cache_dir) as alone:
+        aside = _new_folder(cache_dir)
+        building = Building(source, stamps, plan, cache_dir if alone else aside)
         try:
-            _put(aside, target)
-        except OSError:
-            if open_cache(target) is None:  # else another process has built the same one meanwhile
-                raise
-        previous = known.cache
-        if previous is not None and previous.about["source"] == source.name and previous.folder != target:
-            remove_listed(previous.folder, FILES)
-        return Cache(target, check=False)
+            previous = building.find_known(cache_dir)
+            _sweep(cache_dir, [piece.folder for piece in building.pieces])
+            building.decode(partial(_new_folder, cache_dir), workers, progress, limit)
+            CacheWriter(aside, source, plan, stamps).write(building.pieces, building.rows, building.tally)
+            flush_tree(aside)
+            if os.path.lexists(target) and (stamps is None or open_cache(target) is None):
+                remove_listed(target, FILES)
+            try:
+                _put(aside, target)
+            except OSError:
+                if open_cache(target) is None:  # else another process has built the same one meanwhile
+                    raise
+            if previous is not None and previous.about["source"] == source.name and previous.folder != target:
+                remove_listed(previous.folder, FILES)
+            building.remove_parts()
+            return Cache(target, check=False)
+        except (InputError, OSError) as error:
+            if not isinstance(error, SourceError):  # of no use to another attempt
+                building.remove_parts()
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)  # created above under a random name
+
+
+def _new_folder(cache_dir: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=cache_dir))
+
+
+@contextlib.contextmanager
+def _only_builder(cache_dir: Path) -> Iterator[bool]:
+    """Whether no other process or thread builds a cache there now; only then parts are left for later builds, and used.
+
+    The lock is on the folder itself, and ends with the process.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield False
+        return
+    descriptor = os.open(cache_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:  # busy, or a file system without locks
+            alone = False
+        yield alone
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # created above under a random name
+        os.close(descriptor)
 
 
 def _refuse_in_the_way(folder: Path) -> None:
@@ -174,8 +200,13 @@ def _put(aside: Path, target: Path) -> None:
             os.rename(aside / name, target / name)
 
 
-def _sweep(cache_dir: Path) -> None:
-    """Remove what builds that were killed more than a day ago have left, by the list that each of them kept."""
+def _sweep(cache_dir: Path, used: list[Path]) -> None:
+    """Remove what builds that were killed more than a day ago have left: parts that this build does not use, and
+    unfinished folders by the list that each of them kept."""
+    for left in cache_dir.glob(".part-*"):
+        with contextlib.suppress(*UNREADABLE):
+            if left not in used and time.time() - left.stat().st_mtime > 86400:
+                open_part(left).remove()
     for left in cache_dir.glob(".new-*"):
         with contextlib.suppress(OSError, ArtifactError, UnicodeDecodeError):
             is_ours = _ASIDE.fullmatch(left.name) and not is_link(left)
@@ -185,68 +216,3 @@ def _sweep(cache_dir: Path) -> None:
                 listed = [name for name in names if _WRITTEN.fullmatch(name)]
                 if listed:  # else it is not our list
                     remove_listed(left, [*listed, BUILDING])
-
-
-class _KnownRows:
-    """The rows of an earlier cache that are still valid, by item."""
-
-    def __init__(self, cache: Cache | None, numbers: dict[int, list[int]]) -> None:
-        self.cache, self._numbers = cache, numbers
-        self._kind = Kind(*cache.about["kind_values"]) if cache is not None else None
-        self._columns: dict[str, list[Any]] = {}
-        self._start = -1  # of the rows that `_columns` holds
-
-    def __contains__(self, item: int) -> bool:
-        return item in self._numbers
-
-    def __getitem__(self, item: int) -> list[Row | Skip]:
-        return [self._row(item, number) for number in self._numbers[item]]
-
-    def _row(self, item: int, number: int) -> Row:
-        assert self.cache is not None
-        assert self._kind is not None
-        start = number - number % BATCH
-        if start != self._start:  # items come nearly in order
-            self._columns = self.cache.records.table.select(FIELDS).slice(start, BATCH).to_pydict()
-            self._start = start
-        pixels = self.cache.pixels[number]
-        return Row(
-            item=item,
-            pixels=pixels,
-            kind=self._kind,
-            transparent=self._kind.alpha and bool((pixels[..., -1] < 255).any()),
-            thumbnail=self.cache.thumbnail(number) if self.cache.about["settings"]["thumbnail_size"] else None,
-            **{name: column[number - start] for name, column in self._columns.items()},
-        )
-
-
-def _known_rows(source: Source, stamps: list[tuple[int, int]] | None, plan: Plan, cache_dir: Path) -> _KnownRows:
-    """The rows of the earlier cache of the same plan that knows most of the items.
-
-    Only rows stored as they were decoded count, not those converted to fit their set.
-    """
-    best: Cache | None = None
-    best_rows: dict[int, list[int]] = {}
-    folders = sorted(cache_dir.glob("[0-9a-f]*")) if stamps is not None else []
-    pairs = zip(source.keys, stamps or (), strict=True) if folders else ()
-    index = {(key, *stamp): i for i, (key, stamp) in enumerate(pairs)}
-    for folder in folders:
-        cache = open_cache(folder, settings=settings_of(plan))
-        if cache is None:
-            continue
-        columns = [cache.records[name].tolist() for name in ("item_key", "size", "time", "kind")]
-        rows: dict[int, list[int]] = {}
-        for row, (key, size, changed, kind) in enumerate(zip(*columns, strict=True)):
-            item = index.get((key, size, changed))
-            if item is not None and kind == cache.about["kind"]:
-                rows.setdefault(item, []).append(row)
-        keys, frames = cache.records["key"], cache.records["n_frames"]
-        # Of a file whose frames are rows, all or none.
-        rows = {
-            item: found
-            for item, found in rows.items()
-            if keys[found[0]] == source.keys[item] or len(found) == frames[found[0]]
-        }
-        if len(rows) > len(best_rows):
-            best, best_rows = cache, rows
-    return _KnownRows(best, best_rows)

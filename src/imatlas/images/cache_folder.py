@@ -66,7 +66,7 @@ class Cache:
             raise ValueError(f"{name}: {reason}")
         self.n_bytes = sum(entry.size for entry in files.values())
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        self.records = _records(folder / "records.parquet")
+        self.records = read_records(folder / "records.parquet")
         ends = self.records["thumbnail_end"]
         n = len(self.records)
         if self.pixels.shape != (n, *self.spec.shape) or self.pixels.dtype != self.spec.dtype or not n:
@@ -104,7 +104,7 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _records(path: Path) -> Records:
+def read_records(path: Path) -> Records:
     """The records in a file, if they have the expected columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq

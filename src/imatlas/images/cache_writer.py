@@ -1,22 +1,22 @@
-"""Writes the pixel cache of a set, row by row, into a folder of its own."""
+"""Writes the pixel cache of a set from the parts that were decoded, and from rows of an earlier cache."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from imatlas.errors import InputError
-from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, column_types, settings_of, thumbnail_at
+from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, settings_of, thumbnail_at
+from imatlas.images.cache_parts import Piece, write_header
+from imatlas.images.cache_rows import Rows
 from imatlas.images.encode import encode_thumbnail
-from imatlas.images.intake import Plan, Row, Skip, Tally
-from imatlas.images.memory_budget import amount
+from imatlas.images.intake import Plan, Tally
 from imatlas.images.pixels import DEPTHS, Kind, common_kind, converted, fits_in, own_range, value_range
 from imatlas.images.sources.base import Source
 from imatlas.images.spec import ImageSpec
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 _NPY = b"\x93NUMPY"
 
-BATCH = 8192
-"""Rows after which their records are packed: a million of them as Python objects would take a gigabyte."""
+MOST_ROWS = 1024
+"""Rows that are copied at once."""
 
-MIN_TO_ESTIMATE = 256
-"""Items after which the size of the whole cache is estimated."""
+MOST_OPEN = 8
+"""Pieces whose files are open at once: a million images are in hundreds."""
 
 
 class CacheWriter:
-    """Appends the pixels of rows to one file per kind; most sets have one kind, whose file then becomes the cache.
+    """Writes a cache from rows that are on the disk: to one file per kind; most sets have one kind, whose file then
+    becomes the cache.
 
     Parameters
     ----------
@@ -46,122 +47,80 @@ class CacheWriter:
     plan : Plan
     stamps : list of (int, int), optional
         Those of the source.
-    limit : int, optional
-        Most bytes that the cache may take; `add` raises InputError as soon as it is clear that it will take more.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        source: Source,
-        plan: Plan,
-        stamps: list[tuple[int, int]] | None,
-        limit: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, source: Source, plan: Plan, stamps: list[tuple[int, int]] | None) -> None:
         self._folder = folder
         self._source = source
         self._plan = plan
         self._stamps = stamps
-        self._limit = limit
-        self._n_items = self._n_bytes = 0
-        self._files: dict[Kind, IO[bytes]] = {}
         self._counts: dict[Kind, int] = {}
         self._kinds: list[Kind] = []
-        self._any_clear = False
-        self._columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, "item")}
-        self._packed: list[pa.RecordBatch] = []
-        self._ends = array("q")
-        self._list = open_new(folder / BUILDING)
-        self._will_write(*FILES, "thumbnails.new")
-        self._thumbnails = open(folder / "thumbnails.bin", "wb")  # noqa: SIM115 - closed in finish
-        self._unfinished_thumbnails = False
-        self._tally = Tally()
 
-    def __enter__(self) -> CacheWriter:
-        return self
+    def write(self, pieces: list[Piece], rows: Rows, tally: Tally) -> None:
+        """Write the cache of these rows; raises InputError if there are none."""
+        skipped = [*self._source.skipped, *tally.lines()]
+        if not len(rows.item):
+            raise InputError(_nothing(self._source, skipped))
+        with open_new(self._folder / BUILDING) as file:  # for cleaning up after a crash
+            kinds = {str(kind): kind for piece in pieces for kind in piece.kinds.values()}
+            names = [*FILES, "thumbnails.new", *(self._path(kind).name for kind in kinds.values())]
+            file.write("".join(f"{name}\n" for name in names).encode())
+        records, ends = self._copy(pieces, rows, kinds)
+        self._finish(records, rows.item, ends, skipped)
 
-    def __exit__(self, *_: object) -> None:
-        for file in [*self._files.values(), self._thumbnails, self._list]:
-            with contextlib.suppress(OSError):  # a full disk was reported already
-                file.close()
-
-    def _will_write(self, *names: str) -> None:
-        """List files before they are created."""
-        self._list.write("".join(f"{name}\n" for name in names).encode())
-        self._list.flush()
-
-    def add(self, results: list[Row | Skip]) -> None:
-        """Append the rows of one item."""
-        for row in results:
-            if isinstance(row, Skip):
-                self._tally.add(row)
-                continue
-            if row.kind not in self._files:
-                self._will_write(self._path(row.kind).name)
-                file = open(self._path(row.kind), "wb", buffering=2**18)  # noqa: SIM115 - closed in finish
-                self._files[row.kind] = file
-                self._counts[row.kind] = 0
-                _write_header(file, row.kind, self._plan, 0)
-            self._n_bytes += self._files[row.kind].write(np.ascontiguousarray(row.pixels).data)
-            self._counts[row.kind] += 1
-            self._kinds.append(row.kind)
-            self._any_clear |= row.transparent
-            for name, column in self._columns.items():
-                column.append(getattr(row, name))
-            self._add_thumbnail(row.thumbnail)
-        if len(self._columns["item"]) >= BATCH:
-            self._pack()
-        self._n_items += 1
-        if self._limit is not None and self._n_items >= min(MIN_TO_ESTIMATE, len(self._source.keys)):
-            self._check_room(self._limit)
-
-    def _check_room(self, limit: int) -> None:
-        """Raise InputError if the whole cache will probably be larger than it may."""
-        n = len(self._source.keys)
-        expected = (self._n_bytes + self._thumbnails.tell()) * n / self._n_items
-        if expected > limit:
-            raise InputError(
-                f"The pixel cache of {n:,} images of {self._plan.width} x {self._plan.height} pixels takes about "
-                f"{amount(expected)}, more than the cache size of {amount(limit)}; allow more (--cache-size), or see "
-                "the images smaller (--image-size)."
-            )
-
-    def _pack(self) -> None:
-        """Turn the records of the last rows into arrays."""
+    def _copy(self, pieces: list[Piece], rows: Rows, kinds: dict[str, Kind]) -> tuple[pa.Table, np.ndarray]:
+        """Copy pixels and thumbnails of the rows, run by run; returns their records, and where their thumbnails end."""
         import pyarrow as pa
 
-        types = {**column_types(), "item": pa.int64()}
-        arrays = {name: pa.array(values, types[name]) for name, values in self._columns.items()}
-        self._packed.append(pa.RecordBatch.from_pydict(arrays))
-        for values in self._columns.values():
-            values.clear()
+        files: dict[Kind, IO[bytes]] = {}
+        ends, tables = [np.empty(0, np.int64)], []
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(open(self._folder / "thumbnails.bin", "wb"))
+            opened: list[Piece] = []
+            for number, start, stop in rows.runs():
+                piece = pieces[number]
+                if piece not in opened:
+                    opened.append(piece)
+                if len(opened) > MOST_OPEN:
+                    opened.pop(0).close()
+                for kind, n in _runs([kinds[name] for name in piece.kind_names[start:stop]]):
+                    if kind not in files:
+                        files[kind] = stack.enter_context(open(self._path(kind), "wb", buffering=2**18))
+                        self._counts[kind] = 0
+                        write_header(files[kind], kind, self._plan, 0)
+                    at = int(piece.places[start])
+                    files[kind].write(np.ascontiguousarray(piece.pixels[str(kind)][at : at + n]).data)
+                    self._counts[kind] += n
+                    self._kinds += [kind] * n
+                    begin = int(piece.ends[start - 1]) if start else 0
+                    ends.append(piece.ends[start : start + n] - begin + out.tell())
+                    out.write(piece.thumbnails[begin : piece.ends[start + n - 1]].data)
+                    tables.append(piece.table.select(FIELDS).slice(start, n))
+                    start += n
+            for piece in opened:
+                piece.close()
+            for kind, file in files.items():
+                file.seek(0)
+                write_header(file, kind, self._plan, self._counts[kind])
+        return pa.concat_tables(tables), np.concatenate(ends)
 
-    def _add_thumbnail(self, thumbnail: bytes | np.ndarray | None) -> None:
-        if isinstance(thumbnail, np.ndarray):  # encoded at the end, when the range of the set is known
-            np.save(self._thumbnails, thumbnail, allow_pickle=False)
-            self._unfinished_thumbnails = True
-        elif thumbnail is not None:
-            self._thumbnails.write(thumbnail)
-        self._ends.append(self._thumbnails.tell())
+    def _is_any_clear(self) -> bool:
+        """Whether a picture with an alpha channel is not opaque."""
+        for kind in self._counts:
+            if kind.alpha and kind.dtype == "uint8":
+                pixels = np.load(self._path(kind), mmap_mode="r", allow_pickle=False)
+                if any((pixels[i : i + MOST_ROWS, ..., -1] < 255).any() for i in range(0, len(pixels), MOST_ROWS)):
+                    return True
+        return False
 
     def _path(self, kind: Kind) -> Path:
         return self._folder / f"rows-{kind}.npy"
 
-    def finish(self) -> None:
+    def _finish(self, records: pa.Table, items: np.ndarray, ends: np.ndarray, skipped: list[tuple[str, str]]) -> None:
         """Convert all rows to the common kind and write the records."""
-        import pyarrow as pa
-
-        source, skipped = self._source, [*self._source.skipped, *self._tally.lines()]
-        if not self._kinds:
-            raise InputError(_nothing(source, skipped))
-        for kind, file in self._files.items():
-            file.seek(0)
-            _write_header(file, kind, self._plan, self._counts[kind])
-            file.close()
-        self._thumbnails.close()
-        target = common_kind(self._counts, self._any_clear, gaps=getattr(source, "has_gaps", False))
-        self._pack()
-        records = pa.Table.from_batches(self._packed)
+        gaps = getattr(self._source, "has_gaps", False)
+        target = common_kind(self._counts, self._is_any_clear(), gaps=gaps)
         kept = np.array([fits_in(kind, target) for kind in self._kinds])
         for row in np.flatnonzero(~kept).tolist():
             skipped.append((records["key"][row].as_py(), _misfit(self._kinds[row], target)))
@@ -170,13 +129,13 @@ class CacheWriter:
         low, high = value_range(pixels)
         size = self._plan.height, self._plan.width
         spec = ImageSpec(*size, target.channels, target.dtype, low, high, target.alpha)
-        ends = np.array(self._ends, np.int64)
-        if self._unfinished_thumbnails or not kept.all():
-            ends = self._finish_thumbnails(spec, kept)
-        self._write_records(records, target, kept, ends)
+        deep = any(kind.dtype != "uint8" for kind in self._counts) and self._plan.thumbnail_size is not None
+        if deep or not kept.all():
+            ends = self._finish_thumbnails(spec, kept, ends)
+        self._write_records(records, items, target, kept, ends)
         about = {
             "format": FORMAT,
-            "source": source.name,
+            "source": self._source.name,
             "settings": settings_of(self._plan),
             "spec": spec.to_json(),
             "n": len(pixels),
@@ -189,7 +148,6 @@ class CacheWriter:
         about = json.loads(json.dumps({**about, "files": inventory.files}))
         text = json.dumps({**about, "digest": seal(about)}, indent=1)
         (self._folder / "cache.json").write_text(text + "\n", encoding="utf-8")
-        self._list.close()
         (self._folder / BUILDING).unlink()
 
     def _write_pixels(self, target: Kind, kept: np.ndarray) -> None:
@@ -205,7 +163,7 @@ class CacheWriter:
         deep_range = (min(low for low, _ in deep), max(high for _, high in deep)) if deep else (0.0, 1.0)
         at = dict.fromkeys(parts, 0)
         with open(path, "wb", buffering=2**18) as out:
-            _write_header(out, target, self._plan, int(kept.sum()))
+            write_header(out, target, self._plan, int(kept.sum()))
             for kind, n in _runs(self._kinds):
                 if fits_in(kind, target):
                     rows = parts[kind][at[kind] : at[kind] + n]
@@ -217,9 +175,8 @@ class CacheWriter:
         for kind in self._counts:
             self._path(kind).unlink()
 
-    def _finish_thumbnails(self, spec: ImageSpec, kept: np.ndarray) -> np.ndarray:
+    def _finish_thumbnails(self, spec: ImageSpec, kept: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Encode the deep thumbnails with the range of the set, and drop those of unused rows."""
-        ends = np.array(self._ends, np.int64)
         path, new = self._folder / "thumbnails.bin", self._folder / "thumbnails.new"
         out_ends = []
         with open(path, "rb") as file, open(new, "wb") as out:
@@ -236,7 +193,9 @@ class CacheWriter:
         os.replace(new, path)
         return np.array(out_ends, np.int64)
 
-    def _write_records(self, records: pa.Table, target: Kind, kept: np.ndarray, ends: np.ndarray) -> None:
+    def _write_records(
+        self, records: pa.Table, items: np.ndarray, target: Kind, kept: np.ndarray, ends: np.ndarray
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -246,10 +205,11 @@ class CacheWriter:
             records = records.set_column(records.column_names.index("notes"), "notes", noted)
         rows = np.flatnonzero(kept)
         records = records.combine_chunks() if kept.all() else records.take(rows)
-        items = records["item"].to_numpy()
+        items = items[rows]
         # Key and stamp of the listing tell later whether a file is unchanged.
         stamps = np.array(self._stamps, np.int64)[items] if self._stamps is not None else np.full((len(items), 2), -1)
         of_row = {
+            "item": pa.array(items, pa.int64()),
             "item_key": pa.array([self._source.keys[item] for item in items.tolist()], pa.string()),
             "size": pa.array(stamps[:, 0]),
             "time": pa.array(stamps[:, 1]),
@@ -269,14 +229,7 @@ def _with_conversion(notes: str, kind: Kind, target: Kind) -> str:
     return "; ".join(filter(None, (notes, note)))
 
 
-def _write_header(file: IO[bytes], kind: Kind, plan: Plan, n: int) -> None:
-    """NumPy's own header, padded so that its length does not depend on the number of rows."""
-    shape = (n, plan.height, plan.width, kind.channels)
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind.dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-def _runs(kinds: Sequence[Kind], most: int = 1024) -> Iterator[tuple[Kind, int]]:
+def _runs(kinds: Sequence[Kind], most: int = MOST_ROWS) -> Iterator[tuple[Kind, int]]:
     """Runs of equal kinds with their lengths."""
     start = 0
     for i in range(1, len(kinds) + 1):

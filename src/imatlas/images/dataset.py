@@ -42,6 +42,9 @@ from imatlas.images.sources.user_input import as_items
 from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
 from imatlas.system import processes
 
+_OF_ONE_VIEW = frozenset({"keys", "records", "pixels", "fingerprint"})
+"""What is kept with a view once it was asked for, and holds for no other."""
+
 
 class Images:
     """A set of images from any source, decoded once on first use.
@@ -221,6 +224,10 @@ class Images:
         run = _as_slice(self._index)
         return pixels[self._index if run is None else run]
 
+    def pixels_of(self, rows: Any) -> np.ndarray:
+        """The pixels (n, H, W, C) of some images, or (H, W, C) of one; unlike `pixels`, these alone are read."""
+        return self._all.pixels[rows if self._index is None else self._index[rows]]
+
     @property
     def thumbnails(self) -> Sequence[bytes]:
         """A thumbnail of each image as a JPEG or PNG file."""
@@ -241,7 +248,7 @@ class Images:
             if index.ndim != 1 or index.dtype.kind not in "iub":
                 raise TypeError(f"Images are indexed by an int, a slice, an array of ints or a mask. Got {index!r}.")
         view = object.__new__(Images)
-        view.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
+        view.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW})
         view._index = whole[index]
         return view
 
@@ -285,7 +292,7 @@ class Images:
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other = object.__new__(Images)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")})
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW})
         other.image_size = (height, width)
         other._set = LazySet(self._set.source)
         if self._index is not None and len(other._all.pixels) != len(self._all.pixels):
@@ -355,7 +362,7 @@ class Images:
         return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("keys", "records", "pixels")}
+        return {k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW}
 
 
 def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:

@@ -64,7 +64,6 @@ class Row:
     key: str
     pixels: np.ndarray
     kind: Kind
-    transparent: bool
     width: int
     height: int
     format: str
@@ -270,7 +269,6 @@ def _row(picture: Picture, item: int, key: str, digest: str, plan: Plan) -> Row:
         key=key,
         pixels=pixels,
         kind=picture.kind,
-        transparent=picture.kind.alpha and bool((pixels[..., -1] < 255).any()),
         width=picture.width,
         height=picture.height,
         format=picture.format,

@@ -19,6 +19,9 @@ ORDINARY = 0.2
 N_ORDINARY = 10
 """Ordinary images that an outlier is compared with in its heat map."""
 
+SAMPLE = 4096
+"""Images that a detector for new ones is fitted to, in two seconds."""
+
 N_LISTED = 10
 """Images in the table if none is an outlier."""
 
@@ -47,22 +50,26 @@ class Outliers:
     result: Result
 
 
-def outlier_scores(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
+def outlier_scores(embedding: np.ndarray, *, new: np.ndarray | None = None, random_state: int = 0) -> np.ndarray:
     """Outlier score of each row of an embedding, from an `OutlierDetector`.
 
     Parameters
     ----------
     embedding : ndarray (n_samples, n_features)
+    new : ndarray (n, n_features), optional
+        Rows to score instead, by a detector that is fitted to the embedding.
     random_state : int
 
     Returns
     -------
-    ndarray (n_samples,) float32
+    ndarray (n_samples,) or (n,) float32
         At least 0, 1 is typical; all 1 for fewer than 4 rows.
     """
+    scored = embedding if new is None else new
     if len(embedding) < MIN_ROWS:
-        return np.ones(len(embedding), dtype=np.float32)
-    return OutlierDetector(random_state=random_state).fit(embedding).outlier_scores_
+        return np.ones(len(scored), dtype=np.float32)
+    model = OutlierDetector(random_state=random_state).fit(embedding)
+    return model.outlier_scores_ if new is None else -model.score_samples(new).astype(np.float32)
 
 
 def outliers(

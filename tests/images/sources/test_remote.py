@@ -28,6 +28,7 @@ from imatlas.images.sources import patience
 from imatlas.images.sources.addresses import checked_address, expanded
 from imatlas.images.sources.opening import open_several, open_source
 from imatlas.images.sources.shards import Shelf
+from tests.images.test_cache_parts import killed
 from tests.s3_server import SECRET, Server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -375,6 +376,22 @@ def test_an_update_reads_only_what_is_new(bucket: Path, tmp_path: Path, monkeypa
     read_keys.clear()
     assert len(ia.Images(address, **options)) == 7
     assert not read_keys
+
+
+@need_s3
+def test_a_killed_intake_reads_only_what_no_part_has(bucket: Path, tmp_path: Path, monkeypatch) -> None:
+    from imatlas.images.sources.remote import RemoteSource
+
+    address = f"{address_of(fill(bucket, range(60)))}/photos"
+    parts = killed(address, tmp_path / "cache")
+    read_keys: list[str] = []
+    read = RemoteSource.read
+    monkeypatch.setattr(RemoteSource, "read", lambda self, i: (read_keys.append(self.keys[i]), read(self, i))[1])
+    options = {"image_size": 16, "thumbnail_size": 20}
+    again = ia.Images(address, cache_dir=tmp_path / "cache", **options)
+    assert len(again) == 60
+    assert len(read_keys) == len(set(read_keys)) == 60 - 8 * len(parts)
+    np.testing.assert_array_equal(again.pixels, ia.Images(address, **options).pixels)
 
 
 @need_s3
