@@ -38,6 +38,9 @@ from imatlas.system.inventory import MAX_JSON, Entry, Inventory, Old, read_json
 ALWAYS = ("report.html", "metrics.jsonl")
 """Files that `atlas.json` does not list; they go up at the end, whatever is there."""
 
+MOST_ALWAYS = 2**28
+"""Bytes of such a file that are fetched."""
+
 Say = Callable[[str], None]
 
 
@@ -110,7 +113,7 @@ class Address:
             If something else is at the address.
         """
         make_folder(self._cache)
-        with locks.locked(self._cache / "working.lock", Path(self.place)):
+        with locks.locked(self._cache / "working.lock", self.place):
             self._refuse_others()
             self._lease = Lease(self._store, self._holder())
             self._lease.take()
@@ -184,6 +187,10 @@ class Address:
         for name in missing:
             with suppress(ArtifactError):  # it is gone there, too, and `learn` repairs it
                 remote.fetch(name, there.files[name], self._folder)
+        for name in ALWAYS:
+            with suppress(ArtifactError):
+                if (content := remote.content(name, MOST_ALWAYS)) is not None:
+                    write_file(within(self._folder, name), content)
         gone = [Old(name, *entry) for name, entry in before.items() if name not in there.files]
         write_file(self._folder / "atlas.json", replace(there, old=[*there.old, *gone]).to_bytes())
 

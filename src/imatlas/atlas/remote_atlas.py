@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from imatlas.atlas import decisions
 from imatlas.atlas.manifest import SKIPPED, Manifest
-from imatlas.atlas.table_manifest import version_file
+from imatlas.atlas.table_manifest import MAX_MANIFEST_BYTES, version_file
 from imatlas.errors import ArtifactError, DecodeError, SourceError, UnsafePathError
 from imatlas.images.sources.store import Object, Store
 from imatlas.system.atomic_io import replacing, within, write_file
@@ -31,8 +32,8 @@ from imatlas.system.user_folders import user_folder
 MOST_DECISIONS = 64 * 2**20
 """Bytes of the decisions, which an address has if a folder was copied there; `atlas.json` does not list them."""
 
-MOST_VERSIONS = 3
-"""Versions of an atlas that stay in the cache."""
+KEPT = 86_400.0
+"""Seconds that a version stays in the cache after it was opened, if another was opened since."""
 
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _ATTEMPTS = 4
@@ -220,13 +221,17 @@ class RemoteAtlas:
         first = [SKIPPED] if SKIPPED in self.manifest.files else []
         if table := self.manifest.table:
             first.append(f"{table['name']}/{version_file(table['version'])}")
+        for name in first:
+            if self.manifest.files[name].size > MAX_MANIFEST_BYTES:
+                raise ArtifactError(f"'{self.address}/{name}' is larger than any such file, so it is not fetched.")
         self.inventory.check(first)
 
     def _forget_versions(self) -> None:
-        """Delete the folders of versions that were opened before the last ones."""
-        found = [path for path in self._files.cache.iterdir() if _VERSION.fullmatch(path.name)]
-        for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[MOST_VERSIONS:]:
-            shutil.rmtree(path, ignore_errors=True)
+        """Delete the folders of other versions that were opened long ago; what still needs them fetches it again."""
+        for path in self._files.cache.iterdir():
+            old = _VERSION.fullmatch(path.name) and path.stat().st_mtime < time.time() - KEPT
+            if old and path != self.folder.parent:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class FetchedInventory(Inventory):

@@ -6,6 +6,7 @@ So of two writers one is told, and nothing is mixed. S3 has such conditions (If-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -71,7 +72,8 @@ class WritableStore(Store):
             found = self._called("head_object", name)
         except GoneError:
             return None
-        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        told = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(told) if told else datetime.now(UTC)
         return Head(str(found["ETag"]), int(found["ContentLength"]), (now - found["LastModified"]).total_seconds())
 
     def get(self, name: str, most: int) -> tuple[bytes, str] | None:
