@@ -18,6 +18,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from imatlas.atlas import decisions
 from imatlas.atlas.lease import NAME as LEASE
 from imatlas.atlas.lease import Lease
 from imatlas.atlas.manifest import SKIPPED, ForeignError, Manifest
-from imatlas.atlas.remote_atlas import MOST_DECISIONS, RemoteFiles, cache_of, manifest_of, name_of
+from imatlas.atlas.remote_atlas import MOST_DECISIONS, REQUESTS, RemoteFiles, cache_of, manifest_of, name_of
 from imatlas.errors import ArtifactError, AtlasBusyError, ImatlasError
 from imatlas.images.sources.addresses import checked_address
 from imatlas.images.sources.writable_store import ConflictError, WritableStore
@@ -172,8 +173,11 @@ class Address:
         for name, entry in list(self._there.files.items()):  # what is damaged goes up again
             if sizes.get(name) != entry.size:
                 del self._there.files[name]
-        if (decided := self._store.get(decisions.NAME, MOST_DECISIONS)) is not None:
+        decided = self._store.get(decisions.NAME, MOST_DECISIONS)
+        if decided is not None:
             write_file(within(self._folder, decisions.NAME), decided[0])
+        else:
+            within(self._folder, decisions.NAME).unlink(missing_ok=True)
 
     def _bring(self, say: Say) -> None:
         """Put the version at the address into the working folder; what another version has there is deleted later."""
@@ -184,9 +188,13 @@ class Address:
         missing = Inventory(self._folder, there.files).damaged()
         if missing:
             say(f"Fetching {counted(len(missing), 'file')} of '{self.place}' …")
-        for name in missing:
+
+        def fetch(name: str) -> None:
             with suppress(ArtifactError):  # it is gone there, too, and `learn` repairs it
                 remote.fetch(name, there.files[name], self._folder)
+
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(fetch, missing))
         for name in ALWAYS:
             with suppress(ArtifactError):
                 if (content := remote.content(name, MOST_ALWAYS)) is not None:

@@ -39,7 +39,7 @@ _VERSION = re.compile(r"[0-9a-f]{16}")
 _ATTEMPTS = 4
 """To open an atlas while another version is being committed."""
 
-_REQUESTS = 8
+REQUESTS = 8
 """Files that are fetched at once."""
 
 
@@ -260,7 +260,7 @@ class FetchedInventory(Inventory):
         found = super().damaged(names)
         missing = [name for name in found if name in self.files]
         if missing:
-            with ThreadPoolExecutor(min(_REQUESTS, len(missing))) as pool:
+            with ThreadPoolExecutor(min(REQUESTS, len(missing))) as pool:
                 list(pool.map(lambda name: self._remote.fetch(name, self.files[name], self.folder), missing))
             found = super().damaged(names)
         return found
