@@ -201,7 +201,7 @@ def search(
     atlas: AtlasFolder,
     query: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE ...", help="examples of what to find: image files, or keys of the atlas"),
+        typer.Argument(metavar="IMAGE ...", help="what to find: image files, addresses, or keys of the atlas"),
     ],
     less: Annotated[
         list[str] | None, typer.Option("--less", metavar="IMAGE", help="example of what to avoid; may be repeated")

@@ -19,6 +19,7 @@ from imatlas.arguments import (
     check_number,
     check_path,
     check_seed,
+    is_address,
     number_of,
     refused,
     strict_yes,
@@ -377,6 +378,12 @@ def pixels_like(images: Any, spec: ImageSpec) -> np.ndarray:
     return np.ma.MaskedArray(middle.astype(spec.dtype), missing)
 
 
+def _place(item: str | os.PathLike[str]) -> str:
+    """An item of a list of files and addresses, the same however a file is written."""
+    text = os.fsdecode(item)
+    return text if is_address(text) else os.path.abspath(os.path.expanduser(text))
+
+
 def images_of(X: Any, **options: Any) -> Images:
     """The input of a model as `Images` with one row per item of X, in the same order.
 
@@ -399,7 +406,7 @@ def images_of(X: Any, **options: Any) -> Images:
     items = as_items(X)
     places: np.ndarray | None = None
     if isinstance(items, list | tuple) and items and all(isinstance(item, str | os.PathLike) for item in items):
-        files = [os.path.abspath(os.path.expanduser(os.fsdecode(item))) for item in items]
+        files = [_place(item) for item in items]
         first = {file: i for i, file in enumerate(dict.fromkeys(files))}
         places = np.array([first[file] for file in files])
         items = list(first)

@@ -147,24 +147,22 @@ def part_of(rows: np.ndarray) -> np.ndarray:
     return rows[n * rank() // count() : n * (rank() + 1) // count()]
 
 
-def average_gradients(weights: list[Tensor], loss: Tensor, share: float) -> Tensor:
-    """Replace the gradients of `weights` by their means over all processes, each weighted by its share of the batch.
+def sum_gradients(weights: list[Tensor], loss: Tensor) -> Tensor:
+    """Replace the gradients of `weights` by their sums over all processes.
 
     A weight that has a gradient in no process keeps none, so that its optimizer leaves it alone.
 
     Parameters
     ----------
     weights : list of Tensor
-        The same in each process.
+        The same in each process. Their gradients are those of `loss`.
     loss : Tensor of shape ()
-        That of this process's part of the batch.
-    share : float
-        The size of this part, as a fraction of the batch.
+        The mean loss of this process's part of the batch, times the part's share of the batch.
 
     Returns
     -------
     Tensor of shape ()
-        The mean loss. It and the gradients are the same to the last bit in each process.
+        The mean loss of the batch. It and the gradients are the same to the last bit in each process.
     """
     loss = loss.detach()
     if count() == 1:
@@ -172,25 +170,32 @@ def average_gradients(weights: list[Tensor], loss: Tensor, share: float) -> Tens
     import torch
     import torch.distributed as dist
 
-    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    counts = torch.tensor([float(w.grad is not None) for w in weights], device=loss.device)
-    parts = [*(gradient.float().reshape(-1) for gradient in gradients), loss.float().reshape(1)]
-    message = torch.cat([share * torch.cat(parts), counts])
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad.float() for w in weights]
+    has_gradient = torch.tensor([float(w.grad is not None) for w in weights], device=loss.device)
+    parts = [_in_memory_order(each, weight) for each, weight in zip(gradients, weights, strict=True)]
+    message = torch.cat([*parts, loss.float().reshape(1), has_gradient])
     with _communicating():
         dist.all_reduce(message, group=_groups()[0] if loss.device.type == "cpu" else None)
-    *means, total, counts = message.split([*(w.numel() for w in weights), 1, len(weights)])
-    for weight, mean, has in zip(weights, means, counts.tolist(), strict=True):
-        if weight.grad is not None:
-            weight.grad.copy_(mean.view(weight.shape))
-        elif has:
-            weight.grad = torch.empty_like(weight).copy_(mean.view(weight.shape))
+    *sums, total, counts = message.split([*(w.numel() for w in weights), 1, len(weights)])
+    for weight, flat, n in zip(weights, sums, counts.tolist(), strict=True):
+        if n:  # a view of the message, in the order of the weight, which fused optimizers rely on
+            weight.grad = flat.as_strided(weight.shape, weight.stride()).to(weight.dtype)
     return total[0]
+
+
+def _in_memory_order(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The values of a gradient (...,) as they lie in memory, in the order of its weight (channels may be last)."""
+    import torch
+
+    if gradient.stride() != weight.stride():
+        gradient = torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
+    return gradient.as_strided((gradient.numel(),), (1,))
 
 
 def whole_batch(features: Tensor) -> Tensor:
     """The features (N, …) of the whole batch, from those of this process's part of it, for losses between images.
 
-    The loss is then that of the whole batch in each process, and `average_gradients` of it the gradient of one process.
+    The loss is then that of the whole batch in each process, and `sum_gradients` of it the gradient of one process.
     Without gradients, as on held-out images, the features are returned as they are.
     """
     import torch

@@ -112,13 +112,13 @@ class Run:
         module = devices.place(module, self.device).train()
         self.weights = Weights(module, learner._optimizers(module), learner._half_life)
         self.clock = Clock()
-        self.steps = Steps(learner, data, self.weights, self.device, self.clock)
+        self.interrupt = Interrupt()
+        self.steps = Steps(learner, data, self.weights, self.device, self.clock, self.interrupt)
         self.state = self._initial_state()
         self.progress = Progress(
             type(learner).__name__, show=learner.progress and first, callback=callback if first else None
         )
         self.preview = None if preview is None or not first else Preview(preview)
-        self.interrupt = Interrupt()
         self.step_seconds: dict[int, float] = {}  # of the warm-up
         self.evaluation_seconds = 0.0
         self.max_threads = torch.get_num_threads()
@@ -182,7 +182,7 @@ class Run:
                         self._halve_batch(error)
                     else:
                         self._count_step(began) if finite else self._roll_back()
-                    if any(processes.summed([self.interrupt.asked])):  # in any process
+                    if self.steps.is_interrupted:
                         self._stop_early()
                         break
             self._finish()

@@ -16,6 +16,7 @@ from imatlas.training import devices, schedule
 from imatlas.training.batches import Batch, Data, batch_rows, make_batch
 from imatlas.training.checkpoints import State, Weights
 from imatlas.training.clock import Clock
+from imatlas.training.progress import Interrupt
 
 CLIP = 1.0
 """Largest norm of a gradient; longer ones are scaled down."""
@@ -55,8 +56,17 @@ class Steps:
         The number of steps since then.
     """
 
-    def __init__(self, learner: Learner, data: Data, weights: Weights, device: torch.device, clock: Clock) -> None:
-        self.learner, self.data, self.weights, self.device, self.clock = learner, data, weights, device, clock
+    def __init__(
+        self,
+        learner: Learner,
+        data: Data,
+        weights: Weights,
+        device: torch.device,
+        clock: Clock,
+        interrupt: Interrupt,
+    ) -> None:
+        self.learner, self.data, self.weights, self.device = learner, data, weights, device
+        self.clock, self.interrupt, self._any_interrupted = clock, interrupt, False
         self.optimizers = weights.optimizers
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
         self.generator = torch.Generator(device=device)
@@ -65,6 +75,11 @@ class Steps:
     def clear(self) -> None:
         """Forget the losses so far."""
         self.sums, self.n_sums = dict[str, Tensor](), 0
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run is to end now; with several processes, whether one of them was told so before this step."""
+        return self.interrupt.asked if processes.count() == 1 else self._any_interrupted
 
     def take(self, state: State, seed: int, precision: devices.Precision) -> bool:
         """One step of every optimizer. Returns False, in each process, if a loss or gradient is not finite in one.
@@ -80,11 +95,12 @@ class Steps:
                 group["lr"] = base * factor
         rows = batch_rows(len(self.data), seed, state.images_seen, state.batch_size)
         own = processes.part_of(rows)
-        share, passes, first = len(own) / len(rows), self._passes(own, state.step, seed, precision), True
+        share, first = len(own) / len(rows), True
+        passes = self._passes(own, share, state.step, seed, precision)
         while (item := self._next(passes)) is not None:
             name, loss, logs = item
             weights = [p for group in self.optimizers[name].param_groups for p in group["params"]]
-            mean_loss = processes.average_gradients(weights, loss, share)
+            mean_loss = processes.sum_gradients(weights, share * loss)
             norm = torch.nn.utils.clip_grad_norm_(weights, CLIP)
             if not math.isfinite(float(mean_loss + norm)):
                 return False
@@ -96,8 +112,8 @@ class Steps:
         self.n_sums += 1
         return True
 
-    def _passes(self, rows: Any, step: int, seed: int, precision: devices.Precision) -> Iterator[Pass]:
-        """What `_losses` yields for some rows of the data, each after its backward pass."""
+    def _passes(self, rows: Any, share: float, step: int, seed: int, precision: devices.Precision) -> Iterator[Pass]:
+        """What `_losses` yields for some rows of the data, each after the backward pass of its share of the loss."""
         data = self.data
         if data.rows is not None:
             rows = data.rows[rows]
@@ -113,7 +129,7 @@ class Steps:
                 return
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
-            item[1].backward()
+            (item[1] if share == 1 else share * item[1]).backward()
             yield item
 
     def _next(self, passes: Iterator[Pass]) -> Pass | None:
@@ -127,7 +143,9 @@ class Steps:
             if not devices.is_out_of_memory(error):
                 raise
             failure = error
-        n_failures, seconds = processes.summed([failure is not None, self.clock.here()])
+        told = [failure is not None, self.interrupt.asked, self.clock.here()]
+        n_failures, n_interrupted, seconds = processes.summed(told)
+        self._any_interrupted = n_interrupted > 0
         self.clock.hear(seconds)
         if n_failures:
             raise failure or MemoryError("there is not enough memory in another process")

@@ -22,6 +22,7 @@ import pytest
 import imatlas as ia
 from imatlas.cli import main
 from imatlas.errors import InputError, MissingExtraError, SourceError
+from imatlas.images.dataset import images_of
 from imatlas.images.encode import encode
 from imatlas.images.sources import patience
 from imatlas.images.sources.addresses import checked_address, expanded
@@ -526,6 +527,11 @@ def test_files_of_a_web_server(web: str, monkeypatch) -> None:
     assert images.keys[2] == "shard-1/0010.png"
     with pytest.raises(SourceError, match="There is nothing at"):
         ia.Images(f"{web}/b.png")
+    with pytest.raises(SourceError, match="There is nothing at"):
+        images_of([f"{web}/b.png"])
+    rows = images_of([f"{web}/a.png", f"{web}/a.png"])  # as a query to an atlas: a row for each item
+    assert len(rows) == 2
+    assert np.array_equal(rows[0], rows[1])
     monkeypatch.setattr(patience, "PAUSES", (0.1,))
     with pytest.raises(SourceError, match=r"does not answer.*refused|does not answer"):
         ia.Images("http://127.0.0.1:9/a.png")
