@@ -36,8 +36,9 @@ def ctrl_c() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """State kept for a user (`tasks.duplicates.signature`) stays out of the home folder of whoever runs the tests."""
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    """What is kept for a user (`system.user_folders`) stays out of the home folder of whoever runs the tests."""
+    for kind in ("STATE", "CACHE"):
+        os.environ[f"XDG_{kind}_HOME"] = str(tmp_path_factory.mktemp(kind.lower()))
 
 
 @pytest.fixture

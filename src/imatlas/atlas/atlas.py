@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from imatlas.arguments import check_int, check_path, check_seed, strict_yes
+from imatlas.arguments import check_int, check_path, check_seed, is_address, strict_yes
 from imatlas.atlas import decided_clusters, explanations, exports, queries, report_sections, words
 from imatlas.atlas.gallery import gallery
 from imatlas.atlas.making import Making
@@ -57,12 +57,14 @@ class Atlas(Making):
 
     Parameters
     ----------
-    folder : path
-        The `.atlas` folder that `learn` made. It may have been moved: what needs only thumbnails goes on working.
+    folder : path or str
+        The `.atlas` folder that `learn` made, or its address in a store, such as "s3://bucket/photos.atlas", where it
+        is only read (docs/object_store.md). It may have been moved: what needs only thumbnails goes on working.
 
     Attributes
     ----------
     folder : Path
+        For an address, a folder in the user's cache.
     store : imatlas.atlas.store.Store
         What lies in the folder: the manifest, the table's columns, thumbnails, originals and models.
 
@@ -87,7 +89,7 @@ class Atlas(Making):
 
     def __repr__(self) -> str:
         state = "" if self.store.manifest.finished else ", unfinished"
-        return f"Atlas({str(self.folder)!r}, {len(self):,} images{state})"
+        return f"Atlas({str(self.store.place)!r}, {len(self):,} images{state})"
 
     def __len__(self) -> int:
         return len(self.store)
@@ -662,7 +664,8 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
 
     Parameters
     ----------
-    folder : path
+    folder : path or str
+        Or the address of an atlas in a store, such as "s3://bucket/photos.atlas".
     classes : tuple of classes
         Your own models, which imatlas does not know.
 
@@ -677,6 +680,8 @@ def load(folder: str | Path, *, classes: tuple[type, ...] = ()) -> Any:
     ArtifactError
         If it is damaged or of another format.
     """
+    if isinstance(folder, str) and is_address(folder):
+        return Atlas(folder)
     folder = check_path(folder, "folder", "load")
     if is_atlas(folder):
         return Atlas(folder)

@@ -149,6 +149,7 @@ def _is_there(folder: Path, key: str) -> bool:
 
 
 def _folder(store: Store) -> Path:
+    Decisions(store.folder, store.address).refuse_at_address()
     folder = store.originals.folder
     if folder is None:
         raise InputError(

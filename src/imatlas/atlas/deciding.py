@@ -21,9 +21,10 @@ class Deciding:
     def decisions(self) -> Decisions:
         """What was decided: labels, images that the next `learn` leaves out, clusters that are named and merged.
 
-        Every decision is written to the atlas at once, and can be undone; the studio writes here, too.
+        Every decision is written to the atlas at once, and can be undone; the studio writes here, too. An atlas at an
+        address is only read.
         """
-        return Decisions(self.store.folder)
+        return Decisions(self.store.folder, self.store.address)
 
     @property
     def decided_clusters(self) -> DecidedClusters:

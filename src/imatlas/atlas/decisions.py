@@ -128,10 +128,12 @@ class Decisions:
     ----------
     folder : path
         Of the atlas.
+    address : str
+        Where the atlas is, if its folder is only a cache: then nothing can be decided.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, address: str = "") -> None:
+        self.folder, self.address = Path(folder), address
         self._lock = RLock()
         self._size, self._lines = 0, 0
         self._done: list[Decision] = []
@@ -276,7 +278,21 @@ class Decisions:
         """
         return self._add(Decision(kind="redo"))
 
+    def refuse_at_address(self) -> None:
+        """Refuse to decide about an atlas at an address.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.address:
+            raise InputError(
+                f"'{self.address}' is only read, so nothing can be decided there; copy the atlas into a folder (as by: "
+                f"aws s3 cp --recursive {self.address} {self.folder.name}), and open that."
+            )
+
     def _add(self, decision: Decision) -> State:
+        self.refuse_at_address()
         line = decision.model_copy(update={"time": round(time.time(), 3)})
         path = within(self.folder, NAME, link=True)
         with self._lock, locked(self.folder / LOCK, path, wait=PATIENCE):

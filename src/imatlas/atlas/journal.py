@@ -39,10 +39,12 @@ class Journal:
     ----------
     folder : path
         The atlas; its write lock is held.
+    committed : callable, optional
+        Called after each commit, to publish it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, committed: Callable[[], None] | None = None) -> None:
+        self.folder, self._committed = folder, committed
         self._own: Path | None = None
         self._tables: set[str] = set()
 
@@ -59,6 +61,8 @@ class Journal:
         flush(aside)
         os.replace(aside, self.folder / name)
         flush(self.folder)
+        if name == "atlas.json" and self._committed is not None:
+            self._committed()
 
     def save_model(self, name: str, save: Callable[[Path], Any]) -> list[str]:
         """Call `save(folder)`, rename the folder to `name`, and return the names of its files."""

@@ -32,6 +32,7 @@ from imatlas.arguments import (
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.decisions import Decisions
 from imatlas.atlas.growth import in_table_order
+from imatlas.atlas.home import Folder, home_of
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
@@ -51,7 +52,7 @@ from imatlas.models.parts.feature_cache import MAX_BYTES as FEATURE_CACHE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.nn.backbones import N_FEATURES
 from imatlas.system import processes
-from imatlas.system.atomic_io import is_link, make_folder, output_path, refuse_links, remove_listed
+from imatlas.system.atomic_io import is_link, make_folder, refuse_links, remove_listed
 from imatlas.system.terminal import say
 from imatlas.system.threads import sharing_cores
 from imatlas.tasks.choose_encoder import max_views
@@ -99,8 +100,9 @@ def learn(
     ----------
     images : Images, or anything that `Images` takes
         At least 2 usable ones; of 8 and more some are held out, to measure the generator with.
-    path : path
-        The atlas folder. An unfinished atlas of the same source and settings is continued, a finished one updated.
+    path : path or str
+        The atlas folder, or an address such as "s3://bucket/photos.atlas" (docs/object_store.md). An unfinished atlas
+        of the same source and settings is continued, a finished one updated.
     budget : str or float, optional
         Time for learning after the pixel cache exists: "90s", "5m", "1h" or seconds. Default: 90 s up to 500
         images, 3 minutes up to 5,000, 5 minutes up to 20,000, 10 minutes above.
@@ -151,7 +153,7 @@ def learn(
         If an option is invalid; or under torchrun, which trains single networks (`imatlas fit`).
     """
     processes.check_alone("learn")
-    folder = output_path(check_path(path, "path", "learn"))
+    home = home_of(path)
     settings = Settings(
         budget=None if budget is None else parse_budget(budget),
         clusters=_count(clusters, "clusters", 1),
@@ -183,31 +185,32 @@ def learn(
             cache_size=cache_size,
             progress=progress,
         )
-    folder = _claim(folder)
-    if not given:
-        images.cache_dir = folder / "cache"
     settings = replace(settings, source=images.origin.place, files=images.origin.files)
-    if random_state is None and not overwrite and (folder / "atlas.json").exists():
-        known = Manifest.read(folder).settings
-        settings = replace(settings, random_state=known.get("random_state", settings.random_state))
-    report = say if progress else _silent
-    with locked(folder):
-        journal = Journal(folder)
-        manifest = _open(folder, settings, overwrite, journal, report, _Moved(images, moved_from))
-        _sign(manifest, journal)
-        log = JsonLines(folder / "metrics.jsonl")
+    report = (lambda line: say(home.shown(line))) if progress else _silent
+    with home.writing(report) as folder:
+        folder = _claim(folder)
+        if not given:
+            images.cache_dir = folder / "cache"
+        if random_state is None and not overwrite and (folder / "atlas.json").exists():
+            known = Manifest.read(folder).settings
+            settings = replace(settings, random_state=known.get("random_state", settings.random_state))
+        with locked(folder):
+            journal = Journal(folder, home.publish)
+            manifest = _open(folder, settings, overwrite, journal, report, _Moved(images, moved_from))
+            _sign(manifest, journal)
+            log = JsonLines(folder / "metrics.jsonl")
 
-        def emit(event: dict[str, Any]) -> None:
-            log(event)
-            if callback is not None:
-                callback(event)
+            def emit(event: dict[str, Any]) -> None:
+                log(event)
+                if callback is not None:
+                    callback(event)
 
-        images = _without_left_out(like_the_models(images, manifest, report), folder, report)
-        fingerprint = images.fingerprint
-        images, earlier = in_table_order(images, folder, manifest)
-        job = Job(folder, images, settings, manifest, journal, report, emit, progress, fingerprint, earlier)
-        _run(job)
-    return Atlas(folder)
+            images = _without_left_out(like_the_models(images, manifest, report), folder, report)
+            fingerprint = images.fingerprint
+            images, earlier = in_table_order(images, folder, manifest)
+            job = Job(folder, images, settings, manifest, journal, report, emit, progress, fingerprint, earlier)
+            _run(job)
+    return Atlas(folder if isinstance(home, Folder) else home.place)
 
 
 def _without_left_out(images: Images, folder: Path, say: Callable[[str], None]) -> Images:

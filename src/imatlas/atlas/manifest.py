@@ -152,12 +152,15 @@ class Manifest:
         models = set(self.models.values())
         gone = [name for name in self.files if MODEL.fullmatch(head := name.partition("/")[0]) and head not in models]
         self.inventory(folder).drop(gone)
-        values = finite(asdict(self))
-        text = json.dumps({**values, "digest": seal(values)}, indent=1) + "\n"
         if path is None:
-            write_file(Path(folder) / "atlas.json", text.encode())
+            write_file(Path(folder) / "atlas.json", self.to_bytes())
         else:
-            path.write_bytes(text.encode())
+            path.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of `atlas.json`."""
+        values = finite(asdict(self))
+        return f"{json.dumps({**values, 'digest': seal(values)}, indent=1)}\n".encode()
 
     def inventory(self, folder: str | Path) -> Inventory:
         """The files that count, to check them and to record new ones."""

@@ -42,7 +42,7 @@ def segments(store: Store, random_state: int = 0) -> Result | None:
         view = rgb_view(pixels, spec)
         shared = classes.label_tree(tree)[graph.regions]
         rows.append((view, overlay(view, parts.label(pixels, spec, graph)), class_overlay(view, shared)))
-    command = shell("imatlas", "segment", file_word(store.folder), "-o", "segments/")
+    command = shell("imatlas", "segment", file_word(store.folder.name), "-o", "segments/")
     return Result(
         name="segments",
         title="Segments",

@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imatlas.arguments import check_int, check_path, refused, whole
+from imatlas.arguments import check_int, check_path, is_address, refused, whole
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.originals import Originals
+from imatlas.atlas.remote_atlas import RemoteAtlas
 from imatlas.atlas.table import REPAIR, ImagesTable
 from imatlas.errors import ArtifactError, DecodeError, InputError
 from imatlas.images.decode import check_thumbnail
 from imatlas.images.keys import video_frame
+from imatlas.images.sources.addresses import checked_address
 from imatlas.images.sources.keyed import KeyedSource
 from imatlas.images.spec import ImageSpec
 from imatlas.images.thumbnails import thumbnail_pixels
@@ -87,11 +89,14 @@ class Store:
 
     Parameters
     ----------
-    folder : path
+    folder : path or str
+        Or the address of an atlas in a store, whose files are fetched when they are needed.
 
     Attributes
     ----------
     folder : Path
+    address : str
+        Where the atlas is; "" for one in a folder of its own.
     manifest : Manifest
     inventory : Inventory
         Size and hash of every file that counts; compared before a file is parsed.
@@ -105,13 +110,24 @@ class Store:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = check_path(folder, "folder", "Atlas")
-        self.manifest = Manifest.read(self.folder)
-        self.inventory = self.manifest.inventory(self.folder)
+        place = checked_address(folder) if isinstance(folder, str) and is_address(folder) else folder
+        self.address = place if isinstance(place, str) and is_address(place) else ""
+        if self.address:
+            remote = RemoteAtlas(self.address)
+            self.folder, self.manifest, self.inventory = remote.folder, remote.manifest, remote.inventory
+        else:
+            self.folder = check_path(place, "folder", "Atlas")
+            self.manifest = Manifest.read(self.folder)
+            self.inventory = self.manifest.inventory(self.folder)
         self._models: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def place(self) -> str | Path:
+        """The folder or address of the atlas."""
+        return self.address or self.folder
 
     @property
     def spec(self) -> ImageSpec:
@@ -185,7 +201,7 @@ class Store:
         n_sources = len(self.model("generator").images_)
         if len(known) != n_sources:
             raise ArtifactError(
-                f"The atlas is damaged: '{self.folder / 'atlas.json'}' lists {len(known):,} images that its generator "
+                f"The atlas is damaged: '{self.place}/atlas.json' lists {len(known):,} images that its generator "
                 f"is composed of, and this has {n_sources:,}; learn the atlas again with --overwrite."
             )
         now = zip(self.rows["key"].tolist(), self.rows["sha256"].tolist(), strict=True)
@@ -237,9 +253,7 @@ class Store:
             model = artifact.load(within(self.folder, name))
             reason = misfit(role, model, self.table) if self.manifest.table else ""
             if reason:
-                raise ArtifactError(
-                    f"The atlas is damaged: '{self.folder / name}' cannot be used ({reason}); {REPAIR}."
-                )
+                raise ArtifactError(f"The atlas is damaged: '{self.place}/{name}' cannot be used ({reason}); {REPAIR}.")
             self._models[role] = model
         return self._models[role]
 
@@ -295,7 +309,7 @@ class Store:
         there = what in self.table.columns if there is None else there
         if not there:
             raise InputError(
-                f"The atlas '{self.folder}' has no {what} yet; finish it with the same 'imatlas learn' command again."
+                f"The atlas '{self.place}' has no {what} yet; finish it with the same 'imatlas learn' command again."
             )
 
 

@@ -123,8 +123,8 @@ class ImagesTable:
         self.version = version or 0
         with self._reading():
             self.version = version = newest_version(self.path) if version is None else version
-            refuse_special_files(self.path / "_versions")
             self._check([version_file(version)])
+            refuse_special_files(self.path / "_versions")
             with open_regular(self.path / version_file(version)) as file:
                 self.named: TableVersion = parse_manifest(file.read(MAX_MANIFEST_BYTES))
             self._data = lance.dataset(address(path), version=version)

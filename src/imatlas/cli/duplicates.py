@@ -14,6 +14,7 @@ from imatlas.cli.shared import (
     Video,
     app,
     command_line,
+    is_named_atlas,
     one_source,
     open_atlas,
     print_next,
@@ -125,9 +126,8 @@ def _find(
 def _gallery(sources: list[str], taken: dict[str, Any], json_: bool) -> Any:
     """The gallery of an atlas or of any other sources."""
     from imatlas.atlas.gallery import gallery
-    from imatlas.system.inventory import is_atlas
     from imatlas.tasks.duplicates.gallery import Gallery
 
-    if len(sources) == 1 and is_atlas(sources[0]):
-        return gallery(open_atlas(Path(sources[0])).store)
+    if len(sources) == 1 and is_named_atlas(sources[0]):
+        return gallery(open_atlas(sources[0]).store)
     return Gallery.of(one_source(sources), **taken, progress=not json_)

@@ -15,7 +15,7 @@ To = Literal["onnx", "embedding-atlas", "numpy", "folders", "coco"]
 @app.command(epilog="Example: imatlas export photos.atlas --to folders -o clusters")
 def export(
     folder: Annotated[
-        Path, typer.Argument(metavar="ATLAS|MODEL", help="atlas, or model saved by 'imatlas fit' or model.save")
+        str, typer.Argument(metavar="ATLAS|MODEL", help="atlas, or model saved by 'imatlas fit' or model.save")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the file or folder to write")],
     to: Annotated[

@@ -118,7 +118,7 @@ def sample(
     made = opened.sample(n, strength=strength, random_state=seed, return_provenance=traced, **conditions)
     made, found = made if traced else (made, None)
     images = _displayable(opened, made)
-    recipe = {"atlas": atlas.name, "n": n, "seed": seed, "imatlas": __version__, **conditions}
+    recipe = {"atlas": Path(atlas).name, "n": n, "seed": seed, "imatlas": __version__, **conditions}
     recipe |= {"strength": strength} if like else {}
     top = None if found is None else [_largest(one) for one in found.sources]
     written = write_samples(images, output, recipe=recipe, sources=top, overwrite=overwrite)
@@ -159,7 +159,7 @@ def morph(
     pairs = [_pair(text) for text in cells or []]
     opened = open_atlas(atlas)
     made = opened.morph(*(images or []), cells=pairs, frames=frames, novelty=novelty, random_state=seed)
-    recipe = {"atlas": atlas.name, "images": images or [], "cells": pairs, "frames": frames, "seed": seed}
+    recipe = {"atlas": Path(atlas).name, "images": images or [], "cells": pairs, "frames": frames, "seed": seed}
     recipe |= {} if novelty is None else {"novelty": novelty}
     write_video(output, _displayable(opened, made), fps=fps, text=json.dumps(recipe | {"imatlas": __version__}))
     if json_:
@@ -194,7 +194,7 @@ def panorama(
     opened = open_atlas(atlas)
     made = opened.panorama(*(images or []), cells=pairs, shape=size, novelty=novelty, random_state=seed)
     recipe = {"images": images or [], "cells": pairs, "shape": size or made.shape[:2], "novelty": novelty}
-    write_picture(opened, made, output, "Panorama", {"atlas": atlas.name, **recipe, "seed": seed}, json_)
+    write_picture(opened, made, output, "Panorama", {"atlas": Path(atlas).name, **recipe, "seed": seed}, json_)
 
 
 @app.command(epilog="Example: imatlas extend photos.atlas a.jpg --shape 128x256 -o wide.png")
@@ -220,7 +220,7 @@ def extend(
     size, place = _size(shape), _pair(at, "A place is a row and a column in pixels") if at else None
     opened = open_atlas(atlas)
     made = opened.extend(image, size, at=place, novelty=novelty, random_state=seed)
-    recipe = {"atlas": atlas.name, "image": image, "shape": size, "at": place, "novelty": novelty, "seed": seed}
+    recipe = {"atlas": Path(atlas).name, "image": image, "shape": size, "at": place, "novelty": novelty, "seed": seed}
     write_picture(opened, made, output, "Extended", recipe, json_)
 
 
@@ -256,7 +256,12 @@ def blend(
     opened = open_atlas(atlas)
     options: dict[str, Any] = {"axis": axis, "strength": strength, "novelty": novelty}
     made = opened.blend(first, second, mask, random_state=seed, **options)
-    recipe = {"atlas": atlas.name, "images": [first, second], "mask": None if mask is None else mask.name, **options}
+    recipe = {
+        "atlas": Path(atlas).name,
+        "images": [first, second],
+        "mask": None if mask is None else mask.name,
+        **options,
+    }
     write_picture(opened, made, output, "Blended", {**recipe, "seed": seed}, json_)
 
 
@@ -278,7 +283,7 @@ def sliders(
     refuse_existing(output, overwrite)
     opened = open_atlas(atlas)
     made = _displayable(opened, opened.sliders(like, directions=directions, steps=steps))
-    recipe = {"atlas": atlas.name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
+    recipe = {"atlas": Path(atlas).name, "like": like, "directions": directions, "steps": steps, "imatlas": __version__}
     write_samples(made.reshape(-1, *made.shape[2:]), output, recipe=recipe, columns=steps, overwrite=overwrite)
     if json_:
         print_json({"file": str(output), **recipe})
@@ -288,7 +293,7 @@ def sliders(
 
 @app.command(epilog="Example: imatlas score photos.atlas   or: imatlas score runs/vae --images photos/")
 def score(
-    folder: Annotated[Path, typer.Argument(metavar="ATLAS|MODEL", help="atlas, or model saved by 'imatlas fit'")],
+    folder: Annotated[str, typer.Argument(metavar="ATLAS|MODEL", help="atlas, or model saved by 'imatlas fit'")],
     images: Annotated[
         str | None, typer.Option("--images", help="for a model: the images that it was fitted to")
     ] = None,

@@ -26,6 +26,7 @@ from imatlas.cli.shared import (
     one_source,
     open_atlas,
     open_images,
+    place_word,
     print_json,
     print_next,
     print_result,
@@ -74,7 +75,14 @@ def check(
 @app.command(epilog="Example: imatlas learn photos/ -o photos.atlas --budget 5m")
 def learn(
     images: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="atlas folder to create, continue or update")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="atlas to create, continue or update: a folder, or an address such as s3://bucket/a.atlas",
+        ),
+    ],
     budget: Budget = None,
     clusters: Annotated[
         int | None, typer.Option("--clusters", min=1, help="number of clusters", show_default="chosen from the images")
@@ -134,17 +142,17 @@ def learn(
     )
     if json_:
         print_json(atlas.info().to_json())
-    print_next(
-        json_,
-        command_line("open", output / "report.html"),
-        command_line("imatlas", "sample", output, "-n", 16, "-o", "new.png"),
+    word = place_word(output)
+    page = (
+        ("open", word / "report.html") if isinstance(word, Path) else ("imatlas", "report", word, "-o", "report.html")
     )
+    print_next(json_, command_line(*page), command_line("imatlas", "sample", word, "-n", 16, "-o", "new.png"))
 
 
 @app.command(epilog="Example: imatlas info photos.atlas")
 def info(
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="ATLAS", help="atlas, a model saved by 'imatlas fit' and others, or a file of 'imatlas compress'"
         ),
@@ -155,10 +163,10 @@ def info(
     compressed images."""
     from imatlas.models import artifact
 
-    if folder.is_file():
+    if Path(folder).is_file():
         from imatlas.tasks.decompress import describe_compressed
 
-        print_result(describe_compressed(folder), json_)
+        print_result(describe_compressed(Path(folder)), json_)
         return
     if artifact.is_saved(folder):
         from imatlas.tasks.describe import describe
@@ -177,7 +185,12 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the report as one self-contained HTML file."""
-    path = output or atlas / "report.html"
+    from imatlas.arguments import is_address
+    from imatlas.errors import InputError
+
+    if output is None and is_address(atlas):
+        raise InputError("The report of an atlas at an address needs a file to write to; give one by -o report.html.")
+    path = output or Path(atlas, "report.html")
     if output is not None:
         refuse_existing(path, overwrite)
     open_atlas(atlas).report(path)

@@ -14,6 +14,7 @@ from imatlas.cli.shared import (
     Sources,
     app,
     command_line,
+    is_named_atlas,
     one_source,
     open_atlas,
     print_next,
@@ -161,14 +162,13 @@ def inpaint(
     With an atlas, the image is filled from the images of the atlas. A run over a folder that was stopped is continued
     by the same command.
     """
-    from imatlas.system.inventory import is_atlas
 
-    if is_atlas(images[0]):
+    if is_named_atlas(images[0]):
         if len(images) != 2:
             raise typer.BadParameter(f"with an atlas give one image, a file or a key. Got {len(images) - 1}.")
         if n_samples != 1 or preview or budget is not None or model is not None:
             raise typer.BadParameter("--samples, --preview, --budget and --model are for images without an atlas.")
-        _inpaint_from_atlas(Path(images[0]), images[1], output, mask, novelty, seed, overwrite, json_)
+        _inpaint_from_atlas(images[0], images[1], output, mask, novelty, seed, overwrite, json_)
         return
     if novelty is not None:
         raise typer.BadParameter("--novelty is for an image and an atlas.")
@@ -249,7 +249,7 @@ def _restorer(command: str, source: Any, model: Path | None, options: dict[str, 
 
 
 def _inpaint_from_atlas(
-    atlas: Path,
+    atlas: str,
     image: str,
     output: Path,
     mask: Path | None,
@@ -265,5 +265,10 @@ def _inpaint_from_atlas(
     refuse_existing(output, overwrite)
     opened = open_atlas(atlas)
     made = opened.inpaint([image], mask, novelty=novelty, random_state=seed)[0]
-    recipe = {"atlas": atlas.name, "image": image, "mask": None if mask is None else mask.name, "novelty": novelty}
+    recipe = {
+        "atlas": Path(atlas).name,
+        "image": image,
+        "mask": None if mask is None else mask.name,
+        "novelty": novelty,
+    }
     write_picture(opened, made, output, "Filled in", {**recipe, "seed": seed}, json_)

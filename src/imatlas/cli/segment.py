@@ -13,6 +13,7 @@ from imatlas.cli.shared import (
     Seed,
     Sources,
     app,
+    is_named_atlas,
     one_source,
     open_atlas,
     print_result,
@@ -70,7 +71,6 @@ def segment(
 
     Of an atlas folder, the originals of its images are split. A run that was stopped is continued by the same command.
     """
-    from imatlas.system.inventory import is_atlas
     from imatlas.tasks.segment import segment_files
 
     if level is not None and n_segments is not None:
@@ -78,9 +78,9 @@ def segment(
     if level is not None and method != "hierarchy":
         raise typer.BadParameter(f"--level is for the method 'hierarchy'; give --segments with '{method}'.")
     refuse_existing(output, overwrite)
-    is_one_atlas = len(images) == 1 and is_atlas(images[0])
+    is_one_atlas = len(images) == 1 and is_named_atlas(images[0])
     result = segment_files(
-        open_atlas(Path(images[0])).store.originals_of() if is_one_atlas else one_source(images),
+        open_atlas(images[0]).store.originals_of() if is_one_atlas else one_source(images),
         output,
         method=method,
         level=level,

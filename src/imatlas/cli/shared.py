@@ -41,7 +41,12 @@ Video = Annotated[
     ),
 ]
 Field = Annotated[str | None, typer.Option("--field", help="column of a Parquet file that contains the images")]
-AtlasFolder = Annotated[Path, typer.Argument(metavar="ATLAS", help="atlas folder made by 'imatlas learn'")]
+AtlasFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="ATLAS", help="atlas made by 'imatlas learn': a folder, or an address such as s3://bucket/a.atlas"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of the random numbers")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
@@ -91,7 +96,15 @@ def open_images(source: str | list[str], *, progress: bool, **options: Any) -> A
     return Images(data, progress=progress, **options)
 
 
-def open_atlas(folder: Path) -> Any:
+def is_named_atlas(source: str) -> bool:
+    """Whether a source of images is an atlas: a folder that is one, or an address that ends in .atlas."""
+    from imatlas.arguments import is_address
+    from imatlas.system.inventory import is_atlas
+
+    return source.rstrip("/").endswith(".atlas") if is_address(source) else is_atlas(source)
+
+
+def open_atlas(folder: str | Path) -> Any:
     from imatlas.atlas.atlas import Atlas
 
     return Atlas(folder)
@@ -226,10 +239,15 @@ MAX_SOURCES = 5
 def source_words(sources: list[str]) -> list[Path | str]:
     """The sources as arguments of a suggested command; none if there are many, probably from a pattern that the shell
     expanded."""
+    words = [place_word(source) for source in sources]
+    return words if len(words) <= MAX_SOURCES else []
+
+
+def place_word(place: str) -> Path | str:
+    """A path or address as an argument of a suggested command."""
     from imatlas.arguments import is_address
 
-    words = [source if is_address(source) else Path(source) for source in sources]
-    return words if len(words) <= MAX_SOURCES else []
+    return place if is_address(place) else Path(place)
 
 
 def suggested_name(sources: list[str]) -> Path:

@@ -17,7 +17,10 @@ TOKEN = "IMATLAS_TOKEN"
 
 @app.command(epilog="Example: imatlas studio photos.atlas")
 def studio(
-    atlas: Annotated[str, typer.Argument(metavar="ATLAS", help="an atlas, or a folder of images to learn one from")],
+    atlas: Annotated[
+        str,
+        typer.Argument(metavar="ATLAS", help="an atlas, the address of one, or a folder of images to learn one from"),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="the atlas of a folder of images", show_default="FOLDER.atlas, here"),
@@ -30,10 +33,14 @@ def studio(
     read_only: Annotated[bool, typer.Option("--read-only", help="show, but change nothing")] = False,
 ) -> None:
     """Look at an atlas in the browser: walk the map, search, sort, label and create. Nothing leaves this machine."""
+    from imatlas.arguments import is_address
     from imatlas.atlas.manifest import Manifest
     from imatlas.studio.serving import serve
     from imatlas.system.inventory import is_atlas
 
+    if is_address(atlas):
+        serve(atlas, host=host, port=port, browser=not no_browser, read_only=True)
+        return
     folder, images = Path(atlas), None
     if not is_atlas(folder) and folder.exists():
         folder, images = output or Path(suggested_name([atlas])), atlas

@@ -52,9 +52,8 @@ def create_app(
 
 def reopening(atlas: Atlas, *, read_only: bool = False) -> Reopening:
     """The studio of an atlas, also after this was learned again, for whoever asks."""
-    return Reopening(
-        studio_api(atlas, read_only=read_only), lambda: studio_api(Atlas(atlas.folder), read_only=read_only)
-    )
+    place, read_only = atlas.store.place, read_only or bool(atlas.store.address)
+    return Reopening(studio_api(atlas, read_only=read_only), lambda: studio_api(Atlas(place), read_only=read_only))
 
 
 def studio_api(atlas: Atlas, *, read_only: bool = False) -> FastAPI:

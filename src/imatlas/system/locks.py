@@ -12,7 +12,7 @@ from imatlas.errors import AtlasBusyError
 
 
 @contextmanager
-def locked(lock_file: Path, written: Path, *, wait: float = 0.0) -> Iterator[None]:
+def locked(lock_file: Path, written: Path | str, *, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of what is written; wait so many seconds for it.
 
     Raises

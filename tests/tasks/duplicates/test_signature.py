@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imatlas.errors import ImatlasError
+from imatlas.system import user_folders
 from imatlas.tasks.duplicates import lock, signature
 from imatlas.tasks.duplicates.lock import locked
 from imatlas.tasks.duplicates.signature import is_signed, sign
@@ -22,10 +23,10 @@ def test_the_lock_is_not_a_file_that_others_could_have_made(folder: Path, tmp_pa
     with locked(folder), pytest.raises(ImatlasError, match="Another process"), locked(folder):
         raise AssertionError("both hold it")
     (tmp_path / "state" / "imatlas").chmod(0o777)
-    monkeypatch.setattr(signature.tempfile, "gettempdir", lambda: str(tmp_path / "x"))
+    monkeypatch.setattr(user_folders.tempfile, "gettempdir", lambda: str(tmp_path / "x"))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / f"imatlas-{os.getuid()}").symlink_to(tmp_path / "state")
-    assert signature.user_folder() is None
+    assert user_folders.user_folder() is None
     assert signature.sign("x") == ""
     with locked(folder):
         pass

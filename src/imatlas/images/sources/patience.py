@@ -65,6 +65,11 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
+def has_status(error: BaseException, status: int) -> bool:
+    """Whether an error stands for an HTTP response of this status."""
+    return any(_status(cause) == status for cause in _chain(error))
+
+
 def meaning_of(error: BaseException) -> Meaning:
     """What an error of a store means: the object is gone, access is refused, the server is away for now, or other."""
     for cause in _chain(error):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imatlas.errors import ArtifactError, SourceError
-from imatlas.tasks.duplicates.signature import user_folder
+from imatlas.system.user_folders import user_folder
 
 
 @contextmanager
