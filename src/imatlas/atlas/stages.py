@@ -169,7 +169,11 @@ def map_(job: Job) -> dict[str, Any]:
     embedding = job.table.vectors("embedding")
     known = job.model("map") if "map" in job.manifest.models else None
     placed = fit_map(
-        embedding[job.train], held_out=embedding[job.held_out], som=known, random_state=job.settings.random_state
+        embedding[job.train],
+        held_out=embedding[job.held_out],
+        som=known,
+        random_state=job.settings.random_state,
+        workers=job.workers,
     )
     if known is None:
         job.save_model("map", placed.som)
@@ -191,6 +195,7 @@ def clusters(job: Job) -> dict[str, Any]:
             n_clusters=job.settings.clusters,
             random_state=seed,
             seconds=job.seconds("clusters"),
+            workers=job.workers,
         )
         model, measured = found.model, _words_and_numbers(found.result)
         job.save_model("clusters", model)

@@ -18,12 +18,13 @@ from typing import Any
 from imatlas.errors import ArtifactError, SourceError
 from imatlas.images.cache_folder import BUILDING, FIELDS, FILES, UNREADABLE, Cache, open_cache, settings_of
 from imatlas.images.cache_writer import BATCH, CacheWriter
-from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, in_order, n_workers, with_progress
+from imatlas.images.intake import Plan, Row, RowReader, Skip, chunked, n_workers, with_progress
 from imatlas.images.pixels import Kind
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
 from imatlas.system.inventory import open_regular
 from imatlas.system.terminal import say
+from imatlas.system.workers import Workers
 
 _ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
 """Names of the temporary folders in which caches are built."""
@@ -40,7 +41,7 @@ def open_or_build(
     plan: Plan,
     cache_dir: Path | None,
     *,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     progress: bool = False,
     limit: int | None = None,
 ) -> tuple[Cache, bool]:
@@ -65,7 +66,8 @@ def open_or_build(
                 if progress:
                     message = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built again."
                     say(message, error=True)
-        return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress, limit), temporary
+        readers = n_workers(workers) if workers is None else workers
+        return _build(source, stamps, plan, cache_dir, name, readers, progress, limit), temporary
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
@@ -115,7 +117,7 @@ def _build(
     plan: Plan,
     cache_dir: Path,
     name: str,
-    workers: int,
+    workers: int | Workers,
     progress: bool,
     limit: int | None,
 ) -> Cache:
@@ -132,7 +134,7 @@ def _build(
         chunks = chunked(source, fresh)
         reader = RowReader(source, plan)
         with (
-            contextlib.closing(in_order(reader.read_chunk, chunks, workers)) as results,
+            contextlib.closing(reader.read(chunks, workers)) as results,
             CacheWriter(aside, source, plan, stamps, limit) as writer,
         ):
             decoded = chain.from_iterable(results)
