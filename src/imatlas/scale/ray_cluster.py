@@ -1,16 +1,20 @@
-"""Workers of a Ray cluster: tasks as stages of Ray Data, sums over shards as Ray tasks.
+"""Workers of a Ray cluster: blocks of tasks, and functions of shards, as Ray tasks.
 
 This process is the driver. It alone writes; workers compute functions of what they were sent and send back the result.
-A worker that dies is replaced, and Ray computes its task again.
+A worker that dies is replaced, and Ray computes its task again. (Not Ray Data: it cannot be driven by a client,
+"ray://…", and takes seconds to begin.)
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,9 +30,11 @@ BLOCKS, TASKS, MAX_BLOCKS = 16, 8, 2000
 """Blocks of tasks per worker, tasks per block if that makes more of them, and most blocks of a stage. A block is what
 is computed again if its worker dies."""
 
+AHEAD = 3
+"""Blocks per worker that are computed ahead of what was asked for."""
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Settings of Ray for any cluster, unless the user has set them."""
@@ -89,9 +95,10 @@ def _ray(cluster: str) -> Any:
         os.environ.setdefault(name, value)
     if cluster == LOCAL and os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif (Path.home() / ".ray" / "auth_token").exists():  # a cluster that has tokens does not answer without one
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise MissingExtraError(
             f"cluster='{cluster}' needs Ray, which is not installed ({error}); run: pip install 'imatlas[ray]'."
@@ -107,12 +114,16 @@ def _start(ray: Any, cluster: str, n_workers: int | None) -> None:
     else:
         options["address"] = cluster
     try:
-        ray.init(**options)
+        with warnings.catch_warnings():
+            # Ray forks only to start programs of its own.
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
+            ray.init(**options)
     except (ConnectionError, RuntimeError, OSError, TimeoutError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ParameterError(
             f"The Ray cluster '{cluster}' cannot be used ({reason}); check that it runs, with the same versions of Ray "
-            "and Python as here, and that its address and port are those of the Ray client server."
+            "and Python as here, that its address and port are those of the Ray client server, and that its token (if "
+            "it has one) is in ~/.ray/auth_token."
         ) from error
     if hasattr(ray._private.worker, "_worker_logs_enabled"):
         # Else Ray prints its messages about dead workers to standard output, where results are printed.
@@ -160,24 +171,20 @@ class RayWorkers:
             )
 
     def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        """`work(task)` of each task, in order, as one stage of Ray Data; see `Workers.map`."""
+        """`work(task)` of each task, in order, some blocks of tasks ahead; see `Workers.map`."""
         if not len(tasks):
             return
-        data = self._ray.data
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
         self._number += 1
+        run, sent = self._ray.remote(num_cpus=1, max_retries=-1)(_run_block), self._sent(work)
         n_blocks = min(len(tasks), max(BLOCKS * self.n_workers, min(MAX_BLOCKS, len(tasks) // TASKS)))
-        items = [{"number": number, "task": _Boxed(task)} for number, task in enumerate(tasks)]
-        stage = data.from_items(items, override_num_blocks=n_blocks).map_batches(
-            _run_batch,
-            fn_kwargs={"work": self._sent(work), "begun": self._begun, "stage": self._number},
-            batch_size=None,
-            num_cpus=1,
-        )
-        for row in stage.iter_rows():
-            yield _result(row["result"])
+        running: deque[Any] = deque()
+        for number, part in enumerate(np.array_split(np.arange(len(tasks)), n_blocks)):
+            block = [tasks[i] for i in part]
+            running.append(run.remote(_Kept(sent), block, self._begun, (self._number, number)))
+            if len(running) > AHEAD * self.n_workers:
+                yield from _result(self._ray.get(running.popleft()))
+        while running:
+            yield from _result(self._ray.get(running.popleft()))
 
     def place(self, parts: Sequence[Any]) -> RayShards:
         """Parts in the object store of the cluster; see `Workers.place`."""
@@ -232,11 +239,21 @@ class _Begun:
         return sum(times - 1 for times in self._times.values())
 
 
-class _Boxed:
-    """Anything as one value of a column, which Arrow would take apart."""
+class _Kept:
+    """A reference to a value that a worker keeps from one task to the next; as an argument it is not fetched anew."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    last: ClassVar[tuple[str, Any]] = ("", None)
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    def value(self) -> Any:
+        import ray
+
+        name = self._reference.hex()
+        if _Kept.last[0] != name:
+            _Kept.last = name, ray.get(self._reference)
+        return _Kept.last[1]
 
 
 class _Failed:
@@ -246,28 +263,18 @@ class _Failed:
         self.error = error
 
 
-_received: dict[Any, Any] = {}
-"""On a worker, the function of the stage that it works for."""
-
-
 def _version() -> str:
     """The version of imatlas on a worker."""
     return __version__
 
 
-def _run_batch(batch: dict[str, np.ndarray], *, work: Any, begun: Any, stage: int) -> dict[str, np.ndarray]:
+def _run_block(kept: _Kept, block: Sequence[Any], begun: Any, name: tuple[int, int]) -> list[Any] | _Failed:
     """The results of a block of tasks, on a worker."""
     import ray
 
-    ray.get(begun.begin.remote((stage, int(batch["number"][0]))))
-    if work not in _received:
-        _received.clear()
-        _received[work] = ray.get(work)
-    function = _received[work]
-    results = np.empty(len(batch["task"]), object)
-    for i, task in enumerate(batch["task"]):
-        results[i] = _Boxed(_attempt(function, task.value))
-    return {"result": results}
+    ray.get(begun.begin.remote(name))
+    work = kept.value()
+    return _attempt(lambda: [work(task) for task in block])
 
 
 def _run_part(
@@ -293,7 +300,6 @@ def _attempt(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def _result(found: Any) -> Any:
     """A result as it was computed; the error of a worker is raised."""
-    value = found.value if isinstance(found, _Boxed) else found
-    if isinstance(value, _Failed):
-        raise value.error
-    return value
+    if isinstance(found, _Failed):
+        raise found.error
+    return found
