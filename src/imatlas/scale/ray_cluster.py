@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +40,8 @@ QUIET = {
 }
 """Settings of Ray for any cluster, unless the user has set them."""
 
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""Settings of Ray for a local cluster: it listens on the loopback address alone, and only to who knows its token."""
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Settings of Ray for a local cluster: it listens on the loopback address alone."""
 
 
 def check_address(cluster: Any, owner: str) -> None:
@@ -90,11 +91,16 @@ def connected(cluster: str, *, n_workers: int | None = None) -> Iterator[RayWork
 
 
 def _ray(cluster: str) -> Any:
-    """The package, with its settings, which it reads when it is imported."""
+    """The package, with its settings, most of which it reads when it is imported."""
     for name, value in {**QUIET, **(ALONE if cluster == LOCAL else {})}.items():
         os.environ.setdefault(name, value)
-    if cluster == LOCAL and os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if "ray" in sys.modules:  # imported by the user: who may call is as Ray has it by default
+        if cluster == LOCAL and os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0":
+            sys.modules["ray"]._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    elif cluster == LOCAL:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif (Path.home() / ".ray" / "auth_token").exists():  # a cluster that has tokens does not answer without one
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
