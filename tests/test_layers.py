@@ -24,7 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("models",),
     ("tasks",),
-    ("plots", "report"),
+    ("plots", "report", "scale"),
     ("atlas",),
     ("studio",),
     ("testing",),

@@ -74,10 +74,11 @@ def test_an_empty_cluster_moves_to_a_far_row(blobs):
     import torch
 
     from imatlas.models.parts.lloyd import lloyd
+    from imatlas.models.parts.rows import Rows
 
     X = torch.from_numpy(blobs[0])
     start = torch.cat([X[:5], torch.full((1, 8), 1e4)])  # nothing is near the last center
-    centers, _ = lloyd(X, torch.ones(len(X)), start, 100, 0.0, lambda centers: torch.cdist(X, centers).argmin(1))
+    centers, _ = lloyd(Rows(X), start, 100, 0.0)
     assert float(centers.abs().max()) < 100
 
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from imatlas.errors import InputError, MissingExtraError, ParameterError
 from imatlas.images.dataset import Images
 from imatlas.models import artifact, pretrained
-from imatlas.models.parts import published_weights
+from imatlas.models.parts import published_weights, sharded_embedding
 from imatlas.models.parts.feature_cache import FeatureCache, content_of
 from imatlas.models.parts.layer_features import WIDTHS, zoomed
 from imatlas.models.pretrained import CHUNK, PretrainedEncoder, fit_together
@@ -270,7 +270,7 @@ def test_fitting_together_equals_fitting_alone() -> None:
 
 def test_progress_is_reported(encoder: PretrainedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(pretrained, "AT_ONCE", CHUNK)
+    monkeypatch.setattr(sharded_embedding, "AT_ONCE", CHUNK)
     n = 2 * CHUNK + 1
     encoder.transform(synthetic_images(n, size=24, channels=3), on_progress=lambda *at: calls.append(at))
     assert calls == [(CHUNK, n), (2 * CHUNK, n), (n, n)]

@@ -25,6 +25,7 @@ from imatlas.images.dataset import Images
 from imatlas.models import artifact
 from imatlas.models.parts.feature_cache import MAX_BYTES, FeatureCache
 from imatlas.system.inventory import Inventory
+from imatlas.system.workers import Workers
 from imatlas.tasks.conditions import MapConditions
 from imatlas.tasks.duplicates.reviewed import Reviewed
 
@@ -221,6 +222,11 @@ class Job:
         """How the time for learning is split over the stages; known after the intake."""
         decided = self.manifest.stages["intake"]
         return TimeBudget(str(decided["encoder"]), float(decided["budget"]), len(self.images))
+
+    @property
+    def workers(self) -> Workers | None:
+        """The workers of a cluster, if there is one."""
+        return self.images.workers if isinstance(self.images.workers, Workers) else None
 
     def seconds(self, stage: str) -> float:
         """Seconds that a stage may take from now."""

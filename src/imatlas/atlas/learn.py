@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -51,6 +52,7 @@ from imatlas.images.spec import MAX_IMAGE_SIDE
 from imatlas.models.parts.feature_cache import MAX_BYTES as FEATURE_CACHE
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.nn.backbones import N_FEATURES
+from imatlas.scale.ray_cluster import check_address, connected
 from imatlas.system import processes
 from imatlas.system.atomic_io import is_link, make_folder, refuse_links, remove_listed
 from imatlas.system.terminal import say
@@ -91,6 +93,7 @@ def learn(
     overwrite: bool = False,
     moved_from: str | Path | None = None,
     cache_size: int | str | None = None,
+    cluster: str | None = None,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Atlas:
@@ -136,6 +139,9 @@ def learn(
     cache_size : int or str, optional
         Most bytes, such as "20G", for the pixels and the encoder's features that are kept below `path` while it is
         learned. By default as many as the pixels need, and 2 GB of features. Given `Images` have their own size.
+    cluster : str, optional
+        Decode, embed, and learn the map and clusters on a Ray cluster: 'ray://host:10001' is one that runs, 'local'
+        one on this machine for this run alone. The atlas is the same. Needs `imatlas[ray]`; see docs/cluster.md.
     progress : bool
         Print progress.
     callback : callable, optional
@@ -172,6 +178,8 @@ def learn(
         raise refused("callback", "learn", "a function of one event, or None", callback)
     if moved_from is not None:
         check_path(moved_from, "moved_from", "learn")
+    if cluster is not None:
+        check_address(cluster, "learn")
     given = isinstance(images, Images)
     if not given:  # before anything is created: a wrong name leaves nothing behind
         images = Images(
@@ -194,7 +202,7 @@ def learn(
         if random_state is None and not overwrite and (folder / "atlas.json").exists():
             known = Manifest.read(folder).settings
             settings = replace(settings, random_state=known.get("random_state", settings.random_state))
-        with locked(folder):
+        with locked(folder), _with_workers(images, cluster, report) as images:
             journal = Journal(folder, home.publish)
             manifest = _open(folder, settings, overwrite, journal, report, _Moved(images, moved_from))
             _sign(manifest, journal)
@@ -211,6 +219,21 @@ def learn(
             job = Job(folder, images, settings, manifest, journal, report, emit, progress, fingerprint, earlier)
             _run(job)
     return Atlas(folder if isinstance(home, Folder) else home.place)
+
+
+@contextmanager
+def _with_workers(images: Images, cluster: str | None, say: Callable[[str], None]) -> Iterator[Images]:
+    """The images, decoded and embedded by the workers of a cluster while the block lasts."""
+    if cluster is None:
+        yield images
+        return
+    with connected(cluster) as workers:
+        before, images.workers = images.workers, workers
+        try:
+            yield images
+        finally:
+            images.workers = before
+        say(f"Cluster: {workers.in_words()}")
 
 
 def _without_left_out(images: Images, folder: Path, say: Callable[[str], None]) -> Images:

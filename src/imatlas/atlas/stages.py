@@ -166,7 +166,12 @@ def map_(job: Job) -> dict[str, Any]:
         som, measured = job.model("map"), job.manifest.metrics["map"]
     else:
         embedding = job.table.vectors("embedding")
-        placed = fit_map(embedding[job.train], held_out=embedding[job.held_out], random_state=job.settings.random_state)
+        placed = fit_map(
+            embedding[job.train],
+            held_out=embedding[job.held_out],
+            random_state=job.settings.random_state,
+            workers=job.workers,
+        )
         som, measured = placed.som, _words_and_numbers(placed.result)
         job.save_model("map", som)
         del embedding
@@ -191,6 +196,7 @@ def clusters(job: Job) -> dict[str, Any]:
             n_clusters=job.settings.clusters,
             random_state=seed,
             seconds=job.seconds("clusters"),
+            workers=job.workers,
         )
         model, measured = found.model, _words_and_numbers(found.result)
         job.save_model("clusters", model)

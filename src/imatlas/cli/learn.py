@@ -117,6 +117,14 @@ def learn(
             show_default="what the pixels need, and 2G of features",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="compute on a Ray cluster: its address, such as ray://host:10001, or local for this machine alone",
+            show_default="none",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Learn an atlas from images. Run the same command again to continue a stopped run or update a finished atlas."""
@@ -138,6 +146,7 @@ def learn(
         overwrite=overwrite,
         moved_from=moved_from,
         cache_size=cache_size,
+        cluster=cluster,
         progress=not json_,
     )
     if json_:

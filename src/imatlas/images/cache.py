@@ -25,6 +25,7 @@ from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
 from imatlas.system.inventory import open_regular
 from imatlas.system.terminal import say
+from imatlas.system.workers import Workers
 
 _ASIDE = re.compile(r"\.new-[0-9]{1,10}-[a-z0-9_]{1,16}")
 """Names of the temporary folders in which caches are built."""
@@ -43,7 +44,7 @@ def open_or_build(
     plan: Plan,
     cache_dir: Path | None,
     *,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     progress: bool = False,
     limit: int | None = None,
 ) -> tuple[Cache, bool]:
@@ -68,7 +69,8 @@ def open_or_build(
                 if progress:
                     message = f"The pixel cache in '{cache_dir / name}' cannot be used ({error}); it is built again."
                     say(message, error=True)
-        return _build(source, stamps, plan, cache_dir, name, n_workers(workers), progress, limit), temporary
+        readers = n_workers(workers) if workers is None else workers
+        return _build(source, stamps, plan, cache_dir, name, readers, progress, limit), temporary
     except BaseException as error:
         if temporary:
             shutil.rmtree(cache_dir, ignore_errors=True)
@@ -118,7 +120,7 @@ def _build(
     plan: Plan,
     cache_dir: Path,
     name: str,
-    workers: int,
+    workers: int | Workers,
     progress: bool,
     limit: int | None,
 ) -> Cache:

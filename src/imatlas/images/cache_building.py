@@ -14,9 +14,10 @@ from imatlas.errors import InputError
 from imatlas.images.cache_folder import Cache, open_cache, settings_of
 from imatlas.images.cache_parts import PartWriter, Piece, of_cache, open_part, parts_in
 from imatlas.images.cache_rows import Items, Rows
-from imatlas.images.intake import Plan, RowReader, Skip, Tally, chunked, in_order, with_progress
+from imatlas.images.intake import Plan, RowReader, Skip, Tally, chunked, with_progress
 from imatlas.images.memory_budget import amount
 from imatlas.images.sources.base import Source
+from imatlas.system.workers import Workers
 
 MIN_TO_ESTIMATE = 256
 """Items after which the size of the whole cache is estimated."""
@@ -87,7 +88,7 @@ class Building:
         self._rows.append(rows)
         taken[rows.item] = True
 
-    def decode(self, new_folder: Callable[[], Path], workers: int, progress: bool, limit: int | None) -> None:
+    def decode(self, new_folder: Callable[[], Path], workers: int | Workers, progress: bool, limit: int | None) -> None:
         """Decode all other items, into parts; those that are complete stay if this is stopped.
 
         Raises
@@ -103,7 +104,7 @@ class Building:
         chunks = chunked(self._source, fresh)
         n_bytes, writer = 0, None
         try:
-            with contextlib.closing(in_order(reader.read_chunk, chunks, workers)) as results:
+            with contextlib.closing(reader.read(chunks, workers)) as results:
                 decoded = chain.from_iterable(results)
                 for done, _ in enumerate(with_progress(fresh, "Reading images", progress), start=1):
                     for row in next(decoded):

@@ -28,7 +28,7 @@ from imatlas.arguments import (
 from imatlas.errors import InputError, Notice
 from imatlas.images import intake
 from imatlas.images.cuts import CUTS, checked_video
-from imatlas.images.decoded_set import DecodedSet, LazySet, Thumbnails
+from imatlas.images.decoded_set import DecodedSet, LazySet, SentSet, Thumbnails
 from imatlas.images.image_size import Size, checked_size, height_width, is_side
 from imatlas.images.memory_budget import checked_bytes
 from imatlas.images.picture import Fit, Frames
@@ -41,6 +41,7 @@ from imatlas.images.sources.stacks import Stacks
 from imatlas.images.sources.user_input import as_items
 from imatlas.images.spec import MAX_IMAGE_SIDE, ImageSpec
 from imatlas.system import processes
+from imatlas.system.workers import Workers
 
 _OF_ONE_VIEW = frozenset({"keys", "records", "pixels", "fingerprint"})
 """What is kept with a view once it was asked for, and holds for no other."""
@@ -73,7 +74,7 @@ class Images:
     cache_size : int or str, optional
         Most bytes that a new pixel cache may take, such as "20G"; by default as many as it needs.
     workers : int, optional
-        Decoding threads; by default one per processor.
+        Decoding threads; by default one per processor. `learn(..., cluster=...)` puts the workers of a cluster here.
     progress : bool
         Show a progress bar while reading.
     thumbnail_size : int, optional
@@ -128,7 +129,7 @@ class Images:
         video: str | float = CUTS,
         cache_dir: str | Path | None = None,
         cache_size: int | str | None = None,
-        workers: int | None = None,
+        workers: int | Workers | None = None,
         progress: bool = False,
         thumbnail_size: int | None = None,
         field: str | int | None = None,
@@ -361,8 +362,22 @@ class Images:
             digest.update(f"{key}\0{sha256}\n".encode())
         return digest.hexdigest()
 
+    def for_workers(self) -> Images | None:
+        """These images as workers on other machines decode them, from their originals; None for an array.
+
+        Pixels that were decoded here stay here: a worker counts an original that it cannot read in `n_lost`, and makes
+        it blank.
+        """
+        sent = SentSet.of(self._all)
+        if sent is None:
+            return None
+        view = self[:]
+        view._set, view.workers, view.cache_dir, view.progress = sent, 1, None, False
+        return view
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW}
+        state = {k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW}
+        return state | ({"workers": None} if isinstance(self.workers, Workers) else {})
 
 
 def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:
@@ -525,7 +540,7 @@ def _check(image_size: Any, fit: Any, background: Any, frames: Any, workers: Any
     colors = [whole(v) for v in background] if isinstance(background, tuple | list | np.ndarray) else []
     if len(colors) != 3 or not all(v is not None and 0 <= v <= 255 for v in colors):
         fail("background", "three ints in the range [0, 255]", background)
-    if not (workers is None or is_side(workers)):
+    if not (workers is None or isinstance(workers, Workers) or is_side(workers)):
         fail("workers", "None or an int in the range [1, 4096]", workers)
     if not (thumbnail_size is None or is_side(thumbnail_size)):
         fail("thumbnail_size", "None or an int in the range [1, 4096]", thumbnail_size)

@@ -210,6 +210,37 @@ class LazySet:
         self.__init__(**state)  # type: ignore[misc]
 
 
+class SentSet(LazySet):
+    """A decoded set on its way to a worker: where its originals lie, its records, and no pixels."""
+
+    def __init__(self, source: Source, records: Records, about: dict[str, Any], spec: ImageSpec) -> None:
+        super().__init__(source)
+        self._parts = records, about, spec
+        sent = _SentCache(records, about, spec)
+        self._decoded = DecodedSet(source, sent.pixels, spec, [], sent)
+
+    @classmethod
+    def of(cls, decoded: DecodedSet) -> SentSet | None:
+        """The set of these originals; None for an array, which has no others."""
+        if decoded.cache is None:
+            return None
+        records = Records(decoded.cache.records.table.select(["item", "key", "frame"]))
+        about = {"kind_values": decoded.cache.about["kind_values"]}
+        return cls(decoded.source, records, about, decoded.spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        records, about, spec = self._parts
+        return {"source": self.source, "records": records, "about": about, "spec": spec}
+
+
+class _SentCache(cache.Cache):
+    """The cache of a set on a worker: the records, and blank pixels, which no result may come from."""
+
+    def __init__(self, records: Records, about: dict[str, Any], spec: ImageSpec) -> None:
+        self.records, self.about, self.spec, self.skipped, self.n_bytes = records, about, spec, [], 0
+        self.pixels = np.broadcast_to(np.zeros((), spec.dtype), (len(records), *spec.shape))
+
+
 class Thumbnails(Sequence[bytes]):
     """The thumbnails of some rows as JPEG or PNG files, each read or made on access."""
 

@@ -33,6 +33,7 @@ from imatlas.images.sources.files import FileSource
 from imatlas.images.sources.shards import TABLES
 from imatlas.system.terminal import console, say, visible
 from imatlas.system.threads import threads_of_workers, usable_cores
+from imatlas.system.workers import Workers
 
 CHUNK = 16
 """Images per task of a thread."""
@@ -312,6 +313,42 @@ class RowReader:
                 row.phash = value
         return results
 
+    def read(self, chunks: Sequence[Sequence[int]], workers: int | Workers) -> Generator[list[list[Row | Skip]]]:
+        """The rows of each item of each chunk, in order, read by threads here or by the workers of a cluster.
+
+        Raises
+        ------
+        SourceError
+            If a worker cannot read an item that can be read here.
+        """
+        if isinstance(workers, int):
+            yield from in_order(self.read_chunk, chunks, workers)
+            return
+        for items, found in zip(chunks, workers.map(self.read_chunk, chunks), strict=True):
+            self._confirm(items, found)
+            yield found
+
+    def _confirm(self, items: Sequence[int], found: Sequence[Sequence[Row | Skip]]) -> None:
+        """Read here what a worker has skipped: it may be a machine without the images."""
+        for item, rows in zip(items, found, strict=True):
+            skips = [row for row in rows if isinstance(row, Skip)]
+            if skips and not any(isinstance(row, Skip) for row in self.read_chunk([item])[0]):
+                raise unread_by_worker(skips[0].key, skips[0].reason or "it seems to be no image")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self._source, "plan": self._plan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def unread_by_worker(key: str, reason: str) -> SourceError:
+    """The error of a worker that cannot read what this machine can."""
+    return SourceError(
+        f"A worker of the cluster cannot read '{key}', which this machine can ({reason}); every machine of the cluster "
+        "needs the images at the same path, or give their address, as in 's3://…'."
+    )
+
 
 def in_order(
     work: Callable[[Any], Any], tasks: Iterable[Any], workers: int, begin: Callable[[], Any] | None = None
@@ -340,9 +377,9 @@ def with_networks(work: Callable[[Any], Any], tasks: Iterable[Any], n_tasks: int
         yield from results
 
 
-def n_workers(workers: int | None) -> int:
-    """The number of threads: as asked, or one per usable core, at most 16."""
-    return min(16, usable_cores()) if workers is None else max(1, workers)
+def n_workers(workers: int | Workers | None) -> int:
+    """The number of threads here: as asked, or one per usable core, at most 16."""
+    return max(1, workers) if isinstance(workers, int) else min(16, usable_cores())
 
 
 def with_progress(items: Sequence[Any], title: str, show: bool) -> Iterable[Any]:

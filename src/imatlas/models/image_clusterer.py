@@ -32,11 +32,12 @@ from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned_attributes import FINITE, SIDE, TEXT, VECTORS, Array, State, Value
 from imatlas.models.parts.discriminant_axes import discriminant_axes, means_of
 from imatlas.models.parts.lloyd import lloyd, moved_centers
-from imatlas.models.parts.rows import checked_rows
+from imatlas.models.parts.rows import Rows, checked_rows
 from imatlas.models.parts.umap_graph import umap_layout, umap_seconds
 from imatlas.models.parts.ward import ward_linkage
 from imatlas.neighbors import all_alike, as_tensor, k_nearest, nearest_index
 from imatlas.system.threads import sharing_cores
+from imatlas.system.workers import Workers
 
 MAX_PROPOSAL_ROWS = 4000
 """Maximum number of rows that the number of clusters is chosen on."""
@@ -148,7 +149,9 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     }
 
     @sharing_cores()
-    def fit(self, X: Any, y: Any = None, *, seconds: float | None = None) -> ImageClusterer:
+    def fit(
+        self, X: Any, y: Any = None, *, seconds: float | None = None, workers: Workers | None = None
+    ) -> ImageClusterer:
         """Compute the clusters.
 
         Parameters
@@ -158,6 +161,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         y : ignored
         seconds : float, optional
             Time limit: starts that do not fit are skipped, see `skipped_`. The result then depends on the clock.
+        workers : imatlas.system.workers.Workers, optional
+            Workers of a cluster, each of which searches and adds up a part of the rows where all of them are used.
 
         Raises
         ------
@@ -181,7 +186,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if all_alike(X):
             labels, self.axes_, self.start_ = np.zeros(len(X), np.int64), np.eye(X.shape[1], dtype=np.float32), "random"
         else:
-            labels, self.axes_, self.start_ = self._best_clusters(X, k, seed, left)
+            labels, self.axes_, self.start_ = self._best_clusters(X, k, seed, left, workers)
         distinct, labels = np.unique(labels, return_inverse=True)
         k = len(distinct)  # smaller than asked for if fewer rows are distinct
         labels = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))[labels]
@@ -249,7 +254,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
     def _best_clusters(
-        self, X: np.ndarray, k: int, seed: int, seconds: float | None = None
+        self, X: np.ndarray, k: int, seed: int, seconds: float | None = None, workers: Workers | None = None
     ) -> tuple[np.ndarray, np.ndarray, str]:
         """Labels (n_samples,), their discriminant axes, and the kind of start that led there."""
         kmeans = partial(models.model_class("kmeans"), n_clusters=k)
@@ -260,7 +265,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         starts, modularities = self._starts(sample, k, seed, seconds)
         good = np.flatnonzero(modularities >= modularities.max() - TOLERANCE * abs(modularities.max()))
         labels, kind = starts[min(good, key=lambda i: _inertia(sample, starts[i][0], k))]
-        return *_refined(X, _lloyd_labels(as_tensor(X), means_of(sample, labels, k)), k), kind
+        return *_refined(X, _lloyd_labels(X, means_of(sample, labels, k), workers), k, workers), kind
 
     def _starts(
         self, X: np.ndarray, k: int, seed: int, seconds: float | None
@@ -275,7 +280,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if len(X) >= MIN_LAYOUT_ROWS:
             if seconds is None or umap_seconds(len(X)) <= seconds:
                 labels = kmeans(n_init=self.n_init, random_state=seed).fit(layout(X, seed)).labels_
-                starts.append((_lloyd_labels(as_tensor(X), means_of(X, labels, k)), "layout"))
+                starts.append((_lloyd_labels(X, means_of(X, labels, k)), "layout"))
                 modularities.append(modularity(neighbors, _refined(X, starts[0][0], k)[0]))
             else:
                 skipped.append("the start from a UMAP layout")
@@ -369,13 +374,13 @@ def layout(X: np.ndarray, seed: int) -> np.ndarray:
     return umap_layout(X, n_neighbors=LAYOUT_NEIGHBORS, n_components=LAYOUT_COMPONENTS, min_dist=0.0, seed=seed)
 
 
-def _lloyd_labels(rows: torch.Tensor, centers: np.ndarray) -> np.ndarray:
+def _lloyd_labels(X: np.ndarray, centers: np.ndarray, workers: Workers | None = None) -> np.ndarray:
     """Labels of rows after Lloyd's algorithm from these centers."""
-    weights = torch.ones(len(rows))
-    converged, _ = lloyd(rows, weights, as_tensor(centers), 300, 0.0, lambda c: nearest_index(rows, c))
-    labels = nearest_index(rows, converged)
+    rows = Rows(as_tensor(X)).spread(workers)
+    converged, _ = lloyd(rows, as_tensor(centers), 300, 0.0)
+    labels = rows.cells(converged)
     if len(labels.unique()) < len(converged):  # the last step emptied a cluster
-        labels = nearest_index(rows, moved_centers(rows, weights, labels, converged))
+        labels = rows.cells(moved_centers(rows, labels, converged))
     return labels.numpy()
 
 
@@ -384,7 +389,9 @@ def _inertia(X: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(((X - means_of(X, labels, k)[labels]).astype(np.float64) ** 2).sum())
 
 
-def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _refined(
+    X: np.ndarray, labels: np.ndarray, k: int, workers: Workers | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels that k-means along their own discriminant axes keeps, and those axes (n_features, n_axes)."""
     axes = np.eye(X.shape[1], dtype=np.float32)
     for _ in range(ROUNDS):
@@ -392,7 +399,7 @@ def _refined(X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.
         if new_axes is None:
             break
         projected = X @ new_axes
-        new_labels = _lloyd_labels(as_tensor(projected), means_of(projected, labels, k))
+        new_labels = _lloyd_labels(projected, means_of(projected, labels, k), workers)
         if len(np.unique(new_labels)) < k:
             break
         axes, converged, labels = new_axes, np.array_equal(new_labels, labels), new_labels

@@ -6,7 +6,6 @@ Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful s
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,17 +17,17 @@ from sklearn.utils.validation import _check_sample_weight
 from imatlas.errors import InputError
 from imatlas.models.base import Estimator, Seed, estimator
 from imatlas.models.learned_attributes import COUNT, VECTORS, Array, State, Value
-from imatlas.models.parts.lloyd import Search, first_centers, lloyd, moved_centers
+from imatlas.models.parts.lloyd import first_centers, lloyd, moved_centers
 from imatlas.models.parts.rows import N_PROJECTED, Rows, checked_rows, is_worth_projecting, principal_axes
 from imatlas.neighbors import (
     all_distances,
     as_tensor,
     nearest,
     nearest_index,
-    nearest_index_by_projection,
     paired_distances,
 )
 from imatlas.system.threads import sharing_cores
+from imatlas.system.workers import Workers
 from imatlas.training.devices import pick_device
 
 N_COMPONENTS = 64
@@ -86,7 +85,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     random_state: Seed = 0
 
     @sharing_cores()
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, workers: Workers | None = None) -> KMeans:
         """Compute the centers.
 
         Parameters
@@ -94,6 +93,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         X : array-like (n_samples, n_features)
         y : ignored
         sample_weight : array-like (n_samples,), optional
+        workers : imatlas.system.workers.Workers, optional
+            Workers of a cluster, each of which searches and adds up a part of the rows.
 
         Raises
         ------
@@ -105,38 +106,43 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if len(X) < self.n_clusters:
             raise InputError(f"n_samples={len(X)} should be at least n_clusters={self.n_clusters}; ask for fewer.")
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
-        rows, weights = as_tensor(X, self._device()), as_tensor(weight, self._device())
+        weights = as_tensor(weight, self._device())
+        rows = Rows(as_tensor(X, self._device()), weights=weights)
         generator = torch.Generator().manual_seed(self._seed())
-        sample = rows[:: max(1, len(rows) // 16384)]
+        sample = rows.values[:: max(1, len(rows) // 16384)]
         tolerance = self.tol * float(sample.var(dim=0, correction=0).mean()) if self.tol > 0 else 0.0
-        search: Search = functools.partial(nearest_index, rows)
-        components = rows
-        if is_worth_projecting(rows):
-            axes = principal_axes(Rows(rows, weights=weights), N_PROJECTED, generator, self._seed())
-            projections = axes.project(rows)
-            components = projections[:, :N_COMPONENTS]
-            search = lambda centers: nearest_index_by_projection(rows, centers, projections, axes.project(centers))  # noqa: E731
+        components = None
+        if is_worth_projecting(rows.values):
+            rows = rows.along(principal_axes(rows, N_PROJECTED, generator, self._seed()))
+            components = rows.leading(N_COMPONENTS).spread(workers)
+        rows = rows.spread(workers)
         best: tuple[float, torch.Tensor, torch.Tensor, int] | None = None
         for _ in range(self.n_init):
-            centers = first_centers(components, weights, self.n_clusters, self.init, generator)
-            n_projected = 0
-            if components is not rows:
-                n_rounds, search_components = (
-                    max(0, self.max_iter - N_FULL),
-                    functools.partial(nearest_index, components),
-                )
-                centers, n_projected = lloyd(components, weights, centers, n_rounds, tolerance, search_components)
-                centers = moved_centers(rows, weights, search_components(centers), axes.reconstruct(centers))
-            centers, n_iter = lloyd(rows, weights, centers, self.max_iter - n_projected, tolerance, search)
-            labels = search(centers)
-            squared = paired_distances(rows, centers, labels)
+            centers, n_iter = self._learn(rows, components, tolerance, generator)
+            labels = rows.cells(centers)
+            squared = paired_distances(rows.values, centers, labels)
             inertia = float((squared.double() * weights).sum())
             if best is None or inertia < best[0]:
-                best = (inertia, centers, labels, n_projected + n_iter)
+                best = (inertia, centers, labels, n_iter)
         assert best is not None
         self.inertia_, self.n_iter_ = best[0], best[3]
         self.cluster_centers_, self.labels_ = best[1].cpu().numpy(), best[2].cpu().numpy()
         return self
+
+    def _learn(
+        self, rows: Rows, components: Rows | None, tolerance: float, generator: torch.Generator
+    ) -> tuple[torch.Tensor, int]:
+        """Centers and number of iterations of one run; if there are leading components of the rows, first in these."""
+        first = rows if components is None else components
+        assert first.weights is not None
+        centers = first_centers(first.values, first.weights, self.n_clusters, self.init, generator)
+        n_projected = 0
+        if components is not None:
+            assert rows.axes is not None
+            centers, n_projected = lloyd(components, centers, max(0, self.max_iter - N_FULL), tolerance)
+            centers = moved_centers(rows, components.cells(centers), rows.axes.reconstruct(centers))
+        centers, n_iter = lloyd(rows, centers, self.max_iter - n_projected, tolerance)
+        return centers, n_projected + n_iter
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Compute the centers and return the cluster of each row (n_samples,)."""

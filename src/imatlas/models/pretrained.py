@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,6 +31,7 @@ from imatlas.models.onnx import Network, images_in, random_images
 from imatlas.models.parts.feature_cache import CachedFeatures, FeatureCache, contents_of
 from imatlas.models.parts.layer_features import WIDTHS, LayerFeatures, View, whitened_components
 from imatlas.models.parts.published_weights import WEIGHTS, load_checkpoint
+from imatlas.models.parts.sharded_embedding import by_part, parts_of
 from imatlas.models.parts.vision_transformer import VisionTower, build_tower, load_tower
 from imatlas.nn.backbones import N_FEATURES, EfficientNetLite0, fold_checkpoint
 from imatlas.nn.packed_convolutions import packed, packs
@@ -50,9 +52,6 @@ SIDE = 224
 
 MAX_FIT_IMAGES = 4096
 """Maximum number of images from which standardization and principal components are learned."""
-
-AT_ONCE = 1024
-"""Images whose raw features are in memory; then they are projected, written to the cache, and progress is told."""
 
 ZOOM_ROOM = 1.5
 """Size of the images relative to `image_size` with several views, so that crops stay sharp."""
@@ -317,20 +316,26 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         if cache is not None:
             encoder, contents = self._fingerprint(images), contents_of(images)
             known = cache.look_up(encoder, contents, self._n_raw)
-        for rows in _parts(np.flatnonzero(known.found)):
+        for rows in parts_of(np.flatnonzero(known.found)):
             features = np.empty((len(rows), self._n_raw), np.float32)
             known.fill(features, rows)
             yield rows, features
         n_done, new = 0, np.flatnonzero(~known.found)
-        for rows in _parts(new):
-            features, n_lost = np.empty((len(rows), self._n_raw), np.float32), images.n_lost
-            self._compute(images[rows], features)
+        n_lost = images.n_lost
+        for rows, (features,) in zip(parts_of(new), self._raw_by_part([self], images[new])):
             n_done += len(rows)
             if cache is not None and images.n_lost == n_lost:  # else some are of cached pixels instead of the file
                 cache.add(encoder, [contents[row] for row in rows], features)
+            n_lost = images.n_lost
             if on_progress is not None:
                 on_progress(n_done, len(new))
             yield rows, features
+
+    @staticmethod
+    def _raw_by_part(encoders: Sequence[PretrainedEncoder], images: Images) -> Iterator[list[np.ndarray]]:
+        """Raw features of `AT_ONCE` images after the other by each of some encoders, see `_raw_features`."""
+        size = max(encoder.source_side for encoder in encoders)
+        return by_part(partial(_raw_features, encoders), images, image_size=size)
 
     def n_uncached(self, images: Images, cache: FeatureCache) -> int:
         """Number of images whose features are not in the cache, for an encoder that need not be fitted."""
@@ -338,14 +343,6 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         encoder._begin(images)
         known = cache.look_up(encoder._fingerprint(images), contents_of(images), encoder._n_raw)
         return int((~known.found).sum())
-
-    def _compute(self, images: Images, features: np.ndarray) -> None:
-        """Fill `features` (N, n_raw) with the raw features of images."""
-        done, layer_features = 0, self._layer_features
-        with torch.inference_mode():
-            for n, x, module in self._chunks(images):
-                features[done : done + n] = layer_features(module, x)[:n].cpu().numpy()
-                done += n
 
     def _chunks(self, images: Images) -> Iterator[tuple[int, torch.Tensor, Any]]:
         """(number of images, tensor padded to the chunk size, network) for each chunk."""
@@ -497,6 +494,16 @@ def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[
     """
     for encoder in encoders:
         encoder._begin(images)
+    parts = list(PretrainedEncoder._raw_by_part(encoders, images))
+    features = [np.concatenate(of_one) for of_one in zip(*parts)]
+    for encoder, rows in zip(encoders, features, strict=True):
+        encoder._learn(rows)
+    return [encoder._project(rows) for encoder, rows in zip(encoders, features, strict=True)]
+
+
+def _raw_features(encoders: Sequence[PretrainedEncoder], images: Images) -> list[np.ndarray]:
+    """Raw features (N, n_raw) by each of some encoders of one backbone, size and device; shared views are computed
+    once."""
     widest = max(encoders, key=lambda encoder: encoder.views)
     features = [np.empty((len(images), encoder._n_raw), np.float32) for encoder in encoders]
     done = 0
@@ -506,14 +513,7 @@ def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[
             for encoder, rows in zip(encoders, features, strict=True):
                 rows[done : done + n] = encoder._layer_features(module, x, known)[:n].cpu().numpy()
             done += n
-    for encoder, rows in zip(encoders, features, strict=True):
-        encoder._learn(rows)
-    return [encoder._project(rows) for encoder, rows in zip(encoders, features, strict=True)]
-
-
-def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows (n,) in parts of `AT_ONCE`."""
-    return (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+    return features
 
 
 def _padded(rows: np.ndarray, size: int) -> np.ndarray:

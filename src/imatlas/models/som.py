@@ -22,6 +22,7 @@ lie on the unit sphere.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -60,8 +61,9 @@ from imatlas.models.parts.rows import (
     principal_axes,
     scale_of,
 )
-from imatlas.neighbors import all_distances, as_tensor, nearest, nearest_index_by_projection, paired_distances
+from imatlas.neighbors import all_distances, as_tensor, nearest, paired_distances
 from imatlas.system.threads import sharing_cores
+from imatlas.system.workers import Workers
 from imatlas.training.devices import pick_device
 
 N_COMPONENTS = 48
@@ -152,7 +154,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     }
 
     @sharing_cores()
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SOM:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, workers: Workers | None = None) -> SOM:
         """Learn the map.
 
         Parameters
@@ -162,6 +164,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         y : ignored
         sample_weight : array-like (n_samples,), optional
             Weight of each row in the means; rows of weight 0 are not learned from.
+        workers : imatlas.system.workers.Workers, optional
+            Workers of a cluster, each of which searches and adds up a part of the rows where all of them are used.
 
         Raises
         ------
@@ -178,22 +182,21 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         order = torch.randperm(len(rows), generator=generator).to(rows.values.device)
         is_projected = len(axes.axes) > N_SHEET_AXES
         if is_projected:
-            projections = axes.project(all_rows.values)
-            components = self._training_rows(Rows(projections[:, :N_COMPONENTS]), sample_weight)
+            all_rows = all_rows.along(axes)
+            rows = self._training_rows(all_rows, sample_weight)
+            components = rows.leading(N_COMPONENTS)
             axes_of_components = axes.of_coordinates(N_COMPONENTS)
             codebook, sigma = self._learn(components, lattice, axes_of_components, order, generator)
-            cells, codebook = components.cells(codebook), axes.reconstruct(codebook)
+            cells, codebook = components.spread(workers).cells(codebook), axes.reconstruct(codebook)
         else:
             codebook, sigma = self._learn(rows, lattice, axes, order, generator)
-            cells = rows.cells(codebook)
         # The last epoch, over all rows and features.
+        is_all, rows = rows is all_rows, rows.spread(workers)
+        if not is_projected:
+            cells = rows.cells(codebook)
         sums = rows.sums(cells, len(lattice))
         self._store(lattice, batch_update(sums, codebook, lattice, sigma, self._is_spherical), sums, len(rows))
-        codebook = self._codebook()
-        if is_projected:
-            cells = nearest_index_by_projection(all_rows.values, codebook, projections, axes.project(codebook))
-        else:
-            cells = all_rows.cells(codebook)
+        cells = (rows if is_all else all_rows).cells(self._codebook())
         self.cells_ = np.stack(np.divmod(cells.cpu().numpy(), lattice.cols), axis=1)
         self.cells_[self.cells_[:, 0] < 0] = -1
         return self
@@ -433,7 +436,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             like = np.zeros((len(rows), 1), np.float32)
             weights = _check_sample_weight(sample_weight, like, dtype=np.float32, ensure_non_negative=True)
             weights = as_tensor(weights, rows.values.device)
-            rows = Rows(rows.values, rows.missing, weights)
+            rows = replace(rows, weights=weights)
             keep = weights > 0 if keep is None else keep & (weights > 0)
         if keep is None or bool(keep.all()):
             return rows

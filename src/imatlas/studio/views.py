@@ -85,6 +85,13 @@ class Views:
         return {key: row for row, key in enumerate(self.keys)}
 
     @once
+    def _key_ranks(self) -> np.ndarray:
+        """The place of every image (n,) in the order of the keys; the table is in the order in which they came."""
+        ranks = np.empty(len(self.keys), np.int64)
+        ranks[pc.sort_indices(pa.array(self.keys))] = np.arange(len(self.keys))
+        return ranks
+
+    @once
     def columns(self) -> dict[str, np.ndarray]:
         """The numbers of every image; texts are read when they are needed, as they take much memory."""
         read = self.store.table.read(list(NUMBERS))
@@ -339,7 +346,8 @@ class Views:
             chosen &= np.array([query.text.lower() in key.lower() for key in self.keys])
         rows = np.flatnonzero(chosen)
         if query.sort == "key":
-            return rows[::-1] if query.descending else rows  # the table is in order of the keys
+            rows = rows[np.argsort(self._key_ranks[rows])]
+            return rows[::-1] if query.descending else rows
         values = columns[query.sort][rows]
         return rows[np.argsort(-values if query.descending else values, kind="stable")]
 

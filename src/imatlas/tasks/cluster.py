@@ -16,6 +16,7 @@ from imatlas.models.image_clusterer import (
 )
 from imatlas.neighbors import all_alike, as_tensor, nearest_index
 from imatlas.result import Curve, DataTable, Result
+from imatlas.system.workers import Workers
 from imatlas.tasks.words import LEARNED_WITH, in_words
 
 __all__ = ["UNSURE", "Clusters", "Proposal", "cluster", "describe", "propose_n_clusters"]
@@ -53,7 +54,12 @@ class Clusters:
 
 
 def cluster(
-    embedding: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0, seconds: float | None = None
+    embedding: np.ndarray,
+    *,
+    n_clusters: int | None = None,
+    random_state: int = 0,
+    seconds: float | None = None,
+    workers: Workers | None = None,
 ) -> Clusters:
     """Cluster the rows of an embedding.
 
@@ -65,6 +71,8 @@ def cluster(
     random_state : int
     seconds : float, optional
         Time limit; the result says what was skipped.
+    workers : imatlas.system.workers.Workers, optional
+        Workers of a cluster.
 
     Returns
     -------
@@ -73,7 +81,7 @@ def cluster(
         `unsure` images.
     """
     k = None if n_clusters is None else min(n_clusters, len(embedding))
-    model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds)
+    model = ImageClusterer(n_clusters=k, random_state=random_state).fit(embedding, seconds=seconds, workers=workers)
     sizes = np.bincount(model.labels_, minlength=model.n_clusters_)
     unsure = int((model.confidence_ < UNSURE).sum())
     sentences = [f"{sizes_in_words(model.n_clusters_, sizes)}."]

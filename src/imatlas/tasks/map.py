@@ -12,6 +12,7 @@ from imatlas.models.kmeans import KMeans
 from imatlas.models.som import SOM
 from imatlas.neighbors import all_alike
 from imatlas.result import Result
+from imatlas.system.workers import Workers
 
 BASELINE_ITERATIONS = 25
 BASELINE_PRODUCTS = 1e12
@@ -40,6 +41,7 @@ def fit_map(
     held_out: np.ndarray | None = None,
     som: SOM | None = None,
     random_state: int = 0,
+    workers: Workers | None = None,
 ) -> FittedMap:
     """Fit a map to an embedding, or measure a fitted one.
 
@@ -52,11 +54,13 @@ def fit_map(
     som : SOM, optional
         A fitted map to measure. By default a rectangular one is fitted whose size follows the data.
     random_state : int
+    workers : imatlas.system.workers.Workers, optional
+        Workers of a cluster.
     """
     is_fitted = som is not None
     if som is None:
         side = 1 if all_alike(embedding) else None
-        som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding)
+        som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding, workers=workers)
     measured = embedding if held_out is None or not len(held_out) else held_out
     n_cells = len(som.codebook_)
     error = quantization_error(measured, som.codebook_)
@@ -74,7 +78,7 @@ def fit_map(
     protocol = f"errors on {counted(len(measured), f'{kind} image')}"
     sentences = [_order_in_words(som, topographic, all_alike(embedding))]
     if len(embedding) >= n_cells > 1 and not is_fitted:
-        kmeans_error, n_rows = _kmeans_error(embedding, measured, n_cells, random_state)
+        kmeans_error, n_rows = _kmeans_error(embedding, measured, n_cells, random_state, workers)
         ratio = error / kmeans_error if kmeans_error > 0 else 1.0
         metrics["kmeans_ratio"] = ratio
         protocol += f"; k-means with as many centers: {n_rows:,} images, {BASELINE_ITERATIONS} iterations"
@@ -113,12 +117,15 @@ def _order_in_words(som: SOM, topographic: float, equal: bool) -> str:
     )
 
 
-def _kmeans_error(embedding: np.ndarray, measured: np.ndarray, n_cells: int, random_state: int) -> tuple[float, int]:
+def _kmeans_error(
+    embedding: np.ndarray, measured: np.ndarray, n_cells: int, random_state: int, workers: Workers | None
+) -> tuple[float, int]:
     """Quantization error of k-means with `n_cells` centers on `measured`, and the number of its training rows."""
     n_max = int(BASELINE_PRODUCTS / (BASELINE_ITERATIONS * n_cells * embedding.shape[1]))
     rows = embedding
     if len(rows) > n_max:
         n = max(n_max, n_cells)
         rows = rows[np.sort(np.random.default_rng(random_state).choice(len(rows), n, replace=False))]
-    model = KMeans(n_clusters=n_cells, max_iter=BASELINE_ITERATIONS, random_state=random_state).fit(rows)
+    model = KMeans(n_clusters=n_cells, max_iter=BASELINE_ITERATIONS, random_state=random_state)
+    model.fit(rows, workers=workers)
     return quantization_error(measured, model.cluster_centers_), len(rows)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
-from imatlas.neighbors import group_sums, paired_distances
-
-Search = Callable[[torch.Tensor], torch.Tensor]
-"""Centers (n_clusters, n_features) -> the nearest one of each row (n_samples,)."""
+from imatlas.models.parts.rows import Rows
+from imatlas.neighbors import paired_distances
 
 
 def first_centers(
@@ -57,21 +54,14 @@ def _draw(mass: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tenso
     return torch.searchsorted(total, points, right=True).clamp_(max=len(mass) - 1)
 
 
-def lloyd(
-    X: torch.Tensor,
-    weights: torch.Tensor,
-    centers: torch.Tensor,
-    max_iter: int,
-    tolerance: float,
-    search: Search,
-) -> tuple[torch.Tensor, int]:
+def lloyd(rows: Rows, centers: torch.Tensor, max_iter: int, tolerance: float) -> tuple[torch.Tensor, int]:
     """Move centers to the mean of their rows until convergence. Returns the centers and the number of iterations."""
-    labels = torch.full((len(X),), -1, dtype=torch.int64, device=X.device)
+    labels = torch.full((len(rows),), -1, dtype=torch.int64, device=centers.device)
     for n_iter in range(1, max_iter + 1):
-        previous, labels = labels, search(centers)
+        previous, labels = labels, rows.cells(centers)
         if torch.equal(previous, labels):
             return centers, n_iter
-        moved = moved_centers(X, weights, labels, centers)
+        moved = moved_centers(rows, labels, centers)
         shift = float((moved - centers).square().sum())
         centers = moved
         if shift <= tolerance and len(labels.unique()) == len(centers):
@@ -79,12 +69,15 @@ def lloyd(
     return centers, max_iter
 
 
-def moved_centers(X: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+def moved_centers(rows: Rows, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """The mean of the rows of each label (n_clusters, n_features); empty ones move to the rows farthest from theirs."""
-    sums, totals = group_sums(X, labels, len(centers), weights)
+    sums = rows.sums(labels, len(centers))
+    sums, totals = sums[:, :-1], sums[:, -1]
     moved = torch.where(totals[:, None] > 0, sums / totals.clamp(min=1e-30)[:, None], centers)
     empty = torch.nonzero(totals <= 0)[:, 0]
     if len(empty):
-        distances = paired_distances(X, centers, labels) * (weights > 0)
-        moved[empty] = X[torch.topk(distances, len(empty)).indices]
+        distances = paired_distances(rows.values, centers, labels)
+        if rows.weights is not None:
+            distances = distances * (rows.weights > 0)
+        moved[empty] = rows.values[torch.topk(distances, len(empty)).indices]
     return moved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from imatlas.arguments import shown
 from imatlas.errors import InputError, InputTypeError
 from imatlas.images.dataset import Images
 from imatlas.images.formats.sniff import has_image_name
-from imatlas.neighbors import group_sums, nearest_index, nearest_two
+from imatlas.neighbors import group_sums, nearest_index, nearest_index_by_projection, nearest_two
+from imatlas.system.workers import Shards, Workers
 
 MAX_LENGTH = 4e18
 """Largest length of a row: twice its square fits into float32."""
@@ -103,57 +104,6 @@ def scale_of(values: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows with missing values and weights.
-
-    Attributes
-    ----------
-    values : Tensor (n_rows, n_features) float32
-        NaN where a value is missing.
-    missing : bool
-        Whether any value is missing.
-    weights : Tensor (n_rows,), optional
-    """
-
-    values: Tensor
-    missing: bool = False
-    weights: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, index: Tensor) -> Rows:
-        """Some of the rows, or these very rows if `index` names all."""
-        if len(index) == len(self):
-            return self
-        return Rows(self.values[index], self.missing, None if self.weights is None else self.weights[index])
-
-    def cells(self, codebook: Tensor) -> Tensor:
-        """The best matching unit of each row (n_rows,); -1 if all its values are missing."""
-        return nearest_index(self.values, codebook, missing=self.missing)
-
-    def two_cells(self, codebook: Tensor) -> Tensor:
-        """The two best matching units of each row (n_rows, 2)."""
-        return nearest_two(self.values, codebook, missing=self.missing)
-
-    def sums(self, cells: Tensor, n_cells: int) -> Tensor:
-        """The weighted sum of the rows of each cell, followed by their total weight: (n_cells, n_features + 1).
-
-        With missing values each feature has its own weight: (n_cells, 2 n_features).
-        """
-        sums, totals = group_sums(self.values, cells, n_cells, self.weights, missing=self.missing)
-        return torch.cat([sums, totals.view(n_cells, -1)], dim=1)
-
-    def on_the_sphere(self) -> Rows:
-        """Rows of length 1, missing values counted as the mean square of the others. Zero rows stay zero."""
-        known = torch.nan_to_num(self.values)
-        length = known.square().sum(1, keepdim=True)
-        if self.missing:
-            length *= self.values.shape[1] / self.values.isnan().logical_not().sum(1, keepdim=True).clamp(min=1)
-        return Rows(self.values / length.sqrt_().clamp_(min=1e-30), self.missing, self.weights)
-
-
-@dataclass(frozen=True)
 class PrincipalAxes:
     """Principal axes of a sample of rows.
 
@@ -191,6 +141,104 @@ class PrincipalAxes:
         """The principal axes of the coordinates along the first axes."""
         eye = torch.eye(n_first, device=self.axes.device)
         return PrincipalAxes(self.mean.new_zeros(n_first), eye, self.deviations[:n_first])
+
+    def on_cpu(self) -> PrincipalAxes:
+        """The same axes in the memory of the processor."""
+        return PrincipalAxes(self.mean.cpu(), self.axes.cpu(), self.deviations.cpu())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows with missing values and weights.
+
+    Attributes
+    ----------
+    values : Tensor (n_rows, n_features) float32
+        NaN where a value is missing.
+    missing : bool
+        Whether any value is missing.
+    weights : Tensor (n_rows,), optional
+    axes : PrincipalAxes, optional
+        Axes for a search by projection.
+    projections : Tensor (n_rows, n_axes + 1), optional
+        Coordinates of the rows along them.
+    shards : Shards, optional
+        The same rows in parts on the workers of a cluster, which then compute `cells` and `sums`.
+    """
+
+    values: Tensor
+    missing: bool = False
+    weights: Tensor | None = None
+    axes: PrincipalAxes | None = None
+    projections: Tensor | None = None
+    shards: Shards | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: Tensor) -> Rows:
+        """Some of the rows, or these very rows if `index` names all."""
+        if len(index) == len(self):
+            return self
+        weights = None if self.weights is None else self.weights[index]
+        projections = None if self.projections is None else self.projections[index]
+        return Rows(self.values[index], self.missing, weights, self.axes, projections)
+
+    def along(self, axes: PrincipalAxes) -> Rows:
+        """The same rows, searched by projection on these axes."""
+        return replace(self, axes=axes, projections=axes.project(self.values))
+
+    def leading(self, n_axes: int) -> Rows:
+        """The coordinates of the rows along the first axes, as rows."""
+        assert self.projections is not None
+        return Rows(self.projections[:, :n_axes], weights=self.weights)
+
+    def spread(self, workers: Workers | None) -> Rows:
+        """The same rows, of which each worker has a part; these very rows without workers."""
+        if workers is None:
+            return self
+        index = torch.arange(len(self), device=self.values.device)
+        parts = [self.take(part)._on_cpu() for part in index.tensor_split(min(workers.n_workers, len(self)))]
+        return replace(self, shards=workers.place(parts))
+
+    def cells(self, codebook: Tensor) -> Tensor:
+        """The best matching unit of each row (n_rows,); -1 if all its values are missing."""
+        if self.shards is not None:
+            return torch.cat(self.shards.map(Rows.cells, codebook.cpu())).to(codebook.device)
+        if self.axes is not None and self.projections is not None:
+            return nearest_index_by_projection(self.values, codebook, self.projections, self.axes.project(codebook))
+        return nearest_index(self.values, codebook, missing=self.missing)
+
+    def two_cells(self, codebook: Tensor) -> Tensor:
+        """The two best matching units of each row (n_rows, 2)."""
+        return nearest_two(self.values, codebook, missing=self.missing)
+
+    def sums(self, cells: Tensor, n_cells: int) -> Tensor:
+        """The weighted sum of the rows of each cell, followed by their total weight: (n_cells, n_features + 1).
+
+        With missing values each feature has its own weight: (n_cells, 2 n_features).
+        """
+        if self.shards is not None:
+            lengths = [len(part) for part in torch.arange(len(self)).tensor_split(self.shards.n_parts)]
+            found = self.shards.map(Rows.sums, n_cells, each=cells.cpu().split(lengths))
+            return torch.stack(found).sum(0).to(cells.device)
+        sums, totals = group_sums(self.values, cells, n_cells, self.weights, missing=self.missing)
+        return torch.cat([sums, totals.view(n_cells, -1)], dim=1)
+
+    def on_the_sphere(self) -> Rows:
+        """Rows of length 1, missing values counted as the mean square of the others. Zero rows stay zero."""
+        known = torch.nan_to_num(self.values)
+        length = known.square().sum(1, keepdim=True)
+        if self.missing:
+            length *= self.values.shape[1] / self.values.isnan().logical_not().sum(1, keepdim=True).clamp(min=1)
+        return Rows(self.values / length.sqrt_().clamp_(min=1e-30), self.missing, self.weights)
+
+    def _on_cpu(self) -> Rows:
+        """The same rows as a worker takes them: no views, which would be sent with all that they are views of."""
+        weights = None if self.weights is None else self.weights.cpu().clone()
+        projections = None if self.projections is None else self.projections.cpu().clone()
+        axes = None if self.axes is None else self.axes.on_cpu()
+        return Rows(self.values.cpu().clone(), self.missing, weights, axes, projections)
 
 
 def is_worth_projecting(values: Tensor) -> bool:
