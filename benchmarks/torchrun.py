@@ -1,4 +1,4 @@
-"""Training in several processes: `python -m benchmarks torchrun [--only vae gan] [--quick]`.
+"""Training in several processes: `python -m benchmarks torchrun [--only vae gan] [--batch 64] [--quick]`.
 
 The same network, images and number of steps in one process with one thread, in two processes with one thread each under
 torchrun, and in one process with two threads. Each run is a program of its own.
@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from benchmarks._data import fashion_mnist
-from benchmarks._table import save_table
+from benchmarks._table import save_table, saved_table
 
 WAYS = {
     "1 process, 1 thread": (1, 1),
@@ -28,11 +28,13 @@ NETWORKS = ("autoencoder", "vae", "gan", "flow_matching")
 BATCH_SIZES = (64, 256)
 N_IMAGES, N_STEPS, RUNS = 10_000, 300, 3
 QUICK = (1000, 20, 1)
+TITLE = "Training in several processes"
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks torchrun")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCH_SIZES))
     parser.add_argument("--quick", action="store_true", help="few steps, one run; saves no table")
     parser.add_argument("--one", nargs=4, metavar=("NAME", "BATCH", "IMAGES", "STEPS"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -41,16 +43,19 @@ def main(argv: list[str]) -> None:
         _train(name, *map(int, numbers))
         return
     n_images, n_steps, runs = QUICK if options.quick else (N_IMAGES, N_STEPS, RUNS)
-    rows = []
+    rows = {tuple(row[:2]): row for row in saved_table("torchrun", TITLE)["rows"]}
     for name in options.only:
-        for batch_size in BATCH_SIZES:
-            rows.append(_row(name, batch_size, n_images, n_steps, runs))
-            print(rows[-1], flush=True)
-    if options.quick:
-        return
+        for batch_size in options.batch:
+            rows[name, batch_size] = _row(name, batch_size, n_images, n_steps, runs)
+            print(rows[name, batch_size], flush=True)
+            if not options.quick:
+                _save(list(rows.values()), n_images, n_steps, runs)
+
+
+def _save(rows: list[list[Any]], n_images: int, n_steps: int, runs: int) -> None:
     save_table(
         "torchrun",
-        "Training in several processes",
+        TITLE,
         [
             "network", "batch", *(f"{way}: images/s" for way in WAYS), "2 processes / 1 thread", "2 threads / 1 thread",
             *(f"{way}: held-out loss" for way in WAYS),

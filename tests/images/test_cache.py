@@ -33,20 +33,6 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     return root
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of the items that are read, as they are read."""
-    seen: list[str] = []
-    original = intake.read_item
-
-    def spy(source, item, plan, known):
-        seen.append(source.keys[item])
-        return original(source, item, plan, known)
-
-    monkeypatch.setattr(intake, "read_item", spy)
-    return seen
-
-
 def test_an_existing_cache_is_reused(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
     first = Images(folder, image_size=16, cache_dir=tmp_path / "cache", thumbnail_size=20)
     pixels, keys, thumbnails = np.array(first.pixels), first.keys, list(first.thumbnails)

@@ -37,20 +37,6 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     return root
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of the items that are read, as they are read."""
-    seen: list[str] = []
-    original = intake.read_item
-
-    def spy(source, item, plan, known):
-        seen.append(source.keys[item])
-        return original(source, item, plan, known)
-
-    monkeypatch.setattr(intake, "read_item", spy)
-    return seen
-
-
 def killed(folder: Path | str, cache: Path, script: str = SLOW, n_parts: int = 3) -> list[Path]:
     """Begin a build in a process of its own and kill it after some parts; returns these."""
     process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(cache)])

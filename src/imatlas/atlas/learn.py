@@ -474,7 +474,9 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         rate = min(n, 16) / (time.perf_counter() - began)
         needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
         seconds = max(seconds, needed)
-    cached = images.n_cached_bytes + (min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0)
+    features = min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0
+    # While the pixel cache is written, the parts that it is copied from are there as well; features come afterwards.
+    cached = images.n_cached_bytes + max(images.n_cached_bytes, features)
     return {
         "encoder": kind,
         "why": why,
