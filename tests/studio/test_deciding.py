@@ -118,7 +118,7 @@ def test_an_atlas_that_was_learned_again_is_told_and_opened(
     for path in ("/api/thumbnails/5", "/api/images/5"):  # the files of the old one are gone
         status, content, _ = studio.ask(path)
         assert (status, "learned again" in json.loads(content)["error"]) == (409, True)
-    assert ia.Atlas(learned).decisions.state.labels == {"00.png": "x"}  # what the page showed, not the new first row
+    assert ia.Atlas(learned).decisions.state.labels == {"00.png": "x"}  # what the page showed
     assert studio.ask("/")[0] == 200
     now = studio.json("/api/atlas")
     assert (now["n_images"], now["learned_again"]) == (61, False)
@@ -131,7 +131,10 @@ def test_an_atlas_that_was_learned_again_is_told_and_opened(
         status, content, _ = studio.ask(path, body, headers=headers)
         assert status == 409
         assert "learned again" in json.loads(content)["error"]
-    assert studio.json("/api/images/0", headers={"x-atlas": now["atlas"]})["key"] == "0.png"
+    assert studio.json("/api/images/60", headers={"x-atlas": now["atlas"]})["key"] == "0.png"  # behind those of before
+    listed = studio.json("/api/images?limit=61")["images"]
+    assert [each["key"] for each in listed] == sorted(each["key"] for each in listed)
+    assert [listed[0]["row"], listed[1]["row"]] == [60, 0]
     assert studio.json("/api/images?label=x")["images"][0]["key"] == "00.png"
 
 
