@@ -92,6 +92,7 @@ def main() -> None:
     from imatlas.images import intake
     from imatlas.images.dataset import Images
     from imatlas.models import autoencoder, gan, vae  # noqa: F401
+    from imatlas.models.parts import patch_sampler
     from imatlas.nn import losses
 
     intake.ThreadPoolExecutor = Pool  # type: ignore[misc]
@@ -109,7 +110,7 @@ def main() -> None:
              command("fit", "vae", source, "-o", root / "vae", "--max-steps", "2", "--size", "small")),
             ("`learn` to the loss of its autoencoder", losses, "masked_mean", learn),
             ("a file to its pixels", ImageFile.ImageFile, "load", lambda: Images(source)[0]),
-            ("`sample` to the decoder", torch.nn.ConvTranspose2d, "forward",
+            ("`sample` to the generator's flow", patch_sampler.Sampler, "__call__",
              command("sample", atlas, "-o", root / "new", "-n", "2")),
             ("`search` with a new image to the network", torch.nn.Conv2d, "forward",
              command("search", atlas, source / "03.png", "-k", "2")),
