@@ -271,8 +271,8 @@ def home_of(path: str | Path) -> Folder | Address:
     InputError
         If it is an address to which no atlas can be written, or with a secret in it.
     """
-    if isinstance(path, str) and is_address(path) and is_address(address := checked_address(path)):
-        return Address(address)
     if isinstance(path, str) and is_address(path):
-        path = checked_address(path)  # file://
+        path = checked_address(path)  # that of file:// is a path
+        if is_address(path):
+            return Address(path)
     return Folder(output_path(check_path(path, "path", "learn")))

@@ -49,6 +49,8 @@ class Building:
         self.pieces: list[Piece] = []
         self._parts: list[Piece] = []
         self._rows: list[Rows] = []
+        self._taken = np.zeros(len(source.keys), bool)
+        """Which items have rows."""
         self.tally = Tally()
 
     @property
@@ -61,32 +63,31 @@ class Building:
 
         Returns that cache.
         """
-        taken = np.zeros(len(self._source.keys), bool)
         items = Items(self._source, self._stamps)
         if not len(items):
             return None
         settings = settings_of(self._plan)
         for piece in parts_in(self._place, settings):
-            rows = items.rows_of(piece, len(self.pieces), taken)
+            rows = items.rows_of(piece, len(self.pieces), self._taken)
             if len(rows.item):
-                self._add(piece, rows, taken)
+                self._add(piece, rows)
                 self._parts.append(piece)
         best: tuple[Cache, Rows] | None = None
         for folder in sorted(cache_dir.glob("[0-9a-f]*")):
             cache = open_cache(folder, settings=settings)
             if cache is not None:
-                rows = items.rows_of(of_cache(cache), len(self.pieces), taken)
+                rows = items.rows_of(of_cache(cache), len(self.pieces), self._taken)
                 if len(rows.item) and (best is None or len(rows.item) > len(best[1].item)):
                     best = cache, rows
         if best is None:
             return None
-        self._add(of_cache(best[0]), best[1], taken)
+        self._add(of_cache(best[0]), best[1])
         return best[0]
 
-    def _add(self, piece: Piece, rows: Rows, taken: np.ndarray) -> None:
+    def _add(self, piece: Piece, rows: Rows) -> None:
         self.pieces.append(piece)
         self._rows.append(rows)
-        taken[rows.item] = True
+        self._taken[rows.item] = True
 
     def decode(self, new_folder: Callable[[], Path], workers: int | Workers, progress: bool, limit: int | None) -> None:
         """Decode all other items, into parts; those that are complete stay if this is stopped.
@@ -96,10 +97,7 @@ class Building:
         InputError
             If the cache would take more than `limit` bytes.
         """
-        items = np.ones(len(self._source.keys), bool)
-        for rows in self._rows:
-            items[rows.item] = False
-        fresh = np.flatnonzero(items).tolist()
+        fresh = np.flatnonzero(~self._taken).tolist()
         reader = RowReader(self._source, self._plan)
         chunks = chunked(self._source, fresh)
         n_bytes, writer = 0, None
@@ -132,10 +130,8 @@ class Building:
         """Complete a part."""
         items = np.array(writer.items, np.int64)
         piece = open_part(writer.seal(self._place), check=False)
-        number = len(self.pieces)
         self._parts.append(piece)
-        self.pieces.append(piece)
-        self._rows.append(Rows(np.full(len(items), number, np.int64), np.arange(len(items)), items))
+        self._add(piece, Rows(np.full(len(items), len(self.pieces), np.int64), np.arange(len(items)), items))
 
     def _check_room(self, limit: int, per_item: float) -> None:
         """Raise InputError if the whole cache will probably be larger than it may."""
