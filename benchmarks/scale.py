@@ -29,7 +29,7 @@ from imatlas.tasks.search import InMemory
 
 SIDE, QUALITY, IN_FOLDER = 64, 85, 10_000
 N_QUERIES, K = 200, 10
-STAGES = ("intake", "encoder", "map", "clusters", "layout", "generator", "report")
+STAGES = ("intake", "encoder", "map", "clusters", "outliers", "layout", "generator", "report")
 STAGES_TITLE = "Learning from ten thousand to a million images: seconds and memory by stage"
 WHOLE_TITLE = "Learning from ten thousand to a million images"
 BUDGETS = {10_000: "3m", 100_000: "10m", 1_000_000: "1h"}

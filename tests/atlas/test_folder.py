@@ -70,7 +70,7 @@ def atlas(learned, tmp_path) -> Path:
 @pytest.fixture
 def few_stages(monkeypatch) -> None:
     """Without generator and report, which take the longest."""
-    names = ("intake", "encoder", "map", "clusters", "layout")
+    names = ("intake", "encoder", "map", "clusters", "outliers", "layout")
     monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in names})
 
 
@@ -213,11 +213,12 @@ def test_a_damaged_manifest_says_overwrite_and_that_deletes_nothing(atlas, photo
 @pytest.mark.parametrize(
     ("name", "again"),
     [
-        ("table", {"intake", "encoder", "map", "clusters", "layout"}),
-        ("skipped.csv", {"intake", "encoder", "map", "clusters", "layout"}),
-        ("encoder", {"encoder", "map", "clusters", "layout"}),
+        ("table", {"intake", "encoder", "map", "clusters", "outliers", "layout"}),
+        ("skipped.csv", {"intake", "encoder", "map", "clusters", "outliers", "layout"}),
+        ("encoder", {"encoder", "map", "clusters", "outliers", "layout"}),
         ("map", {"map"}),
         ("clusters", {"clusters"}),
+        ("outliers", {"outliers"}),
         ("layout", {"layout"}),
     ],
 )
@@ -232,7 +233,7 @@ def test_the_same_command_repairs_what_is_damaged(atlas, photos, few_stages, cap
     ia.learn(photos, atlas, **OPTIONS)
     said = capsys.readouterr().out
     assert f"'{path}' is damaged (its checksum differs)" in said
-    assert {line.split()[1] for line in said.splitlines() if line[:2] in ("1/", "2/", "3/", "4/", "5/")} == again
+    assert {line.split()[1] for line in said.splitlines() if line[:2] in ("1/", "2/", "3/", "4/", "5/", "6/")} == again
     now = Manifest.read(atlas)
     assert not now.inventory(atlas).damaged()
     assert our_files(atlas) == {*now.files, "atlas.json", ".lock", "metrics.jsonl", "report.html"}

@@ -68,6 +68,7 @@ def test_a_folder_becomes_an_atlas_with_everything_in_it(learned):
         "cluster",
         "confidence",
         "outlier",
+        "p_value",
         "duplicate_of",
         "flags",
     }
@@ -224,7 +225,12 @@ def test_an_update_costs_the_new_images(photos, tmp_path, monkeypatch, capsys):
     (grown / keys[60]).unlink()
     shutil.copy(grown / keys[0], grown / "another copy.png")
     predicted = []
-    for model, verb in ((ia.SOM, "predict"), (ia.ImageClusterer, "predict"), (Layout, "transform")):
+    for model, verb in (
+        (ia.SOM, "predict"),
+        (ia.ImageClusterer, "predict"),
+        (ia.OutlierDetector, "score_samples"),
+        (Layout, "transform"),
+    ):
         original = getattr(model, verb)
 
         def spy(self, X, original=original):
@@ -253,6 +259,7 @@ def test_an_update_costs_the_new_images(photos, tmp_path, monkeypatch, capsys):
         "cluster",
         "confidence",
         "outlier",
+        "p_value",
         "umap_x",
         "umap_y",
         "held_out",
@@ -268,7 +275,7 @@ def test_an_update_costs_the_new_images(photos, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     monkeypatch.undo()
     ia.learn(grown, folder, budget=BUDGET)  # the report is still to be written
-    assert "6/7" not in capsys.readouterr().out
+    assert "7/8" not in capsys.readouterr().out
     ia.learn(grown, folder, budget=BUDGET)
     assert "Nothing has changed" in capsys.readouterr().out
     fewer = set(now[20:30])
@@ -279,6 +286,28 @@ def test_an_update_costs_the_new_images(photos, tmp_path, monkeypatch, capsys):
     position = {key: row for row, key in enumerate(now)}
     rows = [position[key] for key in last.keys]
     np.testing.assert_array_equal(last.store.rows["umap_x"], store.rows["umap_x"][rows])
+
+
+def test_the_outlier_detector_is_fitted_again_when_images_have_doubled(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in list(learn.STAGES)[:5]})
+    few, folder = tmp_path / "photos", tmp_path / "photos.atlas"
+    few.mkdir()
+    files = sorted(photos.iterdir())
+    n_fitted = []
+    for n in (3, 10, 20, 21):
+        for file in files[:n]:
+            shutil.copy(file, few / file.name)
+        store = ia.learn(few, folder, budget=BUDGET, progress=False).store
+        if n == 3:
+            assert "outliers" not in store.manifest.models
+            assert (store.rows["p_value"] == 1).all()
+        else:
+            n_fitted.append(len(store.model("outliers").p_values_))
+            assert ((store.rows["p_value"] > 0) & (store.rows["p_value"] <= 1)).all()
+    assert n_fitted == [10, 10, 21]
+    found = ia.load(folder).outliers(false_positive_rate=0.2)
+    assert 0 < len(found.rows) <= 4
+    np.testing.assert_array_equal(found.outlier_scores, store.rows["outlier"])
 
 
 def test_cached_features_serve_a_new_atlas(tmp_path, monkeypatch):

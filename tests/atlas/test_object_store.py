@@ -96,7 +96,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without generator and report, which take the longest."""
-    names = ("intake", "encoder", "map", "clusters", "layout")
+    names = ("intake", "encoder", "map", "clusters", "outliers", "layout")
     monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in names})
 
 

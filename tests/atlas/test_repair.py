@@ -61,7 +61,7 @@ def copy(made, tmp_path) -> Path:
 @pytest.fixture
 def few_stages(monkeypatch) -> None:
     """Without generator and report, which take the longest."""
-    names = ("intake", "encoder", "map", "clusters", "layout")
+    names = ("intake", "encoder", "map", "clusters", "outliers", "layout")
     monkeypatch.setattr(learn, "STAGES", {name: learn.STAGES[name] for name in names})
 
 
@@ -100,7 +100,7 @@ def sound(atlas: ia.Atlas, n: int) -> None:
 
 
 @pytest.mark.parametrize("grown", [False, True])
-@pytest.mark.parametrize("role", ["encoder", "map", "clusters", "layout", "generator"])
+@pytest.mark.parametrize("role", ["encoder", "map", "clusters", "outliers", "layout", "generator"])
 def test_a_damaged_model_is_learned_again_also_where_images_came(copy, role, grown):
     folder = copy / "it.atlas"
     flip(folder / Manifest.read(folder).models[role] / "weights.safetensors")
@@ -283,6 +283,7 @@ FORGED = {
     "x": ("x", lambda v: first(v, NAN)),
     "umap": ("umap_y", lambda v: first(v, INF)),
     "outlier": ("outlier", lambda v: first(v, NAN)),
+    "p-value": ("p_value", lambda v: first(v, -0.5)),
     "confidence": ("confidence", lambda v: first(v, 1.5)),
     "embedding NaN": ("embedding", lambda v: first(v, [NAN] * len(v[0]))),
     "embedding infinite": ("embedding", lambda v: first(v, [-INF] * len(v[0]))),

@@ -12,7 +12,7 @@ from sklearn.neighbors import LocalOutlierFactor
 
 from imatlas.errors import InputError, Notice, ParameterError
 from imatlas.models import artifact, outlier_detector
-from imatlas.models.outlier_detector import OutlierDetector
+from imatlas.models.outlier_detector import MAX_REFERENCES, OutlierDetector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,3 +140,21 @@ def test_save_and_load_keep_every_answer(rng, tmp_path) -> None:
     assert np.array_equal(again.p_values(X), model.p_values(X))
     # the batch size changes no answer beyond rounding
     np.testing.assert_allclose(model.score_samples(X[:7]), model.score_samples(X)[:7], rtol=1e-5)
+
+
+def test_a_row_far_from_all_has_the_highest_score_also_of_more_than_the_references(rng) -> None:
+    for n in (300, 2 * MAX_REFERENCES + 500):
+        X = rng.normal(size=(n, 5)).astype(np.float32)
+        X[17] += 30
+        scores = OutlierDetector().fit(X).outlier_scores_
+        assert scores.argmax() == 17
+        assert scores.min() > 0
+        assert np.median(scores) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("n", [4, 19])
+def test_few_rows_and_equal_rows_have_finite_scores(rng, n) -> None:
+    for X in (rng.normal(size=(n, 4)), np.ones((n, 4))):
+        model = OutlierDetector().fit(X)
+        assert np.isfinite(model.outlier_scores_).all()
+        assert (model.p_values_ > 0).all()

@@ -24,8 +24,12 @@ from imatlas.images.intake import Plan, RowReader, Skip
 from imatlas.images.sources.opening import open_source
 from imatlas.models.parts import sharded_embedding
 from imatlas.models.parts.feature_cache import FeatureCache
+from imatlas.models.parts.sharded_embedding import of_pixels
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.scale.ray_cluster import RayWorkers, connected
+from imatlas.system.workers import by_rows
+from imatlas.tasks.duplicates.by_hash import near_pairs
+from imatlas.tasks.quality_flags import quality_flags
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
@@ -126,6 +130,36 @@ def test_clusters_of_an_embedding(workers: RayWorkers) -> None:
     X = np.concatenate([np.random.default_rng(i).normal(3 * i, 1, (90, 4)) for i in range(4)]).astype(np.float32)
     one, many = (ia.ImageClusterer(n_clusters=4).fit(X, workers=w) for w in (None, workers))
     np.testing.assert_array_equal(many.labels_, one.labels_)
+
+
+def test_outliers_flags_and_duplicates_equal_those_of_one_process(
+    workers: RayWorkers, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imatlas.system.workers.PART", 2048)
+    X = np.random.default_rng(0).normal(size=(6000, 5)).astype(np.float32)
+    one, many = (ia.OutlierDetector().fit(X, workers=w) for w in (None, workers))
+    np.testing.assert_allclose(many.outlier_scores_, one.outlier_scores_, rtol=1e-5)
+    rows = by_rows(one.score_samples, X, workers)
+    assert [len(part) for part in rows] == [2048, 2048, 1904]
+    np.testing.assert_allclose(np.concatenate(rows), one.score_samples(X), rtol=1e-5)
+    images = ia.Images(folder, image_size=32)
+    sizes = images.records["width"], images.records["height"]
+    flags = [quality_flags(images.thumbnails, *sizes, workers=w).of for w in (None, workers)]
+    assert flags[0] == flags[1]
+    hashes = np.unique(np.random.default_rng(0).integers(0, 2**64, 3000, np.uint64) >> np.uint64(48))
+    hashes = np.concatenate([hashes, hashes ^ np.uint64(1 << 50)])
+    pairs = [near_pairs(hashes, 3, workers=w) for w in (None, workers)]
+    assert len(pairs[0]) > len(hashes) // 2
+    np.testing.assert_array_equal(*pairs)
+
+
+def test_an_encoder_that_was_learned_here_embeds_there(workers: RayWorkers, folder: Path) -> None:
+    images = ia.Images(folder, image_size=32)
+    model = ia.Autoencoder(max_steps=2, latent_dim=4).fit(images)
+    expected = of_pixels(model, images)
+    images.workers = workers
+    np.testing.assert_allclose(of_pixels(model, images), expected, atol=1e-4)
+    assert len(of_pixels(model, images[:0])) == 0
 
 
 def test_a_worker_is_killed(workers: RayWorkers, folder: Path, expected: np.ndarray) -> None:

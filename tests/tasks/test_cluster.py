@@ -8,10 +8,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from imatlas.errors import InputError
-from imatlas.models.outlier_detector import MAX_REFERENCES
 from imatlas.tasks.cluster import cluster, propose_n_clusters
 from imatlas.tasks.map import fit_map
-from imatlas.tasks.outliers import outlier_scores
 from imatlas.tasks.search import search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +49,6 @@ def test_few_images(rng, n):
     X = rng.normal(size=(n, 4)).astype(np.float32)
     assert len(cluster(X).labels) == n
     assert cluster(X, n_clusters=50).model.n_clusters == n
-    assert np.isfinite(outlier_scores(X)).all()
     fitted = fit_map(X)
     assert f"{n:,} training image" in fitted.result.protocol
     assert len(search(X, X[:1], k=9).indices[0]) == min(n, 9)
@@ -60,25 +57,7 @@ def test_few_images(rng, n):
 def test_all_images_equal():
     X = np.ones((40, 3), np.float32)
     assert len(cluster(X).labels) == 40
-    assert np.isfinite(outlier_scores(X)).all()
     assert fit_map(X, held_out=X[:3]).result.metrics["quantization_error"] == 0
-
-
-def test_an_image_far_from_all_has_the_highest_outlier_score(rng):
-    X = rng.normal(size=(300, 6)).astype(np.float32)
-    X[17] += 9
-    scores = outlier_scores(X)
-    assert scores.argmax() == 17
-    assert scores[17] > 2
-    assert np.median(scores) == pytest.approx(1, abs=0.02)
-
-
-def test_large_sets_are_scored_against_a_sample(rng):
-    X = rng.normal(size=(2 * MAX_REFERENCES + 500, 3)).astype(np.float32)
-    X[5] = 30
-    scores = outlier_scores(X)
-    assert scores.argmax() == 5
-    assert scores.min() > 0
 
 
 def test_search_ranks_by_distance(rng):

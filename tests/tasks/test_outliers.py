@@ -5,26 +5,33 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imatlas.errors import InputError
+from imatlas.errors import ParameterError
 from imatlas.models.autoencoder import Autoencoder
+from imatlas.models.outlier_detector import OutlierDetector
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.tasks.outlier_maps import FEATURE_MAP_SPEC, has_feature_maps, heat_map, overlaid
-from imatlas.tasks.outliers import ordinary_near, outliers
+from imatlas.tasks.outliers import Outliers, ordinary_near, outliers
 from imatlas.testing import synthetic_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def among_themselves(X: np.ndarray, rate: float = 0.01) -> Outliers:
+    """The outliers among rows, by a detector that is fitted to them."""
+    model = OutlierDetector().fit(X)
+    keys = [f"{i}.png" for i in range(len(X))]
+    return outliers(model, keys, model.outlier_scores_, model.p_values_, false_positive_rate=rate)
+
+
 def test_outliers_are_found_and_the_bound_is_stated(rng) -> None:
     X = rng.normal(size=(1000, 8)).astype(np.float32)
     X[[3, 500]] += 9
-    keys = [f"{i}.png" for i in range(1000)]
-    found = outliers(X, keys, false_positive_rate=0.01)
+    found = among_themselves(X)
     assert set(found.rows[:2].tolist()) == {3, 500}
     assert len(found.rows) == found.result.metrics["n_outliers"] == 10  # the share asked for, of each half
     assert found.result.data["outliers"][0]["key"] in ("3.png", "500.png")
     assert "with 95% confidence" in found.result.sentences[1]
-    near = ordinary_near(found, X, X[100], exclude=np.array([100]), n=5)
+    near = ordinary_near(found.p_values, X, X[100], exclude=np.array([100]), n=5)
     apart = ((X[near] - X[100]) ** 2).sum(1)
     assert (np.diff(apart) >= 0).all()
     assert 100 not in near
@@ -35,16 +42,27 @@ def test_new_images_are_judged_by_those_of_the_atlas(rng) -> None:
     X = rng.normal(size=(1000, 8)).astype(np.float32)
     new = rng.normal(size=(50, 8)).astype(np.float32)
     new[7] += 9
-    found = outliers(X, [""] * 1000, new=new, new_keys=[f"n{i}" for i in range(50)])
+    model = OutlierDetector().fit(X)
+    scores = -model.score_samples(new)
+    found = outliers(model, [f"n{i}" for i in range(50)], scores, model.p_values_of(scores), new=True)
     assert found.rows[0] == 7
     assert found.result.data["outliers"][0]["key"] == "n7"
     assert len(found.rows) < 5
-    with pytest.raises(InputError, match="embed them with the encoder"):
-        outliers(X, [""] * 1000, new=new[:, :3])
+
+
+def test_another_rate_is_as_if_fitted_with_it(rng) -> None:
+    X = rng.normal(size=(500, 4)).astype(np.float32)
+    five = among_themselves(X, 0.05)
+    fitted = OutlierDetector(false_positive_rate=0.05).fit(X)
+    assert len(five.rows) == 24  # the share asked for, of each half
+    assert five.model.threshold_ == fitted.threshold_ < among_themselves(X).model.threshold_
+    assert five.model.false_positive_bound_ == fitted.false_positive_bound_
+    with pytest.raises(ParameterError, match="false_positive_rate"):
+        among_themselves(X, 0.7)
 
 
 def test_too_low_a_rate_names_the_lowest_possible(rng) -> None:
-    found = outliers(rng.normal(size=(60, 4)), [str(i) for i in range(60)], false_positive_rate=0.01)
+    found = among_themselves(rng.normal(size=(60, 4)))
     assert len(found.rows) == 0
     assert "ask for at least 3.2%" in found.result.sentences[1]
     assert len(found.result.panels[0].rows) == 10  # the highest scores are listed all the same

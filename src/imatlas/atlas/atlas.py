@@ -24,6 +24,7 @@ from imatlas.errors import InputError, ParameterError
 from imatlas.images.dataset import images_of
 from imatlas.images.sources.user_input import as_several
 from imatlas.models import artifact
+from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.plots import save
 from imatlas.report import render
 from imatlas.result import ImagePairs, Result
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("key", "width", "height", "held_out", "cell", "x", "y", "umap_x", "umap_y", "cluster", "confidence", "outlier"),
-    *("duplicate_of", "flags"),
+    *("p_value", "duplicate_of", "flags"),
 )
 """The columns of the table that users see."""
 
@@ -116,7 +117,7 @@ class Atlas(Making):
         return self.store.layout
 
     def model(self, role: str) -> Any:
-        """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator"."""
+        """The saved model of one role: "encoder", "map", "clusters", "outliers", "layout" or "generator"."""
         return self.store.model(role)
 
     def table(self) -> pa.Table:
@@ -124,9 +125,9 @@ class Atlas(Making):
 
         `cell` is the flat index on the map, `x` and `y` the position on it in cells, `umap_x` and `umap_y` that in the
         layout, `confidence` the share of the nearest images that are in the same `cluster`, `outlier` the outlier
-        score, where 1 is ordinary (`imatlas.OutlierDetector`), `duplicate_of` the key of the image that this one
-        duplicates, or null, and `flags` its visible faults (`imatlas.tasks.quality_flags`), separated by "; ". Merged
-        clusters count as one.
+        score, where 1 is ordinary, `p_value` the probability that an ordinary image scores at least as high
+        (`imatlas.OutlierDetector`), `duplicate_of` the key of the image that this one duplicates, or null, and `flags`
+        its visible faults (`imatlas.tasks.quality_flags`), separated by "; ". Merged clusters count as one.
         """
         rows = self.store.table.read([c for c in COLUMNS if c in self.store.table.columns])
         if "cluster" in rows.column_names and (known := self.decided_clusters).any_merged:
@@ -441,27 +442,31 @@ class Atlas(Making):
         imatlas.tasks.outliers.Outliers
             `outlier_scores` and `p_values` per image, `rows` of the outliers, and in words.
         """
-        options: dict[str, Any] = {"false_positive_rate": false_positive_rate, "random_state": self.store.seed}
-        if images is not None:
+        store = self.store
+        if len(self) < MIN_ROWS:
+            raise InputError(f"Outliers need an atlas of at least {MIN_ROWS} images. Got {len(self)}; add more.")
+        model = self.model("outliers")
+        if images is None:
+            keys, scores, p_values = self.keys, store.rows["outlier"], store.rows["p_value"]
+        else:
             images = images_of(images)
-            options |= {"new": self.embed(images), "new_keys": images.keys}
-        return outliers(self.embedding, self.keys, **options)
+            keys, scores = images.keys, -model.score_samples(self.embed(images))
+            p_values = model.p_values_of(scores).astype(np.float32)
+        return outliers(model, keys, scores, p_values, false_positive_rate=false_positive_rate, new=images is not None)
 
-    def outlier_heatmaps(self, images: Any, found: Outliers | None = None) -> ImagePairs:
+    def outlier_heatmaps(self, images: Any) -> ImagePairs:
         """What makes some images outliers: each beside its outlier heat map and the nearest ordinary images.
 
         Parameters
         ----------
         images : image or sequence of images
-        found : Outliers, optional
-            What `outliers` returned, so that it is not computed again.
 
         Returns
         -------
         ImagePairs
             One row per image: the image, its heat map, and three ordinary images.
         """
-        return explanations.outlier_heatmaps(self.store, images, self.outliers() if found is None else found)
+        return explanations.outlier_heatmaps(self.store, images)
 
     def classify(self, labels: Any = None, *, n_next: int = 10) -> Classified:
         """Labels for all images from those of a few, with calibrated confidence, and which to label next.

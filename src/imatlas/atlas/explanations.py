@@ -19,16 +19,17 @@ from imatlas.images.spec import ImageSpec
 from imatlas.result import ImagePairs, Result
 from imatlas.tasks.explain import Space, explain_cluster, explain_image
 from imatlas.tasks.outlier_maps import COMPARED, FEATURE_MAP_SPEC, has_feature_maps, heat_map, overlaid
-from imatlas.tasks.outliers import Outliers, ordinary_near
+from imatlas.tasks.outliers import ordinary_near
 
 
-def outlier_heatmaps(store: Store, images: Sequence[Any], found: Outliers) -> ImagePairs:
+def outlier_heatmaps(store: Store, images: Sequence[Any]) -> ImagePairs:
     """See `Atlas.outlier_heatmaps`."""
-    images, encoder = as_several(images), store.model("encoder")
+    store.require("p_value")
+    images, encoder, p_values = as_several(images), store.model("encoder"), store.rows["p_value"]
     spec = FEATURE_MAP_SPEC if has_feature_maps(encoder) else store.spec
     rows = []
     for image in images:
-        near = ordinary_near(found, store.embedding, embedding_of(store, image)[0], exclude=row_of(store, image))
+        near = ordinary_near(p_values, store.embedding, embedding_of(store, image)[0], exclude=row_of(store, image))
         pixels = np.concatenate([pixels_of(store, [image], spec), store.pixels(near, spec)])
         heat = heat_map(encoder, pixels[0], pixels[1:], lambda images: embed(store, images))
         shown = rgb_view(pixels[: len(COMPARED) - 1], spec)

@@ -16,6 +16,7 @@ from imatlas.atlas.job import Job, Known, Update
 from imatlas.atlas.manifest import Manifest
 from imatlas.atlas.table import FRAGMENT, ROWS, SCHEMA, ImagesTable
 from imatlas.images.dataset import Images
+from imatlas.system.workers import Workers, by_rows
 from imatlas.tasks.quality_flags import quality_flags
 
 FLAG_SAMPLE = 2000
@@ -65,19 +66,20 @@ def predicted(
     """
     update = job.update
     if not with_model or update is None or not set(names) <= set(update.table.columns):
-        return dict(zip(names, predict(job.table.vectors("embedding")), strict=True))
+        return dict(zip(names, _of_all(predict, job.table.vectors("embedding"), job.workers), strict=True))
     fresh = update.known.fresh
     old = {name: update.column(name) for name in names}
     if not len(fresh):
         return {name: update.known.of(values, values[:0]) for name, values in old.items()}
-    new = predict(job.table.vectors_at("embedding", fresh))
+    new = _of_all(predict, job.table.vectors_at("embedding", fresh), job.workers)
     return {name: update.known.of(old[name], values) for name, values in zip(names, new, strict=True)}
 
 
-def among(job: Job, n: int) -> np.ndarray:
-    """The embedding of at most `n` of all images, drawn at random."""
-    rows = np.random.default_rng(job.settings.random_state).permutation(len(job.images))[:n]
-    return job.table.vectors_at("embedding", np.sort(rows))
+def _of_all(
+    predict: Callable[[np.ndarray], Sequence[np.ndarray]], vectors: np.ndarray, workers: Workers | None
+) -> list[np.ndarray]:
+    """The columns of an embedding, by the workers of a cluster if there are any."""
+    return [np.concatenate(of_one) for of_one in zip(*by_rows(predict, vectors, workers), strict=True)]
 
 
 def flags_of(job: Job) -> list[str]:
@@ -85,7 +87,7 @@ def flags_of(job: Job) -> list[str]:
     images, update = job.images, job.update
     widths, heights = images.records["width"], images.records["height"]
     if update is None:
-        return quality_flags(images.thumbnails, widths, heights).of
+        return quality_flags(images.thumbnails, widths, heights, workers=job.workers).of
     fresh = update.known.fresh
     others = np.flatnonzero(update.known.rows >= 0)
     n = min(len(others), max(FLAG_SAMPLE, len(fresh)))

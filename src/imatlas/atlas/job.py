@@ -226,7 +226,7 @@ class Job:
     @property
     def workers(self) -> Workers | None:
         """The workers of a cluster, if there is one."""
-        return self.images.workers if isinstance(self.images.workers, Workers) else None
+        return self.images.cluster_workers
 
     def seconds(self, stage: str) -> float:
         """Seconds that a stage may take from now."""

@@ -27,7 +27,7 @@ from imatlas.system.inventory import MAX_JSON, Inventory, Old, open_regular, par
 NAME = ".writing.jsonl"
 
 OWN_FOLDER = re.compile(r"\.writing-[0-9a-f]{16}")
-MODEL = re.compile(r"(?:encoder|autoencoder|map|clusters|layout|generator)-\d{4}")
+MODEL = re.compile(r"(?:encoder|autoencoder|map|clusters|outliers|layout|generator)-\d{4}")
 MODEL_FILE = re.compile(r"model\.json|weights\.safetensors")
 TABLE = re.compile(r"images(-\d{4})?\.lance")
 

@@ -1,6 +1,6 @@
 """learn: from a source of images to an atlas, stage by stage, each committed when it is done.
 
-    intake -> encoder -> map -> clusters -> layout -> generator -> report
+    intake -> encoder -> map -> clusters -> outliers -> layout -> generator -> report
 
 A stage is done for one fingerprint of the images. The same call again therefore continues a stopped run, does nothing
 if nothing has changed, and updates a finished atlas if images were added or removed: the learned models stay, so every

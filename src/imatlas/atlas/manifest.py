@@ -62,7 +62,7 @@ class Manifest:
     table : dict
         Name and version of the images table.
     models : dict
-        Role ("encoder", "map", "clusters", "layout", "generator") -> name of the folder.
+        Role ("encoder", "map", "clusters", "outliers", "layout", "generator") -> name of the folder.
     composed_of : dict
         The images that the generator is composed of, in its order: key -> SHA-256. Empty if it is a network.
     metrics : dict

@@ -21,9 +21,10 @@ from imatlas.images.spec import ImageSpec
 from imatlas.models import artifact
 
 DEPENDENTS = {
-    "encoder": ("encoder", "map", "clusters", "layout", "generator"),
+    "encoder": ("encoder", "map", "clusters", "outliers", "layout", "generator"),
     "map": ("map", "generator"),
     "clusters": ("clusters",),
+    "outliers": ("outliers",),
     "layout": ("layout",),
     "generator": ("generator",),
 }

@@ -346,7 +346,7 @@ def outliers(atlas: Atlas, n: int = 18, n_explained: int = 6) -> Result | None:
     rows = np.argsort(-found.outlier_scores, kind="stable")[:n]
     keys = atlas.store.rows["key"][rows].tolist()
     pairs = replace(
-        atlas.outlier_heatmaps(keys[:n_explained], found),
+        atlas.outlier_heatmaps(keys[:n_explained]),
         title="What is unusual about them",
         note="Highlighted is what is unlike every part of the nearest ordinary images.",
     )

@@ -1,4 +1,4 @@
-"""The stages of learning an atlas: intake, encoder, map, clusters, layout, generator, report.
+"""The stages of learning an atlas: intake, encoder, map, clusters, outliers, layout, generator, report.
 
 Each is a function of a `Job`: it processes all images, keeps what an earlier run learned if that still holds, hands new
 columns and models to the job, and returns its decisions as JSON values for the manifest.
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
-from imatlas.atlas.growth import among, flags_of, predicted, table_batches, thumbnail_batches, update_of, write_update
+from imatlas.atlas.growth import flags_of, predicted, table_batches, thumbnail_batches, update_of, write_update
 from imatlas.atlas.job import Job
 from imatlas.atlas.manifest import SKIPPED
 from imatlas.atlas.previews import N_SHOWN
@@ -27,6 +27,9 @@ from imatlas.errors import InputError
 from imatlas.images.dataset import Images
 from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
+from imatlas.models.outlier_detector import MIN_ROWS as MIN_TO_DETECT
+from imatlas.models.outlier_detector import OutlierDetector
+from imatlas.models.parts.sharded_embedding import of_pixels
 from imatlas.models.patch_diffusion import UNCHECKED, PatchDiffusion
 from imatlas.models.pretrained import PretrainedEncoder
 from imatlas.models.self_supervised import SelfSupervisedEncoder
@@ -47,7 +50,7 @@ from imatlas.tasks.cluster import cluster, limits, sizes_in_words
 from imatlas.tasks.conditions import composes, sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
-from imatlas.tasks.outliers import SAMPLE, outlier_scores
+from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, count_in_words
 from imatlas.tasks.score import NOT_MEASURED, encoder_in_words, score_on_map
 from imatlas.tasks.search import EXACT, index_centers
 from imatlas.training.checkpoints import Checkpoint
@@ -69,6 +72,9 @@ CALIBRATING = 0.25
 
 SHARPNESS, SHARPENING = 0.1, 0.33
 """Weight of textures in the loss that sharpens the decoder, and the share of its time spent on that."""
+
+MOST_GROWN = 2
+"""Number of images, as a multiple of those that the outlier detector was fitted to, from which it is fitted again."""
 
 MOST_OF_ONE = 0.25
 """Largest share of the images that is held out because one content has it."""
@@ -128,18 +134,17 @@ def encoder(job: Job) -> dict[str, Any]:
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
-        options = {"cache": job.feature_cache} if model.pretrained else {}
-        vectors = np.asarray(model.transform(job.images[fresh], **options)) if len(fresh) else np.empty((0, 0))
+        vectors = _features(job, model, job.images[fresh]) if len(fresh) else np.empty((0, 0))
     elif job.budget.encoder == "pretrained":
         model, vectors, decided = _embed_with_pretrained(job)
         job.save_model("encoder", model)
     elif job.budget.encoder == "self-supervised":
         model = _learn_self_supervised(job, job.seconds("encoder"))
-        vectors = model.transform(job.images)
+        vectors = _features(job, model, job.images)
         job.save_model("encoder", model)
     else:
         model = _learn_autoencoder(job, job.seconds("encoder"), "checkpoint")
-        vectors = model.transform(job.images)
+        vectors = _features(job, model, job.images)
         job.save_model("encoder", model, "autoencoder")
     if job.update is not None:
         write_update(job, job.update, vectors)
@@ -186,7 +191,7 @@ def map_(job: Job) -> dict[str, Any]:
 
 
 def clusters(job: Job) -> dict[str, Any]:
-    """Cluster the embedding, and compute outlier scores; an update keeps the clusters."""
+    """Cluster the embedding; an update keeps the clusters."""
     seed, known = job.settings.random_state, "clusters" in job.manifest.models
     if known:
         model, measured = job.model("clusters"), job.manifest.metrics["clusters"]
@@ -202,19 +207,37 @@ def clusters(job: Job) -> dict[str, Any]:
         job.save_model("clusters", model)
 
     def predict(vectors: np.ndarray) -> tuple[np.ndarray, ...]:
-        if len(vectors) == len(job.images):
-            scores = outlier_scores(vectors, random_state=seed)
-        else:
-            scores = outlier_scores(among(job, SAMPLE), new=vectors, random_state=seed)
-        return model.predict(vectors).astype(np.int32), model.confidence(vectors), scores.astype(np.float32)
+        return model.predict(vectors).astype(np.int32), model.confidence(vectors)
 
-    columns = predicted(job, known, ("cluster", "confidence", "outlier"), predict)
+    columns = predicted(job, known, ("cluster", "confidence"), predict)
     sizes = np.bincount(columns["cluster"], minlength=model.n_clusters_)  # of all images, also held-out and new ones
     measured["sentences"][0] = f"{sizes_in_words(model.n_clusters_, sizes)}."
     measured["metrics"] |= {"smallest": int(sizes.min()), "largest": int(sizes.max())}
     job.manifest.metrics["clusters"] = measured
     job.save_columns(**columns)
     return {"summary": " ".join([measured["sentences"][0], *limits(measured["sentences"])])}
+
+
+def outliers(job: Job) -> dict[str, Any]:
+    """Score how unusual each image is; an update keeps the detector until the images have doubled."""
+    n, names = len(job.images), ("outlier", "p_value")
+    known = job.model("outliers") if job.update is not None and "outliers" in job.manifest.models else None
+    if known is not None and n <= MOST_GROWN * len(known.outlier_scores_):
+
+        def predict(vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+            scores = -known.score_samples(vectors)
+            return scores.astype(np.float32), known.p_values_of(scores).astype(np.float32)
+
+        columns = predicted(job, True, names, predict)
+    elif n < MIN_TO_DETECT:
+        columns = dict.fromkeys(names, np.ones(n, np.float32))
+    else:
+        model = OutlierDetector(false_positive_rate=FALSE_POSITIVE_RATE, random_state=job.settings.random_state)
+        model.fit(job.table.vectors("embedding"), workers=job.workers)
+        columns = dict(zip(names, (model.outlier_scores_, model.p_values_), strict=True))
+        job.save_model("outliers", model)
+    job.save_columns(**columns)
+    return {"summary": count_in_words(int((columns["p_value"] <= FALSE_POSITIVE_RATE).sum()), n)}
 
 
 def layout(job: Job) -> dict[str, Any]:
@@ -291,6 +314,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "encoder": encoder,
     "map": map_,
     "clusters": clusters,
+    "outliers": outliers,
     "layout": layout,
     "generator": generator,
     "report": report,
@@ -336,6 +360,13 @@ def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, rando
         if held_out.mean() > MOST_OF_ONE:
             held_out[np.argmin(draws) + 1 :] = False
     return held_out
+
+
+def _features(job: Job, model: Any, images: Images) -> np.ndarray:
+    """Features of images (n, n_features) by a fitted encoder."""
+    if model.pretrained:
+        return np.asarray(model.transform(images, cache=job.feature_cache))
+    return of_pixels(model, images)
 
 
 def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:

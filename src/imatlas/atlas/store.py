@@ -27,6 +27,7 @@ from imatlas.images.thumbnails import thumbnail_pixels
 from imatlas.models import artifact
 from imatlas.models.image_clusterer import ImageClusterer
 from imatlas.models.layout import Layout
+from imatlas.models.outlier_detector import OutlierDetector
 from imatlas.models.parts.feature_cache import content_of
 from imatlas.models.som import SOM
 from imatlas.system.atomic_io import within
@@ -34,10 +35,15 @@ from imatlas.tasks.conditions import MapConditions
 from imatlas.tasks.score import autoencoder_of
 from imatlas.tasks.search import InMemory, Spread, Vectors, spread
 
-ROLES = ("encoder", "map", "clusters", "layout", "generator")
+ROLES = ("encoder", "map", "clusters", "outliers", "layout", "generator")
 """The models of an atlas."""
 
-FROM_EMBEDDING: dict[str, type[Any]] = {"map": SOM, "clusters": ImageClusterer, "layout": Layout}
+FROM_EMBEDDING: dict[str, type[Any]] = {
+    "map": SOM,
+    "clusters": ImageClusterer,
+    "outliers": OutlierDetector,
+    "layout": Layout,
+}
 """The models that are fitted on the embedding, and their classes."""
 
 _FRAME = re.compile(r"#(\d{1,9})$")
@@ -233,7 +239,7 @@ class Store:
         return next((model for model in found if model is not None), None)
 
     def model(self, role: str) -> Any:
-        """The saved model of one role: "encoder", "map", "clusters", "layout" or "generator".
+        """The saved model of one role: "encoder", "map", "clusters", "outliers", "layout" or "generator".
 
         Raises
         ------

@@ -86,6 +86,7 @@ LEARNED = pa.schema(
         ("cluster", pa.int32()),
         ("confidence", pa.float32()),
         ("outlier", pa.float32()),
+        ("p_value", pa.float32()),
         ("umap_x", pa.float32()),
         ("umap_y", pa.float32()),
     ]

@@ -27,7 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("width", "height", "cell", "cluster"), (0, 2**31 - 1)),
     **dict.fromkeys(("embedding", "x", "y", "umap_x", "umap_y"), (-MAX_VALUE, MAX_VALUE)),
     "outlier": (0, MAX_VALUE),
-    "confidence": (0, 1),
+    **dict.fromkeys(("confidence", "p_value"), (0, 1)),
 }
 """Lowest and highest value of each numeric column; the numbers of cells and clusters are checked with the models."""
 

@@ -6,17 +6,11 @@ from dataclasses import dataclass
 
 from imatlas.atlas.report_sections import MAX_COMPARED
 
+AFTER_ENCODER = {"map": 0.04, "clusters": 0.05, "outliers": 0.01, "layout": 0.04}
+
 SHARES = {
-    "pretrained": {"encoder": 0.25, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.51, "report": 0.10},
-    "self-supervised": {
-        "encoder": 0.35,
-        "map": 0.04,
-        "clusters": 0.06,
-        "layout": 0.04,
-        "generator": 0.41,
-        "report": 0.10,
-    },
-    "own": {"encoder": 0.74, "map": 0.04, "clusters": 0.06, "layout": 0.04, "generator": 0.02, "report": 0.10},
+    encoder: {"encoder": of_encoder, **AFTER_ENCODER, "generator": 0.76 - of_encoder, "report": 0.10}
+    for encoder, of_encoder in (("pretrained", 0.25), ("self-supervised", 0.35), ("own", 0.74))
 }
 """Share of the budget of each stage, by encoder. Time that an early stage leaves goes to the generator, an autoencoder
 with a mixture prior; if that is the encoder, too, only its prior is left to fit in the generator's stage."""
@@ -25,7 +19,7 @@ MIN_SHARE = (0.25, 0.5)
 """Part of its share that a stage gets even if earlier stages overran: any stage, and the generator."""
 
 ROOM = 0.15
-"""Share of the budget that clustering, or the layout, may take if it needs to: UMAP compiles on first use."""
+"""Share of the budget that the clusters, outliers, or layout may take if needed: UMAP compiles on first use."""
 
 REPORT_SECONDS, SECONDS_PER_COMPARED, LARGE_REPORT_SECONDS = 3.0, 0.003, 9.0
 """Seconds to write the report: in any case, for each image of a set that is searched for edited near-duplicates, and in
@@ -62,7 +56,11 @@ class TimeBudget:
         due = sum(self.shares[name] for name in names[: names.index(stage) + 1]) * self.seconds
         if stage == "generator" or (stage == "encoder" and self.encoder == "own"):  # training fills its time
             due -= max(0.0, self.report_seconds - self.shares["report"] * self.seconds)
-        least = ROOM if stage in ("clusters", "layout") else MIN_SHARE[stage == "generator"] * self.shares[stage]
+        least = (
+            ROOM
+            if stage in ("clusters", "outliers", "layout")
+            else MIN_SHARE[stage == "generator"] * self.shares[stage]
+        )
         return max(least * self.seconds, due - spent)
 
     @property

@@ -107,9 +107,9 @@ def _write_page(opened: Any, others: Any, found: Any, page: Path) -> None:
     highest = np.argsort(-found.outlier_scores, kind="stable")[:N_HEAT_MAPS]
     if others is None:
         keys = opened.store.rows["key"][highest].tolist()
-        pairs = opened.outlier_heatmaps(keys, found)
+        pairs = opened.outlier_heatmaps(keys)
     else:
         keys = [others.keys[i] for i in highest]
-        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest], found), captions=keys)
+        pairs = replace(opened.outlier_heatmaps([others[int(i)] for i in highest]), captions=keys)
     result = replace(found.result, panels=[pairs, *found.result.panels])
     render([result], title=opened.name, subtitle="Outliers", facts={}, path=page)

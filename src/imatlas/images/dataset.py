@@ -362,6 +362,11 @@ class Images:
             digest.update(f"{key}\0{sha256}\n".encode())
         return digest.hexdigest()
 
+    @property
+    def cluster_workers(self) -> Workers | None:
+        """The workers of a cluster, if these images have some."""
+        return self.workers if isinstance(self.workers, Workers) else None
+
     def for_workers(self) -> Images | None:
         """These images as workers on other machines decode them, from their originals; None for an array.
 
@@ -377,7 +382,7 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in self.__dict__.items() if k not in _OF_ONE_VIEW}
-        return state | ({"workers": None} if isinstance(self.workers, Workers) else {})
+        return state | ({} if self.cluster_workers is None else {"workers": None})
 
 
 def with_mask(images: Any, mask: np.ndarray | None = None) -> tuple[Any, np.ndarray | None]:

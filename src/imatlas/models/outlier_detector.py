@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from copy import copy
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -49,6 +50,7 @@ from imatlas.models.learned_attributes import SIDE, VECTORS, Array, State, Value
 from imatlas.models.parts.rows import checked_rows
 from imatlas.neighbors import ROUNDING, all_distances, as_tensor, k_nearest
 from imatlas.system.threads import sharing_cores
+from imatlas.system.workers import Workers, by_rows
 
 MIN_ROWS = 4
 """Fewest rows to fit on."""
@@ -135,7 +137,7 @@ class OutlierDetector(OutlierMixin, Estimator):
     }
 
     @sharing_cores()
-    def fit(self, X: Any, y: Any = None) -> OutlierDetector:
+    def fit(self, X: Any, y: Any = None, *, workers: Workers | None = None) -> OutlierDetector:
         """Fit the measures and calibrate the threshold.
 
         Parameters
@@ -143,6 +145,8 @@ class OutlierDetector(OutlierMixin, Estimator):
         X : array-like (n_samples, n_features)
             An embedding in which similar items lie close together.
         y : ignored
+        workers : imatlas.system.workers.Workers, optional
+            They score the rows, in parts.
 
         Raises
         ------
@@ -160,7 +164,7 @@ class OutlierDetector(OutlierMixin, Estimator):
         train, calibration = order[: len(X) // 2], order[len(X) // 2 :]
         for own, others in ((calibration, train), (train, calibration)):  # the half that is kept comes last
             self._learn(X[own], X[others], rng)
-            scores = self._outlier_scores(X[others])
+            scores = np.concatenate(by_rows(self._outlier_scores, X[others], workers))
             self.outlier_scores_[others] = scores
             self.p_values_[others] = _p_values(scores, scores) * (1 + 1 / len(scores)) - 1 / len(scores)
         return self._calibrate(self.outlier_scores_[calibration])
@@ -207,6 +211,19 @@ class OutlierDetector(OutlierMixin, Estimator):
         """Return `p_values` of rows whose outlier scores (n_samples,) are known."""
         self._check_fitted()
         return _p_values(scores, self.calibration_)
+
+    def at_rate(self, false_positive_rate: float) -> OutlierDetector:
+        """Return this fitted detector with another false positive rate: only the threshold is set anew.
+
+        Raises
+        ------
+        ParameterError, NotFittedError
+            If the rate is out of range, or this one is not fitted.
+        """
+        self._check_fitted()
+        other = copy(self).set_params(false_positive_rate=false_positive_rate)
+        other._check_parameters()
+        return other._calibrate(self.calibration_)
 
     def _learn(self, X: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> None:
         """Fit the three measures to rows (n, n_features), and their medians to rows of the other half."""

@@ -4,7 +4,6 @@
 
 import threading
 from collections.abc import Callable
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +19,6 @@ from imatlas.studio.pages import picture
 from imatlas.studio.pictures import as_webp
 from imatlas.studio.requests import Body, Label, Row, Rows
 from imatlas.studio.views import Views
-from imatlas.tasks.outliers import Outliers
 
 HEAT_SIDE = 512
 """Of a heat map of an outlier."""
@@ -183,15 +181,10 @@ class Review:
             "sentence": found.result.sentences[0] if found.result.sentences else "",
         }  # fmt: skip
 
-    @cached_property
-    def _ordinary(self) -> Outliers:
-        """The outliers at the usual rate, beside which the others are ordinary."""
-        return self.atlas.outliers()
-
     def heat_map(self, row: int) -> bytes:
         """An image under a heat map of what is unlike the ordinary images nearest to it."""
         with self._lock:
-            (pictures,) = self.atlas.outlier_heatmaps(self.views.keys[row], self._ordinary).rows
+            (pictures,) = self.atlas.outlier_heatmaps(self.views.keys[row]).rows
         return as_webp(pictures[1], HEAT_SIDE)
 
     def left_out(self, limit: int) -> dict[str, Any]:

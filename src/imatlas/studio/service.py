@@ -46,10 +46,7 @@ class Judge:
         side = self.encoder.source_side if self.encoder.pretrained else None
         self.spec: ImageSpec = spec if side is None else replace(spec, height=side, width=side)
         self.names, self.merged = atlas.decided_clusters.given, atlas.decided_clusters.merged
-        embedding = atlas.embedding
-        self.outliers: OutlierDetector | None = None
-        if len(embedding) >= MIN_ROWS:
-            self.outliers = OutlierDetector(random_state=self.store.seed).fit(embedding)
+        self.outliers: OutlierDetector | None = atlas.model("outliers") if len(atlas) >= MIN_ROWS else None
         labels = atlas.decisions.state.labels
         self.labels = atlas.classify(labels, n_next=0).model if len(set(labels.values())) > 1 else None
         self.measures = self.store.spread

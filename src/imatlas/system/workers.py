@@ -8,6 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+PART = 16_384
+"""Rows that a worker is sent at a time: a multiple of the rows that models compute at a time, so that the results are
+the same without workers."""
+
 
 class Shards(Protocol):
     """Parts of some data that lie where the workers are."""
@@ -33,3 +39,34 @@ class Workers(Protocol):
 
     def place(self, parts: Sequence[Any]) -> Shards:
         """Send parts to the workers, where they stay until the result is deleted."""
+
+
+def by_rows(work: Callable[[np.ndarray], Any], rows: np.ndarray, workers: Workers | None) -> list[Any]:
+    """`work` of all rows (n, ...) at once in this process, or of one part after the other on the workers."""
+    if workers is None:
+        return [work(rows)]
+    return list(workers.map(work, Parts(rows.__getitem__, len(rows), PART)))
+
+
+class Parts(Sequence[Any]):
+    """Parts of some data, each read when it is asked for, as tasks for workers.
+
+    Parameters
+    ----------
+    read : function of slice
+    n : int
+        Length of the data.
+    size : int
+        Length of a part.
+    """
+
+    def __init__(self, read: Callable[[slice], Any], n: int, size: int) -> None:
+        self._read, self._n, self._size = read, n, size
+
+    def __len__(self) -> int:
+        return -(-self._n // self._size)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self._read(slice(number * self._size, min((number + 1) * self._size, self._n)))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imatlas.errors import InputError
-from imatlas.models.outlier_detector import CONFIDENCE, MIN_ROWS, OutlierDetector
+from imatlas.models.outlier_detector import CONFIDENCE, OutlierDetector
 from imatlas.result import DataTable, Result
 
 FALSE_POSITIVE_RATE = 0.01
@@ -18,9 +17,6 @@ ORDINARY = 0.2
 
 N_ORDINARY = 10
 """Ordinary images that an outlier is compared with in its heat map."""
-
-SAMPLE = 4096
-"""Images that a detector for new ones is fitted to, in two seconds."""
 
 N_LISTED = 10
 """Images in the table if none is an outlier."""
@@ -33,7 +29,7 @@ class Outliers:
     Attributes
     ----------
     model : OutlierDetector
-        Fitted to the images of the atlas.
+        Fitted to the images of the atlas, at the rate asked for.
     outlier_scores : ndarray (n,) float32
         1 is typical.
     p_values : ndarray (n,) float32
@@ -50,69 +46,36 @@ class Outliers:
     result: Result
 
 
-def outlier_scores(embedding: np.ndarray, *, new: np.ndarray | None = None, random_state: int = 0) -> np.ndarray:
-    """Outlier score of each row of an embedding, from an `OutlierDetector`.
-
-    Parameters
-    ----------
-    embedding : ndarray (n_samples, n_features)
-    new : ndarray (n, n_features), optional
-        Rows to score instead, by a detector that is fitted to the embedding.
-    random_state : int
-
-    Returns
-    -------
-    ndarray (n_samples,) or (n,) float32
-        At least 0, 1 is typical; all 1 for fewer than 4 rows.
-    """
-    scored = embedding if new is None else new
-    if len(embedding) < MIN_ROWS:
-        return np.ones(len(scored), dtype=np.float32)
-    model = OutlierDetector(random_state=random_state).fit(embedding)
-    return model.outlier_scores_ if new is None else -model.score_samples(new).astype(np.float32)
-
-
 def outliers(
-    embedding: np.ndarray,
+    model: OutlierDetector,
     keys: Sequence[str],
+    scores: np.ndarray,
+    p_values: np.ndarray,
     *,
     false_positive_rate: float = FALSE_POSITIVE_RATE,
-    new: np.ndarray | None = None,
-    new_keys: Sequence[str] = (),
-    random_state: int = 0,
+    new: bool = False,
 ) -> Outliers:
-    """Find the outliers among images at a given false positive rate.
+    """Find the outliers among images whose scores are known, at a given false positive rate.
 
     Parameters
     ----------
-    embedding : ndarray (n_samples, n_features)
-        Images of the atlas; outliers may be among them.
+    model : OutlierDetector
+        Fitted to the images of an atlas, at any rate; outliers may have been among them.
     keys : sequence of str
-        The name of each row.
+        The name of each image.
+    scores, p_values : ndarray (n,)
+        What it says of each image.
     false_positive_rate : float
         Share of ordinary images that may be called outliers, in (0, 0.5].
-    new : ndarray (n, n_features), optional
-        Judge these images instead of those of the atlas.
-    new_keys : sequence of str
-        Their names.
-    random_state : int
+    new : bool
+        Whether these are other images than those of the atlas.
 
     Raises
     ------
-    ParameterError, InputError
-        If the rate is out of range, there are fewer than 4 images, or the numbers of features differ.
+    ParameterError
+        If the rate is out of range.
     """
-    if new is not None and new.shape[1] != embedding.shape[1]:
-        raise InputError(
-            f"The new images have {new.shape[1]} features and the atlas has {embedding.shape[1]}; embed them with the "
-            "encoder of the atlas."
-        )
-    model = OutlierDetector(false_positive_rate=false_positive_rate, random_state=random_state).fit(embedding)
-    scores, p_values = model.outlier_scores_, model.p_values_
-    if new is not None:
-        scores = -model.score_samples(new)
-        p_values = model.p_values_of(scores).astype(np.float32)
-        keys = new_keys
+    model = model.at_rate(false_positive_rate)
     order = np.argsort(-scores, kind="stable")
     rows = order[p_values[order] <= false_positive_rate]
     listed = rows if len(rows) else order[:N_LISTED]
@@ -125,7 +88,10 @@ def outliers(
     result = Result(
         "outliers",
         "Outliers",
-        [_count_in_words(len(rows), len(keys), false_positive_rate), *_bound_in_words(model, new is None)],
+        [
+            count_in_words(len(rows), len(keys), false_positive_rate),
+            *_bound_in_words(model, not new and len(keys) == len(model.outlier_scores_)),
+        ],
         {
             "n_images": len(keys),
             "n_outliers": len(rows),
@@ -134,26 +100,28 @@ def outliers(
         },
         [table],
         data={"outliers": [{"key": key, "outlier_score": score, "p_value": p} for key, score, p in found]},
-        protocol=f"threshold calibrated on {model.n_calibration_:,} held-out images, seed {random_state}",
+        protocol=f"threshold calibrated on {model.n_calibration_:,} held-out images, seed {model.random_state}",
     )
     return Outliers(model, scores, p_values, rows, result)
 
 
 def ordinary_near(
-    found: Outliers, embedding: np.ndarray, position: np.ndarray, *, exclude: np.ndarray, n: int = N_ORDINARY
+    p_values: np.ndarray, embedding: np.ndarray, position: np.ndarray, *, exclude: np.ndarray, n: int = N_ORDINARY
 ) -> np.ndarray:
-    """The `n` ordinary images of the atlas nearest to a position (n_features,), nearest first, without `exclude`."""
-    ordinary = np.setdiff1d(np.flatnonzero(found.model.p_values_ >= ORDINARY), exclude)
+    """The `n` ordinary images of the atlas, by their p-values, nearest to a position (n_features,), nearest first,
+    without `exclude`."""
+    ordinary = np.setdiff1d(np.flatnonzero(p_values >= ORDINARY), exclude)
     squared = ((embedding[ordinary] - position) ** 2).sum(axis=1)
     return ordinary[np.argsort(squared, kind="stable")[:n]]
 
 
-def _count_in_words(n_outliers: int, n: int, rate: float) -> str:
+def count_in_words(n_outliers: int, n: int, rate: float = FALSE_POSITIVE_RATE) -> str:
+    """How many of `n` images are outliers, as a sentence."""
     verb = "image is an outlier" if n_outliers == 1 else "images are outliers"
     return f"{n_outliers:,} of {n:,} {verb} at a false positive rate of {_percent(rate)}."
 
 
-def _bound_in_words(model: OutlierDetector, judges_atlas: bool) -> list[str]:
+def _bound_in_words(model: OutlierDetector, fitted_to_these: bool) -> list[str]:
     """What the threshold guarantees, as sentences."""
     if not np.isfinite(model.threshold_):
         lowest = 1 / (model.n_calibration_ + 1)
@@ -165,7 +133,7 @@ def _bound_in_words(model: OutlierDetector, judges_atlas: bool) -> list[str]:
         f"At most {_percent(model.false_positive_bound_)} of ordinary images like these are called outliers, with "
         f"{CONFIDENCE:.0%} confidence; outliers among the training images lower that share."
     ]
-    if judges_atlas:
+    if fitted_to_these:
         sentences.append(
             "No more than the rate asked for is called outliers: ask for a higher one if you expect more of them."
         )

@@ -6,8 +6,9 @@ on thumbnails, whose longest side is at most `THUMBNAIL` pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
@@ -16,6 +17,7 @@ from imatlas.images.decode import read_picture
 from imatlas.images.intake import CHUNK, in_order, n_workers
 from imatlas.images.pixels import composited, visible_background
 from imatlas.images.thumbnails import WHITE
+from imatlas.system.workers import Parts, Workers
 
 THUMBNAIL = 128
 """Longest side in pixels of the thumbnails that the thresholds are for; that of an atlas's thumbnails."""
@@ -78,7 +80,9 @@ class Flags:
         return np.flatnonzero([bool(text) for text in self.of])
 
 
-def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.ndarray) -> Flags:
+def quality_flags(
+    thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.ndarray, *, workers: Workers | None = None
+) -> Flags:
     """Compute the quality flags of images.
 
     Parameters
@@ -87,8 +91,10 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
         Thumbnails as the bytes of image files.
     widths, heights : ndarray (n,)
         Sizes of the originals in pixels.
+    workers : imatlas.system.workers.Workers, optional
+        They measure the thumbnails.
     """
-    measured = measure(thumbnails)
+    measured = measure(thumbnails, workers)
     side = np.log(np.sqrt(widths.astype(float) * heights))
     shape = np.log(widths.astype(float) / heights)
     edges, gray = measured["edge"], measured["color"] <= GRAY
@@ -108,7 +114,7 @@ def quality_flags(thumbnails: Sequence[bytes], widths: np.ndarray, heights: np.n
     return Flags(of, {name: int(rows.sum()) for name, rows in kept.items()}, typical)
 
 
-def measure(thumbnails: Sequence[bytes]) -> dict[str, np.ndarray]:
+def measure(thumbnails: Sequence[bytes], workers: Workers | None = None) -> dict[str, np.ndarray]:
     """Measures of thumbnails, each (n,) float.
 
     `edge`: width of the sharpest edges in pixels (`edge_width`). `low`, `high`: the 5th and 99th percentile of the
@@ -118,14 +124,22 @@ def measure(thumbnails: Sequence[bytes]) -> dict[str, np.ndarray]:
     names = ("edge", "low", "high", "range", "color")
     values = np.empty((len(thumbnails), len(names)))
     # A million thumbnails may not fit into memory: each is read by the thread that measures it.
-    parts = [range(start, min(start + CHUNK, len(thumbnails))) for start in range(0, len(thumbnails), CHUNK)]
-    work = in_order(lambda part: [_measured(thumbnails[i]) for i in part], parts, n_workers(None))
-    for part, rows in zip(parts, work, strict=True):
-        values[part.start : part.stop] = rows
+    parts = Parts(thumbnails.__getitem__, len(thumbnails), CHUNK)
+    if workers is None:
+        work: Iterator[Any] = in_order(lambda number: _measured(parts[number]), range(len(parts)), n_workers(None))
+    else:
+        work = workers.map(_measured, parts)
+    for number, rows in enumerate(work):
+        values[number * CHUNK : (number + 1) * CHUNK] = rows
     return {name: values[:, i] for i, name in enumerate(names)}
 
 
-def _measured(data: bytes) -> tuple[float, ...]:
+def _measured(thumbnails: Sequence[bytes]) -> list[tuple[float, ...]]:
+    """The measures of some thumbnails."""
+    return [_measures_of(data) for data in thumbnails]
+
+
+def _measures_of(data: bytes) -> tuple[float, ...]:
     picture = read_picture(data)
     pixels: np.ndarray = picture.thumbnail(THUMBNAIL)
     if pixels.shape[2] in (2, 4):

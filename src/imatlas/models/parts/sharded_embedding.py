@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from imatlas.images.dataset import Images
 from imatlas.images.intake import unread_by_worker
-from imatlas.system.workers import Workers
+from imatlas.system.workers import Parts
 
 AT_ONCE = 1024
 """Images whose raw features are in memory; then they are projected, written to the cache, and progress is told."""
@@ -33,9 +34,9 @@ def by_part(embed: Embed, images: Images, *, image_size: int) -> Iterator[list[n
     SourceError
         If a worker cannot read originals that can be read here.
     """
-    parts, workers = parts_of(np.arange(len(images))), images.workers
-    sent = images.for_workers() if isinstance(workers, Workers) and len(images) else None
-    if not isinstance(workers, Workers) or sent is None or images.spec.shape[:2] == (image_size, image_size):
+    parts, workers = parts_of(np.arange(len(images))), images.cluster_workers
+    sent = images.for_workers() if workers is not None and len(images) else None
+    if workers is None or sent is None or images.spec.shape[:2] == (image_size, image_size):
         for rows in parts:
             yield embed(images[rows])
         return
@@ -45,6 +46,15 @@ def by_part(embed: Embed, images: Images, *, image_size: int) -> Iterator[list[n
     for part in shards_of:
         found = [_confirmed(embed, images[rows], *result) for rows, result in islice(computed, len(part))]
         yield [np.concatenate(of_one) for of_one in zip(*found, strict=True)]
+
+
+def of_pixels(model: Any, images: Images) -> np.ndarray:
+    """Features (n_images, n_features) by a model of images at the size that it was fitted to; by workers, who are sent
+    the pixels, if the images have some."""
+    workers = images.cluster_workers
+    if workers is None or not len(images):
+        return np.asarray(model.transform(images))
+    return np.concatenate(list(workers.map(model.transform, Parts(images.pixels_of, len(images), AT_ONCE))))
 
 
 def parts_of(rows: np.ndarray, size: int | None = None) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ also finds edited ones (cropped, relit, watermarked, rotated) by aligning pairs 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from imatlas.arguments import counted
 from imatlas.images.dataset import Images
 from imatlas.images.hashing import hamming
 from imatlas.result import DataTable, ImagePairs, Panel, Result
+from imatlas.system.workers import Workers
 from imatlas.tasks.duplicates.exact import best_of_equals, content_ids, n_pixels, quality_rank
 from imatlas.tasks.duplicates.reviewed import UNREVIEWED, Reviewed
 
@@ -66,7 +68,7 @@ def _add_near_duplicates(
     hashes, hash_of_row = np.unique(images.records["phash"][rows], return_inverse=True)
     members = np.split(rows[np.argsort(hash_of_row, kind="stable")], np.cumsum(np.bincount(hash_of_row))[:-1])
     near: dict[int, list[int]] = {i: [i] for i, m in enumerate(members) if len(m) > 1}
-    for i, j in near_pairs(hashes, max_distance).tolist():
+    for i, j in near_pairs(hashes, max_distance, workers=images.cluster_workers).tolist():
         near.setdefault(i, [i]).append(j)
         near.setdefault(j, [j]).append(i)
     hash_of = dict(zip(rows.tolist(), hash_of_row.tolist(), strict=True))
@@ -81,27 +83,49 @@ def _add_near_duplicates(
         original[others] = index
 
 
-def near_pairs(hashes: np.ndarray, max_distance: int) -> np.ndarray:
+def near_pairs(hashes: np.ndarray, max_distance: int, *, workers: Workers | None = None) -> np.ndarray:
     """All pairs (n_pairs, 2), i < j, of different hashes (n,) that differ in at most `max_distance` bits.
 
     Two hashes that differ in d bits agree in at least one of d + 1 bands of bits. So each band is sorted, and only
-    hashes that agree in it are compared.
+    hashes that agree in it, those of one bucket, are compared; by the workers of a cluster if there are any, each of
+    which is sent whole buckets.
     """
     found = [np.empty((0, 2), np.int64)]
     edges = np.linspace(0, 64, max_distance + 2).round().astype(np.uint64)
+    compare = partial(_near_in_buckets, max_distance=max_distance)
     for low, high in pairwise(edges):
         band = (hashes >> low) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
-        band, values = band[order], hashes[order]
-        run = np.flatnonzero(band[:-1] == band[1:])
-        step = 1
-        while len(run):  # neighbors in the sorted order, then those two apart, and so on while the band agrees
-            close = run[hamming(values[run], values[run + step]) <= max_distance]
-            found.append(np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1))
-            step += 1
-            run = run[run + step < len(band)]
-            run = run[band[run] == band[run + step]]
+        band = band[order]
+        parts = [(band, hashes[order])]
+        if workers is not None:
+            wanted = np.linspace(0, len(band), workers.n_workers + 1).round().astype(int)[1:-1]
+            parts = list(zip(*(np.split(of_all, _starts(band, wanted)) for of_all in parts[0]), strict=True))
+        first = 0
+        for (buckets, _), pairs in zip(parts, map(compare, parts) if workers is None else workers.map(compare, parts)):
+            found.append(np.sort(order[first + pairs], axis=1))
+            first += len(buckets)
     return np.unique(np.concatenate(found), axis=0)
+
+
+def _starts(buckets: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The start of the bucket in which each of some places (n,) of a sorted array lies."""
+    return np.searchsorted(buckets, buckets[wanted]) if len(buckets) else np.zeros(len(wanted), int)
+
+
+def _near_in_buckets(part: tuple[np.ndarray, np.ndarray], max_distance: int) -> np.ndarray:
+    """The pairs (n_pairs, 2) of hashes (n,) in the same bucket, by which they are sorted, that are near each other."""
+    bucket, hashes = part
+    found = [np.empty((0, 2), np.int64)]
+    run = np.flatnonzero(bucket[:-1] == bucket[1:])
+    step = 1
+    while len(run):  # neighbors in the sorted order, then those two apart, and so on while the bucket is the same
+        close = run[hamming(hashes[run], hashes[run + step]) <= max_distance]
+        found.append(np.stack([close, close + step], axis=1))
+        step += 1
+        run = run[run + step < len(bucket)]
+        run = run[bucket[run] == bucket[run + step]]
+    return np.concatenate(found)
 
 
 def _difference(images: Images, index: int, others: np.ndarray) -> np.ndarray:
