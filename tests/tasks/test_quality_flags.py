@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from imatlas.images.encode import encode
-from imatlas.tasks.quality_flags import edge_width, measure, quality_flags
+from imatlas.tasks.quality_flags import edge_widths, measure, quality_flags
 from imatlas.testing import synthetic_images
 
 SIDE = 96
@@ -55,7 +55,8 @@ def test_what_is_typical_of_a_set_is_not_flagged(pictures) -> None:
 def test_the_width_of_a_step_is_the_sigma_of_its_blur(sigma) -> None:
     step = np.zeros((64, 64), np.float32)
     step[:, 32:] = 200
-    assert edge_width(gaussian_filter(step, sigma)) == pytest.approx(sigma, rel=0.15)
+    blurred = gaussian_filter(step, sigma)
+    assert edge_widths(np.stack([blurred, blurred.T]), np.full(2, 200.0)) == pytest.approx(sigma, rel=0.15)
 
 
 @pytest.mark.parametrize("channels", [2, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -45,6 +46,9 @@ from imatlas.system.workers import Workers
 
 _OF_ONE_VIEW = frozenset({"keys", "records", "pixels", "fingerprint"})
 """What is kept with a view once it was asked for, and holds for no other."""
+
+_COUNTING = threading.Lock()
+"""Of the threads that count originals that could not be read."""
 
 
 class Images:
@@ -344,7 +348,9 @@ class Images:
                 batch[filled : filled + len(pixels)] = pixels
                 filled += len(pixels)
                 lost += failed
-                opened.n_lost += failed
+                if failed:
+                    with _COUNTING:
+                        opened.n_lost += failed
             yield batch
         if lost:
             warnings.warn(

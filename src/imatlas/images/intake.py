@@ -370,9 +370,9 @@ def in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def with_networks(work: Callable[[Any], Any], tasks: Iterable[Any], n_tasks: int) -> Generator[Any, None, None]:
-    """As `in_order`, for work that torch does with several threads: its threads are shared out to those of this."""
-    workers = min(n_workers(None), n_tasks)
+def with_networks(work: Callable[[Any], Any], tasks: Iterable[Any], at_most: int) -> Generator[Any, None, None]:
+    """As `in_order` with at most so many threads, for work that torch does with several: its threads are shared out."""
+    workers = min(n_workers(None), at_most)
     with threads_of_workers(workers) as begin, contextlib.closing(in_order(work, tasks, workers, begin)) as results:
         yield from results
 

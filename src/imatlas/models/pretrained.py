@@ -321,21 +321,21 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
             known.fill(features, rows)
             yield rows, features
         n_done, new = 0, np.flatnonzero(~known.found)
-        n_lost = images.n_lost
-        for rows, (features,) in zip(parts_of(new), self._raw_by_part([self], images[new])):
+        for rows, ((features,), n_lost) in zip(parts_of(new), self._raw_by_part([self], images[new])):
             n_done += len(rows)
-            if cache is not None and images.n_lost == n_lost:  # else some are of cached pixels instead of the file
+            if cache is not None and not n_lost:  # else some are of cached pixels instead of the file
                 cache.add(encoder, [contents[row] for row in rows], features)
-            n_lost = images.n_lost
             if on_progress is not None:
                 on_progress(n_done, len(new))
             yield rows, features
 
     @staticmethod
-    def _raw_by_part(encoders: Sequence[PretrainedEncoder], images: Images) -> Iterator[list[np.ndarray]]:
-        """Raw features of `AT_ONCE` images after the other by each of some encoders, see `_raw_features`."""
+    def _raw_by_part(encoders: Sequence[PretrainedEncoder], images: Images) -> Iterator[tuple[list[np.ndarray], int]]:
+        """Raw features of `AT_ONCE` images after the other by each of some encoders (`_raw_features`), and how many of
+        the originals could not be read."""
         size = max(encoder.source_side for encoder in encoders)
-        return by_part(partial(_raw_features, encoders), images, image_size=size)
+        on_cpu = devices.pick_device(encoders[0].device).type == "cpu"
+        return by_part(partial(_raw_features, encoders), images, image_size=size, in_threads=on_cpu)
 
     def n_uncached(self, images: Images, cache: FeatureCache) -> int:
         """Number of images whose features are not in the cache, for an encoder that need not be fitted."""
@@ -494,7 +494,7 @@ def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[
     """
     for encoder in encoders:
         encoder._begin(images)
-    parts = list(PretrainedEncoder._raw_by_part(encoders, images))
+    parts = [features for features, _ in PretrainedEncoder._raw_by_part(encoders, images)]
     features = [np.concatenate(of_one) for of_one in zip(*parts)]
     for encoder, rows in zip(encoders, features, strict=True):
         encoder._learn(rows)

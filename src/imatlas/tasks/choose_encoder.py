@@ -52,7 +52,7 @@ COMPARED_AT = 128
 STATED_SECONDS = 0.007
 """Stated cost of a forward pass of one image of this size on one core, including decoding and clustering."""
 
-N_TIMED = 16
+N_TIMED = 32
 """Images on which a forward pass is timed."""
 
 CERTAIN = 0.2

@@ -39,11 +39,10 @@ def fit_map(
     embedding: np.ndarray,
     *,
     held_out: np.ndarray | None = None,
-    som: SOM | None = None,
     random_state: int = 0,
     workers: Workers | None = None,
 ) -> FittedMap:
-    """Fit a map to an embedding, or measure a fitted one.
+    """Fit a map to an embedding, and measure it.
 
     Parameters
     ----------
@@ -51,16 +50,12 @@ def fit_map(
         The training rows.
     held_out : ndarray (n_held_out, n_features), optional
         Rows to measure on; by default the training rows, and the protocol says so.
-    som : SOM, optional
-        A fitted map to measure. By default a rectangular one is fitted whose size follows the data.
     random_state : int
     workers : imatlas.system.workers.Workers, optional
         Workers of a cluster.
     """
-    is_fitted = som is not None
-    if som is None:
-        side = 1 if all_alike(embedding) else None
-        som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding, workers=workers)
+    side = 1 if all_alike(embedding) else None
+    som = SOM(rows=side, cols=side, random_state=random_state).fit(embedding, workers=workers)
     measured = embedding if held_out is None or not len(held_out) else held_out
     n_cells = len(som.codebook_)
     error = quantization_error(measured, som.codebook_)
@@ -77,7 +72,7 @@ def fit_map(
     kind = "training" if measured is embedding else "held-out"
     protocol = f"errors on {counted(len(measured), f'{kind} image')}"
     sentences = [_order_in_words(som, topographic, all_alike(embedding))]
-    if len(embedding) >= n_cells > 1 and not is_fitted:
+    if len(embedding) >= n_cells > 1:
         kmeans_error, n_rows = _kmeans_error(embedding, measured, n_cells, random_state, workers)
         ratio = error / kmeans_error if kmeans_error > 0 else 1.0
         metrics["kmeans_ratio"] = ratio

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from imatlas.images.decode import read_picture
 from imatlas.images.intake import CHUNK, in_order, n_workers
@@ -117,7 +116,7 @@ def quality_flags(
 def measure(thumbnails: Sequence[bytes], workers: Workers | None = None) -> dict[str, np.ndarray]:
     """Measures of thumbnails, each (n,) float.
 
-    `edge`: width of the sharpest edges in pixels (`edge_width`). `low`, `high`: the 5th and 99th percentile of the
+    `edge`: width of the sharpest edges in pixels (`edge_widths`). `low`, `high`: the 5th and 99th percentile of the
     brightness. `range`: between the 1st and 99th percentile, in the channel where it is widest. `color`: the 99th
     percentile of the difference between channels.
     """
@@ -134,49 +133,87 @@ def measure(thumbnails: Sequence[bytes], workers: Workers | None = None) -> dict
     return {name: values[:, i] for i, name in enumerate(names)}
 
 
-def _measured(thumbnails: Sequence[bytes]) -> list[tuple[float, ...]]:
-    """The measures of some thumbnails."""
-    return [_measures_of(data) for data in thumbnails]
+def _measured(thumbnails: Sequence[bytes]) -> np.ndarray:
+    """The measures (n, 5) of some thumbnails; those of one size are measured together."""
+    pictures = [_shown(data) for data in thumbnails]
+    values = np.empty((len(pictures), 5))
+    for shape in {picture.shape for picture in pictures}:
+        rows = [i for i, picture in enumerate(pictures) if picture.shape == shape]
+        values[rows] = _measures(np.stack([pictures[i] for i in rows]))
+    return values
 
 
-def _measures_of(data: bytes) -> tuple[float, ...]:
-    picture = read_picture(data)
-    pixels: np.ndarray = picture.thumbnail(THUMBNAIL)
-    if pixels.shape[2] in (2, 4):
-        pixels = composited(pixels, visible_background(pixels, WHITE))
-    pixels = pixels.astype(np.float32)
-    gray = pixels.mean(axis=2)
-    step = max(1, min(gray.shape) // 48)  # enough pixels for percentiles
-    sample = pixels[::step, ::step].reshape(-1, pixels.shape[2])
-    low, high = np.percentile(gray[::step, ::step], (5, 99))
-    first, last = np.percentile(sample, (1, 99), axis=0)
-    color = np.percentile(sample.max(axis=1) - sample.min(axis=1), 99)
-    return edge_width(gray), float(low), float(high), float((last - first).max()), float(color)
+def _shown(data: bytes) -> np.ndarray:
+    """A thumbnail as pixels (H, W, C) uint8 without alpha."""
+    pixels: np.ndarray = read_picture(data).thumbnail(THUMBNAIL)
+    return composited(pixels, visible_background(pixels, WHITE)) if pixels.shape[2] in (2, 4) else pixels
 
 
-def edge_width(gray: np.ndarray) -> float:
-    """Width in pixels of the sharpest edges of an image (H, W) with values 0 to 255.
+def _measures(pictures: np.ndarray) -> np.ndarray:
+    """The measures (n, 5) of pictures (n, H, W, C)."""
+    channels = np.ascontiguousarray(np.moveaxis(pictures, 3, 0), np.int64)  # (C, n, H, W)
+    sums, n_channels = channels.sum(axis=0), len(channels)
+    step = max(1, min(sums.shape[1:]) // 48)  # enough pixels for percentiles
+    sample = channels[:, :, ::step, ::step].reshape(n_channels, len(sums), -1)
+    low, high = _percentiles(sample.sum(axis=0), 5, 99) / n_channels
+    first, last = _percentiles(sample.reshape(-1, sample.shape[2]), 1, 99).reshape(2, n_channels, -1)
+    (color,) = _percentiles(sample.max(axis=0) - sample.min(axis=0), 99)
+    floor, top = _percentiles(sums.reshape(len(sums), -1), 1, 99) / n_channels
+    widths = edge_widths((sums / n_channels).astype(np.float32), top - floor)
+    return np.stack([widths, low, high, (last - first).max(axis=0), color], axis=1)
+
+
+def _percentiles(values: np.ndarray, *percents: float) -> np.ndarray:
+    """Percentiles (n_percents, n), interpolated, of whole numbers (n, m) from 0: counting is faster than sorting."""
+    n, m = values.shape
+    n_levels = int(values.max()) + 1
+    counts = np.bincount((values + n_levels * np.arange(n)[:, None]).ravel(), minlength=n * n_levels)
+    n_up_to = counts.reshape(n, n_levels).cumsum(axis=1)
+    places = [percent / 100 * (m - 1) for percent in percents]
+    ranks = [(n_up_to > min(int(place) + i, m - 1)).argmax(axis=1) for place in places for i in (0, 1)]
+    return np.stack(
+        [low + (place % 1) * (high - low) for place, low, high in zip(places, ranks[::2], ranks[1::2], strict=True)]
+    )
+
+
+def edge_widths(gray: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Width in pixels (n,) of the sharpest edges of images (n, H, W) float32 with values 0 to 255.
+
+    Their contrast (n,) is the range of the middle 98 % of the values.
 
     A step of height h blurred by a Gaussian of standard deviation s rises by at most h / (s sqrt(2 pi)) from one pixel
     to the next. h is the range within 7 pixels; the s of the sharpest tenth of all edge pixels is returned. An edge is
-    at least a quarter of the range of the image, and 8 levels, high. NaN for fewer than 20 edge pixels. Widths beyond
-    7 pixels are underestimated.
+    at least a quarter of the contrast of the image, and 8 levels, high. NaN for fewer than 20 edge pixels. Widths
+    beyond 7 pixels are underestimated.
     """
-    low, high = np.percentile(gray, (1, 99))
-    floor = max(0.25 * (high - low), MIN_EDGE)
-    slopes = []
-    for lines in (gray, gray.T):
-        if lines.shape[0] < 2:
-            continue
-        rise = np.abs(np.diff(lines, axis=0))
-        span = maximum_filter1d(lines, EDGE, axis=0) - minimum_filter1d(lines, EDGE, axis=0)
-        height = np.minimum(span[:-1], span[1:])
+    floor = np.maximum(0.25 * contrast, MIN_EDGE)[:, None, None]
+    slopes, n_edges = [np.empty((len(gray), 0), np.float32)], np.zeros(len(gray), int)
+    for lines in (gray, np.ascontiguousarray(gray.transpose(0, 2, 1))):
+        span = _running(np.maximum, lines, -np.inf) - _running(np.minimum, lines, np.inf)
+        height = np.minimum(span[:, :-1], span[:, 1:])
         is_edge = height > floor
-        slopes.append(rise[is_edge] / height[is_edge])
-    all_slopes = np.concatenate(slopes) if slopes else np.empty(0)
-    if len(all_slopes) < MIN_EDGE_PIXELS:
-        return float("nan")
-    return float(1 / (np.sqrt(2 * np.pi) * max(np.percentile(all_slopes, 90), 1e-3)))
+        slope = np.full(height.shape, np.inf, np.float32)
+        np.divide(np.abs(np.diff(lines, axis=1)), height, out=slope, where=is_edge)
+        slopes.append(slope.reshape(len(gray), -1))
+        n_edges += is_edge.sum(axis=(1, 2))
+    ordered = np.sort(np.concatenate(slopes, axis=1), axis=1)  # the edges come first
+    place = 0.9 * np.maximum(n_edges - 1, 0)
+    few = n_edges < MIN_EDGE_PIXELS
+    rows, before = np.flatnonzero(~few), place.astype(int)[~few]
+    sharpest = ordered[rows, before].astype(float)
+    share = place[~few] - before
+    sharpest += share * (ordered[rows, np.minimum(before + 1, n_edges[~few] - 1)] - sharpest)
+    widths = np.full(len(gray), np.nan)
+    widths[rows] = 1 / (np.sqrt(2 * np.pi) * np.maximum(sharpest, 1e-3))
+    return widths
+
+
+def _running(extreme: np.ufunc, lines: np.ndarray, beyond: float) -> np.ndarray:
+    """The maximum or minimum of `EDGE` = 7 values along axis 1 of lines (n, H, W), around each; `beyond` the border."""
+    of_one = np.pad(lines, ((0, 0), (EDGE // 2, EDGE // 2), (0, 0)), constant_values=beyond)
+    of_two = extreme(of_one[:, :-1], of_one[:, 1:])
+    of_four = extreme(of_two[:, :-2], of_two[:, 2:])
+    return np.asarray(extreme(of_four[:, :-3], of_four[:, 3:]))
 
 
 def _fence(values: np.ndarray) -> float:

@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from imatlas.images.dataset import Images
-from imatlas.images.intake import unread_by_worker
+from imatlas.images.intake import unread_by_worker, with_networks
 from imatlas.system.workers import Parts
 
 AT_ONCE = 1024
@@ -19,33 +20,44 @@ AT_ONCE = 1024
 SHARD = 64
 """Images that a worker of a cluster embeds at a time."""
 
+OF_THREAD = (16, 256)
+"""Smallest and largest number of images that a thread here embeds at a time."""
+
 Embed = Callable[[Images], list[np.ndarray]]
 """Images -> their features, one array (n_images, n_features) per encoder. Can be pickled."""
 
 
-def by_part(embed: Embed, images: Images, *, image_size: int) -> Iterator[list[np.ndarray]]:
-    """`embed` of `AT_ONCE` images after the other; by workers if the images have some (`Images.workers`).
+def by_part(
+    embed: Embed, images: Images, *, image_size: int, in_threads: bool
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """`embed` of `AT_ONCE` images after the other, and how many of their originals could not be read.
 
-    Workers decode the originals at `image_size`, in pixels. Images that need no decoding (arrays, or pixels that were
-    cached at that size) are embedded in this process.
+    If the images have workers (`Images.cluster_workers`), these decode the originals at `image_size`, in pixels, and
+    embed them; but images that need no decoding (arrays, or pixels that were cached at that size) are embedded here.
+    Here, with `in_threads`, each of several threads has its share of torch's threads and images of its own: layers
+    are too small for several threads to compute one together much faster.
 
     Raises
     ------
     SourceError
         If a worker cannot read originals that can be read here.
     """
-    parts, workers = parts_of(np.arange(len(images))), images.cluster_workers
+    all_rows, workers = np.arange(len(images)), images.cluster_workers
     sent = images.for_workers() if workers is not None and len(images) else None
-    if workers is None or sent is None or images.spec.shape[:2] == (image_size, image_size):
-        for rows in parts:
-            yield embed(images[rows])
-        return
-    shards_of = [list(parts_of(rows, SHARD)) for rows in parts]
-    shards = [rows for part in shards_of for rows in part]
-    computed = zip(shards, workers.map(_ShardEmbedding(embed, sent), shards), strict=True)
+    if workers is not None and sent is not None and images.spec.shape[:2] != (image_size, image_size):
+        shards_of = [list(parts_of(rows, SHARD)) for rows in parts_of(all_rows)]
+        shards = [rows for part in shards_of for rows in part]
+        results = workers.map(_ShardEmbedding(embed, sent), shards)
+        computed: Iterator[Any] = (_confirmed(embed, images[s], *r) for s, r in zip(shards, results, strict=True))
+    else:
+        n_threads = torch.get_num_threads() if in_threads else 1
+        size = AT_ONCE if n_threads == 1 else int(np.clip(len(images) // (4 * n_threads), *OF_THREAD))
+        shards_of = [list(parts_of(rows, size)) for rows in parts_of(all_rows)]
+        shards = [rows for part in shards_of for rows in part]
+        computed = with_networks(_ShardEmbedding(embed, images), shards, min(n_threads, len(shards)))
     for part in shards_of:
-        found = [_confirmed(embed, images[rows], *result) for rows, result in islice(computed, len(part))]
-        yield [np.concatenate(of_one) for of_one in zip(*found, strict=True)]
+        features, n_lost = zip(*islice(computed, len(part)), strict=True)
+        yield [np.concatenate(of_one) for of_one in zip(*features, strict=True)], sum(n_lost)
 
 
 def of_pixels(model: Any, images: Images) -> np.ndarray:
@@ -76,8 +88,8 @@ class _ShardEmbedding:
         return self.embed(self.images[rows]), self.images.n_lost - n_lost
 
 
-def _confirmed(embed: Embed, images: Images, features: list[np.ndarray], n_unread: int) -> list[np.ndarray]:
-    """Features that a worker computed, or those computed here if it could not read all originals.
+def _confirmed(embed: Embed, images: Images, features: list[np.ndarray], n_unread: int) -> tuple[list[np.ndarray], int]:
+    """What a worker computed, or the same computed here if it could not read all originals.
 
     Raises
     ------
@@ -85,9 +97,9 @@ def _confirmed(embed: Embed, images: Images, features: list[np.ndarray], n_unrea
         If they can all be read here: then it is a machine without the images.
     """
     if not n_unread:
-        return features
+        return features, 0
     n_lost = images.n_lost
     features = embed(images)
     if images.n_lost == n_lost:
         raise unread_by_worker(images.keys[0], f"{n_unread} of {len(images)} images from this one on")
-    return features
+    return features, n_unread
