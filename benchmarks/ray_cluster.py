@@ -101,10 +101,12 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 def learned_rows(X: np.ndarray, workers: RayWorkers) -> list[list[Any]]:
     """How the map and k-means differ from those of one process."""
     maps = [ia.SOM().fit(X, workers=w).codebook_ for w in (None, workers)]
+    odd = [ia.OutlierDetector().fit(X, workers=w).outlier_scores_ for w in (None, workers)]
     means = [ia.KMeans(n_clusters=N_CLUSTERS).fit(X, workers=w).cluster_centers_ for w in (None, workers)]
     return [
         ["map: largest difference to one process", difference(*maps)],
         ["k-means: largest difference to one process", difference(*means)],
+        ["outlier scores: largest difference to one process", difference(*odd)],
     ]
 
 

@@ -27,6 +27,7 @@ WAYS = {
 NETWORKS = ("autoencoder", "vae", "gan", "flow_matching")
 BATCH_SIZES = (64, 256)
 N_IMAGES, N_STEPS, RUNS = 10_000, 300, 3
+"""Number of steps at the first batch size; larger batches take fewer, of as many images in all."""
 QUICK = (1000, 20, 1)
 TITLE = "Training in several processes"
 
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> None:
     rows = {tuple(row[:2]): row for row in saved_table("torchrun", TITLE)["rows"]}
     for name in options.only:
         for batch_size in options.batch:
-            rows[name, batch_size] = _row(name, batch_size, n_images, n_steps, runs)
+            steps = n_steps * BATCH_SIZES[0] // batch_size
+            rows[name, batch_size] = _row(name, batch_size, n_images, steps, runs)
             print(rows[name, batch_size], flush=True)
             if not options.quick:
                 _save(list(rows.values()), n_images, n_steps, runs)
@@ -62,8 +64,8 @@ def _save(rows: list[list[Any]], n_images: int, n_steps: int, runs: int) -> None
         ],
         rows,
         [
-            f"{n_images:,} images of Fashion-MNIST of 28 x 28 pixels, a tenth held out; {n_steps} steps, seed 0. Each "
-            "process takes its share of every batch.",
+            f"{n_images:,} images of Fashion-MNIST of 28 x 28 pixels, a tenth held out; {n_steps} steps of "
+            f"{BATCH_SIZES[0]} images, or as many of more, seed 0. Each process takes its share of every batch.",
             f"Medians of {runs} alternating runs, each a new program. Images per second of training, with its "
             "evaluations and without imports and reading. The held-out loss is that after the last step.",
             "Noise within a step differs between one process and two.",
