@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from imatlas.atlas.learn import estimate
 from imatlas.atlas.time_budget import ROOM, SHARES, TimeBudget, default_budget
+from imatlas.images.dataset import Images
+from imatlas.tasks import choose_encoder
+from imatlas.testing import synthetic_images
 
 
 @pytest.mark.parametrize("encoder", SHARES)
@@ -35,3 +39,13 @@ def test_a_large_set_is_not_searched_for_edited_duplicates_so_its_report_is_quic
 
 def test_the_default_grows_with_the_set() -> None:
     assert [default_budget(n) for n in (1, 500, 501, 5_000, 20_000, 20_001)] == [90, 90, 180, 180, 300, 600]
+
+
+@pytest.mark.parametrize(("per_pass", "minutes"), [(0.001, 1.5), (10.0, (400 + 6 + 0.5 * 0.51 * 60 + 6) / 60 + 0.5)])
+def test_what_learning_takes_is_its_budget_or_what_the_images_need(monkeypatch, per_pass, minutes) -> None:
+    monkeypatch.setattr(choose_encoder, "seconds_per_pass", lambda images, device, size=0: per_pass)
+    images = Images(synthetic_images(40, size=48, channels=3))
+    found = estimate(images, budget="60s")
+    assert found["minutes"] == pytest.approx(minutes, abs=0.1)
+    assert found["encoder"] == "pretrained"
+    assert found["images_per_second"] == pytest.approx((1 if per_pass == 10 else 1 / 3) / per_pass, abs=0.1)

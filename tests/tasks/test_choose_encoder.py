@@ -92,7 +92,7 @@ def test_a_small_set_or_a_short_time_limit_gets_the_combined_preset(monkeypatch:
 def test_short_time_reduces_views_then_the_image_size(
     monkeypatch: pytest.MonkeyPatch, seconds: float, expected: dict
 ) -> None:
-    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device: 0.1)
+    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device, size=224: 0.1 * (size / 224) ** 2)
     images = Images(synthetic_images(40, size=32, channels=3))
     asked = PretrainedEncoder(views=3)
     encoder, why = within_time(asked, images, seconds=seconds)
@@ -103,7 +103,7 @@ def test_short_time_reduces_views_then_the_image_size(
 
 
 def test_cached_images_cost_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device: 1e6)
+    monkeypatch.setattr(choosing, "seconds_per_pass", lambda images, device, size=224: 1e6)
     images, cache = Images(synthetic_images(4, size=32, channels=3)), FeatureCache(tmp_path)
     asked = PretrainedEncoder(views=2, image_size=32)
     assert asked.n_uncached(images, cache) == 4

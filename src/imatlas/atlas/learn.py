@@ -40,9 +40,9 @@ from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.originals import signed_text
 from imatlas.atlas.previews import PREVIEWS, known_previews
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
-from imatlas.atlas.stages import STAGES, encoder_kind_for, mark_duplicates
+from imatlas.atlas.stages import CHOOSING, STAGES, encoder_kind_for, mark_duplicates
 from imatlas.atlas.table import THUMBNAIL, address
-from imatlas.atlas.time_budget import SHARES, default_budget
+from imatlas.atlas.time_budget import TimeBudget, default_budget
 from imatlas.errors import ArtifactError, ParameterError
 from imatlas.images.cache import holds_only_caches
 from imatlas.images.cuts import CUTS, checked_video
@@ -56,8 +56,8 @@ from imatlas.scale.ray_cluster import check_address, connected
 from imatlas.system import processes
 from imatlas.system.atomic_io import is_link, make_folder, refuse_links, remove_listed
 from imatlas.system.terminal import say
-from imatlas.system.threads import sharing_cores
-from imatlas.tasks.choose_encoder import max_views
+from imatlas.system.threads import sharing_cores, usable_cores
+from imatlas.tasks.choose_encoder import COMBINED_OPTIONS, embedding_seconds, max_views, within_time
 from imatlas.tasks.duplicates.signature import sign
 from imatlas.training import checkpoints
 from imatlas.training.devices import pick_device
@@ -69,6 +69,9 @@ BASE_MEMORY_GB = 1.1
 
 MEMORY_PER_IMAGE = 3000
 """Bytes that each further image adds to it: 1,500 of key, hash and record (measured), and its embedding three times."""
+
+SECONDS_PER_IMAGE = 0.0008
+"""Of one core for all of each image but intake and encoder: flags, cell, cluster, outlier score, position. Measured."""
 
 OVERRUN = (1.2, 1.0)
 """A stage overran if it took more than its time by this factor and this many seconds."""
@@ -452,7 +455,7 @@ def _silent(line: str) -> None:
 
 
 def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, Any]:
-    """What `learn` would take on this machine, estimated from a forward pass on at most 16 images.
+    """What `learn` would take on this machine, estimated from forward passes of a few images.
 
     Returns
     -------
@@ -464,16 +467,17 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     n = len(images)  # decodes, unless that was done
     intake_seconds = time.perf_counter() - began
     kind, why = encoder_kind_for(images, "auto")
-    seconds = parse_budget(budget) or default_budget(n)
-    rate = None
+    time_budget = TimeBudget(kind, parse_budget(budget) or default_budget(n), n)
+    spent, rate = time_budget.shares["encoder"] * time_budget.seconds, None
     if kind == "pretrained":
-        model = PretrainedEncoder().fit(images[: min(n, 16)])
-        model.transform(images[: min(n, 16)])  # the first pass also pays for the allocation of buffers
-        began = time.perf_counter()
-        model.transform(images[: min(n, 16)])
-        rate = min(n, 16) / (time.perf_counter() - began)
-        needed = n * max_views(n) / rate / (1 - SHARES[kind]["generator"] - SHARES[kind]["report"])
-        seconds = max(seconds, needed)
+        choosing = CHOOSING * time_budget.seconds
+        asked = PretrainedEncoder(**{**COMBINED_OPTIONS, "views": min(COMBINED_OPTIONS["views"], max_views(n))})
+        model, _ = within_time(asked, images, seconds=spent - choosing)
+        embedding = embedding_seconds(model, images)
+        spent, rate = max(spent, choosing + embedding), n / embedding
+    spent += n * SECONDS_PER_IMAGE / usable_cores()
+    report = time_budget.shares["report"] * time_budget.seconds
+    seconds = max(time_budget.seconds, spent + time_budget.allowance("generator", spent) + report)
     features = min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0
     # While the pixel cache is written, the parts that it is copied from are there as well; features come afterwards.
     cached = images.n_cached_bytes + max(images.n_cached_bytes, features)

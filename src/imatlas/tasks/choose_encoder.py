@@ -179,7 +179,8 @@ def within_time(
     for change in changes:
         n_passes = n_forward_passes({"": change})
         size = change.get("image_size") or SIDE
-        if n * n_passes * per_pass * (size / SIDE) ** 2 <= seconds:
+        at_size = per_pass if size == SIDE else seconds_per_pass(images, encoder.device, size)
+        if n * n_passes * at_size <= seconds:
             break
     smaller = f", at {size} px instead of {SIDE}" if size < SIDE else ""
     why = (
@@ -189,10 +190,16 @@ def within_time(
     return clone(encoder).set_params(**change), why
 
 
-def seconds_per_pass(images: Images, device: str = "auto") -> float:
+def embedding_seconds(encoder: PretrainedEncoder, images: Images) -> float:
+    """Seconds that the features of all images take at present, by an encoder that need not be fitted."""
+    n_passes = n_forward_passes({"": encoder.get_params()})
+    return len(images) * n_passes * seconds_per_pass(images, encoder.device, encoder.side)
+
+
+def seconds_per_pass(images: Images, device: str = "auto", image_size: int = SIDE) -> float:
     """Seconds that one forward pass of one image takes at present, including decoding; timed on a few images."""
     few = images[: min(N_TIMED, len(images))]
-    encoder = PretrainedEncoder(device=device).fit(few)
+    encoder = PretrainedEncoder(image_size=image_size, device=device).fit(few)
     encoder.transform(few[:4])  # warm-up
     began = time.perf_counter()
     encoder.transform(few)
