@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,8 +68,7 @@ class Cache:
         self.n_bytes = sum(entry.size for entry in files.values())
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         self.records = read_records(folder / "records.parquet")
-        ends = self.records["thumbnail_end"]
-        n = len(self.records)
+        ends, n = self._thumbnail_ends, len(self.records)
         if self.pixels.shape != (n, *self.spec.shape) or self.pixels.dtype != self.spec.dtype or not n:
             raise ValueError("sizes do not agree")
         if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != files["thumbnails.bin"].size:
@@ -77,7 +77,12 @@ class Cache:
     def thumbnail(self, row: int) -> bytes:
         """The encoded thumbnail of a row."""
         with open(self.folder / "thumbnails.bin", "rb") as file:
-            return thumbnail_at(file, self.records["thumbnail_end"], row)
+            return thumbnail_at(file, self._thumbnail_ends, row)
+
+    @cached_property
+    def _thumbnail_ends(self) -> np.ndarray:
+        """Where the thumbnail of each row ends (n,) int64; a column of many rows is copied whenever it is asked for."""
+        return self.records["thumbnail_end"]
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -368,21 +368,19 @@ class ImageEstimator(Estimator):
         height, width, channels = self.spec_.shape
         return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
 
-    @torch.no_grad()
     def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
         """`function(module, batch)` over pixels (N, H, W, C) in chunks: an array (N, …) float32."""
-        module, device, parts = self._ready_module(), devices.pick_device(self.device), []
-        for part, n in self._chunks(pixels):
-            parts.append(function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy()[:n])
-        return np.concatenate(parts)
+        module, device = self._ready_module(), devices.pick_device(self.device)
+        return self._in_chunks(
+            lambda part: function(module, batches.make_batch(part, self.spec_, device)).cpu().numpy(), pixels
+        )
 
-    @torch.no_grad()
     def _decode_chunks(self, function: Callable[[Any, Tensor], Tensor], z: np.ndarray) -> np.ndarray:
         """`function(module, z)` over vectors (N, D) in chunks: pixels (N, H, W, C) of the fitted dtype."""
-        module, device, parts = self._ready_module(), devices.pick_device(self.device), []
-        for part, n in self._chunks(z):
-            parts.append(to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_)[:n])
-        return np.concatenate(parts)
+        module, device = self._ready_module(), devices.pick_device(self.device)
+        return self._in_chunks(
+            lambda part: to_pixels(function(module, torch.from_numpy(part).to(device)), self.spec_), z
+        )
 
     @torch.no_grad()
     def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -61,10 +61,11 @@ def by_part(
 
 
 def of_pixels(model: Any, images: Images) -> np.ndarray:
-    """Features (n_images, n_features) by a model of images at the size that it was fitted to; by workers, who are sent
-    the pixels, if the images have some."""
-    workers = images.cluster_workers
-    if workers is None or not len(images):
+    """Features (n_images, n_features) by a model that sees images as they are in the pixel cache; by workers, which are
+    sent the pixels, if the images have some."""
+    workers, spec = images.cluster_workers, model.spec_
+    as_fitted = (images.spec.shape, images.spec.dtype) == (spec.shape, spec.dtype) and not images.has_gaps
+    if workers is None or not len(images) or not as_fitted:
         return np.asarray(model.transform(images))
     return np.concatenate(list(workers.map(model.transform, Parts(images.pixels_of, len(images), AT_ONCE))))
 
