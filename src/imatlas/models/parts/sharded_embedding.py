@@ -42,18 +42,19 @@ def by_part(
     SourceError
         If a worker cannot read originals that can be read here.
     """
-    all_rows, workers = np.arange(len(images)), images.cluster_workers
-    sent = images.for_workers() if workers is not None and len(images) else None
-    if workers is not None and sent is not None and images.spec.shape[:2] != (image_size, image_size):
-        shards_of = [list(parts_of(rows, SHARD)) for rows in parts_of(all_rows)]
-        shards = [rows for part in shards_of for rows in part]
+    workers = images.cluster_workers
+    are_decoded = len(images) > 0 and images.spec.shape[:2] != (image_size, image_size)
+    sent = images.for_workers() if workers is not None and are_decoded else None
+    n_threads = torch.get_num_threads() if in_threads else 1
+    size = SHARD
+    if sent is None:
+        size = AT_ONCE if n_threads == 1 else int(np.clip(len(images) // (4 * n_threads), *OF_THREAD))
+    shards_of = [list(parts_of(rows, size)) for rows in parts_of(np.arange(len(images)))]
+    shards = [rows for part in shards_of for rows in part]
+    if workers is not None and sent is not None:
         results = workers.map(_ShardEmbedding(embed, sent), shards)
         computed: Iterator[Any] = (_confirmed(embed, images[s], *r) for s, r in zip(shards, results, strict=True))
     else:
-        n_threads = torch.get_num_threads() if in_threads else 1
-        size = AT_ONCE if n_threads == 1 else int(np.clip(len(images) // (4 * n_threads), *OF_THREAD))
-        shards_of = [list(parts_of(rows, size)) for rows in parts_of(all_rows)]
-        shards = [rows for part in shards_of for rows in part]
         computed = with_networks(_ShardEmbedding(embed, images), shards, min(n_threads, len(shards)))
     for part in shards_of:
         features, n_lost = zip(*islice(computed, len(part)), strict=True)
