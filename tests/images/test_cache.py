@@ -21,6 +21,7 @@ from imatlas.images.cache_folder import BUILDING
 from imatlas.images.cache_parts import PartWriter
 from imatlas.images.cache_writer import CacheWriter
 from imatlas.images.encode import write_picture
+from imatlas.images.records import Records
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_an_existing_cache_is_reused(folder: Path, tmp_path: Path, decoded: list
     assert not again.pixels.flags.writeable
     names = sorted(p.name for p in next((tmp_path / "cache").iterdir()).iterdir())
     assert names == ["cache.json", "pixels.npy", "records.parquet", "thumbnails.bin"]
+
+
+def test_no_thumbnail_costs_a_pass_over_all_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many rows, a column is copied whenever it is asked for."""
+    images = Images(folder, image_size=16, thumbnail_size=20)
+    images.keys  # noqa: B018
+    asked: list[object] = []
+    original = Records.__getitem__
+    monkeypatch.setattr(Records, "__getitem__", lambda self, index: asked.append(index) or original(self, index))
+    assert len(list(images.thumbnails)) == 40
+    assert len(asked) <= 1
 
 
 @pytest.mark.parametrize("change", [{"image_size": 12}, {"fit": "pad"}, {"background": (0, 0, 0)}, {"frames": "all"}])
