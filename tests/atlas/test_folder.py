@@ -240,8 +240,9 @@ def test_the_same_command_repairs_what_is_damaged(atlas, photos, few_stages, cap
     kept_models = {
         role: model for role, model in manifest.models.items() if role not in again or name in ("table", "skipped.csv")
     }
-    assert {role: now.models.get(role) for role in kept_models if role != "generator"} == {
-        role: model for role, model in kept_models.items() if role != "generator"
+    changes = {"generator", "outliers"} if name == "table" else {"generator"}  # the detector is fitted to all rows
+    assert {role: now.models.get(role) for role in kept_models if role not in changes} == {
+        role: model for role, model in kept_models.items() if role not in changes
     }
     if name != "encoder":
         assert ia.load(atlas).table().select(["key", "cell", "x"]) == whole.select(["key", "cell", "x"])
