@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,13 @@ def main(argv: list[str]) -> None:
         for row in stage_rows(n, atlas, run):
             stages[f"{n:,} {row[0]}"] = [f"{n:,} {row[0]}", *row[1:]]
         whole[f"{n:,}"] = whole_row(n, atlas, run)
-        _save(list(stages.values()), list(whole.values()))
+        _save(sorted(stages.values(), key=_place), sorted(whole.values(), key=_place))
+
+
+def _place(row: list[Any]) -> tuple[int, int]:
+    """Where a row belongs in its table: by the number of images, then by the stage."""
+    n, _, stage = row[0].partition(" ")
+    return int(n.replace(",", "")), STAGES.index(stage) if stage else 0
 
 
 def learned(n: int) -> tuple[Path, Run]:
@@ -161,6 +169,20 @@ def _sets() -> list[tuple[Any, np.ndarray]]:
     return found
 
 
+def growth_rows(seconds: dict[str, float]) -> list[list[Any]]:
+    """The exponent of each stage from one number of images to the next, where both were run: 1 is linear time."""
+    sizes = sorted(BUDGETS)
+    rows = []
+    for stage in STAGES:
+        times = [seconds.get(f"{n:,} {stage}") for n in sizes]
+        exponents = [
+            round(math.log(more / few, many / n), 2) if few and more else "-"
+            for n, many, few, more in zip(sizes, sizes[1:], times, times[1:], strict=False)
+        ]
+        rows.append([stage, *exponents])
+    return rows
+
+
 def _save(stages: list[list[Any]], whole: list[list[Any]]) -> None:
     note = "JPEG files of 64 x 64 pixels, parts of the images of three sets with 63 classes; see `benchmarks/scale.py`."
     save_table(
@@ -168,6 +190,14 @@ def _save(stages: list[list[Any]], whole: list[list[Any]]) -> None:
         ("images and stage", "seconds", "images a second", "peak PSS MB", "without files"), stages,
         [note, "The intake includes the start of the program. Without files: without pages of mapped files. Seed 0."],
     )  # fmt: skip
+    sizes = [f"{n:,}" for n in sorted(BUDGETS)]
+    save_table(
+        "scale_growth",
+        "Exponents of the time of each stage",
+        ["stage", *(f"{few} to {many}" for few, many in pairwise(sizes))],
+        growth_rows({row[0]: row[1] for row in stages}),
+        ["1: time grows as the number of images. The generator fills what the budget leaves.", note],
+    )
     save_table(
         "scale",
         WHOLE_TITLE,
