@@ -219,7 +219,8 @@ def test_tiny_and_strange_sets(
     images = synthetic_images(n, size=16, channels=channels, dtype=dtype, random_state=1)
     ia.learn(images, tmp_path / "a.atlas", progress=False, budget="4s", encoder="own")
     studio = opened(tmp_path / "a.atlas")
-    assert studio.ask("/api/outliers/0/heat")[0] == (200 if n > 3 else 400)
+    assert studio.ask("/api/outliers")[0] == (200 if n > 3 else 400)
+    assert studio.ask("/api/outliers/0/heat")[0] == 200
     assert "original images" in error(studio, "/api/export", {"rows": [0], "format": "zip"})
     assert downloaded(studio, rows=[0], format="csv")[0]
     present = sorted(sizes(studio.json("/api/atlas")))

@@ -47,7 +47,7 @@ def test_a_folder_is_checked_learned_stopped_and_becomes_the_studio(opening: Stu
     assert opening.ask("/api/learn", {"budget": "1; rm -rf /"})[0] == 422
     assert opening.json("/api/learn", {"budget": "30s", "encoder": "own"})["state"] == "learning"
     assert opening.ask("/api/learn", {})[0] == 400
-    until(opening, lambda event: any(line.startswith("1/7") for line in event["lines"]))
+    until(opening, lambda event: any(line.startswith("1/8") for line in event["lines"]))
     event = until(opening, lambda event: event["networks"] and len(event["networks"][0]["step"]) > 2)
     assert [stage["state"] for stage in event["stages"][:3]] == ["done", "running", "waiting"]
     assert event["stages"][1]["allowed"] == pytest.approx(0.74 * 30, abs=3)
@@ -133,7 +133,7 @@ def test_an_unfinished_atlas_is_gone_on_with_as_it_was_begun(
     opening = open_folder()
     event = until(opening, lambda event: event["check"] is not None)
     assert event["state"] == "stopped"
-    assert [stage["state"] for stage in event["stages"]] == ["done", "done", *["waiting"] * 5]
+    assert [stage["state"] for stage in event["stages"]] == ["done", "done", *["waiting"] * 6]
     assert event["networks"][0]["step"]
     opening.json("/api/learn", {"budget": "5m"})
     end = time.monotonic() + 300

@@ -141,8 +141,8 @@ def test_one_stage_after_the_other(folder: Path, tmp_path: Path) -> None:
 
     ia.learn(folder, atlas, encoder="own", budget="6s", image_size=16, progress=False, callback=look)
     states = list(dict.fromkeys(state for state, _, _ in seen))
-    assert states[0] == ("running", *["waiting"] * 6)
-    assert ("done", "done", "running", *["waiting"] * 4) in states
+    assert states[0] == ("running", *["waiting"] * 7)
+    assert ("done", "done", "running", *["waiting"] * 5) in states
     before_clusters = [has_map for state, has_map, _ in seen if state[3] == "running"]
     assert all(before_clusters)
     assert not any(has_map for state, has_map, _ in seen if state[2] in ("waiting", "running"))
