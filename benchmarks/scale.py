@@ -174,10 +174,10 @@ def growth_rows(seconds: dict[str, float]) -> list[list[Any]]:
     sizes = sorted(BUDGETS)
     rows = []
     for stage in STAGES:
-        times = [seconds.get(f"{n:,} {stage}") for n in sizes]
+        times = [(n, seconds.get(f"{n:,} {stage}")) for n in sizes]
         exponents = [
             round(math.log(more / few, many / n), 2) if few and more else "-"
-            for n, many, few, more in zip(sizes, sizes[1:], times, times[1:], strict=False)
+            for (n, few), (many, more) in pairwise(times)
         ]
         rows.append([stage, *exponents])
     return rows

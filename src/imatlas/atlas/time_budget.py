@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from imatlas.atlas.report_sections import MAX_COMPARED
 
 AFTER_ENCODER = {"map": 0.04, "clusters": 0.05, "outliers": 0.01, "layout": 0.04}
+"""Shares of the stages between the encoder and the generator."""
+
+ROOMY = ("clusters", "outliers", "layout")
+"""Stages that may take `ROOM` if needed: UMAP compiles on first use."""
 
 SHARES = {
     encoder: {"encoder": of_encoder, **AFTER_ENCODER, "generator": 0.76 - of_encoder, "report": 0.10}
@@ -19,7 +23,7 @@ MIN_SHARE = (0.25, 0.5)
 """Part of its share that a stage gets even if earlier stages overran: any stage, and the generator."""
 
 ROOM = 0.15
-"""Share of the budget that the clusters, outliers, or layout may take if needed: UMAP compiles on first use."""
+"""Share of the budget that each stage of `ROOMY` may take."""
 
 REPORT_SECONDS, SECONDS_PER_COMPARED, LARGE_REPORT_SECONDS = 3.0, 0.003, 9.0
 """Seconds to write the report: in any case, for each image of a set that is searched for edited near-duplicates, and in
@@ -56,11 +60,7 @@ class TimeBudget:
         due = sum(self.shares[name] for name in names[: names.index(stage) + 1]) * self.seconds
         if stage == "generator" or (stage == "encoder" and self.encoder == "own"):  # training fills its time
             due -= max(0.0, self.report_seconds - self.shares["report"] * self.seconds)
-        least = (
-            ROOM
-            if stage in ("clusters", "outliers", "layout")
-            else MIN_SHARE[stage == "generator"] * self.shares[stage]
-        )
+        least = ROOM if stage in ROOMY else MIN_SHARE[stage == "generator"] * self.shares[stage]
         return max(least * self.seconds, due - spent)
 
     @property
