@@ -175,6 +175,15 @@ def paired_distances(
     return squared
 
 
+def squared_to(point: np.ndarray, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Squared distance (n,) of some rows (n,) of X to a point (n_features,), without a copy of all of these rows."""
+    out = np.empty(len(rows), X.dtype)
+    for start in range(0, len(rows), 8192):
+        part = slice(start, start + 8192)
+        out[part] = ((X[rows[part]] - point) ** 2).sum(axis=1)
+    return out
+
+
 def k_nearest(
     X: torch.Tensor,
     queries: torch.Tensor,

@@ -43,6 +43,9 @@ def test_columns_replace_and_join_in_row_order(tmp_path, rng):
     table = table.set(embedding=first, cell=np.arange(2100, dtype=np.int32))
     table = table.set(embedding=second)
     np.testing.assert_array_equal(table.vectors("embedding"), second)
+    some = np.flatnonzero(rng.random(2100) < 0.3)
+    for picked in (some, some[:0], np.array([2099])):
+        np.testing.assert_array_equal(table.vectors("embedding", picked), second[picked])
     read = table.read(["width", "cell"])
     assert read["width"].to_pylist() == read["cell"].to_pylist() == list(range(2100))
     assert table.take([7, 3], ["thumbnail"])["thumbnail"].to_pylist() == [b"00007.jpg", b"00003.jpg"]

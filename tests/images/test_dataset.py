@@ -18,6 +18,7 @@ from imatlas.images.dataset import load_pixels
 from imatlas.images.decode import read_picture
 from imatlas.images.encode import encode, write_picture
 from imatlas.images.hashing import hamming, perceptual_hash
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.images.pixels import Kind, common_kind, conformed, rgb_view, value_range
 from tests.images.test_decode import png16
 
@@ -208,6 +209,24 @@ def test_views_follow_indexing(rng) -> None:
     with pytest.raises(TypeError, match="indexed by"):
         images["a.png"]
     assert len(list(images)) == 10
+
+
+def test_pixel_rows_of_a_view_are_copied_only_when_they_are_indexed(rng) -> None:
+    array = rng.integers(0, 256, (20, 16, 16, 3), np.uint8)
+    images = Images(array)
+    assert images.pixel_rows is images.pixels
+    assert isinstance(images[4:16:3].pixel_rows, np.ndarray)  # a view of the array
+    rows = np.array([1, 2, 5, 19])
+    view = images[rows]
+    lazy = view.pixel_rows
+    assert isinstance(lazy, PixelRows)
+    assert (lazy.shape, lazy.dtype, len(lazy)) == ((4, 16, 16, 3), np.uint8, 4)
+    for index in (2, -1, slice(1, 3), np.array([3, 0]), np.array([True, False, True, False])):
+        np.testing.assert_array_equal(lazy[index], array[rows][index])
+    np.testing.assert_array_equal(np.asarray(lazy), array[rows])
+    array[5] = 7
+    assert (lazy[2] == 7).all()
+    assert "pixels" not in vars(view)
 
 
 def test_a_split_depends_on_its_seed(rng) -> None:

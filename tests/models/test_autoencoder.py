@@ -6,6 +6,7 @@ from torch import nn
 
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.images.spec import ImageSpec
 from imatlas.models.autoencoder import Autoencoder
 from imatlas.models.base import estimator
@@ -80,6 +81,23 @@ def test_sixteen_bits_are_kept():
     assert rebuilt.dtype == np.uint16
     assert len(np.unique(rebuilt)) > 1000
     assert np.abs(rebuilt.astype(float) - images).mean() < 0.08 * 65535
+
+
+def test_training_on_some_of_a_large_set_never_copies_all_of_these(monkeypatch):
+    images = Images(synthetic_images(80, size=16, random_state=0))
+    rows = np.flatnonzero(np.arange(80) % 7)
+    settings = {"latent_dim": 4, "max_steps": 6, "batch_size": 16, "progress": False}
+    expected = Autoencoder(**settings).fit(images.pixels[rows]).sharpen(images.pixels[rows], max_steps=2)
+    most = []
+    read = PixelRows.__getitem__
+    monkeypatch.setattr(
+        PixelRows, "__getitem__", lambda self, which: most.append(len(read(self, which))) or read(self, which)
+    )
+    model = Autoencoder(**settings).fit(images[rows]).sharpen(images[rows], max_steps=2)
+    assert 0 < max(most) <= 64 < len(rows)
+    assert model.fingerprint_ == expected.fingerprint_
+    np.testing.assert_array_equal(model.transform(images[rows]), expected.transform(images.pixels[rows]))
+    np.testing.assert_array_equal(model.sample(3, random_state=0), expected.sample(3, random_state=0))
 
 
 def test_too_small_and_too_few_are_refused():

@@ -43,6 +43,20 @@ def test_without_time_no_more_than_the_first_numbers_of_clusters_are_tried(group
     assert propose_n_clusters(groups, seconds=0.0).candidates == list(range(2, 13))
 
 
+def test_the_number_of_clusters_is_chosen_on_as_many_rows_as_there_is_time_for(monkeypatch, rng):
+    centers = rng.normal(size=(40, 6)).astype(np.float32)
+    many = centers[rng.integers(0, 40, 9000)] + rng.normal(0, 0.1, (9000, 6)).astype(np.float32)
+    seen = []
+    graph = image_clusterer.graph
+    monkeypatch.setattr(image_clusterer, "graph", lambda X: seen.append(len(X)) or graph(X))
+    monkeypatch.setattr(image_clusterer, "PROPOSAL_ROWS", 1000)
+    monkeypatch.setattr(image_clusterer, "MAX_PROPOSAL_ROWS", 4000)
+    for seconds, expected in ((None, 4000), (1e6, 4000), (12.0, 4000), (5.0, 2000), (0.1, 1000)):
+        ImageClusterer(n_init=1).fit(many, seconds=seconds)
+        assert seen[0] == expected
+        seen.clear()
+
+
 def test_without_time_the_layout_is_that_of_principal_components(groups):
     hurried = Layout().fit(groups, seconds=0.0)
     assert not hurried.by_umap_

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from imatlas.arguments import (
     RandomState,
     check_int,
@@ -71,7 +69,7 @@ BASE_MEMORY_GB = 1.1
 
 MEMORY_PER_IMAGE = 3000
 """Bytes that each further image adds to it: 1,500 of key, hash and record (measured), and its embedding three times.
-Its pixels come on top, as networks are trained on a copy of them."""
+Pixels are read from their cache batch by batch."""
 
 SECONDS_PER_IMAGE = 0.0008
 """Of one core for all of each image but intake and encoder: flags, cell, cluster, outlier score, position. Measured."""
@@ -481,7 +479,6 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
     spent += n * SECONDS_PER_IMAGE / usable_cores()
     report = time_budget.shares["report"] * time_budget.seconds
     seconds = max(time_budget.seconds, spent + time_budget.allowance("generator", spent) + report)
-    pixels = math.prod(images.spec.shape) * np.dtype(images.spec.dtype).itemsize
     features = min(FEATURE_CACHE, n * 4 * N_FEATURES) if kind == "pretrained" else 0
     # While the pixel cache is written, the parts that it is copied from are there as well; features come afterwards.
     cached = images.n_cached_bytes + max(images.n_cached_bytes, features)
@@ -490,6 +487,6 @@ def estimate(images: Images, *, budget: str | float | None = None) -> dict[str, 
         "why": why,
         "images_per_second": None if rate is None else round(rate, 1),
         "minutes": round((seconds + intake_seconds) / 60 + 0.5, 1),
-        "memory_gb": round(BASE_MEMORY_GB + n * (MEMORY_PER_IMAGE + pixels) / 1e9, 1),
+        "memory_gb": round(BASE_MEMORY_GB + n * MEMORY_PER_IMAGE / 1e9, 1),
         "cache_gb": round(cached / 1e9, 2),
     }

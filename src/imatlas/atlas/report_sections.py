@@ -18,7 +18,7 @@ from imatlas.images.thumbnails import shown
 from imatlas.metrics.topology import u_heights
 from imatlas.models.outlier_detector import MIN_ROWS
 from imatlas.models.parts.patch_posterior import Locality
-from imatlas.neighbors import as_tensor, k_nearest
+from imatlas.neighbors import as_tensor, k_nearest, squared_to
 from imatlas.result import (
     Cell,
     Curve,
@@ -189,8 +189,8 @@ def clusters(atlas: Atlas) -> Result:
     largest = sorted(zip(labels.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:MOST_CLUSTERS]
     for label, count in largest:
         members = np.flatnonzero(all_labels == label)
-        near, centers = store.embedding[members], model.cluster_centers_[decided.parts(label)]
-        far = np.min([((near - center) ** 2).sum(1) for center in centers], axis=0)
+        centers = model.cluster_centers_[decided.parts(label)]
+        far = np.min([squared_to(center, store.embedding, members) for center in centers], axis=0)
         typical = members[np.argsort(far, kind="stable")][:TYPICAL]
         name = f" ({decided.given[label]})" if label in decided.given else ""
         words = in_words(proposed[0][label]) if proposed else ""

@@ -47,7 +47,7 @@ from imatlas.tasks.choose_generator import (
     choose_generator,
 )
 from imatlas.tasks.cluster import cluster, limits, sizes_in_words
-from imatlas.tasks.conditions import composes, sample_from_map
+from imatlas.tasks.conditions import MapConditions, composes, sample_from_map
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, count_in_words
@@ -170,16 +170,14 @@ def map_(job: Job) -> dict[str, Any]:
     if known:
         som, measured = job.model("map"), job.manifest.metrics["map"]
     else:
-        embedding = job.table.vectors("embedding")
         placed = fit_map(
-            embedding[job.train],
-            held_out=embedding[job.held_out],
+            job.table.vectors("embedding", job.train),
+            held_out=job.table.vectors("embedding", job.held_out),
             random_state=job.settings.random_state,
             workers=job.workers,
         )
         som, measured = placed.som, _words_and_numbers(placed.result)
         job.save_model("map", som)
-        del embedding
 
     def predict(vectors: np.ndarray) -> tuple[np.ndarray, ...]:
         x, y = som.project(vectors).T
@@ -197,7 +195,7 @@ def clusters(job: Job) -> dict[str, Any]:
         model, measured = job.model("clusters"), job.manifest.metrics["clusters"]
     else:
         found = cluster(
-            job.table.vectors("embedding")[job.train],
+            job.table.vectors("embedding", job.train),
             n_clusters=job.settings.clusters,
             random_state=seed,
             seconds=job.seconds("clusters"),
@@ -246,10 +244,9 @@ def layout(job: Job) -> dict[str, Any]:
     if known:
         model = job.model("layout")
     else:
-        train = job.table.vectors("embedding")[job.train]
-        model = Layout(random_state=job.settings.random_state).fit(train, seconds=job.seconds("layout"))
+        model = Layout(random_state=job.settings.random_state)
+        model.fit(job.table.vectors("embedding", job.train), seconds=job.seconds("layout"))
         job.save_model("layout", model)
-        del train
     job.save_columns(**predicted(job, known, ("umap_x", "umap_y"), lambda vectors: model.transform(vectors).T))
     n = len(model.references_)
     others = f"; the others are placed among the most similar of these {n:,}" if n < len(job.images) else ""
@@ -397,8 +394,8 @@ def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
     if n > MAX_COMPOSED:
         return _learn_generator(job, seconds), f"trained, because more than {MAX_COMPOSED:,} images are enough for that"
     began = time.perf_counter()
-    embedding, cells = job.table.vectors("embedding"), job.map_conditions
-    known, held_out = embedding[job.train], embedding[job.held_out]
+    cells = job.map_conditions
+    known, held_out = (job.table.vectors("embedding", rows) for rows in (job.train, job.held_out))
     model = PatchDiffusion(novelty=UNCHECKED, random_state=seed, device=job.settings.device)
     model.fit(job.images[job.train], y=known)
     decodes = hasattr(encoder, "fit_prior")
@@ -433,13 +430,14 @@ def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
 def _learn_generator(job: Job, seconds: float) -> Autoencoder:
     """An autoencoder with a prior conditioned on the cell of each image; the encoder, if that is one."""
     encoder, conditions = job.model("encoder"), job.map_conditions
-    cond = conditions.prototypes[conditions.cells]
     if hasattr(encoder, "fit_prior"):
-        return encoder.fit_prior(job.images[job.train], cond[job.train])
-    return _learn_autoencoder(job, seconds, "checkpoint-generator", cond)
+        return encoder.fit_prior(job.images[job.train], conditions.of(job.train))
+    return _learn_autoencoder(job, seconds, "checkpoint-generator", conditions)
 
 
-def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarray | None = None) -> Autoencoder:
+def _learn_autoencoder(
+    job: Job, seconds: float, checkpoint: str, conditions: MapConditions | None = None
+) -> Autoencoder:
     """An autoencoder of the training images, its decoder sharpened if there are many."""
     images, sharpened = job.images[job.train], len(job.train) >= FEW_IMAGES
     place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
@@ -448,9 +446,9 @@ def _learn_autoencoder(job: Job, seconds: float, checkpoint: str, cond: np.ndarr
         .set_params(budget=round((1 - SHARPENING) * seconds if sharpened else seconds, 1))
         .fit(
             images,
-            None if cond is None else cond[job.train],
+            conditions.of(job.train) if conditions else None,
             validation=job.validation,
-            validation_y=cond[job.held_out] if cond is not None and len(job.held_out) else None,
+            validation_y=conditions.of(job.held_out) if conditions and len(job.held_out) else None,
             checkpoint=place,
             callback=job.emit,
             preview=job.previews.add,

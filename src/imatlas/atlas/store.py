@@ -30,6 +30,7 @@ from imatlas.models.layout import Layout
 from imatlas.models.outlier_detector import OutlierDetector
 from imatlas.models.parts.feature_cache import content_of
 from imatlas.models.som import SOM
+from imatlas.neighbors import squared_to
 from imatlas.system.atomic_io import within
 from imatlas.tasks.conditions import MapConditions
 from imatlas.tasks.score import autoencoder_of
@@ -265,8 +266,7 @@ class Store:
 
     def nearest_first(self, rows: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Some rows, ordered by the distance of their embedding to a point of it."""
-        distance = ((self.embedding[rows] - center) ** 2).sum(1)
-        return rows[np.argsort(distance, kind="stable")]
+        return rows[np.argsort(squared_to(center, self.embedding, rows), kind="stable")]
 
     def thumbnails(self, rows: np.ndarray | list[int]) -> list[bytes]:
         """The thumbnails of some rows, each as the bytes of an image file.

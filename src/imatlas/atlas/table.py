@@ -364,9 +364,20 @@ class ImagesTable:
             found = self._data.to_table(columns=list(columns))
         return self._sound(found, whole=True)
 
-    def vectors(self, column: str) -> np.ndarray:
-        """A vector column as a float32 array (n_rows, n_features)."""
-        return matrix_of(self.read([column])[column].combine_chunks())
+    def vectors(self, column: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """A vector column as a float32 array (n_rows, n_features); with ascending `rows`, of these (n, n_features)."""
+        self._check_columns([column])
+        n = len(self) if rows is None else len(rows)
+        out = np.empty((n, self.n_features(column) or 0), np.float32)
+        start = filled = 0
+        for vectors in self.vector_batches(column):  # never a second copy of them all
+            if rows is not None:
+                first, last = np.searchsorted(rows, (start, start + len(vectors)))
+                start += len(vectors)
+                vectors = vectors[rows[first:last] - (start - len(vectors))]
+            out[filled : filled + len(vectors)] = vectors
+            filled += len(vectors)
+        return out
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some rows of a vector column, in the order of `rows`, as a float32 array (n, n_features)."""

@@ -33,7 +33,8 @@ from imatlas.images.decoded_set import DecodedSet, LazySet, SentSet, Thumbnails
 from imatlas.images.image_size import Size, checked_size, height_width, is_side
 from imatlas.images.memory_budget import checked_bytes
 from imatlas.images.picture import Fit, Frames
-from imatlas.images.pixels import RGB, conformed, rgb_view
+from imatlas.images.pixel_rows import PixelRows
+from imatlas.images.pixels import RGB, conformed, kind_of, rgb_view
 from imatlas.images.records import Records
 from imatlas.images.sources.arrays import ArraySource
 from imatlas.images.sources.opening import open_source
@@ -228,6 +229,13 @@ class Images:
             return pixels
         run = _as_slice(self._index)
         return pixels[self._index if run is None else run]
+
+    @property
+    def pixel_rows(self) -> np.ndarray | PixelRows:
+        """The same images as `pixels`; where that would be a copy, each is copied only when it is indexed."""
+        if self._index is None or "pixels" in self.__dict__ or _as_slice(self._index) is not None:
+            return self.pixels
+        return PixelRows(self._all.pixels, self._index)
 
     def pixels_of(self, rows: Any) -> np.ndarray:
         """The pixels (n, H, W, C) of some images, or (H, W, C) of one; unlike `pixels`, these alone are read."""
@@ -507,6 +515,15 @@ def load_pixels(
         pixels[mask] = np.nan
         own = replace(own, dtype="float32")
     return pixels, own
+
+
+def load_pixel_rows(images: Any, *, spec: ImageSpec | None = None) -> tuple[np.ndarray | PixelRows, ImageSpec]:
+    """As `load_pixels`; but some of a set of `Images` that fit as they are need not be copied all at once."""
+    if isinstance(images, Images):
+        own = images.spec
+        if spec is None or (own.shape, kind_of(own)) == (spec.shape, kind_of(spec)):
+            return images.pixel_rows, own if spec is None else replace(spec, dtype=own.dtype)
+    return load_pixels(images, spec=spec)
 
 
 def decoded_together(images: Any) -> Any:

@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 from imatlas import seeding
 from imatlas.arguments import MAX_SEED, is_generator, whole
 from imatlas.errors import InputError
-from imatlas.images.dataset import decoded_together, load_masked, load_pixels, with_mask
+from imatlas.images.dataset import Images, decoded_together, load_masked, load_pixel_rows, load_pixels, with_mask
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import Estimator, estimator
@@ -278,16 +279,16 @@ class ImageEstimator(Estimator):
         """The data that the network is trained on, and by name the models fitted first to prepare it."""
         return data, {}
 
-    def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray:
+    def _load_like_fitted(self, images: Any, mask: np.ndarray | None = None) -> np.ndarray | PixelRows:
         """Pixels (N, H, W, C) as the fitted network takes them."""
         self._check_fitted()
         images, mask = with_mask(images, mask)
         pixels = self._load_like(images, self.spec_)
         if mask is not None:
-            pixels, _ = load_pixels(pixels, mask=mask)
+            pixels, _ = load_pixels(np.asarray(pixels), mask=mask)
         return pixels
 
-    def _load_like(self, images: Any, spec: ImageSpec) -> np.ndarray:
+    def _load_like(self, images: Any, spec: ImageSpec) -> np.ndarray | PixelRows:
         """Pixels in the shape and depth of `spec`: pictures are converted, an array must already match.
 
         Raises
@@ -296,7 +297,7 @@ class ImageEstimator(Estimator):
             If an array differs, or pictures cannot be converted.
         """
         if not isinstance(images, np.ndarray | Tensor):
-            return load_pixels(images, spec=spec)[0]
+            return load_pixel_rows(images, spec=spec)[0]
         pixels, own = load_pixels(images)
         if own.shape != spec.shape or own.dtype != spec.dtype:
             raise InputError(
@@ -307,7 +308,7 @@ class ImageEstimator(Estimator):
 
     def _hold_out(
         self,
-        pixels: np.ndarray,
+        pixels: np.ndarray | PixelRows,
         spec: ImageSpec,
         validation: Any,
         seed: int,
@@ -315,7 +316,7 @@ class ImageEstimator(Estimator):
         validation_y: Any,
     ) -> batches.Data:
         if validation is not None:
-            held_out = self._load_like(validation, spec)
+            held_out = np.asarray(self._load_like(validation, spec))
             return batches.Data(pixels, spec, held_out, cond, self._conditions(validation_y, len(held_out)))
         held_out, rows = _split(len(pixels), min(1000, len(pixels) // 10), seed)
         return batches.Data(pixels, spec, pixels[held_out], cond, None if cond is None else cond[held_out], rows)
@@ -339,7 +340,7 @@ class ImageEstimator(Estimator):
         InputError
             If these are other images, or `fit` held none out.
         """
-        pixels = self._load_like_fitted(images)
+        pixels = np.asarray(self._load_like_fitted(images))
         if _fingerprint(pixels) != self.fingerprint_:
             raise InputError(
                 f"These {len(pixels)} images are not those that this {type(self).__name__} was fitted to, so it is not "
@@ -368,7 +369,7 @@ class ImageEstimator(Estimator):
         height, width, channels = self.spec_.shape
         return 2 ** max(0, min(6, (2**23 // (height * width * max(channels, 16))).bit_length() - 1))
 
-    def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray) -> np.ndarray:
+    def _encode_chunks(self, function: Callable[[Any, Batch], Tensor], pixels: np.ndarray | PixelRows) -> np.ndarray:
         """`function(module, batch)` over pixels (N, H, W, C) in chunks: an array (N, …) float32."""
         module, device = self._ready_module(), devices.pick_device(self.device)
         return self._in_chunks(
@@ -383,11 +384,11 @@ class ImageEstimator(Estimator):
         )
 
     @torch.no_grad()
-    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    def _in_chunks(self, run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | PixelRows) -> np.ndarray:
         """`run(part)` over rows in chunks, concatenated."""
         return np.concatenate([run(part)[:n] for part, n in self._chunks(rows)])
 
-    def _chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    def _chunks(self, rows: np.ndarray | PixelRows) -> Iterator[tuple[np.ndarray, int]]:
         """Chunks of rows, each padded with zeros to one size, and the number of rows before the padding."""
         size = self._chunk_size()
         for start in range(0, max(1, len(rows)), size):
@@ -412,7 +413,7 @@ class ImageEstimator(Estimator):
         return z
 
 
-def load_to_fit(images: Any, mask: np.ndarray | None, name: str) -> tuple[np.ndarray, ImageSpec]:
+def load_to_fit(images: Any, mask: np.ndarray | None, name: str) -> tuple[np.ndarray | PixelRows, ImageSpec]:
     """Pixels and spec of the images for a fit; with a mask, pixels become floats and the spec keeps their depth.
 
     Raises
@@ -420,7 +421,7 @@ def load_to_fit(images: Any, mask: np.ndarray | None, name: str) -> tuple[np.nda
     InputError
         If there are too few images, or they are too small or too large, for the model of this name.
     """
-    pixels, spec = load_masked(images, mask)
+    pixels, spec = load_pixel_rows(images) if mask is None and isinstance(images, Images) else load_masked(images, mask)
     if len(pixels) < 2:
         raise InputError(f"{name} needs at least 2 images. Got {len(pixels)} instead.")
     if min(spec.height, spec.width) < MIN_SIZE:
@@ -454,7 +455,7 @@ def _split(n: int, n_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
 
 
-def _fingerprint(pixels: np.ndarray) -> str:
+def _fingerprint(pixels: np.ndarray | PixelRows) -> str:
     """A hash of shape, dtype and up to 1,024 images spread evenly over the set."""
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=16)
     for i in np.unique(np.linspace(0, len(pixels) - 1, 1024).astype(int)) if len(pixels) else ():

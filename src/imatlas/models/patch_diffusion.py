@@ -193,8 +193,8 @@ class PatchDiffusion(Estimator):
             If there are too few images, they are too small or too large, or `y` does not fit.
         """
         self._check_parameters()
-        masked, spec = load_to_fit(images, mask, type(self).__name__)
-        pixels, missing = without_missing(masked, spec)
+        loaded, spec = load_to_fit(images, mask, type(self).__name__)
+        pixels, missing = without_missing(np.asarray(loaded), spec)
         given = checked_conditions(y, len(pixels))
         self.spec_, self.seed_ = spec, self._seed()
         self.images_ = np.ascontiguousarray(pixels)

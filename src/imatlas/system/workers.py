@@ -14,6 +14,9 @@ PART = 16_384
 """Rows that a worker is sent at a time: a multiple of the rows that models compute at a time, so that the results are
 the same without workers."""
 
+PARTS_HERE = 4
+"""So many parts are computed at a time in this process, which bounds the memory."""
+
 
 class Shards(Protocol):
     """Parts of some data that lie where the workers are."""
@@ -42,9 +45,9 @@ class Workers(Protocol):
 
 
 def by_rows(work: Callable[[np.ndarray], Any], rows: np.ndarray, workers: Workers | None) -> list[Any]:
-    """`work` of all rows (n, ...) at once in this process, or of one part after the other on the workers."""
+    """`work` of one part of the rows (n, ...), n > 0, after the other, in this process or on the workers."""
     if workers is None:
-        return [work(rows)]
+        return [work(part) for part in Parts(rows.__getitem__, len(rows), PARTS_HERE * PART)]
     return list(workers.map(work, Parts(rows.__getitem__, len(rows), PART)))
 
 

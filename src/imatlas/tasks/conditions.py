@@ -38,6 +38,10 @@ class MapConditions:
     cells: np.ndarray
     clusters: np.ndarray
 
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The condition (n, n_features) of some images."""
+        return self.prototypes[self.cells[rows]]
+
     @classmethod
     def on(cls, som: Any, cells: np.ndarray, clusters: np.ndarray) -> MapConditions:
         """The conditions of images on a fitted map."""

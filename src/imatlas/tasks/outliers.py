@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imatlas.models.outlier_detector import CONFIDENCE, OutlierDetector
+from imatlas.neighbors import squared_to
 from imatlas.result import DataTable, Result
 
 FALSE_POSITIVE_RATE = 0.01
@@ -111,8 +112,7 @@ def ordinary_near(
     """The `n` ordinary images of the atlas, by their p-values, nearest to a position (n_features,), nearest first,
     without `exclude`."""
     ordinary = np.setdiff1d(np.flatnonzero(p_values >= ORDINARY), exclude)
-    squared = ((embedding[ordinary] - position) ** 2).sum(axis=1)
-    return ordinary[np.argsort(squared, kind="stable")[:n]]
+    return ordinary[np.argsort(squared_to(position, embedding, ordinary), kind="stable")[:n]]
 
 
 def count_in_words(n_outliers: int, n: int, rate: float = FALSE_POSITIVE_RATE) -> str:

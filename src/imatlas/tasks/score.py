@@ -443,6 +443,9 @@ def _protocol(metrics: dict[str, float], n_equal: int) -> list[str]:
 
 def small_pixels(images: np.ndarray) -> np.ndarray:
     """Pixels averaged over blocks to at most 16 x 16, one row per image, to compare pictures as a whole."""
-    tensor = torch.from_numpy(np.nan_to_num(images.astype(np.float32))).permute(0, 3, 1, 2)
-    size = (min(16, tensor.shape[2]), min(16, tensor.shape[3]))
-    return torch.nn.functional.adaptive_avg_pool2d(tensor, size).flatten(1).numpy()
+    size = (min(16, images.shape[1]), min(16, images.shape[2]))
+    parts = []
+    for start in range(0, len(images), 256):  # as floats, all of them would take four times the memory
+        part = torch.from_numpy(np.nan_to_num(images[start : start + 256].astype(np.float32))).permute(0, 3, 1, 2)
+        parts.append(torch.nn.functional.adaptive_avg_pool2d(part, size).flatten(1))
+    return torch.cat(parts).numpy()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imatlas import seeding
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 
@@ -43,7 +44,7 @@ class Batch:
 class Data:
     """Training and held-out images: pixels (N, H, W, C), conditions y (N, …) or None."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray | PixelRows
     spec: ImageSpec
     held_out: np.ndarray
     y: np.ndarray | None = None

@@ -73,7 +73,9 @@ class Generator(ImageEstimator):
             return labels_as_fitted(y, self.classes_, n)
         if self.condition_range_ is not None:
             vectors = vectors_as_fitted(y, self.condition_range_.shape[1], n)
-            return ((vectors - self.condition_range_[0]) / self.condition_range_[1]).astype(np.float32)
+            scaled = vectors - self.condition_range_[0]
+            scaled /= self.condition_range_[1]  # in place: of many images they are large
+            return scaled.astype(np.float32, copy=False)
         raise InputError(f"This {type(self).__name__} was fitted without conditions, so 'y' must be None.")
 
     def _contradiction(self) -> str:
@@ -156,7 +158,7 @@ def checked_conditions(y: Any, n_images: int) -> Conditions:
         return Conditions(classes, labels_as_fitted(y, classes, n_images))
     if y.dtype.kind == "U":
         raise InputError("Vectors in 'y' must be numbers. Got text; give one label per image.")
-    y = y.reshape(n_images, -1).astype(np.float32)  # floats are vectors of length 1
+    y = y.reshape(n_images, -1).astype(np.float32, copy=False)  # floats are vectors of length 1
     if not np.isfinite(y).all():
         raise InputError("Vectors in 'y' must be finite. Got NaN or infinity; remove those images.")
     return Conditions(vectors=y)

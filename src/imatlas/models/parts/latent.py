@@ -13,6 +13,7 @@ from torch import Tensor
 from imatlas import seeding
 from imatlas.arguments import check_int, check_number
 from imatlas.errors import InputError
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_pixels
 from imatlas.models.base import estimator
@@ -192,7 +193,7 @@ class LatentModel(Generator):
         self.interrupted_ = sharpener.interrupted_
         return self
 
-    def _fit_prior(self, pixels: np.ndarray, rows: np.ndarray, cond: np.ndarray | None) -> None:
+    def _fit_prior(self, pixels: np.ndarray | PixelRows, rows: np.ndarray, cond: np.ndarray | None) -> None:
         """Fit the mixture to rows of the pixels, which are not copied, and their conditions."""
         module, device = self._ready_module(), devices.pick_device(self.device)
         generator = torch.Generator(device=device)
@@ -246,7 +247,7 @@ class LatentModel(Generator):
         """
         return self._encode_chunks(self._encode, self._load_like_fitted(images, mask))
 
-    def _vectors(self, pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    def _vectors(self, pixels: np.ndarray | PixelRows, spec: ImageSpec) -> np.ndarray:
         """Vectors (N, latent_dim) of pixels (N, H, W, C) that are already loaded.
 
         Raises
