@@ -20,7 +20,7 @@ from benchmarks._classifier import Classifier, classifier
 from benchmarks._data import SETS, Labeled, labeled
 from benchmarks._generation_metrics import near_copies, overlap, subset
 from benchmarks._table import save_table
-from imatlas.atlas.stages import SHARPENING, SHARPNESS
+from imatlas.atlas.learn_generator import SHARPENING, SHARPNESS
 from imatlas.lattice.geometry import neighbor_table
 from imatlas.metrics.generation import copying_score, frechet_distance
 from imatlas.tasks.cluster import cluster

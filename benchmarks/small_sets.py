@@ -18,7 +18,8 @@ from sklearn.cluster import KMeans
 from benchmarks._data import FOLDERS, SETS, fashion_mnist, folder_labels
 from benchmarks._table import save_table, saved_table
 from imatlas import Images, PretrainedEncoder
-from imatlas.atlas.stages import CHOOSING, HELD_OUT, held_out_rows
+from imatlas.atlas.learn_encoder import CHOOSING
+from imatlas.atlas.stages import HELD_OUT, held_out_rows
 from imatlas.atlas.time_budget import default_budget
 from imatlas.metrics.clustering import accuracy
 from imatlas.models.image_clusterer import propose_n_clusters

@@ -6,7 +6,7 @@ from _generate import count, run
 def fit(images, settings):
     """The model named by `method`, with its defaults except the latent dimension."""
     import imatlas as ia
-    from imatlas.atlas.stages import SHARPENING, SHARPNESS
+    from imatlas.atlas.learn_generator import SHARPENING, SHARPNESS
     from imatlas.models.autoencoder import FEW_IMAGES
     from imatlas.models.flow_matching import AUTOENCODER_SHARE
 

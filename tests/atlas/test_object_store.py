@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 from PIL import Image
 
 import imatlas as ia
-from imatlas.atlas import learn, lease
+from imatlas.atlas import learn, lease, remote_atlas
 from imatlas.atlas.home import home_of
 from imatlas.atlas.lease import Lease
 from imatlas.atlas.manifest import Manifest
@@ -327,6 +328,28 @@ def test_readers_go_on_while_the_atlas_is_learned_again(server: Server, photos: 
 
 
 @pytest.mark.usefixtures("few_stages")
+def test_a_version_stays_in_the_cache_while_it_is_open(
+    server: Server, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(remote_atlas, "KEPT", -1.0)
+    mine = tmp_path / "photos"
+    shutil.copytree(photos, mine)
+    ia.learn(mine, ADDRESS, **OPTIONS)
+    opened = ia.load(ADDRESS)
+    place = opened.folder.parent
+    (mine / "00.png").unlink()
+    ia.learn(mine, ADDRESS, **OPTIONS)
+    newest = ia.load(ADDRESS)
+    assert len(opened.store.thumbnails(list(range(24)))) == 24
+    assert place.exists()
+    del opened
+    gc.collect()
+    assert len(ia.load(ADDRESS)) == 23
+    assert not place.exists()
+    assert newest.folder.exists()
+
+
+@pytest.mark.usefixtures("few_stages")
 def test_another_machine_goes_on_with_it(server: Server, photos: Path, tmp_path: Path, monkeypatch) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(photos, mine)
@@ -409,6 +432,9 @@ def test_a_lease_that_ended_is_taken_over_and_the_first_writer_is_told(server: S
     monkeypatch.setattr(lease, "SECONDS", 1.0)
     time.sleep(3.0)
     second.take()
+    monkeypatch.setattr(lease, "RENEWED", 1.0)
+    with pytest.raises(AtlasBusyError, match="Another process has begun to write"):
+        first.check()  # not renewed for longer than it should be, as after a suspension
     first._ended.set()
     first._thread.join()
     with pytest.raises(ConflictError):
@@ -434,6 +460,34 @@ def test_a_version_that_somebody_else_commits_is_not_overwritten(server: Server,
     atlas = ia.learn(photos, ADDRESS, **OPTIONS)
     assert "clusters" in atlas.store.manifest.models
     assert atlas.store.manifest.notes[:1] == ["from somebody else"]
+
+
+@pytest.mark.usefixtures("few_stages")
+@pytest.mark.parametrize("how", ["lease", "commit"])
+def test_a_writer_that_was_overtaken_touches_nothing(how: str, server: Server, photos: Path, monkeypatch) -> None:
+    """As one that was suspended: another has taken the lease over, or has committed and uses the same names."""
+    monkeypatch.setattr(lease, "RENEWED", 60.0)
+    before: dict[str, bytes] = {}
+
+    def other(event: dict[str, Any]) -> None:
+        if event.get("stage") == "clusters" and event["state"] == "started":
+            (at(server) / "clusters-0001").mkdir(exist_ok=True)
+            for name in ("manifest.json", "weights.safetensors"):
+                fsspec.filesystem("s3").pipe_file(f"{ADDRESS}/clusters-0001/{name}", b"theirs")
+            if how == "lease":
+                fsspec.filesystem("s3").pipe_file(f"{ADDRESS}/.lease", b'{"holder": "another", "renewed": 1}')
+                monkeypatch.setattr(lease, "RENEWED", -1.0)
+            else:
+                changed = json.loads((at(server) / "atlas.json").read_text())
+                fsspec.filesystem("s3").pipe_file(f"{ADDRESS}/atlas.json", json.dumps(changed, indent=3).encode())
+            before.update({name: (at(server) / name).read_bytes() for name in names_at(server)})
+
+    with pytest.raises(AtlasBusyError, match="Another process has"):
+        ia.learn(photos, ADDRESS, callback=other, **OPTIONS)
+    after = {name: (at(server) / name).read_bytes() for name in names_at(server)}
+    assert {name: after.get(name) for name in before if name != ".lease"} == {
+        name: content for name, content in before.items() if name != ".lease"
+    }
 
 
 @pytest.mark.usefixtures("few_stages")

@@ -174,7 +174,7 @@ def test_an_old_checkpoint_never_stops_the_run(copy, kind, few_stages):
 
 def test_a_generator_stopped_half_way_is_learned_for_the_images_of_now(tmp_path, capsys, monkeypatch):
     """Its checkpoint is of fewer images, other conditions and another budget."""
-    monkeypatch.setattr("imatlas.atlas.stages.MAX_COMPOSED", 0)  # a network is trained for any number of images
+    monkeypatch.setattr("imatlas.atlas.learn_generator.MAX_COMPOSED", 0)  # trained for any number of images
     photos, folder = tmp_path / "photos", tmp_path / "it.atlas"
     add(photos, 0, 20)
     options = {**OPTIONS, "encoder": "self-supervised"}

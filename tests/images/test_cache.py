@@ -93,6 +93,15 @@ def test_only_new_files_are_decoded(folder: Path, tmp_path: Path, decoded: list[
     assert len(list((tmp_path / "cache").iterdir())) == 1  # the outgrown cache is gone
 
 
+def test_thumbnails_stay_when_a_later_cache_takes_the_place_of_theirs(folder: Path, tmp_path: Path, rng) -> None:
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
+    first = Images(folder, **options)
+    last = first.keys.index("39.png")
+    write_picture(folder / "new.png", rng.integers(0, 256, (24, 30, 3), np.uint8))
+    grown = Images(folder, **options)
+    assert grown.thumbnails[grown.keys.index("39.png")] == first.thumbnails[last]
+
+
 def test_converted_rows_are_not_reused(tmp_path: Path, rng: np.random.Generator) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
@@ -160,7 +169,7 @@ def test_a_read_only_folder_is_an_error(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no file-size limits here")
 @pytest.mark.parametrize("limit", [2_000, 20_000])
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_full_disk_is_reported_and_cleaned_up(folder: Path, tmp_path: Path, limit: int, kept: bool) -> None:
+def test_a_full_disk_is_reported_and_leaves_whole_parts(folder: Path, tmp_path: Path, limit: int, kept: bool) -> None:
     (tmp_path / "temporary").mkdir()
     script = textwrap.dedent(
         f"""
@@ -182,7 +191,8 @@ def test_a_full_disk_is_reported_and_cleaned_up(folder: Path, tmp_path: Path, li
     assert done.returncode == 0, done.stderr
     assert str(where) in done.stdout
     assert "free some space or choose another cache_dir" in done.stdout
-    assert [p for p in where.rglob("*") if p.is_file()] == []
+    left = {path.parent for path in where.rglob("*") if path.is_file()}
+    assert all(kept and (part / "part.json").is_file() for part in left)
 
 
 def test_concurrent_builds_of_the_same_cache(folder: Path, tmp_path: Path) -> None:

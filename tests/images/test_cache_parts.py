@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from imatlas import Images
+from imatlas.errors import ArtifactError
 from imatlas.images import cache_parts, intake
+from imatlas.images.cache_writer import CacheWriter
 from imatlas.images.encode import write_picture
 
 SLOW = """
@@ -128,6 +131,22 @@ def test_parts_of_any_length_give_the_same_set(tmp_path: Path, rng: np.random.Ge
     equal(Images(root, **options), at_once)
     monkeypatch.setattr(cache_parts, "MAX_BYTES", 1)
     equal(Images(root, **options), at_once)
+
+
+def test_a_full_disk_in_the_end_loses_nothing(folder: Path, tmp_path: Path, decoded: list[str], monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    options = {"image_size": 16, "cache_dir": tmp_path / "cache", "thumbnail_size": 20}
+    with monkeypatch.context() as disk:
+        disk.setattr(CacheWriter, "write", full)
+        with pytest.raises(ArtifactError, match="free some space"):
+            len(Images(folder, **options))
+    assert len(decoded) == 100
+    decoded.clear()
+    equal(Images(folder, **options), Images(folder, image_size=16, thumbnail_size=20, workers=1))
+    assert len(decoded) == 100  # by the second of the two, which has no cache
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_build_stopped_by_ctrl_c_keeps_its_parts(folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -19,13 +19,14 @@ import pytest
 from PIL import Image
 
 import imatlas as ia
-from imatlas.errors import ParameterError, SourceError
+from imatlas.errors import InputError, ParameterError, SourceError
 from imatlas.images.intake import Plan, RowReader, Skip
 from imatlas.images.sources.opening import open_source
 from imatlas.models.parts import sharded_embedding
 from imatlas.models.parts.feature_cache import FeatureCache
 from imatlas.models.parts.sharded_embedding import of_pixels
 from imatlas.models.pretrained import PretrainedEncoder
+from imatlas.scale import ray_cluster
 from imatlas.scale.ray_cluster import RayWorkers, connected
 from imatlas.system.workers import by_rows
 from imatlas.tasks.duplicates.by_hash import near_pairs
@@ -185,6 +186,29 @@ def test_a_worker_is_killed(workers: RayWorkers, folder: Path, expected: np.ndar
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert workers.n_retried > before
     assert "because a worker had died" in workers.in_words()
+
+
+def ends_its_process(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_what_kills_every_worker_is_not_tried_forever(workers: RayWorkers, monkeypatch) -> None:
+    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
+    with pytest.raises(InputError, match="has ended the process of its worker 2 times"):
+        list(workers.map(ends_its_process, [1, 2, 3]))
+    assert list(workers.map(ends_its_process, [1, 2])) == [1, 2]
+
+
+def test_the_process_that_counts_is_killed(workers: RayWorkers) -> None:
+    assert list(workers.map(ends_its_process, [1, 2])) == [1, 2]
+    counting = [process for process, command in ray_processes(os.getpid()) if command.startswith("ray::_Begun")]
+    assert counting
+    for process in counting:
+        os.kill(process, signal.SIGKILL)
+    assert list(workers.map(ends_its_process, [4, 5])) == [4, 5]
+    assert workers.n_retried == 0
 
 
 SCRIPT = """

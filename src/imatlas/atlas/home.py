@@ -228,7 +228,7 @@ class Address:
         fresh = [name for name, entry in new.files.items() if self._there.files.get(name) != entry]
         for name in sorted(fresh, key=lambda name: name == SKIPPED):  # the one name that is used again
             self._lease.check()
-            self._store.upload(name, within(self._folder, name))
+            self._store.upload(name, within(self._folder, name), check=self._check_unchanged)
         gone = [Old(name, *entry) for name, entry in self._there.files.items() if name not in new.files]
         old = {file.name: file for file in (*self._there.old, *gone) if file.name not in new.files}
         self._commit(replace(new, old=list(old.values())))
@@ -237,15 +237,26 @@ class Address:
             self._first_old = []
             self._there.old = []
 
+    def _check_unchanged(self) -> None:
+        """Refuse to go on if another process has begun to write this atlas, or has written it."""
+        self._lease.check()
+        found = self._store.head("atlas.json")
+        if (found.etag if found is not None else "") != self._etag:
+            raise self._written()
+
+    def _written(self) -> AtlasBusyError:
+        return AtlasBusyError(
+            f"Another process has written '{self.place}' meanwhile, so nothing was changed there; run the same command "
+            "again to go on from its version."
+        )
+
     def _commit(self, manifest: Manifest) -> None:
+        self._lease.check()
         content = manifest.to_bytes()
         try:
             self._etag = self._store.put("atlas.json", content, self._etag)
         except ConflictError:
-            raise AtlasBusyError(
-                f"Another process has written '{self.place}' meanwhile, so nothing was changed there; run the same "
-                "command again to go on from its version."
-            ) from None
+            raise self._written() from None
         self._there = manifest
         self._note_published(hashlib.sha256(content).hexdigest())
 
@@ -255,6 +266,7 @@ class Address:
             self.publish()
         for name in ALWAYS:
             if (self._folder / name).is_file():
+                self._lease.check()
                 self._store.upload(name, within(self._folder, name), replace=True)
         names = [file.name for file in self._first_old if file.name not in self._there.files]
         if names:

@@ -36,11 +36,12 @@ from imatlas.atlas.growth import in_table_order
 from imatlas.atlas.home import Folder, home_of
 from imatlas.atlas.job import EncoderKind, Job, Settings
 from imatlas.atlas.journal import NAME, OWN_FOLDER, Journal
+from imatlas.atlas.learn_encoder import CHOOSING, encoder_kind_for
 from imatlas.atlas.manifest import OURS, Manifest, locked, replaceable
 from imatlas.atlas.originals import signed_text
 from imatlas.atlas.previews import PREVIEWS, known_previews
 from imatlas.atlas.repair import forget_damaged, like_the_models, use_clean_table
-from imatlas.atlas.stages import CHOOSING, STAGES, encoder_kind_for, mark_duplicates
+from imatlas.atlas.stages import STAGES, mark_duplicates
 from imatlas.atlas.table import THUMBNAIL, address
 from imatlas.atlas.time_budget import TimeBudget, default_budget
 from imatlas.errors import ArtifactError, ParameterError

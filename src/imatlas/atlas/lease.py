@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import suppress
 
 from imatlas.errors import AtlasBusyError, ImatlasError
@@ -41,9 +42,10 @@ class Lease:
     def __init__(self, store: WritableStore, holder: str) -> None:
         self._store, self._holder = store, holder
         self._etag, self._n = "", 0
-        self._lost = False
+        self._lost, self._renewed = False, 0.0
+        self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, daemon=True, name="imatlas-lease")
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="imatlas-lease")
 
     def take(self) -> None:
         """Take the lease, and keep it until `release`.
@@ -66,19 +68,24 @@ class Lease:
                 f"{SECONDS:.0f} s."
             )
         try:
-            self._etag = self._store.put(NAME, self._content(), found.etag if found else "")
+            self._etag, self._renewed = self._store.put(NAME, self._content(), found.etag if found else ""), time.time()
         except ConflictError:
             raise self._busy() from None
         self._store.check_conditions(NAME)
         self._thread.start()
 
     def check(self) -> None:
-        """Refuse to go on if another process has taken the lease over.
+        """Refuse to go on if another process has taken the lease over; one that was not renewed lately, as after this
+        process or its machine was suspended, is renewed first.
 
         Raises
         ------
         AtlasBusyError
+        SourceError
+            If the server does not answer.
         """
+        if abs(time.time() - self._renewed) > RENEWED:  # the clock of the day, which goes on in a suspended machine
+            self._renew()
         if self._lost:
             raise self._busy()
 
@@ -110,12 +117,18 @@ class Lease:
             return isinstance(known, dict) and known.get("holder") == self._holder
         return False
 
+    def _keep(self) -> None:
+        """Renew the lease again and again, until it is given up or lost."""
+        while not self._lost and not self._ended.wait(RENEWED):
+            with suppress(ImatlasError):  # the server is away; if nobody else has written it by then, it is still held
+                self._renew()
+
     def _renew(self) -> None:
-        while not self._ended.wait(RENEWED):
+        """Renew the lease, or note that it is lost."""
+        with self._lock:
+            if self._lost:
+                return
             try:
-                self._etag = self._store.put(NAME, self._content(), self._etag)
+                self._etag, self._renewed = self._store.put(NAME, self._content(), self._etag), time.time()
             except (ConflictError, GoneError):
                 self._lost = True
-                return
-            except ImatlasError:  # the server is away; if nobody else has written it by then, the lease is still held
-                continue

@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,7 +34,7 @@ MOST_DECISIONS = 64 * 2**20
 """Bytes of the decisions, which an address has if a folder was copied there; `atlas.json` does not list them."""
 
 KEPT = 86_400.0
-"""Seconds that a version stays in the cache after it was opened, if another was opened since."""
+"""Seconds that a version stays in the cache after it was opened and closed, if another was opened since."""
 
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _ATTEMPTS = 4
@@ -218,6 +219,8 @@ class RemoteAtlas:
         write_file(self.folder / "atlas.json", content)
         os.utime(self.folder.parent)
         self.inventory: Inventory = FetchedInventory(self._files, self.folder, self.manifest.files)
+        if (descriptor := _locked(self.folder.parent, shared=True)) is not None:  # as long as anything reads from it
+            weakref.finalize(self.inventory, os.close, descriptor)
         first = [SKIPPED] if SKIPPED in self.manifest.files else []
         if table := self.manifest.table:
             first.append(f"{table['name']}/{version_file(table['version'])}")
@@ -227,11 +230,31 @@ class RemoteAtlas:
         self.inventory.check(first)
 
     def _forget_versions(self) -> None:
-        """Delete the folders of other versions that were opened long ago; what still needs them fetches it again."""
+        """Delete the folders of other versions that were opened long ago and that nobody has open."""
         for path in self._files.cache.iterdir():
-            old = _VERSION.fullmatch(path.name) and path.stat().st_mtime < time.time() - KEPT
-            if old and path != self.folder.parent:
-                shutil.rmtree(path, ignore_errors=True)
+            if not _VERSION.fullmatch(path.name) or path == self.folder.parent:
+                continue
+            with suppress(OSError):  # another process deletes it as well
+                if path.stat().st_mtime < time.time() - KEPT:
+                    descriptor = _locked(path, shared=False)
+                    if descriptor is not None:
+                        shutil.rmtree(path, ignore_errors=True)
+                        os.close(descriptor)
+
+
+def _locked(folder: Path, *, shared: bool) -> int | None:
+    """A descriptor of a folder that holds a lock on it; None if it is locked by others, or cannot be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: what is open is not deleted there
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 class FetchedInventory(Inventory):

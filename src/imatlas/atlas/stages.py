@@ -7,9 +7,7 @@ columns and models to the job, and returns its decisions as JSON values for the 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,41 +17,26 @@ from imatlas.arguments import counted
 from imatlas.atlas.atlas import Atlas
 from imatlas.atlas.growth import flags_of, predicted, table_batches, thumbnail_batches, update_of, write_update
 from imatlas.atlas.job import Job
+from imatlas.atlas.learn_encoder import embed_with_pretrained, encoder_kind_for, features_of, learn_self_supervised
+from imatlas.atlas.learn_generator import chosen_generator, learn_autoencoder
 from imatlas.atlas.manifest import SKIPPED
-from imatlas.atlas.previews import N_SHOWN
 from imatlas.atlas.table import ImagesTable
 from imatlas.atlas.time_budget import default_budget
 from imatlas.errors import InputError
 from imatlas.images.dataset import Images
-from imatlas.models.autoencoder import FEW_IMAGES, Autoencoder
 from imatlas.models.layout import MAX_ROWS, MIN_ROWS, Layout
 from imatlas.models.outlier_detector import MIN_ROWS as MIN_TO_DETECT
 from imatlas.models.outlier_detector import OutlierDetector
-from imatlas.models.parts.sharded_embedding import of_pixels
-from imatlas.models.patch_diffusion import UNCHECKED, PatchDiffusion
-from imatlas.models.pretrained import PretrainedEncoder
-from imatlas.models.self_supervised import SelfSupervisedEncoder
 from imatlas.neighbors import all_alike
 from imatlas.result import Result
 from imatlas.system.csv_files import write_csv
-from imatlas.system.threads import slowdown
-from imatlas.tasks.choose_encoder import encoder_for, within_time
-from imatlas.tasks.choose_generator import (
-    FEW_TO_TRAIN,
-    MAX_COMPARED,
-    MAX_COMPOSED,
-    MIN_COMPARED,
-    MIN_HELD_OUT,
-    choose_generator,
-)
 from imatlas.tasks.cluster import cluster, limits, sizes_in_words
-from imatlas.tasks.conditions import MapConditions, composes, sample_from_map
+from imatlas.tasks.conditions import composes
 from imatlas.tasks.duplicates.by_hash import duplicate_of
 from imatlas.tasks.map import fit_map
 from imatlas.tasks.outliers import FALSE_POSITIVE_RATE, count_in_words
 from imatlas.tasks.score import NOT_MEASURED, encoder_in_words, score_on_map
 from imatlas.tasks.search import EXACT, index_centers
-from imatlas.training.checkpoints import Checkpoint
 
 MIN_IMAGES = 2
 """Fewest images that a map can be learned from."""
@@ -63,15 +46,6 @@ HELD_OUT, MAX_HELD_OUT = 0.1, 1000
 
 MIN_TO_HOLD_OUT = 8
 """Fewest images of a set from which some are held out."""
-
-CHOOSING = 0.1
-"""Share of the budget for comparing presets of the pretrained encoder."""
-
-CALIBRATING = 0.25
-"""Share of the generator's time for calibrating and comparing one that is not trained, if another one is."""
-
-SHARPNESS, SHARPENING = 0.1, 0.33
-"""Weight of textures in the loss that sharpens the decoder, and the share of its time spent on that."""
 
 MOST_GROWN = 2
 """Number of images, as a multiple of those that the outlier detector was fitted to, from which it is fitted again."""
@@ -134,17 +108,17 @@ def encoder(job: Job) -> dict[str, Any]:
     decided = {key: job.manifest.stages.get("encoder", {}).get(key) for key in ("preset", "why")}
     if known:
         model = job.model("encoder")
-        vectors = _features(job, model, job.images[fresh]) if len(fresh) else np.empty((0, 0))
+        vectors = features_of(job, model, job.images[fresh]) if len(fresh) else np.empty((0, 0))
     elif job.budget.encoder == "pretrained":
-        model, vectors, decided = _embed_with_pretrained(job)
+        model, vectors, decided = embed_with_pretrained(job)
         job.save_model("encoder", model)
     elif job.budget.encoder == "self-supervised":
-        model = _learn_self_supervised(job, job.seconds("encoder"))
-        vectors = _features(job, model, job.images)
+        model = learn_self_supervised(job, job.seconds("encoder"))
+        vectors = features_of(job, model, job.images)
         job.save_model("encoder", model)
     else:
-        model = _learn_autoencoder(job, job.seconds("encoder"), "checkpoint")
-        vectors = _features(job, model, job.images)
+        model = learn_autoencoder(job, job.seconds("encoder"), "checkpoint")
+        vectors = features_of(job, model, job.images)
         job.save_model("encoder", model, "autoencoder")
     if job.update is not None:
         write_update(job, job.update, vectors)
@@ -263,7 +237,7 @@ def generator(job: Job) -> dict[str, Any]:
     before = job.manifest.stages.get("generator", {})
     why = before.get("why", "")
     if "generator" not in job.manifest.models:
-        model, why = _chosen_generator(job, job.seconds("generator"))
+        model, why = chosen_generator(job, job.seconds("generator"))
         job.save_model("generator", model)
         job.manifest.metrics.pop("quality", None)
         keys, hashes = job.images.keys, job.images.records["sha256"].tolist()
@@ -294,7 +268,7 @@ def _score(job: Job) -> Result:
     return score_on_map(
         job.model("generator"),
         job.map_conditions,
-        lambda rows: job.images.pixels_of(rows),
+        job.images.pixel_rows.__getitem__,
         train=job.train,
         held_out=job.held_out,
         embedding=job.table.vectors("embedding"),
@@ -318,27 +292,6 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 }
 
 
-def encoder_kind_for(images: Images, asked: str) -> tuple[str, str]:
-    """The kind of encoder, and the reason in words.
-
-    "auto" is the pretrained network for photographs (8-bit color without alpha, 32 px and more) and an autoencoder
-    trained on the images themselves for all others: ImageNet has no gray, 16-bit or many-channel images.
-    """
-    spec = images.spec
-    side = float(np.median(np.minimum(images.records["width"], images.records["height"])))
-    if asked != "auto":
-        return asked, f"{asked}, as asked"
-    if spec.channels == 3 and spec.dtype == "uint8" and side >= 32:
-        return "pretrained", (
-            "pretrained EfficientNet-Lite0 (trained with ImageNet's labels), because these are 8-bit color images; "
-            "the encoder 'own' uses no labels at all"
-        )
-    return "own", (
-        f"an autoencoder trained on these images alone, because they are not 8-bit color photographs "
-        f"({counted(spec.channels, 'channel')}, {spec.dtype}, {side:.0f} px); the encoder 'pretrained' can be asked for"
-    )
-
-
 def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, random_state: int) -> np.ndarray:
     """Which images no model may learn from, (n,) bool; decided by content, so that it stays the same as a folder grows.
 
@@ -357,141 +310,6 @@ def held_out_rows(hashes: list[str], duplicates: np.ndarray, share: float, rando
         if held_out.mean() > MOST_OF_ONE:
             held_out[np.argmin(draws) + 1 :] = False
     return held_out
-
-
-def _features(job: Job, model: Any, images: Images) -> np.ndarray:
-    """Features of images (n, n_features) by a fitted encoder."""
-    if model.pretrained:
-        return np.asarray(model.transform(images, cache=job.feature_cache))
-    return of_pixels(model, images)
-
-
-def _embed_with_pretrained(job: Job) -> tuple[PretrainedEncoder, np.ndarray, dict[str, Any]]:
-    """The pretrained encoder with the preset that suits the images, the features of every image, and what was chosen
-    and why."""
-    began = time.perf_counter()
-    train = job.images[job.train]
-    chosen = encoder_for(
-        train,
-        n_all=len(job.images),
-        seconds=CHOOSING * job.budget.seconds / slowdown(),
-        device=job.settings.device,
-        random_state=job.settings.random_state,
-    )
-    left = job.seconds("encoder") - (time.perf_counter() - began)
-    model, reduced = within_time(chosen.encoder, job.images, seconds=max(0.0, left), cache=job.feature_cache)
-    learned = model.fit_transform(train, cache=job.feature_cache)
-    vectors = np.empty((len(job.images), learned.shape[1]), np.float32)
-    vectors[job.train] = learned
-    if len(job.held_out):
-        vectors[job.held_out] = model.transform(job.images[job.held_out], cache=job.feature_cache)
-    return model, vectors, {"preset": chosen.name, "why": "; ".join(filter(None, (chosen.why, reduced)))}
-
-
-def _chosen_generator(job: Job, seconds: float) -> tuple[Any, str]:
-    """The generator, and why: of a small set one that composes new images of these, unless a trained one is better."""
-    n, encoder, seed = len(job.train), job.model("encoder"), job.settings.random_state
-    if n > MAX_COMPOSED:
-        return _learn_generator(job, seconds), f"trained, because more than {MAX_COMPOSED:,} images are enough for that"
-    began = time.perf_counter()
-    cells = job.map_conditions
-    known, held_out = (job.table.vectors("embedding", rows) for rows in (job.train, job.held_out))
-    model = PatchDiffusion(novelty=UNCHECKED, random_state=seed, device=job.settings.device)
-    model.fit(job.images[job.train], y=known)
-    decodes = hasattr(encoder, "fit_prior")
-    trains = n >= FEW_TO_TRAIN and not decodes
-    allowed = seconds * (CALIBRATING if trains else 2 * CALIBRATING)
-    started = time.perf_counter()
-    first = model.sample(1, random_state=seed)
-    n_samples = int(allowed / 4 / (time.perf_counter() - started))  # three candidates, and the comparison
-    job.previews.add(first, {"model": type(model).__name__})
-    if len(held_out) >= MIN_HELD_OUT:
-        pixels = job.images.pixels_of(job.held_out)
-        n_audited = int(np.clip(n_samples, MIN_COMPARED, MAX_COMPARED))
-        model.calibrate(pixels, encoder.transform, known=known, n_samples=n_audited, seconds=allowed / 2)
-    generators: dict[str, Any] = {"PatchDiffusion": model}
-    if trains or decodes:
-        trained = _learn_generator(job, max(1.0, seconds - (time.perf_counter() - began)))
-        generators[type(trained).__name__] = trained
-    chosen, why = choose_generator(
-        {name: (one, partial(sample_from_map, one, cells, random_state=seed)) for name, one in generators.items()},
-        known,
-        held_out,
-        encoder.transform,
-        n_samples=n_samples,
-        random_state=seed,
-    )
-    if n_samples >= N_SHOWN:
-        shown = sample_from_map(chosen, cells, N_SHOWN, random_state=seed)
-        job.previews.add(shown, {"model": type(chosen).__name__})
-    return chosen, why or f"composed of the images, because {counted(n, 'image')} are too few to train a network"
-
-
-def _learn_generator(job: Job, seconds: float) -> Autoencoder:
-    """An autoencoder with a prior conditioned on the cell of each image; the encoder, if that is one."""
-    encoder, conditions = job.model("encoder"), job.map_conditions
-    if hasattr(encoder, "fit_prior"):
-        return encoder.fit_prior(job.images[job.train], conditions.of(job.train))
-    return _learn_autoencoder(job, seconds, "checkpoint-generator", conditions)
-
-
-def _learn_autoencoder(
-    job: Job, seconds: float, checkpoint: str, conditions: MapConditions | None = None
-) -> Autoencoder:
-    """An autoencoder of the training images, its decoder sharpened if there are many."""
-    images, sharpened = job.images[job.train], len(job.train) >= FEW_IMAGES
-    place = Checkpoint(job.folder / "cache" / checkpoint, disposable=True)
-    model: Autoencoder = (
-        _autoencoder(job)
-        .set_params(budget=round((1 - SHARPENING) * seconds if sharpened else seconds, 1))
-        .fit(
-            images,
-            conditions.of(job.train) if conditions else None,
-            validation=job.validation,
-            validation_y=conditions.of(job.held_out) if conditions and len(job.held_out) else None,
-            checkpoint=place,
-            callback=job.emit,
-            preview=job.previews.add,
-        )
-    )
-    if sharpened:
-        model.sharpen(
-            images,
-            weight=SHARPNESS,
-            validation=job.validation,
-            budget=round(max(SHARPENING * seconds, seconds - model.seconds_), 1),
-            checkpoint=place.below("sharpening"),
-            callback=job.emit,
-            preview=job.previews.add,
-        )
-    return model
-
-
-def _autoencoder(job: Job) -> Autoencoder:
-    """An unfitted autoencoder for images of this size."""
-    size = max(job.images.spec.height, job.images.spec.width)
-    return Autoencoder(
-        latent_dim=64 if size <= 32 else 128,
-        random_state=job.settings.random_state,
-        device=job.settings.device,
-        progress=job.progress,
-    )
-
-
-def _learn_self_supervised(job: Job, seconds: float) -> SelfSupervisedEncoder:
-    """An encoder trained on these images alone; goes on from the checkpoint of a killed run."""
-    settings = job.settings
-    return SelfSupervisedEncoder(
-        budget=round(seconds, 1),
-        random_state=settings.random_state,
-        device=settings.device,
-        progress=job.progress,
-    ).fit(
-        job.images[job.train],
-        validation=job.validation,
-        checkpoint=Checkpoint(job.folder / "cache" / "checkpoint", disposable=True),
-        callback=job.emit,
-    )
 
 
 def mark_duplicates(job: Job) -> None:

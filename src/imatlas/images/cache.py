@@ -133,7 +133,8 @@ def _build(
         building = Building(source, stamps, plan, cache_dir if alone else aside)
         try:
             previous = building.find_known(cache_dir)
-            _sweep(cache_dir, [piece.folder for piece in building.pieces])
+            if alone:
+                _sweep(cache_dir, [piece.folder for piece in building.pieces])
             building.decode(partial(_new_folder, cache_dir), workers, progress, limit)
             CacheWriter(aside, source, plan, stamps).write(building.pieces, building.rows, building.tally)
             flush_tree(aside)
@@ -148,9 +149,8 @@ def _build(
                 remove_listed(previous.folder, FILES)
             building.remove_parts()
             return Cache(target, check=False)
-        except (InputError, OSError) as error:
-            if not isinstance(error, SourceError):  # of no use to another attempt
-                building.remove_parts()
+        except InputError:  # what was decoded is of no use to another attempt, unlike after a full disk
+            building.remove_parts()
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)  # created above under a random name

@@ -67,6 +67,7 @@ class Cache:
             raise ValueError(f"{name}: {reason}")
         self.n_bytes = sum(entry.size for entry in files.values())
         self.pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        self._thumbnails = mapped_bytes(folder / "thumbnails.bin")  # they stay when a later cache replaces this one
         self.records = read_records(folder / "records.parquet")
         ends, n = self._thumbnail_ends, len(self.records)
         if self.pixels.shape != (n, *self.spec.shape) or self.pixels.dtype != self.spec.dtype or not n:
@@ -76,8 +77,8 @@ class Cache:
 
     def thumbnail(self, row: int) -> bytes:
         """The encoded thumbnail of a row."""
-        with open(self.folder / "thumbnails.bin", "rb") as file:
-            return thumbnail_at(file, self._thumbnail_ends, row)
+        ends = self._thumbnail_ends
+        return self._thumbnails[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()
 
     @cached_property
     def _thumbnail_ends(self) -> np.ndarray:
@@ -123,6 +124,11 @@ def read_records(path: Path) -> Records:
     if types != wanted:
         raise ValueError("its records have other columns")
     return Records(table)
+
+
+def mapped_bytes(path: Path) -> np.ndarray:
+    """The bytes of a file, memory-mapped."""
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
 
 
 def thumbnail_at(file: IO[bytes], ends: np.ndarray, row: int) -> bytes:

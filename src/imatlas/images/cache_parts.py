@@ -26,7 +26,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from imatlas.images.cache_folder import BUILDING, FIELDS, FORMAT, Cache, column_types, read_records, settings_of
+from imatlas.images.cache_folder import (
+    BUILDING,
+    FIELDS,
+    FORMAT,
+    Cache,
+    column_types,
+    mapped_bytes,
+    read_records,
+    settings_of,
+)
 from imatlas.images.intake import Plan, Row
 from imatlas.images.pixels import Kind
 from imatlas.images.sources.base import Source
@@ -97,8 +106,7 @@ class Piece:
     @cached_property
     def thumbnails(self) -> np.ndarray:
         """The bytes of all thumbnails, memory-mapped."""
-        path = self.folder / THUMBNAILS
-        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        return mapped_bytes(self.folder / THUMBNAILS)
 
     def close(self) -> None:
         """Release the files."""

@@ -232,14 +232,10 @@ class Images:
 
     @property
     def pixel_rows(self) -> np.ndarray | PixelRows:
-        """The same images as `pixels`; where that would be a copy, each is copied only when it is indexed."""
+        """`pixels`, or where that would be a copy an array of the same images that copies each when it is indexed."""
         if self._index is None or "pixels" in self.__dict__ or _as_slice(self._index) is not None:
             return self.pixels
         return PixelRows(self._all.pixels, self._index)
-
-    def pixels_of(self, rows: Any) -> np.ndarray:
-        """The pixels (n, H, W, C) of some images, or (H, W, C) of one; unlike `pixels`, these alone are read."""
-        return self._all.pixels[rows if self._index is None else self._index[rows]]
 
     @property
     def thumbnails(self) -> Sequence[bytes]:

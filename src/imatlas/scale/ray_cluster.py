@@ -31,6 +31,10 @@ BLOCKS, TASKS, MAX_BLOCKS = 16, 8, 2000
 """Blocks of tasks per worker, tasks per block if that makes more of them, and most blocks of a stage. A block is what
 is computed again if its worker dies."""
 
+RETRIES = 8
+"""How often work is begun again because its worker died. An image that ends every process that decodes it must not be
+tried forever."""
+
 AHEAD = 3
 """Blocks per worker that are computed ahead of what was asked for."""
 
@@ -141,7 +145,7 @@ class RayWorkers:
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        self._begun = ray.remote(num_cpus=0)(_Begun).remote()
+        self._begun = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Begun).remote()
         self._number = 0  # of the stage
 
     @property
@@ -181,20 +185,31 @@ class RayWorkers:
         if not len(tasks):
             return
         self._number += 1
-        run, sent = self._ray.remote(num_cpus=1, max_retries=-1)(_run_block), self._sent(work)
+        run, sent = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_run_block), self._sent(work)
         n_blocks = min(len(tasks), max(BLOCKS * self.n_workers, min(MAX_BLOCKS, len(tasks) // TASKS)))
         running: deque[Any] = deque()
         for number, part in enumerate(np.array_split(np.arange(len(tasks)), n_blocks)):
             block = [tasks[i] for i in part]
             running.append(run.remote(_Kept(sent), block, self._begun, (self._number, number)))
             if len(running) > AHEAD * self.n_workers:
-                yield from _result(self._ray.get(running.popleft()))
+                yield from _result(self._got(running.popleft()))
         while running:
-            yield from _result(self._ray.get(running.popleft()))
+            yield from _result(self._got(running.popleft()))
 
     def place(self, parts: Sequence[Any]) -> RayShards:
         """Parts in the object store of the cluster; see `Workers.place`."""
         return RayShards(self, [self._sent(part) for part in parts])
+
+    def _got(self, running: Any) -> Any:
+        """What a task or several have returned."""
+        try:
+            return self._ray.get(running)
+        except self._ray.exceptions.WorkerCrashedError as error:
+            raise InputError(
+                f"The same part of the work has ended the process of its worker {RETRIES + 1} times; an image may end "
+                "it, or the workers have too little memory. Run the same command without a cluster to find the image, "
+                "or give the workers more memory."
+            ) from error
 
     def _sent(self, value: Any) -> Any:
         """A reference to a value in the object store."""
@@ -212,7 +227,7 @@ class RayShards:
 
     def __init__(self, workers: RayWorkers, parts: list[Any]) -> None:
         self._workers, self._parts = workers, parts
-        self._run = workers._ray.remote(num_cpus=1, max_retries=-1)(_run_part)
+        self._run = workers._ray.remote(num_cpus=1, max_retries=RETRIES)(_run_part)
 
     @property
     def n_parts(self) -> int:
@@ -229,11 +244,11 @@ class RayShards:
             self._run.remote(work, part, value, common_ref, workers._begun, (workers._number, number))
             for number, (part, value) in enumerate(zip(self._parts, own, strict=True))
         ]
-        return [_result(found) for found in workers._ray.get(running)]
+        return [_result(found) for found in workers._got(running)]
 
 
 class _Begun:
-    """An actor that counts how often each task was begun."""
+    """An actor that counts how often each task was begun; one that dies begins to count again."""
 
     def __init__(self) -> None:
         self._times: dict[tuple[int, int], int] = {}

@@ -108,6 +108,7 @@ def from_first(work: Callable[[], Any], *, of_machine: bool = False) -> Any:
     """
     if count() == 1:
         return work()
+    _groups()  # while all are here: later the others would give up waiting for a connection after `TIMEOUT`
     works = local_rank() == 0 if of_machine else is_first()
     worker = rank() - local_rank() if of_machine else 0
     outcome: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -243,6 +244,42 @@ def test_a_damaged_container_is_named_by_its_address(memory) -> None:
     assert "imatlas-scratch" not in str(raised.value)
 
 
+def test_a_damaged_compressed_shard_is_skipped(memory, tmp_path: Path) -> None:
+    good = tar_of({"1.png": picture(1)}, "w:gz")
+    for place in ("/b/a.tar.gz", "/b/b.tar.gz"):
+        memory.pipe(place, good if place == "/b/a.tar.gz" else good[:10] + b"\xff" * 100 + good[110:])
+    images = ia.Images("memory://b")
+    assert levels_of(images) == [1]
+    assert [key for key, _ in images.skipped] == ["b.tar.gz"]
+    alone = tmp_path / "b.tar.gz"
+    alone.write_bytes(memory.cat_file("/b/b.tar.gz"))
+    with pytest.raises(SourceError, match="is the file complete"):
+        ia.Images(alone)
+
+
+@pytest.mark.parametrize("mtimes", [(0, 0), (1, 2)])
+def test_an_archive_made_again_with_the_same_times_is_new(memory, tmp_path: Path, mtimes: tuple[int, int]) -> None:
+    """Members of reproducible archives have one time, which does not tell images of one size apart."""
+
+    def stamps_of(content: bytes, when: int) -> list[list[tuple[int, int]] | None]:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for number, mtime in enumerate(mtimes):
+                member = tarfile.TarInfo(f"{number}.bmp")
+                member.size, member.mtime = len(content), mtime
+                archive.addfile(member, io.BytesIO(content))
+        path = tmp_path / "set.tar"
+        path.write_bytes(out.getvalue())
+        os.utime(path, (when, when))
+        memory.pipe("/b/set.tar", out.getvalue())
+        return [open_source(str(path)).stamps(), open_source("memory://b/set.tar").stamps()]
+
+    first, same, other = stamps_of(b"BM one", 1), stamps_of(b"BM one", 1), stamps_of(b"BM two", 2)
+    assert first[0] == same[0]
+    for before, after in zip(first, other, strict=True):
+        assert (before == after) == (mtimes[0] != mtimes[1])
+
+
 def test_shards_are_one_source_and_few_are_open(memory, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Shelf, "SMALL", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -324,6 +361,24 @@ def test_a_lance_dataset(tmp_path: Path, monkeypatch) -> None:
         ia.Images(path, field="n")
     atlas = ia.learn(path, tmp_path / "a.atlas", budget=0.4, progress=False)
     assert atlas.store.originals.read("000041") == picture(41)
+    opened = pickle.dumps(open_source(path))
+    lance.dataset(path).delete("n = 0")
+    assert pickle.loads(opened).read(3) == picture(3)  # a worker reads the rows that were listed
+    assert open_source(path).read(3) == picture(4)
+    field = pa.field("image", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
+    blobs = pa.table([pa.array([picture(1), None, picture(3)], field.type)], schema=pa.schema([field]))
+    for version in ("2.1", "2.2"):  # blobs have a type of their own since the latter
+        place = tmp_path / f"blobs-{version}.lance"
+        lance.write_dataset(blobs, str(place), data_storage_version=version)
+        images = ia.Images(place)
+        assert levels_of(images) == [1, 3]
+        assert images.skipped == [("000001", "the row contains no image")]
+    (tmp_path / "mine.png").write_bytes(picture(9))
+    parts = pa.table({"image": lance.blob.blob_array([picture(1), f"file://{tmp_path}/mine.png"])})
+    lance.write_dataset(parts, str(tmp_path / "leads.lance"), allow_external_blob_outside_bases=True)
+    images = ia.Images(tmp_path / "leads.lance")
+    assert levels_of(images) == [1]
+    assert images.skipped == [("000001", "the row refers to a file in another place, which is not read")]
     lance.write_dataset(pa.table({"n": [1]}), str(tmp_path / "no.lance"))
     with pytest.raises(SourceError, match="No column"):
         ia.Images(tmp_path / "no.lance")

@@ -227,9 +227,11 @@ class TarSource(Archive):
         self._marks: np.ndarray | None = None
         if self._file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
             packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
             with packed:
                 self._unpack(packed)
-        weakref.finalize(self, self._file.close)
+        else:
+            weakref.finalize(self, self._file.close)
         self._file.seek(0)
         taken: dict[str, int] = {}
         members: list[tuple[str, int, int, int, bool]] = []
@@ -256,6 +258,7 @@ class TarSource(Archive):
         members = self._without_own_output(sorted(members, key=lambda member: member[0]))
         self.keys = [member[0] for member in members]
         self._places = [member[1:4] for member in members]
+        self.dated = len({mtime for *_, mtime in self._places}) > 1
         self._totals = _totals([member[1] for member in members], [member[2] for member in members])
         self._sparse = {i for i, member in enumerate(members) if member[4]}
         if not self.keys:
@@ -336,8 +339,11 @@ class TarSource(Archive):
         return min(size, int(last - first) + 2**12)
 
     def stamps(self) -> list[tuple[int, int]] | None:
-        """Size of each member, and a checksum of its modification time and offset."""
-        return [(size, zlib.crc32(f"{mtime} {offset}".encode())) for offset, size, mtime in self._places]
+        """Size of each member, and a checksum of its modification time and offset; and if all have the same time, as in
+        archives that are made reproducibly, of that of the archive."""
+        assert self.root is not None
+        of_all = "" if self.dated else f" {self.root.stat().st_mtime_ns}"
+        return [(size, zlib.crc32(f"{mtime} {offset}{of_all}".encode())) for offset, size, mtime in self._places]
 
     def _read(self, index: int, size: int | None) -> bytes:
         assert self.root is not None

@@ -22,6 +22,9 @@ WINDOW = 16
 """Rows that are read together."""
 
 
+ELSEWHERE = "the row refers to a file in another place, which is not read"
+
+
 def is_lance(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is a Lance dataset."""
     return Path(folder).suffix == ".lance" and os.path.isdir(os.path.join(folder, "_versions"))
@@ -36,6 +39,8 @@ class LanceSource:
         Its folder, or its address.
     field : str, optional
         The column.
+    version : int, optional
+        By default the newest.
 
     Raises
     ------
@@ -46,22 +51,24 @@ class LanceSource:
     explicit = True
     root: Path | None = None  # a folder whose files are no images
 
-    def __init__(self, place: str, field: str | None = None) -> None:
+    def __init__(self, place: str, field: str | None = None, version: int | None = None) -> None:
         self.name, self._field = place, field
         self.skipped: list[tuple[str, str]] = []
         self._lock = threading.Lock()
-        self._windows: OrderedDict[int, list[bytes | None]] = OrderedDict()
+        self._windows: OrderedDict[int, list[bytes | str | None]] = OrderedDict()
         try:
-            self._dataset = self._open()
+            self._dataset = self._open(version)
         except Exception as error:
             if "403 Forbidden" in str(error):
                 raise SourceError(no_access(place, PermissionError("Forbidden"))) from error
             raise SourceError(f"'{place}' cannot be opened as a Lance dataset ({_reason(error)}).") from error
         if self._dataset.base_paths():
             raise SourceError(f"'{place}' has files in other places, which are not read; copy the dataset into one.")
-        self._column = chosen_column(self._dataset.schema, field, place)
-        about = self._dataset.schema.field(self._column.partition(".")[0]).metadata or {}
-        self._is_blob = about.get(b"lance-encoding:blob") == b"true"
+        schema = self._dataset.schema
+        self._column = chosen_column(_with_blobs_as_bytes(schema), field, place)
+        outer = schema.field(self._column.partition(".")[0])
+        self._may_be_elsewhere = _is_blob_type(outer.type)
+        self._is_blob = self._may_be_elsewhere or (outer.metadata or {}).get(b"lance-encoding:blob") == b"true"
         fragments = self._dataset.get_fragments()
         counts = [fragment.count_rows() for fragment in fragments]
         self._stamps = [(row, tag) for n, tag in zip(counts, map(_tag, fragments), strict=True) for row in range(n)]
@@ -70,14 +77,14 @@ class LanceSource:
             raise SourceError(f"There are no rows in '{place}'; give a Lance dataset with images.")
         self.keys = row_keys(n)
 
-    def _open(self) -> Any:
+    def _open(self, version: int | None) -> Any:
         os.environ.setdefault("LANCE_LOG", "error")
         import lance
 
-        return lance.dataset(self.name if is_address(self.name) else os.path.abspath(self.name))
+        return lance.dataset(self.name if is_address(self.name) else os.path.abspath(self.name), version=version)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.name, "field": self._field}
+        return {"place": self.name, "field": self._field, "version": self._dataset.version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -111,13 +118,13 @@ class LanceSource:
                 while len(self._windows) > 1 and self._held() > memory_budget.budget() // 8:
                     self._windows.popitem(last=False)
         value = values[index - number * WINDOW]
-        if value is None:
-            raise DecodeError("the row contains no image")
+        if not isinstance(value, bytes):
+            raise DecodeError(value or "the row contains no image")
         check_size(len(value))
         return value
 
-    def _read_window(self, number: int) -> list[bytes | None]:
-        """The values of one window; Lance itself waits for a server, so one that fails in the end stays away."""
+    def _read_window(self, number: int) -> list[bytes | str | None]:
+        """As `_values`; Lance itself waits for a server, so one that fails in the end stays away."""
         try:
             return self._values(number)
         except Exception as error:
@@ -126,16 +133,37 @@ class LanceSource:
             raise DecodeError(f"cannot be read ({_reason(error)})") from None
 
     def _held(self) -> int:
-        return sum(len(value or b"") for values in self._windows.values() for value in values)
+        return sum(len(value or "") for values in self._windows.values() for value in values)
 
-    def _values(self, number: int) -> list[bytes | None]:
-        """The values of one window."""
+    def _values(self, number: int) -> list[bytes | str | None]:
+        """The values of one window, or why there are none."""
         rows = list(range(number * WINDOW, min(len(self.keys), (number + 1) * WINDOW)))
         if self._is_blob:
-            return [blob.readall() for blob in self._dataset.take_blobs(self._column, indices=rows)]
+            found: dict[int, bytes | str | None] = {}
+            if self._may_be_elsewhere:
+                about = self._dataset.take(rows, columns=[self._column])[self._column].to_pylist()
+                found = {row: ELSEWHERE for row, one in zip(rows, about, strict=True) if one and one["blob_uri"]}
+            here = [row for row in rows if row not in found]
+            blobs = self._dataset.take_blobs(self._column, indices=here) if here else []
+            if len(blobs) != len(here):  # versions of Lance that leave out rows without a value
+                raise ValueError("rows without an image, which this version of pylance leaves out; install a later one")
+            found |= {row: blob and blob.readall() for row, blob in zip(here, blobs, strict=True)}
+            return [found[row] for row in rows]
         table = self._dataset.take(rows, columns=[self._column.partition(".")[0]])
         values = column_at(table, self._column).to_pylist()
         return [value["bytes"] if isinstance(value, dict) else value for value in values]
+
+
+def _is_blob_type(kind: Any) -> bool:
+    """Whether a column has the type of Lance's blobs, which may also lie in other files."""
+    return getattr(kind, "extension_name", "") == "lance.blob.v2"
+
+
+def _with_blobs_as_bytes(schema: Any) -> Any:
+    """A schema in which blobs are what they are read as."""
+    import pyarrow as pa
+
+    return pa.schema([f.with_type(pa.large_binary()) if _is_blob_type(f.type) else f for f in schema])
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import importlib
 import os
-import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from imatlas.images.sources.lance_tables import LanceSource, is_lance
 from imatlas.images.sources.own_output import NOT_A_SOURCE, images_inside, own_export, own_folder
 from imatlas.images.sources.remote import RemoteSource, open_addresses
 from imatlas.images.sources.shards import (
+    DAMAGED,
     Shard,
     ShardSource,
     Shelf,
@@ -201,7 +201,7 @@ def _open_path(text: str, field: str | None = None) -> Source:
         head = file.read(512)
     try:
         return _open_file(path, head, field)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except DAMAGED as error:
         if isinstance(error, SourceError | InputError):
             raise
         raise SourceError(f"'{text}' cannot be opened ({reason_of(error)}); is the file complete?") from error

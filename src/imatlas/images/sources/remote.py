@@ -27,6 +27,7 @@ from imatlas.images.sources.lance_tables import LanceSource
 from imatlas.images.sources.origin import Origin
 from imatlas.images.sources.own_output import NOT_A_SOURCE, own_folders
 from imatlas.images.sources.shards import (
+    DAMAGED,
     SHARDS,
     TABLES,
     Opened,
@@ -255,7 +256,7 @@ def _of_scratch(path: Path, field: str | None, open_file: OpenFile, name: str) -
     """The source in a scratch file; all that is wrong with it is a DecodeError."""
     try:
         source = open_file(path, field)
-    except (SourceError, OSError, EOFError, ValueError) as error:
+    except DAMAGED as error:
         text = str(error) if isinstance(error, SourceError | InputError) else reason_of(error)
         raise DecodeError(text.replace(str(path), name).rstrip(".")) from error
     if isinstance(source, FileSource):

@@ -7,6 +7,7 @@ import lzma
 import os
 import tarfile
 import threading
+import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +115,8 @@ class Shard:
             self.skipped = list(source.skipped)
             self.is_table = not isinstance(source, TarSource | ZipSource)
             self._stamps = None if self.is_table else source.stamps()
-        if self.is_table and stamp is not None:
+            undated = isinstance(source, TarSource) and not source.dated
+        if (self.is_table or undated) and stamp is not None:
             self._stamps = [stamp] * len(self.keys)
 
     @property
@@ -249,6 +251,10 @@ def stem_of(name: str) -> str:
     return name[: -len(ending)] if ending else os.path.splitext(name)[0]
 
 
+DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+"""Errors of a container that is damaged or cannot be read; they include `SourceError`."""
+
+
 def _open_archive(path: Path) -> Opened:
     from imatlas.images.sources.archives import TarSource
 
@@ -256,7 +262,7 @@ def _open_archive(path: Path) -> Opened:
         return TarSource(path), None
     except SourceError as error:
         raise DecodeError(str(error).rstrip(".")) from error
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise DecodeError(f"'{path}' cannot be opened ({reason_of(error)}); is the file complete?") from error
 
 

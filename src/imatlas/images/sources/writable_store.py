@@ -135,7 +135,7 @@ class WritableStore(Store):
                 raise ConflictError(name) from None
             raise SourceError(f"There is no bucket at '{self.address}'; create it, or correct the address.") from None
 
-    def upload(self, name: str, file: Path, *, replace: bool = False) -> None:
+    def upload(self, name: str, file: Path, *, replace: bool = False, check: Callable[[], None] = lambda: None) -> None:
         """Write an object from a file, in parts if it is large; nothing if it is there already with this content.
 
         Parameters
@@ -144,6 +144,8 @@ class WritableStore(Store):
         file : path
         replace : bool
             Write it, whatever is there. Otherwise another content is deleted first: a run that has ended has left it.
+        check : callable
+            Called before anything is deleted; raises if it may not be.
         """
         mode: dict[str, Any] = {} if replace else {"mode": "create"}
         path = f"{self.path}/{name}"
@@ -154,6 +156,7 @@ class WritableStore(Store):
             except ConflictError:
                 if self._has(name, file):
                     return
+                check()
                 self.remove([name])
         raise SourceError(f"'{self.address}/{name}' is written by somebody else all the time; try again later.")
 

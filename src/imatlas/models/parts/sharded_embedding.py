@@ -68,7 +68,8 @@ def of_pixels(model: Any, images: Images) -> np.ndarray:
     as_fitted = (images.spec.shape, images.spec.dtype) == (spec.shape, spec.dtype) and not images.has_gaps
     if workers is None or not len(images) or not as_fitted:
         return np.asarray(model.transform(images))
-    return np.concatenate(list(workers.map(model.transform, Parts(images.pixels_of, len(images), AT_ONCE))))
+    parts = Parts(images.pixel_rows.__getitem__, len(images), AT_ONCE)
+    return np.concatenate(list(workers.map(model.transform, parts)))
 
 
 def parts_of(rows: np.ndarray, size: int | None = None) -> Iterator[np.ndarray]:

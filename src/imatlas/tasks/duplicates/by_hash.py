@@ -14,6 +14,7 @@ import numpy as np
 from imatlas.arguments import counted
 from imatlas.images.dataset import Images
 from imatlas.images.hashing import hamming
+from imatlas.images.pixel_rows import PixelRows
 from imatlas.result import DataTable, ImagePairs, Panel, Result
 from imatlas.system.workers import Workers
 from imatlas.tasks.duplicates.exact import best_of_equals, content_ids, n_pixels, quality_rank
@@ -64,7 +65,7 @@ def _add_near_duplicates(
     reviewed: Reviewed,
 ) -> None:
     """Set `original` (n_images,) for the near-duplicates among `rows`, the best-ranked images first."""
-    allowed = MAX_DIFFERENCE * (images.spec.high - images.spec.low)
+    pixels, allowed = images.pixel_rows, MAX_DIFFERENCE * (images.spec.high - images.spec.low)
     hashes, hash_of_row = np.unique(images.records["phash"][rows], return_inverse=True)
     members = np.split(rows[np.argsort(hash_of_row, kind="stable")], np.cumsum(np.bincount(hash_of_row))[:-1])
     near: dict[int, list[int]] = {i: [i] for i, m in enumerate(members) if len(m) > 1}
@@ -78,7 +79,7 @@ def _add_near_duplicates(
             continue
         others = np.concatenate([members[i] for i in near[hash_of[index]]])
         others = others[(original[others] < 0) & (rank[others] > rank[index])]
-        others = others[_difference(images, index, others) <= allowed]
+        others = others[_difference(pixels, index, others) <= allowed]
         others = others[~reviewed.are_different(np.full(len(others), index), others)]
         original[others] = index
 
@@ -128,10 +129,10 @@ def _near_in_buckets(part: tuple[np.ndarray, np.ndarray], max_distance: int) -> 
     return np.concatenate(found)
 
 
-def _difference(images: Images, index: int, others: np.ndarray) -> np.ndarray:
+def _difference(pixels: np.ndarray | PixelRows, index: int, others: np.ndarray) -> np.ndarray:
     """Root mean square difference (n,) of one image to some others."""
-    one = np.nan_to_num(images.pixels_of(index).astype(np.float32))
-    squares = [np.mean(np.square(np.nan_to_num(images.pixels_of(i).astype(np.float32)) - one)) for i in others.tolist()]
+    one = np.nan_to_num(pixels[index].astype(np.float32))
+    squares = [np.mean(np.square(np.nan_to_num(pixels[i].astype(np.float32)) - one)) for i in others.tolist()]
     return np.sqrt(np.array(squares))
 
 
