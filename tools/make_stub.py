@@ -18,7 +18,7 @@ STUB = Path(__file__).resolve().parents[1] / "src" / "imatlas" / "__init__.pyi"
 def stub() -> str:
     """The text of the stub, laid out as the formatter would."""
     modules: dict[str, list[str]] = defaultdict(list)
-    for name, module in {**imatlas._NAMES, "__version__": "imatlas._version"}.items():
+    for name, module in imatlas._NAMES.items():
         modules[module].append(name)
     imports = [
         f"from {module} import {name} as {name}" for module in sorted(modules) for name in sorted(modules[module])
@@ -28,6 +28,7 @@ def stub() -> str:
             "# Made by tools/make_stub.py; run it again after a change.",
             *imports,
             "",
+            "__version__: str",
             "__all__ = [  # noqa: RUF022 - in the order of the package",
             *(f'    "{name}",' for name in imatlas.__all__),
             "]",

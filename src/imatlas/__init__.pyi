@@ -1,5 +1,4 @@
 # Made by tools/make_stub.py; run it again after a change.
-from imatlas._version import __version__ as __version__
 from imatlas.atlas.atlas import Atlas as Atlas
 from imatlas.atlas.atlas import load as load
 from imatlas.atlas.learn import learn as learn
@@ -28,6 +27,7 @@ from imatlas.models.som_classifier import SOMClassifier as SOMClassifier
 from imatlas.models.super_resolver import SuperResolver as SuperResolver
 from imatlas.models.vae import VAE as VAE
 
+__version__: str
 __all__ = [  # noqa: RUF022 - in the order of the package
     "Atlas",
     "Autoencoder",
