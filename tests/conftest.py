@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 
 import numpy as np
 import pytest
+import torch
 
 
 def data_root() -> Path:
@@ -32,6 +33,12 @@ def need_data(name: str) -> Path:
 def ctrl_c() -> None:
     """A suite that was started in the background may inherit a Ctrl-C that is ignored; tests send one."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_warning() -> None:
+    """torch warns once in a process; were that kept, which test fails would depend on the order of the files."""
+    torch.set_warn_always(True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -164,7 +164,7 @@ def atlas(learned) -> ia.Atlas:
 def test_every_method_accepts_every_form_of_an_image(atlas, learned) -> None:
     path = learned[0] / "03.png"
     content = path.read_bytes()
-    array = np.asarray(Image.open(path))
+    array = np.array(Image.open(path))
     expected = atlas.search(str(path), k=3)["key"].to_pylist()
     with open(path, "rb") as file:
         for image in (path, content, io.BytesIO(content), file, Image.open(path), array, torch.from_numpy(array)):

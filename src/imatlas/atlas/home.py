@@ -223,12 +223,10 @@ class Address:
         SourceError
             If the server does not answer, or refuses.
         """
-        self._lease.check()
         new = Manifest.read(self._folder)
         fresh = [name for name, entry in new.files.items() if self._there.files.get(name) != entry]
         for name in sorted(fresh, key=lambda name: name == SKIPPED):  # the one name that is used again
-            self._lease.check()
-            self._store.upload(name, within(self._folder, name), check=self._check_unchanged)
+            self._upload(name)
         gone = [Old(name, *entry) for name, entry in self._there.files.items() if name not in new.files]
         old = {file.name: file for file in (*self._there.old, *gone) if file.name not in new.files}
         self._commit(replace(new, old=list(old.values())))
@@ -236,6 +234,11 @@ class Address:
             self._store.remove(old)
             self._first_old = []
             self._there.old = []
+
+    def _upload(self, name: str, *, replace: bool = False) -> None:
+        """Write a file, if nobody else has begun to write the atlas."""
+        self._lease.check()
+        self._store.upload(name, within(self._folder, name), replace=replace, check=self._check_unchanged)
 
     def _check_unchanged(self) -> None:
         """Refuse to go on if another process has begun to write this atlas, or has written it."""
@@ -266,8 +269,7 @@ class Address:
             self.publish()
         for name in ALWAYS:
             if (self._folder / name).is_file():
-                self._lease.check()
-                self._store.upload(name, within(self._folder, name), replace=True)
+                self._upload(name, replace=True)
         names = [file.name for file in self._first_old if file.name not in self._there.files]
         if names:
             self._lease.check()

@@ -28,6 +28,7 @@ from imatlas.errors import ArtifactError, DecodeError, SourceError, UnsafePathEr
 from imatlas.images.sources.store import Object, Store
 from imatlas.system.atomic_io import replacing, within, write_file
 from imatlas.system.inventory import MAX_JSON, Entry, Inventory, entry_of
+from imatlas.system.locks import folder_lock
 from imatlas.system.user_folders import user_folder
 
 MOST_DECISIONS = 64 * 2**20
@@ -219,7 +220,8 @@ class RemoteAtlas:
         write_file(self.folder / "atlas.json", content)
         os.utime(self.folder.parent)
         self.inventory: Inventory = FetchedInventory(self._files, self.folder, self.manifest.files)
-        if (descriptor := _locked(self.folder.parent, shared=True)) is not None:  # as long as anything reads from it
+        descriptor = folder_lock(self.folder.parent, shared=True)
+        if descriptor is not None:  # held as long as anything reads from it
             weakref.finalize(self.inventory, os.close, descriptor)
         first = [SKIPPED] if SKIPPED in self.manifest.files else []
         if table := self.manifest.table:
@@ -234,27 +236,10 @@ class RemoteAtlas:
         for path in self._files.cache.iterdir():
             if not _VERSION.fullmatch(path.name) or path == self.folder.parent:
                 continue
-            with suppress(OSError):  # another process deletes it as well
-                if path.stat().st_mtime < time.time() - KEPT:
-                    descriptor = _locked(path, shared=False)
-                    if descriptor is not None:
-                        shutil.rmtree(path, ignore_errors=True)
-                        os.close(descriptor)
-
-
-def _locked(folder: Path, *, shared: bool) -> int | None:
-    """A descriptor of a folder that holds a lock on it; None if it is locked by others, or cannot be."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: what is open is not deleted there
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+            with suppress(OSError):  # it is open, or another process deletes it as well
+                if path.stat().st_mtime < time.time() - KEPT and (descriptor := folder_lock(path)) is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(descriptor)
 
 
 class FetchedInventory(Inventory):

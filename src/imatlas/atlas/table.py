@@ -366,17 +366,16 @@ class ImagesTable:
 
     def vectors(self, column: str, rows: np.ndarray | None = None) -> np.ndarray:
         """A vector column as a float32 array (n_rows, n_features); with ascending `rows`, of these (n, n_features)."""
-        self._check_columns([column])
         n = len(self) if rows is None else len(rows)
         out = np.empty((n, self.n_features(column) or 0), np.float32)
         start = filled = 0
         for vectors in self.vector_batches(column):  # never a second copy of them all
+            end = start + len(vectors)
             if rows is not None:
-                first, last = np.searchsorted(rows, (start, start + len(vectors)))
-                start += len(vectors)
-                vectors = vectors[rows[first:last] - (start - len(vectors))]
+                first, last = np.searchsorted(rows, (start, end))
+                vectors = vectors[rows[first:last] - start]
             out[filled : filled + len(vectors)] = vectors
-            filled += len(vectors)
+            start, filled = end, filled + len(vectors)
         return out
 
     def vectors_at(self, column: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from imatlas.images.intake import Plan, n_workers
 from imatlas.images.sources.base import Source, reason_of
 from imatlas.system.atomic_io import flush_tree, is_link, output_path, remove_listed
 from imatlas.system.inventory import open_regular
+from imatlas.system.locks import folder_lock
 from imatlas.system.terminal import say
 from imatlas.system.workers import Workers
 
@@ -167,20 +168,14 @@ def _only_builder(cache_dir: Path) -> Iterator[bool]:
     The lock is on the folder itself, and ends with the process.
     """
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield False
-        return
-    descriptor = os.open(cache_dir, os.O_RDONLY)
+        descriptor = folder_lock(cache_dir)
+    except BlockingIOError:
+        descriptor = None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except OSError:  # busy, or a file system without locks
-            alone = False
-        yield alone
+        yield descriptor is not None
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _refuse_in_the_way(folder: Path) -> None:

@@ -16,7 +16,7 @@ import json
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -77,8 +77,7 @@ class Cache:
 
     def thumbnail(self, row: int) -> bytes:
         """The encoded thumbnail of a row."""
-        ends = self._thumbnail_ends
-        return self._thumbnails[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()
+        return thumbnail_at(self._thumbnails, self._thumbnail_ends, row)
 
     @cached_property
     def _thumbnail_ends(self) -> np.ndarray:
@@ -131,10 +130,9 @@ def mapped_bytes(path: Path) -> np.ndarray:
     return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
 
 
-def thumbnail_at(file: IO[bytes], ends: np.ndarray, row: int) -> bytes:
-    start = int(ends[row - 1]) if row else 0
-    file.seek(start)
-    return file.read(int(ends[row]) - start)
+def thumbnail_at(thumbnails: np.ndarray, ends: np.ndarray, row: int) -> bytes:
+    """The thumbnail of a row, of the bytes of all and where that of each row ends."""
+    return thumbnails[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()
 
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError)

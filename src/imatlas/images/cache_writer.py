@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from imatlas.errors import InputError
-from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, settings_of, thumbnail_at
+from imatlas.images.cache_folder import BUILDING, DATA, FIELDS, FILES, FORMAT, mapped_bytes, settings_of, thumbnail_at
 from imatlas.images.cache_parts import Piece, write_header
 from imatlas.images.cache_rows import Rows
 from imatlas.images.encode import encode_thumbnail
@@ -179,17 +180,17 @@ class CacheWriter:
         """Encode the deep thumbnails with the range of the set, and drop those of unused rows."""
         path, new = self._folder / "thumbnails.bin", self._folder / "thumbnails.new"
         out_ends = []
-        with open(path, "rb") as file, open(new, "wb") as out:
+        thumbnails = mapped_bytes(path)
+        with open(new, "wb") as out:
             for row in np.flatnonzero(kept):
-                content = thumbnail_at(file, ends, int(row))
+                content = thumbnail_at(thumbnails, ends, int(row))
                 if content.startswith(_NPY):
-                    start = int(ends[row - 1]) if row else 0
-                    file.seek(start)
-                    deep = np.load(file, allow_pickle=False)
+                    deep = np.load(io.BytesIO(content), allow_pickle=False)
                     own = spec if spec.dtype == deep.dtype.name else _spec_of(deep, spec)
                     content = encode_thumbnail(to_view(deep, own), stack=not self._kinds[row].is_picture)
                 out.write(content)
                 out_ends.append(out.tell())
+        del thumbnails  # Windows replaces no file that is mapped
         os.replace(new, path)
         return np.array(out_ends, np.int64)
 

@@ -518,7 +518,7 @@ def load_pixel_rows(images: Any, *, spec: ImageSpec | None = None) -> tuple[np.n
     if isinstance(images, Images):
         own = images.spec
         if spec is None or (own.shape, kind_of(own)) == (spec.shape, kind_of(spec)):
-            return images.pixel_rows, own if spec is None else replace(spec, dtype=own.dtype)
+            return images.pixel_rows, spec or own
     return load_pixels(images, spec=spec)
 
 

@@ -20,7 +20,7 @@ class PixelRows:
 
     def __init__(self, pixels: np.ndarray, rows: np.ndarray) -> None:
         self._pixels, self._rows = pixels, rows
-        self.shape, self.dtype, self.ndim = (len(rows), *pixels.shape[1:]), pixels.dtype, pixels.ndim
+        self.shape, self.dtype = (len(rows), *pixels.shape[1:]), pixels.dtype
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -44,7 +44,7 @@ PROPOSAL_ROWS = 4000
 
 MAX_PROPOSAL_ROWS = 32_000
 """The same for a clustering with enough time. Of few rows the modularity is nearly as high for half as many clusters or
-twice as many, so the number depends on the sample: 6 to 10 of 4,000, 13 to 16 of 32,000 of the same million images."""
+twice as many, so the number depends on the sample: 6 to 10 of 4,000, 12 to 16 of 32,000 of the same million images."""
 
 PROPOSAL_ROWS_A_SECOND = 800
 """Rows on which the number can be chosen in a second. Measured: 1,000 on two cores."""

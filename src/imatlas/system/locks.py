@@ -1,7 +1,8 @@
-"""The lock of whoever writes a folder or file."""
+"""Locks of folders and files that one process writes, moves or deletes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,31 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imatlas.errors import AtlasBusyError
+
+
+def folder_lock(folder: Path, *, shared: bool = False) -> int | None:
+    """A descriptor that locks a folder itself while open; None where unsupported: on Windows, some network drives.
+
+    A shared lock waits for one that is not shared to end.
+
+    Raises
+    ------
+    BlockingIOError
+        If another descriptor locks it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
 
 
 @contextmanager

@@ -445,7 +445,7 @@ def small_pixels(images: np.ndarray) -> np.ndarray:
     """Pixels averaged over blocks to at most 16 x 16, one row per image, to compare pictures as a whole."""
     size = (min(16, images.shape[1]), min(16, images.shape[2]))
     parts = []
-    for start in range(0, len(images), 256):  # as floats, all of them would take four times the memory
+    for start in range(0, max(1, len(images)), 256):  # as floats, all of them would take four times the memory
         part = torch.from_numpy(np.nan_to_num(images[start : start + 256].astype(np.float32))).permute(0, 3, 1, 2)
         parts.append(torch.nn.functional.adaptive_avg_pool2d(part, size).flatten(1))
     return torch.cat(parts).numpy()

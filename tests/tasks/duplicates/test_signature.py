@@ -19,7 +19,7 @@ def test_the_lock_is_not_a_file_that_others_could_have_made(folder: Path, tmp_pa
     with locked(folder), pytest.raises(ImatlasError, match="Another process"), locked(folder):
         raise AssertionError("both hold it")
     assert not (tmp_path / "state").exists()
-    monkeypatch.setattr(lock, "_flock", lambda *_: None)  # a file system that cannot lock a folder
+    monkeypatch.setattr(lock, "folder_lock", lambda *_: None)  # a file system that cannot lock a folder
     with locked(folder), pytest.raises(ImatlasError, match="Another process"), locked(folder):
         raise AssertionError("both hold it")
     (tmp_path / "state" / "imatlas").chmod(0o777)

@@ -224,14 +224,13 @@ class TarSource(Archive):
         assert self.root is not None
         self._lock = threading.Lock()
         self._file: IO[bytes] = open(self.root, "rb")  # noqa: SIM115 - stays open as long as the source
+        weakref.finalize(self, self._file.close)
         self._marks: np.ndarray | None = None
         if self._file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
             packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, self._file.close)
             with packed:
                 self._unpack(packed)
-        else:
-            weakref.finalize(self, self._file.close)
         self._file.seek(0)
         taken: dict[str, int] = {}
         members: list[tuple[str, int, int, int, bool]] = []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imatlas.errors import ArtifactError, SourceError
+from imatlas.system.locks import folder_lock
 from imatlas.system.user_folders import user_folder
 
 
@@ -23,7 +24,10 @@ def locked(folder: Path) -> Iterator[None]:
             f"There is no folder '{folder}'; name where it is now: imatlas duplicates FOLDER --apply PLAN."
         )
     busy = ArtifactError(f"Another process is moving files of '{folder}'; wait for it to end.")
-    descriptor = _flock(folder, busy)
+    try:
+        descriptor = folder_lock(folder)
+    except BlockingIOError:
+        raise busy from None
     if descriptor is None:
         with _locked_by_file(folder, busy):
             yield
@@ -32,23 +36,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _flock(folder: Path, busy: ArtifactError) -> int | None:
-    """A descriptor that locks a folder while open; None where unsupported: on Windows, some network drives."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise busy from None
-        return None
-    return descriptor
 
 
 @contextmanager
