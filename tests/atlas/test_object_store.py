@@ -266,6 +266,14 @@ def test_other_content_and_other_sizes_are_refused(finished: Path, server: Serve
         ia.load(ADDRESS)
 
 
+def test_a_list_of_skipped_files_of_a_commit_that_never_came(finished: Path, server: Server) -> None:
+    folder = published(finished, server)
+    (folder / "skipped.csv").write_text("key,reason\nlater.png,broken\n")
+    atlas = ia.load(ADDRESS)
+    assert len(atlas.search(atlas.keys[0], k=2)) == 2
+    assert not (atlas.folder / "skipped.csv").exists() or "later" not in (atlas.folder / "skipped.csv").read_text()
+
+
 def test_a_link_in_the_cache_is_not_followed(finished: Path, server: Server, tmp_path: Path) -> None:
     published(finished, server)
     atlas = ia.load(ADDRESS)

@@ -223,12 +223,14 @@ class RemoteAtlas:
         descriptor = folder_lock(self.folder.parent, shared=True)
         if descriptor is not None:  # held as long as anything reads from it
             weakref.finalize(self.inventory, os.close, descriptor)
-        first = [SKIPPED] if SKIPPED in self.manifest.files else []
-        if table := self.manifest.table:
-            first.append(f"{table['name']}/{version_file(table['version'])}")
-        for name in first:
+        skipped = [SKIPPED] if SKIPPED in self.manifest.files else []
+        table = self.manifest.table
+        first = [f"{table['name']}/{version_file(table['version'])}"] if table else []
+        for name in (*skipped, *first):
             if self.manifest.files[name].size > MAX_MANIFEST_BYTES:
                 raise ArtifactError(f"'{self.address}/{name}' is larger than any such file, so it is not fetched.")
+        with suppress(ArtifactError):  # replaced by a writer that died before its commit; a report alone reads it
+            self.inventory.check(skipped)
         self.inventory.check(first)
 
     def _forget_versions(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from imatlas.cli.shared import (
+    Field,
     Frames,
     Json,
     Overwrite,
@@ -33,6 +34,7 @@ def duplicates(
     ] = None,
     frames: Frames = "first",
     video: Video = "cuts",
+    field: Field = None,
     rotated: Annotated[bool, typer.Option("--rotated", help="find rotated and mirrored duplicates too")] = False,
     against: Annotated[
         str | None, typer.Option("--against", help="find images that have a duplicate in this other folder or atlas")
@@ -69,7 +71,7 @@ def duplicates(
 
         print_result(restore(sources[0]), json_)
     else:
-        _find(sources, {"frames": frames, "video": video}, rotated, against, output, json_, overwrite)
+        _find(sources, {"frames": frames, "video": video, "field": field}, rotated, against, output, json_, overwrite)
 
 
 def _apply(plan: Path, folder: str | None, json_: bool) -> None:
@@ -83,7 +85,7 @@ def _apply(plan: Path, folder: str | None, json_: bool) -> None:
 
 def _find(
     sources: list[str],
-    taken: dict[str, str],
+    taken: dict[str, Any],
     rotated: bool,
     against: str | None,
     output: Path | None,
@@ -130,4 +132,4 @@ def _gallery(sources: list[str], taken: dict[str, Any], json_: bool) -> Any:
 
     if len(sources) == 1 and is_named_atlas(sources[0]):
         return gallery(open_atlas(sources[0]).store)
-    return Gallery.of(one_source(sources), **taken, progress=not json_)
+    return Gallery.of(one_source(sources, taken["field"]), **taken, progress=not json_)

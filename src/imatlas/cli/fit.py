@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from imatlas.cli.shared import (
+    Field,
     Fit,
     Frames,
     ImageSize,
@@ -45,10 +46,10 @@ def _add_fit_command(name: str) -> None:
 
         source, output, overwrite = values.pop("images"), values.pop("output"), values.pop("overwrite")
         size, fit = values.pop("source_size"), values.pop("source_fit")
-        frames, video = values.pop("source_frames"), values.pop("source_video")
+        frames, video, field = (values.pop(f"source_{name}") for name in ("frames", "video", "field"))
         preview = values.pop("preview", False)
         chosen = {key: value for key, value in values.items() if value != options[key].default}
-        pictures = open_images(source, image_size=size, fit=fit, frames=frames, video=video, progress=True)
+        pictures = open_images(source, image_size=size, fit=fit, frames=frames, video=video, field=field, progress=True)
         if preview:
             _write_preview(cls(**chosen), pictures, output, overwrite)
             return
@@ -70,6 +71,7 @@ def _add_fit_command(name: str) -> None:
         inspect.Parameter("source_fit", keyword, annotation=Fit, default="crop"),
         inspect.Parameter("source_frames", keyword, annotation=Frames, default="first"),
         inspect.Parameter("source_video", keyword, annotation=Video, default="cuts"),
+        inspect.Parameter("source_field", keyword, annotation=Field, default=None),
     ]
     if hasattr(cls, "preview"):
         option = typer.Option("--preview", help="only write the augmented views to the .png file of -o")

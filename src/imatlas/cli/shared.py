@@ -40,7 +40,9 @@ Video = Annotated[
         "between two frames, such as 2s",
     ),
 ]
-Field = Annotated[str | None, typer.Option("--field", help="column of a Parquet file that contains the images")]
+Field = Annotated[
+    str | None, typer.Option("--field", help="column of a table (Parquet, Arrow, Lance) that contains the images")
+]
 AtlasFolder = Annotated[
     str,
     typer.Argument(

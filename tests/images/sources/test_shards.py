@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from imatlas.images.encode import encode
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def pictures(levels: range) -> list[bytes]:
+def pictures(levels: Iterable[int]) -> list[bytes]:
     return [encode(np.full((16, 16, 3), 10 * level, np.uint8), "png") for level in levels]
 
 
@@ -39,7 +41,7 @@ def write(path: Path, columns: dict[str, object]) -> Path:
     return path
 
 
-def structs(levels: range) -> list[dict[str, object]]:
+def structs(levels: Iterable[int]) -> list[dict[str, object]]:
     return [{"bytes": content, "path": None} for content in pictures(levels)]
 
 
@@ -95,6 +97,15 @@ def test_the_choice_between_two_columns_is_reported(tmp_path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert levels_of(path, field="thumbnail") == [0, 1, 2]
+
+
+def test_commands_that_read_images_take_the_column(tmp_path, capsys) -> None:
+    path = str(write(tmp_path / "a.parquet", {"one": structs(range(9)), "other": structs([1] * 9)}))
+    assert main(["duplicates", path, "--field", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["n_duplicates"] == 8
+    options = ["--latent-dim", "2", "--max-steps", "2", "--image-size", "8", "--budget", "1s"]
+    assert main(["fit", "autoencoder", path, "--field", "other", "-o", str(tmp_path / "model"), *options]) == 0
+    assert ia.load(tmp_path / "model").transform(ia.Images(path, field="one")).shape == (9, 2)
 
 
 def test_a_column_within_a_struct_is_named_by_its_path(tmp_path) -> None:

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from imatlas.images.cuts import CUTS
 from imatlas.images.dataset import Images
 from imatlas.images.keys import video_frame
 from imatlas.images.pixels import rgb_view
@@ -61,17 +60,16 @@ class Gallery:
         cls,
         images: Any,
         *,
-        frames: Literal["first", "all"] = "first",
-        video: str | float = CUTS,
         progress: bool = False,
+        **taken: Any,
     ) -> Gallery:
-        """The gallery of `Images`, or of anything they can be made from; `frames` and `video` are options of those.
+        """The gallery of `Images`, or of anything they can be made from, with options of those such as `frames`.
 
         Images made here are stretched; those cropped to a square are compared by their center alone. Frames are not
         files of a folder, so no plan can move them.
         """
         if not isinstance(images, Images):
-            images = Images(images, image_size=SIDE, fit="stretch", frames=frames, video=video, progress=progress)
+            images = Images(images, image_size=SIDE, fit="stretch", progress=progress, **taken)
         records, pixels, thumbnails = images.records, images.pixels, images.thumbnails
         table = records.table
         known = table.column("size").to_numpy() if "size" in table.column_names else np.zeros(len(records), np.int64)
