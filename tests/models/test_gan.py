@@ -243,7 +243,7 @@ def test_a_learning_rate_that_is_too_high_gives_a_warning(monkeypatch):
     monkeypatch.setattr(gan, "MIN_STEPS", 60)
     pixels, _ = two_kinds()
     with pytest.warns(ConvergenceWarning, match="Mode collapse"):
-        tiny(max_steps=60, learning_rate=0.3).fit(pixels)
+        tiny(max_steps=60, learning_rate=3.0).fit(pixels)
 
 
 @estimator
