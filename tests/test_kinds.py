@@ -25,6 +25,7 @@ from imatlas.images.pixels import conformed, rgb_view
 from imatlas.images.spec import ImageSpec
 from imatlas.images.tensors import to_tensor
 from imatlas.images.thumbnails import thumbnail_pixels
+from imatlas.tasks import score
 
 SIDE, N = 12, 26
 DTYPES = ("uint8", "uint16", "float32")
@@ -321,6 +322,12 @@ def questions() -> list[Any]:
         )
         for kind, verb in found
     ]
+
+
+@pytest.fixture(autouse=True)
+def few_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`score` makes 200, which takes most of a minute for all kinds."""
+    monkeypatch.setattr(score, "FEWEST_MADE", 40)
 
 
 @pytest.fixture(scope="module")

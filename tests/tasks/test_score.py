@@ -199,6 +199,8 @@ def test_without_time_fewer_new_images_are_scored():
     assert max(seen) == 64
     assert hurried.sentences[-1] == "There was only time to score 64 new images instead of 200; --budget gives more."
     assert "64 new images" in hurried.protocol
+    few = score(Planted(images), images[:55], images[55:], spec=spec, embed=embed, encoder="pixels", seconds=0.0)
+    assert few.sentences[-1] == "There was only time to score 16 new images instead of 200; --budget gives more."
     at_ease = score(Planted(images), images[:40], images[40:], spec=spec, embed=embed, encoder="pixels", seconds=1e6)
     assert max(seen) == 200
     assert not any("There was only time" in sentence for sentence in at_ease.sentences)

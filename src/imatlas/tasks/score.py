@@ -42,7 +42,7 @@ FEWEST_MADE, MOST_MADE = 200, 1000
 """Limits of the number of new images, which otherwise is that of the held-out ones."""
 
 FEWEST_IN_A_HURRY, LEAST_TRAIN = 64, 2000
-"""New images and training images used however little time there is."""
+"""New images and training images used however little time there is; with few held-out images, `PROBED` new ones."""
 
 PROBED = 16
 """Images on which the time per image is measured."""
@@ -128,7 +128,8 @@ def score(
     if seconds is not None:
         few = held_out[np.arange(PROBED) % len(held_out)]
         drawn = _affordable(lambda n: draw(n, random_state), seconds / 2)
-        n_made = min(n_made, max(FEWEST_IN_A_HURRY, min(_affordable(lambda n: embed(few[:n]), seconds / 2), drawn)))
+        fewest = FEWEST_IN_A_HURRY if len(held_out) >= MIN_PER_CELL else PROBED
+        n_made = min(n_made, max(fewest, min(_affordable(lambda n: embed(few[:n]), seconds / 2), drawn)))
         if autoencoder is not None:
             most_train = max(LEAST_TRAIN, _affordable(lambda n: autoencoder.transform(few[:n]), seconds / 8))
     if n_train > most_train:
