@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -32,3 +34,23 @@ def test_out_of_memory_errors_are_recognized():
     assert devices.is_out_of_memory(error.value)
     assert devices.is_out_of_memory(MemoryError())
     assert not devices.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_a_network_that_is_in_place_is_left_alone(monkeypatch) -> None:
+    """Threads place the network that they share, each before its first batch."""
+    cpu, module = torch.device("cpu"), torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    moved: list[torch.nn.Module] = []
+    move = torch.nn.Module.to
+
+    def noted(self, *arguments, **options):
+        moved.append(self)
+        return move(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noted)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: devices.place(module, cpu), range(64))) == {module}
+    assert moved == [module]
+    assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    module.add_module("late", torch.nn.Conv2d(4, 2, 3))
+    devices.place(module, cpu)
+    assert moved == [module, module]

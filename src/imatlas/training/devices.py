@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -12,6 +13,8 @@ from imatlas.images.memory_budget import machine_memory
 from imatlas.system import processes
 
 Precision = Literal["fp32", "bf16"]
+
+_placing = threading.Lock()
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -88,9 +91,20 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def place(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a module to the device in channels_last layout; a second call does nothing."""
-    # pixels are (N, H, W, C), so channels_last also avoids a copy
-    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Move a module to the device in channels_last layout; a second call does nothing, also one in another thread."""
+    with (
+        _placing
+    ):  # `Module.to` replaces the memory of all weights, which others may be reading, even if it is the same
+        if not all(_is_placed(tensor, device) for tensor in (*module.parameters(), *module.buffers())):
+            # pixels are (N, H, W, C), so channels_last also avoids a copy
+            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def _is_placed(tensor: torch.Tensor, device: torch.device) -> bool:
+    """Whether a weight is where `place` puts it."""
+    there = tensor.device.type == device.type and device.index in (None, tensor.device.index)
+    return there and (tensor.dim() != 4 or tensor.is_contiguous(memory_format=torch.channels_last))
 
 
 def synchronize(device: torch.device) -> None:
