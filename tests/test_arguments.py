@@ -372,7 +372,7 @@ def test_a_16_bit_query_equals_the_8_bit_one(atlas) -> None:
     pair = [atlas.embed(image[None])[0] for image in (light, deep)]
     assert np.linalg.norm(pair[0] - pair[1]) < 0.1 * np.median(atlas.store.spread.pairs)
     found = [atlas.search(image, k=5)["key"].to_pylist() for image in (deep, light)]
-    assert found[0][0] == found[1][0]
+    assert found[0][:3] == found[1][:3]
     assert len(set(found[0]) & set(found[1])) >= 4  # of two at nearly the same distance either may come first
     near = [atlas.kneighbors(image[None], 3)[1].tolist() for image in (light, deep)]
     assert near[0] == near[1]

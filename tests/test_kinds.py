@@ -326,7 +326,7 @@ def questions() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def few_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`score` makes 200, which takes most of a minute for all kinds."""
+    """`score` makes 200, which takes several minutes for all kinds."""
     monkeypatch.setattr(score, "FEWEST_MADE", 40)
 
 

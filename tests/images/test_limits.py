@@ -47,9 +47,6 @@ except OSError:
 print('cost', peak // 1024, usage.ru_utime + usage.ru_stime)
 """
 
-MOST_SECONDS = 120
-"""Far less than a bomb takes that is decoded, and far more than one that is not, also on a busy machine."""
-
 
 def measured(path: Path) -> tuple[list[str], int, float]:
     """The result of reading a source in a process of its own, its peak memory in MB and its CPU seconds."""
@@ -75,7 +72,7 @@ def test_bombs_among_pictures_are_read_within_the_budget_or_skipped_by_several_t
         assert line.startswith("used" if reason is None else "skipped"), line
         assert reason is None or re.search(reason, line), line
     assert megabytes < 700
-    assert seconds < MOST_SECONDS
+    assert seconds < 80  # 46 beside other work
 
 
 @pytest.mark.parametrize("kind", ["zip", "zip-bz2", "tar-many", "tar-folders", "tar-links", "tar-header", "null"])
@@ -103,7 +100,7 @@ def test_sources_that_unpack_to_gigabytes(kind: str, tmp_path: Path) -> None:
     }[kind]
     assert any(expected in line for line in lines), lines[-3:]
     assert megabytes < 450
-    assert seconds < MOST_SECONDS
+    assert seconds < 30
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,7 @@ def test_trailing_zeros_do_not_raise_the_limit(name: str, n_megabytes: int, reas
     assert reason in lines[0]
     assert "IMATLAS_DECODE_MEMORY" in lines[0]
     assert megabytes < 600
-    assert seconds < MOST_SECONDS
+    assert seconds < 15
 
 
 @pytest.mark.parametrize("kind", ["one", "many", "dictionary"])
@@ -137,7 +134,7 @@ def test_a_false_parquet_footer_does_not_raise_the_limit(kind: str, tmp_path: Pa
     lines, megabytes, seconds = measured(tmp_path / "a.parquet")
     assert any("archive unpacks to" if kind == "dictionary" else "unpacks from" in line for line in lines)
     assert megabytes < 600
-    assert seconds < MOST_SECONDS
+    assert seconds < 15
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
@@ -153,7 +150,7 @@ def test_the_headers_of_a_tar_are_bounded_in_total(everywhere: bool, tmp_path: P
     lines, megabytes, seconds = measured(tmp_path / "a.tar.gz")
     assert "a.png: an empty file" in lines[0]
     assert megabytes < 300
-    assert seconds < MOST_SECONDS
+    assert seconds < 20
 
 
 def test_many_small_members_are_read_up_to_the_limit(tmp_path: Path) -> None:
@@ -165,7 +162,7 @@ def test_many_small_members_are_read_up_to_the_limit(tmp_path: Path) -> None:
         assert sum(line.startswith("used") for line in lines) >= used
         assert "up to here the archive unpacks" in lines[-1]
         assert megabytes < 600
-        assert seconds < MOST_SECONDS
+        assert seconds < 20
 
 
 def test_identical_files_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +199,7 @@ def test_identical_files_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(line.startswith("used") for line in lines) > 4000
     assert "up to here the archive unpacks" in lines[-1]
     assert megabytes < 600
-    assert seconds < MOST_SECONDS
+    assert seconds < 20
 
 
 @pytest.mark.parametrize("kind", bombs.NPZ)
@@ -212,7 +209,7 @@ def test_compressed_arrays_stay_within_the_limit(kind: str, tmp_path: Path) -> N
     lines, megabytes, seconds = measured(tmp_path / "a.npz")
     assert any(bombs.NPZ[kind][-1] in line for line in lines), lines[-3:]
     assert megabytes < 1000
-    assert seconds < MOST_SECONDS
+    assert seconds < 30
 
 
 @pytest.mark.parametrize(

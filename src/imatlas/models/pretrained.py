@@ -483,6 +483,7 @@ class PretrainedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estim
         return self._n_raw if self.components_ is None else len(self.components_)
 
 
+@sharing_cores()
 def fit_together(encoders: Sequence[PretrainedEncoder], images: Images) -> list[np.ndarray]:
     """Fit encoders of one backbone, size and device to the same images, and give the features of each.
 

@@ -21,6 +21,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.02, 7.0
@@ -37,7 +38,7 @@ ROUNDS, MASKED = 16, -1e30
 """Most times that a share is lowered per step, and the logit of images that miss a pixel."""
 
 CLOSE = 1e-5
-"""Tolerance of a share that is lowered."""
+"""Tolerance of the number by which logits are lowered."""
 
 
 @dataclass(frozen=True)
@@ -194,27 +195,14 @@ def _limited(logits: Tensor, weights: Tensor, groups: Tensor, max_share: float) 
 
 
 def _excess(margin: Tensor, max_share: float) -> float:
-    """The b at which the mean of sigmoid(margin - b) is `max_share`.
-
-    By Newton's method on the log odds of the mean, which are nearly linear in b; a step out of the bracket halves it.
-    """
+    """The b at which the mean of sigmoid(margin - b) is `max_share`."""
     margin = margin.flatten()
     finite = margin[margin.abs() < -MASKED / 2]  # elsewhere the group, or all others, miss the pixel
     if len(finite) == 0:
         return 0.0
-    goal = math.log(max_share / (1 - max_share))
-    low, middle, high = (float(v) for v in (finite.min() - 20.0, finite.mean() - goal, finite.max() + 20.0))
-    for _ in range(40):
-        odds = torch.sigmoid(margin - middle)
-        mean, slope = torch.stack((odds.mean(), (odds - odds.square()).mean())).tolist()
-        if abs(mean - max_share) < CLOSE:
-            return middle
-        if mean > max_share:
-            low = middle
-        else:
-            high = middle
-        if 0 < mean < 1 and slope > 0:
-            middle += (math.log(mean / (1 - mean)) - goal) * mean * (1 - mean) / slope
-        if not low < middle < high:
-            middle = (low + high) / 2
-    return high
+    low, high = (float(v) for v in (finite.min() - 20.0, finite.max() + 20.0))
+
+    def above(b: float) -> float:
+        return float(torch.sigmoid(margin - b).mean()) - max_share
+
+    return float(brentq(above, low, high, xtol=CLOSE)) if above(high) < 0 else high
